@@ -1,0 +1,113 @@
+//! What one mount is: the typed form of the command line, made by `cli` and read by every other room.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::idmap::IdView;
+
+/// Everything that a mount needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The directory or file that is shown, as typed.
+    pub source: PathBuf,
+    /// Where it is shown, as typed.
+    pub mountpoint: PathBuf,
+    /// How ids are translated.
+    pub ids: IdView,
+    /// The standard mount options.
+    pub flags: MountFlags,
+    /// Who may use the mount. `None`: everyone when root mounts, else only the owner.
+    pub access: Option<Access>,
+    /// The source column of the mount table. `None`: the source's path.
+    pub fsname: Option<OsString>,
+    /// The type is shown as `fuse.SUBTYPE`.
+    pub subtype: String,
+    /// The largest read request in bytes. `None`: the kernel's own limit.
+    pub max_read: Option<u32>,
+    /// How long the kernel may believe what we answered.
+    pub cache: CachePolicy,
+    /// How many worker threads answer requests.
+    pub threads: NonZeroUsize,
+    /// Hide what is mounted below the source.
+    pub one_file_system: bool,
+    /// How the process lives.
+    pub process: ProcessConfig,
+}
+
+/// The mount options of mount(8) that the kernel honours per mount. `None`: as the source's own mount has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MountFlags {
+    /// `ro` / `rw`.
+    pub read_only: Option<bool>,
+    /// `nosuid` / `suid`.
+    pub nosuid: Option<bool>,
+    /// `nodev` / `dev`.
+    pub nodev: Option<bool>,
+    /// `noexec` / `exec`.
+    pub noexec: Option<bool>,
+    /// `nosymfollow` / `symfollow`.
+    pub nosymfollow: Option<bool>,
+    /// `noatime`, `relatime`, `strictatime`; `atime` is `relatime`, the kernel's default.
+    pub atime: Option<Atime>,
+    /// `nodiratime` / `diratime`.
+    pub nodiratime: Option<bool>,
+    /// `sync` / `async`.
+    pub sync: bool,
+    /// `dirsync`.
+    pub dirsync: bool,
+}
+
+/// When reading a file updates its access time (mount(8)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Atime {
+    /// Once a day, or when older than the last change.
+    Relative,
+    /// Never.
+    Never,
+    /// Always.
+    Strict,
+}
+
+/// Who may use the mount (mount.fuse3(8)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// `allow_other`.
+    Everyone,
+    /// `allow_root`.
+    OwnerAndRoot,
+    /// Neither: only the user who mounted.
+    Owner,
+}
+
+/// How long the kernel may keep attributes and names without asking again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CachePolicy {
+    /// For this long, for names, missing names and attributes.
+    Timeouts {
+        /// Names.
+        entry: Duration,
+        /// Names known to be missing; zero keeps none.
+        negative: Duration,
+        /// Attributes.
+        attr: Duration,
+    },
+    /// Not at all.
+    None,
+    /// As long as it likes: nobody else changes the source.
+    Forever,
+}
+
+/// How the process lives once the mount answers.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessConfig {
+    /// Stay in front (`-f`).
+    pub foreground: bool,
+    /// Where the daemon's process id goes.
+    pub pidfile: Option<PathBuf>,
+    /// 0 warnings, 1 info, 2 requests (`-v`, `-vv`, `-d`).
+    pub verbosity: u8,
+    /// Unmount when the process dies (`auto_unmount`).
+    pub auto_unmount: bool,
+}

@@ -1,0 +1,11 @@
+//! Id translation: pure, no I/O, no FUSE.
+
+mod ids;
+mod map;
+mod view;
+
+pub use ids::{
+    Group, Kind, MAX_ID, MountGid, MountId, MountUid, NO_ID, SourceGid, SourceId, SourceUid, User,
+};
+pub use map::{Extent, IdMap, MapError};
+pub use view::{IdView, Translation, Unmapped};

@@ -1,0 +1,144 @@
+//! What is done with ids that no extent holds, and the whole translation of one mount: users, groups, unmapped.
+
+use super::ids::{Group, Kind, MountGid, MountId, MountUid, SourceGid, SourceId, SourceUid, User};
+use super::map::IdMap;
+
+/// What becomes of ids without a counterpart, for one kind of id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmapped<K: Kind> {
+    /// As on a kernel idmapped mount: shown as the overflow id, and never stored.
+    Deny,
+    /// Shown and stored as they are.
+    Pass,
+    /// Shown as this mount id, and stored as what this mount id is stored as.
+    Squash(MountId<K>),
+}
+
+/// One kind's map with its policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Translation<K: Kind> {
+    map: IdMap<K>,
+    unmapped: Unmapped<K>,
+}
+
+impl<K: Kind> Translation<K> {
+    /// Joins a map and a policy.
+    #[must_use]
+    pub fn new(map: IdMap<K>, unmapped: Unmapped<K>) -> Self {
+        Self { map, unmapped }
+    }
+
+    /// The extents.
+    #[must_use]
+    pub fn map(&self) -> &IdMap<K> {
+        &self.map
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn unmapped(&self) -> Unmapped<K> {
+        self.unmapped
+    }
+
+    /// How a source id is shown. `None`: unmapped, to be answered as [`super::NO_ID`], which the kernel shows as the
+    /// overflow id and matches with no caller.
+    #[must_use]
+    pub fn to_mount(&self, id: SourceId<K>) -> Option<MountId<K>> {
+        self.map.to_mount(id).or_else(|| match self.unmapped {
+            Unmapped::Deny => None,
+            Unmapped::Pass => MountId::new(id.raw()),
+            Unmapped::Squash(to) => Some(to),
+        })
+    }
+
+    /// What a mount id is stored as. `None`: it cannot be stored (EOVERFLOW).
+    #[must_use]
+    pub fn to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
+        self.map.to_source(id).or_else(|| match self.unmapped {
+            Unmapped::Deny => None,
+            Unmapped::Pass => SourceId::new(id.raw()),
+            Unmapped::Squash(to) => self.map.to_source(to).or_else(|| SourceId::new(to.raw())),
+        })
+    }
+}
+
+/// The ids of one mount: how users and groups are translated, in both directions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdView {
+    /// Users.
+    pub uids: Translation<User>,
+    /// Groups.
+    pub gids: Translation<Group>,
+}
+
+impl IdView {
+    /// Every id shown as itself.
+    #[must_use]
+    pub fn identity() -> Self {
+        Self {
+            uids: Translation::new(IdMap::identity(), Unmapped::Deny),
+            gids: Translation::new(IdMap::identity(), Unmapped::Deny),
+        }
+    }
+
+    /// How a source uid is shown.
+    #[must_use]
+    pub fn uid_to_mount(&self, uid: SourceUid) -> Option<MountUid> {
+        self.uids.to_mount(uid)
+    }
+
+    /// How a source gid is shown.
+    #[must_use]
+    pub fn gid_to_mount(&self, gid: SourceGid) -> Option<MountGid> {
+        self.gids.to_mount(gid)
+    }
+
+    /// What a mount uid is stored as.
+    #[must_use]
+    pub fn uid_to_source(&self, uid: MountUid) -> Option<SourceUid> {
+        self.uids.to_source(uid)
+    }
+
+    /// What a mount gid is stored as.
+    #[must_use]
+    pub fn gid_to_source(&self, gid: MountGid) -> Option<SourceGid> {
+        self.gids.to_source(gid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::map::Extent;
+    use super::*;
+
+    fn translation(unmapped: Unmapped<User>) -> Translation<User> {
+        Translation::new(IdMap::new(vec![Extent::new(0, 100, 10).unwrap()]).unwrap(), unmapped)
+    }
+
+    fn both(t: &Translation<User>, id: u32) -> (Option<u32>, Option<u32>) {
+        (
+            t.to_mount(SourceUid::new(id).unwrap()).map(MountId::raw),
+            t.to_source(MountUid::new(id).unwrap()).map(SourceId::raw),
+        )
+    }
+
+    #[test]
+    fn deny_has_no_answer_for_unmapped_ids() {
+        assert_eq!(both(&translation(Unmapped::Deny), 50), (None, None));
+    }
+
+    #[test]
+    fn pass_leaves_unmapped_ids_alone() {
+        let t = translation(Unmapped::Pass);
+        assert_eq!(both(&t, 50), (Some(50), Some(50)));
+        assert_eq!(both(&t, 100), (Some(100), Some(0)), "the map wins on the way back");
+    }
+
+    #[test]
+    fn squash_shows_one_id_and_stores_its_counterpart() {
+        let mapped = translation(Unmapped::Squash(MountUid::new(105).unwrap()));
+        assert_eq!(both(&mapped, 50), (Some(105), Some(5)));
+        let foreign = translation(Unmapped::Squash(MountUid::new(1000).unwrap()));
+        assert_eq!(both(&foreign, 50), (Some(1000), Some(1000)));
+    }
+}

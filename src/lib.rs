@@ -1,0 +1,7 @@
+//! shiftbind: a bind mount that shifts ownership.
+//!
+//! The rooms and the way data flows through them are drawn in ARCHITECTURE.md.
+
+pub mod config;
+pub mod error;
+pub mod idmap;
