@@ -4,4 +4,8 @@
 
 pub mod config;
 pub mod error;
+pub mod fs;
+pub mod fuse;
 pub mod idmap;
+pub mod source;
+mod sys;
