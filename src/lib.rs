@@ -9,3 +9,4 @@ pub mod fuse;
 pub mod idmap;
 pub mod source;
 mod sys;
+pub mod translate;
