@@ -37,7 +37,8 @@ impl Process {
             match key {
                 "State" => process.ended = value.starts_with(['Z', 'X']),
                 "Groups" => {
-                    process.groups = value.split_whitespace().filter_map(|g| g.parse().ok()).collect();
+                    process.groups =
+                        value.split_whitespace().filter_map(|g| g.parse().ok()).collect();
                 }
                 "CapEff" => process.effective = hex(value),
                 "SigPnd" | "ShdPnd" => pending |= hex(value),

@@ -87,9 +87,7 @@ impl Fs {
         mut add: impl FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
         let dir = self.dirs.get(handle)?;
-        self.stream(&dir, offset, |entry| {
-            Ok(if add(entry) { Taken::Full } else { Taken::Yes })
-        })
+        self.stream(&dir, offset, |entry| Ok(if add(entry) { Taken::Full } else { Taken::Yes }))
     }
 
     /// Offers entries with their inodes. A name that vanished meanwhile is left out. For `.` and `..` no look-up is
@@ -153,7 +151,6 @@ impl Fs {
         }
     }
 }
-
 
 impl Stream {
     /// Reads more; false at the end.

@@ -23,10 +23,9 @@ use crate::idmap::{IdView, SourceGid, SourceUid};
 use crate::source::{Credentials, Found, SourceTree};
 
 pub use dir::{DirEntry, OpenDir};
-pub use file::{Opened, OpenFile};
-pub use types::{
-    Attr, Caller, Entry, Result, SetAttr, SetTime, Timestamp, decode_dev, encode_dev,
-};
+pub use file::{OpenFile, Opened};
+pub use lock::{Conflict, LockKind, LockRange, LockRequest};
+pub use types::{Attr, Caller, Entry, Result, SetAttr, SetTime, Timestamp, decode_dev, encode_dev};
 
 /// One mount's filesystem.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
-use rustix::thread::{CapabilitySet, CapabilitiesSecureBits};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
 
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
@@ -39,8 +39,8 @@ impl Credentials {
     #[must_use]
     pub fn of_process() -> Self {
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
-        let privileged = rustix::thread::capabilities(None)
-            .is_ok_and(|sets| sets.effective.contains(needed));
+        let privileged =
+            rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
         Self { privileged, uid: geteuid().as_raw(), gid: getegid().as_raw() }
     }
 

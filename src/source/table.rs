@@ -68,7 +68,6 @@ pub struct InodeTable {
     next_odd: AtomicU64,
 }
 
-
 impl Default for InodeTable {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
@@ -180,9 +179,8 @@ impl InodeTable {
     /// How many inodes the kernel knows.
     #[must_use]
     pub fn len(&self) -> usize {
-        let count = |shard: &Mutex<Shard>| {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).len()
-        };
+        let count =
+            |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.shards.iter().map(count).sum()
     }
 

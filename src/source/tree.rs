@@ -233,7 +233,8 @@ impl SourceTree {
             return Ok(fd);
         }
         let handle = inode.handle().ok_or(Errno::STALE)?;
-        let fd = Arc::new(self.mounts.open(inode.mount(), handle, OFlags::PATH | OFlags::NOFOLLOW)?);
+        let fd =
+            Arc::new(self.mounts.open(inode.mount(), handle, OFlags::PATH | OFlags::NOFOLLOW)?);
         self.fds.put(inode.node(), Arc::clone(&fd));
         Ok(fd)
     }

@@ -75,23 +75,15 @@ pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<
     // SAFETY: callers pass requests of the FS_IOC family only, whose number encodes how many bytes they move; the
     // buffer has at least as many.
     let result = unsafe {
-        libc::ioctl(
-            fd.as_fd().as_raw_fd(),
-            libc::c_ulong::from(request),
-            argument.as_mut_ptr(),
-        )
+        libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(request), argument.as_mut_ptr())
     };
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
 /// Gives all mounts of a tree private propagation (mount_setattr(2), mount_namespaces(7)).
 pub fn make_mounts_private(tree: impl AsFd) -> Result<(), Errno> {
-    let attributes = libc::mount_attr {
-        attr_set: 0,
-        attr_clr: 0,
-        propagation: libc::MS_PRIVATE,
-        userns_fd: 0,
-    };
+    let attributes =
+        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     // SAFETY: the structure outlives the call, its true size is given, the path is a NUL-terminated constant.
     let result = unsafe {
         libc::syscall(

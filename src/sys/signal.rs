@@ -24,11 +24,6 @@ pub fn arm_wake_up() -> Result<(), Errno> {
 pub fn wake(thread: rustix::thread::Pid) {
     // SAFETY: takes integers only; a thread that is gone is answered with ESRCH.
     unsafe {
-        libc::syscall(
-            libc::SYS_tgkill,
-            libc::getpid(),
-            thread.as_raw_nonzero().get(),
-            WAKE,
-        );
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.as_raw_nonzero().get(), WAKE);
     }
 }
