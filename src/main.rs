@@ -25,9 +25,8 @@ fn run(argv: impl IntoIterator<Item = OsString>) -> Result<()> {
     }
 }
 
-/// TEMPORARY: stands for `shiftbind::daemon::run` until that room is there.
-fn mount(_: Config) -> Result<()> {
-    Err(Error::refused("mounting is not built yet"))
+fn mount(config: Config) -> Result<()> {
+    shiftbind::daemon::run(config)
 }
 
 /// Control characters of what the user typed written out, so that the message stays one line.
