@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::accounts::{Accounts, Named, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
@@ -216,7 +217,7 @@ fn explain_winners<K: Named>(out: &mut Lines, ids: &Translation<K>, source_gaps:
         let winner = MountId::new(range.first).and_then(|id| ids.to_source(id));
         let winner = range.moved_to(winner.map_or(range.first, SourceId::raw));
         format!(
-            "mount {range} stands for several source ids: stored as {winner}, of the first extent"
+            "mount {range} stands for several source ids: stored as {winner}, whose extent is the first"
         )
     });
 }
@@ -262,8 +263,11 @@ fn kernel_obstacles<K: Named>(ids: &Translation<K>, obstacles: &mut Vec<String>)
 fn cache_words(cache: CachePolicy) -> String {
     match cache {
         CachePolicy::Timeouts { entry, negative, attr } => format!(
-            "timeout: names {entry:?}, missing names {negative:?}, attributes {attr:?}, because others may change the \
-             source meanwhile"
+            "timeout: names {}, missing names {}, attributes {}, because others may change the \
+             source meanwhile",
+            seconds(entry),
+            seconds(negative),
+            seconds(attr)
         ),
         CachePolicy::None => {
             "none: the source is asked every time, because cache=none was given".to_owned()
@@ -272,6 +276,10 @@ fn cache_words(cache: CachePolicy) -> String {
             "forever: nobody else changes the source, because cache=forever was given".to_owned()
         }
     }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}s", time.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -328,7 +336,8 @@ mod tests {
     #[test]
     fn of_several_source_ids_the_winner_is_told() {
         let lines = explained("--uidmap=500:15:1:0:10:10 --gidmap=identity");
-        let expected = "mount 15 stands for several source ids: stored as 500, of the first extent";
+        let expected =
+            "mount 15 stands for several source ids: stored as 500, whose extent is the first";
         assert!(of(&lines, "uid").contains(&expected), "{lines:?}");
         assert!(of(&lines, "kernel")[0].ends_with("several uids are shown as one"));
     }
@@ -340,7 +349,7 @@ mod tests {
         assert!(uid.contains(&"source 10..4294967294 is unmapped: shown as it is"));
         assert!(uid.contains(&"mount 0..99 is unmapped: stored as it is"));
         assert!(uid.contains(
-            &"mount 100..109 stands for several source ids: stored as 0..9, of the first extent"
+            &"mount 100..109 stands for several source ids: stored as 0..9, whose extent is the first"
         ));
         assert!(of(&lines, "kernel")[0].ends_with(": unmapped uids are not denied"));
     }
@@ -374,6 +383,14 @@ mod tests {
         assert_eq!(of(&lines, "uid"), ["every source id is shown as itself"]);
         assert!(of(&lines, "kernel")[0].contains("ordinary bind mount"));
         assert!(of(&lines, "cache")[0].starts_with("timeout: names 1s"));
+    }
+
+    #[test]
+    fn the_cache_is_told_in_seconds() {
+        let lines = explained("--cache=timeout=2m -o negative_timeout=0,attr_timeout=1.5");
+        let expected = "timeout: names 120s, missing names 0s, attributes 1.5s, because";
+        assert!(of(&lines, "cache")[0].starts_with(expected), "{lines:?}");
+        assert!(of(&explained("--cache=none"), "cache")[0].starts_with("none: "));
     }
 
     #[test]

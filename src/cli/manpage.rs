@@ -59,9 +59,12 @@ fn push_option(out: &mut String, option: &OptionDef) {
     // A tag is one line; the second one holds what stands within -o.
     out.push_str(&format!(".TP\n{}\n", flags.join(", ")));
     if let Some(word) = option.word {
-        let names =
-            std::iter::once(word).chain(option.aliases.iter().copied()).chain(option.opposite);
-        let words: Vec<String> = names.map(|name| bold(&format!("-o {name}")) + &value).collect();
+        let aliases = option.aliases.iter().map(|name| name.replace('-', "_"));
+        let words: Vec<String> = std::iter::once(word.to_owned())
+            .chain(aliases)
+            .chain(option.opposite.map(str::to_owned))
+            .map(|name| bold(&format!("-o {name}")) + &value)
+            .collect();
         out.push_str(&format!(".TQ\n{}\n", words.join(", ")));
     }
     let mut paragraphs: Vec<String> = option.about.split("\n\n").map(str::to_owned).collect();
