@@ -1,6 +1,7 @@
 //! The program: command line in, exit status out.
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use shiftbind::cli::{self, Command};
@@ -21,7 +22,21 @@ fn run(argv: impl IntoIterator<Item = OsString>) -> Result<()> {
     match cli::parse(argv)? {
         Command::Mount(config) => mount(config),
         Command::Fake(_) => Ok(()),
-        _ => Err(Error::refused("not yet")),
+        Command::Remount { .. } => Err(Error::refused("remounting is not built yet")),
+        Command::Explain(config) => print(&cli::explain(&config)),
+        Command::Help => print(&cli::help()),
+        Command::Version => print(&cli::version()),
+        Command::Generate(artifact) => print(&cli::generate(artifact)),
+    }
+}
+
+/// Writes to standard output. That nobody reads to the end (`| head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::file("standard output", error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -2,10 +2,14 @@
 //!
 //! `options` holds the one table of options; `arguments` (shiftbind), `helper` (mount.shiftbind) and `words` (-o) are the
 //! grammars made from it; `settings` turns what they found into a [`Config`].
+//! `help`, `manpage` and `explain` only print.
 
 mod accounts;
 mod arguments;
+mod explain;
+mod help;
 mod helper;
+mod manpage;
 mod maps;
 mod nearest;
 mod options;
@@ -17,6 +21,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use accounts::{Accounts, SystemAccounts};
+pub use explain::{explain, explain_with};
+pub use help::{help, version};
+pub use manpage::generate;
 
 use crate::config::{Config, MountFlags};
 use crate::error::{Error, Result};

@@ -304,6 +304,26 @@ fn the_letters_of_a_helper_are_those_of_mount() {
     assert!(matches!(sloppy, Ok(Command::Mount(c)) if c.flags.read_only == Some(true)));
 }
 
+/// As mount(8) of util-linux 2.38 was seen to call its helpers.
+#[test]
+fn what_mount_passes_is_understood() {
+    let call =
+        |args: &[&str]| command(&[&["/sbin/mount.fuse.shiftbind", "/src", "/mnt"], args].concat());
+    let options = "ro,noexec,nosuid,nodev,idmap=0:1:1,nofail,_netdev,user";
+    let Ok(Command::Mount(config)) = call(&["-o", options]) else { panic!() };
+    assert_eq!((config.flags.read_only, config.flags.noexec), (Some(true), Some(true)));
+    let Ok(Command::Mount(config)) = call(&["-o", "rw,noatime,idmap=u:0:1:1 g:0:2:1"]) else {
+        panic!()
+    };
+    assert_eq!(config.ids.gids.map().extents()[0].to_string(), "0:2:1");
+    let Ok(Command::Fake(config)) = call(&["-s", "-f", "-n", "-v", "-o", "rw,fsname=\"a,b\""])
+    else {
+        panic!()
+    };
+    assert_eq!(config.fsname.as_deref(), Some("a,b".as_ref()));
+    assert!(matches!(call(&["-o", "ro,remount"]), Ok(Command::Remount { .. })));
+}
+
 #[test]
 fn the_subtype_of_a_helper_comes_with_t() {
     for (kind, options, expected) in [

@@ -108,7 +108,7 @@ pub(in crate::cli) static OPTIONS: &[OptionDef] = &[
             Category::Mount,
             "Mount read-only, or read-write",
             "Mount read-only, or read-write. As for all of mount(8)'s options here, when neither is given the mount is \
-             as the source's own mount is.",
+             as the source's own mount is. mount(8) always gives one of the two.",
         )
     },
     OptionDef {
