@@ -4,4 +4,6 @@ pub mod creds;
 pub mod file;
 pub mod handle;
 pub mod lock;
+pub mod mount;
+pub mod process;
 pub mod signal;
