@@ -9,6 +9,7 @@ pub mod error;
 pub mod fs;
 pub mod fuse;
 pub mod idmap;
+pub mod mount;
 pub mod source;
 mod sys;
 pub mod translate;

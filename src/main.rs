@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use shiftbind::cli::{self, Command};
-use shiftbind::config::Config;
 use shiftbind::error::{Error, Result};
 
 fn main() -> ExitCode {
@@ -20,9 +19,9 @@ fn main() -> ExitCode {
 
 fn run(argv: impl IntoIterator<Item = OsString>) -> Result<()> {
     match cli::parse(argv)? {
-        Command::Mount(config) => mount(config),
+        Command::Mount(config) => shiftbind::daemon::run(config),
         Command::Fake(_) => Ok(()),
-        Command::Remount { .. } => Err(Error::refused("remounting is not built yet")),
+        Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
         Command::Explain(config) => print(&cli::explain(&config)),
         Command::Help => print(&cli::help()),
         Command::Version => print(&cli::version()),
@@ -38,10 +37,6 @@ fn print(text: &str) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn mount(config: Config) -> Result<()> {
-    shiftbind::daemon::run(config)
 }
 
 /// Control characters of what the user typed written out, so that the message stays one line.

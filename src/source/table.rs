@@ -209,7 +209,10 @@ mod tests {
     fn newcomer(domain: u16, ino: u64, generation: u8) -> Newcomer {
         let dir = std::fs::File::open("/").unwrap();
         // Any handle will do; what tells two apart here is the pin.
-        let handle = crate::sys::handle::name_to_handle(&dir, c"").ok().map(|(handle, _)| handle).filter(|_| generation == 0);
+        let handle = crate::sys::handle::name_to_handle(&dir, c"")
+            .ok()
+            .map(|(handle, _)| handle)
+            .filter(|_| generation == 0);
         Newcomer {
             identity: Identity { domain: Domain(domain), ino, handle },
             mount: MountIndex::ROOT,
