@@ -34,6 +34,14 @@ pub fn explain_with(config: &Config, accounts: &dyn Accounts) -> String {
     out.push("kernel", kernel_verdict(config));
     out.push("cache", cache_words(config.cache));
     out.push(
+        "passthrough",
+        if config.passthrough {
+            "auto: file data goes past the daemon where the kernel allows it"
+        } else {
+            "off: file data goes through the daemon, because passthrough=off was given"
+        },
+    );
+    out.push(
         "access",
         match config.access {
             None => "everyone if root mounts, else only who mounts",

@@ -26,6 +26,7 @@ pub(super) struct Settings {
     entry: Option<Duration>,
     negative: Option<Duration>,
     attr: Option<Duration>,
+    passthrough: bool,
     threads: Option<NonZeroUsize>,
     one_file_system: bool,
     process: ProcessConfig,
@@ -54,6 +55,7 @@ impl Settings {
             entry: None,
             negative: None,
             attr: None,
+            passthrough: true,
             threads: None,
             one_file_system: false,
             process: ProcessConfig::default(),
@@ -125,6 +127,7 @@ impl Settings {
             Opt::EntryTimeout => self.entry = Some(values::duration(text()?).map_err(bad)?),
             Opt::NegativeTimeout => self.negative = Some(values::duration(text()?).map_err(bad)?),
             Opt::AttrTimeout => self.attr = Some(values::duration(text()?).map_err(bad)?),
+            Opt::Passthrough => self.passthrough = values::passthrough(text()?).map_err(bad)?,
             Opt::MaxRead => {
                 let bytes = values::number(text()?, 0, u32::MAX).map_err(bad)?;
                 self.max_read = Some(bytes).filter(|bytes| *bytes > 0);
@@ -167,6 +170,7 @@ impl Settings {
             subtype: self.subtype,
             max_read: self.max_read,
             cache,
+            passthrough: self.passthrough,
             threads: self.threads.unwrap_or_else(default_threads),
             one_file_system: self.one_file_system,
             process: self.process,

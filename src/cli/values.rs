@@ -52,6 +52,15 @@ pub(super) fn cache_mode(text: &str) -> Read<CacheMode> {
     }
 }
 
+/// The value of `passthrough=`: whether it may be used.
+pub(super) fn passthrough(text: &str) -> Read<bool> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("'{text}' is neither auto nor off")),
+    }
+}
+
 /// The value of `unmapped=`, for both kinds of id.
 pub(super) type Policy = (Unmapped<User>, Unmapped<Group>);
 

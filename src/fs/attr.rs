@@ -42,6 +42,13 @@ impl Fs {
             None => None,
         };
         let fd = self.tree.fd(&inode)?;
+        // The bits that a change of owner or size takes depend on the caller's rights; the mode was checked at the mount.
+        let keep = if uid.is_some() || gid.is_some() || set.size.is_some() {
+            self.keeps_privileges(caller, &inode, &self.tree.stat(&inode)?)
+        } else {
+            true
+        };
+        self.credentials.set_fsetid(keep);
         // The owner first: the source clears setuid and setgid on chown, and the mode that came with it is the last word.
         if uid.is_some() || gid.is_some() {
             let uid = uid.map(|u| Uid::from_raw(u.raw()));
@@ -49,10 +56,11 @@ impl Fs {
             rustix::fs::chownat(&*fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if let Some(mode) = set.mode {
+            self.credentials.set_fsetid(true);
             chmod(&fd, mode & 0o7777)?;
         }
         if let Some(size) = set.size {
-            self.write_as(caller)?;
+            self.write_as(caller, keep)?;
             self.truncate(&inode, &fd, handle, size)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {
@@ -69,7 +77,7 @@ impl Fs {
             && let Ok(file) = self.files.get(handle)
             && file.is_writable()
         {
-            return rustix::fs::ftruncate(file.fd(), size);
+            return rustix::fs::ftruncate(file.open()?, size);
         }
         sys::file::truncate(&proc_path(fd), size)
     }

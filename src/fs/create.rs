@@ -107,7 +107,7 @@ impl Fs {
         let c_name = component(name)?;
         self.create_as(caller)?;
         self.credentials.set_umask(umask);
-        let wanted = super::file::source_flags(flags) - OFlags::TRUNC;
+        let wanted = super::file::source_flags(flags);
         let always = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let fd = match rustix::fs::openat(&*dir_fd, &*c_name, wanted | always, mode) {
@@ -116,6 +116,7 @@ impl Fs {
         };
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         let entry = self.entry(&found);
-        Ok((entry, self.keep_open(found.inode, Arc::new(fd), wanted)))
+        let fd = Arc::new(fd);
+        Ok((entry, self.keep_open(found.inode, Arc::clone(&fd), Some(fd), wanted)))
     }
 }

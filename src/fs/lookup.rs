@@ -13,9 +13,9 @@ impl Fs {
         Ok(self.entry(&found))
     }
 
-    /// The kernel gives back look-ups.
-    pub fn forget(&self, node: NodeId, lookups: u64) {
-        self.tree.forget(node, lookups);
+    /// The kernel gives back look-ups: whether they were the last.
+    pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
+        self.tree.forget(node, lookups)
     }
 
     /// The target of a symbolic link, as stored.

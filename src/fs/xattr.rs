@@ -45,7 +45,7 @@ impl Fs {
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         let loses_setgid = kind == XattrKind::AclAccess && self.loses_setgid(caller, &inode)?;
-        self.write_as(caller)?;
+        self.write_as(caller, true)?;
         rustix::fs::setxattr(&*path, name, &value, flags)?;
         if loses_setgid {
             let fd = self.tree.fd(&inode)?;

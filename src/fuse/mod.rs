@@ -2,6 +2,7 @@
 //! take its place.
 
 mod adapter;
+mod backing;
 mod convert;
 mod server;
 

@@ -1,17 +1,22 @@
 //! One mount's server: answers the kernel's first request, runs the workers, ends with the connection.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use fuser::{Session, SessionACL};
 use rustix::process::Resource;
 
 use super::adapter::Adapter;
+use super::backing::Backings;
 use crate::config::{Access, Config};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::source::{SourceRoot, SourceTree};
+
+/// How often what was not used for a while is let go.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Descriptors of recently used inodes at most.
 const MOST_FDS: u64 = 4096;
@@ -29,7 +34,8 @@ impl Server {
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
         let tree = SourceTree::new(root, room, config.one_file_system);
         let fs = Arc::new(Fs::new(tree, config.ids.clone()));
-        let adapter = Adapter::new(fs, config.cache);
+        let backings = Arc::new(Backings::new(config.passthrough));
+        let adapter = Adapter::new(Arc::clone(&fs), config.cache, Arc::clone(&backings));
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
@@ -49,6 +55,11 @@ impl Server {
             .name("session".into())
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
+        let sweeper = sweep_while_served(Arc::downgrade(&fs), Arc::downgrade(&backings));
+        std::thread::Builder::new()
+            .name("sweeper".into())
+            .spawn(sweeper)
+            .map_err(|e| Error::system("cannot start a thread", e))?;
         Ok(Self { session })
     }
 
@@ -58,6 +69,17 @@ impl Server {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(Error::system("the connection to the kernel broke", e)),
             Err(_) => Err(Error::refused("a worker ended unexpectedly")),
+        }
+    }
+}
+
+fn sweep_while_served(fs: Weak<Fs>, backings: Weak<Backings>) -> impl FnOnce() {
+    move || {
+        while let (Some(fs), Some(backings)) = (fs.upgrade(), backings.upgrade()) {
+            fs.tree().sweep();
+            backings.sweep();
+            drop((fs, backings));
+            std::thread::sleep(SWEEP);
         }
     }
 }

@@ -39,6 +39,7 @@ pub struct SourceTree {
     fds: FdCache,
     root: Arc<Inode>,
     one_file_system: bool,
+    is_stacked: bool,
 }
 
 /// The device of a file, as one number.
@@ -92,7 +93,8 @@ impl SourceTree {
         let others = RwLock::default();
         let domains = Domains { root: (MountIndex::ROOT, device(&stat)), others };
         let fds = FdCache::new(fd_room);
-        Self { mounts: Mounts::new(mount), domains, table, fds, root, one_file_system }
+        let is_stacked = is_stacked(&root);
+        Self { mounts: Mounts::new(mount), domains, table, fds, root, one_file_system, is_stacked }
     }
 
     /// The root's inode.
@@ -112,11 +114,24 @@ impl SourceTree {
         self.table.len()
     }
 
-    /// Gives back look-ups.
-    pub fn forget(&self, node: NodeId, lookups: u64) {
-        if self.table.forget(node, lookups).is_some() {
+    /// Gives back look-ups: whether they were the last.
+    pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
+        let gone = self.table.forget(node, lookups).is_some();
+        if gone {
             self.fds.remove(node);
         }
+        gone
+    }
+
+    /// Whether the source is itself stacked on another filesystem, which deepens the stack that passthrough makes.
+    #[must_use]
+    pub fn is_stacked(&self) -> bool {
+        self.is_stacked
+    }
+
+    /// Lets go of descriptors that were not used for a while; to be called every second.
+    pub fn sweep(&self) {
+        self.fds.sweep();
     }
 
     /// Finds a name in a directory and counts one look-up.
@@ -289,6 +304,15 @@ impl SourceTree {
     pub fn root_ino(&self) -> u64 {
         self.root.identity().ino
     }
+}
+
+/// Whether an inode is on a filesystem that may have another below it.
+fn is_stacked(inode: &Inode) -> bool {
+    const OVERLAYFS: i64 = 0x794c_7630;
+    const ECRYPTFS: i64 = 0xf15f;
+    const FUSE: i64 = 0x6573_5546;
+    let kind = inode.held().and_then(|fd| rustix::fs::fstatfs(&*fd).ok()).map(|fs| fs.f_type);
+    matches!(kind, Some(OVERLAYFS | ECRYPTFS | FUSE))
 }
 
 /// A name as the system calls take it: one component, never `.` or `..`.

@@ -347,6 +347,20 @@ pub(in crate::cli) static OPTIONS: &[OptionDef] = &[
         )
     },
     OptionDef {
+        value: value("MODE"),
+        default: "auto",
+        ..flag(
+            Opt::Passthrough,
+            "passthrough",
+            "passthrough",
+            Category::Cache,
+            "Whether the kernel reads and writes the source's files directly: auto or off",
+            "auto: the kernel reads and writes the source's regular files itself (FUSE passthrough, Linux 6.9 and \
+             newer, root only), but for those with setuid or setgid bits; where it refuses, the daemon does it.\n\n\
+             off: the daemon always does it.",
+        )
+    },
+    OptionDef {
         value: value("BYTES"),
         default: "the kernel's limit",
         ..flag(
