@@ -347,7 +347,7 @@ pub(in crate::cli) static OPTIONS: &[OptionDef] = &[
         )
     },
     OptionDef {
-        value: value("MODE"),
+        value: one_of("MODE", &["off", "auto"]),
         default: "auto",
         ..flag(
             Opt::Passthrough,
