@@ -270,6 +270,15 @@ fn kernel_obstacles<K: Named>(ids: &Translation<K>, obstacles: &mut Vec<String>)
 
 fn cache_words(cache: CachePolicy) -> String {
     match cache {
+        CachePolicy::Coherent { required: true } => {
+            "coherent: what others change on the source is watched for, because cache=coherent was given"
+                .to_owned()
+        }
+        CachePolicy::Coherent { required: false } => {
+            "coherent: what others change on the source is watched for, where root mounts and the source's \
+             filesystem can be watched; else timeout: everything 1s"
+                .to_owned()
+        }
         CachePolicy::Timeouts { entry, negative, attr } => format!(
             "timeout: names {}, missing names {}, attributes {}, because others may change the \
              source meanwhile",

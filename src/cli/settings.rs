@@ -51,7 +51,7 @@ impl Settings {
             fsname: None,
             subtype: SUBTYPE_DEFAULT.to_owned(),
             max_read: None,
-            cache: CacheMode::Timeout(CACHE_DEFAULT),
+            cache: CacheMode::Coherent { required: false },
             entry: None,
             negative: None,
             attr: None,
@@ -191,13 +191,24 @@ impl Settings {
             ))),
         };
         match self.cache {
+            // libfuse's timeouts say that it is by time.
+            CacheMode::Coherent { required: false } if part.is_some() => {
+                Ok(self.by_time(CACHE_DEFAULT))
+            }
+            CacheMode::Coherent { required } => {
+                alone(CachePolicy::Coherent { required }, "coherent")
+            }
             CacheMode::None => alone(CachePolicy::None, "none"),
             CacheMode::Forever => alone(CachePolicy::Forever, "forever"),
-            CacheMode::Timeout(all) => Ok(CachePolicy::Timeouts {
-                entry: self.entry.unwrap_or(all),
-                negative: self.negative.unwrap_or(all),
-                attr: self.attr.unwrap_or(all),
-            }),
+            CacheMode::Timeout(all) => Ok(self.by_time(all)),
+        }
+    }
+
+    fn by_time(&self, all: Duration) -> CachePolicy {
+        CachePolicy::Timeouts {
+            entry: self.entry.unwrap_or(all),
+            negative: self.negative.unwrap_or(all),
+            attr: self.attr.unwrap_or(all),
         }
     }
 }

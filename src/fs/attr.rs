@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, StatVfs, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::{Attr, Caller, Fs, Result, SetAttr, SetTime};
+use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::sys;
 
@@ -13,12 +13,9 @@ impl Fs {
     /// The attributes of an inode.
     pub fn getattr(&self, node: NodeId) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
-        self.attr_of(&inode)
-    }
-
-    fn attr_of(&self, inode: &Inode) -> Result<Attr> {
-        let stat = self.tree.stat(inode)?;
-        Ok(Attr::shown(inode, &stat, &self.ids))
+        let trust = self.cover_attributes(&inode);
+        let stat = self.tree.stat(&inode)?;
+        Ok(Attr::shown(&inode, &stat, &self.ids, trust))
     }
 
     /// Changes attributes and tells the new ones. EOVERFLOW when an owner or group to be set has no counterpart on the
@@ -66,7 +63,11 @@ impl Fs {
         if set.atime.is_some() || set.mtime.is_some() {
             set_times(&fd, set.atime, set.mtime)?;
         }
-        self.attr_of(&inode)
+        let trust = match inode.is_watched() {
+            true => Trust::Watched,
+            false => Trust::Fresh,
+        };
+        Ok(Attr::shown(&inode, &self.tree.stat(&inode)?, &self.ids, trust))
     }
 
     fn truncate(&self, inode: &Inode, fd: &OwnedFd, handle: Option<u64>, size: u64) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Caller, Entry, Fs, Opened, Result, decode_dev};
+use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
 use crate::source::{NodeId, component, proc_path};
 
 impl Fs {
@@ -67,7 +67,8 @@ impl Fs {
         self.create_as(caller)?;
         self.credentials.set_umask(umask);
         make(&dir_fd, &c_name)?;
-        Ok(self.entry(&self.tree.lookup(&dir, name)?))
+        let trust = self.cover_names(&dir);
+        Ok(self.entry(&self.tree.lookup(&dir, name)?, trust))
     }
 
     /// Gives an inode one more name.
@@ -88,7 +89,8 @@ impl Fs {
             )?,
             result => result?,
         }
-        Ok(self.entry(&self.tree.lookup(&dir, new_name)?))
+        let trust = self.cover_names(&dir);
+        Ok(self.entry(&self.tree.lookup(&dir, new_name)?, trust))
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -115,7 +117,9 @@ impl Fs {
             result => result?,
         };
         let found = self.tree.enter_created(dir.mount(), &fd)?;
-        let entry = self.entry(&found);
+        // The kernel has just looked the name up.
+        let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
+        let entry = self.entry(&found, trust);
         let fd = Arc::new(fd);
         Ok((entry, self.keep_open(found.inode, Arc::clone(&fd), Some(fd), wanted)))
     }

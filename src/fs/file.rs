@@ -31,6 +31,8 @@ pub struct Opened {
     pub handle: u64,
     /// The file.
     pub file: Arc<OpenFile>,
+    /// Whether the kernel still believes attributes whose changes are no longer watched.
+    pub stale_attributes: bool,
 }
 
 impl OpenFile {
@@ -96,12 +98,15 @@ impl Fs {
         file: Option<Arc<OwnedFd>>,
         flags: OFlags,
     ) -> Opened {
-        inode.opened(&anchor);
+        let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        inode.opened(&anchor, for_writing);
+        let stale_attributes = for_writing
+            && self.watch.as_ref().is_some_and(|watch| watch.uncover(&self.tree, &inode));
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let file = Arc::new(OpenFile { anchor, file, inode, flags });
         let handle = self.files.insert(Arc::clone(&file), spread);
-        Opened { handle, file }
+        Opened { handle, file, stale_attributes }
     }
 
     /// Whether writes to a file may go past us. Those to a file with setuid or setgid bits may not: whether the bits
@@ -175,7 +180,7 @@ impl Fs {
     /// The last descriptor was closed.
     pub fn release(&self, handle: u64) -> Result<Arc<OpenFile>> {
         let file = self.files.remove(handle)?;
-        file.inode.closed();
+        file.inode.closed(file.is_writable());
         Ok(file)
     }
 

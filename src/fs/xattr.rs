@@ -62,7 +62,9 @@ impl Fs {
         if stat.stx_mode & SETGID == 0 {
             return Ok(false);
         }
-        let group = super::Attr::shown(inode, &stat, &self.ids).gid.map(|gid| gid.raw());
+        let group = super::Attr::shown(inode, &stat, &self.ids, super::Trust::Fresh)
+            .gid
+            .map(|gid| gid.raw());
         Ok(!Process::of(caller.pid).keeps_setgid(caller, group))
     }
 

@@ -13,31 +13,30 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::OFlags;
 
 use super::backing::Backings;
 use super::convert::{errno, file_attr, file_type, set_time};
+use super::notices::KernelCache;
+use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
-    Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, OpenFile, Result, SetAttr,
+    Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, OpenFile, Result, SetAttr,
 };
 use crate::idmap::{MountGid, MountUid};
 use crate::source::NodeId;
+use crate::watch::Notices;
 
 /// The largest request for reading and writing, in bytes; the kernel's own limit by default.
 const MAX_REQUEST: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const MAX_BACKGROUND: u16 = 64;
-/// As long as the kernel can count.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-
 /// The filesystem as fuser calls it.
 #[derive(Debug)]
 pub(super) struct Adapter {
     fs: Arc<Fs>,
-    entry_ttl: Duration,
-    negative_ttl: Duration,
-    attr_ttl: Duration,
+    times: Times,
+    notices: Arc<KernelCache>,
     backings: Arc<Backings>,
     /// How deep the source is stacked: 1, or 2 where it is stacked itself.
     stack_depth: u32,
@@ -47,34 +46,14 @@ pub(super) struct Adapter {
 type Flags = OFlags;
 
 impl Adapter {
-    pub(super) fn new(fs: Arc<Fs>, cache: CachePolicy, backings: Arc<Backings>) -> Self {
-        let (entry_ttl, negative_ttl, attr_ttl) = match cache {
-            CachePolicy::Timeouts { entry, negative, attr } => (entry, negative, attr),
-            CachePolicy::None => (Duration::ZERO, Duration::ZERO, Duration::ZERO),
-            CachePolicy::Forever => (FOREVER, FOREVER, FOREVER),
-        };
+    pub(super) fn new(
+        fs: Arc<Fs>,
+        cache: CachePolicy,
+        backings: Arc<Backings>,
+        notices: Arc<KernelCache>,
+    ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
-        Self { fs, entry_ttl, negative_ttl, attr_ttl, backings, stack_depth }
-    }
-
-    /// How long attributes may be believed. Those of a file with setuid or setgid bits not at all: a write may take them
-    /// without our seeing it, and nothing may run with bits that are gone.
-    fn attr_ttl_of(&self, attr: &Attr) -> Duration {
-        if attr.mode & 0o6000 != 0 && attr.kind == FileType::RegularFile {
-            return Duration::ZERO;
-        }
-        self.attr_ttl
-    }
-
-    fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
-        match entry {
-            Ok(entry) => {
-                let attr = file_attr(&entry.attr);
-                let attr_ttl = self.attr_ttl_of(&entry.attr);
-                reply.entry_with_ttls(&attr_ttl, &self.entry_ttl, &attr, Generation(0));
-            }
-            Err(e) => reply.error(errno(e)),
-        }
+        Self { fs, times: Times::of(cache), backings, notices, stack_depth }
     }
 
     /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
@@ -94,9 +73,19 @@ impl Adapter {
         }
     }
 
+    fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
+        match entry {
+            Ok(entry) => {
+                let (name, attr) = (self.times.name(entry.name), self.times.attr(&entry.attr));
+                reply.entry_with_ttls(&attr, &name, &file_attr(&entry.attr), Generation(0));
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
     fn answer_attr(&self, reply: ReplyAttr, attr: Result<Attr>) {
         match attr {
-            Ok(attr) => reply.attr(&self.attr_ttl_of(&attr), &file_attr(&attr)),
+            Ok(attr) => reply.attr(&self.times.attr(&attr), &file_attr(&attr)),
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -182,12 +171,15 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.fs.lookup(node(parent), name);
-        if found.as_ref().err() == Some(&rustix::io::Errno::NOENT) && !self.negative_ttl.is_zero() {
-            // An entry without an inode: the kernel remembers that there is none.
-            return reply.entry(&self.negative_ttl, &NOTHING, Generation(0));
+        match self.fs.lookup(node(parent), name) {
+            Ok(Lookup::Found(entry)) => self.answer_entry(reply, Ok(entry)),
+            Ok(Lookup::Missing(trust)) => match self.times.missing(trust) {
+                Duration::ZERO => reply.error(Errno::ENOENT),
+                // An entry without an inode: the kernel remembers that there is none.
+                time => reply.entry(&time, &NOTHING, Generation(0)),
+            },
+            Err(e) => reply.error(errno(e)),
         }
-        self.answer_entry(reply, found);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
@@ -327,6 +319,9 @@ impl Filesystem for Adapter {
             }
             Err(e) => return reply.error(errno(e)),
         };
+        if opened.stale_attributes {
+            self.notices.attributes(node(ino));
+        }
         let (handle, file) = (FileHandle(opened.handle), &opened.file);
         let register = || self.register(request, file, |fd| reply.open_backing(fd));
         let id = self.backings.open(file.inode(), || self.fs.may_pass(file), register);
@@ -361,8 +356,7 @@ impl Filesystem for Adapter {
                 let register = || self.register(request, file, |fd| reply.open_backing(fd));
                 let wanted = || entry.attr.mode & 0o6000 == 0;
                 let id = self.backings.open(file.inode(), wanted, register);
-                // One time for both: the shorter.
-                let ttl = self.entry_ttl.min(self.attr_ttl_of(&entry.attr));
+                let ttl = self.times.both(&entry);
                 let (attr, generation) = (file_attr(&entry.attr), Generation(0));
                 let flags = FopenFlags::empty();
                 match id {
@@ -483,7 +477,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (ttl, generation) = (self.entry_ttl.min(self.attr_ttl), Generation(0));
+        let generation = Generation(0);
         let result = self.fs.readdirplus(handle.0, offset, |entry, found| {
             let attr = match found {
                 Some(found) => file_attr(&found.attr),
@@ -492,6 +486,7 @@ impl Filesystem for Adapter {
                     FileAttr { ino: INodeNo(entry.ino), kind: file_type(entry.kind), ..NOTHING }
                 }
             };
+            let ttl = found.map_or(Duration::ZERO, |found| self.times.both(found));
             reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, generation)
         });
         match result {

@@ -4,6 +4,8 @@
 mod adapter;
 mod backing;
 mod convert;
+mod notices;
 mod server;
+mod times;
 
 pub use server::Server;

@@ -17,7 +17,7 @@ use super::inode::{Domain, Identity, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::root::SourceRoot;
 use super::table::{InodeTable, MAX_DOMAINS, Newcomer};
-use crate::sys::handle::name_to_handle;
+use crate::sys::handle::{FileHandle, name_to_handle};
 
 const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
 
@@ -114,13 +114,11 @@ impl SourceTree {
         self.table.len()
     }
 
-    /// Gives back look-ups: whether they were the last.
-    pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
-        let gone = self.table.forget(node, lookups).is_some();
-        if gone {
-            self.fds.remove(node);
-        }
-        gone
+    /// Gives back look-ups: the inode, if they were the last.
+    pub fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
+        let gone = self.table.forget(node, lookups)?;
+        self.fds.remove(node);
+        Some(gone)
     }
 
     /// Whether the source is itself stacked on another filesystem, which deepens the stack that passthrough makes.
@@ -272,6 +270,39 @@ impl SourceTree {
     pub fn stat(&self, inode: &Inode) -> Result<Statx, Errno> {
         let fd = self.fd(inode)?;
         rustix::fs::statx(&*fd, c"", AtFlags::EMPTY_PATH, BASIC)
+    }
+
+    /// Whether fanotify(7) events can be told to be of this inode: it is on the root's own filesystem, whose handles
+    /// name inode numbers.
+    #[must_use]
+    pub fn is_watchable(&self, inode: &Inode) -> bool {
+        inode.identity().domain == Domain(0)
+            && matches!(self.mounts.reach(MountIndex::ROOT), Reach::HandleWithIno(_))
+    }
+
+    /// The handle by which events name an inode.
+    pub fn handle_of(&self, inode: &Inode) -> Result<FileHandle, Errno> {
+        match inode.handle() {
+            Some(handle) => Ok(*handle),
+            None => Ok(name_to_handle(&*self.fd(inode)?, c"")?.0),
+        }
+    }
+
+    /// The node id of the inode that an event names, if the kernel knows it.
+    #[must_use]
+    pub fn node_of(&self, handle: &FileHandle) -> Option<NodeId> {
+        let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else { return None };
+        let ino = field.of(handle)?;
+        if ino == self.root.identity().ino {
+            return Some(NodeId::ROOT);
+        }
+        Some(self.table.find_life(Domain(0), ino, handle)?.node())
+    }
+
+    /// The node ids of all inodes that the kernel knows.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.table.nodes()
     }
 
     /// Keeps the inode that a name means reachable, when the name is its last: the kernel may hold it open without our
