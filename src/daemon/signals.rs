@@ -23,7 +23,7 @@ impl Signals {
     /// Starts the thread that takes them.
     pub(super) fn spawn(
         self,
-        mounted: Arc<Mounted>,
+        mounted: Mounted,
         pidfile: Arc<Option<PidFile>>,
         foreground: bool,
     ) -> io::Result<()> {
