@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{chdir, setsid};
+use rustix::thread::set_name;
 
 use crate::error::{Error, Result};
 use crate::mount::NewMount;
@@ -24,6 +25,8 @@ pub(super) fn start(mount: &NewMount) -> Result<OwnedFd> {
             let settled = replace_stdio(&null).is_ok() && chdir("/").is_ok();
             close_all_but(&[daemon_ends.as_raw_fd()]);
             let _ = setsid();
+            // So that nobody takes it for a second daemon.
+            let _ = set_name(c"shiftbind-guard");
             // The daemon writes nothing: this returns when it is gone.
             let _ = File::from(daemon_ends).read(&mut [0]);
             let unmounted = mounted.unmount(true);

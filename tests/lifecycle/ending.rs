@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::namespace::{Namespace, signal, wait_until};
+use crate::namespace::{Namespace, signal, text, wait_until};
 
 #[test]
 fn an_umount_from_outside_ends_the_daemon_and_removes_the_pid_file() {
@@ -133,4 +133,39 @@ fn in_front_an_umount_from_outside_ends_it_with_status_zero() {
     wait_until("it is mounted", || ns.mounts().len() == 1);
     ns.ok("umount m");
     assert!(front.wait().unwrap().success());
+}
+
+#[test]
+fn the_daemon_serves_a_namespace_that_copied_the_mount_until_that_goes_too() {
+    let ns = Namespace::new();
+    ns.ok("$S a m");
+    let daemon = ns.daemon();
+    let copy =
+        ["-m", "--propagation", "private", "sh", "-c", "stat m && touch ready && cat && stat m"];
+    let mut other = ns
+        .command("unshare")
+        .args(copy)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the copy is made", || ns.path("ready").exists());
+    ns.ok("umount m");
+    assert!(ns.mounts().is_empty());
+    assert_eq!(ns.daemon(), daemon);
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success(), "served to the end");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn mounting_over_a_dead_mount_says_what_to_do() {
+    let ns = Namespace::new();
+    ns.ok("$S a m");
+    signal(ns.daemon(), "KILL");
+    wait_until("the daemon is dead", || ns.processes().is_empty());
+    let output = ns.sh("$S a m");
+    assert_eq!(output.status.code(), Some(32));
+    assert!(text(&output.stderr).contains("umount it first"), "{}", text(&output.stderr));
+    ns.ok("umount m && $S a m && stat m");
 }

@@ -86,6 +86,11 @@ impl Namespace {
         finished(command)
     }
 
+    /// A path of the namespace, as it is reached from outside.
+    pub(crate) fn inside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.holder.id()))
+    }
+
     /// The mount table's lines for the mount point `m`, the topmost last.
     pub(crate) fn mounts(&self) -> Vec<String> {
         self.mounts_at(&self.path("m"))
@@ -107,7 +112,8 @@ impl Namespace {
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter(|pid| *pid != self.holder.id() && ours.is_some() && namespace(*pid) == ours)
             .filter(|pid| {
-                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "shiftbind\n")
+                fs::read_to_string(format!("/proc/{pid}/comm"))
+                    .is_ok_and(|c| c.starts_with("shiftbind"))
             })
             .collect()
     }

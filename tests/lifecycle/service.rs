@@ -49,3 +49,51 @@ fn a_second_daemon_does_not_take_over_a_pid_file_in_use() {
     wait_until("only the first runs", || ns.processes().len() == 1);
     assert_eq!(fs::read_to_string(ns.path("pid")).unwrap().trim(), ns.daemon().to_string());
 }
+
+/// A namespace with a /dev of its own, in which the test listens as syslog.
+fn with_syslog() -> (Namespace, UnixDatagram) {
+    let ns = Namespace::new();
+    ns.ok("mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && mknod /dev/fuse c 10 229");
+    let socket = UnixDatagram::bind(ns.inside("/dev/log")).unwrap();
+    (ns, socket)
+}
+
+#[test]
+fn in_the_background_log_lines_go_to_syslog() {
+    let (ns, socket) = with_syslog();
+    let output = ns.sh("$S -v a m");
+    assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]), "nothing on the terminal");
+    let tag = format!("shiftbind[{}]: ", ns.daemon());
+    let mut line = received(&socket);
+    while !line.contains("is mounted on") {
+        line = received(&socket);
+    }
+    assert!(line.starts_with("<30>") && line.contains(&tag), "{line}");
+}
+
+#[test]
+fn a_syslog_that_does_not_read_stops_nobody() {
+    let (ns, _socket) = with_syslog();
+    ns.ok(
+        "$S -vv a m && for i in 1 2 3 4 5 6 7 8; do ls -la m; umount m; $S -vv a m; done; stat m",
+    );
+}
+
+#[test]
+fn rust_log_wins_over_the_verbosity() {
+    let ns = Namespace::new();
+    for (environment, expected) in [("", true), ("RUST_LOG=off", false)] {
+        ns.ok(&format!(
+            "{environment} $S -f -v a m 2>log & until mountpoint -q m; do :; done; umount m; wait"
+        ));
+        let log = fs::read_to_string(ns.path("log")).unwrap();
+        assert_eq!(log.contains("is mounted on"), expected, "{environment}: {log}");
+    }
+}
+
+#[test]
+fn in_front_nothing_is_said_without_need() {
+    let ns = Namespace::new();
+    ns.ok("$S -f a m >log 2>&1 & until mountpoint -q m; do :; done; ls m; umount m; wait");
+    assert_eq!(fs::read_to_string(ns.path("log")).unwrap(), "");
+}

@@ -1,6 +1,7 @@
 //! A normal user, through fusermount3.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use crate::namespace::{Namespace, signal, text};
 
@@ -106,4 +107,15 @@ fn a_mount_point_that_is_anothers_is_refused() {
     ns.ok("chown 0 m");
     let line = refused(&ns, "a m", 32);
     assert!(line.contains("fusermount3"), "{line}");
+}
+
+#[test]
+fn in_a_user_namespace_of_his_own_a_user_mounts_without_fusermount3() {
+    let ns = with_device();
+    let output = ns.sh_as_user(
+        "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $S a m && touch m/x && stat -c %u m/x && \
+         umount m'",
+    );
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("0\n".to_owned(), String::new()));
+    assert_eq!(fs::metadata(ns.path("a/x")).unwrap().uid(), 1000);
 }
