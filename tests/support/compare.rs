@@ -1,0 +1,44 @@
+//! The oracle: what a plain directory does. One closure runs on a plain directory and on an identity mount of another;
+//! its results must be equal.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Mount, scratch};
+
+/// Runs the closure in a plain directory and at an identity mount, and compares what it returns. Errors are part of the
+/// result. Gives the result for more assertions.
+#[track_caller]
+pub(crate) fn same_as_bare<T: PartialEq + Debug>(run: impl Fn(&Path) -> T) -> T {
+    let bare = scratch();
+    let expected = run(&bare.dir("d"));
+    let mount = Mount::identity();
+    fs::create_dir(mount.in_source("d")).expect("make the directory on the source");
+    let got = run(&mount.join("d"));
+    assert_eq!(got, expected, "left: at the mount, right: on the bare directory");
+    let on_source = shape(&mount.in_source("d"));
+    assert_eq!(on_source, shape(&bare.join("d")), "left: the mount's source, right: the bare directory");
+    expected
+}
+
+/// What lies below a directory: path → type and mode, owner, group, links, size (of what is no directory).
+pub(crate) fn shape(dir: &Path) -> BTreeMap<PathBuf, (u32, u32, u32, u64, u64)> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(at) = todo.pop() {
+        for entry in fs::read_dir(&at).expect("list") {
+            let path = entry.expect("list").path();
+            let meta = fs::symlink_metadata(&path).expect("stat");
+            let size = if meta.is_dir() { 0 } else { meta.size() };
+            let name = path.strip_prefix(dir).expect("below").to_owned();
+            found.insert(name, (meta.mode(), meta.uid(), meta.gid(), meta.nlink(), size));
+            if meta.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    found
+}
