@@ -1,0 +1,8 @@
+//! The transport: fuser's requests in, its replies out. No fuser type leaves this folder, so that another transport can
+//! take its place.
+
+mod adapter;
+mod convert;
+mod server;
+
+pub use server::Server;
