@@ -33,11 +33,12 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
 #[test]
 fn stat_shows_source_ids_through_the_map_and_65536_as_the_overflow_id() {
     let mount = Mount::shifted();
-    for (source, shown) in [(0, 100_000), (1000, 101_000), (65535, 165_535), (65536, 65534), (100_000, 65534)] {
-        file_of(&mount, "f", source, source);
-        let path = mount.join("f");
-        assert_eq!(owner(&path), (shown, shown), "source id {source}");
-        fs::remove_file(mount.in_source("f")).expect("remove on the source");
+    for (source, shown) in
+        [(0, 100_000), (1000, 101_000), (65535, 165_535), (65536, 65534), (100_000, 65534)]
+    {
+        let name = format!("of {source}");
+        file_of(&mount, &name, source, source);
+        assert_eq!(owner(&mount.join(&name)), (shown, shown), "source id {source}");
     }
 }
 
@@ -70,7 +71,9 @@ fn chown_to_an_unmapped_id_is_refused_and_changes_nothing() {
     let mount = Mount::shifted();
     file_of(&mount, "f", 5, 6);
     let path = mount.join("f");
-    for (uid, gid) in [(Some(0), None), (Some(99_999), None), (None, Some(165_536)), (Some(100_000), Some(65534))] {
+    for (uid, gid) in
+        [(Some(0), None), (Some(99_999), None), (None, Some(165_536)), (Some(100_000), Some(65534))]
+    {
         assert_eq!(errno(unix::chown(&path, uid, gid)), Some(libc::EOVERFLOW), "{uid:?}:{gid:?}");
         assert_eq!(owner(&mount.in_source("f")), (5, 6));
     }
@@ -85,7 +88,8 @@ fn what_a_mapped_user_creates_is_stored_with_the_mapped_id() {
         fs::create_dir(at.join("dir")).expect("mkdir");
         unix::symlink("file", at.join("symlink")).expect("symlink");
         let fifo = rustix::fs::FileType::Fifo;
-        rustix::fs::mknodat(rustix::fs::CWD, at.join("fifo"), fifo, 0o600.into(), 0).expect("mkfifo");
+        rustix::fs::mknodat(rustix::fs::CWD, at.join("fifo"), fifo, 0o600.into(), 0)
+            .expect("mkfifo");
         fs::hard_link(at.join("file"), at.join("link")).expect("link");
     });
     for name in ["file", "dir", "symlink", "fifo", "link"] {
@@ -119,7 +123,14 @@ fn an_owner_may_give_his_file_to_a_supplementary_group_and_to_no_other() {
 fn a_file_created_by_an_unmapped_caller_is_refused_with_eoverflow() {
     let mount = Mount::shifted().open_to_all();
     let at = mount.path().to_owned();
-    let callers = [(0, 0), (5000, 5000), (65534, 65534), (100_000, 7000), (7000, 100_000), (165_536, 100_000)];
+    let callers = [
+        (0, 0),
+        (5000, 5000),
+        (65534, 65534),
+        (100_000, 7000),
+        (7000, 100_000),
+        (165_536, 100_000),
+    ];
     for (uid, gid) in callers {
         let (f, d, s, p) = as_user(uid, gid, &[], || {
             let fifo = rustix::fs::FileType::Fifo;
@@ -147,7 +158,11 @@ fn an_unmapped_caller_may_open_what_the_mode_bits_allow_also_with_o_creat() {
     as_user(5000, 5000, &[], || {
         fs::write(&path, "mine").expect("write");
         assert_eq!(fs::read(&path).expect("read"), b"mine");
-        OpenOptions::new().append(true).create(true).open(&path).expect("O_CREAT of an existing file");
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .expect("O_CREAT of an existing file");
         fs::remove_file(&path).expect("deleting needs no mapping of the caller");
     });
 }
@@ -159,19 +174,36 @@ fn an_unmapped_owners_file_is_read_by_mode_bits_and_written_by_nobody() {
     file_of(&mount, "closed", 70_000, 70_000);
     fs::write(mount.in_source("open"), "text").expect("write");
     fs::set_permissions(mount.in_source("open"), fs::Permissions::from_mode(0o666)).expect("chmod");
-    fs::set_permissions(mount.in_source("closed"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    fs::set_permissions(mount.in_source("closed"), fs::Permissions::from_mode(0o600))
+        .expect("chmod");
     let (open, closed) = (mount.join("open"), mount.join("closed"));
     for uid in [0, 100_000, 65534, 70_000] {
         as_user(uid, uid, &[], || {
             assert_eq!(fs::read(&open).expect("read"), b"text", "uid {uid}");
             let wanted = Some(libc::EACCES);
-            assert_eq!(errno(OpenOptions::new().write(true).open(&open)), wanted, "write, uid {uid}");
-            assert_eq!(errno(OpenOptions::new().write(true).truncate(true).open(&open)), wanted, "truncate, uid {uid}");
+            assert_eq!(
+                errno(OpenOptions::new().write(true).open(&open)),
+                wanted,
+                "write, uid {uid}"
+            );
+            assert_eq!(
+                errno(OpenOptions::new().write(true).truncate(true).open(&open)),
+                wanted,
+                "truncate, uid {uid}"
+            );
             assert_eq!(errno(File::open(&closed)), wanted, "read 0600, uid {uid}");
             let wanted = Some(libc::EOVERFLOW);
-            assert_eq!(errno(fs::set_permissions(&open, fs::Permissions::from_mode(0o644))), wanted, "chmod, uid {uid}");
+            assert_eq!(
+                errno(fs::set_permissions(&open, fs::Permissions::from_mode(0o644))),
+                wanted,
+                "chmod, uid {uid}"
+            );
             assert_eq!(errno(fs::remove_file(&open)), wanted, "unlink, uid {uid}");
-            assert_eq!(errno(fs::rename(&open, open.with_file_name("x"))), wanted, "rename, uid {uid}");
+            assert_eq!(
+                errno(fs::rename(&open, open.with_file_name("x"))),
+                wanted,
+                "rename, uid {uid}"
+            );
         });
     }
     assert_eq!(fs::read(mount.in_source("open")).expect("read"), b"text");
@@ -189,13 +221,20 @@ fn two_mounts_of_one_source_with_different_maps_both_write() {
     assert_eq!(owner(&two.join("one")), (301_000, 301_000));
     assert_eq!(owner(&one.join("two")), (102_000, 102_000));
     as_user(301_000, 301_000, &[], || {
-        let mut file = OpenOptions::new().append(true).open(b.join("one")).expect("open the other mount's file");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(b.join("one"))
+            .expect("open the other mount's file");
         io::Write::write_all(&mut file, b"+").expect("append");
     });
     assert_eq!(fs::read(one.in_source("one")).expect("read"), b"1+");
     for i in 0..200 {
-        as_user(101_000, 101_000, &[], || fs::write(a.join(format!("a{i}")), "1").expect("write through one"));
-        as_user(301_000, 301_000, &[], || fs::write(b.join(format!("b{i}")), "2").expect("write through two"));
+        as_user(101_000, 101_000, &[], || {
+            fs::write(a.join(format!("a{i}")), "1").expect("write through one")
+        });
+        as_user(301_000, 301_000, &[], || {
+            fs::write(b.join(format!("b{i}")), "2").expect("write through two")
+        });
     }
     for entry in fs::read_dir(one.source()).expect("list") {
         let path = entry.expect("list").path();
@@ -224,18 +263,24 @@ fn ids_up_to_the_last_one_work() {
 #[test]
 fn names_with_every_byte_that_linux_allows_work() {
     let mount = Mount::identity();
-    let mut names: Vec<OsString> =
-        (1..=255_u8).filter(|byte| *byte != b'/').map(|byte| OsString::from_vec(vec![b'x', byte])).collect();
+    let mut names: Vec<OsString> = (1..=255_u8)
+        .filter(|byte| *byte != b'/')
+        .map(|byte| OsString::from_vec(vec![b'x', byte]))
+        .collect();
     names.push(OsString::from_vec(vec![0xff; 255]));
     names.push(OsString::from_vec("日本語".as_bytes().to_vec()));
     names.push(OsString::from_vec(b" -rf *\n$HOME".to_vec()));
     for name in &names {
         fs::write(mount.join(name), name.as_encoded_bytes()).expect("create");
     }
-    let mut listed: Vec<OsString> =
-        fs::read_dir(mount.path()).expect("list").map(|entry| entry.expect("list").file_name()).collect();
-    let mut stored: Vec<OsString> =
-        fs::read_dir(mount.source()).expect("list").map(|entry| entry.expect("list").file_name()).collect();
+    let mut listed: Vec<OsString> = fs::read_dir(mount.path())
+        .expect("list")
+        .map(|entry| entry.expect("list").file_name())
+        .collect();
+    let mut stored: Vec<OsString> = fs::read_dir(mount.source())
+        .expect("list")
+        .map(|entry| entry.expect("list").file_name())
+        .collect();
     names.sort();
     listed.sort();
     stored.sort();
@@ -256,11 +301,17 @@ fn permission_follows_the_shown_ids() {
     fs::set_permissions(mount.in_source("f"), fs::Permissions::from_mode(0o640)).expect("chmod");
     let path = mount.join("f");
     let may = |uid, gid, groups: &[u32]| {
-        as_user(uid, gid, groups, || (File::open(&path).is_ok(), OpenOptions::new().append(true).open(&path).is_ok()))
+        as_user(uid, gid, groups, || {
+            (File::open(&path).is_ok(), OpenOptions::new().append(true).open(&path).is_ok())
+        })
     };
     assert_eq!(may(101_000, 5, &[]), (true, true), "the shown owner");
     assert_eq!(may(5, 102_000, &[]), (true, false), "the shown group");
-    assert_eq!(may(5, 5, &[7, 102_000]), (true, false), "the shown group among the supplementary ones");
+    assert_eq!(
+        may(5, 5, &[7, 102_000]),
+        (true, false),
+        "the shown group among the supplementary ones"
+    );
     assert_eq!(may(1000, 2000, &[]), (false, false), "the source ids mean nothing here");
 }
 
@@ -273,7 +324,12 @@ fn creating_in_a_setgid_directory_hands_the_group_on() {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o2777)).expect("chmod");
     let at = mount.join("d");
     as_user(101_000, 101_000, &[], || {
-        OpenOptions::new().write(true).create_new(true).mode(0o644).open(at.join("f")).expect("create");
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(at.join("f"))
+            .expect("create");
         fs::create_dir(at.join("sub")).expect("mkdir");
     });
     assert_eq!(owner(&dir.join("f")), (1000, 3000));
@@ -293,12 +349,16 @@ fn acl_entries_are_translated_both_ways() {
     let shown = support::sh_output(mount.path(), "getfacl -nc f");
     assert!(shown.contains("user:103000:r--") && shown.contains("user:101000:rw-"), "{shown}");
     let path = mount.join("f");
-    as_user(101_000, 5, &[], || OpenOptions::new().append(true).open(&path).expect("the entry grants"));
+    as_user(101_000, 5, &[], || {
+        OpenOptions::new().append(true).open(&path).expect("the entry grants")
+    });
     as_user(103_000, 5, &[], || {
         File::open(&path).expect("the entry grants reading");
         assert_eq!(errno(OpenOptions::new().append(true).open(&path)), Some(libc::EACCES));
     });
-    as_user(1000, 5, &[], || assert!(OpenOptions::new().append(true).open(&path).is_err(), "a source id means nothing"));
+    as_user(1000, 5, &[], || {
+        assert!(OpenOptions::new().append(true).open(&path).is_err(), "a source id means nothing")
+    });
 }
 
 #[test]

@@ -81,7 +81,8 @@ run plain /mnt/plain/mnt "$@"
 status=0
 for name in ident shift; do
     run "$name" "/mnt/$name/mnt" "$@"
-    comm -23 plain.passed "$name.passed" > "$name.lost"
+    # link_count_max asks glibc for LINK_MAX, which knows it by filesystem type and not for FUSE: skipped by the suite.
+    comm -23 plain.passed "$name.passed" | grep -vx link::link_count_max > "$name.lost" || true
     while read -r case; do
         status=1
         echo "passes on the plain directory and fails on the $name mount: $case"

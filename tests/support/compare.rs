@@ -20,7 +20,11 @@ pub(crate) fn same_as_bare<T: PartialEq + Debug>(run: impl Fn(&Path) -> T) -> T 
     let got = run(&mount.join("d"));
     assert_eq!(got, expected, "left: at the mount, right: on the bare directory");
     let on_source = shape(&mount.in_source("d"));
-    assert_eq!(on_source, shape(&bare.join("d")), "left: the mount's source, right: the bare directory");
+    assert_eq!(
+        on_source,
+        shape(&bare.join("d")),
+        "left: the mount's source, right: the bare directory"
+    );
     expected
 }
 

@@ -132,7 +132,8 @@ impl Mount {
 
     /// Lets everyone write in the source's root.
     pub(crate) fn open_to_all(self) -> Self {
-        fs::set_permissions(&self.source, Permissions::from_mode(0o777)).expect("open the source to all");
+        fs::set_permissions(&self.source, Permissions::from_mode(0o777))
+            .expect("open the source to all");
         self
     }
 
@@ -155,8 +156,10 @@ impl Mount {
     /// The daemon's resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let pid = self.pid().expect("a daemon runs");
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("read the daemon's status");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has VmRSS");
+        let status =
+            fs::read_to_string(format!("/proc/{pid}/status")).expect("read the daemon's status");
+        let line =
+            status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has VmRSS");
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmRSS is a number")
     }
 
@@ -177,7 +180,9 @@ impl Mount {
                 self.daemon = None;
                 return Err(format!("shiftbind: {status}: {}", self.messages()));
             }
-            if mounts_at(&self.mountpoint) > before && fs::symlink_metadata(&self.mountpoint).is_ok() {
+            if mounts_at(&self.mountpoint) > before
+                && fs::symlink_metadata(&self.mountpoint).is_ok()
+            {
                 return Ok(());
             }
             if start.elapsed() > Duration::from_secs(20) {
@@ -193,7 +198,9 @@ impl Mount {
         loop {
             match unmount(&self.mountpoint, UnmountFlags::empty()) {
                 Ok(()) => break,
-                Err(Errno::BUSY) if start.elapsed() < Duration::from_secs(3) => thread::sleep(Duration::from_millis(10)),
+                Err(Errno::BUSY) if start.elapsed() < Duration::from_secs(3) => {
+                    thread::sleep(Duration::from_millis(10))
+                }
                 Err(error) => {
                     trouble.push(format!("umount: {error}"));
                     let _ = unmount(&self.mountpoint, UnmountFlags::DETACH);
@@ -223,7 +230,11 @@ impl Mount {
         if messages.contains("panicked") {
             trouble.push("a thread of the daemon panicked".to_owned());
         }
-        if trouble.is_empty() { Ok(Some(status)) } else { Err(format!("{}: {messages}", trouble.join("; "))) }
+        if trouble.is_empty() {
+            Ok(Some(status))
+        } else {
+            Err(format!("{}: {messages}", trouble.join("; ")))
+        }
     }
 }
 

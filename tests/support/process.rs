@@ -78,12 +78,15 @@ impl Process {
             status.is_some()
         });
         self.done = true;
-        status.and_then(|(_, status): (Pid, WaitStatus)| status.exit_status()).map(|code| code as u8)
+        status
+            .and_then(|(_, status): (Pid, WaitStatus)| status.exit_status())
+            .map(|code| code as u8)
     }
 
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
-        let ended = waitpid(Some(self.pid), WaitOptions::NOHANG).expect("look for the child").is_some();
+        let ended =
+            waitpid(Some(self.pid), WaitOptions::NOHANG).expect("look for the child").is_some();
         self.done |= ended;
         !ended
     }

@@ -31,7 +31,9 @@ fn root() -> PathBuf {
             let place = ["/mnt", "/media", "/srv"]
                 .map(Path::new)
                 .into_iter()
-                .find(|place| place.is_dir() && !build.starts_with(place) && !manifest().starts_with(place))
+                .find(|place| {
+                    place.is_dir() && !build.starts_with(place) && !manifest().starts_with(place)
+                })
                 .expect("one of /mnt, /media and /srv exists");
             mount_bind(build, place).expect("bind the build's temporary directory");
             place.to_owned()
@@ -51,8 +53,13 @@ pub(crate) struct Scratch {
 
 /// A fresh directory on the filesystem that holds the build.
 pub(crate) fn scratch() -> Scratch {
-    let dir = tempfile::Builder::new().prefix("t").rand_bytes(8).tempdir_in(root()).expect("make a scratch directory");
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("open the scratch directory to all");
+    let dir = tempfile::Builder::new()
+        .prefix("t")
+        .rand_bytes(8)
+        .tempdir_in(root())
+        .expect("make a scratch directory");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755))
+        .expect("open the scratch directory to all");
     Scratch { dir }
 }
 

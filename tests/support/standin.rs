@@ -24,12 +24,17 @@ pub(crate) fn mount(source: &Path, mountpoint: &Path, maps: &[String]) {
         return;
     }
     let lines = |kinds: &str| -> String {
-        maps.iter().filter(|map| kinds.contains(&map[..1])).map(|map| map[2..].replace(':', " ") + "\n").collect()
+        maps.iter()
+            .filter(|map| kinds.contains(&map[..1]))
+            .map(|map| map[2..].replace(':', " ") + "\n")
+            .collect()
     };
-    let tree = open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .expect("clone the source's mount");
+    let tree =
+        open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+            .expect("clone the source's mount");
     sys::idmap_mount(&tree, user_namespace(&lines("bu"), &lines("bg"))).expect("idmap the mount");
-    move_mount(&tree, "", CWD, mountpoint, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).expect("attach the mount");
+    move_mount(&tree, "", CWD, mountpoint, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .expect("attach the mount");
 }
 
 fn user_namespace(uid_map: &str, gid_map: &str) -> File {
@@ -40,7 +45,12 @@ fn user_namespace(uid_map: &str, gid_map: &str) -> File {
         .spawn()
         .expect("make a user namespace");
     let mut ready = [0];
-    holder.stdout.as_mut().expect("piped").read_exact(&mut ready).expect("wait for the user namespace");
+    holder
+        .stdout
+        .as_mut()
+        .expect("piped")
+        .read_exact(&mut ready)
+        .expect("wait for the user namespace");
     let proc = format!("/proc/{}", holder.id());
     fs::write(format!("{proc}/uid_map"), uid_map).expect("write the uid map");
     fs::write(format!("{proc}/gid_map"), gid_map).expect("write the gid map");

@@ -13,7 +13,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// A mount namespace of this thread's own.
 pub(crate) fn unshare_mounts() {
     // SAFETY: neither flag touches file descriptors; the thread gets its own root, cwd and umask.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.expect("these tests run as root");
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
+        .expect("these tests run as root");
 }
 
 /// A working directory and umask of this thread's own.
@@ -60,7 +61,11 @@ pub(crate) fn interrupt_on(signal: i32) {
 }
 
 /// fcntl(2) with a lock.
-pub(crate) fn fcntl_lock(fd: BorrowedFd<'_>, command: i32, lock: &mut libc::flock) -> io::Result<()> {
+pub(crate) fn fcntl_lock(
+    fd: BorrowedFd<'_>,
+    command: i32,
+    lock: &mut libc::flock,
+) -> io::Result<()> {
     // SAFETY: the structure outlives the call.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, ptr::from_mut(lock)) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -108,9 +113,20 @@ impl Mapping {
         let flags = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let at = unsafe {
-            libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, file.as_raw_fd(), 0)
+            libc::mmap(
+                ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                file.as_raw_fd(),
+                0,
+            )
         };
-        if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { at: at.cast(), len }) }
+        if at == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Self { at: at.cast(), len })
+        }
     }
 
     /// What is there now.

@@ -12,7 +12,12 @@ use super::sys;
 /// Runs the closure as that uid, gid and supplementary groups, with a umask and working directory of its own.
 ///
 /// Credentials belong to threads on Linux, so no other test notices. What the closure starts has the same ones.
-pub(crate) fn as_user<T: Send>(uid: u32, gid: u32, groups: &[u32], run: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn as_user<T: Send>(
+    uid: u32,
+    gid: u32,
+    groups: &[u32],
+    run: impl FnOnce() -> T + Send,
+) -> T {
     apart(|| {
         let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
