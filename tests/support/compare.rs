@@ -10,15 +10,19 @@ use std::path::{Path, PathBuf};
 use super::{Mount, scratch};
 
 /// Runs the closure in a plain directory and at an identity mount, and compares what it returns. Errors are part of the
-/// result. Gives the result for more assertions.
+/// result.
 #[track_caller]
-pub(crate) fn same_as_bare<T: PartialEq + Debug>(run: impl Fn(&Path) -> T) -> T {
+pub(crate) fn same_as_bare<T: PartialEq + Debug>(run: impl Fn(&Path) -> T) {
     let bare = scratch();
     let expected = run(&bare.dir("d"));
     let mount = Mount::identity();
     fs::create_dir(mount.in_source("d")).expect("make the directory on the source");
     let got = run(&mount.join("d"));
-    assert_eq!(got, expected, "left: at the mount, right: on the bare directory");
+    assert!(
+        got == expected,
+        "at the mount it is otherwise than on the bare directory:\n{}",
+        difference(&got, &expected)
+    );
     let on_source = shape(&mount.in_source("d"));
     assert_eq!(
         on_source,
