@@ -23,13 +23,31 @@ pub(crate) fn same_as_bare<T: PartialEq + Debug>(run: impl Fn(&Path) -> T) {
         "at the mount it is otherwise than on the bare directory:\n{}",
         difference(&got, &expected)
     );
-    let on_source = shape(&mount.in_source("d"));
-    assert_eq!(
-        on_source,
-        shape(&bare.join("d")),
-        "left: the mount's source, right: the bare directory"
+    let (got, expected) = (shape(&mount.in_source("d")), shape(&bare.join("d")));
+    assert!(
+        got == expected,
+        "the source is left otherwise than the bare directory:\n{}",
+        difference(&got, &expected)
     );
-    expected
+}
+
+/// The lines that differ, each with what stands before it.
+fn difference<T: Debug>(got: &T, expected: &T) -> String {
+    let (got, expected) = (format!("{got:#?}"), format!("{expected:#?}"));
+    let (got, expected): (Vec<&str>, Vec<&str>) =
+        (got.lines().collect(), expected.lines().collect());
+    let mut told = Vec::new();
+    for at in
+        (0..got.len().max(expected.len())).filter(|at| got.get(*at) != expected.get(*at)).take(8)
+    {
+        let before = got[at.saturating_sub(5).min(got.len())..at.min(got.len())].join("\n");
+        told.push(format!(
+            "{before}\n  got:      {:?}\n  expected: {:?}",
+            got.get(at),
+            expected.get(at)
+        ));
+    }
+    told.join("\n")
 }
 
 /// What lies below a directory: path → type and mode, owner, group, links, size (of what is no directory).
