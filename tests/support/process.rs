@@ -1,10 +1,14 @@
 //! Other processes: shell commands, forked children that only make system calls, and waiting for what is to come.
 
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use super::sys;
@@ -53,11 +57,21 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Forks a child that runs the closure and exits with its result. It has one thread of a process that has many,
-    /// so it makes system calls only: no allocation, no locks, no panic.
-    pub(crate) fn fork(run: impl FnOnce() -> u8) -> Self {
-        let pid = Pid::from_raw(sys::fork(run)).expect("fork gives the parent a pid");
-        Self { pid, done: false }
+    /// Forks a child that opens the file for reading and writing, runs the closure on it and exits with its result.
+    ///
+    /// The child has nothing else open, neither of this test nor of those that run beside it: an inherited descriptor
+    /// would keep locks and mounts alive. It has one thread of a process that has many, so it makes system calls only:
+    /// no allocation, no locks, no panic.
+    pub(crate) fn on(file: &Path, run: impl FnOnce(&File) -> u8) -> Self {
+        let file = CString::new(file.as_os_str().as_bytes()).expect("a path has no NUL");
+        let pid = sys::fork(|| {
+            sys::close_from(3);
+            match rustix::fs::open(&file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(file) => run(&File::from(file)),
+                Err(_) => 255,
+            }
+        });
+        Self { pid: Pid::from_raw(pid).expect("fork gives the parent a pid"), done: false }
     }
 
     /// Its id.

@@ -49,6 +49,12 @@ pub(crate) fn fork(run: impl FnOnce() -> u8) -> i32 {
     }
 }
 
+/// Closes every descriptor from that one on: for children that have just been forked.
+pub(crate) fn close_from(first: u32) {
+    // SAFETY: the child uses none of them again and leaves by _exit, so that nothing closes them twice.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
 /// A handler that does nothing, without SA_RESTART: a blocked system call ends with EINTR.
 pub(crate) fn interrupt_on(signal: i32) {
     extern "C" fn nothing(_: i32) {}
