@@ -118,13 +118,19 @@ fn swapping_directories_and_files_with_links_during_a_storm_reaches_nothing_outs
         let mount = Mount::new().source(&source).arg(cache).start();
         let (stop, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for (one, two) in
-                [("dir", "evil"), ("other", "evil"), ("file", "evilfile"), ("dir/sub", "dir/evil")]
-            {
-                let (one, two, stop) = (source.join(one), source.join(two), &stop);
+            // By descriptors: the attacker himself must not follow his links and move a canary in.
+            let (top, dir) = (open_dir(&source), open_dir(&source.join("dir")));
+            let swaps = [
+                (&top, "dir", "evil"),
+                (&top, "other", "evil"),
+                (&top, "file", "evilfile"),
+                (&dir, "sub", "evil"),
+            ];
+            for (at, one, two) in swaps {
+                let (at, stop) = (at.try_clone().expect("dup"), &stop);
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        let _ = renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE);
+                        let _ = renameat_with(&at, one, &at, two, RenameFlags::EXCHANGE);
                         thread::yield_now();
                     }
                 });
