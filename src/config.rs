@@ -28,6 +28,8 @@ pub struct Config {
     pub max_read: Option<u32>,
     /// How long the kernel may believe what we answered.
     pub cache: CachePolicy,
+    /// Whether the kernel may read and write regular files of the source directly.
+    pub passthrough: bool,
     /// How many worker threads answer requests.
     pub threads: NonZeroUsize,
     /// Hide what is mounted below the source.
@@ -84,6 +86,12 @@ pub enum Access {
 /// How long the kernel may keep attributes and names without asking again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CachePolicy {
+    /// As long as it stays true: what others change on the source is watched for. Where no watch is possible, the mount
+    /// is refused if `required`, else [`Self::DEFAULT_TIMEOUTS`] hold.
+    Coherent {
+        /// Whether nothing less will do.
+        required: bool,
+    },
     /// For this long, for names, missing names and attributes.
     Timeouts {
         /// Names.
@@ -97,6 +105,14 @@ pub enum CachePolicy {
     None,
     /// As long as it likes: nobody else changes the source.
     Forever,
+}
+
+impl CachePolicy {
+    /// One second for everything.
+    pub const DEFAULT_TIMEOUTS: Self = {
+        let second = Duration::from_secs(1);
+        Self::Timeouts { entry: second, negative: second, attr: second }
+    };
 }
 
 /// How the process lives once the mount answers.

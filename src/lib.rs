@@ -13,3 +13,4 @@ pub mod mount;
 pub mod source;
 mod sys;
 pub mod translate;
+pub mod watch;

@@ -34,6 +34,14 @@ pub fn explain_with(config: &Config, accounts: &dyn Accounts) -> String {
     out.push("kernel", kernel_verdict(config));
     out.push("cache", cache_words(config.cache));
     out.push(
+        "passthrough",
+        if config.passthrough {
+            "auto: file data goes past the daemon where the kernel allows it"
+        } else {
+            "off: file data goes through the daemon, because passthrough=off was given"
+        },
+    );
+    out.push(
         "access",
         match config.access {
             None => "everyone if root mounts, else only who mounts",
@@ -262,6 +270,15 @@ fn kernel_obstacles<K: Named>(ids: &Translation<K>, obstacles: &mut Vec<String>)
 
 fn cache_words(cache: CachePolicy) -> String {
     match cache {
+        CachePolicy::Coherent { required: true } => {
+            "coherent: what others change on the source is watched for, because cache=coherent was given"
+                .to_owned()
+        }
+        CachePolicy::Coherent { required: false } => {
+            "coherent: what others change on the source is watched for, where root mounts and the source's \
+             filesystem can be watched; else timeout: everything 1s"
+                .to_owned()
+        }
         CachePolicy::Timeouts { entry, negative, attr } => format!(
             "timeout: names {}, missing names {}, attributes {}, because others may change the \
              source meanwhile",

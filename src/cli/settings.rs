@@ -26,6 +26,7 @@ pub(super) struct Settings {
     entry: Option<Duration>,
     negative: Option<Duration>,
     attr: Option<Duration>,
+    passthrough: bool,
     threads: Option<NonZeroUsize>,
     one_file_system: bool,
     process: ProcessConfig,
@@ -50,10 +51,11 @@ impl Settings {
             fsname: None,
             subtype: SUBTYPE_DEFAULT.to_owned(),
             max_read: None,
-            cache: CacheMode::Timeout(CACHE_DEFAULT),
+            cache: CacheMode::Coherent { required: false },
             entry: None,
             negative: None,
             attr: None,
+            passthrough: true,
             threads: None,
             one_file_system: false,
             process: ProcessConfig::default(),
@@ -125,6 +127,7 @@ impl Settings {
             Opt::EntryTimeout => self.entry = Some(values::duration(text()?).map_err(bad)?),
             Opt::NegativeTimeout => self.negative = Some(values::duration(text()?).map_err(bad)?),
             Opt::AttrTimeout => self.attr = Some(values::duration(text()?).map_err(bad)?),
+            Opt::Passthrough => self.passthrough = values::passthrough(text()?).map_err(bad)?,
             Opt::MaxRead => {
                 let bytes = values::number(text()?, 0, u32::MAX).map_err(bad)?;
                 self.max_read = Some(bytes).filter(|bytes| *bytes > 0);
@@ -167,6 +170,7 @@ impl Settings {
             subtype: self.subtype,
             max_read: self.max_read,
             cache,
+            passthrough: self.passthrough,
             threads: self.threads.unwrap_or_else(default_threads),
             one_file_system: self.one_file_system,
             process: self.process,
@@ -187,13 +191,24 @@ impl Settings {
             ))),
         };
         match self.cache {
+            // libfuse's timeouts say that it is by time.
+            CacheMode::Coherent { required: false } if part.is_some() => {
+                Ok(self.by_time(CACHE_DEFAULT))
+            }
+            CacheMode::Coherent { required } => {
+                alone(CachePolicy::Coherent { required }, "coherent")
+            }
             CacheMode::None => alone(CachePolicy::None, "none"),
             CacheMode::Forever => alone(CachePolicy::Forever, "forever"),
-            CacheMode::Timeout(all) => Ok(CachePolicy::Timeouts {
-                entry: self.entry.unwrap_or(all),
-                negative: self.negative.unwrap_or(all),
-                attr: self.attr.unwrap_or(all),
-            }),
+            CacheMode::Timeout(all) => Ok(self.by_time(all)),
+        }
+    }
+
+    fn by_time(&self, all: Duration) -> CachePolicy {
+        CachePolicy::Timeouts {
+            entry: self.entry.unwrap_or(all),
+            negative: self.negative.unwrap_or(all),
+            attr: self.attr.unwrap_or(all),
         }
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn number(text: &str, least: u32, most: u32) -> Read<u32> {
 /// The value of `cache=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CacheMode {
+    Coherent { required: bool },
     None,
     Forever,
     Timeout(Duration),
@@ -43,12 +44,22 @@ pub(super) enum CacheMode {
 
 pub(super) fn cache_mode(text: &str) -> Read<CacheMode> {
     match text {
+        "coherent" => Ok(CacheMode::Coherent { required: true }),
         "none" => Ok(CacheMode::None),
         "forever" => Ok(CacheMode::Forever),
         _ => match text.strip_prefix("timeout=") {
             Some(time) => duration(time).map(CacheMode::Timeout),
-            None => Err(format!("'{text}' is none of none, forever and timeout=TIME")),
+            None => Err(format!("'{text}' is none of coherent, none, forever and timeout=TIME")),
         },
+    }
+}
+
+/// The value of `passthrough=`: whether it may be used.
+pub(super) fn passthrough(text: &str) -> Read<bool> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("'{text}' is neither auto nor off")),
     }
 }
 

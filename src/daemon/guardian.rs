@@ -1,5 +1,4 @@
-//! `auto_unmount` for root: a small process that outlives the daemon, however that ends, and takes the mount away.
-//! (For a normal user fusermount3 does this.)
+//! `auto_unmount`: a small process that outlives the daemon, however that ends, and takes the mount away.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{chdir, setsid};
+use rustix::thread::set_name;
 
 use crate::error::{Error, Result};
 use crate::mount::NewMount;
@@ -15,7 +15,7 @@ use crate::sys::process::{Fork, close_all_but, exit_now, fork, replace_stdio};
 /// Starts it. It acts when the returned descriptor closes.
 pub(super) fn start(mount: &NewMount) -> Result<OwnedFd> {
     let failed = |e: std::io::Error| Error::system("cannot start the guardian of auto_unmount", e);
-    let identity = mount.identity().map_err(failed)?;
+    let mounted = mount.mounted().map_err(failed)?;
     let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
     let (daemon_ends, lifeline) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
     match fork().map_err(failed)? {
@@ -25,9 +25,11 @@ pub(super) fn start(mount: &NewMount) -> Result<OwnedFd> {
             let settled = replace_stdio(&null).is_ok() && chdir("/").is_ok();
             close_all_but(&[daemon_ends.as_raw_fd()]);
             let _ = setsid();
+            // So that nobody takes it for a second daemon.
+            let _ = set_name(c"shiftbind-guard");
             // The daemon writes nothing: this returns when it is gone.
             let _ = File::from(daemon_ends).read(&mut [0]);
-            let unmounted = identity.unmount(true);
+            let unmounted = mounted.unmount(true);
             exit_now(u8::from(!settled || unmounted.is_err()));
         }
     }

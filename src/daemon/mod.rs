@@ -79,18 +79,18 @@ fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()>
     let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
     limits::settle();
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
-    let (new, device) = NewMount::make(&plan, &point, config.process.auto_unmount)?;
+    let (new, device) = NewMount::make(&plan, &point)?;
     let probe = probe::start(&new, &point)?;
-    let _lifeline = match config.process.auto_unmount && mount::may_mount() {
+    let _lifeline = match config.process.auto_unmount {
         true => Some(guardian::start(&new)?),
         false => None,
     };
     let server = Server::start(source, config, device)?;
     probe.wait()?;
-    let mounted = Arc::new(new.attach(&point)?);
+    let mounted = new.attach(&point)?;
     drop(point);
     signals
-        .spawn(Arc::clone(&mounted), Arc::clone(&pidfile), config.process.foreground)
+        .spawn(mounted, Arc::clone(&pidfile), config.process.foreground)
         .and_then(|()| announce.ready())
         .map_err(|e| {
             // Whoever waited for us is gone, and with him the wish for this mount.

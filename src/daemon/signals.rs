@@ -23,7 +23,7 @@ impl Signals {
     /// Starts the thread that takes them.
     pub(super) fn spawn(
         self,
-        mounted: Arc<Mounted>,
+        mounted: Mounted,
         pidfile: Arc<Option<PidFile>>,
         foreground: bool,
     ) -> io::Result<()> {
@@ -66,7 +66,9 @@ fn end(asked: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
 
 fn warn_of_remains(mounted: &Mounted) {
     let places = mounted.remaining_places();
-    if !places.is_empty() {
+    if places.is_empty() {
+        log::info!("unmounted; the server ends when nobody uses the filesystem any more");
+    } else {
         log::warn!(
             "unmounted, but still served at {places:?} (bind mounts of it): unmount these too"
         );

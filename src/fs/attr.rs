@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, StatVfs, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::{Attr, Caller, Fs, Result, SetAttr, SetTime};
+use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::sys;
 
@@ -13,12 +13,9 @@ impl Fs {
     /// The attributes of an inode.
     pub fn getattr(&self, node: NodeId) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
-        self.attr_of(&inode)
-    }
-
-    fn attr_of(&self, inode: &Inode) -> Result<Attr> {
-        let stat = self.tree.stat(inode)?;
-        Ok(Attr::shown(inode, &stat, &self.ids))
+        let trust = self.cover_attributes(&inode);
+        let stat = self.tree.stat(&inode)?;
+        Ok(Attr::shown(&inode, &stat, &self.ids, trust))
     }
 
     /// Changes attributes and tells the new ones. EOVERFLOW when an owner or group to be set has no counterpart on the
@@ -42,6 +39,13 @@ impl Fs {
             None => None,
         };
         let fd = self.tree.fd(&inode)?;
+        // The bits that a change of owner or size takes depend on the caller's rights; the mode was checked at the mount.
+        let keep = if uid.is_some() || gid.is_some() || set.size.is_some() {
+            self.keeps_privileges(caller, &inode, &self.tree.stat(&inode)?)
+        } else {
+            true
+        };
+        self.credentials.set_fsetid(keep);
         // The owner first: the source clears setuid and setgid on chown, and the mode that came with it is the last word.
         if uid.is_some() || gid.is_some() {
             let uid = uid.map(|u| Uid::from_raw(u.raw()));
@@ -49,16 +53,21 @@ impl Fs {
             rustix::fs::chownat(&*fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
         }
         if let Some(mode) = set.mode {
+            self.credentials.set_fsetid(true);
             chmod(&fd, mode & 0o7777)?;
         }
         if let Some(size) = set.size {
-            self.write_as(caller)?;
+            self.write_as(caller, keep)?;
             self.truncate(&inode, &fd, handle, size)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {
             set_times(&fd, set.atime, set.mtime)?;
         }
-        self.attr_of(&inode)
+        let trust = match inode.is_watched() {
+            true => Trust::Watched,
+            false => Trust::Fresh,
+        };
+        Ok(Attr::shown(&inode, &self.tree.stat(&inode)?, &self.ids, trust))
     }
 
     fn truncate(&self, inode: &Inode, fd: &OwnedFd, handle: Option<u64>, size: u64) -> Result<()> {
@@ -69,7 +78,7 @@ impl Fs {
             && let Ok(file) = self.files.get(handle)
             && file.is_writable()
         {
-            return rustix::fs::ftruncate(file.fd(), size);
+            return rustix::fs::ftruncate(file.open()?, size);
         }
         sys::file::truncate(&proc_path(fd), size)
     }

@@ -57,6 +57,11 @@ impl Process {
         member || self.has(FSETID)
     }
 
+    /// Whether setuid and setgid bits of a file survive its writes.
+    pub(super) fn may_keep_bits(&self) -> bool {
+        self.has(FSETID)
+    }
+
     /// Whether `trusted.*` attributes are listed for it (xattr(7)).
     pub(super) fn is_admin(&self) -> bool {
         self.has(SYS_ADMIN)

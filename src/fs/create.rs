@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Caller, Entry, Fs, Opened, Result, decode_dev};
+use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
 use crate::source::{NodeId, component, proc_path};
 
 impl Fs {
@@ -67,7 +67,8 @@ impl Fs {
         self.create_as(caller)?;
         self.credentials.set_umask(umask);
         make(&dir_fd, &c_name)?;
-        Ok(self.entry(&self.tree.lookup(&dir, name)?))
+        let trust = self.cover_names(&dir);
+        Ok(self.entry(&self.tree.lookup(&dir, name)?, trust))
     }
 
     /// Gives an inode one more name.
@@ -88,7 +89,8 @@ impl Fs {
             )?,
             result => result?,
         }
-        Ok(self.entry(&self.tree.lookup(&dir, new_name)?))
+        let trust = self.cover_names(&dir);
+        Ok(self.entry(&self.tree.lookup(&dir, new_name)?, trust))
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -107,7 +109,7 @@ impl Fs {
         let c_name = component(name)?;
         self.create_as(caller)?;
         self.credentials.set_umask(umask);
-        let wanted = super::file::source_flags(flags) - OFlags::TRUNC;
+        let wanted = super::file::source_flags(flags);
         let always = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let fd = match rustix::fs::openat(&*dir_fd, &*c_name, wanted | always, mode) {
@@ -115,7 +117,10 @@ impl Fs {
             result => result?,
         };
         let found = self.tree.enter_created(dir.mount(), &fd)?;
-        let entry = self.entry(&found);
-        Ok((entry, self.keep_open(found.inode, Arc::new(fd), wanted)))
+        // The kernel has just looked the name up.
+        let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
+        let entry = self.entry(&found, trust);
+        let fd = Arc::new(fd);
+        Ok((entry, self.keep_open(found.inode, Arc::clone(&fd), Some(fd), wanted)))
     }
 }

@@ -99,12 +99,13 @@ impl Fs {
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
     ) -> Result<()> {
         let dir = self.dirs.get(handle)?;
+        let trust = self.cover_names(&dir.inode);
         self.stream(&dir, offset, |entry| {
             if entry.is_dot() {
                 return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
             }
             let found = match self.tree.lookup(&dir.inode, entry.name) {
-                Ok(found) => self.entry(&found),
+                Ok(found) => self.entry(&found, trust),
                 Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
                 Err(e) => return Err(e),
             };

@@ -24,7 +24,7 @@ impl Fs {
     pub fn open_for_ioctl(&self, node: NodeId) -> Result<Opened> {
         let inode = self.tree.inode(node)?;
         let fd = Arc::new(self.tree.open(&inode, OFlags::RDONLY)?);
-        Ok(self.keep_open(inode, fd, OFlags::RDONLY))
+        Ok(self.keep_open(inode, Arc::clone(&fd), Some(fd), OFlags::RDONLY))
     }
 
     /// The answer to an ioctl on a file or directory. ENOTTY for a request that is not passed on.

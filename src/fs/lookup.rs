@@ -2,20 +2,30 @@
 
 use std::ffi::OsStr;
 
-use super::{Entry, Fs, Result};
+use rustix::io::Errno;
+
+use super::{Fs, Lookup, Result};
 use crate::source::NodeId;
 
 impl Fs {
-    /// Finds a name in a directory. ENOENT when there is none.
-    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Entry> {
+    /// Finds what a name in a directory means.
+    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
-        let found = self.tree.lookup(&dir, name)?;
-        Ok(self.entry(&found))
+        let trust = self.cover_names(&dir);
+        match self.tree.lookup(&dir, name) {
+            Ok(found) => Ok(Lookup::Found(self.entry(&found, trust))),
+            Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
+            Err(e) => Err(e),
+        }
     }
 
-    /// The kernel gives back look-ups.
-    pub fn forget(&self, node: NodeId, lookups: u64) {
-        self.tree.forget(node, lookups);
+    /// The kernel gives back look-ups: whether they were the last.
+    pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
+        let Some(inode) = self.tree.forget(node, lookups) else { return false };
+        if let Some(watch) = &self.watch {
+            watch.uncover(&self.tree, &inode);
+        }
+        true
     }
 
     /// The target of a symbolic link, as stored.

@@ -17,15 +17,23 @@ mod remove;
 mod types;
 mod xattr;
 
+use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use crate::idmap::{IdView, SourceGid, SourceUid};
-use crate::source::{Credentials, Found, SourceTree};
+use crate::source::{Credentials, Found, Inode, SourceTree};
+use crate::watch::{Notices, Watch};
 
 pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, Opened};
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
-pub use types::{Attr, Caller, Entry, Result, SetAttr, SetTime, Timestamp, decode_dev, encode_dev};
+pub use types::{
+    Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
+};
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
 
 /// One mount's filesystem.
 #[derive(Debug)]
@@ -36,12 +44,13 @@ pub struct Fs {
     files: handles::Handles<OpenFile>,
     dirs: handles::Handles<OpenDir>,
     locks: lock::Locks,
+    watch: Option<Watch>,
 }
 
 impl Fs {
-    /// A filesystem that shows `tree` through `ids`.
+    /// A filesystem that shows `tree` through `ids`, and takes note of what it answers in `watch`.
     #[must_use]
-    pub fn new(tree: SourceTree, ids: IdView) -> Self {
+    pub fn new(tree: SourceTree, ids: IdView, watch: Option<Watch>) -> Self {
         Self {
             tree,
             ids,
@@ -49,6 +58,7 @@ impl Fs {
             files: handles::Handles::default(),
             dirs: handles::Handles::default(),
             locks: lock::Locks::default(),
+            watch,
         }
     }
 
@@ -68,19 +78,77 @@ impl Fs {
     /// Acts as the caller's source ids, so that what is created belongs to him from its first instant.
     fn create_as(&self, caller: &Caller) -> Result<()> {
         let (uid, gid) = self.source_ids(caller)?;
+        // The kernel has taken the setgid bit from whoever may not give it.
+        self.credentials.set_fsetid(true);
         self.credentials.act_as(uid, gid)
     }
 
-    /// Acts as the caller himself: reserved space is his or not, whatever he is on the source.
-    fn write_as(&self, caller: &Caller) -> Result<()> {
+    /// Acts as the caller himself: reserved space is his or not, whatever he is on the source. `keep`: setuid and setgid
+    /// bits of what is changed survive.
+    fn write_as(&self, caller: &Caller, keep: bool) -> Result<()> {
         if !self.credentials.are_privileged() {
             return Ok(());
         }
+        self.credentials.set_fsetid(keep);
         self.credentials.act_as_raw(caller.uid.raw(), caller.gid.raw())
     }
 
-    fn entry(&self, found: &Found) -> Entry {
-        let attr = Attr::shown(&found.inode, &found.stat, &self.ids);
-        Entry { node: found.inode.node(), attr }
+    /// Whether setuid and setgid bits of an inode survive what a caller does to it: without HANDLE_KILLPRIV_V2's help,
+    /// which fuser does not pass on, his rights are looked up, but only for the few files that have such bits.
+    fn keeps_privileges(&self, caller: &Caller, inode: &Inode, stat: &Statx) -> bool {
+        let mode = u32::from(stat.stx_mode);
+        if FileType::from_raw_mode(mode) != FileType::RegularFile || mode & (SETUID | SETGID) == 0 {
+            return true;
+        }
+        let process = caller::Process::of(caller.pid);
+        // Without group execute the setgid bit stays with members of the group (Linux setattr_should_drop_sgid).
+        if mode & (SETUID | GROUP_EXECUTE) == 0 {
+            let group = Attr::shown(inode, stat, &self.ids, Trust::Fresh).gid.map(|gid| gid.raw());
+            return process.keeps_setgid(caller, group);
+        }
+        process.may_keep_bits()
+    }
+
+    /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know
+    /// the inode yet when word of a change goes out.
+    fn entry(&self, found: &Found, name: Trust) -> Entry {
+        let attr = Attr::shown(&found.inode, &found.stat, &self.ids, Trust::Fresh);
+        Entry { node: found.inode.node(), attr, name }
+    }
+
+    /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
+    fn cover_names(&self, dir: &Inode) -> Trust {
+        match &self.watch {
+            Some(watch) if watch.cover(&self.tree, dir) => Trust::Watched,
+            _ => Trust::Fresh,
+        }
+    }
+
+    /// Sees to it that changes of an inode that is asked for again are told from now on: how long its attributes may be
+    /// believed.
+    fn cover_attributes(&self, inode: &Inode) -> Trust {
+        let Some(watch) = &self.watch else { return Trust::Fresh };
+        if inode.has_writers() {
+            // Its writes are the kernel's own business, and a mark would tax each of them.
+            return Trust::Never;
+        }
+        let covered = match inode.kind() {
+            FileType::Directory => watch.cover(&self.tree, inode),
+            _ => watch.cover_file(&self.tree, inode),
+        };
+        if covered { Trust::Watched } else { Trust::Fresh }
+    }
+
+    /// Runs the watch over the source, if there is one, until the mount ends.
+    pub fn watch(&self, notices: &impl Notices) {
+        if let Some(watch) = &self.watch {
+            watch.run(&self.tree, notices);
+        }
+    }
+
+    /// Whether the source is watched for changes by others.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.watch.is_some()
     }
 }

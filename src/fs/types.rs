@@ -3,6 +3,7 @@
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
+use super::{SETGID, SETUID};
 use crate::idmap::{IdView, MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::{Inode, NodeId};
 
@@ -29,9 +30,22 @@ pub struct Timestamp {
     pub nsec: u32,
 }
 
+/// How long the kernel may believe an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Until it is told otherwise: changes by others are watched for.
+    Watched,
+    /// For the time that the cache policy names.
+    Fresh,
+    /// Not at all.
+    Never,
+}
+
 /// Attributes as shown at the mount.
 #[derive(Debug, Clone, Copy)]
 pub struct Attr {
+    /// How long they may be believed.
+    pub trust: Trust,
     /// The inode number that programs see.
     pub ino: u64,
     /// Length in bytes.
@@ -67,6 +81,17 @@ pub struct Entry {
     pub node: NodeId,
     /// Its attributes.
     pub attr: Attr,
+    /// How long the name may be believed to mean it.
+    pub name: Trust,
+}
+
+/// What a name means.
+#[derive(Debug, Clone, Copy)]
+pub enum Lookup {
+    /// This inode.
+    Found(Entry),
+    /// Nothing, for so long.
+    Missing(Trust),
 }
 
 /// A time to set.
@@ -96,11 +121,15 @@ pub struct SetAttr {
 }
 
 impl Attr {
-    /// The attributes of a source inode, translated.
+    /// The attributes of a source inode, translated. Those of a file with setuid or setgid bits are never to be believed
+    /// twice: a write may take the bits without our seeing it, and nothing may run with bits that are gone.
     #[must_use]
-    pub fn shown(inode: &Inode, stat: &Statx, ids: &IdView) -> Self {
+    pub fn shown(inode: &Inode, stat: &Statx, ids: &IdView, trust: Trust) -> Self {
+        let mode = u32::from(stat.stx_mode);
+        let privileged = FileType::from_raw_mode(mode).is_file() && mode & (SETUID | SETGID) != 0;
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
+            trust: if privileged { Trust::Never } else { trust },
             ino: if inode.node() == NodeId::ROOT { stat.stx_ino } else { inode.node().0 },
             size: stat.stx_size,
             blocks: stat.stx_blocks,

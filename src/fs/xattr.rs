@@ -45,7 +45,7 @@ impl Fs {
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         let loses_setgid = kind == XattrKind::AclAccess && self.loses_setgid(caller, &inode)?;
-        self.write_as(caller)?;
+        self.write_as(caller, true)?;
         rustix::fs::setxattr(&*path, name, &value, flags)?;
         if loses_setgid {
             let fd = self.tree.fd(&inode)?;
@@ -62,7 +62,9 @@ impl Fs {
         if stat.stx_mode & SETGID == 0 {
             return Ok(false);
         }
-        let group = super::Attr::shown(inode, &stat, &self.ids).gid.map(|gid| gid.raw());
+        let group = super::Attr::shown(inode, &stat, &self.ids, super::Trust::Fresh)
+            .gid
+            .map(|gid| gid.raw());
         Ok(!Process::of(caller.pid).keeps_setgid(caller, group))
     }
 

@@ -1,59 +1,83 @@
 //! fuser's calls, each handed to the filesystem and its answer to the reply. Nothing is decided here.
 
 use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags,
-    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
+use super::backing::Backings;
 use super::convert::{errno, file_attr, file_type, set_time};
+use super::notices::KernelCache;
+use super::times::Times;
 use crate::config::CachePolicy;
-use crate::fs::{Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, Result, SetAttr};
+use crate::fs::{
+    Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, OpenFile, Result, SetAttr,
+};
 use crate::idmap::{MountGid, MountUid};
 use crate::source::NodeId;
+use crate::watch::Notices;
 
 /// The largest request for reading and writing, in bytes; the kernel's own limit by default.
 const MAX_REQUEST: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const MAX_BACKGROUND: u16 = 64;
-/// As long as the kernel can count.
-const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-
 /// The filesystem as fuser calls it.
 #[derive(Debug)]
 pub(super) struct Adapter {
     fs: Arc<Fs>,
-    entry_ttl: Duration,
-    negative_ttl: Duration,
-    attr_ttl: Duration,
+    times: Times,
+    notices: Arc<KernelCache>,
+    backings: Arc<Backings>,
+    /// How deep the source is stacked: 1, or 2 where it is stacked itself.
+    stack_depth: u32,
 }
 
 /// What the mount is to be told of the calls it makes.
 type Flags = OFlags;
 
 impl Adapter {
-    pub(super) fn new(fs: Arc<Fs>, cache: CachePolicy) -> Self {
-        let (entry_ttl, negative_ttl, attr_ttl) = match cache {
-            CachePolicy::Timeouts { entry, negative, attr } => (entry, negative, attr),
-            CachePolicy::None => (Duration::ZERO, Duration::ZERO, Duration::ZERO),
-            CachePolicy::Forever => (FOREVER, FOREVER, FOREVER),
-        };
-        Self { fs, entry_ttl, negative_ttl, attr_ttl }
+    pub(super) fn new(
+        fs: Arc<Fs>,
+        cache: CachePolicy,
+        backings: Arc<Backings>,
+        notices: Arc<KernelCache>,
+    ) -> Self {
+        let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
+        Self { fs, times: Times::of(cache), backings, notices, stack_depth }
+    }
+
+    /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
+    fn register(
+        &self,
+        request: &Request,
+        file: &OpenFile,
+        hand_over: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> std::io::Result<BackingId> {
+        self.fs.hand_over_as(&caller(request)?)?;
+        hand_over(file.anchor())
+    }
+
+    fn close(&self, handle: u64) {
+        if let Ok(file) = self.fs.release(handle) {
+            self.backings.close(file.inode());
+        }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
         match entry {
             Ok(entry) => {
-                let attr = file_attr(&entry.attr);
-                reply.entry_with_ttls(&self.attr_ttl, &self.entry_ttl, &attr, Generation(0));
+                let (name, attr) = (self.times.name(entry.name), self.times.attr(&entry.attr));
+                reply.entry_with_ttls(&attr, &name, &file_attr(&entry.attr), Generation(0));
             }
             Err(e) => reply.error(errno(e)),
         }
@@ -61,7 +85,7 @@ impl Adapter {
 
     fn answer_attr(&self, reply: ReplyAttr, attr: Result<Attr>) {
         match attr {
-            Ok(attr) => reply.attr(&self.attr_ttl, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&self.times.attr(&attr), &file_attr(&attr)),
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -121,11 +145,19 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
+            // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
         for flag in wanted {
             if config.add_capabilities(flag).is_err() {
                 log::info!("the kernel's FUSE lacks {flag:?}");
             }
+        }
+        if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_err()
+            || config.set_max_stack_depth(self.stack_depth).is_err()
+        {
+            log::info!("the kernel's FUSE has no passthrough");
+            self.backings.forbid();
         }
         // Each takes the nearest value that the kernel allows.
         if let Err(most) = config.set_max_write(MAX_REQUEST) {
@@ -139,16 +171,21 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.fs.lookup(node(parent), name);
-        if found.as_ref().err() == Some(&rustix::io::Errno::NOENT) && !self.negative_ttl.is_zero() {
-            // An entry without an inode: the kernel remembers that there is none.
-            return reply.entry(&self.negative_ttl, &NOTHING, Generation(0));
+        match self.fs.lookup(node(parent), name) {
+            Ok(Lookup::Found(entry)) => self.answer_entry(reply, Ok(entry)),
+            Ok(Lookup::Missing(trust)) => match self.times.missing(trust) {
+                Duration::ZERO => reply.error(Errno::ENOENT),
+                // An entry without an inode: the kernel remembers that there is none.
+                time => reply.entry(&time, &NOTHING, Generation(0)),
+            },
+            Err(e) => reply.error(errno(e)),
         }
-        self.answer_entry(reply, found);
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
-        self.fs.forget(node(ino), lookups);
+        if self.fs.forget(node(ino), lookups) {
+            self.backings.cool(node(ino));
+        }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -271,14 +308,32 @@ impl Filesystem for Adapter {
         self.answer_entry(reply, self.fs.link(node(ino), node(new_parent), new_name));
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened = match self.fs.open(node(ino), open_flags(flags.0)) {
-            Err(rustix::io::Errno::ISDIR) => self.fs.open_for_ioctl(node(ino)),
-            opened => opened,
+            Ok(opened) => opened,
+            Err(rustix::io::Errno::ISDIR) => {
+                return match self.fs.open_for_ioctl(node(ino)) {
+                    Ok(opened) => reply.opened(FileHandle(opened.handle), FopenFlags::empty()),
+                    Err(e) => reply.error(errno(e)),
+                };
+            }
+            Err(e) => return reply.error(errno(e)),
         };
-        match opened {
-            Ok(opened) => reply.opened(FileHandle(opened.handle), FopenFlags::empty()),
-            Err(e) => reply.error(errno(e)),
+        if opened.stale_attributes {
+            self.notices.attributes(node(ino));
+        }
+        let (handle, file) = (FileHandle(opened.handle), &opened.file);
+        let register = || self.register(request, file, |fd| reply.open_backing(fd));
+        let id = self.backings.open(file.inode(), || self.fs.may_pass(file), register);
+        if let Some(id) = id {
+            return reply.opened_passthrough(handle, FopenFlags::empty(), &id);
+        }
+        match file.open() {
+            Ok(_) => reply.opened(handle, FopenFlags::empty()),
+            Err(e) => {
+                self.close(opened.handle);
+                reply.error(errno(e));
+            }
         }
     }
 
@@ -296,14 +351,21 @@ impl Filesystem for Adapter {
             self.fs.create(&caller, node(parent), name, mode, umask, open_flags(flags))
         });
         match made {
-            Ok((entry, opened)) => reply.created(
-                // One time for both: the shorter.
-                &self.entry_ttl.min(self.attr_ttl),
-                &file_attr(&entry.attr),
-                Generation(0),
-                FileHandle(opened.handle),
-                FopenFlags::empty(),
-            ),
+            Ok((entry, opened)) => {
+                let (handle, file) = (FileHandle(opened.handle), &opened.file);
+                let register = || self.register(request, file, |fd| reply.open_backing(fd));
+                let wanted = || entry.attr.mode & 0o6000 == 0;
+                let id = self.backings.open(file.inode(), wanted, register);
+                let ttl = self.times.both(&entry);
+                let (attr, generation) = (file_attr(&entry.attr), Generation(0));
+                let flags = FopenFlags::empty();
+                match id {
+                    Some(id) => {
+                        reply.created_passthrough(&ttl, &attr, generation, handle, flags, &id);
+                    }
+                    None => reply.created(&ttl, &attr, generation, handle, flags),
+                }
+            }
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -333,12 +395,15 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        flags: WriteFlags,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match caller(request).and_then(|caller| self.fs.write(&caller, handle.0, offset, data)) {
+        let keep = !flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written =
+            caller(request).and_then(|caller| self.fs.write(&caller, handle.0, offset, data, keep));
+        match written {
             Ok(count) => reply.written(count as u32),
             Err(e) => reply.error(errno(e)),
         }
@@ -365,7 +430,8 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.fs.release(handle.0).map(drop));
+        self.close(handle.0);
+        reply.ok();
     }
 
     fn fsync(
@@ -411,7 +477,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (ttl, generation) = (self.entry_ttl.min(self.attr_ttl), Generation(0));
+        let generation = Generation(0);
         let result = self.fs.readdirplus(handle.0, offset, |entry, found| {
             let attr = match found {
                 Some(found) => file_attr(&found.attr),
@@ -420,6 +486,7 @@ impl Filesystem for Adapter {
                     FileAttr { ino: INodeNo(entry.ino), kind: file_type(entry.kind), ..NOTHING }
                 }
             };
+            let ttl = found.map_or(Duration::ZERO, |found| self.times.both(found));
             reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, generation)
         });
         match result {

@@ -2,7 +2,10 @@
 //! take its place.
 
 mod adapter;
+mod backing;
 mod convert;
+mod notices;
 mod server;
+mod times;
 
 pub use server::Server;

@@ -1,17 +1,24 @@
 //! One mount's server: answers the kernel's first request, runs the workers, ends with the connection.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use fuser::{Session, SessionACL};
 use rustix::process::Resource;
 
 use super::adapter::Adapter;
-use crate::config::{Access, Config};
+use super::backing::Backings;
+use super::notices::KernelCache;
+use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::source::{SourceRoot, SourceTree};
+use crate::watch::Watch;
+
+/// How often what was not used for a while is let go.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Descriptors of recently used inodes at most.
 const MOST_FDS: u64 = 4096;
@@ -28,8 +35,13 @@ impl Server {
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
         let tree = SourceTree::new(root, room, config.one_file_system);
-        let fs = Arc::new(Fs::new(tree, config.ids.clone()));
-        let adapter = Adapter::new(fs, config.cache);
+        let (cache, watch) = cache_of(config, &tree)?;
+        let fs = Arc::new(Fs::new(tree, config.ids.clone(), watch));
+        let backings = Arc::new(Backings::new(config.passthrough));
+        let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
+        let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
+        let adapter =
+            Adapter::new(Arc::clone(&fs), cache, Arc::clone(&backings), Arc::clone(&notices));
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
@@ -45,10 +57,16 @@ impl Server {
         settings.clone_fd = is_root && config.threads.get() > 1;
         let failed = |e| Error::mount("cannot talk to the kernel's FUSE", e);
         let session = Session::from_fd(adapter, device, acl, settings).map_err(failed)?;
+        notices.connect(session.notifier());
+        if fs.is_watching() {
+            let (fs, notices) = (Arc::clone(&fs), Arc::clone(&notices));
+            spawn("watch", move || fs.watch(&*notices))?;
+        }
         let session = std::thread::Builder::new()
             .name("session".into())
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
+        spawn("sweeper", sweep_while_served(Arc::downgrade(&fs), Arc::downgrade(&backings)))?;
         Ok(Self { session })
     }
 
@@ -58,6 +76,39 @@ impl Server {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(Error::system("the connection to the kernel broke", e)),
             Err(_) => Err(Error::refused("a worker ended unexpectedly")),
+        }
+    }
+}
+
+/// The cache policy that can be kept, and the watch that it takes.
+fn cache_of(config: &Config, tree: &SourceTree) -> Result<(CachePolicy, Option<Watch>)> {
+    let CachePolicy::Coherent { required } = config.cache else { return Ok((config.cache, None)) };
+    match Watch::new(tree) {
+        Ok(watch) => Ok((config.cache, Some(watch))),
+        Err(e) if required => {
+            let option =
+                "option 'cache=coherent': the source cannot be watched; use cache=timeout=1s";
+            Err(Error::mount(option, e))
+        }
+        Err(e) => {
+            log::info!("the source cannot be watched ({e}): cache=timeout=1s");
+            Ok((CachePolicy::DEFAULT_TIMEOUTS, None))
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    thread.map(drop).map_err(|e| Error::system("cannot start a thread", e))
+}
+
+fn sweep_while_served(fs: Weak<Fs>, backings: Weak<Backings>) -> impl FnOnce() {
+    move || {
+        while let (Some(fs), Some(backings)) = (fs.upgrade(), backings.upgrade()) {
+            fs.tree().sweep();
+            backings.sweep();
+            drop((fs, backings));
+            std::thread::sleep(SWEEP);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::mount::{FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
 
 use super::point::MountPoint;
+use super::table::Identity;
 use crate::config::{Atime, MountFlags};
 use crate::error::{Error, Result};
 use crate::sys::mount::mount_setattr;
@@ -64,7 +65,8 @@ pub(super) fn attributes(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags)
     (set, clear)
 }
 
-/// Changes the options of an existing mount (`mount -o remount`): those that are given; the others stay.
+/// Gives an existing mount these options (`mount -o remount`), and no others: mount(8) hands over the whole list, those
+/// that stay included, and has no other way to say that one goes. What is not given is mount(8)'s default.
 pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     let failed = |e: std::io::Error| match e.raw_os_error() {
         Some(libc::EPERM) => Error::usage(format!(
@@ -77,18 +79,44 @@ pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
         _ => Error::mount(format!("remount {}", mountpoint.display()), e),
     };
     let point = MountPoint::open(mountpoint)?;
-    let (set, clear) = attributes(flags);
-    mount_setattr(&point, set, clear).map_err(failed)?;
-    if flags.read_only == Some(false) {
-        // `mount -i -o remount,ro` makes the whole filesystem read-only, bind mounts of it included; only that undoes it.
-        writable_again(&point).map_err(failed)?;
+    if !Identity::of_descriptor(&point).and_then(|mount| mount.is_fuse()).map_err(failed)? {
+        return Err(Error::refused(format!(
+            "remount {}: this is not a mount of ours; use mount(8)",
+            mountpoint.display()
+        )));
     }
-    Ok(())
+    let (set, clear) = attributes(&complete(flags));
+    mount_setattr(&point, set, clear).map_err(failed)?;
+    match change_filesystem(&point, flags) {
+        // In a container the mount may be its own while the filesystem is the host's.
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) && !flags.sync && !flags.dirsync => Ok(()),
+        result => result.map_err(failed),
+    }
 }
 
-fn writable_again(point: &MountPoint) -> std::io::Result<()> {
+/// The given options, and mount(8)'s defaults for the others.
+fn complete(flags: &MountFlags) -> MountFlags {
+    MountFlags {
+        read_only: flags.read_only.or(Some(false)),
+        nosuid: flags.nosuid.or(Some(false)),
+        nodev: flags.nodev.or(Some(false)),
+        noexec: flags.noexec.or(Some(false)),
+        nosymfollow: flags.nosymfollow.or(Some(false)),
+        nodiratime: flags.nodiratime.or(Some(false)),
+        atime: flags.atime.or(Some(Atime::Relative)),
+        ..flags.clone()
+    }
+}
+
+/// What belongs to the filesystem and not to one mount of it. It is never read-only as a whole, so that a bind mount of
+/// it may be writable; `mount -i -o remount,ro` makes it so, and `rw` undoes that.
+fn change_filesystem(point: &MountPoint, flags: &MountFlags) -> std::io::Result<()> {
     let context = fspick(point, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
     fsconfig_set_flag(&context, "rw")?;
+    fsconfig_set_flag(&context, if flags.sync { "sync" } else { "async" })?;
+    if flags.dirsync {
+        fsconfig_set_flag(&context, "dirsync")?;
+    }
     Ok(fsconfig_reconfigure(&context)?)
 }
 
@@ -123,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn remounting_touches_only_what_is_given() {
+    fn an_option_that_is_not_given_is_neither_set_nor_cleared() {
         let (set, clear) =
             attributes(&MountFlags { read_only: Some(false), ..MountFlags::default() });
         assert_eq!((set, clear), (MountAttrFlags::empty(), MountAttrFlags::MOUNT_ATTR_RDONLY));

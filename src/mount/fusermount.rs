@@ -22,17 +22,10 @@ use crate::error::{Error, Result};
 
 const PROGRAM: &str = "fusermount3";
 
-/// What fusermount3 gave us.
-#[derive(Debug)]
-pub(super) struct Given {
-    /// The FUSE device. The mount is attached already.
-    pub device: OwnedFd,
-    /// With auto_unmount: fusermount3 unmounts when this closes.
-    pub lifeline: Option<OwnedFd>,
-}
-
-/// Mounts.
-pub(super) fn mount(plan: &Plan, point: &MountPoint, auto_unmount: bool) -> Result<Given> {
+/// Mounts, and returns the FUSE device. The mount is attached already.
+///
+/// fusermount3's own auto_unmount is not used: it serves only mounts with allow_other, since it must look inside.
+pub(super) fn mount(plan: &Plan, point: &MountPoint) -> Result<OwnedFd> {
     let failed = |e: rustix::io::Errno| Error::system(format!("cannot talk to {PROGRAM}"), e);
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
@@ -40,7 +33,7 @@ pub(super) fn mount(plan: &Plan, point: &MountPoint, auto_unmount: bool) -> Resu
     fcntl_setfd(&theirs, FdFlags::empty()).map_err(failed)?;
     let mut child = Command::new(PROGRAM)
         .arg("-o")
-        .arg(options(plan, auto_unmount))
+        .arg(options(plan))
         .arg("--")
         .arg(point.path())
         .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
@@ -51,10 +44,9 @@ pub(super) fn mount(plan: &Plan, point: &MountPoint, auto_unmount: bool) -> Resu
         .map_err(|e| cannot_run(&e))?;
     drop(theirs);
     match receive(&ours) {
-        Some(device) if auto_unmount => Ok(Given { device, lifeline: Some(ours) }),
         Some(device) => {
             finish(&mut child);
-            Ok(Given { device, lifeline: None })
+            Ok(device)
         }
         None => Err(Error::refused(format!(
             "cannot mount on {}: {}",
@@ -90,7 +82,7 @@ fn cannot_run(e: &std::io::Error) -> Error {
     Error::system(format!("cannot run {PROGRAM}"), std::io::Error::from(e.kind()))
 }
 
-fn options(plan: &Plan, auto_unmount: bool) -> OsString {
+fn options(plan: &Plan) -> OsString {
     let mut text = b"default_permissions".to_vec();
     let mut add = |option: &[u8]| {
         text.push(b',');
@@ -104,9 +96,6 @@ fn options(plan: &Plan, auto_unmount: bool) -> OsString {
     }
     if let Some(max_read) = plan.max_read {
         add(format!("max_read={max_read}").as_bytes());
-    }
-    if auto_unmount {
-        add(b"auto_unmount");
     }
     add(&[b"subtype=", escaped(plan.subtype.as_bytes()).as_slice()].concat());
     add(&[b"fsname=", escaped(plan.fsname.as_bytes()).as_slice()].concat());
@@ -185,7 +174,7 @@ mod tests {
             max_read: None,
         };
         assert_eq!(
-            options(&plan, false),
+            options(&plan),
             OsString::from(r"default_permissions,ro,subtype=shiftbind,fsname=/a\,b\\c")
         );
     }

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 pub use flags::{Inherited, remount, with_inherited};
 pub use point::MountPoint;
 pub use rights::{access, check_rights, may_mount};
-pub use table::Identity;
+use table::Identity;
 
 /// What the mount is to be.
 #[derive(Debug)]
@@ -72,17 +72,16 @@ enum Way {
 
 impl NewMount {
     /// Makes it, and returns the FUSE device to serve it on.
-    pub fn make(plan: &Plan, point: &MountPoint, auto_unmount: bool) -> Result<(Self, OwnedFd)> {
+    pub fn make(plan: &Plan, point: &MountPoint) -> Result<(Self, OwnedFd)> {
         let (way, device) = if may_mount() {
             let device = detached::open_device()?;
             (Way::Detached { mount: detached::create(plan, &device)? }, device)
         } else {
-            let given = fusermount::mount(plan, point, auto_unmount)?;
+            let device = fusermount::mount(plan, point)?;
             let identity = Identity::of_path(point.path()).map_err(|e| {
                 Error::mount(format!("cannot find the mount at {}", point.path().display()), e)
             })?;
-            let mounted = Mounted { identity, by_fusermount: true, _lifeline: given.lifeline };
-            (Way::Attached(mounted), given.device)
+            (Way::Attached(Mounted { identity, by_fusermount: true }), device)
         };
         Ok((Self { way: Some(way) }, device))
     }
@@ -95,28 +94,28 @@ impl NewMount {
         }
     }
 
-    /// Which mount it is.
-    pub fn identity(&self) -> io::Result<Identity> {
+    /// What it will be once it is in service; [`Mounted::unmount`] does nothing before.
+    pub fn mounted(&self) -> io::Result<Mounted> {
         match &self.way {
-            Some(Way::Detached { mount }) => Identity::of_descriptor(mount),
-            Some(Way::Attached(mounted)) => Ok(mounted.identity),
+            Some(Way::Detached { mount }) => {
+                Ok(Mounted { identity: Identity::of_descriptor(mount)?, by_fusermount: false })
+            }
+            Some(Way::Attached(mounted)) => Ok(*mounted),
             None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
         }
     }
 
     /// Makes it visible at the mount point.
     pub fn attach(mut self, point: &MountPoint) -> Result<Mounted> {
-        let identity = self
-            .identity()
+        let mounted = self
+            .mounted()
             .map_err(|e| Error::mount("the kernel does not tell which mount this is", e))?;
-        match self.way.take() {
-            Some(Way::Attached(mounted)) => Ok(mounted),
-            Some(Way::Detached { mount }) => {
-                detached::attach(&mount, point)?;
-                Ok(Mounted { identity, by_fusermount: false, _lifeline: None })
-            }
-            None => Err(Error::refused("the mount is gone")),
+        if let Some(Way::Detached { mount }) = &self.way {
+            detached::attach(mount, point)?;
         }
+        // It stays.
+        self.way = None;
+        Ok(mounted)
     }
 }
 
@@ -131,21 +130,13 @@ impl Drop for NewMount {
 }
 
 /// A mount in service.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Mounted {
     identity: Identity,
     by_fusermount: bool,
-    /// Open for as long as the process lives: fusermount3 unmounts when it closes (auto_unmount).
-    _lifeline: Option<OwnedFd>,
 }
 
 impl Mounted {
-    /// Which mount it is.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        self.identity
-    }
-
     /// Unmounts it if it is still there. `lazy` takes it out of sight also while it is in use.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
         if !self.by_fusermount {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx};
 
 use crate::error::{Error, Result};
 
@@ -19,12 +19,20 @@ pub struct MountPoint {
 impl MountPoint {
     /// Resolves the path: relative to the working directory, symbolic links followed.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |e: std::io::Error| Error::mount(format!("mount point {}", path.display()), e);
+        let failed = |e: std::io::Error| {
+            let mut what = format!("mount point {}", path.display());
+            if e.raw_os_error() == Some(libc::ENOTCONN) {
+                what.push_str(" holds a mount whose server died; umount it first");
+            }
+            Error::mount(what, e)
+        };
         let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed(e.into()))?;
-        let stat = fstat(&fd).map_err(|e| failed(e.into()))?;
+        // Not from a cache: a mount whose server died would seem alive, and be buried under ours.
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        let stat = statx(&fd, c"", flags, StatxFlags::TYPE).map_err(|e| failed(e.into()))?;
         let path = fs::canonicalize(path).map_err(failed)?;
-        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
         Ok(Self { fd, path, is_dir })
     }
 

@@ -21,7 +21,7 @@ const ASK_KERNEL_ONLY: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTO
 
 /// One mount, as the kernel tells it from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+pub(super) struct Identity {
     /// The id in /proc/self/mountinfo, which the kernel gives anew once the mount is gone.
     id: u64,
     /// The id that is never given anew, where the kernel has it.
@@ -32,12 +32,12 @@ pub struct Identity {
 
 impl Identity {
     /// The mount whose root (or anything on which) a descriptor is.
-    pub fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
-        Self::ask(fd, c"".as_ref(), AtFlags::EMPTY_PATH)
+    pub(super) fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
+        Self::ask(fd, c"", AtFlags::EMPTY_PATH)
     }
 
     /// The topmost mount at a path.
-    pub fn of_path(path: &Path) -> io::Result<Self> {
+    pub(super) fn of_path(path: &Path) -> io::Result<Self> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
         Self::ask(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)
     }
@@ -54,7 +54,7 @@ impl Identity {
     }
 
     /// Where this mount is now, in this process's mount namespace. `None`: nowhere.
-    pub fn find(&self) -> io::Result<Option<PathBuf>> {
+    pub(super) fn find(&self) -> io::Result<Option<PathBuf>> {
         let table = read_table()?;
         Ok(table
             .into_iter()
@@ -62,14 +62,19 @@ impl Identity {
             .map(|m| m.mountpoint))
     }
 
+    /// Whether it is a FUSE mount.
+    pub(super) fn is_fuse(&self) -> io::Result<bool> {
+        Ok(read_table()?.iter().any(|m| m.id == self.id && m.device == self.device && m.fuse))
+    }
+
     /// Every place where this mount's filesystem is, bind mounts of it included.
-    pub fn all_places(&self) -> io::Result<Vec<PathBuf>> {
+    pub(super) fn all_places(&self) -> io::Result<Vec<PathBuf>> {
         let table = read_table()?;
         Ok(table.into_iter().filter(|m| m.device == self.device).map(|m| m.mountpoint).collect())
     }
 
     /// Checks that this mount is the topmost at its place, and answers the place. `None`: it is gone.
-    pub fn reachable_place(&self) -> io::Result<Option<PathBuf>> {
+    pub(super) fn reachable_place(&self) -> io::Result<Option<PathBuf>> {
         let Some(place) = self.find()? else { return Ok(None) };
         let on_top = Self::of_path(&place)?;
         if on_top == *self {
@@ -86,7 +91,7 @@ impl Identity {
     }
 
     /// Unmounts this mount, if it is still there. `lazy` takes it out of sight also while it is in use.
-    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
+    pub(super) fn unmount(&self, lazy: bool) -> io::Result<()> {
         let Some(place) = self.reachable_place()? else { return Ok(()) };
         let flags = UnmountFlags::NOFOLLOW
             | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
@@ -100,6 +105,7 @@ struct Line {
     id: u64,
     device: (u32, u32),
     mountpoint: PathBuf,
+    fuse: bool,
 }
 
 fn read_table() -> io::Result<Vec<Line>> {
@@ -117,7 +123,11 @@ fn parse_line(line: &[u8]) -> Option<Line> {
         number(&device[..colon])?.try_into().ok()?,
         number(&device[colon + 1..])?.try_into().ok()?,
     );
-    Some(Line { id, device, mountpoint: PathBuf::from(unescape(fields.nth(1)?)) })
+    let mountpoint = PathBuf::from(unescape(fields.nth(1)?));
+    // A variable number of optional fields ends with a dash.
+    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");
+    Some(Line { id, device, mountpoint, fuse })
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -155,7 +165,12 @@ mod tests {
         let line = br"36 35 0:98 / /mnt/a\040b\012c\134d rw,nosuid shared:1 - fuse.shiftbind /a,b rw,user_id=0";
         assert_eq!(
             parse_line(line),
-            Some(Line { id: 36, device: (0, 98), mountpoint: PathBuf::from("/mnt/a b\nc\\d") })
+            Some(Line {
+                id: 36,
+                device: (0, 98),
+                mountpoint: PathBuf::from("/mnt/a b\nc\\d"),
+                fuse: true
+            })
         );
     }
 

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
-use rustix::thread::{CapabilitiesSecureBits, CapabilitySet};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
@@ -20,6 +20,7 @@ struct Acting {
     uid: u32,
     gid: u32,
     umask: u32,
+    fsetid: bool,
 }
 
 thread_local! {
@@ -32,6 +33,8 @@ pub struct Credentials {
     privileged: bool,
     uid: u32,
     gid: u32,
+    /// What the process may do, as every worker starts.
+    capabilities: CapabilitySets,
 }
 
 impl Credentials {
@@ -39,9 +42,14 @@ impl Credentials {
     #[must_use]
     pub fn of_process() -> Self {
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
-        let privileged =
-            rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
-        Self { privileged, uid: geteuid().as_raw(), gid: getegid().as_raw() }
+        let none = CapabilitySet::empty();
+        let capabilities = rustix::thread::capabilities(None).unwrap_or(CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        });
+        let privileged = capabilities.effective.contains(needed);
+        Self { privileged, uid: geteuid().as_raw(), gid: getegid().as_raw(), capabilities }
     }
 
     /// Whether the process may act as other users.
@@ -74,6 +82,24 @@ impl Credentials {
         Ok(())
     }
 
+    /// Acts with or without CAP_FSETID: without it the source itself takes setuid and setgid bits off what is written
+    /// to or truncated, as it does for a caller who lacks it (inode(7)).
+    pub fn set_fsetid(&self, wanted: bool) {
+        if !self.privileged {
+            return;
+        }
+        let now = self.enter_thread();
+        if now.fsetid == wanted {
+            return;
+        }
+        let mut sets = self.capabilities;
+        if !wanted {
+            sets.effective -= CapabilitySet::FSETID;
+        }
+        rustix::thread::set_capabilities(None, sets).unwrap_or_else(|_| abort("capset"));
+        ACTING.set(Some(Acting { fsetid: wanted, ..now }));
+    }
+
     /// Sets the umask that the source applies to what this thread creates, where no default ACL says otherwise.
     pub fn set_umask(&self, umask: u32) {
         let now = self.enter_thread();
@@ -95,7 +121,7 @@ impl Credentials {
         }
         let umask = 0;
         rustix::process::umask(Mode::empty());
-        let acting = Acting { uid: self.uid, gid: self.gid, umask };
+        let acting = Acting { uid: self.uid, gid: self.gid, umask, fsetid: true };
         ACTING.set(Some(acting));
         acting
     }

@@ -1,6 +1,7 @@
 //! One inode of the source that the kernel knows: what it is, and how it is reached.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
@@ -40,6 +41,7 @@ pub struct Inode {
     mount: MountIndex,
     kind: FileType,
     held: Mutex<Held>,
+    watched: AtomicBool,
 }
 
 /// The descriptor that keeps an inode reachable beyond its handle.
@@ -48,6 +50,8 @@ struct Held {
     fd: Option<Arc<OwnedFd>>,
     /// How many files are open on it; `u32::MAX` where the descriptor stays until the inode is forgotten.
     opens: u32,
+    /// How many of them are for writing.
+    writers: u32,
 }
 
 const FOR_LIFE: u32 = u32::MAX;
@@ -62,8 +66,8 @@ impl Inode {
         pin: Option<OwnedFd>,
     ) -> Self {
         let opens = if pin.is_some() { FOR_LIFE } else { 0 };
-        let held = Mutex::new(Held { fd: pin.map(Arc::new), opens });
-        Self { node, identity, mount, kind, held }
+        let held = Mutex::new(Held { fd: pin.map(Arc::new), opens, writers: 0 });
+        Self { node, identity, mount, kind, held, watched: AtomicBool::new(false) }
     }
 
     /// Its number in requests.
@@ -90,6 +94,17 @@ impl Inode {
         self.identity.handle.as_ref()
     }
 
+    /// Whether changes that others make to it are told to us.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire)
+    }
+
+    /// Notes whether it is watched.
+    pub fn set_watched(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Release);
+    }
+
     pub(super) fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -109,8 +124,9 @@ impl Inode {
 
     /// A file was opened on it: operations by inode go through its descriptor while any is open, so that they reach it
     /// even when its last name goes on the source.
-    pub fn opened(&self, fd: &Arc<OwnedFd>) {
+    pub fn opened(&self, fd: &Arc<OwnedFd>, for_writing: bool) {
         let mut held = self.lock();
+        held.writers += u32::from(for_writing);
         if held.opens != FOR_LIFE {
             held.opens += 1;
         }
@@ -118,14 +134,21 @@ impl Inode {
     }
 
     /// A file on it was closed.
-    pub fn closed(&self) {
+    pub fn closed(&self, for_writing: bool) {
         let mut held = self.lock();
+        held.writers -= u32::from(for_writing);
         if held.opens != FOR_LIFE {
             held.opens -= 1;
             if held.opens == 0 {
                 held.fd = None;
             }
         }
+    }
+
+    /// Whether a file is open on it for writing.
+    #[must_use]
+    pub fn has_writers(&self) -> bool {
+        self.lock().writers > 0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {

@@ -3,7 +3,7 @@
 //! The node id is made from the inode number, so finding an inode is one step. Where that number is taken (two devices,
 //! a number used again for another file while the kernel still knows the first), a number from a range of our own serves.
 //!
-//! Locks: a shard, then `odd`. Neither is held across a system call.
+//! Locks: `odd`, then a shard. Neither is held across a system call.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,6 +15,7 @@ use rustix::fs::FileType;
 
 use super::inode::{Domain, Identity, Inode, NodeId};
 use super::mounts::MountIndex;
+use crate::sys::handle::FileHandle;
 
 /// The inode numbers of one domain: larger ones get a number of our own.
 const DOMAIN_SHIFT: u32 = 48;
@@ -101,6 +102,30 @@ impl InodeTable {
     pub fn find(&self, domain: Domain, ino: u64) -> Option<Arc<Inode>> {
         let node = plain(domain, ino)?;
         self.get(node)
+    }
+
+    /// The inode with this number and handle, under whichever node id the kernel knows it.
+    #[must_use]
+    pub fn find_life(&self, domain: Domain, ino: u64, handle: &FileHandle) -> Option<Arc<Inode>> {
+        let is_it = |inode: &Arc<Inode>| inode.handle() == Some(handle);
+        if let Some(inode) = self.find(domain, ino).filter(is_it) {
+            return Some(inode);
+        }
+        let nodes = {
+            let odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
+            odd.get(&(domain, ino))?.clone()
+        };
+        nodes.into_iter().filter_map(|node| self.get(node)).find(is_it)
+    }
+
+    /// The node ids of all inodes in the table.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        let keys = |shard: &Mutex<Shard>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.keys().map(|node| NodeId(*node)).collect::<Vec<_>>()
+        };
+        self.shards.iter().flat_map(keys).collect()
     }
 
     /// The inode number to show in a directory listing.

@@ -17,7 +17,7 @@ use super::inode::{Domain, Identity, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::root::SourceRoot;
 use super::table::{InodeTable, MAX_DOMAINS, Newcomer};
-use crate::sys::handle::name_to_handle;
+use crate::sys::handle::{FileHandle, name_to_handle};
 
 const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
 
@@ -39,6 +39,7 @@ pub struct SourceTree {
     fds: FdCache,
     root: Arc<Inode>,
     one_file_system: bool,
+    is_stacked: bool,
 }
 
 /// The device of a file, as one number.
@@ -92,7 +93,8 @@ impl SourceTree {
         let others = RwLock::default();
         let domains = Domains { root: (MountIndex::ROOT, device(&stat)), others };
         let fds = FdCache::new(fd_room);
-        Self { mounts: Mounts::new(mount), domains, table, fds, root, one_file_system }
+        let is_stacked = is_stacked(&root);
+        Self { mounts: Mounts::new(mount), domains, table, fds, root, one_file_system, is_stacked }
     }
 
     /// The root's inode.
@@ -112,11 +114,22 @@ impl SourceTree {
         self.table.len()
     }
 
-    /// Gives back look-ups.
-    pub fn forget(&self, node: NodeId, lookups: u64) {
-        if self.table.forget(node, lookups).is_some() {
-            self.fds.remove(node);
-        }
+    /// Gives back look-ups: the inode, if they were the last.
+    pub fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
+        let gone = self.table.forget(node, lookups)?;
+        self.fds.remove(node);
+        Some(gone)
+    }
+
+    /// Whether the source is itself stacked on another filesystem, which deepens the stack that passthrough makes.
+    #[must_use]
+    pub fn is_stacked(&self) -> bool {
+        self.is_stacked
+    }
+
+    /// Lets go of descriptors that were not used for a while; to be called every second.
+    pub fn sweep(&self) {
+        self.fds.sweep();
     }
 
     /// Finds a name in a directory and counts one look-up.
@@ -259,6 +272,39 @@ impl SourceTree {
         rustix::fs::statx(&*fd, c"", AtFlags::EMPTY_PATH, BASIC)
     }
 
+    /// Whether fanotify(7) events can be told to be of this inode: it is on the root's own filesystem, whose handles
+    /// name inode numbers.
+    #[must_use]
+    pub fn is_watchable(&self, inode: &Inode) -> bool {
+        inode.identity().domain == Domain(0)
+            && matches!(self.mounts.reach(MountIndex::ROOT), Reach::HandleWithIno(_))
+    }
+
+    /// The handle by which events name an inode.
+    pub fn handle_of(&self, inode: &Inode) -> Result<FileHandle, Errno> {
+        match inode.handle() {
+            Some(handle) => Ok(*handle),
+            None => Ok(name_to_handle(&*self.fd(inode)?, c"")?.0),
+        }
+    }
+
+    /// The node id of the inode that an event names, if the kernel knows it.
+    #[must_use]
+    pub fn node_of(&self, handle: &FileHandle) -> Option<NodeId> {
+        let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else { return None };
+        let ino = field.of(handle)?;
+        if ino == self.root.identity().ino {
+            return Some(NodeId::ROOT);
+        }
+        Some(self.table.find_life(Domain(0), ino, handle)?.node())
+    }
+
+    /// The node ids of all inodes that the kernel knows.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.table.nodes()
+    }
+
     /// Keeps the inode that a name means reachable, when the name is its last: the kernel may hold it open without our
     /// knowing (a working directory, an O_PATH descriptor), and its number must not be used again before the kernel has
     /// forgotten it.
@@ -289,6 +335,15 @@ impl SourceTree {
     pub fn root_ino(&self) -> u64 {
         self.root.identity().ino
     }
+}
+
+/// Whether an inode is on a filesystem that may have another below it.
+fn is_stacked(inode: &Inode) -> bool {
+    const OVERLAYFS: i64 = 0x794c_7630;
+    const ECRYPTFS: i64 = 0xf15f;
+    const FUSE: i64 = 0x6573_5546;
+    let kind = inode.held().and_then(|fd| rustix::fs::fstatfs(&*fd).ok()).map(|fs| fs.f_type);
+    matches!(kind, Some(OVERLAYFS | ECRYPTFS | FUSE))
 }
 
 /// A name as the system calls take it: one component, never `.` or `..`.

@@ -20,6 +20,14 @@ pub struct FileHandle {
 }
 
 impl FileHandle {
+    /// A handle from its parts; `None` when it is too long to be kept.
+    #[must_use]
+    pub fn from_parts(kind: i32, handle: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_BYTES];
+        bytes.get_mut(..handle.len())?.copy_from_slice(handle);
+        Some(Self { kind, len: handle.len() as u32, bytes })
+    }
+
     /// The handle's type, private to the filesystem that made it.
     #[must_use]
     pub fn kind(&self) -> i32 {

@@ -1,6 +1,7 @@
 //! Thin wrappers of the system calls that rustix lacks. All `unsafe` of the project lives in this folder.
 
 pub mod creds;
+pub mod fanotify;
 pub mod file;
 pub mod handle;
 pub mod lock;

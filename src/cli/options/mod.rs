@@ -33,6 +33,7 @@ pub(super) enum Opt {
     EntryTimeout,
     NegativeTimeout,
     AttrTimeout,
+    Passthrough,
     MaxRead,
     Threads,
     SingleThread,

@@ -298,14 +298,17 @@ pub(in crate::cli) static OPTIONS: &[OptionDef] = &[
     // Caching and speed.
     OptionDef {
         value: one_of("MODE", &["none", "forever", "timeout=1s"]),
-        default: "timeout=1s",
+        default: "coherent",
         ..flag(
             Opt::Cache,
             "cache",
             "cache",
             Category::Cache,
-            "How long the kernel may keep answers: none, forever or timeout=TIME",
+            "How long the kernel may keep answers: coherent, none, forever or timeout=TIME",
             "How long the kernel may keep attributes, names, and names known to be missing, without asking again.\n\n\
+             coherent: for as long as they are true. What others change on the source is watched for and taken out of the \
+             kernel's caches within milliseconds. It takes root and a source on ext4, xfs, btrfs or tmpfs; without this \
+             option timeout=1s is used where it cannot be, with it the mount is refused.\n\n\
              timeout=TIME: this long. What others change on the source meanwhile may be seen this much later.\n\n\
              none: not at all. Every path costs a question for each of its parts.\n\n\
              forever: as long as the kernel likes. For sources that nobody changes but through this mount.\n\n\
@@ -344,6 +347,20 @@ pub(in crate::cli) static OPTIONS: &[OptionDef] = &[
             Category::Cache,
             "How long attributes are kept",
             "How long attributes are kept, in place of cache=timeout's. Refused with cache=none and cache=forever.",
+        )
+    },
+    OptionDef {
+        value: one_of("MODE", &["off", "auto"]),
+        default: "auto",
+        ..flag(
+            Opt::Passthrough,
+            "passthrough",
+            "passthrough",
+            Category::Cache,
+            "Whether the kernel reads and writes the source's files directly: auto or off",
+            "auto: the kernel reads and writes the source's regular files itself (FUSE passthrough, Linux 6.9 and \
+             newer, root only), but for those with setuid or setgid bits; where it refuses, the daemon does it.\n\n\
+             off: the daemon always does it.",
         )
     },
     OptionDef {

@@ -1,0 +1,65 @@
+//! How long the kernel may believe an answer, by cache policy.
+
+use std::time::Duration;
+
+use crate::config::CachePolicy;
+use crate::fs::{Attr, Entry, Trust};
+
+/// As long as the kernel can count.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// What is watched is asked for again after this time all the same, in case a change reached no watch: one made through
+/// a file handle whose name the source's kernel had dropped.
+const WATCHED: Duration = Duration::from_secs(600);
+/// What is not watched, or only since a moment ago, beside what is.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// See the module's head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    watched: Duration,
+    name: Duration,
+    missing: Duration,
+    attr: Duration,
+}
+
+impl Times {
+    pub(super) fn of(cache: CachePolicy) -> Self {
+        let all = |watched, time| Self { watched, name: time, missing: time, attr: time };
+        match cache {
+            CachePolicy::Coherent { .. } => all(WATCHED, FRESH),
+            CachePolicy::Timeouts { entry, negative, attr } => {
+                Self { watched: Duration::ZERO, name: entry, missing: negative, attr }
+            }
+            CachePolicy::None => all(Duration::ZERO, Duration::ZERO),
+            CachePolicy::Forever => all(FOREVER, FOREVER),
+        }
+    }
+
+    /// A name.
+    pub(super) fn name(&self, trust: Trust) -> Duration {
+        self.by(trust, self.name)
+    }
+
+    /// A name that is missing.
+    pub(super) fn missing(&self, trust: Trust) -> Duration {
+        self.by(trust, self.missing)
+    }
+
+    /// Attributes.
+    pub(super) fn attr(&self, attr: &Attr) -> Duration {
+        self.by(attr.trust, self.attr)
+    }
+
+    /// Name and attributes, where the reply has room for one time: the shorter.
+    pub(super) fn both(&self, entry: &Entry) -> Duration {
+        self.name(entry.name).min(self.attr(&entry.attr))
+    }
+
+    fn by(&self, trust: Trust, fresh: Duration) -> Duration {
+        match trust {
+            Trust::Watched => self.watched.max(fresh),
+            Trust::Fresh => fresh,
+            Trust::Never => Duration::ZERO,
+        }
+    }
+}

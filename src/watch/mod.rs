@@ -1,0 +1,178 @@
+//! Changes made behind our back: what others change on the source is taken out of the kernel's caches.
+//!
+//! A fanotify(7) mark on each directory that the kernel caches names of tells of names that come and go, of attributes
+//! of the directory and its files that change, and of files that were closed after writing. A mark on a file tells of
+//! each write to it; only files that are asked for again and again get one, since it costs whoever writes them. Nothing is
+//! marked that the kernel does not cache: who works elsewhere on the same filesystem pays nothing.
+//!
+//! What the daemon itself does on behalf of the mount's clients is told by its process id and left out: the kernel's
+//! caches know it already.
+//!
+//! Locks: `dirs` is never held across a system call or a notice.
+
+mod notice;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::source::{Inode, NodeId, SourceTree, proc_path};
+use crate::sys;
+use crate::sys::handle::FileHandle;
+
+pub use notice::Notices;
+
+/// On directories. Not FAN_MODIFY: it would double the cost of every small write in the directory.
+const DIR_EVENTS: u64 = libc::FAN_CREATE
+    | libc::FAN_DELETE
+    | libc::FAN_MOVED_FROM
+    | libc::FAN_MOVED_TO
+    | libc::FAN_ATTRIB
+    | libc::FAN_CLOSE_WRITE
+    | libc::FAN_DELETE_SELF
+    | libc::FAN_MOVE_SELF
+    | libc::FAN_ONDIR
+    | libc::FAN_EVENT_ON_CHILD;
+/// On files.
+const FILE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_ATTRIB;
+/// Files with a mark of their own at most; each keeps an inode in the kernel's memory.
+const MOST_FILES: usize = 65536;
+/// How long events may gather before they are read: a burst costs one wake-up.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// The watch over one mount's source.
+#[derive(Debug)]
+pub struct Watch {
+    group: OwnedFd,
+    /// The marked directories by handle, as events name them.
+    dirs: Mutex<HashMap<FileHandle, NodeId>>,
+    files: AtomicUsize,
+}
+
+impl Watch {
+    /// Starts a watch over a tree. An error where it cannot be: without CAP_SYS_ADMIN, or on a filesystem whose events
+    /// do not name inodes (ENODEV, EXDEV, EOPNOTSUPP).
+    pub fn new(tree: &SourceTree) -> Result<Self, Errno> {
+        if !tree.is_watchable(tree.root()) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let group = sys::fanotify::init()?;
+        let watch = Self { group, dirs: Mutex::default(), files: AtomicUsize::new(0) };
+        let root = Arc::clone(tree.root());
+        watch.mark_dir(tree, &root)?;
+        Ok(watch)
+    }
+
+    /// Watches a directory from now on: whether it is watched. What is read of it afterwards is taken out of the caches
+    /// when it changes.
+    pub fn cover(&self, tree: &SourceTree, dir: &Inode) -> bool {
+        if dir.is_watched() {
+            return true;
+        }
+        if !tree.is_watchable(dir) {
+            return false;
+        }
+        match self.mark_dir(tree, dir) {
+            Ok(()) => true,
+            Err(e) => {
+                log::debug!("cannot watch a directory: {e}");
+                false
+            }
+        }
+    }
+
+    fn mark_dir(&self, tree: &SourceTree, dir: &Inode) -> Result<(), Errno> {
+        let handle = tree.handle_of(dir)?;
+        // Entered first: an event that comes with the mark must find it.
+        self.dirs().insert(handle, dir.node());
+        let marked = self.mark(tree, dir, true, DIR_EVENTS);
+        match marked {
+            Ok(()) => dir.set_watched(true),
+            Err(_) => drop(self.dirs().remove(&handle)),
+        }
+        marked
+    }
+
+    /// Watches each write to a file from now on: whether it is watched.
+    pub fn cover_file(&self, tree: &SourceTree, file: &Inode) -> bool {
+        if file.is_watched() {
+            return true;
+        }
+        if !tree.is_watchable(file) || self.files.load(Ordering::Relaxed) >= MOST_FILES {
+            return false;
+        }
+        if let Err(e) = self.mark(tree, file, true, FILE_EVENTS) {
+            log::debug!("cannot watch a file: {e}");
+            return false;
+        }
+        self.files.fetch_add(1, Ordering::Relaxed);
+        file.set_watched(true);
+        true
+    }
+
+    /// Ends the watch over an inode that the kernel has forgotten, or over a file that is going to be written here:
+    /// whether it was watched.
+    pub fn uncover(&self, tree: &SourceTree, inode: &Inode) -> bool {
+        if !inode.is_watched() {
+            return false;
+        }
+        inode.set_watched(false);
+        let is_dir = inode.kind().is_dir();
+        if is_dir && let Ok(handle) = tree.handle_of(inode) {
+            self.dirs().remove(&handle);
+        }
+        if !is_dir {
+            self.files.fetch_sub(1, Ordering::Relaxed);
+        }
+        let events = if is_dir { DIR_EVENTS } else { FILE_EVENTS };
+        // An inode that is gone took its mark along.
+        let _ = self.mark(tree, inode, false, events);
+        true
+    }
+
+    fn mark(&self, tree: &SourceTree, inode: &Inode, add: bool, events: u64) -> Result<(), Errno> {
+        let fd = tree.fd(inode)?;
+        sys::fanotify::mark(&self.group, add, events, &proc_path(&fd))
+    }
+
+    /// Takes what events tell out of the caches, until the mount ends.
+    pub fn run(&self, tree: &SourceTree, notices: &impl Notices) {
+        let Ok(group) = self.group.try_clone() else { return };
+        let mut group = std::fs::File::from(group);
+        let mut buffer = vec![0; 64 * 1024];
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        loop {
+            let filled = match group.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(filled) => filled,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    log::error!("the watch over the source ends: {e}");
+                    notices.everything();
+                    return;
+                }
+            };
+            let mut batch = notice::Batch::default();
+            for event in sys::fanotify::events(&buffer[..filled]) {
+                if event.mask & libc::FAN_Q_OVERFLOW != 0 {
+                    batch.everything();
+                } else if event.pid != own {
+                    let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
+                    let child = event.child.and_then(|handle| tree.node_of(&handle));
+                    batch.add(&event, dir, child);
+                }
+            }
+            batch.send(notices);
+            std::thread::sleep(GATHER);
+        }
+    }
+
+    fn dirs(&self) -> MutexGuard<'_, HashMap<FileHandle, NodeId>> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,82 @@
+//! mount(8), umount(8) and findmnt(8), with our program where they look for helpers.
+
+use std::fs;
+
+use crate::namespace::Namespace;
+
+/// Puts the program where mount.fuse3 and mount(8) find it: directories that are this namespace's own.
+fn installed() -> Namespace {
+    let ns = Namespace::new();
+    ns.ok(
+        "mkdir sbin && cp -a /usr/sbin/mount.fuse* sbin && cp $S sbin/mount.shiftbind && mount --bind sbin /usr/sbin && \
+         mkdir bin && cp $S bin && mount --bind bin /usr/local/bin",
+    );
+    ns
+}
+
+/// mount(8) may itself lie in the directory that [`installed`] hides.
+const MOUNT: &str = "/usr/bin/mount";
+
+fn is_mounted(ns: &Namespace, option: &str) -> bool {
+    let mounts = ns.mounts();
+    mounts.len() == 1
+        && mounts[0].contains(" - fuse.shiftbind ")
+        && mounts[0].split(' ').nth(5).unwrap().split(',').any(|o| o == option)
+}
+
+#[test]
+fn both_spellings_of_the_type_mount() {
+    let ns = installed();
+    for kind in ["fuse.shiftbind", "shiftbind"] {
+        ns.ok(&format!("{MOUNT} -t {kind} -o nodev,idmap=b:0:100000:65536 $PWD/a $PWD/m"));
+        assert!(is_mounted(&ns, "nodev"), "{kind}: {:?}", ns.mounts());
+        assert_eq!(
+            ns.ok("findmnt -n -o FSTYPE,SOURCE m").split_whitespace().next(),
+            Some("fuse.shiftbind")
+        );
+        ns.ok("umount m");
+        ns.wait_until_gone();
+    }
+}
+
+#[test]
+fn a_line_in_fstab_mounts_once() {
+    let ns = installed();
+    let (a, m) = (ns.path("a"), ns.path("m"));
+    // nofail, _netdev and x-systemd.* are what a line for systemd's fstab generator has.
+    let options = "idmap=b:0:100000:65536,ro,nofail,_netdev,user,x-systemd.automount,x-systemd.requires=network.target,comment=x";
+    let line = format!("{} {} fuse.shiftbind {options} 0 0\n", a.display(), m.display());
+    fs::write(ns.path("fstab"), line).unwrap();
+    ns.ok(&format!("{MOUNT} -T fstab -a"));
+    assert!(is_mounted(&ns, "ro"), "{:?}", ns.mounts());
+    ns.ok(&format!("{MOUNT} -T fstab -a"));
+    assert_eq!(ns.mounts().len(), 1, "mounted already");
+    ns.ok("umount m");
+    ns.wait_until_gone();
+    ns.ok(&format!("{MOUNT} -T fstab m"));
+    assert!(is_mounted(&ns, "ro"));
+}
+
+#[test]
+fn remount_works_through_the_helpers() {
+    for kind in ["fuse.shiftbind", "shiftbind"] {
+        let ns = installed();
+        ns.ok(&format!("{MOUNT} -t {kind} -o nosuid,noexec $PWD/a $PWD/m"));
+        ns.ok(&format!("{MOUNT} -o remount,ro m"));
+        assert!(is_mounted(&ns, "ro") && is_mounted(&ns, "nosuid"), "{:?}", ns.mounts());
+        ns.ok(&format!("{MOUNT} -o remount,rw,exec m"));
+        assert!(is_mounted(&ns, "rw") && is_mounted(&ns, "nosuid"), "{:?}", ns.mounts());
+        assert!(!is_mounted(&ns, "noexec"), "{:?}", ns.mounts());
+    }
+}
+
+#[test]
+fn remount_works_without_a_helper() {
+    let ns = Namespace::new();
+    ns.ok("$S a m && mount -i -o remount,ro m");
+    assert!(is_mounted(&ns, "ro"));
+    ns.ok("mount -i -o remount,rw m");
+    assert!(is_mounted(&ns, "rw"));
+    ns.ok("mount -i -o remount,bind,ro m");
+    assert!(is_mounted(&ns, "ro"));
+}

@@ -1,0 +1,121 @@
+//! A normal user, through fusermount3.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use crate::namespace::{Namespace, signal, text};
+
+/// A namespace in which normal users have the FUSE device, with a source that is user 1000's.
+fn with_device() -> Namespace {
+    let ns = Namespace::new();
+    ns.ok(
+        "mkdir dev && mount -t tmpfs dev dev && mknod -m 666 dev/fuse c 10 229 && mount --bind dev/fuse /dev/fuse && \
+         chown 1000:1000 . a m",
+    );
+    ns
+}
+
+/// Runs our program as the user; it must succeed.
+fn mount(ns: &Namespace, arguments: &str) {
+    let output = ns.sh_as_user(&format!("$S {arguments}"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// Runs our program as the user; it must fail with this status and one line, which is returned.
+fn refused(ns: &Namespace, arguments: &str, status: i32) -> String {
+    let output = ns.sh_as_user(&format!("$S {arguments}"));
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    ns.wait_until_gone();
+    stderr
+}
+
+#[test]
+fn a_user_mounts_his_own_directory_and_unmounts_it() {
+    let ns = with_device();
+    mount(&ns, "-o ro a m");
+    let line = ns.mounts().remove(0);
+    for word in ["ro,nosuid,nodev", "user_id=1000", "default_permissions", "fuse.shiftbind"] {
+        assert!(line.contains(word), "{line}");
+    }
+    assert!(!line.contains("allow_other"), "{line}");
+    assert!(ns.sh_as_user("stat m").status.success());
+    assert!(ns.sh_as_user("fusermount3 -u m").status.success());
+    ns.wait_until_gone();
+}
+
+#[test]
+fn sigterm_unmounts_a_users_mount() {
+    let ns = with_device();
+    mount(&ns, "a m");
+    signal(ns.daemon(), "TERM");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn a_comma_in_a_users_source_ends_no_option() {
+    let ns = with_device();
+    ns.ok("mkdir 'a,b\\c' && chown 1000 a,b*");
+    mount(&ns, "'a,b\\c' m");
+    assert!(ns.mounts()[0].contains(r"/a,b\134c "), "{:?}", ns.mounts());
+}
+
+#[test]
+fn auto_unmount_works_for_a_user() {
+    let ns = with_device();
+    mount(&ns, "--pidfile pid -o auto_unmount a m");
+    signal(fs::read_to_string(ns.path("pid")).unwrap().trim().parse().unwrap(), "KILL");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn allow_other_without_the_administrators_consent_is_refused_with_advice() {
+    let ns = with_device();
+    ns.ok("echo > fuse.conf && mount --bind fuse.conf /etc/fuse.conf");
+    let line = refused(&ns, "-o allow_other a m", 32);
+    assert!(line.contains("user_allow_other") && line.contains("ask root"), "{line}");
+}
+
+#[test]
+fn allow_other_with_the_administrators_consent_is_granted() {
+    let ns = with_device();
+    ns.ok("echo user_allow_other > fuse.conf && mount --bind fuse.conf /etc/fuse.conf");
+    mount(&ns, "-o allow_other a m");
+    assert!(ns.mounts()[0].contains("allow_other"));
+    ns.ok("stat m");
+}
+
+#[test]
+fn a_map_that_needs_root_is_refused_and_the_message_says_so() {
+    let ns = with_device();
+    let line = refused(&ns, "-o idmap=b:0:1000:1 a m", 1);
+    assert!(line.contains("--uidmap") && line.contains("root"), "{line}");
+}
+
+#[test]
+fn a_device_closed_to_users_is_named() {
+    let ns = with_device();
+    ns.ok("chmod 600 dev/fuse");
+    let line = refused(&ns, "a m", 32);
+    assert!(line.contains("/dev/fuse"), "{line}");
+}
+
+#[test]
+fn a_mount_point_that_is_anothers_is_refused() {
+    let ns = with_device();
+    ns.ok("chown 0 m");
+    let line = refused(&ns, "a m", 32);
+    assert!(line.contains("fusermount3"), "{line}");
+}
+
+#[test]
+fn in_a_user_namespace_of_his_own_a_user_mounts_without_fusermount3() {
+    let ns = with_device();
+    let output = ns.sh_as_user(
+        "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $S a m && touch m/x && stat -c %u m/x && \
+         umount m'",
+    );
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("0\n".to_owned(), String::new()));
+    assert_eq!(fs::metadata(ns.path("a/x")).unwrap().uid(), 1000);
+}
