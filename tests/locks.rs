@@ -1,0 +1,186 @@
+//! Locks that two clients take on one file of the mount.
+
+mod support;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use support::LockKind::{Exclusive, None as Unlock, Shared};
+use support::{Lock, Mount, Process, eventually, sys};
+
+fn open(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("open")
+}
+
+/// What a child's attempt ended with: 0 or the error number.
+fn code(result: io::Result<()>) -> u8 {
+    result.err().and_then(|error| error.raw_os_error()).map_or(0, |code| code as u8)
+}
+
+/// Whether another process gets this lock at once.
+fn another_gets(path: &Path, lock: Lock) -> bool {
+    match Process::on(path, |file| code(lock.try_set(file))).wait() {
+        Some(0) => true,
+        Some(error) if [libc::EAGAIN, libc::EACCES].contains(&i32::from(error)) => false,
+        other => panic!("F_SETLK said {other:?}"),
+    }
+}
+
+#[test]
+fn a_posix_lock_excludes_another_process_and_only_in_its_range() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let file = open(&path);
+    Lock::range(Exclusive, 100, 50).try_set(&file).expect("lock");
+    assert!(!another_gets(&path, Lock::range(Exclusive, 149, 1)));
+    assert!(!another_gets(&path, Lock::range(Shared, 0, 0)));
+    assert!(another_gets(&path, Lock::range(Exclusive, 150, 0)));
+    assert!(another_gets(&path, Lock::range(Exclusive, 0, 100)));
+    Lock::range(Shared, 100, 50).try_set(&file).expect("downgrade");
+    assert!(another_gets(&path, Lock::range(Shared, 100, 10)));
+    assert!(!another_gets(&path, Lock::range(Exclusive, 100, 10)));
+    Lock::range(Unlock, 100, 25).try_set(&file).expect("unlock a part");
+    assert!(another_gets(&path, Lock::range(Exclusive, 100, 25)));
+    assert!(!another_gets(&path, Lock::range(Exclusive, 125, 1)));
+    // Any close of the file releases the process's locks.
+    drop(open(&path));
+    assert!(another_gets(&path, Lock::whole(Exclusive)));
+}
+
+#[test]
+fn a_posix_lock_at_the_mount_and_one_on_the_source_exclude_each_other() {
+    let mount = Mount::identity();
+    let file = open(&mount.join("f"));
+    Lock::whole(Exclusive).try_set(&file).expect("lock");
+    let other = Mount::new().source(mount.source()).start();
+    let through_other = another_gets(&other.join("f"), Lock::whole(Exclusive));
+    let on_source = another_gets(&mount.in_source("f"), Lock::whole(Exclusive));
+    assert_eq!((through_other, on_source), (false, false), "(another mount, the source)");
+}
+
+#[test]
+fn getlk_names_the_lock_that_stands_in_the_way() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let file = open(&path);
+    let holder = Process::on(&path, |file| {
+        if Lock::range(Exclusive, 10, 20).try_set(file).is_err() {
+            return 1;
+        }
+        thread::sleep(Duration::from_secs(30));
+        0
+    });
+    let question = Lock::range(Shared, 0, 0);
+    eventually("the child holds its lock", || question.query(&file).expect("F_GETLK").is_some());
+    let found = question.query(&file).expect("F_GETLK");
+    assert_eq!(found, Some((Exclusive, 10, 20, holder.pid().as_raw_pid())));
+    assert_eq!(Lock::range(Exclusive, 30, 5).query(&file).expect("F_GETLK"), None);
+    drop(holder);
+    eventually("the lock goes with its holder", || {
+        question.query(&file).expect("F_GETLK").is_none()
+    });
+}
+
+#[test]
+fn a_waiting_lock_is_granted_when_the_holder_lets_go() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let file = open(&path);
+    Lock::whole(Exclusive).try_set(&file).expect("lock");
+    let mut waiter = Process::on(&path, |file| code(Lock::whole(Exclusive).set(file)));
+    thread::sleep(Duration::from_millis(100));
+    assert!(waiter.is_running(), "it waits");
+    Lock::whole(Unlock).try_set(&file).expect("unlock");
+    assert_eq!(waiter.wait(), Some(0));
+}
+
+#[test]
+fn a_signal_ends_a_waiting_lock_with_eintr() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let file = open(&path);
+    Lock::whole(Exclusive).try_set(&file).expect("lock");
+    let mut waiter = Process::on(&path, |file| {
+        sys::interrupt_on(libc::SIGUSR1);
+        code(Lock::whole(Exclusive).set(file))
+    });
+    thread::sleep(Duration::from_millis(200));
+    assert!(waiter.is_running(), "it waits");
+    waiter.signal(Signal::USR1);
+    assert_eq!(waiter.wait(), Some(libc::EINTR as u8));
+    Lock::whole(Unlock).try_set(&file).expect("unlock");
+    assert!(another_gets(&path, Lock::whole(Exclusive)), "the interrupted waiter was forgotten");
+}
+
+#[test]
+fn a_killed_waiter_leaves_no_lock_behind() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let file = open(&path);
+    Lock::whole(Exclusive).try_set(&file).expect("lock");
+    let waiter = Process::on(&path, |file| code(Lock::whole(Exclusive).set(file)));
+    thread::sleep(Duration::from_millis(100));
+    waiter.signal(Signal::KILL);
+    assert_eq!(waiter.wait(), None);
+    Lock::whole(Unlock).try_set(&file).expect("unlock");
+    eventually("others get the lock", || another_gets(&path, Lock::whole(Exclusive)));
+}
+
+#[test]
+fn sixty_four_waiting_locks_block_nobody_else() {
+    let mount = Mount::new().arg("--threads=2").start();
+    let path = mount.join("f");
+    let file = open(&path);
+    Lock::whole(Exclusive).try_set(&file).expect("lock");
+    let waiters: Vec<Process> = (0..64)
+        .map(|_| Process::on(&path, |file| code(Lock::whole(Exclusive).set(file))))
+        .collect();
+    thread::sleep(Duration::from_millis(200));
+    for n in 0..100 {
+        std::fs::write(mount.join(format!("n{n}")), "text").expect("write beside the waiters");
+        std::fs::read_dir(mount.path()).expect("list beside the waiters").count();
+    }
+    Lock::whole(Unlock).try_set(&file).expect("unlock");
+    for waiter in waiters {
+        assert_eq!(waiter.wait(), Some(0));
+    }
+}
+
+#[test]
+fn locks_of_open_file_descriptions_belong_to_them() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let (one, two) = (open(&path), open(&path));
+    let lock = Lock::range(Exclusive, 0, 10).of_description();
+    lock.try_set(&one).expect("lock");
+    assert_eq!(lock.try_set(&two).err().and_then(|error| error.raw_os_error()), Some(libc::EAGAIN));
+    assert!(!another_gets(&path, Lock::whole(Exclusive)), "and exclude POSIX locks");
+    drop(open(&path));
+    assert!(lock.try_set(&two).is_err(), "another close does not release them");
+    drop(one);
+    eventually("the last close does", || lock.try_set(&two).is_ok());
+}
+
+#[test]
+fn flock_excludes_two_clients_of_the_mount() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let (one, two) = (open(&path), open(&path));
+    flock(&one, FlockOperation::LockExclusive).expect("lock");
+    assert_eq!(flock(&two, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK));
+    flock(&one, FlockOperation::LockShared).expect("downgrade");
+    flock(&two, FlockOperation::NonBlockingLockShared).expect("share");
+    flock(&two, FlockOperation::Unlock).expect("unlock");
+    flock(&one, FlockOperation::LockExclusive).expect("upgrade");
+    let waiter =
+        Process::on(&path, |file| flock(file, FlockOperation::LockExclusive).map_or(1, |()| 0));
+    thread::sleep(Duration::from_millis(50));
+    drop((one, two));
+    assert_eq!(waiter.wait(), Some(0));
+}

@@ -1,0 +1,24 @@
+//! What the integration tests share: a real mount in a mount namespace of its own, callers of any uid, filesystems
+//! on loop devices, and runs of one closure on a plain directory and on a mount, compared.
+
+// Every test file compiles this module for itself and uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+mod compare;
+mod locks;
+mod mount;
+mod process;
+mod scratch;
+mod standin;
+pub(crate) mod sys;
+mod users;
+
+pub(crate) use compare::{same_as_bare, shape};
+pub(crate) use locks::{Lock, LockKind, Scope};
+pub(crate) use mount::Mount;
+pub(crate) use process::{Process, eventually, sh, sh_output};
+pub(crate) use scratch::{LoopFs, Scratch, loop_fs, scratch};
+pub(crate) use users::{as_root_with_umask, as_user};
+
+/// The map of the README's example: source 0 is shown as 100000.
+pub(crate) const SHIFT: &str = "b:0:100000:65536";

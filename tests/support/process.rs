@@ -1,0 +1,116 @@
+//! Other processes: shell commands, forked children that only make system calls, and waiting for what is to come.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+
+use super::sys;
+
+/// Runs a shell script in a directory with the caller's credentials; its failure is the test's.
+pub(crate) fn sh(dir: &Path, script: &str) {
+    sh_output(dir, script);
+}
+
+/// Runs a shell script in a directory with the caller's credentials and gives its standard output.
+pub(crate) fn sh_output(dir: &Path, script: &str) -> String {
+    let output = Command::new("sh")
+        .arg("-euc")
+        .arg(script)
+        .current_dir(dir)
+        .env("HOME", dir)
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .expect("run sh");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{script}: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// Waits until the condition holds; fails after ten seconds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A forked child; killed and reaped when dropped.
+pub(crate) struct Process {
+    pid: Pid,
+    done: bool,
+}
+
+impl Process {
+    /// Forks a child that opens the file for reading and writing, runs the closure on it and exits with its result.
+    ///
+    /// The child has nothing else open, neither of this test nor of those that run beside it: an inherited descriptor
+    /// would keep locks and mounts alive. It has one thread of a process that has many, so it makes system calls only:
+    /// no allocation, no locks, no panic.
+    pub(crate) fn on(file: &Path, run: impl FnOnce(&File) -> u8) -> Self {
+        let file = CString::new(file.as_os_str().as_bytes()).expect("a path has no NUL");
+        let pid = sys::fork(|| {
+            sys::close_from(3);
+            match rustix::fs::open(&file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(file) => run(&File::from(file)),
+                Err(_) => 255,
+            }
+        });
+        Self { pid: Pid::from_raw(pid).expect("fork gives the parent a pid"), done: false }
+    }
+
+    /// Its id.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("signal the child");
+    }
+
+    /// Waits for its end and gives its exit status; `None` when a signal ended it.
+    pub(crate) fn wait(mut self) -> Option<u8> {
+        let mut status = None;
+        eventually("a child process ends", || {
+            status = waitpid(Some(self.pid), WaitOptions::NOHANG).expect("wait for the child");
+            status.is_some()
+        });
+        self.done = true;
+        status
+            .and_then(|(_, status): (Pid, WaitStatus)| status.exit_status())
+            .map(|code| code as u8)
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        let ended =
+            waitpid(Some(self.pid), WaitOptions::NOHANG).expect("look for the child").is_some();
+        self.done |= ended;
+        !ended
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = kill_process(self.pid, Signal::KILL);
+            let _ = waitpid(Some(self.pid), WaitOptions::empty());
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Where a test works: a mount namespace of its own, a directory in it that every uid can reach by a short path, and
+//! filesystems made on loop devices.
+
+use std::cell::OnceCell;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+
+use super::process::sh;
+use super::sys;
+
+thread_local! {
+    static ROOT: OnceCell<PathBuf> = const { OnceCell::new() };
+}
+
+/// Puts this thread, and what it starts, into a mount namespace of its own, and gives the directory to work in: the
+/// build's temporary directory, bound to a place that users without rights can reach and whose path is short enough
+/// for a socket's address.
+///
+/// Tests run as threads of one process, so this is per thread: mounts are made in the test's own thread.
+fn root() -> PathBuf {
+    ROOT.with(|root| {
+        root.get_or_init(|| {
+            sys::unshare_mounts();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+                .expect("make the namespace's mounts private");
+            let build = Path::new(env!("CARGO_TARGET_TMPDIR"));
+            fs::create_dir_all(build).expect("make the build's temporary directory");
+            let place = ["/mnt", "/media", "/srv"]
+                .map(Path::new)
+                .into_iter()
+                .find(|place| {
+                    place.is_dir() && !build.starts_with(place) && !manifest().starts_with(place)
+                })
+                .expect("one of /mnt, /media and /srv exists");
+            mount_bind(build, place).expect("bind the build's temporary directory");
+            place.to_owned()
+        })
+        .clone()
+    })
+}
+
+fn manifest() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory of the test's own, removed when dropped.
+pub(crate) struct Scratch {
+    dir: tempfile::TempDir,
+}
+
+/// A fresh directory on the filesystem that holds the build.
+pub(crate) fn scratch() -> Scratch {
+    let dir = tempfile::Builder::new()
+        .prefix("t")
+        .rand_bytes(8)
+        .tempdir_in(root())
+        .expect("make a scratch directory");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755))
+        .expect("open the scratch directory to all");
+    Scratch { dir }
+}
+
+impl Scratch {
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The path of something in it.
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// A new directory in it.
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        let path = self.join(name);
+        fs::create_dir(&path).expect("make a directory");
+        path
+    }
+}
+
+/// A filesystem on a loop device, unmounted when dropped.
+pub(crate) struct LoopFs {
+    dir: PathBuf,
+    // Dropped after `drop` has unmounted.
+    _scratch: Scratch,
+}
+
+/// Makes and mounts a filesystem (`ext4`, `xfs`, `btrfs`) of that many MiB.
+pub(crate) fn loop_fs(kind: &str, mebibytes: u64) -> LoopFs {
+    let scratch = scratch();
+    let image = scratch.join("image");
+    File::create(&image).expect("make the image").set_len(mebibytes << 20).expect("size the image");
+    let dir = scratch.dir("fs");
+    let quiet = if kind == "ext4" { "-q -F" } else { "-q" };
+    sh(scratch.path(), &format!("mkfs.{kind} {quiet} image && mount -o loop image fs"));
+    LoopFs { dir, _scratch: scratch }
+}
+
+impl LoopFs {
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A new directory in it.
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::create_dir(&path).expect("make a directory");
+        path
+    }
+}
+
+impl Drop for LoopFs {
+    fn drop(&mut self) {
+        let _ = unmount(&self.dir, UnmountFlags::DETACH);
+    }
+}
