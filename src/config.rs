@@ -28,6 +28,8 @@ pub struct Config {
     pub max_read: Option<u32>,
     /// How long the kernel may believe what we answered.
     pub cache: CachePolicy,
+    /// Whether the kernel may read and write regular files of the source directly.
+    pub passthrough: bool,
     /// How many worker threads answer requests.
     pub threads: NonZeroUsize,
     /// Hide what is mounted below the source.

@@ -65,6 +65,11 @@ impl Error {
         Self { exit: Exit::Mount, message: message.into(), source: None }
     }
 
+    /// An error that another process of ours has met and put into words.
+    pub fn reported(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), source: None }
+    }
+
     /// The exit status that goes with it.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -2,7 +2,14 @@
 //!
 //! The rooms and the way data flows through them are drawn in ARCHITECTURE.md.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod error;
+pub mod fs;
+pub mod fuse;
 pub mod idmap;
+pub mod mount;
+pub mod source;
+mod sys;
 pub mod translate;

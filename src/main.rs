@@ -1,3 +1,49 @@
 //! The program: command line in, exit status out.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use shiftbind::cli::{self, Command};
+use shiftbind::error::{Error, Result};
+
+fn main() -> ExitCode {
+    match run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shiftbind: {}", one_line(&error.to_string()));
+            ExitCode::from(error.exit().code())
+        }
+    }
+}
+
+fn run(argv: impl IntoIterator<Item = OsString>) -> Result<()> {
+    match cli::parse(argv)? {
+        Command::Mount(config) => shiftbind::daemon::run(config),
+        Command::Fake(_) => Ok(()),
+        Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
+        Command::Explain(config) => print(&cli::explain(&config)),
+        Command::Help => print(&cli::help()),
+        Command::Version => print(&cli::version()),
+        Command::Generate(artifact) => print(&cli::generate(artifact)),
+    }
+}
+
+/// Writes to standard output. That nobody reads to the end (`| head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::file("standard output", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Control characters of what the user typed written out, so that the message stays one line.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}

@@ -1,0 +1,164 @@
+//! The ordinary command line, `shiftbind [OPTIONS] SOURCE MOUNTPOINT`: clap's grammar, made from the table.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::PossibleValuesParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+
+use super::nearest::did_you_mean;
+use super::options::{self, Category, Completion, Given, OPTIONS, Opt, OptionDef};
+use super::words::{self, Unknown};
+use crate::error::{Error, Result};
+
+/// What a grammar found: options in the order given, and the rest.
+pub(super) struct Invocation {
+    pub(super) given: Vec<Given>,
+    pub(super) operands: Vec<OsString>,
+}
+
+const SOURCE: &str = "SOURCE";
+const MOUNTPOINT: &str = "MOUNTPOINT";
+
+/// Reads the arguments, the program's name included.
+pub(super) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
+    let matches = command(For::Parsing).try_get_matches_from(argv).map_err(|e| one_line(&e))?;
+    let operands = [SOURCE, MOUNTPOINT]
+        .iter()
+        .filter_map(|id| matches.get_one::<OsString>(id).cloned())
+        .collect();
+    Ok(Invocation { given: given(&matches)?, operands })
+}
+
+/// What the clap command is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// Values are taken as they are; we check them ourselves.
+    Parsing,
+    /// Values are offered by shells.
+    Completing,
+}
+
+/// The clap command that corresponds to the table.
+pub(super) fn command(purpose: For) -> Command {
+    let mut command = Command::new("shiftbind")
+        .no_binary_name(false)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args_override_self(true);
+    for option in OPTIONS {
+        command = command.args(args_of(option, purpose));
+    }
+    let operand = |name: &'static str, help: &'static str| {
+        Arg::new(name).help(help).value_parser(value_parser!(OsString))
+    };
+    command
+        .arg(operand(SOURCE, "The directory or file to show").value_hint(ValueHint::AnyPath))
+        .arg(operand(MOUNTPOINT, "Where to show it").value_hint(ValueHint::AnyPath))
+}
+
+/// The argument of an option, and that of its opposite.
+fn args_of(option: &'static OptionDef, purpose: For) -> Vec<Arg> {
+    let hidden = option.category == Category::Hidden;
+    let mut arg = Arg::new(option.long).long(option.long).help(option.help).hide(hidden);
+    if let Some(letter) = option.short {
+        arg = arg.short(letter);
+    }
+    let other_spelling = |name: &str| name.contains('-').then(|| name.replace('-', "_"));
+    for name in std::iter::once(&option.long).chain(option.aliases) {
+        arg = arg.aliases(other_spelling(name));
+    }
+    arg = arg.aliases(option.aliases.iter().copied());
+    arg = match option.value {
+        Some(value) => {
+            let arg = arg.action(ArgAction::Append).value_name(value.placeholder);
+            match value.completion {
+                Completion::Words(words) if purpose == For::Completing => {
+                    arg.value_parser(PossibleValuesParser::new(words.iter().copied()))
+                }
+                Completion::File => {
+                    arg.value_parser(value_parser!(OsString)).value_hint(ValueHint::FilePath)
+                }
+                _ => arg.value_parser(value_parser!(OsString)).value_hint(ValueHint::Other),
+            }
+        }
+        None if option.accumulates() => arg.action(ArgAction::Count),
+        None => arg.action(ArgAction::SetTrue),
+    };
+    let opposite = option.opposite.map(|name| {
+        Arg::new(name)
+            .long(name)
+            .aliases(other_spelling(name))
+            .help(option.help)
+            .action(ArgAction::SetTrue)
+    });
+    std::iter::once(arg).chain(opposite).collect()
+}
+
+/// The options in the order given, those within `-o` at its place.
+fn given(matches: &ArgMatches) -> Result<Vec<Given>> {
+    let mut found: Vec<(usize, Given)> = Vec::new();
+    for option in OPTIONS {
+        for (id, on) in [(Some(option.long), true), (option.opposite, false)] {
+            let Some(id) = id else { continue };
+            if matches.value_source(id) != Some(ValueSource::CommandLine) {
+                continue;
+            }
+            let places = matches.indices_of(id).into_iter().flatten();
+            if option.value.is_some() {
+                let values = matches.get_many::<OsString>(id).into_iter().flatten();
+                for (place, value) in places.zip(values) {
+                    if option.id == Opt::Words {
+                        let words = words::options_of(value, Unknown::Refuse)?;
+                        found.extend(words.into_iter().map(|word| (place, word)));
+                    } else {
+                        found.push((place, Given { option, on, value: Some(value.clone()) }));
+                    }
+                }
+            } else {
+                let times = if option.accumulates() { matches.get_count(id) } else { 1 };
+                let place = places.last().unwrap_or_default();
+                for _ in 0..times {
+                    found.push((place, Given { option, on, value: None }));
+                }
+            }
+        }
+    }
+    // Stable: the words of one -o keep their order.
+    found.sort_by_key(|(place, _)| *place);
+    Ok(found.into_iter().map(|(_, given)| given).collect())
+}
+
+/// Clap's error as one line of ours.
+fn one_line(error: &clap::Error) -> Error {
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    // "--uidmap <MAP>" and the like: the flag alone.
+    let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
+    let message = match error.kind() {
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            let name = flag.trim_start_matches('-');
+            let hint = did_you_mean(name, options::longs(), "--");
+            format!("unknown option '{flag}'; {hint}")
+        }
+        ErrorKind::UnknownArgument => {
+            format!("unexpected argument '{argument}'; give one SOURCE and one MOUNTPOINT")
+        }
+        ErrorKind::InvalidValue => format!("option '{flag}' needs a value"),
+        ErrorKind::TooManyValues => format!("option '{flag}' takes no value"),
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        }
+    };
+    Error::usage(message)
+}
+
+/// The value of an option, as text, if it was given.
+pub(super) fn last_value(given: &[Given], id: Opt) -> Option<&OsStr> {
+    given.iter().rev().find(|one| one.option.id == id).and_then(|one| one.value.as_deref())
+}

@@ -1,0 +1,106 @@
+//! What `--help` and `--version` print, from the table.
+
+use super::options::{Category, OPTIONS, OptionDef};
+
+const HEAD: &str = "\
+Usage: shiftbind [OPTIONS] SOURCE MOUNTPOINT
+
+Shows SOURCE at MOUNTPOINT with every uid and gid translated: the map
+0:100000:65536 shows what is 0 on the source as 100000 at the mount, and
+stores as 0 what 100000 makes there. Without a map ids stay as they are.
+
+Every long option can also stand within -o, without its dashes:
+  shiftbind /srv/data /mnt/data -o idmap=0:100000:65536,ro
+";
+
+const FOOT: &str = "
+See shiftbind(8) for the whole story.
+";
+
+/// Where the texts begin, and where the lines end.
+const COLUMN: usize = 30;
+const WIDTH: usize = 80;
+
+/// The text of `--help`.
+#[must_use]
+pub fn help() -> String {
+    let mut out = HEAD.to_owned();
+    for category in Category::SHOWN {
+        out.push_str(&format!("\n{}:\n", category.title()));
+        for option in OPTIONS.iter().filter(|option| option.category == category) {
+            push_option(&mut out, option);
+        }
+    }
+    out.push_str(FOOT);
+    out
+}
+
+/// The text of `--version`.
+#[must_use]
+pub fn version() -> String {
+    format!("shiftbind {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn push_option(out: &mut String, option: &OptionDef) {
+    let short = option.short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
+    let value = option.value.map_or_else(String::new, |value| format!("={}", value.placeholder));
+    let opposite = option.opposite.map_or_else(String::new, |name| format!(", --{name}"));
+    let left = format!("  {short}--{}{value}{opposite}", option.long);
+    let mut text = option.help.to_owned();
+    if !option.default.is_empty() {
+        text.push_str(&format!(" [default: {}]", option.default));
+    }
+    let mut lines = wrap(&text, WIDTH - COLUMN).into_iter();
+    if left.len() + 2 > COLUMN {
+        out.push_str(&left);
+    } else {
+        out.push_str(&format!("{left:COLUMN$}{}", lines.next().unwrap_or_default()));
+    }
+    out.push('\n');
+    for line in lines {
+        out.push_str(&format!("{:COLUMN$}{line}\n", ""));
+    }
+}
+
+/// Breaks a text at blanks into lines of at most `width` bytes (one word may be longer).
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shown_option_stands_in_the_help_with_its_contrary() {
+        let help = help();
+        let words: Vec<&str> = help
+            .split(|c: char| !c.is_alphanumeric() && c != '-')
+            .filter(|w| w.starts_with('-'))
+            .collect();
+        for option in OPTIONS {
+            let shown = option.category != Category::Hidden;
+            for name in std::iter::once(option.long).chain(option.opposite) {
+                assert_eq!(words.contains(&format!("--{name}").as_str()), shown, "{name}");
+            }
+            if let Some(letter) = option.short {
+                assert!(words.contains(&format!("-{letter}").as_str()), "-{letter}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_fits_a_terminal() {
+        assert!(help().lines().all(|line| line.len() <= WIDTH && line.trim_end() == line));
+    }
+}

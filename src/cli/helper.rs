@@ -1,0 +1,105 @@
+//! The command line of a helper of mount(8): `mount.shiftbind SOURCE DIR [-sfnv] [-N ns] [-o opts] [-t type.subtype]`.
+//! Its letters do not mean what they mean in the ordinary grammar: `-f` is "fake", `-s` is "sloppy".
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::arguments::Invocation;
+use super::options::Given;
+use super::words::{self, Unknown};
+use crate::error::{Error, Result};
+
+/// Names under which mount(8) calls us.
+const NAMES: [&str; 2] = ["mount.shiftbind", "mount.fuse.shiftbind"];
+
+/// Whether the program was called by a name of a helper.
+pub(super) fn is_helper(argv0: &OsStr) -> bool {
+    Path::new(argv0).file_name().is_some_and(|name| NAMES.iter().any(|one| name == *one))
+}
+
+/// What a helper was asked for.
+pub(super) struct HelperInvocation {
+    pub(super) invocation: Invocation,
+    /// Check everything, mount nothing.
+    pub(super) fake: bool,
+}
+
+/// Reads the arguments, the program's name included.
+pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
+    let mut lists: Vec<OsString> = Vec::new();
+    let mut operands = Vec::new();
+    let mut given: Vec<Given> = Vec::new();
+    let (mut fake, mut sloppy) = (false, false);
+    let mut subtype = None;
+    let mut args = argv.into_iter().skip(1);
+    let mut only_operands = false;
+    while let Some(arg) = args.next() {
+        let bytes = arg.as_bytes();
+        if only_operands || bytes.len() < 2 || bytes[0] != b'-' {
+            operands.push(arg);
+            continue;
+        }
+        if bytes == b"--" {
+            only_operands = true;
+            continue;
+        }
+        let mut letters = &bytes[1..];
+        while let Some((&letter, rest)) = letters.split_first() {
+            letters = rest;
+            match letter {
+                b's' => sloppy = true,
+                b'f' => fake = true,
+                b'n' => {}
+                b'v' => given.extend(words::options_of(OsStr::new("verbose"), Unknown::Refuse)?),
+                b'o' | b'N' | b't' => {
+                    let attached = OsString::from_vec(std::mem::take(&mut letters).to_vec());
+                    let value = if attached.is_empty() { args.next() } else { Some(attached) };
+                    let Some(value) = value else {
+                        let letter = char::from(letter);
+                        return Err(Error::usage(format!("option '-{letter}' needs a value")));
+                    };
+                    match letter {
+                        b'o' => lists.push(value),
+                        b't' => subtype = subtype_of(&value),
+                        _ => {
+                            return Err(Error::usage(
+                                "option '-N': mounting in another namespace is not supported; run mount with nsenter(1) \
+                                 --mount instead",
+                            ));
+                        }
+                    }
+                }
+                _ => {
+                    return Err(Error::usage(format!(
+                        "unknown option '{}'; a helper of mount(8) takes -sfnv, -o, -t",
+                        arg.to_string_lossy()
+                    )));
+                }
+            }
+        }
+    }
+    if let Some(subtype) = subtype {
+        // Before the lists: an explicit subtype= wins.
+        given.extend(words::options_of(&subtype, Unknown::Refuse)?);
+    }
+    let unknown = if sloppy { Unknown::Skip } else { Unknown::Refuse };
+    for list in lists {
+        given.extend(words::options_of(&list, unknown)?);
+    }
+    Ok(HelperInvocation { invocation: Invocation { given, operands }, fake })
+}
+
+/// `type.subtype` as the option `subtype=…`; a type without one changes nothing.
+fn subtype_of(name: &OsStr) -> Option<OsString> {
+    let bytes = name.as_bytes();
+    let dot = bytes.iter().position(|&b| b == b'.')?;
+    let mut option = b"subtype=".to_vec();
+    for &byte in &bytes[dot + 1..] {
+        if matches!(byte, b',' | b'\\' | b'"') {
+            option.push(b'\\');
+        }
+        option.push(byte);
+    }
+    Some(OsString::from_vec(option))
+}

@@ -1,0 +1,149 @@
+//! The man page: prose from `man/shiftbind.8.in`, the options from the table; and completions for shells.
+
+use clap_complete::{Shell, generate as complete};
+
+use super::Artifact;
+use super::arguments::{For, command};
+use super::help::wrap;
+use super::options::{Category, OPTIONS, OptionDef};
+
+const TEMPLATE: &str = include_str!("../../man/shiftbind.8.in");
+
+/// What stands in the template where the options go, on a line of its own.
+const OPTIONS_MARK: &str = "@OPTIONS@\n";
+/// What stands in the template for the version.
+const VERSION_MARK: &str = "@VERSION@";
+
+/// The text of a generated file.
+#[must_use]
+pub fn generate(artifact: Artifact) -> String {
+    let shell = match artifact {
+        Artifact::Man => return man_page(),
+        Artifact::Bash => Shell::Bash,
+        Artifact::Zsh => Shell::Zsh,
+        Artifact::Fish => Shell::Fish,
+    };
+    let mut out = Vec::new();
+    complete(shell, &mut command(For::Completing), "shiftbind", &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn man_page() -> String {
+    TEMPLATE
+        .replace(OPTIONS_MARK, &option_section())
+        .replace(VERSION_MARK, env!("CARGO_PKG_VERSION"))
+}
+
+/// The options in man(7) macros, by category.
+fn option_section() -> String {
+    let mut out = String::new();
+    for category in Category::SHOWN {
+        out.push_str(&format!(".SS {}\n", category.title()));
+        for option in OPTIONS.iter().filter(|option| option.category == category) {
+            push_option(&mut out, option);
+        }
+    }
+    out
+}
+
+fn push_option(out: &mut String, option: &OptionDef) {
+    let value =
+        option.value.map_or_else(String::new, |value| format!("=\\fI{}\\fR", value.placeholder));
+    let bold = |text: &str| format!("\\fB{}\\fR", text.replace('-', "\\-"));
+    let mut flags = Vec::new();
+    if let Some(letter) = option.short {
+        // -o LIST, but --options=LIST.
+        flags.push(bold(&format!("-{letter}")) + &value.replacen('=', " ", 1));
+    }
+    flags.extend(option.names().map(|(name, _)| bold(&format!("--{name}")) + &value));
+    // A tag is one line; the second one holds what stands within -o.
+    out.push_str(&format!(".TP\n{}\n", flags.join(", ")));
+    if let Some(word) = option.word {
+        let aliases = option.aliases.iter().map(|name| name.replace('-', "_"));
+        let words: Vec<String> = std::iter::once(word.to_owned())
+            .chain(aliases)
+            .chain(option.opposite.map(str::to_owned))
+            .map(|name| bold(&format!("-o {name}")) + &value)
+            .collect();
+        out.push_str(&format!(".TQ\n{}\n", words.join(", ")));
+    }
+    let mut paragraphs: Vec<String> = option.about.split("\n\n").map(str::to_owned).collect();
+    if !option.default.is_empty() {
+        paragraphs.push(format!("Default: {}.", option.default));
+    }
+    for (number, paragraph) in paragraphs.iter().enumerate() {
+        if number > 0 {
+            out.push_str(".IP\n");
+        }
+        push_prose(out, paragraph);
+    }
+}
+
+/// Plain text as roff: every sentence begins a line, lines stay short, nothing is taken for a request.
+fn push_prose(out: &mut String, text: &str) {
+    for sentence in text.replace(". ", ".\n").lines() {
+        for line in wrap(sentence, 72) {
+            let line = line.replace('\\', "\\e");
+            let words: Vec<String> = line.split(' ').map(escape_dashes).collect();
+            let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+            out.push_str(&format!("{guard}{}\n", words.join(" ")));
+        }
+    }
+}
+
+/// The dashes of an option are minus signs; those within a word are hyphens.
+fn escape_dashes(word: &str) -> String {
+    let name = word.trim_start_matches('-');
+    "\\-".repeat(word.len() - name.len()) + name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_man_page_is_the_generated_one() {
+        let committed = include_str!("../../man/shiftbind.8");
+        assert!(committed == man_page(), "run `make man` and commit man/shiftbind.8");
+    }
+
+    #[test]
+    fn the_template_has_its_marks() {
+        assert_eq!(TEMPLATE.matches(OPTIONS_MARK).count(), 1);
+        assert!(TEMPLATE.contains(VERSION_MARK));
+    }
+
+    #[test]
+    fn every_shown_option_is_in_the_man_page_in_every_spelling() {
+        let page = man_page();
+        for option in OPTIONS.iter().filter(|option| option.category != Category::Hidden) {
+            for (name, _) in option.names() {
+                let spelled = format!("\\fB\\-\\-{}\\fR", name.replace('-', "\\-"));
+                assert!(page.contains(&spelled), "{name}");
+            }
+            if let Some(word) = option.word {
+                assert!(
+                    page.contains(&format!("\\fB\\-o {}\\fR", word.replace('-', "\\-"))),
+                    "{word}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn shells_are_offered_every_shown_long_option() {
+        for shell in [Artifact::Bash, Artifact::Zsh, Artifact::Fish] {
+            let script = generate(shell);
+            for option in OPTIONS.iter().filter(|option| option.category != Category::Hidden) {
+                assert!(script.contains(option.long), "{shell:?} {}", option.long);
+            }
+        }
+    }
+
+    #[test]
+    fn prose_is_never_taken_for_a_request() {
+        let mut out = String::new();
+        push_prose(&mut out, ".so. 'x \\, --ro read-only.");
+        assert_eq!(out, "\\&.so.\n\\&'x \\e, \\-\\-ro read-only.\n");
+    }
+}

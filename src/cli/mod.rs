@@ -1,0 +1,140 @@
+//! The command line: arguments in, a [`Command`] out. Everything the user types is checked here, and names become ids.
+//!
+//! `options` holds the one table of options; `arguments` (shiftbind), `helper` (mount.shiftbind) and `words` (-o) are the
+//! grammars made from it; `settings` turns what they found into a [`Config`].
+//! `help`, `manpage` and `explain` only print.
+
+mod accounts;
+mod arguments;
+mod explain;
+mod help;
+mod helper;
+mod manpage;
+mod maps;
+mod nearest;
+mod options;
+mod settings;
+mod values;
+mod words;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub use accounts::{Accounts, SystemAccounts};
+pub use explain::{explain, explain_with};
+pub use help::{help, version};
+pub use manpage::generate;
+
+use crate::config::{Config, MountFlags};
+use crate::error::{Error, Result};
+use arguments::Invocation;
+use options::Opt;
+use settings::Settings;
+
+/// What the user asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Mount.
+    Mount(Config),
+    /// Change the mount options of a mount that is there.
+    Remount {
+        /// Where it is.
+        mountpoint: PathBuf,
+        /// What is to change: only what is `Some`.
+        flags: MountFlags,
+    },
+    /// Everything was checked; mount nothing (`mount -f`).
+    Fake(Config),
+    /// Say what would be mounted.
+    Explain(Config),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+    /// Print a file that belongs to the program.
+    Generate(Artifact),
+}
+
+/// A file that is made from the table of options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Artifact {
+    /// shiftbind.8.
+    Man,
+    /// Completions for bash.
+    Bash,
+    /// Completions for zsh.
+    Zsh,
+    /// Completions for fish.
+    Fish,
+}
+
+/// Reads the arguments, the program's name included; names are those of the system's users and groups.
+pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command> {
+    parse_with(argv, &SystemAccounts)
+}
+
+/// As [`parse`], with another user database.
+pub fn parse_with(
+    argv: impl IntoIterator<Item = OsString>,
+    accounts: &dyn Accounts,
+) -> Result<Command> {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    if argv.first().is_some_and(|name| helper::is_helper(name)) {
+        let helper::HelperInvocation { invocation, fake } = helper::parse(argv)?;
+        return command_of(invocation, fake, accounts);
+    }
+    let invocation = arguments::parse(argv)?;
+    let asked = |id| invocation.given.iter().any(|one| one.option.id == id);
+    if asked(Opt::Help) {
+        return Ok(Command::Help);
+    }
+    if asked(Opt::Version) {
+        return Ok(Command::Version);
+    }
+    if let Some(what) = arguments::last_value(&invocation.given, Opt::Generate) {
+        return match what.to_str() {
+            Some("man") => Ok(Command::Generate(Artifact::Man)),
+            Some("bash") => Ok(Command::Generate(Artifact::Bash)),
+            Some("zsh") => Ok(Command::Generate(Artifact::Zsh)),
+            Some("fish") => Ok(Command::Generate(Artifact::Fish)),
+            _ => Err(Error::usage("option '--generate': give man, bash, zsh or fish")),
+        };
+    }
+    command_of(invocation, false, accounts)
+}
+
+fn command_of(invocation: Invocation, fake: bool, accounts: &dyn Accounts) -> Result<Command> {
+    let Invocation { given, operands } = invocation;
+    let settings = Settings::read(given, accounts)?;
+    if let Some(empty) = operands.iter().position(|operand| operand.is_empty()) {
+        let which = if empty == 0 { "SOURCE" } else { "MOUNTPOINT" };
+        return Err(Error::usage(format!("{which} is empty")));
+    }
+    let paths: Vec<PathBuf> = operands.into_iter().map(PathBuf::from).collect();
+    if settings.is_remount() {
+        return match paths.as_slice() {
+            [mountpoint] | [_, mountpoint] => {
+                let mountpoint = mountpoint.clone();
+                Ok(Command::Remount { mountpoint, flags: settings.into_flags() })
+            }
+            _ => Err(Error::usage("remount: give the MOUNTPOINT")),
+        };
+    }
+    let [source, mountpoint]: [PathBuf; 2] = paths.try_into().map_err(|paths: Vec<PathBuf>| {
+        Error::usage(match paths.len() {
+            0 => "SOURCE and MOUNTPOINT are missing; see shiftbind --help",
+            1 => "MOUNTPOINT is missing; give SOURCE and MOUNTPOINT",
+            _ => "too many arguments; give one SOURCE and one MOUNTPOINT",
+        })
+    })?;
+    let explain = settings.is_explain();
+    let config = settings.into_config(source, mountpoint)?;
+    Ok(match (explain, fake) {
+        (true, _) => Command::Explain(config),
+        (false, true) => Command::Fake(config),
+        (false, false) => Command::Mount(config),
+    })
+}
+
+#[cfg(test)]
+mod tests;

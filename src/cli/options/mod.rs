@@ -1,0 +1,249 @@
+//! What an option is, and how one is found by name. The options themselves are the table in `table`.
+
+mod table;
+
+pub(super) use table::OPTIONS;
+
+/// The option's meaning: what `settings` does with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opt {
+    UidMap,
+    GidMap,
+    IdMap,
+    Unmapped,
+    ReadOnly,
+    NoSuid,
+    NoDev,
+    NoExec,
+    NoSymFollow,
+    NoAtime,
+    RelAtime,
+    StrictAtime,
+    NoDirAtime,
+    Sync,
+    DirSync,
+    Remount,
+    AllowOther,
+    AllowRoot,
+    DefaultPermissions,
+    AutoUnmount,
+    FsName,
+    Subtype,
+    Cache,
+    EntryTimeout,
+    NegativeTimeout,
+    AttrTimeout,
+    Passthrough,
+    MaxRead,
+    Threads,
+    SingleThread,
+    OneFileSystem,
+    Foreground,
+    Debug,
+    Verbose,
+    PidFile,
+    Explain,
+    Words,
+    Help,
+    Version,
+    Generate,
+}
+
+/// Under which heading an option stands in `--help` and in the man page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Category {
+    Maps,
+    Mount,
+    Access,
+    Cache,
+    Process,
+    Other,
+    /// Shown nowhere.
+    Hidden,
+}
+
+impl Category {
+    /// The categories that are shown, in the order in which they are.
+    pub(super) const SHOWN: [Self; 6] =
+        [Self::Maps, Self::Mount, Self::Access, Self::Cache, Self::Process, Self::Other];
+
+    /// The heading.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Maps => "Maps",
+            Self::Mount => "Mount options",
+            Self::Access => "Access and appearance",
+            Self::Cache => "Caching and speed",
+            Self::Process => "Process",
+            Self::Other => "Other",
+            Self::Hidden => "Hidden",
+        }
+    }
+}
+
+/// What a shell offers after the option.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Completion {
+    /// Nothing.
+    None,
+    /// Paths of files.
+    File,
+    /// These words.
+    Words(&'static [&'static str]),
+}
+
+/// The value of an option that takes one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ValueDef {
+    /// How the value is called in the help.
+    pub(super) placeholder: &'static str,
+    /// What a shell offers for it.
+    pub(super) completion: Completion,
+}
+
+/// One option: everything that parser, help, man page and completions know about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OptionDef {
+    pub(super) id: Opt,
+    /// The long flag, without its dashes.
+    pub(super) long: &'static str,
+    /// The short flag.
+    pub(super) short: Option<char>,
+    /// The name within `-o`. `None`: cannot stand there.
+    pub(super) word: Option<&'static str>,
+    /// Further names, as long flag and within `-o`.
+    pub(super) aliases: &'static [&'static str],
+    /// The name that says the contrary: a long flag, and a word within `-o`.
+    pub(super) opposite: Option<&'static str>,
+    /// `None`: a flag.
+    pub(super) value: Option<ValueDef>,
+    /// What holds when it is not given, for the man page. Empty: nothing worth a word.
+    pub(super) default: &'static str,
+    pub(super) category: Category,
+    /// One line, for `--help` and the shells.
+    pub(super) help: &'static str,
+    /// Whole sentences, for the man page.
+    pub(super) about: &'static str,
+}
+
+impl OptionDef {
+    /// Whether it may be given several times, each adding to the former.
+    pub(super) fn accumulates(&self) -> bool {
+        matches!(self.id, Opt::UidMap | Opt::GidMap | Opt::IdMap | Opt::Words | Opt::Verbose)
+    }
+
+    /// Every name, with whether it says the option (`true`) or its contrary.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let own = std::iter::once((self.long, true));
+        let others = self.aliases.iter().map(|&name| (name, true));
+        own.chain(others).chain(self.opposite.map(|name| (name, false)))
+    }
+}
+
+/// One option as the user gave it.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) option: &'static OptionDef,
+    /// `false`: its contrary was given.
+    pub(super) on: bool,
+    /// Present exactly when the option takes a value.
+    pub(super) value: Option<std::ffi::OsString>,
+}
+
+/// Finds an option by a name within `-o`; `-` and `_` are the same there.
+pub(super) fn by_word(name: &str) -> Option<(&'static OptionDef, bool)> {
+    let same = |one: &str| {
+        one.len() == name.len() && one.bytes().map(underscored).eq(name.bytes().map(underscored))
+    };
+    OPTIONS.iter().filter(|option| option.word.is_some()).find_map(|option| {
+        option.names().find(|(one, _)| same(one)).map(|(_, says_so)| (option, says_so))
+    })
+}
+
+fn underscored(byte: u8) -> u8 {
+    if byte == b'-' { b'_' } else { byte }
+}
+
+/// Every name that can stand within `-o`, as the documentation spells it.
+pub(super) fn words() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().flat_map(|option| {
+        option.word.into_iter().chain(
+            option
+                .names()
+                .map(|(name, _)| name)
+                .filter(move |&name| option.word.is_some() && name != option.long),
+        )
+    })
+}
+
+/// Every long flag, without dashes, but for hidden ones.
+pub(super) fn longs() -> impl Iterator<Item = &'static str> {
+    OPTIONS
+        .iter()
+        .filter(|option| option.category != Category::Hidden)
+        .flat_map(OptionDef::names)
+        .map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_options_share_a_name_or_a_letter() {
+        let mut names = HashSet::new();
+        let mut letters = HashSet::new();
+        for option in OPTIONS {
+            for (name, _) in option.names() {
+                assert!(names.insert(name.replace('_', "-")), "{name} twice");
+            }
+            assert!(option.short.is_none_or(|c| letters.insert(c)), "-{:?} twice", option.short);
+        }
+    }
+
+    #[test]
+    fn every_option_has_both_spellings_but_those_that_cannot() {
+        for option in OPTIONS {
+            let only_a_flag =
+                matches!(option.id, Opt::Help | Opt::Version | Opt::Words | Opt::Generate);
+            assert_eq!(option.word.is_none(), only_a_flag, "{}", option.long);
+            if let Some(word) = option.word {
+                assert_eq!(word.replace('_', "-"), option.long);
+                assert!(std::ptr::eq(by_word(word).unwrap().0, option));
+            }
+        }
+    }
+
+    #[test]
+    fn every_meaning_stands_in_the_table_once() {
+        // The last variant's number is the count less one: a variant without a row is found here.
+        let ids: HashSet<usize> = OPTIONS.iter().map(|option| option.id as usize).collect();
+        assert_eq!(ids.len(), OPTIONS.len());
+        assert_eq!(ids.len(), Opt::Generate as usize + 1);
+    }
+
+    #[test]
+    fn every_option_is_explained_and_fits_the_help() {
+        for option in OPTIONS {
+            assert!(!option.help.is_empty() && !option.help.ends_with('.'), "{}", option.long);
+            assert!(option.help.len() <= 100, "{}: a line, not a text", option.long);
+            assert!(option.about.ends_with('.'), "{}", option.long);
+        }
+    }
+
+    #[test]
+    fn only_flags_have_opposites() {
+        for option in OPTIONS {
+            assert!(option.opposite.is_none() || option.value.is_none(), "{}", option.long);
+        }
+    }
+
+    #[test]
+    fn dashes_and_underscores_are_the_same_within_o() {
+        assert_eq!(by_word("allow-other").unwrap().0.id, Opt::AllowOther);
+        assert_eq!(by_word("one_file_system").unwrap().0.id, Opt::OneFileSystem);
+        assert!(!by_word("no_allow_other").unwrap().1);
+        assert!(by_word("allow.other").is_none());
+    }
+}

@@ -1,0 +1,209 @@
+//! From options in the order given to a [`Config`]: the last value wins, maps add up.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::accounts::Accounts;
+use super::maps::{MapList, Side};
+use super::options::{Given, Opt};
+use super::values::{self, CacheMode, Policy};
+use crate::config::{Access, Atime, CachePolicy, Config, MountFlags, ProcessConfig};
+use crate::error::{Error, Result};
+use crate::idmap::{IdView, Translation, Unmapped};
+
+/// What the options said so far.
+pub(super) struct Settings {
+    maps: MapList,
+    unmapped: Policy,
+    flags: MountFlags,
+    access: Option<Access>,
+    fsname: Option<OsString>,
+    subtype: String,
+    max_read: Option<u32>,
+    cache: CacheMode,
+    entry: Option<Duration>,
+    negative: Option<Duration>,
+    attr: Option<Duration>,
+    passthrough: bool,
+    threads: Option<NonZeroUsize>,
+    one_file_system: bool,
+    process: ProcessConfig,
+    remount: bool,
+    explain: bool,
+}
+
+/// How long answers are kept when nothing else is asked for.
+const CACHE_DEFAULT: Duration = Duration::from_secs(1);
+
+/// The type is shown as `fuse.` and this.
+const SUBTYPE_DEFAULT: &str = "shiftbind";
+
+impl Settings {
+    /// Reads the options in order.
+    pub(super) fn read(given: Vec<Given>, accounts: &dyn Accounts) -> Result<Self> {
+        let mut settings = Self {
+            maps: MapList::default(),
+            unmapped: (Unmapped::Deny, Unmapped::Deny),
+            flags: MountFlags::default(),
+            access: None,
+            fsname: None,
+            subtype: SUBTYPE_DEFAULT.to_owned(),
+            max_read: None,
+            cache: CacheMode::Timeout(CACHE_DEFAULT),
+            entry: None,
+            negative: None,
+            attr: None,
+            passthrough: true,
+            threads: None,
+            one_file_system: false,
+            process: ProcessConfig::default(),
+            remount: false,
+            explain: false,
+        };
+        for one in given {
+            settings.apply(one, accounts)?;
+        }
+        Ok(settings)
+    }
+
+    /// Whether a mount that is there is to be changed.
+    pub(super) fn is_remount(&self) -> bool {
+        self.remount
+    }
+
+    /// Whether the mount is only to be explained.
+    pub(super) fn is_explain(&self) -> bool {
+        self.explain
+    }
+
+    /// The mount options alone.
+    pub(super) fn into_flags(self) -> MountFlags {
+        self.flags
+    }
+
+    fn apply(&mut self, given: Given, accounts: &dyn Accounts) -> Result<()> {
+        let Given { option, on, value } = given;
+        let name = option.long;
+        let value = value.unwrap_or_default();
+        if option.value.is_some() && value.is_empty() {
+            return Err(Error::usage(format!("option '{name}': the value is empty")));
+        }
+        // Only what names files may be other than UTF-8.
+        let text = || {
+            let problem = || Error::usage(format!("option '{name}': the value is not valid UTF-8"));
+            value.to_str().ok_or_else(problem)
+        };
+        let bad = |why| Error::usage(format!("option '{name}': {why}"));
+        match option.id {
+            Opt::UidMap => self.maps.add(name, Side::Users, text()?, accounts)?,
+            Opt::GidMap => self.maps.add(name, Side::Groups, text()?, accounts)?,
+            Opt::IdMap => self.maps.add(name, Side::Both, text()?, accounts)?,
+            Opt::Unmapped => self.unmapped = values::unmapped(text()?, accounts).map_err(bad)?,
+            Opt::ReadOnly => self.flags.read_only = Some(on),
+            Opt::NoSuid => self.flags.nosuid = Some(on),
+            Opt::NoDev => self.flags.nodev = Some(on),
+            Opt::NoExec => self.flags.noexec = Some(on),
+            Opt::NoSymFollow => self.flags.nosymfollow = Some(on),
+            Opt::NoAtime if on => self.flags.atime = Some(Atime::Never),
+            Opt::StrictAtime if on => self.flags.atime = Some(Atime::Strict),
+            // atime, norelatime and nostrictatime ask for the kernel's default, which is relatime.
+            Opt::NoAtime | Opt::StrictAtime | Opt::RelAtime => {
+                self.flags.atime = Some(Atime::Relative);
+            }
+            Opt::NoDirAtime => self.flags.nodiratime = Some(on),
+            Opt::Sync => self.flags.sync = on,
+            Opt::DirSync => self.flags.dirsync = on,
+            Opt::Remount => self.remount = true,
+            Opt::AllowOther if on => self.access = Some(Access::Everyone),
+            Opt::AllowOther => self.access = Some(Access::Owner),
+            Opt::AllowRoot => self.access = Some(Access::OwnerAndRoot),
+            Opt::DefaultPermissions => {}
+            Opt::AutoUnmount => self.process.auto_unmount = true,
+            Opt::FsName => self.fsname = Some(value),
+            Opt::Subtype => self.subtype = text()?.to_owned(),
+            Opt::Cache => self.cache = values::cache_mode(text()?).map_err(bad)?,
+            Opt::EntryTimeout => self.entry = Some(values::duration(text()?).map_err(bad)?),
+            Opt::NegativeTimeout => self.negative = Some(values::duration(text()?).map_err(bad)?),
+            Opt::AttrTimeout => self.attr = Some(values::duration(text()?).map_err(bad)?),
+            Opt::Passthrough => self.passthrough = values::passthrough(text()?).map_err(bad)?,
+            Opt::MaxRead => {
+                let bytes = values::number(text()?, 0, u32::MAX).map_err(bad)?;
+                self.max_read = Some(bytes).filter(|bytes| *bytes > 0);
+            }
+            Opt::Threads => {
+                let threads = values::number(text()?, 1, 1024).map_err(bad)?;
+                self.threads = usize::try_from(threads).ok().and_then(NonZeroUsize::new);
+            }
+            Opt::SingleThread => self.threads = Some(NonZeroUsize::MIN),
+            Opt::OneFileSystem => self.one_file_system = true,
+            Opt::Foreground => self.process.foreground = true,
+            Opt::Debug => {
+                self.process.foreground = true;
+                self.process.verbosity = 2;
+            }
+            Opt::Verbose => self.process.verbosity = (self.process.verbosity + 1).min(2),
+            Opt::PidFile => self.process.pidfile = Some(PathBuf::from(value)),
+            Opt::Explain => self.explain = true,
+            // Dealt with by the grammars.
+            Opt::Words | Opt::Help | Opt::Version | Opt::Generate => {}
+        }
+        Ok(())
+    }
+
+    /// Makes the configuration of a mount.
+    pub(super) fn into_config(self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
+        let cache = self.cache_policy()?;
+        let (uids, gids) = self.maps.finish()?;
+        let ids = IdView {
+            uids: Translation::new(uids, self.unmapped.0),
+            gids: Translation::new(gids, self.unmapped.1),
+        };
+        Ok(Config {
+            source,
+            mountpoint,
+            ids,
+            flags: self.flags,
+            access: self.access,
+            fsname: self.fsname,
+            subtype: self.subtype,
+            max_read: self.max_read,
+            cache,
+            passthrough: self.passthrough,
+            threads: self.threads.unwrap_or_else(default_threads),
+            one_file_system: self.one_file_system,
+            process: self.process,
+        })
+    }
+
+    fn cache_policy(&self) -> Result<CachePolicy> {
+        let parts = [
+            ("entry-timeout", self.entry),
+            ("negative-timeout", self.negative),
+            ("attr-timeout", self.attr),
+        ];
+        let part = parts.iter().find(|(_, time)| time.is_some()).map(|(name, _)| name);
+        let alone = |policy, mode| match part {
+            None => Ok(policy),
+            Some(name) => Err(Error::usage(format!(
+                "option '{name}' contradicts cache={mode}; use cache=timeout=TIME with it"
+            ))),
+        };
+        match self.cache {
+            CacheMode::None => alone(CachePolicy::None, "none"),
+            CacheMode::Forever => alone(CachePolicy::Forever, "forever"),
+            CacheMode::Timeout(all) => Ok(CachePolicy::Timeouts {
+                entry: self.entry.unwrap_or(all),
+                negative: self.negative.unwrap_or(all),
+                attr: self.attr.unwrap_or(all),
+            }),
+        }
+    }
+}
+
+/// One per processor, at least 2 (so that one that waits does not stop the mount), at most 16.
+fn default_threads() -> NonZeroUsize {
+    let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    NonZeroUsize::new(cores.clamp(2, 16)).unwrap_or(NonZeroUsize::MIN)
+}

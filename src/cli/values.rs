@@ -1,0 +1,166 @@
+//! The grammars of single values: times, numbers, the cache mode, the unmapped policy.
+
+use std::time::Duration;
+
+use super::accounts::Accounts;
+use super::maps::read_id;
+use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
+
+type Read<T> = std::result::Result<T, String>;
+
+/// A time: a number with an optional unit (`ms`, `s`, `m`, `h`, `d`), seconds without.
+pub(super) fn duration(text: &str) -> Read<Duration> {
+    let bad = || format!("'{text}' is not a time; give for example 1s, 500ms or 2m");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        _ => return Err(bad()),
+    };
+    let number: f64 = number.parse().map_err(|_| bad())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())
+}
+
+/// A whole number from `least` to `most`.
+pub(super) fn number(text: &str, least: u32, most: u32) -> Read<u32> {
+    let parsed = if text.starts_with('+') { None } else { text.parse().ok() };
+    parsed
+        .filter(|n| (least..=most).contains(n))
+        .ok_or_else(|| format!("'{text}' is not a number from {least} to {most}"))
+}
+
+/// The value of `cache=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CacheMode {
+    None,
+    Forever,
+    Timeout(Duration),
+}
+
+pub(super) fn cache_mode(text: &str) -> Read<CacheMode> {
+    match text {
+        "none" => Ok(CacheMode::None),
+        "forever" => Ok(CacheMode::Forever),
+        _ => match text.strip_prefix("timeout=") {
+            Some(time) => duration(time).map(CacheMode::Timeout),
+            None => Err(format!("'{text}' is none of none, forever and timeout=TIME")),
+        },
+    }
+}
+
+/// The value of `passthrough=`: whether it may be used.
+pub(super) fn passthrough(text: &str) -> Read<bool> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("'{text}' is neither auto nor off")),
+    }
+}
+
+/// The value of `unmapped=`, for both kinds of id.
+pub(super) type Policy = (Unmapped<User>, Unmapped<Group>);
+
+pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Read<Policy> {
+    match text {
+        "deny" => return Ok((Unmapped::Deny, Unmapped::Deny)),
+        "pass" => return Ok((Unmapped::Pass, Unmapped::Pass)),
+        _ => {}
+    }
+    let Some(ids) = text.strip_prefix("squash=") else {
+        return Err(format!("'{text}' is none of deny, pass and squash=UID[:GID]"));
+    };
+    let (uid, gid) = match ids.split_once(':') {
+        Some((uid, gid)) => (read_id::<User>(uid, accounts)?, read_id::<Group>(gid, accounts)?),
+        None => {
+            let uid = read_id::<User>(ids, accounts)?;
+            (uid, accounts.login_group(uid).unwrap_or(uid))
+        }
+    };
+    match (MountUid::new(uid), MountGid::new(gid)) {
+        (Some(uid), Some(gid)) => Ok((Unmapped::Squash(uid), Unmapped::Squash(gid))),
+        _ => Err(format!("'{text}' names no id")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::accounts::FewAccounts;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn times_have_units_and_are_seconds_without() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("1s", 1000),
+            ("1.5s", 1500),
+            ("2m", 120_000),
+            ("3", 3000),
+            ("0.25", 250),
+            ("0", 0),
+            ("1h", 3_600_000),
+            ("1d", 86_400_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in
+            ["", "s", "-1", "1w", "1.2.3", "inf", "nan", "1e3", " 1", ".", "1 s", &"9".repeat(30)]
+        {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_keep_to_their_range() {
+        assert_eq!(number("16", 1, 1024), Ok(16));
+        for text in ["0", "1025", "-1", "+2", "x", "", "1.0", "99999999999"] {
+            assert!(number(text, 1, 1024).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn cache_modes_are_three() {
+        assert_eq!(cache_mode("none"), Ok(CacheMode::None));
+        assert_eq!(cache_mode("forever"), Ok(CacheMode::Forever));
+        assert_eq!(cache_mode("timeout=2m"), Ok(CacheMode::Timeout(Duration::from_secs(120))));
+        assert!(cache_mode("always").unwrap_err().contains("'always'"));
+        assert!(cache_mode("timeout=").is_err());
+    }
+
+    fn squashed(text: &str) -> (u32, u32) {
+        match unmapped(text, &FewAccounts) {
+            Ok((Unmapped::Squash(uid), Unmapped::Squash(gid))) => (uid.raw(), gid.raw()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn squash_takes_the_login_group_when_no_group_is_given() {
+        assert_eq!(squashed("squash=1000:5"), (1000, 5));
+        assert_eq!(squashed("squash=1000"), (1000, 100), "alice logs in with users");
+        assert_eq!(squashed("squash=alice"), (1000, 100));
+        assert_eq!(squashed("squash=alice:staff"), (1000, 50));
+        assert_eq!(squashed("squash=4242"), (4242, 4242), "nobody has this uid");
+    }
+
+    #[test]
+    fn bad_policies_say_what_would_be_good() {
+        for text in
+            ["", "squash", "squash=", "squash=eve", "squash=1:", "squash=4294967295", "allow"]
+        {
+            assert!(unmapped(text, &FewAccounts).is_err(), "{text}");
+        }
+        assert!(unmapped("allow", &FewAccounts).unwrap_err().contains("squash=UID[:GID]"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_them_panic(text in ".{0,20}|(squash|timeout)=.{0,20}|[0-9.]{0,30}[a-z]{0,2}") {
+            let _ = (duration(&text), cache_mode(&text), unmapped(&text, &FewAccounts), number(&text, 1, 9));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The grammar of `-o`: `name[=value],name[=value]…`, with the escapes of libfuse and the quotes of mount(8); and which
+//! words of fstab are nothing to us.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::nearest::did_you_mean;
+use super::options::{self, Given};
+use crate::error::{Error, Result};
+
+/// One word: `name` or `name=value`, escapes and quotes resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Word {
+    pub(super) name: String,
+    pub(super) value: Option<OsString>,
+}
+
+/// Words for others than the filesystem: mount(8), systemd, the kernel's remount output. They mean nothing to us,
+/// whether or not they have a value.
+const IGNORED: &[&str] = &[
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "nofail",
+    "fail",
+    "_netdev",
+    "comment",
+    "uhelper",
+    "helper",
+    "silent",
+    "loud",
+    "quiet",
+    "lazytime",
+    "nolazytime",
+    "iversion",
+    "noiversion",
+    "mand",
+    "nomand",
+    "seclabel",
+];
+
+/// What the kernel shows of a FUSE mount, and mount(8) repeats when it remounts.
+const FROM_MOUNT_TABLE: &[&str] = &["fd", "rootmode", "user_id", "group_id", "blksize"];
+
+/// Words that would silently not do what they promise, with what to do.
+const REFUSED: &[(&str, &str)] = &[
+    ("X-mount.idmap", "mount(8) cannot map the ids of a FUSE mount; use idmap="),
+    ("context", LABELS),
+    ("fscontext", LABELS),
+    ("defcontext", LABELS),
+    ("rootcontext", LABELS),
+];
+
+const LABELS: &str = "shiftbind sets no security labels; leave it out";
+
+/// Splits the value of one `-o`. Empty words are left out.
+pub(super) fn split(list: &OsStr) -> Result<Vec<Word>> {
+    let mut words = Vec::new();
+    let mut rest = list.as_bytes();
+    while !rest.is_empty() {
+        let (name, value);
+        (name, rest) = unescape_until(rest, b",=");
+        match rest.split_first() {
+            Some((b'=', after)) => {
+                let text;
+                (text, rest) = read_value(after, &name)?;
+                value = Some(OsString::from_vec(text));
+            }
+            _ => value = None,
+        }
+        rest = rest.strip_prefix(b",").unwrap_or(rest);
+        if !name.is_empty() || value.is_some() {
+            words.push(Word { name: String::from_utf8_lossy(&name).into_owned(), value });
+        }
+    }
+    Ok(words)
+}
+
+/// A value up to the next comma; one that begins with a quote up to the closing quote.
+fn read_value<'a>(text: &'a [u8], name: &[u8]) -> Result<(Vec<u8>, &'a [u8])> {
+    let Some(quoted) = text.strip_prefix(b"\"") else {
+        return Ok(unescape_until(text, b","));
+    };
+    let (value, rest) = unescape_until(quoted, b"\"");
+    let name = String::from_utf8_lossy(name);
+    match rest.strip_prefix(b"\"") {
+        None => Err(Error::usage(format!("option '{name}': the quote is not closed"))),
+        Some(rest) if rest.is_empty() || rest[0] == b',' => Ok((value, rest)),
+        Some(_) => {
+            Err(Error::usage(format!("option '{name}': a comma must follow the closing quote")))
+        }
+    }
+}
+
+/// Reads up to one of the stop bytes (or the end): `\NNN` is an octal byte, `\` before anything else is dropped.
+fn unescape_until<'a>(mut text: &'a [u8], stops: &[u8]) -> (Vec<u8>, &'a [u8]) {
+    let mut out = Vec::new();
+    loop {
+        match text {
+            [] => break,
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', rest @ ..] => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                text = rest;
+            }
+            [b'\\', byte, rest @ ..] => {
+                out.push(*byte);
+                text = rest;
+            }
+            [byte, ..] if stops.contains(byte) => break,
+            [byte, rest @ ..] => {
+                out.push(*byte);
+                text = rest;
+            }
+        }
+    }
+    (out, text)
+}
+
+/// What to do with words that nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// An error.
+    Refuse,
+    /// Skip them (`mount -s`).
+    Skip,
+}
+
+/// The options in one `-o` list.
+pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
+    let mut given = Vec::new();
+    for word in split(list)? {
+        let Some((option, on)) = options::by_word(&word.name) else {
+            check_foreign(&word.name, unknown)?;
+            continue;
+        };
+        let name = &word.name;
+        match (option.value, &word.value) {
+            (None, Some(_)) => {
+                return Err(Error::usage(format!("option '{name}' takes no value")));
+            }
+            (Some(value), None) => {
+                let placeholder = value.placeholder;
+                return Err(Error::usage(format!(
+                    "option '{name}' needs a value: {name}={placeholder}"
+                )));
+            }
+            _ => given.push(Given { option, on, value: word.value }),
+        }
+    }
+    Ok(given)
+}
+
+/// A word that is none of our options: whether it may be passed over.
+fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
+    if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| *word == name) {
+        return Err(Error::usage(format!("option '{name}': {reason}")));
+    }
+    let ignored = IGNORED.contains(&name)
+        || FROM_MOUNT_TABLE.contains(&name)
+        || name.starts_with("x-")
+        || name.starts_with("X-");
+    if ignored || unknown == Unknown::Skip {
+        return Ok(());
+    }
+    let hint = did_you_mean(name, options::words(), "");
+    Err(Error::usage(format!("unknown option '{name}' in -o; {hint}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(list: &str) -> Vec<(String, Option<String>)> {
+        let text = |value: OsString| value.into_string().unwrap();
+        split(OsStr::new(list)).unwrap().into_iter().map(|w| (w.name, w.value.map(text))).collect()
+    }
+
+    fn word(name: &str, value: Option<&str>) -> (String, Option<String>) {
+        (name.to_owned(), value.map(str::to_owned))
+    }
+
+    #[test]
+    fn words_are_split_at_commas_and_empty_ones_left_out() {
+        assert_eq!(words(",ro,,a=b=c,"), [word("ro", None), word("a", Some("b=c"))]);
+        assert_eq!(words(""), []);
+        assert_eq!(words("a="), [word("a", Some(""))]);
+    }
+
+    #[test]
+    fn a_backslash_protects_a_comma_and_writes_octal() {
+        assert_eq!(words(r"fsname=a\,b,ro"), [word("fsname", Some("a,b")), word("ro", None)]);
+        assert_eq!(words(r"fsname=a\054\040\134x"), [word("fsname", Some(r"a, \x"))]);
+        assert_eq!(words(r"fsname=a\\,ro"), [word("fsname", Some(r"a\")), word("ro", None)]);
+        assert_eq!(words(r"fsname=a\"), [word("fsname", Some(r"a\"))]);
+    }
+
+    #[test]
+    fn quotes_around_a_value_protect_commas() {
+        assert_eq!(words(r#"fsname="a,b",ro"#), [word("fsname", Some("a,b")), word("ro", None)]);
+        assert_eq!(words(r#"fsname=a"b"#), [word("fsname", Some(r#"a"b"#))]);
+        assert!(split(OsStr::new(r#"fsname="a,b"#)).is_err());
+        assert!(split(OsStr::new(r#"fsname="a"b"#)).is_err());
+    }
+
+    #[test]
+    fn words_of_fstab_are_passed_over_and_unknown_ones_are_not() {
+        let list = "defaults,nofail,_netdev,user=alice,comment=x\\,y,x-systemd.automount,X-mount.mkdir,noauto";
+        assert!(options_of(OsStr::new(list), Unknown::Refuse).unwrap().is_empty());
+        let error = options_of(OsStr::new("alow_other"), Unknown::Refuse).unwrap_err().to_string();
+        assert_eq!(error, "unknown option 'alow_other' in -o; did you mean 'allow_other'?");
+        assert!(options_of(OsStr::new("alow_other"), Unknown::Skip).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_word_that_would_not_keep_its_promise_is_refused_with_the_reason() {
+        for list in ["X-mount.idmap=b:0:1:1", "context=system_u"] {
+            for unknown in [Unknown::Refuse, Unknown::Skip] {
+                assert!(options_of(OsStr::new(list), unknown).is_err(), "{list}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_take_no_value_and_others_need_one() {
+        let error = |list| options_of(OsStr::new(list), Unknown::Refuse).unwrap_err().to_string();
+        assert_eq!(error("ro=1"), "option 'ro' takes no value");
+        assert_eq!(error("uidmap"), "option 'uidmap' needs a value: uidmap=MAP");
+    }
+
+    fn escaped(text: &str) -> String {
+        text.chars()
+            .flat_map(|c| if ",=\\\"".contains(c) { vec!['\\', c] } else { vec![c] })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_escaped_comes_back(list in prop::collection::vec(("[^\0]{1,6}", prop::option::of("[^\0]{0,8}")), 0..6)) {
+            let text: Vec<String> = list.iter().map(|(name, value)| match value {
+                Some(value) => format!("{}={}", escaped(name), escaped(value)),
+                None => escaped(name),
+            }).collect();
+            prop_assert_eq!(words(&text.join(",")), list);
+        }
+
+        #[test]
+        fn no_list_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = options_of(&OsString::from_vec(bytes), Unknown::Refuse);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Where log lines go: to standard error while somebody looks at it, then to syslog.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use super::syslog::Syslog;
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+struct Logger {
+    /// Filters for both.
+    stderr: env_logger::Logger,
+    syslog: Syslog,
+    background: AtomicBool,
+}
+
+/// Installs the logger. `RUST_LOG` wins over `verbosity`.
+pub(super) fn install(verbosity: u8) {
+    let level = match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    let stderr = env_logger::Builder::new().filter_level(level).parse_default_env().build();
+    let filter = stderr.filter();
+    let logger = LOGGER.get_or_init(|| Logger {
+        stderr,
+        syslog: Syslog::new(),
+        background: AtomicBool::new(false),
+    });
+    // A program that installed a logger of its own keeps it.
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(filter);
+    }
+}
+
+/// From now on nobody sees standard error.
+pub(super) fn to_syslog() {
+    if let Some(logger) = LOGGER.get() {
+        logger.background.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.stderr.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.background.load(Ordering::Relaxed) {
+            self.stderr.log(record);
+        } else if self.stderr.matches(record) {
+            self.syslog.send(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.stderr.flush();
+    }
+}

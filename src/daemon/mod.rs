@@ -1,0 +1,111 @@
+//! The life of the process that serves a mount: from the checked command line to the last unmount.
+//!
+//! Forks happen while there is a single thread, and in this order: the daemon (unless it stays in front), the probe that
+//! sends the first request, the guardian of `auto_unmount`. Nothing is visible at the mount point, and nobody is told of
+//! success, before the first request was answered.
+
+mod background;
+mod guardian;
+mod limits;
+mod logging;
+mod notify;
+mod pidfile;
+mod probe;
+mod signals;
+mod syslog;
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::fuse::Server;
+use crate::mount::{self, Inherited, MountPoint, NewMount, Plan};
+use crate::source::SourceRoot;
+use crate::sys::process::InheritedDescriptors;
+use background::Announce;
+use pidfile::PidFile;
+use signals::Signals;
+
+/// Mounts and serves. In front it returns when the filesystem is unmounted; else as soon as the mount answers, while the
+/// daemon goes on in a process of its own. To be called by a process that has a single thread.
+pub fn run(config: Config) -> Result<()> {
+    let inherited =
+        InheritedDescriptors::list().map_err(|e| Error::system("/proc must be mounted", e))?;
+    logging::install(config.process.verbosity);
+    mount::check_rights(&config)?;
+    let opened = Opened::open(&config)?;
+    if config.process.foreground {
+        serve(&config, opened, &mut Announce::InFront)
+    } else {
+        background::run(inherited, |announce| serve(&config, opened, announce))
+    }
+}
+
+/// What the paths on the command line stand for. Everything that depends on the working directory or on inherited
+/// descriptors (`/proc/self/fd/N`) is settled here, before either goes.
+struct Opened {
+    source: SourceRoot,
+    point: MountPoint,
+    plan: Plan,
+    pidfile: Option<std::path::PathBuf>,
+}
+
+impl Opened {
+    fn open(config: &Config) -> Result<Self> {
+        let source = SourceRoot::open(config)?;
+        let point = MountPoint::open(&config.mountpoint)?;
+        point.check_kind(&config.source, source.is_dir())?;
+        let flags = source.mount_flags();
+        let inherited = Inherited {
+            read_only: flags.read_only,
+            nosuid: flags.nosuid,
+            nodev: flags.nodev,
+            noexec: flags.noexec,
+        };
+        let plan = Plan::new(config, source.mode(), inherited);
+        let pidfile = match &config.process.pidfile {
+            Some(path) => Some(
+                std::path::absolute(path)
+                    .map_err(|e| Error::file(format!("--pidfile {}", path.display()), e))?,
+            ),
+            None => None,
+        };
+        Ok(Self { source, point, plan, pidfile })
+    }
+}
+
+fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()> {
+    let Opened { source, point, plan, pidfile } = opened;
+    let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
+    limits::settle();
+    let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
+    let (new, device) = NewMount::make(&plan, &point, config.process.auto_unmount)?;
+    let probe = probe::start(&new, &point)?;
+    let _lifeline = match config.process.auto_unmount && mount::may_mount() {
+        true => Some(guardian::start(&new)?),
+        false => None,
+    };
+    let server = Server::start(source, config, device)?;
+    probe.wait()?;
+    let mounted = Arc::new(new.attach(&point)?);
+    drop(point);
+    signals
+        .spawn(Arc::clone(&mounted), Arc::clone(&pidfile), config.process.foreground)
+        .and_then(|()| announce.ready())
+        .map_err(|e| {
+            // Whoever waited for us is gone, and with him the wish for this mount.
+            let undone = mounted.unmount(true);
+            let more =
+                undone.err().map_or(String::new(), |e| format!(" (and cannot unmount again: {e})"));
+            Error::system(format!("cannot go into service{more}"), e)
+        })?;
+    notify::ready();
+    log::info!("{} is mounted on {}", config.source.display(), config.mountpoint.display());
+    let ended = server.wait();
+    notify::stopping();
+    if let Some(pidfile) = &*pidfile {
+        pidfile.remove();
+    }
+    log::info!("{} is no longer mounted", config.mountpoint.display());
+    ended
+}

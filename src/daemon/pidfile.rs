@@ -1,0 +1,141 @@
+//! The pid file: locked for as long as the daemon lives, so that a stale one is told from one in use.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use rustix::fs::{FlockOperation, OFlags, flock, ftruncate};
+
+use crate::error::{Error, Result};
+
+/// A pid file that names this process.
+#[derive(Debug)]
+pub(super) struct PidFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl PidFile {
+    /// Writes it. A file that another daemon holds is left alone.
+    pub(super) fn create(path: PathBuf) -> Result<Self> {
+        let failed = |e: std::io::Error| Error::file(format!("--pidfile {}", path.display()), e);
+        let mut file = loop {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o644)
+                // A FIFO must not block us, and a symbolic link not lead elsewhere.
+                .custom_flags(
+                    i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits())
+                        .unwrap_or_default(),
+                )
+                .open(&path)
+                .map_err(failed)?;
+            let here = file.metadata().map_err(failed)?;
+            if !here.is_file() {
+                return Err(failed(std::io::Error::other(
+                    "this is not a regular file; name another",
+                )));
+            }
+            flock(&file, FlockOperation::NonBlockingLockExclusive)
+                .map_err(|_| in_use(&file, failed))?;
+            // Its last owner may have removed it between our open and our lock.
+            match fs::symlink_metadata(&path) {
+                Ok(now) if (now.dev(), now.ino()) == (here.dev(), here.ino()) => break file,
+                _ => {}
+            }
+        };
+        ftruncate(&file, 0).map_err(|e| failed(e.into()))?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { path, file })
+    }
+
+    /// Removes it, if it is still ours. What is not removed is unlocked when the process ends.
+    pub(super) fn remove(&self) {
+        let ours = self.file.metadata().map(|m| (m.dev(), m.ino())).ok();
+        let there = fs::symlink_metadata(&self.path).map(|m| (m.dev(), m.ino())).ok();
+        if ours.is_some()
+            && ours == there
+            && let Err(e) = fs::remove_file(&self.path)
+        {
+            log::warn!("cannot remove the pid file {}: {e}", self.path.display());
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn in_use(mut file: &File, failed: impl Fn(std::io::Error) -> Error) -> Error {
+    let mut owner = String::new();
+    // Without its content the message only says less.
+    let _ = file.read_to_string(&mut owner);
+    failed(std::io::Error::other(format!(
+        "process {} holds it; name another file, or stop that process",
+        owner.trim()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_names_this_process_and_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let pidfile = PidFile::create(path.clone()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(pidfile);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_pid_file_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        fs::write(&path, "123456789\n").unwrap();
+        let _pidfile = PidFile::create(path.clone()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_pid_file_in_use_is_left_alone_and_its_owner_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let _first = PidFile::create(path.clone()).unwrap();
+        let error = PidFile::create(path.clone()).unwrap_err();
+        assert_eq!(error.exit().code(), 16);
+        assert!(
+            error.to_string().contains(&format!("process {} holds it", std::process::id())),
+            "{error}"
+        );
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_that_took_its_place_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let pidfile = PidFile::create(path.clone()).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another's").unwrap();
+        drop(pidfile);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_symbolic_link_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        assert_eq!(PidFile::create(path).unwrap_err().exit().code(), 16);
+        assert!(!dir.path().join("elsewhere").exists());
+    }
+}

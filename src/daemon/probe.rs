@@ -1,0 +1,89 @@
+//! The first request: proof that the mount answers, before anyone is told that it does.
+//!
+//! A process of its own sends it. A thread of ours that waits for a server that hangs could not be ended: it would keep
+//! open the device on whose closing it waits.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+use crate::error::{Error, Result};
+use crate::mount::{MountPoint, NewMount};
+use crate::sys::process::{Fork, close_all_but, exit_now, fork};
+
+/// A root that did not tell its attributes by now won't.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request on its way.
+pub(super) struct Probe {
+    process: Pid,
+    answer: OwnedFd,
+}
+
+/// Asks for the attributes of the mount's root, through the kernel. The server may start afterwards.
+pub(super) fn start(mount: &NewMount, point: &MountPoint) -> Result<Probe> {
+    let failed = |e: std::io::Error| Error::system("cannot probe the mount", e);
+    let root = mount.root(point).map_err(failed)?;
+    let (answer, to_us) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    match fork().map_err(failed)? {
+        Fork::Parent(process) => Ok(Probe { process, answer }),
+        Fork::Child => {
+            // Above all the device: as long as it is open here, the mount outlives a daemon that dies.
+            close_all_but(&[root.as_raw_fd(), to_us.as_raw_fd()]);
+            let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+            let code = match statx(&root, c"", flags, StatxFlags::BASIC_STATS) {
+                Ok(_) => 0,
+                Err(e) => u8::try_from(e.raw_os_error()).unwrap_or(u8::MAX),
+            };
+            // Without a reader there is nobody to tell.
+            let _ = File::from(to_us).write_all(&[code]);
+            exit_now(0);
+        }
+    }
+}
+
+impl Probe {
+    /// Waits for the answer.
+    pub(super) fn wait(self) -> Result<()> {
+        if !self.answered_in_time() {
+            // It may not die before the device is closed, so it is not waited for.
+            let _ = kill_process(self.process, Signal::KILL);
+            return Err(Error::refused(format!(
+                "the mount did not answer within {} seconds: is the source (a network filesystem?) reachable?",
+                PATIENCE.as_secs()
+            )));
+        }
+        let mut code = [u8::MAX];
+        let read = File::from(self.answer).read_exact(&mut code);
+        // It has ended or is about to; its exit status says nothing more.
+        let _ = waitpid(Some(self.process), WaitOptions::empty());
+        match (read, code[0]) {
+            (Ok(()), 0) => Ok(()),
+            (Ok(()), code) => Err(Error::mount(
+                "the mount does not answer",
+                std::io::Error::from_raw_os_error(i32::from(code)),
+            )),
+            (Err(e), _) => Err(Error::mount("the mount could not be probed", e)),
+        }
+    }
+
+    fn answered_in_time(&self) -> bool {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).ok();
+            let mut fds = [PollFd::new(&self.answer, PollFlags::IN)];
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) => return false,
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(_) => return true,
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Signals: the first that asks us to end unmounts, the second takes the mount out of sight though it is in use, the
+//! third ends the process.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use super::pidfile::PidFile;
+use crate::mount::Mounted;
+use crate::sys::process::SignalSet;
+
+/// Blocked signals, waiting for somebody to take them.
+pub(super) struct Signals(SignalSet);
+
+impl Signals {
+    /// Blocks them for this thread and all that it starts.
+    pub(super) fn block() -> io::Result<Self> {
+        // A write past a size limit then fails with EFBIG, and one to a closed pipe with EPIPE.
+        SignalSet::block(&[libc::SIGXFSZ, libc::SIGPIPE])?;
+        Ok(Self(SignalSet::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?))
+    }
+
+    /// Starts the thread that takes them.
+    pub(super) fn spawn(
+        self,
+        mounted: Arc<Mounted>,
+        pidfile: Arc<Option<PidFile>>,
+        foreground: bool,
+    ) -> io::Result<()> {
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut asked = 0;
+            while let Ok(signal) = self.0.wait() {
+                // In the background nobody hangs up on us.
+                if signal == libc::SIGHUP && !foreground {
+                    continue;
+                }
+                asked += 1;
+                end(asked, &mounted, pidfile.as_ref().as_ref());
+            }
+        })?;
+        Ok(())
+    }
+}
+
+fn end(asked: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
+    match asked {
+        1 => match mounted.unmount(false) {
+            Ok(()) => warn_of_remains(mounted),
+            Err(e) => {
+                log::warn!("cannot unmount: {e}; a second signal detaches it though it is in use")
+            }
+        },
+        2 => match mounted.unmount(true) {
+            Ok(()) => warn_of_remains(mounted),
+            Err(e) => log::error!("cannot detach the mount: {e}; a third signal ends the server"),
+        },
+        _ => {
+            log::warn!("ending while the filesystem is in use");
+            if let Some(pidfile) = pidfile {
+                pidfile.remove();
+            }
+            std::process::exit(0);
+        }
+    }
+}
+
+fn warn_of_remains(mounted: &Mounted) {
+    let places = mounted.remaining_places();
+    if !places.is_empty() {
+        log::warn!(
+            "unmounted, but still served at {places:?} (bind mounts of it): unmount these too"
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! What makes something: mknod, mkdir, symlink, link, create. Everything belongs to its creator from its first instant.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Caller, Entry, Fs, Opened, Result, decode_dev};
+use crate::source::{NodeId, component, proc_path};
+
+impl Fs {
+    /// Makes a file, FIFO, socket or device. EOVERFLOW when the caller has no counterpart on the source.
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+    ) -> Result<Entry> {
+        self.make(caller, parent, name, umask, |dir, name| {
+            let (major, minor) = decode_dev(rdev);
+            let kind = FileType::from_raw_mode(mode);
+            let dev = rustix::fs::makedev(major, minor);
+            rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(mode & 0o7777), dev)
+        })
+    }
+
+    /// Makes a directory.
+    pub fn mkdir(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+    ) -> Result<Entry> {
+        self.make(caller, parent, name, umask, |dir, name| {
+            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o7777))
+        })
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Result<Entry> {
+        self.make(caller, parent, name, 0, |dir, name| rustix::fs::symlinkat(target, dir, name))
+    }
+
+    fn make(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        umask: u32,
+        make: impl FnOnce(&std::os::fd::OwnedFd, &std::ffi::CStr) -> Result<()>,
+    ) -> Result<Entry> {
+        let dir = self.tree.inode(parent)?;
+        let dir_fd = self.tree.fd(&dir)?;
+        let c_name = component(name)?;
+        self.create_as(caller)?;
+        self.credentials.set_umask(umask);
+        make(&dir_fd, &c_name)?;
+        Ok(self.entry(&self.tree.lookup(&dir, name)?))
+    }
+
+    /// Gives an inode one more name.
+    pub fn link(&self, node: NodeId, new_parent: NodeId, new_name: &OsStr) -> Result<Entry> {
+        let inode = self.tree.inode(node)?;
+        let dir = self.tree.inode(new_parent)?;
+        let dir_fd = self.tree.fd(&dir)?;
+        let name = component(new_name)?;
+        let fd = self.tree.fd(&inode)?;
+        match rustix::fs::linkat(&*fd, c"", &*dir_fd, &*name, AtFlags::EMPTY_PATH) {
+            // Without CAP_DAC_READ_SEARCH the way leads through /proc (open(2), O_TMPFILE).
+            Err(Errno::NOENT) if !self.credentials.are_privileged() => rustix::fs::linkat(
+                rustix::fs::CWD,
+                &*proc_path(&fd),
+                &*dir_fd,
+                &*name,
+                AtFlags::SYMLINK_FOLLOW,
+            )?,
+            result => result?,
+        }
+        Ok(self.entry(&self.tree.lookup(&dir, new_name)?))
+    }
+
+    /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
+    /// kernel then looks it up, checks his rights on it and opens it the ordinary way.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: OFlags,
+    ) -> Result<(Entry, Opened)> {
+        let dir = self.tree.inode(parent)?;
+        let dir_fd = self.tree.fd(&dir)?;
+        let c_name = component(name)?;
+        self.create_as(caller)?;
+        self.credentials.set_umask(umask);
+        let wanted = super::file::source_flags(flags);
+        let always = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let fd = match rustix::fs::openat(&*dir_fd, &*c_name, wanted | always, mode) {
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
+            result => result?,
+        };
+        let found = self.tree.enter_created(dir.mount(), &fd)?;
+        let entry = self.entry(&found);
+        let fd = Arc::new(fd);
+        Ok((entry, self.keep_open(found.inode, Arc::clone(&fd), Some(fd), wanted)))
+    }
+}

@@ -1,0 +1,202 @@
+//! Directory listings: a stream of entries with the source's own cookies, which stay good while names come and go.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use super::{Entry, Fs, Result};
+use crate::source::{Inode, NodeId};
+use crate::sys;
+
+const BUFFER: usize = 32 * 1024;
+
+/// An open directory.
+#[derive(Debug)]
+pub struct OpenDir {
+    fd: OwnedFd,
+    inode: Arc<Inode>,
+    stream: Mutex<Stream>,
+}
+
+/// Entries that were read and not yet asked for.
+#[derive(Debug, Default)]
+struct Stream {
+    buffer: Vec<u8>,
+    at: usize,
+    filled: usize,
+    /// The cookie of the entry before `at`: where the stream stands.
+    cookie: u64,
+}
+
+/// One entry of a listing.
+#[derive(Debug)]
+pub struct DirEntry<'a> {
+    /// The inode number to show.
+    pub ino: u64,
+    /// Where the listing goes on after this entry.
+    pub cookie: u64,
+    /// The type, as far as the source tells; else unknown.
+    pub kind: FileType,
+    /// The name.
+    pub name: &'a OsStr,
+}
+
+impl DirEntry<'_> {
+    /// Whether it is `.` or `..`.
+    #[must_use]
+    pub fn is_dot(&self) -> bool {
+        matches!(self.name.as_bytes(), b"." | b"..")
+    }
+}
+
+/// What becomes of a listing after an entry was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Yes,
+    Full,
+}
+
+impl Fs {
+    /// Opens a directory for listing.
+    pub fn opendir(&self, node: NodeId) -> Result<u64> {
+        let inode = self.tree.inode(node)?;
+        let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let open = OpenDir { fd, inode, stream: Mutex::default() };
+        Ok(self.dirs.insert(Arc::new(open), node.0))
+    }
+
+    /// An open directory's descriptor lives until its release.
+    pub fn releasedir(&self, handle: u64) -> Result<()> {
+        self.dirs.remove(handle).map(drop)
+    }
+
+    /// Writes a directory to disk.
+    pub fn fsyncdir(&self, handle: u64, data_only: bool) -> Result<()> {
+        super::file::sync(&self.dirs.get(handle)?.fd, data_only)
+    }
+
+    /// Offers entries from `offset` on, until `add` says that it is full.
+    pub fn readdir(
+        &self,
+        handle: u64,
+        offset: u64,
+        mut add: impl FnMut(&DirEntry<'_>) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle)?;
+        self.stream(&dir, offset, |entry| Ok(if add(entry) { Taken::Full } else { Taken::Yes }))
+    }
+
+    /// Offers entries with their inodes. A name that vanished meanwhile is left out. For `.` and `..` no look-up is
+    /// counted; their inode is that of the directory itself and stands only for the type.
+    pub fn readdirplus(
+        &self,
+        handle: u64,
+        offset: u64,
+        mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
+    ) -> Result<()> {
+        let dir = self.dirs.get(handle)?;
+        self.stream(&dir, offset, |entry| {
+            if entry.is_dot() {
+                return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
+            }
+            let found = match self.tree.lookup(&dir.inode, entry.name) {
+                Ok(found) => self.entry(&found),
+                Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
+                Err(e) => return Err(e),
+            };
+            if add(entry, Some(&found)) {
+                self.tree.forget(found.node, 1);
+                return Ok(Taken::Full);
+            }
+            Ok(Taken::Yes)
+        })
+    }
+
+    fn stream(
+        &self,
+        dir: &OpenDir,
+        offset: u64,
+        mut offer: impl FnMut(&DirEntry<'_>) -> Result<Taken>,
+    ) -> Result<()> {
+        let mut stream = dir.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if stream.cookie != offset {
+            sys::file::lseek(&dir.fd, offset as i64, libc::SEEK_SET)?;
+            *stream = Stream { cookie: offset, ..std::mem::take(&mut *stream) };
+            (stream.at, stream.filled) = (0, 0);
+        }
+        let mut offered = false;
+        loop {
+            if stream.at == stream.filled && !stream.fill(&dir.fd)? {
+                return Ok(());
+            }
+            let Some((record, size)) = parse(&stream.buffer[stream.at..stream.filled]) else {
+                return Err(Errno::IO);
+            };
+            let cookie = record.cookie;
+            let ino = self.tree.shown_ino(&dir.inode, record.ino);
+            match offer(&DirEntry { ino, ..record }) {
+                Ok(Taken::Yes) => {}
+                Ok(Taken::Full) => return Ok(()),
+                // What was taken so far is good; the error comes again, first thing.
+                Err(_) if offered => return Ok(()),
+                Err(e) => return Err(e),
+            }
+            offered = true;
+            stream.at += size;
+            stream.cookie = cookie;
+        }
+    }
+}
+
+impl Stream {
+    /// Reads more; false at the end.
+    fn fill(&mut self, fd: &OwnedFd) -> Result<bool> {
+        self.buffer.resize(BUFFER, 0);
+        (self.at, self.filled) = (0, 0);
+        self.filled = sys::file::getdents(fd, &mut self.buffer)?;
+        Ok(self.filled > 0)
+    }
+}
+
+/// The first record of a buffer of `struct linux_dirent64` (getdents(2)) and its length.
+fn parse(bytes: &[u8]) -> Option<(DirEntry<'_>, usize)> {
+    const HEAD: usize = 19;
+    let number = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let size = usize::from(u16::from_ne_bytes(bytes.get(16..18)?.try_into().ok()?));
+    let name = bytes.get(HEAD..size)?;
+    let end = name.iter().position(|byte| *byte == 0)?;
+    let kind = FileType::from_raw_mode(u32::from(*bytes.get(18)?) << 12);
+    let name = OsStr::from_bytes(&name[..end]);
+    Some((DirEntry { ino: number(0)?, cookie: number(8)?, kind, name }, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_record_of_getdents_is_read() {
+        let mut record = Vec::new();
+        record.extend(77u64.to_ne_bytes());
+        record.extend(u64::MAX.to_ne_bytes());
+        record.extend(24u16.to_ne_bytes());
+        record.push(libc::DT_DIR);
+        record.extend(b"abc\0\0");
+        let (entry, size) = parse(&record).unwrap();
+        assert_eq!((entry.ino, entry.cookie, size), (77, u64::MAX, 24));
+        assert_eq!(entry.name, "abc");
+        assert_eq!(entry.kind, FileType::Directory);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Open files: open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range.
+//!
+//! While the kernel reads and writes the source's file by itself (FUSE passthrough), an open file holds no more than an
+//! O_PATH descriptor here; it is opened for real when the first request needs that.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use super::{Caller, Fs, Result, SETGID, SETUID};
+use crate::source::{Inode, NodeId, reopen};
+use crate::sys;
+
+/// An open file.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// Keeps the inode reachable, whatever becomes of its names.
+    anchor: Arc<OwnedFd>,
+    /// The source's file, opened as the caller asked.
+    file: OnceLock<Arc<OwnedFd>>,
+    inode: Arc<Inode>,
+    flags: OFlags,
+}
+
+/// A file that was just opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The number that later requests carry.
+    pub handle: u64,
+    /// The file.
+    pub file: Arc<OpenFile>,
+}
+
+impl OpenFile {
+    /// A descriptor of the source's file, O_PATH perhaps.
+    #[must_use]
+    pub fn anchor(&self) -> BorrowedFd<'_> {
+        self.anchor.as_fd()
+    }
+
+    /// The inode.
+    #[must_use]
+    pub fn inode(&self) -> &Arc<Inode> {
+        &self.inode
+    }
+
+    /// Whether it was opened for writing.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.flags.intersects(OFlags::WRONLY | OFlags::RDWR)
+    }
+
+    /// The source's file, opened for real now if it was not.
+    pub fn open(&self) -> Result<&OwnedFd> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let opened = reopen(&self.anchor, self.flags | OFlags::NOCTTY)?;
+        Ok(self.file.get_or_init(|| Arc::new(opened)))
+    }
+}
+
+/// The flags with which the source is opened for a caller's flags: what the kernel has dealt with is left out, and
+/// O_DIRECT, whose alignment our buffers do not keep.
+pub(super) fn source_flags(flags: OFlags) -> OFlags {
+    flags
+        - (OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::TRUNC
+            | OFlags::NOCTTY
+            | OFlags::DIRECT
+            | OFlags::NONBLOCK)
+}
+
+impl Fs {
+    /// Starts to open a regular file: the kernel or [`OpenFile::open`] does the rest. ESTALE when it is gone: the kernel
+    /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
+    pub fn open(&self, node: NodeId, flags: OFlags) -> Result<Opened> {
+        let inode = self.tree.inode(node)?;
+        match inode.kind() {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(Errno::ISDIR),
+            // Never opened for real.
+            _ => return Err(Errno::ACCESS),
+        }
+        let anchor = self.tree.fd(&inode)?;
+        Ok(self.keep_open(inode, anchor, None, source_flags(flags)))
+    }
+
+    pub(super) fn keep_open(
+        &self,
+        inode: Arc<Inode>,
+        anchor: Arc<OwnedFd>,
+        file: Option<Arc<OwnedFd>>,
+        flags: OFlags,
+    ) -> Opened {
+        inode.opened(&anchor);
+        let spread = inode.node().0;
+        let file = file.map_or_else(OnceLock::new, OnceLock::from);
+        let file = Arc::new(OpenFile { anchor, file, inode, flags });
+        let handle = self.files.insert(Arc::clone(&file), spread);
+        Opened { handle, file }
+    }
+
+    /// Whether writes to a file may go past us. Those to a file with setuid or setgid bits may not: whether the bits
+    /// survive depends on who writes.
+    pub fn may_pass(&self, file: &OpenFile) -> bool {
+        let stat = self.tree.stat(&file.inode);
+        stat.is_ok_and(|stat| u32::from(stat.stx_mode) & (SETUID | SETGID) == 0)
+    }
+
+    /// Acts as somebody for whom the source clears setuid and setgid bits, and who has no reserved space but the
+    /// caller's: what the kernel writes to a file past us is written with the rights of the moment when the file was
+    /// handed to it.
+    pub fn hand_over_as(&self, caller: &Caller) -> Result<()> {
+        self.write_as(caller, false)
+    }
+
+    /// An open file by its number. EBADF when it was closed.
+    pub fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
+        self.files.get(handle)
+    }
+
+    /// Reads into a buffer until it is full or the file ends: how many bytes there are.
+    pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let file = self.files.get(handle)?;
+        let fd = file.open()?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match rustix::io::pread(fd, &mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(e) if filled == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Writes a buffer: how many bytes were taken. `keep`: setuid and setgid bits survive.
+    pub fn write(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        keep: bool,
+    ) -> Result<usize> {
+        let file = self.files.get(handle)?;
+        let fd = file.open()?;
+        self.write_as(caller, keep)?;
+        let mut written = 0;
+        while written < data.len() {
+            match rustix::io::pwrite(fd, &data[written..], offset + written as u64) {
+                Ok(0) => break,
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                Err(e) if written == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(written)
+    }
+
+    /// A descriptor of the file was closed: the owner's locks on it go (fcntl(2)).
+    pub fn flush(&self, handle: u64, owner: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        self.locks.release(file.inode.node(), owner);
+        Ok(())
+    }
+
+    /// The last descriptor was closed.
+    pub fn release(&self, handle: u64) -> Result<Arc<OpenFile>> {
+        let file = self.files.remove(handle)?;
+        file.inode.closed();
+        Ok(file)
+    }
+
+    /// Writes the file to disk; with `data_only` without what is not needed to read it again.
+    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+        let file = self.files.get(handle)?;
+        sync(file.open()?, data_only)
+    }
+
+    /// fallocate(2) with any mode that the source knows.
+    pub fn fallocate(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        mode: i32,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        let file = self.files.get(handle)?;
+        let fd = file.open()?;
+        let keep = self.keeps_privileges(caller, &file.inode, &self.tree.stat(&file.inode)?);
+        self.write_as(caller, keep)?;
+        sys::file::fallocate(fd, mode, offset, len)
+    }
+
+    /// SEEK_DATA and SEEK_HOLE, and whatever else the kernel leaves to us.
+    pub fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
+        let file = self.files.get(handle)?;
+        sys::file::lseek(file.open()?, offset, whence)
+    }
+
+    /// Copies within the source, by reference where it can (copy_file_range(2)).
+    pub fn copy_file_range(
+        &self,
+        caller: &Caller,
+        from: (u64, u64),
+        to: (u64, u64),
+        len: u64,
+    ) -> Result<usize> {
+        let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
+        let (source_fd, target_fd) = (source.open()?, target.open()?);
+        let keep = self.keeps_privileges(caller, &target.inode, &self.tree.stat(&target.inode)?);
+        self.write_as(caller, keep)?;
+        let (mut offset_in, mut offset_out) = (from.1, to.1);
+        // The reply has 32 bits for the count.
+        let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);
+        rustix::fs::copy_file_range(
+            source_fd,
+            Some(&mut offset_in),
+            target_fd,
+            Some(&mut offset_out),
+            len,
+        )
+    }
+}
+
+pub(super) fn sync(fd: &OwnedFd, data_only: bool) -> Result<()> {
+    if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }
+}

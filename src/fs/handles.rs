@@ -1,0 +1,83 @@
+//! Numbers for open files and directories, as the kernel sends them back with each request.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+const SHARDS: usize = 16;
+
+/// A slab of open things; a number is used again after it was released.
+#[derive(Debug)]
+pub(super) struct Handles<T> {
+    shards: Vec<Mutex<Slab<T>>>,
+}
+
+#[derive(Debug)]
+struct Slab<T> {
+    slots: Vec<Option<Arc<T>>>,
+    free: Vec<usize>,
+}
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        let empty = || Mutex::new(Slab { slots: Vec::new(), free: Vec::new() });
+        Self { shards: (0..SHARDS).map(|_| empty()).collect() }
+    }
+}
+
+impl<T> Handles<T> {
+    /// Gives `open` a number. `spread`: any number that tells opens apart, so that they meet in different shards.
+    pub(super) fn insert(&self, open: Arc<T>, spread: u64) -> u64 {
+        let shard = spread as usize % SHARDS;
+        let mut slab = self.lock(shard);
+        let at = match slab.free.pop() {
+            Some(at) => {
+                slab.slots[at] = Some(open);
+                at
+            }
+            None => {
+                slab.slots.push(Some(open));
+                slab.slots.len() - 1
+            }
+        };
+        (at * SHARDS + shard) as u64
+    }
+
+    /// What a number stands for. EBADF when it was released.
+    pub(super) fn get(&self, number: u64) -> Result<Arc<T>, Errno> {
+        let (at, shard) = (number as usize / SHARDS, number as usize % SHARDS);
+        self.lock(shard).slots.get(at).and_then(Option::clone).ok_or(Errno::BADF)
+    }
+
+    /// Frees a number. EBADF when it was released before.
+    pub(super) fn remove(&self, number: u64) -> Result<Arc<T>, Errno> {
+        let (at, shard) = (number as usize / SHARDS, number as usize % SHARDS);
+        let mut slab = self.lock(shard);
+        let open = slab.slots.get_mut(at).and_then(Option::take).ok_or(Errno::BADF)?;
+        slab.free.push(at);
+        Ok(open)
+    }
+
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Slab<T>> {
+        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_serves_until_it_is_released_and_then_serves_again() {
+        let handles = Handles::default();
+        let one = handles.insert(Arc::new("one"), 5);
+        let two = handles.insert(Arc::new("two"), 5);
+        assert_eq!(*handles.get(one).unwrap(), "one");
+        assert_eq!(*handles.remove(one).unwrap(), "one");
+        assert_eq!(handles.get(one), Err(Errno::BADF));
+        assert_eq!(handles.remove(one), Err(Errno::BADF));
+        assert_eq!(handles.insert(Arc::new("three"), 5), one);
+        assert_eq!(*handles.get(two).unwrap(), "two");
+        assert_eq!(handles.get(u64::MAX), Err(Errno::BADF));
+    }
+}

@@ -1,0 +1,348 @@
+//! POSIX locks, held on the source: exclusive between the clients of this mount, of other mounts of the same source,
+//! and of the source itself.
+//!
+//! Each lock owner (a process, as fcntl(2) has it) gets an open file description of its own on the source, and its locks
+//! are open file description locks there. Whoever waits for a lock waits in a thread of his own, so that no worker is
+//! ever blocked. flock(2) never comes here: the kernel keeps it within the mount.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::thread::Pid;
+
+use super::caller::Process;
+use super::{Caller, Fs, OpenFile, Result};
+use crate::source::NodeId;
+use crate::sys;
+pub use crate::sys::lock::{Conflict, LockKind, LockRange};
+
+/// Waiters at most; more are answered with ENOLCK.
+const MAX_WAITERS: usize = 4096;
+/// How often it is looked whether a waiter was interrupted: the kernel's interrupt request is not passed on to us.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The locks of one mount.
+#[derive(Debug, Default)]
+pub(super) struct Locks {
+    files: Mutex<HashMap<NodeId, HashMap<u64, Owner>>>,
+    waiters: Arc<Waiters>,
+}
+
+/// One owner's locks on one file.
+#[derive(Debug)]
+struct Owner {
+    fd: Arc<OwnedFd>,
+    pid: u32,
+    ranges: Vec<LockRange>,
+}
+
+/// Threads that wait for a lock, by the client for whom they wait.
+#[derive(Debug, Default)]
+struct Waiters {
+    list: Mutex<Vec<Waiter>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    thread: Pid,
+    client: u32,
+}
+
+/// What a request for a lock says beyond its range.
+#[derive(Debug, Clone, Copy)]
+pub struct LockRequest {
+    /// The open file it came through.
+    pub handle: u64,
+    /// The lock owner, as the kernel numbers them.
+    pub owner: u64,
+    /// The range and what to do with it.
+    pub range: LockRange,
+    /// The owner's process id, as GETLK tells it to others.
+    pub pid: u32,
+}
+
+impl Fs {
+    /// The first lock in the way of a range (F_GETLK).
+    pub fn getlk(&self, request: &LockRequest) -> Result<Option<Conflict>> {
+        let file = self.files.get(request.handle)?;
+        let node = file.inode().node();
+        let own = self.locks.own_fd(node, request.owner);
+        let fd = match own {
+            Some(fd) => fd,
+            None => self.description(&file)?,
+        };
+        let Some(mut conflict) = sys::lock::get(&*fd, request.range)? else { return Ok(None) };
+        if conflict.pid < 0 {
+            conflict.pid = self.locks.holder(node, request.owner, conflict.range);
+        }
+        Ok(Some(conflict))
+    }
+
+    /// Takes or gives back a lock and answers through `done`: at once, or from another thread when it had to wait.
+    ///
+    /// EAGAIN when it is held and `wait` is false; EINTR when the caller was interrupted while waiting.
+    pub fn setlk<F>(self: &Arc<Self>, caller: &Caller, request: LockRequest, wait: bool, done: F)
+    where
+        F: FnOnce(Result<()>) + Send + 'static,
+    {
+        match self.try_lock(&request) {
+            Err(Errno::AGAIN) if wait => self.wait_for_lock(*caller, request, done),
+            result => done(result),
+        }
+    }
+
+    fn try_lock(&self, request: &LockRequest) -> Result<()> {
+        let file = self.files.get(request.handle)?;
+        let node = file.inode().node();
+        if request.range.kind == LockKind::Unlock {
+            let Some(fd) = self.locks.own_fd(node, request.owner) else { return Ok(()) };
+            sys::lock::set(&*fd, request.range, false)?;
+            self.locks.note(node, request, &fd);
+            return Ok(());
+        }
+        let fd = self.owner_fd(&file, request)?;
+        let result = sys::lock::set(&*fd, request.range, false);
+        match result {
+            Ok(()) => self.locks.note(node, request, &fd),
+            Err(_) => self.locks.leave_if_idle(node, request.owner),
+        }
+        result
+    }
+
+    fn wait_for_lock<F>(self: &Arc<Self>, caller: Caller, request: LockRequest, done: F)
+    where
+        F: FnOnce(Result<()>) + Send + 'static,
+    {
+        if self.locks.waiters.lock().len() >= MAX_WAITERS {
+            return done(Err(Errno::NOLCK));
+        }
+        let fs = Arc::clone(self);
+        // A thread that cannot be had drops the answer with the closure; the adapter then answers with EIO.
+        let waiter = move || {
+            let result = fs.locks.waiters.during(caller.pid, || fs.lock_and_wait(&request));
+            done(result);
+        };
+        let started =
+            std::thread::Builder::new().name("lock".into()).stack_size(128 * 1024).spawn(waiter);
+        if let Err(e) = started {
+            log::warn!("no thread to wait for a lock in: {e}");
+        }
+    }
+
+    fn lock_and_wait(&self, request: &LockRequest) -> Result<()> {
+        let file = self.files.get(request.handle)?;
+        let node = file.inode().node();
+        let fd = self.owner_fd(&file, request)?;
+        let result = sys::lock::set(&*fd, request.range, true);
+        match result {
+            Ok(()) => self.locks.note(node, request, &fd),
+            Err(_) => self.locks.leave_if_idle(node, request.owner),
+        }
+        result
+    }
+
+    /// The descriptor that carries an owner's locks on a file: the same one for all threads of the owner.
+    fn owner_fd(&self, file: &OpenFile, request: &LockRequest) -> Result<Arc<OwnedFd>> {
+        let node = file.inode().node();
+        match self.locks.own_fd(node, request.owner) {
+            Some(fd) => Ok(fd),
+            None => Ok(self.locks.enter(node, request, self.description(file)?)),
+        }
+    }
+
+    /// A new open file description, for reading and writing where possible: either kind of lock needs its mode.
+    fn description(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
+        let open = |flags| self.tree.open(file.inode(), flags);
+        match open(OFlags::RDWR) {
+            Err(Errno::ROFS | Errno::TXTBSY | Errno::ACCESS | Errno::PERM) => open(OFlags::RDONLY),
+            result => result,
+        }
+        .map(Arc::new)
+    }
+}
+
+impl Locks {
+    fn own_fd(&self, node: NodeId, owner: u64) -> Option<Arc<OwnedFd>> {
+        Some(Arc::clone(&self.lock().get(&node)?.get(&owner)?.fd))
+    }
+
+    /// Enters an owner with this descriptor, unless he is there: the descriptor that he has.
+    fn enter(&self, node: NodeId, request: &LockRequest, fd: Arc<OwnedFd>) -> Arc<OwnedFd> {
+        let mut files = self.lock();
+        let owners = files.entry(node).or_default();
+        let new = || Owner { fd, pid: request.pid, ranges: Vec::new() };
+        Arc::clone(&owners.entry(request.owner).or_insert_with(new).fd)
+    }
+
+    /// Writes down what an owner now holds.
+    fn note(&self, node: NodeId, request: &LockRequest, fd: &Arc<OwnedFd>) {
+        self.enter(node, request, Arc::clone(fd));
+        let mut files = self.lock();
+        let owners = files.entry(node).or_default();
+        let Some(owner) = owners.get_mut(&request.owner) else { return };
+        cut(&mut owner.ranges, request.range.start, request.range.end);
+        if request.range.kind != LockKind::Unlock {
+            owner.ranges.push(request.range);
+        }
+        if owner.ranges.is_empty() {
+            owners.remove(&request.owner);
+            if owners.is_empty() {
+                files.remove(&node);
+            }
+        }
+    }
+
+    /// Lets go of an owner who holds nothing.
+    fn leave_if_idle(&self, node: NodeId, owner: u64) {
+        let mut files = self.lock();
+        let Some(owners) = files.get_mut(&node) else { return };
+        if owners.get(&owner).is_some_and(|owner| owner.ranges.is_empty()) {
+            owners.remove(&owner);
+        }
+        if owners.is_empty() {
+            files.remove(&node);
+        }
+    }
+
+    /// Drops all of an owner's locks on a file.
+    pub(super) fn release(&self, node: NodeId, owner: u64) {
+        let mut files = self.lock();
+        let Some(owners) = files.get_mut(&node) else { return };
+        // A waiter may still hold the descriptor: its locks go by name, not by the last close.
+        if let Some(owner) = owners.remove(&owner) {
+            let all = LockRange { start: 0, end: u64::MAX, kind: LockKind::Unlock };
+            if let Err(e) = sys::lock::set(&*owner.fd, all, false) {
+                log::warn!("cannot release locks: {e}");
+            }
+        }
+        if owners.is_empty() {
+            files.remove(&node);
+        }
+    }
+
+    /// The process that holds a lock within this mount; 0 when it is held elsewhere.
+    fn holder(&self, node: NodeId, not: u64, range: LockRange) -> i32 {
+        let files = self.lock();
+        let Some(owners) = files.get(&node) else { return 0 };
+        let meets = |r: &LockRange| r.start <= range.end && range.start <= r.end;
+        owners
+            .iter()
+            .filter(|(id, owner)| **id != not && owner.ranges.iter().any(meets))
+            .map(|(_, owner)| owner.pid as i32)
+            .next()
+            .unwrap_or(0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, HashMap<u64, Owner>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes `start..=end` out of a list of ranges.
+fn cut(ranges: &mut Vec<LockRange>, start: u64, end: u64) {
+    let mut kept = Vec::with_capacity(ranges.len() + 1);
+    for range in ranges.drain(..) {
+        if range.end < start || range.start > end {
+            kept.push(range);
+            continue;
+        }
+        if range.start < start {
+            kept.push(LockRange { end: start - 1, ..range });
+        }
+        if range.end > end {
+            kept.push(LockRange { start: end + 1, ..range });
+        }
+    }
+    *ranges = kept;
+}
+
+impl Waiters {
+    /// Runs a wait of the calling thread, which ends with EINTR when the client is interrupted.
+    fn during<T>(self: &Arc<Self>, client: u32, wait: impl FnOnce() -> T) -> T {
+        let thread = rustix::thread::gettid();
+        let first = {
+            let mut list = self.lock();
+            list.push(Waiter { thread, client });
+            list.len() == 1
+        };
+        if first {
+            self.watch();
+        }
+        let result = wait();
+        self.lock().retain(|waiter| waiter.thread != thread);
+        result
+    }
+
+    /// Watches over the waiters for as long as there are any.
+    fn watch(self: &Arc<Self>) {
+        if let Err(e) = sys::signal::arm_wake_up() {
+            log::warn!("waits for locks cannot be interrupted: {e}");
+            return;
+        }
+        let waiters: Weak<Self> = Arc::downgrade(self);
+        let watch = move || {
+            while let Some(waiters) = waiters.upgrade() {
+                let list = waiters.lock().clone();
+                if list.is_empty() {
+                    return;
+                }
+                for waiter in list {
+                    if waiter.client != 0 && Process::of(waiter.client).is_interrupted() {
+                        sys::signal::wake(waiter.thread);
+                    }
+                }
+                drop(waiters);
+                std::thread::sleep(LOOK);
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().name("lock-watch".into()).spawn(watch) {
+            log::warn!("waits for locks cannot be interrupted: {e}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Waiter>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn range(start: u64, end: u64) -> LockRange {
+        LockRange { start, end, kind: LockKind::Read }
+    }
+
+    #[test]
+    fn unlocking_the_middle_leaves_both_ends() {
+        let mut ranges = vec![range(0, 9)];
+        cut(&mut ranges, 3, 5);
+        assert_eq!(ranges, [range(0, 2), range(6, 9)]);
+        cut(&mut ranges, 0, u64::MAX);
+        assert!(ranges.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_takes_exactly_the_bytes_named(
+            parts in proptest::collection::vec((0u64..40, 0u64..10), 0..6),
+            start in 0u64..40, len in 0u64..20,
+        ) {
+            let mut ranges: Vec<_> = parts.iter().map(|(s, l)| range(*s, s + l)).collect();
+            let holds = |ranges: &[LockRange], at| {
+                ranges.iter().any(|r| (r.start..=r.end).contains(&at))
+            };
+            let before = ranges.clone();
+            cut(&mut ranges, start, start + len);
+            for at in 0..80 {
+                let cut_out = (start..=start + len).contains(&at);
+                prop_assert_eq!(holds(&ranges, at), holds(&before, at) && !cut_out);
+            }
+        }
+    }
+}

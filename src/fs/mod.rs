@@ -1,0 +1,111 @@
+//! The filesystem's operations, by subject. No FUSE types: a request comes in as node ids, names and a [`Caller`], and
+//! goes out as [`Entry`], [`Attr`] or an errno.
+//!
+//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives. What is left to
+//! us is to act on the right inode, as the right user where something is created, and to translate ids.
+
+mod attr;
+mod caller;
+mod create;
+mod dir;
+mod file;
+mod handles;
+mod ioctl;
+mod lock;
+mod lookup;
+mod remove;
+mod types;
+mod xattr;
+
+use rustix::fs::{FileType, Statx};
+use rustix::io::Errno;
+
+use crate::idmap::{IdView, SourceGid, SourceUid};
+use crate::source::{Credentials, Found, Inode, SourceTree};
+
+pub use dir::{DirEntry, OpenDir};
+pub use file::{OpenFile, Opened};
+pub use lock::{Conflict, LockKind, LockRange, LockRequest};
+pub use types::{Attr, Caller, Entry, Result, SetAttr, SetTime, Timestamp, decode_dev, encode_dev};
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+
+/// One mount's filesystem.
+#[derive(Debug)]
+pub struct Fs {
+    tree: SourceTree,
+    ids: IdView,
+    credentials: Credentials,
+    files: handles::Handles<OpenFile>,
+    dirs: handles::Handles<OpenDir>,
+    locks: lock::Locks,
+}
+
+impl Fs {
+    /// A filesystem that shows `tree` through `ids`.
+    #[must_use]
+    pub fn new(tree: SourceTree, ids: IdView) -> Self {
+        Self {
+            tree,
+            ids,
+            credentials: Credentials::of_process(),
+            files: handles::Handles::default(),
+            dirs: handles::Handles::default(),
+            locks: lock::Locks::default(),
+        }
+    }
+
+    /// The source tree.
+    #[must_use]
+    pub fn tree(&self) -> &SourceTree {
+        &self.tree
+    }
+
+    /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.
+    fn source_ids(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
+        let uid = self.ids.uid_to_source(caller.uid).ok_or(Errno::OVERFLOW)?;
+        let gid = self.ids.gid_to_source(caller.gid).ok_or(Errno::OVERFLOW)?;
+        Ok((uid, gid))
+    }
+
+    /// Acts as the caller's source ids, so that what is created belongs to him from its first instant.
+    fn create_as(&self, caller: &Caller) -> Result<()> {
+        let (uid, gid) = self.source_ids(caller)?;
+        // The kernel has taken the setgid bit from whoever may not give it.
+        self.credentials.set_fsetid(true);
+        self.credentials.act_as(uid, gid)
+    }
+
+    /// Acts as the caller himself: reserved space is his or not, whatever he is on the source. `keep`: setuid and setgid
+    /// bits of what is changed survive.
+    fn write_as(&self, caller: &Caller, keep: bool) -> Result<()> {
+        if !self.credentials.are_privileged() {
+            return Ok(());
+        }
+        self.credentials.set_fsetid(keep);
+        self.credentials.act_as_raw(caller.uid.raw(), caller.gid.raw())
+    }
+
+    /// Whether setuid and setgid bits of an inode survive what a caller does to it: without HANDLE_KILLPRIV_V2's help,
+    /// which fuser does not pass on, his rights are looked up, but only for the few files that have such bits.
+    fn keeps_privileges(&self, caller: &Caller, inode: &Inode, stat: &Statx) -> bool {
+        let mode = u32::from(stat.stx_mode);
+        if FileType::from_raw_mode(mode) != FileType::RegularFile || mode & (SETUID | SETGID) == 0 {
+            return true;
+        }
+        let process = caller::Process::of(caller.pid);
+        // Without group execute the setgid bit stays with members of the group (Linux setattr_should_drop_sgid).
+        if mode & (SETUID | GROUP_EXECUTE) == 0 {
+            let group = Attr::shown(inode, stat, &self.ids).gid.map(|gid| gid.raw());
+            return process.keeps_setgid(caller, group);
+        }
+        process.may_keep_bits()
+    }
+
+    fn entry(&self, found: &Found) -> Entry {
+        let attr = Attr::shown(&found.inode, &found.stat, &self.ids);
+        Entry { node: found.inode.node(), attr }
+    }
+}

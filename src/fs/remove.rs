@@ -1,0 +1,52 @@
+//! What takes names away or moves them: unlink, rmdir, rename.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{AtFlags, RenameFlags};
+
+use super::{Caller, Fs, Result};
+use crate::source::{NodeId, component};
+
+impl Fs {
+    /// Removes a name. A file that is still open stays usable.
+    pub fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory.
+    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&self, parent: NodeId, name: &OsStr, how: AtFlags) -> Result<()> {
+        let dir = self.tree.inode(parent)?;
+        let dir_fd = self.tree.fd(&dir)?;
+        let c_name = component(name)?;
+        self.tree.pin_last_name(&dir, &dir_fd, name);
+        rustix::fs::unlinkat(&*dir_fd, &*c_name, how)
+    }
+
+    /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller.
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        new_parent: NodeId,
+        new_name: &OsStr,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let from = self.tree.inode(parent)?;
+        let to = self.tree.inode(new_parent)?;
+        let (from_fd, to_fd) = (self.tree.fd(&from)?, self.tree.fd(&to)?);
+        let (c_name, c_new_name) = (component(name)?, component(new_name)?);
+        if flags.contains(RenameFlags::WHITEOUT) {
+            self.create_as(caller)?;
+            self.credentials.set_umask(0);
+        }
+        if !flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+            self.tree.pin_last_name(&to, &to_fd, new_name);
+        }
+        rustix::fs::renameat_with(&*from_fd, &*c_name, &*to_fd, &*c_new_name, flags)
+    }
+}

@@ -1,0 +1,143 @@
+//! What goes in and out of the filesystem: callers, attributes, entries. No FUSE types.
+
+use rustix::fs::{FileType, Statx};
+use rustix::io::Errno;
+
+use crate::idmap::{IdView, MountGid, MountUid, SourceGid, SourceUid};
+use crate::source::{Inode, NodeId};
+
+/// The filesystem's result: the errno goes to the caller as it is.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Who asks, as the mount sees him.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// His filesystem uid.
+    pub uid: MountUid,
+    /// His filesystem gid.
+    pub gid: MountGid,
+    /// His thread's id, in the daemon's pid namespace; 0 when it has none there.
+    pub pid: u32,
+}
+
+/// A time as files have it: seconds since 1970, negative before, and nanoseconds forward from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Seconds.
+    pub sec: i64,
+    /// Nanoseconds, below 1,000,000,000.
+    pub nsec: u32,
+}
+
+/// Attributes as shown at the mount.
+#[derive(Debug, Clone, Copy)]
+pub struct Attr {
+    /// The inode number that programs see.
+    pub ino: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Blocks of 512 bytes in use.
+    pub blocks: u64,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of contents.
+    pub mtime: Timestamp,
+    /// Last change of the inode.
+    pub ctime: Timestamp,
+    /// Type.
+    pub kind: FileType,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u16,
+    /// Names it has.
+    pub nlink: u32,
+    /// Owner; `None` is unmapped.
+    pub uid: Option<MountUid>,
+    /// Group; `None` is unmapped.
+    pub gid: Option<MountGid>,
+    /// Device number, as FUSE and the kernel encode it in 32 bits (`new_encode_dev`).
+    pub rdev: u32,
+    /// Preferred size of requests.
+    pub blksize: u32,
+}
+
+/// An inode that the kernel may keep: one look-up is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Its node id.
+    pub node: NodeId,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+/// A time to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetTime {
+    /// The source's clock.
+    Now,
+    /// This one.
+    To(Timestamp),
+}
+
+/// The attributes that a setattr changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<MountUid>,
+    /// Group.
+    pub gid: Option<MountGid>,
+    /// Length.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change.
+    pub mtime: Option<SetTime>,
+}
+
+impl Attr {
+    /// The attributes of a source inode, translated.
+    #[must_use]
+    pub fn shown(inode: &Inode, stat: &Statx, ids: &IdView) -> Self {
+        let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
+        Self {
+            ino: if inode.node() == NodeId::ROOT { stat.stx_ino } else { inode.node().0 },
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            atime: time(&stat.stx_atime),
+            mtime: time(&stat.stx_mtime),
+            ctime: time(&stat.stx_ctime),
+            kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
+            mode: stat.stx_mode & 0o7777,
+            nlink: stat.stx_nlink,
+            uid: SourceUid::new(stat.stx_uid).and_then(|uid| ids.uid_to_mount(uid)),
+            gid: SourceGid::new(stat.stx_gid).and_then(|gid| ids.gid_to_mount(gid)),
+            rdev: encode_dev(stat.stx_rdev_major, stat.stx_rdev_minor),
+            blksize: stat.stx_blksize,
+        }
+    }
+}
+
+/// A device number in the 32 bits that FUSE has for it (Linux `new_encode_dev`).
+#[must_use]
+pub fn encode_dev(major: u32, minor: u32) -> u32 {
+    (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12)
+}
+
+/// Major and minor of such a number (Linux `new_decode_dev`).
+#[must_use]
+pub fn decode_dev(dev: u32) -> (u32, u32) {
+    ((dev & 0xf_ff00) >> 8, (dev & 0xff) | ((dev >> 12) & 0xf_ff00))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_survive_the_wire() {
+        for (major, minor) in [(0, 0), (1, 3), (10, 229), (259, 0xf_ffff), (0xfff, 0x12_345)] {
+            assert_eq!(decode_dev(encode_dev(major, minor)), (major, minor));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Extended attributes. Those that hold ids are translated; the rest pass as they are.
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::caller::Process;
+use super::{Caller, Fs, Result};
+use crate::source::{Inode, NodeId, proc_path};
+use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
+
+/// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
+const MAX: usize = 65536;
+/// S_ISGID.
+const SETGID: u16 = 0o2000;
+
+impl Fs {
+    /// The value of an attribute as the mount shows it. ENODATA when there is none.
+    pub fn getxattr(&self, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
+        let inode = self.tree.inode(node)?;
+        let path = self.xattr_path(&inode)?;
+        let kind = classify(name.as_bytes());
+        let value = match get(&path, name) {
+            Err(Errno::OVERFLOW) if kind == XattrKind::Capability => FOREIGN_CAPS.to_vec(),
+            value => value?,
+        };
+        Ok(value_to_mount(kind, &value, &self.ids)?.into_owned())
+    }
+
+    /// Sets an attribute. EINVAL when its value names an id without a counterpart on the source; nothing is changed
+    /// then.
+    pub fn setxattr(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
+        let inode = self.tree.inode(node)?;
+        let kind = classify(name.as_bytes());
+        let value = value_to_source(kind, value, &self.ids)?;
+        let path = self.xattr_path(&inode)?;
+        let flags = XattrFlags::from_bits_retain(flags as u32);
+        let loses_setgid = kind == XattrKind::AclAccess && self.loses_setgid(caller, &inode)?;
+        self.write_as(caller, true)?;
+        rustix::fs::setxattr(&*path, name, &value, flags)?;
+        if loses_setgid {
+            let fd = self.tree.fd(&inode)?;
+            let mode = self.tree.stat(&inode)?.stx_mode & 0o7777 & !SETGID;
+            crate::sys::file::chmod_fd(&*fd, mode.into())?;
+        }
+        Ok(())
+    }
+
+    /// An access ACL set by somebody outside the file's group takes its setgid bit (Linux `posix_acl_update_mode`).
+    /// The source cannot see it: it is us who act there.
+    fn loses_setgid(&self, caller: &Caller, inode: &Inode) -> Result<bool> {
+        let stat = self.tree.stat(inode)?;
+        if stat.stx_mode & SETGID == 0 {
+            return Ok(false);
+        }
+        let group = super::Attr::shown(inode, &stat, &self.ids).gid.map(|gid| gid.raw());
+        Ok(!Process::of(caller.pid).keeps_setgid(caller, group))
+    }
+
+    /// The names of all attributes, each ended by a NUL. `trusted.*` is for administrators only (xattr(7)).
+    pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
+        let inode = self.tree.inode(node)?;
+        let path = self.xattr_path(&inode)?;
+        let mut names = vec![0; 256];
+        let len = loop {
+            match rustix::fs::listxattr(&*path, &mut names[..]) {
+                Err(Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
+                len => break len?,
+            }
+        };
+        names.truncate(len);
+        let is_trusted = |name: &[u8]| name.starts_with(b"trusted.");
+        let has_trusted = names.split(|byte| *byte == 0).any(is_trusted);
+        if has_trusted && !Process::of(caller.pid).is_admin() {
+            let kept = names.split_inclusive(|byte| *byte == 0).filter(|name| !is_trusted(name));
+            return Ok(kept.flatten().copied().collect());
+        }
+        Ok(names)
+    }
+
+    /// Removes an attribute. ENODATA when there is none.
+    pub fn removexattr(&self, node: NodeId, name: &OsStr) -> Result<()> {
+        let inode = self.tree.inode(node)?;
+        let path = self.xattr_path(&inode)?;
+        rustix::fs::removexattr(&*path, name)
+    }
+
+    /// A path for the calls that take no O_PATH descriptor. It leads to the inode itself, also to a symbolic link.
+    fn xattr_path(&self, inode: &Inode) -> Result<CString> {
+        Ok(proc_path(&*self.tree.fd(inode)?))
+    }
+}
+
+fn get(path: &CString, name: &OsStr) -> Result<Vec<u8>> {
+    let mut value = vec![0; 256];
+    loop {
+        match rustix::fs::getxattr(&**path, name, &mut value[..]) {
+            Ok(len) => {
+                value.truncate(len);
+                return Ok(value);
+            }
+            Err(Errno::RANGE) if value.len() < MAX => value.resize(MAX, 0),
+            Err(e) => return Err(e),
+        }
+    }
+}

@@ -1,0 +1,732 @@
+//! fuser's calls, each handed to the filesystem and its answer to the reply. Nothing is decided here.
+
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use rustix::fs::{FileType, OFlags};
+
+use super::backing::Backings;
+use super::convert::{errno, file_attr, file_type, set_time};
+use crate::config::CachePolicy;
+use crate::fs::{
+    Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, OpenFile, Result, SetAttr,
+};
+use crate::idmap::{MountGid, MountUid};
+use crate::source::NodeId;
+
+/// The largest request for reading and writing, in bytes; the kernel's own limit by default.
+const MAX_REQUEST: u32 = 1 << 20;
+/// Requests that the kernel may have under way in the background.
+const MAX_BACKGROUND: u16 = 64;
+/// As long as the kernel can count.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// The filesystem as fuser calls it.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    fs: Arc<Fs>,
+    entry_ttl: Duration,
+    negative_ttl: Duration,
+    attr_ttl: Duration,
+    backings: Arc<Backings>,
+    /// How deep the source is stacked: 1, or 2 where it is stacked itself.
+    stack_depth: u32,
+}
+
+/// What the mount is to be told of the calls it makes.
+type Flags = OFlags;
+
+impl Adapter {
+    pub(super) fn new(fs: Arc<Fs>, cache: CachePolicy, backings: Arc<Backings>) -> Self {
+        let (entry_ttl, negative_ttl, attr_ttl) = match cache {
+            CachePolicy::Timeouts { entry, negative, attr } => (entry, negative, attr),
+            CachePolicy::None => (Duration::ZERO, Duration::ZERO, Duration::ZERO),
+            CachePolicy::Forever => (FOREVER, FOREVER, FOREVER),
+        };
+        let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
+        Self { fs, entry_ttl, negative_ttl, attr_ttl, backings, stack_depth }
+    }
+
+    /// How long attributes may be believed. Those of a file with setuid or setgid bits not at all: a write may take them
+    /// without our seeing it, and nothing may run with bits that are gone.
+    fn attr_ttl_of(&self, attr: &Attr) -> Duration {
+        if attr.mode & 0o6000 != 0 && attr.kind == FileType::RegularFile {
+            return Duration::ZERO;
+        }
+        self.attr_ttl
+    }
+
+    fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
+        match entry {
+            Ok(entry) => {
+                let attr = file_attr(&entry.attr);
+                let attr_ttl = self.attr_ttl_of(&entry.attr);
+                reply.entry_with_ttls(&attr_ttl, &self.entry_ttl, &attr, Generation(0));
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
+    fn register(
+        &self,
+        request: &Request,
+        file: &OpenFile,
+        hand_over: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> std::io::Result<BackingId> {
+        self.fs.hand_over_as(&caller(request)?)?;
+        hand_over(file.anchor())
+    }
+
+    fn close(&self, handle: u64) {
+        if let Ok(file) = self.fs.release(handle) {
+            self.backings.close(file.inode());
+        }
+    }
+
+    fn answer_attr(&self, reply: ReplyAttr, attr: Result<Attr>) {
+        match attr {
+            Ok(attr) => reply.attr(&self.attr_ttl_of(&attr), &file_attr(&attr)),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+}
+
+/// Who asks. EOVERFLOW for an id that is none, which the kernel does not send.
+fn caller(request: &Request) -> Result<Caller> {
+    let overflow = rustix::io::Errno::OVERFLOW;
+    let uid = MountUid::new(request.uid()).ok_or(overflow)?;
+    let gid = MountGid::new(request.gid()).ok_or(overflow)?;
+    Ok(Caller { uid, gid, pid: request.pid() })
+}
+
+fn node(ino: INodeNo) -> NodeId {
+    NodeId(ino.0)
+}
+
+fn open_flags(flags: i32) -> Flags {
+    OFlags::from_bits_retain(flags as u32)
+}
+
+fn empty(reply: ReplyEmpty, result: Result<()>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn xattr(reply: ReplyXattr, room: u32, value: Result<Vec<u8>>) {
+    match value {
+        Ok(value) if room == 0 => reply.size(value.len() as u32),
+        Ok(value) if value.len() > room as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+fn lock_kind(kind: i32) -> Result<LockKind> {
+    match kind {
+        libc::F_RDLCK => Ok(LockKind::Read),
+        libc::F_WRLCK => Ok(LockKind::Write),
+        libc::F_UNLCK => Ok(LockKind::Unlock),
+        _ => Err(rustix::io::Errno::INVAL),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // ATOMIC_O_TRUNC is left out: the kernel then clears setuid bits of a truncated file by the caller's rights.
+        let wanted = [
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_DONT_MASK,
+            InitFlags::FUSE_POSIX_LOCKS,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_AUTO_INVAL_DATA,
+            InitFlags::FUSE_ASYNC_DIO,
+            // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
+            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+        ];
+        for flag in wanted {
+            if config.add_capabilities(flag).is_err() {
+                log::info!("the kernel's FUSE lacks {flag:?}");
+            }
+        }
+        if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_err()
+            || config.set_max_stack_depth(self.stack_depth).is_err()
+        {
+            log::info!("the kernel's FUSE has no passthrough");
+            self.backings.forbid();
+        }
+        // Each takes the nearest value that the kernel allows.
+        if let Err(most) = config.set_max_write(MAX_REQUEST) {
+            let _ = config.set_max_write(most);
+        }
+        if let Err(most) = config.set_max_readahead(MAX_REQUEST) {
+            let _ = config.set_max_readahead(most);
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self.fs.lookup(node(parent), name);
+        if found.as_ref().err() == Some(&rustix::io::Errno::NOENT) && !self.negative_ttl.is_zero() {
+            // An entry without an inode: the kernel remembers that there is none.
+            return reply.entry(&self.negative_ttl, &NOTHING, Generation(0));
+        }
+        self.answer_entry(reply, found);
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        if self.fs.forget(node(ino), lookups) {
+            self.backings.cool(node(ino));
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer_attr(reply, self.fs.getattr(node(ino)));
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr {
+            mode,
+            uid: uid.and_then(MountUid::new),
+            gid: gid.and_then(MountGid::new),
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        let attr = caller(request)
+            .and_then(|caller| self.fs.setattr(&caller, node(ino), handle.map(|h| h.0), &set));
+        self.answer_attr(reply, attr);
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.fs.readlink(node(ino)) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = caller(request)
+            .and_then(|caller| self.fs.mknod(&caller, node(parent), name, mode, umask, rdev));
+        self.answer_entry(reply, made);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = caller(request)
+            .and_then(|caller| self.fs.mkdir(&caller, node(parent), name, mode, umask));
+        self.answer_entry(reply, made);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.fs.unlink(node(parent), name));
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.fs.rmdir(node(parent), name));
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let made = caller(request)
+            .and_then(|caller| self.fs.symlink(&caller, node(parent), name, target.as_os_str()));
+        self.answer_entry(reply, made);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
+        let result = caller(request).and_then(|caller| {
+            self.fs.rename(&caller, node(parent), name, node(new_parent), new_name, flags)
+        });
+        empty(reply, result);
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.answer_entry(reply, self.fs.link(node(ino), node(new_parent), new_name));
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = match self.fs.open(node(ino), open_flags(flags.0)) {
+            Ok(opened) => opened,
+            Err(rustix::io::Errno::ISDIR) => {
+                return match self.fs.open_for_ioctl(node(ino)) {
+                    Ok(opened) => reply.opened(FileHandle(opened.handle), FopenFlags::empty()),
+                    Err(e) => reply.error(errno(e)),
+                };
+            }
+            Err(e) => return reply.error(errno(e)),
+        };
+        let (handle, file) = (FileHandle(opened.handle), &opened.file);
+        let register = || self.register(request, file, |fd| reply.open_backing(fd));
+        let id = self.backings.open(file.inode(), || self.fs.may_pass(file), register);
+        if let Some(id) = id {
+            return reply.opened_passthrough(handle, FopenFlags::empty(), &id);
+        }
+        match file.open() {
+            Ok(_) => reply.opened(handle, FopenFlags::empty()),
+            Err(e) => {
+                self.close(opened.handle);
+                reply.error(errno(e));
+            }
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let made = caller(request).and_then(|caller| {
+            self.fs.create(&caller, node(parent), name, mode, umask, open_flags(flags))
+        });
+        match made {
+            Ok((entry, opened)) => {
+                let (handle, file) = (FileHandle(opened.handle), &opened.file);
+                let register = || self.register(request, file, |fd| reply.open_backing(fd));
+                let wanted = || entry.attr.mode & 0o6000 == 0;
+                let id = self.backings.open(file.inode(), wanted, register);
+                // One time for both: the shorter.
+                let ttl = self.entry_ttl.min(self.attr_ttl_of(&entry.attr));
+                let (attr, generation) = (file_attr(&entry.attr), Generation(0));
+                let flags = FopenFlags::empty();
+                match id {
+                    Some(id) => {
+                        reply.created_passthrough(&ttl, &attr, generation, handle, flags, &id);
+                    }
+                    None => reply.created(&ttl, &attr, generation, handle, flags),
+                }
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let mut buffer = vec![0; size as usize];
+        match self.fs.read(handle.0, offset, &mut buffer) {
+            Ok(count) => reply.data(&buffer[..count]),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let keep = !flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written =
+            caller(request).and_then(|caller| self.fs.write(&caller, handle.0, offset, data, keep));
+        match written {
+            Ok(count) => reply.written(count as u32),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.fs.flush(handle.0, owner.0));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.close(handle.0);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.fs.fsync(handle.0, data_only));
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.fs.opendir(node(ino)) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let result = self.fs.readdir(handle.0, offset, |entry| {
+            reply.add(INodeNo(entry.ino), entry.cookie, file_type(entry.kind), entry.name)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let (ttl, generation) = (self.entry_ttl.min(self.attr_ttl), Generation(0));
+        let result = self.fs.readdirplus(handle.0, offset, |entry, found| {
+            let attr = match found {
+                Some(found) => file_attr(&found.attr),
+                // Neither `.` nor `..` is looked up: the kernel takes only number and type from here.
+                None => {
+                    FileAttr { ino: INodeNo(entry.ino), kind: file_type(entry.kind), ..NOTHING }
+                }
+            };
+            reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, generation)
+        });
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.fs.releasedir(handle.0));
+    }
+
+    fn fsyncdir(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        empty(reply, self.fs.fsyncdir(handle.0, data_only));
+    }
+
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.fs.statfs(node(ino)) {
+            Ok(s) => reply.statfs(
+                s.f_blocks,
+                s.f_bfree,
+                s.f_bavail,
+                s.f_files,
+                s.f_ffree,
+                s.f_bsize as u32,
+                s.f_namemax as u32,
+                s.f_frsize as u32,
+            ),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let result = caller(request)
+            .and_then(|caller| self.fs.setxattr(&caller, node(ino), name, value, flags));
+        empty(reply, result);
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
+        xattr(reply, room, self.fs.getxattr(node(ino), name));
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
+        xattr(
+            reply,
+            room,
+            caller(request).and_then(|caller| self.fs.listxattr(&caller, node(ino))),
+        );
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, self.fs.removexattr(node(ino), name));
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        // With default_permissions the kernel answers by itself; told so once, it never asks.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn getlk(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let conflict = lock_kind(kind).and_then(|kind| {
+            let range = LockRange { start, end, kind };
+            self.fs.getlk(&LockRequest { handle: handle.0, owner: owner.0, range, pid })
+        });
+        match conflict {
+            Ok(None) => reply.locked(0, 0, libc::F_UNLCK, 0),
+            Ok(Some(conflict)) => {
+                let kind = match conflict.range.kind {
+                    LockKind::Write => libc::F_WRLCK,
+                    _ => libc::F_RDLCK,
+                };
+                let pid = conflict.pid.max(0) as u32;
+                reply.locked(conflict.range.start, conflict.range.end, kind, pid);
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        sleep: bool,
+        reply: ReplyEmpty,
+    ) {
+        let parts = caller(request).and_then(|caller| Ok((caller, lock_kind(kind)?)));
+        match parts {
+            Ok((caller, kind)) => {
+                let range = LockRange { start, end, kind };
+                let lock = LockRequest { handle: handle.0, owner: owner.0, range, pid };
+                self.fs.setlk(&caller, lock, sleep, move |result| empty(reply, result));
+            }
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        command: u32,
+        input: &[u8],
+        room: u32,
+        reply: ReplyIoctl,
+    ) {
+        match self.fs.ioctl(node(ino), command, input, room as usize) {
+            Ok(output) => reply.ioctl(0, &output),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Regular files are always ready (poll(2)); told so once, the kernel answers by itself.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let result = caller(request)
+            .and_then(|caller| self.fs.fallocate(&caller, handle.0, mode, offset, len));
+        empty(reply, result);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match self.fs.lseek(handle.0, offset, whence) {
+            Ok(offset) => reply.offset(offset),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let copied = caller(request).and_then(|caller| {
+            self.fs.copy_file_range(&caller, (from.0, from_offset), (to.0, to_offset), len)
+        });
+        match copied {
+            Ok(count) => reply.written(count as u32),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+}
+
+/// Attributes of nothing: node id 0.
+const NOTHING: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: fuser::FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};

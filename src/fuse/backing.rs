@@ -1,0 +1,169 @@
+//! FUSE passthrough: which inodes the kernel reads and writes past us, and the backing ids under which it does.
+//!
+//! The kernel wants all opens of an inode to be of one sort: a second backing id, or an open without one beside an open
+//! with one, is answered with EIO. So an inode keeps its sort while any file is open on it, and its id while it is
+//! warm: a file that is opened again soon costs no ioctl.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fuser::BackingId;
+
+use crate::source::{Inode, NodeId};
+
+const SHARDS: usize = 16;
+/// Ids of closed files at most: each keeps a source file open in the kernel.
+const MOST_WARM: usize = 1024;
+/// How long the id of a closed file is kept.
+const WARM: Duration = Duration::from_secs(2);
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Backings {
+    allowed: AtomicBool,
+    shards: Vec<Mutex<HashMap<NodeId, Opens>>>,
+    warm: Mutex<VecDeque<(NodeId, Instant)>>,
+}
+
+/// The opens of one inode.
+#[derive(Debug)]
+struct Opens {
+    /// Tells an inode from a later one with the same node id.
+    inode: Arc<Inode>,
+    /// The backing id; `None` when the daemon reads and writes.
+    id: Option<Arc<BackingId>>,
+    count: u32,
+}
+
+impl Backings {
+    pub(super) fn new(allowed: bool) -> Self {
+        Self {
+            allowed: AtomicBool::new(allowed),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            warm: Mutex::default(),
+        }
+    }
+
+    /// No inode is passed through from now on.
+    pub(super) fn forbid(&self) {
+        self.allowed.store(false, Ordering::Relaxed);
+    }
+
+    /// Counts an open of an inode and tells the backing id for it, `None` when the daemon is to read and write.
+    ///
+    /// `wanted` and `register` are asked only when the sort is free to choose.
+    pub(super) fn open(
+        &self,
+        inode: &Arc<Inode>,
+        wanted: impl FnOnce() -> bool,
+        register: impl FnOnce() -> io::Result<BackingId>,
+    ) -> Option<Arc<BackingId>> {
+        let mut shard = self.shard(inode.node());
+        let known = shard.get_mut(&inode.node()).filter(|opens| Arc::ptr_eq(&opens.inode, inode));
+        if let Some(opens) = known {
+            if opens.count > 0 || (opens.id.is_some() && wanted()) {
+                opens.count += 1;
+                return opens.id.clone();
+            }
+            let id = None;
+            let stale =
+                shard.insert(inode.node(), Opens { inode: Arc::clone(inode), id, count: 1 });
+            drop(shard);
+            drop(stale);
+            return None;
+        }
+        let may = self.allowed.load(Ordering::Relaxed) && wanted();
+        let id = may.then(register).and_then(|registered| match registered {
+            Ok(id) => Some(Arc::new(id)),
+            Err(e) => {
+                self.refused(&e);
+                None
+            }
+        });
+        let opens = Opens { inode: Arc::clone(inode), id: id.clone(), count: 1 };
+        let stale = shard.insert(inode.node(), opens);
+        drop(shard);
+        drop(stale);
+        id
+    }
+
+    fn refused(&self, error: &io::Error) {
+        match error.raw_os_error() {
+            // Not ours to have (no CAP_SYS_ADMIN), or a kernel without it: it will not change.
+            Some(libc::EPERM | libc::ENOTTY | libc::EOPNOTSUPP) => {
+                log::info!("no FUSE passthrough: {error}");
+                self.forbid();
+            }
+            _ => log::debug!("no FUSE passthrough for a file: {error}"),
+        }
+    }
+
+    /// Counts a close.
+    pub(super) fn close(&self, inode: &Arc<Inode>) {
+        let node = inode.node();
+        let gone = {
+            let mut shard = self.shard(node);
+            let Some(opens) = shard.get_mut(&node) else { return };
+            if !Arc::ptr_eq(&opens.inode, inode) {
+                return;
+            }
+            opens.count = opens.count.saturating_sub(1);
+            if opens.count > 0 {
+                return;
+            }
+            if opens.id.is_none() { shard.remove(&node) } else { None }
+        };
+        if gone.is_some() {
+            return;
+        }
+        let coldest = {
+            let mut warm = self.warm();
+            warm.push_back((node, Instant::now()));
+            if warm.len() > MOST_WARM { warm.pop_front() } else { None }
+        };
+        if let Some((node, _)) = coldest {
+            self.cool(node);
+        }
+    }
+
+    /// The kernel has forgotten an inode, or it has lost its last name: its id goes if nobody has it open.
+    pub(super) fn cool(&self, node: NodeId) {
+        let gone = {
+            let mut shard = self.shard(node);
+            match shard.get(&node) {
+                Some(opens) if opens.count == 0 => shard.remove(&node),
+                _ => None,
+            }
+        };
+        // Closed without the lock: it is an ioctl.
+        drop(gone);
+    }
+
+    /// Lets go of ids that nobody has used for a while, so that files deleted on the source give their room back.
+    pub(super) fn sweep(&self) {
+        loop {
+            let node = {
+                let mut warm = self.warm();
+                match warm.front() {
+                    Some((_, since)) if since.elapsed() >= WARM => warm.pop_front(),
+                    _ => None,
+                }
+            };
+            match node {
+                Some((node, _)) => self.cool(node),
+                None => return,
+            }
+        }
+    }
+
+    fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, Opens>> {
+        self.shards[node.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn warm(&self) -> MutexGuard<'_, VecDeque<(NodeId, Instant)>> {
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

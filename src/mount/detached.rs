@@ -1,0 +1,130 @@
+//! Making the mount ourselves, with the new mount API: it exists first as a descriptor, attached nowhere, and only a
+//! server that answers makes it visible.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+use rustix::process::{getegid, geteuid};
+
+use super::Plan;
+use super::flags::attributes;
+use super::point::MountPoint;
+use crate::config::Access;
+use crate::error::{Error, Result};
+
+/// The longest string that the new mount API takes.
+const LONGEST_VALUE: usize = 255;
+
+/// Opens the FUSE device.
+pub(super) fn open_device() -> Result<OwnedFd> {
+    openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+        let advice = match e {
+            Errno::NOENT | Errno::NODEV | Errno::NXIO => {
+                "/dev/fuse (is the fuse module loaded? try: modprobe fuse)"
+            }
+            Errno::PERM | Errno::ACCESS => "/dev/fuse (a container must be given this device)",
+            _ => "/dev/fuse",
+        };
+        Error::system(advice, e)
+    })
+}
+
+/// Makes the mount and returns it, attached nowhere. The kernel's FUSE_INIT waits on the device from now on.
+pub(super) fn create(plan: &Plan, device: &OwnedFd) -> Result<OwnedFd> {
+    let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| match e {
+        Errno::NODEV => Error::system("this kernel has no FUSE (try: modprobe fuse)", e),
+        _ => Error::mount("cannot make a FUSE filesystem", e),
+    })?;
+    configure(plan, device, &context).map_err(|(option, e)| {
+        let reason = reasons(&context);
+        Error::mount(format!("cannot make the mount: {option}{reason}"), e)
+    })?;
+    // Dropping the context matters: it would keep the filesystem alive after its last unmount.
+    let (attr, _) = attributes(&plan.flags);
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr)
+        .map_err(|e| Error::mount("cannot make the mount", e))
+}
+
+fn configure(
+    plan: &Plan,
+    device: &OwnedFd,
+    context: &OwnedFd,
+) -> std::result::Result<(), (&'static str, Errno)> {
+    let text = |key: &'static str, value: &[u8]| {
+        fsconfig_set_string(context, key, value).map_err(|e| (key, e))
+    };
+    let flag = |given: bool, key: &'static str| match given {
+        true => fsconfig_set_flag(context, key).map_err(|e| (key, e)),
+        false => Ok(()),
+    };
+    text("source", shortened(&plan.fsname).as_bytes())?;
+    text("subtype", plan.subtype.as_bytes())?;
+    text("fd", device.as_raw_fd().to_string().as_bytes())?;
+    text("rootmode", format!("{:o}", plan.root_mode).as_bytes())?;
+    text("user_id", geteuid().as_raw().to_string().as_bytes())?;
+    text("group_id", getegid().as_raw().to_string().as_bytes())?;
+    if let Some(max_read) = plan.max_read {
+        text("max_read", max_read.to_string().as_bytes())?;
+    }
+    flag(true, "default_permissions")?;
+    flag(plan.access != Access::Owner, "allow_other")?;
+    flag(plan.flags.sync, "sync")?;
+    flag(plan.flags.dirsync, "dirsync")?;
+    fsconfig_create(context).map_err(|e| ("", e))
+}
+
+/// The source column is for people: a path that is too long for the kernel loses its end.
+fn shortened(name: &OsStr) -> &OsStr {
+    let bytes = name.as_bytes();
+    if bytes.len() <= LONGEST_VALUE {
+        return name;
+    }
+    log::warn!(
+        "the source's name is longer than {LONGEST_VALUE} bytes: the mount table shows its beginning"
+    );
+    let mut end = LONGEST_VALUE;
+    // Not in the middle of a UTF-8 character.
+    while end > 0 && bytes[end] & 0xc0 == 0x80 {
+        end -= 1;
+    }
+    OsStr::from_bytes(&bytes[..end])
+}
+
+/// What the kernel logged on the context: lines like `e fuse: Invalid uid '70000'`.
+fn reasons(context: &OwnedFd) -> String {
+    let mut text = String::new();
+    let mut line = [0; 512];
+    while let Ok(length @ 1..) = rustix::io::read(context, &mut line) {
+        let message = String::from_utf8_lossy(&line[..length]);
+        let message = message.trim_end();
+        text.push_str(&format!(" ({})", message.strip_prefix("e ").unwrap_or(message)));
+    }
+    text
+}
+
+/// Attaches it to the mount point.
+pub(super) fn attach(mount: impl AsFd, point: &MountPoint) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", point, "", flags)
+        .map_err(|e| Error::mount(format!("cannot mount on {}", point.path().display()), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_source_is_shortened_between_characters() {
+        let long = "ä".repeat(200);
+        let short = shortened(OsStr::new(&long));
+        assert_eq!(short, OsStr::new(&"ä".repeat(127)));
+        assert_eq!(shortened(OsStr::new("/a")), OsStr::new("/a"));
+    }
+}

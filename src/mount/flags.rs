@@ -1,0 +1,138 @@
+//! The mount options that the kernel honours per mount: their bits, their words, and changing them later.
+
+use std::path::Path;
+
+use rustix::mount::{FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
+
+use super::point::MountPoint;
+use crate::config::{Atime, MountFlags};
+use crate::error::{Error, Result};
+use crate::sys::mount::mount_setattr;
+
+/// The options of the source's own mount, which ours has unless told otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// `ro`.
+    pub read_only: bool,
+    /// `nosuid`.
+    pub nosuid: bool,
+    /// `nodev`.
+    pub nodev: bool,
+    /// `noexec`.
+    pub noexec: bool,
+}
+
+/// The given options, with what was not given taken from the source's mount.
+#[must_use]
+pub fn with_inherited(flags: &MountFlags, source: Inherited) -> MountFlags {
+    MountFlags {
+        read_only: flags.read_only.or(Some(source.read_only)),
+        nosuid: flags.nosuid.or(Some(source.nosuid)),
+        nodev: flags.nodev.or(Some(source.nodev)),
+        noexec: flags.noexec.or(Some(source.noexec)),
+        ..flags.clone()
+    }
+}
+
+/// Which bits the options set, and which they clear.
+#[must_use]
+pub(super) fn attributes(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
+    let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
+    for (option, bit) in [
+        (flags.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (flags.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (flags.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (flags.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (flags.nosymfollow, MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
+        (flags.nodiratime, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+    ] {
+        match option {
+            Some(true) => set |= bit,
+            Some(false) => clear |= bit,
+            None => {}
+        }
+    }
+    if let Some(atime) = flags.atime {
+        // The three are one field: mount_setattr wants all of it cleared to change it.
+        clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
+        set |= match atime {
+            Atime::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
+            Atime::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
+            Atime::Strict => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+        };
+    }
+    (set, clear)
+}
+
+/// Changes the options of an existing mount (`mount -o remount`): those that are given; the others stay.
+pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
+    let failed = |e: std::io::Error| match e.raw_os_error() {
+        Some(libc::EPERM) => Error::usage(format!(
+            "remount {}: not permitted; mount options can be changed by root only",
+            mountpoint.display()
+        )),
+        Some(libc::EINVAL) => {
+            Error::refused(format!("remount {}: this is not a mount point", mountpoint.display()))
+        }
+        _ => Error::mount(format!("remount {}", mountpoint.display()), e),
+    };
+    let point = MountPoint::open(mountpoint)?;
+    let (set, clear) = attributes(flags);
+    mount_setattr(&point, set, clear).map_err(failed)?;
+    if flags.read_only == Some(false) {
+        // `mount -i -o remount,ro` makes the whole filesystem read-only, bind mounts of it included; only that undoes it.
+        writable_again(&point).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn writable_again(point: &MountPoint) -> std::io::Result<()> {
+    let context = fspick(point, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+    fsconfig_set_flag(&context, "rw")?;
+    Ok(fsconfig_reconfigure(&context)?)
+}
+
+/// The options as words, for fusermount3, which knows no others. `nosuid` and `nodev` it sets by itself.
+#[must_use]
+pub(super) fn user_words(flags: &MountFlags) -> Vec<&'static str> {
+    [
+        (flags.read_only == Some(true), "ro"),
+        (flags.noexec == Some(true), "noexec"),
+        (flags.atime == Some(Atime::Never), "noatime"),
+        (flags.sync, "sync"),
+        (flags.dirsync, "dirsync"),
+    ]
+    .into_iter()
+    .filter_map(|(given, word)| given.then_some(word))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_given_comes_from_the_source_and_what_is_given_wins() {
+        let source = Inherited { read_only: true, nosuid: true, nodev: false, noexec: false };
+        let given = MountFlags { nosuid: Some(false), noexec: Some(true), ..MountFlags::default() };
+        let flags = with_inherited(&given, source);
+        assert_eq!(
+            (flags.read_only, flags.nosuid, flags.nodev, flags.noexec),
+            (Some(true), Some(false), Some(false), Some(true))
+        );
+    }
+
+    #[test]
+    fn remounting_touches_only_what_is_given() {
+        let (set, clear) =
+            attributes(&MountFlags { read_only: Some(false), ..MountFlags::default() });
+        assert_eq!((set, clear), (MountAttrFlags::empty(), MountAttrFlags::MOUNT_ATTR_RDONLY));
+    }
+
+    #[test]
+    fn an_atime_mode_replaces_the_former_one() {
+        let (set, clear) =
+            attributes(&MountFlags { atime: Some(Atime::Relative), ..MountFlags::default() });
+        assert_eq!((set, clear), (MountAttrFlags::empty(), MountAttrFlags::MOUNT_ATTR__ATIME));
+    }
+}

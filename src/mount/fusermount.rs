@@ -1,0 +1,198 @@
+//! Mounting and unmounting as a normal user, through the setuid program fusermount3.
+
+use std::ffi::OsString;
+use std::io::{IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
+    recvmsg, socketpair,
+};
+
+use super::Plan;
+use super::flags::user_words;
+use super::point::MountPoint;
+use crate::config::Access;
+use crate::error::{Error, Result};
+
+const PROGRAM: &str = "fusermount3";
+
+/// What fusermount3 gave us.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// The FUSE device. The mount is attached already.
+    pub device: OwnedFd,
+    /// With auto_unmount: fusermount3 unmounts when this closes.
+    pub lifeline: Option<OwnedFd>,
+}
+
+/// Mounts.
+pub(super) fn mount(plan: &Plan, point: &MountPoint, auto_unmount: bool) -> Result<Given> {
+    let failed = |e: rustix::io::Errno| Error::system(format!("cannot talk to {PROGRAM}"), e);
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
+    fcntl_setfd(&theirs, FdFlags::empty()).map_err(failed)?;
+    let mut child = Command::new(PROGRAM)
+        .arg("-o")
+        .arg(options(plan, auto_unmount))
+        .arg("--")
+        .arg(point.path())
+        .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| cannot_run(&e))?;
+    drop(theirs);
+    match receive(&ours) {
+        Some(device) if auto_unmount => Ok(Given { device, lifeline: Some(ours) }),
+        Some(device) => {
+            finish(&mut child);
+            Ok(Given { device, lifeline: None })
+        }
+        None => Err(Error::refused(format!(
+            "cannot mount on {}: {}",
+            point.path().display(),
+            explained(&finish(&mut child))
+        ))),
+    }
+}
+
+/// Unmounts what is mounted at a path; the caller has made sure that it is ours.
+pub(super) fn unmount(place: &Path, lazy: bool) -> std::io::Result<()> {
+    let mut child = Command::new(PROGRAM)
+        .arg(if lazy { "-uz" } else { "-u" })
+        .arg("--")
+        .arg(place)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let said = finish(&mut child);
+    if child.wait()?.success() { Ok(()) } else { Err(std::io::Error::other(said)) }
+}
+
+fn cannot_run(e: &std::io::Error) -> Error {
+    if e.kind() == std::io::ErrorKind::NotFound {
+        return Error::system(
+            format!(
+                "a normal user mounts through {PROGRAM}, which is missing: install fuse3, or mount as root"
+            ),
+            std::io::Error::from_raw_os_error(libc::ENOENT),
+        );
+    }
+    Error::system(format!("cannot run {PROGRAM}"), std::io::Error::from(e.kind()))
+}
+
+fn options(plan: &Plan, auto_unmount: bool) -> OsString {
+    let mut text = b"default_permissions".to_vec();
+    let mut add = |option: &[u8]| {
+        text.push(b',');
+        text.extend_from_slice(option);
+    };
+    for word in user_words(&plan.flags) {
+        add(word.as_bytes());
+    }
+    if plan.access != Access::Owner {
+        add(b"allow_other");
+    }
+    if let Some(max_read) = plan.max_read {
+        add(format!("max_read={max_read}").as_bytes());
+    }
+    if auto_unmount {
+        add(b"auto_unmount");
+    }
+    add(&[b"subtype=", escaped(plan.subtype.as_bytes()).as_slice()].concat());
+    add(&[b"fsname=", escaped(plan.fsname.as_bytes()).as_slice()].concat());
+    OsString::from_vec(text)
+}
+
+/// A comma ends an option, a backslash quotes.
+fn escaped(value: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(value.len());
+    for byte in value {
+        if matches!(byte, b',' | b'\\') {
+            text.push(b'\\');
+        }
+        text.push(*byte);
+    }
+    text
+}
+
+/// Reads its words to the end and waits for it.
+fn finish(child: &mut Child) -> String {
+    let mut said = Vec::new();
+    if let Some(stderr) = &mut child.stderr {
+        // Whatever was read is worth showing, and there is nothing better to show.
+        let _ = stderr.read_to_end(&mut said);
+    }
+    let _ = child.wait();
+    String::from_utf8_lossy(&said).trim().replace('\n', "; ")
+}
+
+fn explained(said: &str) -> String {
+    let advice = if said.contains("user_allow_other") {
+        " (ask root to add that line, or mount without allow_other)"
+    } else if said.contains("/dev/fuse") {
+        " (the device must be accessible to normal users: mode 0666)"
+    } else {
+        ""
+    };
+    match said {
+        "" => format!("{PROGRAM} gave no reason"),
+        said => format!("{said}{advice}"),
+    }
+}
+
+/// Receives the device. `None`: the other side closed without sending it.
+fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut data = [IoSliceMut::new(&mut byte)];
+    loop {
+        match recvmsg(socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::MountFlags;
+
+    #[test]
+    fn commas_and_backslashes_in_the_source_do_not_end_the_option() {
+        let plan = Plan {
+            fsname: "/a,b\\c".into(),
+            subtype: "shiftbind".into(),
+            root_mode: 0o040_755,
+            flags: MountFlags { read_only: Some(true), ..MountFlags::default() },
+            access: Access::Owner,
+            max_read: None,
+        };
+        assert_eq!(
+            options(&plan, false),
+            OsString::from(r"default_permissions,ro,subtype=shiftbind,fsname=/a\,b\\c")
+        );
+    }
+
+    #[test]
+    fn a_refusal_for_allow_other_says_what_to_do() {
+        let said = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf";
+        assert!(explained(said).contains("mount without allow_other"));
+    }
+}

@@ -1,0 +1,57 @@
+//! The mount point: resolved once, as mount(8) resolves it, and from then on a descriptor.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+
+use crate::error::{Error, Result};
+
+/// Where the mount will be.
+#[derive(Debug)]
+pub struct MountPoint {
+    fd: OwnedFd,
+    path: PathBuf,
+    is_dir: bool,
+}
+
+impl MountPoint {
+    /// Resolves the path: relative to the working directory, symbolic links followed.
+    pub fn open(path: &Path) -> Result<Self> {
+        let failed = |e: std::io::Error| Error::mount(format!("mount point {}", path.display()), e);
+        let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| failed(e.into()))?;
+        let stat = fstat(&fd).map_err(|e| failed(e.into()))?;
+        let path = fs::canonicalize(path).map_err(failed)?;
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        Ok(Self { fd, path, is_dir })
+    }
+
+    /// Refuses a directory for a file, and a file for a directory: the kernel can't stack one on the other.
+    pub fn check_kind(&self, source: &Path, source_is_dir: bool) -> Result<()> {
+        let (point, source) = (self.path.display(), source.display());
+        match (source_is_dir, self.is_dir) {
+            (true, false) => Err(Error::refused(format!(
+                "mount point {point} is not a directory, but the source {source} is: name a directory to mount on"
+            ))),
+            (false, true) => Err(Error::refused(format!(
+                "mount point {point} is a directory, but the source {source} is a file: name a file to mount on \
+                 (an empty one will do)"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The path, absolute and without symbolic links.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsFd for MountPoint {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,111 @@
+//! Who may mount what: what a normal user can't do is refused before anything is touched.
+
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::config::{Access, Config};
+use crate::error::{Error, Result};
+use crate::idmap::{Kind, MountId, SourceId, Translation};
+
+/// Whether this process may mount by itself, without fusermount3.
+#[must_use]
+pub fn may_mount() -> bool {
+    has(CapabilitySet::SYS_ADMIN)
+}
+
+/// Who may use the mount, the default filled in: everyone when a privileged process mounts, else only the owner.
+///
+/// The kernel knows only `allow_other` or not: [`Access::OwnerAndRoot`] is left to the FUSE session to enforce.
+#[must_use]
+pub fn access(config: &Config) -> Access {
+    config.access.unwrap_or(if may_mount() { Access::Everyone } else { Access::Owner })
+}
+
+/// Refuses what needs root when this process is a normal user's: a map under which he could not store files as himself,
+/// and mount options that only root may give.
+pub fn check_rights(config: &Config) -> Result<()> {
+    if !has(CapabilitySet::SETUID) {
+        stored_as_self(&config.ids.uids, geteuid().as_raw(), "--uidmap")?;
+    }
+    if !has(CapabilitySet::SETGID) {
+        stored_as_self(&config.ids.gids, getegid().as_raw(), "--gidmap")?;
+    }
+    if !may_mount() {
+        let flags = &config.flags;
+        for (given, option) in [
+            (flags.nosuid == Some(false), "suid"),
+            (flags.nodev == Some(false), "dev"),
+            (flags.nosymfollow == Some(true), "nosymfollow"),
+            (flags.nodiratime == Some(true), "nodiratime"),
+            (flags.atime == Some(crate::config::Atime::Strict), "strictatime"),
+        ] {
+            if given {
+                return Err(Error::usage(format!(
+                    "-o {option}: a normal user can't mount with this option; leave it out or mount as root"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A process without privileges creates every file as its own user, whatever the map says.
+fn stored_as_self<K: Kind>(translation: &Translation<K>, own: u32, option: &str) -> Result<()> {
+    let (Some(here), Some(stored)) = (MountId::<K>::new(own), SourceId::<K>::new(own)) else {
+        return Ok(());
+    };
+    let word = K::WORD;
+    match translation.to_source(here) {
+        Some(id) if id == stored => Ok(()),
+        Some(id) => Err(Error::usage(format!(
+            "{option}: what {word} {own} creates would be stored as {word} {id}, and only root may store files as \
+             another id: map {own}:{own}:1 as well, or mount as root"
+        ))),
+        None => Err(Error::usage(format!(
+            "{option}: your own {word} {own} is not mapped, so you could not create files at the mount: map \
+             {own}:{own}:1 as well, or mount as root"
+        ))),
+    }
+}
+
+fn has(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idmap::{Extent, IdMap, MountUid, Unmapped, User};
+
+    fn uids(extents: &[(u32, u32, u32)], unmapped: Unmapped<User>) -> Translation<User> {
+        let extents = extents.iter().map(|(s, m, n)| Extent::new(*s, *m, *n).unwrap()).collect();
+        Translation::new(IdMap::new(extents).unwrap(), unmapped)
+    }
+
+    #[test]
+    fn a_user_may_use_maps_that_store_his_files_as_his_own() {
+        for t in [
+            uids(&[(1000, 1000, 1)], Unmapped::Deny),
+            uids(&[(1000, 1000, 1), (100_000, 0, 1000)], Unmapped::Deny),
+            uids(&[(5, 6, 1)], Unmapped::Pass),
+            uids(&[(1000, 1000, 1)], Unmapped::Squash(MountUid::new(1000).unwrap())),
+        ] {
+            assert!(stored_as_self(&t, 1000, "--uidmap").is_ok(), "{t:?}");
+        }
+    }
+
+    #[test]
+    fn a_map_that_stores_a_users_files_as_anothers_is_refused_with_both_ids() {
+        let t = uids(&[(0, 1000, 1)], Unmapped::Deny);
+        let text = stored_as_self(&t, 1000, "--uidmap").unwrap_err().to_string();
+        assert!(text.starts_with("--uidmap: ") && text.contains("stored as uid 0"), "{text}");
+        assert!(text.contains("root"), "{text}");
+    }
+
+    #[test]
+    fn a_map_that_leaves_the_user_out_is_refused() {
+        let t = uids(&[(0, 100_000, 10)], Unmapped::Deny);
+        let text = stored_as_self(&t, 1000, "--uidmap").unwrap_err().to_string();
+        assert!(text.contains("uid 1000 is not mapped"), "{text}");
+    }
+}

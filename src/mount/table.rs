@@ -1,0 +1,186 @@
+//! The mount table: which mount is ours, where it is now, and unmounting that one and no other.
+//!
+//! A path says nothing about whose mount is there: others may have mounted over ours, or in its place. So our mount is
+//! remembered by the kernel's id for it, and every unmount compares before it acts.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::mount::{UnmountFlags, unmount};
+
+/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): an id that is never given to another mount.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// Asks only what the kernel knows by itself: nothing here may wait for a FUSE server, least of all for our own.
+const ASK_KERNEL_ONLY: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT);
+
+/// One mount, as the kernel tells it from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The id in /proc/self/mountinfo, which the kernel gives anew once the mount is gone.
+    id: u64,
+    /// The id that is never given anew, where the kernel has it.
+    unique: Option<u64>,
+    /// The filesystem's device number.
+    device: (u32, u32),
+}
+
+impl Identity {
+    /// The mount whose root (or anything on which) a descriptor is.
+    pub fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
+        Self::ask(fd, c"".as_ref(), AtFlags::EMPTY_PATH)
+    }
+
+    /// The topmost mount at a path.
+    pub fn of_path(path: &Path) -> io::Result<Self> {
+        let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+        Self::ask(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn ask(dir: impl AsFd, path: &std::ffi::CStr, flags: AtFlags) -> io::Result<Self> {
+        let flags = flags | ASK_KERNEL_ONLY;
+        let stat = statx(dir.as_fd(), path, flags, StatxFlags::MNT_ID)?;
+        let unique = statx(dir.as_fd(), path, flags, MNT_ID_UNIQUE)?;
+        Ok(Self {
+            id: stat.stx_mnt_id,
+            unique: (unique.stx_mask & MNT_ID_UNIQUE.bits() != 0).then_some(unique.stx_mnt_id),
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+        })
+    }
+
+    /// Where this mount is now, in this process's mount namespace. `None`: nowhere.
+    pub fn find(&self) -> io::Result<Option<PathBuf>> {
+        let table = read_table()?;
+        Ok(table
+            .into_iter()
+            .find(|m| m.id == self.id && m.device == self.device)
+            .map(|m| m.mountpoint))
+    }
+
+    /// Every place where this mount's filesystem is, bind mounts of it included.
+    pub fn all_places(&self) -> io::Result<Vec<PathBuf>> {
+        let table = read_table()?;
+        Ok(table.into_iter().filter(|m| m.device == self.device).map(|m| m.mountpoint).collect())
+    }
+
+    /// Checks that this mount is the topmost at its place, and answers the place. `None`: it is gone.
+    pub fn reachable_place(&self) -> io::Result<Option<PathBuf>> {
+        let Some(place) = self.find()? else { return Ok(None) };
+        let on_top = Self::of_path(&place)?;
+        if on_top == *self {
+            Ok(Some(place))
+        } else if self.unique.is_some() && on_top.id == self.id && on_top.device == self.device {
+            // Ours went, and the kernel gave its number to a newer mount.
+            Ok(None)
+        } else {
+            Err(io::Error::other(format!(
+                "another filesystem is mounted over it at {}",
+                place.display()
+            )))
+        }
+    }
+
+    /// Unmounts this mount, if it is still there. `lazy` takes it out of sight also while it is in use.
+    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
+        let Some(place) = self.reachable_place()? else { return Ok(()) };
+        let flags = UnmountFlags::NOFOLLOW
+            | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+        Ok(unmount(place, flags)?)
+    }
+}
+
+/// One line of /proc/self/mountinfo, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    id: u64,
+    device: (u32, u32),
+    mountpoint: PathBuf,
+}
+
+fn read_table() -> io::Result<Vec<Line>> {
+    let text = fs::read("/proc/self/mountinfo")?;
+    Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
+}
+
+/// `36 35 98:0 /root /mnt\040point options - type source superoptions`
+fn parse_line(line: &[u8]) -> Option<Line> {
+    let mut fields = line.split(|b| *b == b' ');
+    let id = number(fields.next()?)?;
+    let device = fields.nth(1)?;
+    let colon = device.iter().position(|b| *b == b':')?;
+    let device = (
+        number(&device[..colon])?.try_into().ok()?,
+        number(&device[colon + 1..])?.try_into().ok()?,
+    );
+    Some(Line { id, device, mountpoint: PathBuf::from(unescape(fields.nth(1)?)) })
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Undoes the kernel's `\ooo` for blanks, line ends and backslashes.
+fn unescape(field: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        match (first, octal) {
+            (b'\\', Some(digits)) => {
+                let value =
+                    digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+                bytes.push(u8::try_from(value & 0xff).unwrap_or(b'?'));
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsStr::from_bytes(&bytes).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_mount_table_is_read() {
+        let line = br"36 35 0:98 / /mnt/a\040b\012c\134d rw,nosuid shared:1 - fuse.shiftbind /a,b rw,user_id=0";
+        assert_eq!(
+            parse_line(line),
+            Some(Line { id: 36, device: (0, 98), mountpoint: PathBuf::from("/mnt/a b\nc\\d") })
+        );
+    }
+
+    #[test]
+    fn a_broken_line_is_skipped() {
+        for line in [&b""[..], b"x", b"36 35", b"36 35 98 / /mnt", b"36 35 0:x / /mnt"] {
+            assert_eq!(parse_line(line), None);
+        }
+    }
+
+    #[test]
+    fn a_backslash_that_starts_no_escape_stays() {
+        assert_eq!(unescape(br"a\b\0"), OsStr::new(r"a\b\0"));
+    }
+
+    #[test]
+    fn the_root_is_found_in_the_real_table() {
+        let root = Identity::of_path(Path::new("/")).unwrap();
+        assert_eq!(root.reachable_place().unwrap(), Some(PathBuf::from("/")));
+    }
+
+    #[test]
+    fn a_mount_that_is_gone_is_nowhere_and_unmounting_it_does_nothing() {
+        let gone = Identity { id: u64::from(u32::MAX), unique: Some(7), device: (0, 1) };
+        assert_eq!(gone.find().unwrap(), None);
+        gone.unmount(false).unwrap();
+    }
+}

@@ -1,0 +1,74 @@
+//! Recently used O_PATH descriptors of inodes, in a bounded LRU: a million cached inodes need no more than its size.
+//!
+//! They are kept for seconds only: a descriptor keeps the room of a file that was deleted on the source.
+
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+use super::inode::NodeId;
+
+const SHARDS: usize = 16;
+/// Sweeps that a descriptor survives without being used.
+const PATIENCE: u32 = 3;
+
+type Shard = LruCache<u64, (Arc<OwnedFd>, u32)>;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct FdCache {
+    shards: Vec<Mutex<Shard>>,
+    /// Counts the sweeps.
+    now: AtomicU32,
+}
+
+impl FdCache {
+    /// Holds about `room` descriptors at most.
+    #[must_use]
+    pub fn new(room: usize) -> Self {
+        let each = NonZeroUsize::new(room / SHARDS).unwrap_or(NonZeroUsize::MIN);
+        let shards = (0..SHARDS).map(|_| Mutex::new(LruCache::new(each))).collect();
+        Self { shards, now: AtomicU32::new(0) }
+    }
+
+    /// The descriptor of an inode, which is then the last to go.
+    #[must_use]
+    pub fn get(&self, node: NodeId) -> Option<Arc<OwnedFd>> {
+        let mut shard = self.shard(node);
+        let (fd, used) = shard.get_mut(&node.0)?;
+        *used = self.now.load(Ordering::Relaxed);
+        Some(Arc::clone(fd))
+    }
+
+    /// Keeps a descriptor; the one used longest ago may go for it.
+    pub fn put(&self, node: NodeId, fd: Arc<OwnedFd>) {
+        // Dropped after the lock: closing is a system call.
+        let _evicted = self.shard(node).push(node.0, (fd, self.now.load(Ordering::Relaxed)));
+    }
+
+    /// Lets go of an inode's descriptor: the node id may come to mean another inode.
+    pub fn remove(&self, node: NodeId) {
+        let _removed = self.shard(node).pop(&node.0);
+    }
+
+    /// Lets go of the descriptors that were not used since a few sweeps ago.
+    pub fn sweep(&self) {
+        let now = self.now.fetch_add(1, Ordering::Relaxed);
+        for shard in &self.shards {
+            let mut old = Vec::new();
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            while shard.peek_lru().is_some_and(|(_, (_, used))| now.wrapping_sub(*used) > PATIENCE)
+            {
+                old.extend(shard.pop_lru());
+            }
+            drop(shard);
+        }
+    }
+
+    fn shard(&self, node: NodeId) -> MutexGuard<'_, Shard> {
+        self.shards[node.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,18 @@
+//! The source tree, reached safely: its root, its inodes, their descriptors, and whom we act as on it.
+
+mod creds;
+mod fds;
+mod inode;
+mod mounts;
+mod root;
+mod table;
+mod tree;
+
+pub use creds::Credentials;
+pub use fds::FdCache;
+pub use inode::{Domain, Inode, NodeId};
+pub use mounts::{InoField, MountIndex, Mounts, Reach, SourceMount};
+pub use root::{SourceFlags, SourceRoot};
+pub use table::InodeTable;
+pub(crate) use tree::component;
+pub use tree::{Found, SourceTree, proc_path, reopen};

@@ -1,0 +1,197 @@
+//! The mounts that a source tree spans: the source's own, and what is mounted below it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
+
+const EXT4: i64 = 0xEF53;
+const XFS: i64 = 0x5846_5342;
+const BTRFS: i64 = 0x9123_683E;
+const TMPFS: i64 = 0x0102_1994;
+const FUSE: i64 = 0x6573_5546;
+
+/// How inodes of a mount are found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By handle, which names the inode number at a known place: name and attributes can be told to belong together
+    /// without opening the file.
+    HandleWithIno(InoField),
+    /// By handle of unknown form.
+    Handle,
+    /// Only by a descriptor kept open: no handles, no privilege, or handles that cannot be trusted.
+    Pin,
+}
+
+/// Where a filesystem puts the inode number in its handles (its `encode_fh`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InoField {
+    /// ext2, ext3, ext4: 32 bits first (FILEID_INO32_GEN).
+    Ext,
+    /// xfs: 32 bits first, or 64 bits first when the type says so.
+    Xfs,
+    /// btrfs: 64 bits first.
+    Btrfs,
+    /// tmpfs: the generation, then 64 bits.
+    Tmpfs,
+}
+
+impl InoField {
+    /// The inode number that a handle names; `None` when the handle has another form.
+    #[must_use]
+    pub fn of(self, handle: &FileHandle) -> Option<u64> {
+        let bytes = handle.bytes();
+        let at32 = |at: usize| {
+            bytes.get(at..at + 4)?.try_into().ok().map(|b| u64::from(u32::from_ne_bytes(b)))
+        };
+        let at64 = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+        match (self, handle.kind()) {
+            (Self::Ext, 1) | (Self::Xfs, 1) => at32(0),
+            (Self::Xfs, 0x81) => at64(0),
+            (Self::Btrfs, 0x4d) => at64(0),
+            (Self::Tmpfs, 1) => Some(at32(4)? | (at32(8)? << 32)),
+            _ => None,
+        }
+    }
+}
+
+/// One mount of the source tree.
+#[derive(Debug)]
+pub struct SourceMount {
+    /// The kernel's id of the mount (statx(2), stx_mnt_id).
+    pub id: u64,
+    /// A real descriptor in it, for open_by_handle_at(2); absent where only descriptors reach its inodes.
+    root: Option<OwnedFd>,
+    /// How its inodes are found again.
+    pub reach: Reach,
+}
+
+impl SourceMount {
+    /// Looks at the mount that a directory or file (any descriptor) is in. `privileged`: CAP_DAC_READ_SEARCH is there.
+    pub fn probe(inside: impl AsFd, id: u64, privileged: bool) -> Self {
+        let pinned = Self { id, root: None, reach: Reach::Pin };
+        if !privileged {
+            return pinned;
+        }
+        let Ok(root) = rustix::fs::openat(
+            &inside,
+            c".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) else {
+            return pinned;
+        };
+        let Ok((handle, _)) = name_to_handle(&root, c"") else {
+            return pinned;
+        };
+        let Ok(again) = open_by_handle(&root, &handle, OFlags::PATH) else {
+            return pinned;
+        };
+        let (Ok(one), Ok(other)) = (rustix::fs::fstat(&root), rustix::fs::fstat(&again)) else {
+            return pinned;
+        };
+        if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino) {
+            return pinned;
+        }
+        let field = match rustix::fs::fstatfs(&root).map(|fs| fs.f_type) {
+            // A FUSE server may forget a node id and use it again: its handles say too little.
+            Ok(FUSE) | Err(_) => return pinned,
+            Ok(EXT4) => Some(InoField::Ext),
+            Ok(XFS) => Some(InoField::Xfs),
+            Ok(BTRFS) => Some(InoField::Btrfs),
+            Ok(TMPFS) => Some(InoField::Tmpfs),
+            Ok(_) => None,
+        };
+        let reach = match field {
+            Some(field) if field.of(&handle) == Some(one.st_ino) => Reach::HandleWithIno(field),
+            _ => Reach::Handle,
+        };
+        Self { id, root: Some(root), reach }
+    }
+
+    /// Opens an inode of this mount by its handle. ESTALE when it is gone.
+    pub fn open(&self, handle: &FileHandle, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let root = self.root.as_ref().ok_or(Errno::STALE)?;
+        open_by_handle(root, handle, flags)
+    }
+}
+
+/// All mounts seen so far; they are only ever added.
+#[derive(Debug)]
+pub struct Mounts {
+    root: SourceMount,
+    below: RwLock<Vec<Arc<SourceMount>>>,
+}
+
+/// The place of a mount in [`Mounts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MountIndex(u32);
+
+impl MountIndex {
+    /// The source's own mount.
+    pub const ROOT: Self = Self(0);
+}
+
+impl Mounts {
+    /// Starts with the source's own mount.
+    #[must_use]
+    pub fn new(root: SourceMount) -> Self {
+        Self { root, below: RwLock::new(Vec::new()) }
+    }
+
+    /// The kernel's id of a mount.
+    #[must_use]
+    pub fn id(&self, at: MountIndex) -> u64 {
+        self.with(at, |mount| mount.id)
+    }
+
+    /// How inodes of a mount are found again.
+    #[must_use]
+    pub fn reach(&self, at: MountIndex) -> Reach {
+        self.with(at, |mount| mount.reach)
+    }
+
+    /// Opens an inode of a mount by its handle. ESTALE when it is gone.
+    pub fn open(
+        &self,
+        at: MountIndex,
+        handle: &FileHandle,
+        flags: OFlags,
+    ) -> Result<OwnedFd, Errno> {
+        self.with(at, |mount| mount.open(handle, flags))
+    }
+
+    fn with<T>(&self, at: MountIndex, read: impl FnOnce(&SourceMount) -> T) -> T {
+        match at.0.checked_sub(1) {
+            None => read(&self.root),
+            Some(at) => {
+                let mount = {
+                    let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+                    Arc::clone(&below[at as usize])
+                };
+                read(&mount)
+            }
+        }
+    }
+
+    /// The place of the mount with this id, probed by `make` when it is new.
+    pub fn find_or_add(&self, id: u64, make: impl FnOnce() -> SourceMount) -> MountIndex {
+        if id == self.root.id {
+            return MountIndex::ROOT;
+        }
+        let find = |list: &[Arc<SourceMount>]| list.iter().position(|m| m.id == id);
+        let known = find(&self.below.read().unwrap_or_else(PoisonError::into_inner));
+        let at = known.unwrap_or_else(|| {
+            let made = make();
+            let mut below = self.below.write().unwrap_or_else(PoisonError::into_inner);
+            find(&below).unwrap_or_else(|| {
+                below.push(Arc::new(made));
+                below.len() - 1
+            })
+        });
+        MountIndex(at as u32 + 1)
+    }
+}

@@ -1,0 +1,137 @@
+//! The source's root: opened once, before anything is mounted. Nothing is opened by an absolute path afterwards.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxFlags};
+use rustix::mount::OpenTreeFlags;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// The root of the source tree.
+#[derive(Debug)]
+pub struct SourceRoot {
+    fd: OwnedFd,
+    stat: Statx,
+    flags: SourceFlags,
+    is_private: bool,
+}
+
+/// The mount flags that the source itself is under; a bind mount inherits them (mount(8)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceFlags {
+    /// Nothing can be written there.
+    pub read_only: bool,
+    /// setuid and setgid bits are not honoured there.
+    pub nosuid: bool,
+    /// Devices are not honoured there.
+    pub nodev: bool,
+    /// Programs are not run there.
+    pub noexec: bool,
+}
+
+impl SourceRoot {
+    /// Opens the source. Exit status 32 when it is missing or cannot be reached.
+    ///
+    /// With CAP_SYS_ADMIN the tree is taken as a private clone of its mounts (open_tree(2)): whatever is mounted over
+    /// it later, our own mount included, is never part of it.
+    pub fn open(config: &Config) -> Result<Self> {
+        let path = &config.source;
+        let name = path.display();
+        let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
+        let plain = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(failed)?;
+        let clone = clone_tree(plain.as_fd(), config.one_file_system);
+        let is_private = clone.is_some();
+        let fd = clone.unwrap_or(plain);
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask).map_err(failed)?;
+        match FileType::from_raw_mode(u32::from(stat.stx_mode)) {
+            FileType::Directory | FileType::RegularFile => {}
+            kind => {
+                return Err(Error::refused(format!(
+                    "source {name} is a {}; give a directory or a regular file",
+                    kind_name(kind)
+                )));
+            }
+        }
+        let vfs = rustix::fs::fstatvfs(&fd).map_err(failed)?;
+        let flags = SourceFlags {
+            read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
+            nosuid: vfs.f_flag.contains(StatVfsMountFlags::NOSUID),
+            nodev: vfs.f_flag.contains(StatVfsMountFlags::NODEV),
+            noexec: vfs.f_flag.contains(StatVfsMountFlags::NOEXEC),
+        };
+        Ok(Self { fd, stat, flags, is_private })
+    }
+
+    /// Whether the source is a directory; else it is a regular file.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.kind() == FileType::Directory
+    }
+
+    /// The source's type.
+    #[must_use]
+    pub fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.mode())
+    }
+
+    /// The source's mode with its type, for the mount option `rootmode`.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        u32::from(self.stat.stx_mode)
+    }
+
+    /// The flags that the source's own mount is under.
+    #[must_use]
+    pub fn mount_flags(&self) -> SourceFlags {
+        self.flags
+    }
+
+    /// Whether later mounts on the source stay out of the tree.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.is_private
+    }
+
+    pub(super) fn stat(&self) -> &Statx {
+        &self.stat
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for SourceRoot {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A private clone of the mount that `fd` is in, with all that is mounted below unless `alone`. `None` without the
+/// privilege, or where the kernel refuses.
+fn clone_tree(fd: BorrowedFd<'_>, alone: bool) -> Option<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if !alone {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = rustix::mount::open_tree(fd, c"", flags).ok()?;
+    // A clone of a shared mount would receive what is mounted on its peers, our own mount first of all.
+    crate::sys::file::make_mounts_private(&tree).ok()?;
+    Some(tree)
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Fifo => "FIFO",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice => "character device",
+        FileType::BlockDevice => "block device",
+        FileType::Symlink => "symbolic link",
+        _ => "file of unknown type",
+    }
+}

@@ -1,0 +1,99 @@
+//! Calls on files and directories.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::io::Errno;
+
+use super::creds::last_errno;
+
+/// Changes the mode of the inode behind any descriptor, O_PATH included (fchmodat2(2), AT_EMPTY_PATH).
+///
+/// ENOSYS before Linux 6.6.
+pub fn chmod_fd(fd: impl AsFd, mode: u32) -> Result<(), Errno> {
+    // SAFETY: the path is a NUL-terminated constant.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_fchmodat2,
+            fd.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            mode,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Sets the length of the file at a path (truncate(2)).
+pub fn truncate(path: &CStr, size: u64) -> Result<(), Errno> {
+    let size = libc::off_t::try_from(size).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the path is NUL-terminated.
+    if unsafe { libc::truncate(path.as_ptr(), size) } == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Reads directory entries into a buffer (getdents64(2)): how many bytes it filled, 0 at the end.
+pub fn getdents(dir: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to the buffer.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_getdents64,
+            dir.as_fd().as_raw_fd(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+        )
+    };
+    usize::try_from(result).map_err(|_| last_errno())
+}
+
+/// Moves the position of a directory or file: SEEK_SET of a directory cookie, SEEK_DATA, SEEK_HOLE and the rest.
+///
+/// Takes the offset raw: a directory cookie may be any 64 bit number.
+pub fn lseek(fd: impl AsFd, offset: i64, whence: i32) -> Result<i64, Errno> {
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::lseek64(fd.as_fd().as_raw_fd(), offset, whence) };
+    if result == -1 { Err(last_errno()) } else { Ok(result) }
+}
+
+/// Preallocates, punches, collapses … (fallocate(2)), with the mode as the caller gave it.
+pub fn fallocate(fd: impl AsFd, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
+    let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len))
+    else {
+        return Err(Errno::FBIG);
+    };
+    // SAFETY: takes integers only.
+    let result = unsafe { libc::fallocate64(fd.as_fd().as_raw_fd(), mode, offset, len) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// An ioctl(2) whose argument is a buffer, read and written in place. The caller knows that `request` moves no more
+/// than the buffer's length.
+pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<i32, Errno> {
+    let encoded = (request >> 16) & 0x3fff;
+    if argument.len() < encoded as usize {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: callers pass requests of the FS_IOC family only, whose number encodes how many bytes they move; the
+    // buffer has at least as many.
+    let result = unsafe {
+        libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(request), argument.as_mut_ptr())
+    };
+    if result < 0 { Err(last_errno()) } else { Ok(result) }
+}
+
+/// Gives all mounts of a tree private propagation (mount_setattr(2), mount_namespaces(7)).
+pub fn make_mounts_private(tree: impl AsFd) -> Result<(), Errno> {
+    let attributes =
+        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    // SAFETY: the structure outlives the call, its true size is given, the path is a NUL-terminated constant.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}

@@ -1,0 +1,99 @@
+//! File handles: a name for an inode that outlives paths and descriptors (name_to_handle_at(2)).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::creds::last_errno;
+
+/// The longest handle that is kept; longer ones (some network filesystems) are answered as ENOTSUP.
+pub const MAX_BYTES: usize = 24;
+
+/// A file handle as the kernel gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileHandle {
+    kind: i32,
+    len: u32,
+    bytes: [u8; MAX_BYTES],
+}
+
+impl FileHandle {
+    /// The handle's type, private to the filesystem that made it.
+    #[must_use]
+    pub fn kind(&self) -> i32 {
+        self.kind
+    }
+
+    /// The handle's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len as usize]
+    }
+}
+
+/// `struct file_handle` with room for [`MAX_BYTES`].
+#[repr(C)]
+struct Raw {
+    handle_bytes: u32,
+    handle_type: i32,
+    f_handle: [u8; MAX_BYTES],
+}
+
+/// The handle of `name` in `dir`, or of `dir` itself when the name is empty, with the id of the mount it is on.
+///
+/// Never follows a symbolic link. ENOTSUP where the filesystem has no handles or they are too long.
+pub fn name_to_handle(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Errno> {
+    let mut raw = Raw { handle_bytes: MAX_BYTES as u32, handle_type: 0, f_handle: [0; MAX_BYTES] };
+    let mut mount_id: libc::c_int = 0;
+    let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    // SAFETY: `raw` has the layout of struct file_handle with handle_bytes of room behind it, the name is
+    // NUL-terminated, and both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            dir.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            &raw mut raw,
+            &raw mut mount_id,
+            flags,
+        )
+    };
+    if result != 0 {
+        return Err(match last_errno() {
+            Errno::OVERFLOW => Errno::NOTSUP,
+            other => other,
+        });
+    }
+    let len = raw.handle_bytes.min(MAX_BYTES as u32);
+    let mut bytes = [0; MAX_BYTES];
+    bytes[..len as usize].copy_from_slice(&raw.f_handle[..len as usize]);
+    Ok((FileHandle { kind: raw.handle_type, len, bytes }, mount_id))
+}
+
+/// Opens the inode of a handle on the filesystem that `mount` is in. ESTALE when the inode is gone.
+///
+/// Needs CAP_DAC_READ_SEARCH.
+pub fn open_by_handle(
+    mount: impl AsFd,
+    handle: &FileHandle,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let mut raw =
+        Raw { handle_bytes: handle.len, handle_type: handle.kind, f_handle: handle.bytes };
+    // SAFETY: `raw` has the layout of struct file_handle, with handle_bytes valid bytes behind it.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            mount.as_fd().as_raw_fd(),
+            &raw mut raw,
+            (flags | OFlags::CLOEXEC).bits() as libc::c_int,
+        )
+    };
+    if fd < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the call has just returned this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

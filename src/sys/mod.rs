@@ -1,0 +1,9 @@
+//! Thin wrappers of the system calls that rustix lacks. All `unsafe` of the project lives in this folder.
+
+pub mod creds;
+pub mod file;
+pub mod handle;
+pub mod lock;
+pub mod mount;
+pub mod process;
+pub mod signal;

@@ -1,0 +1,29 @@
+//! A signal that only interrupts: it wakes a thread of ours that waits in a system call.
+
+use rustix::io::Errno;
+
+use super::creds::last_errno;
+
+const WAKE: libc::c_int = libc::SIGUSR2;
+
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// Makes the wake-up signal harmless: a handler that does nothing and lets the interrupted call return EINTR.
+pub fn arm_wake_up() -> Result<(), Errno> {
+    // SAFETY: the structure is zeroed, which is valid for sigaction, and then filled; the handler touches nothing.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(WAKE, &raw const action, std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Interrupts the system call in which a thread of this process waits.
+pub fn wake(thread: rustix::thread::Pid) {
+    // SAFETY: takes integers only; a thread that is gone is answered with ESRCH.
+    unsafe {
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.as_raw_nonzero().get(), WAKE);
+    }
+}
