@@ -114,7 +114,7 @@ pub(crate) fn act(
         Op::GetXattr { path, name, size } => {
             let mut buffer = vec![0; size];
             let len = rustix::fs::lgetxattr(at(path), name, &mut buffer[..])?;
-            format!("{len} {}", hex(&buffer[..len.min(size)]))
+            format!("{len} {}", xattr_value(name, &buffer[..len.min(size)]))
         }
         Op::ListXattr { path, size } => {
             let mut buffer = vec![0; size];
@@ -166,7 +166,7 @@ pub(crate) fn act(
         Op::FdGetXattr { slot: n, name } => {
             let mut buffer = [0; 256];
             let len = rustix::fs::fgetxattr(slot(n)?, name, &mut buffer[..])?;
-            hex(&buffer[..len])
+            xattr_value(name, &buffer[..len])
         }
         Op::FdReadDir { slot: n } => {
             let fd = slot(n)?;
@@ -260,6 +260,57 @@ pub(crate) fn names(list: &[u8]) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// The value of an extended attribute as text. An ACL's unmapped id is 4294967295 on an idmapped mount and an id that
+/// nobody has on ours (the kernel takes no invalid id from a FUSE server): both are told as `nobody`.
+pub(crate) fn xattr_value(name: &str, value: &[u8]) -> String {
+    let Some((header, entries)) = value.split_first_chunk::<4>() else {
+        return hex(value);
+    };
+    if !name.starts_with("system.posix_acl_") {
+        return hex(value);
+    }
+    let mut text = format!("version {}", header[0]);
+    for entry in entries.chunks(8) {
+        let (kind, id) = entry.split_at(entry.len().min(4));
+        match id {
+            [0xfe | 0xff, 0xff, 0xff, 0xff] => text += &format!(" {}:nobody", hex(kind)),
+            [a, b, c, d] => {
+                text += &format!(" {}:{}", hex(kind), u32::from_le_bytes([*a, *b, *c, *d]));
+            }
+            _ => text += &format!(" {}:{}", hex(kind), hex(id)),
+        }
+    }
+    text
+}
+
+/// An error's name.
+pub(crate) fn errno_name(errno: Errno) -> String {
+    let known = [
+        (Errno::PERM, "EPERM"),
+        (Errno::NOENT, "ENOENT"),
+        (Errno::IO, "EIO"),
+        (Errno::BADF, "EBADF"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::EXIST, "EEXIST"),
+        (Errno::XDEV, "EXDEV"),
+        (Errno::NOTDIR, "ENOTDIR"),
+        (Errno::ISDIR, "EISDIR"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::TXTBSY, "ETXTBSY"),
+        (Errno::RANGE, "ERANGE"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::OVERFLOW, "EOVERFLOW"),
+        (Errno::NODATA, "ENODATA"),
+        (Errno::STALE, "ESTALE"),
+        (Errno::NOTEMPTY, "ENOTEMPTY"),
+        (Errno::LOOP, "ELOOP"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::NODEV, "ENODEV"),
+    ];
+    let name = known.iter().find(|(known, _)| *known == errno);
+    name.map_or_else(|| errno.to_string(), |(_, name)| (*name).to_owned())
 }
 
 /// Bytes as text.

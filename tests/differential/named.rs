@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use rustix::fs::{Access, FallocateFlags, FileType, OFlags, RenameFlags, XattrFlags};
 
+use crate::act::errno_name;
 use crate::differences::allowed;
 use crate::op::{Name, Op, Seek, Step, Time};
 use crate::value::{Id, Value};
@@ -56,7 +57,7 @@ pub(crate) fn describe(difference: &Difference) -> String {
     match difference {
         Difference::Outcome { kernel, ours } => {
             let words = |o: &crate::world::Outcome| match o.errno {
-                Some(errno) => format!("{errno:?}"),
+                Some(errno) => errno_name(errno),
                 None => format!("ok {}", o.told),
             };
             format!("  kernel: {}\n  ours:   {}", words(kernel), words(ours))

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
-use crate::act::{hex, names, stat_text};
+use crate::act::{errno_name, names, stat_text, xattr_value};
 
 /// Path to description.
 pub(crate) type Tree = BTreeMap<String, Seen>;
@@ -86,7 +86,7 @@ pub(crate) fn mount(
 fn show(path: &Path, seen: Option<&Seen>) -> String {
     let stat = match rustix::fs::lstat(path) {
         Ok(stat) => stat,
-        Err(errno) => return format!("{errno:?}"),
+        Err(errno) => return errno_name(errno),
     };
     let mut text = stat_text(&stat) + &link_text(path, &stat) + &xattr_text(path);
     if seen.is_some_and(|seen| seen.mark.0 != stat.st_ino) {
@@ -121,15 +121,15 @@ fn xattr_text(path: &Path) -> String {
     let mut buffer = [0; 4096];
     let list = match rustix::fs::llistxattr(path, &mut buffer[..]) {
         Ok(len) => names(&buffer[..len]),
-        Err(errno) => return format!(" no list: {errno:?}"),
+        Err(errno) => return format!(" no list: {}", errno_name(errno)),
     };
     let mut text = String::new();
     for name in list {
         let mut value = [0; 4096];
         let shown = match rustix::fs::lgetxattr(path, &name, &mut value[..]) {
-            Ok(len) => hex(&value[..len]),
+            Ok(len) => xattr_value(&name, &value[..len]),
             Err(Errno::OPNOTSUPP) if name.starts_with("security.") => continue, // a label of no use here
-            Err(errno) => format!("{errno:?}"),
+            Err(errno) => errno_name(errno),
         };
         text += &format!(" {name}={shown}");
     }

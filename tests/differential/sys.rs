@@ -107,9 +107,11 @@ pub(crate) fn write_mapped(fd: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {
             return Err(last_errno());
         }
         at.cast::<u8>().write_volatile(byte);
-        let synced = libc::msync(at, PAGE, libc::MS_SYNC);
-        let errno = last_errno();
+        let synced = match libc::msync(at, PAGE, libc::MS_SYNC) {
+            0 => Ok(()),
+            _ => Err(last_errno()),
+        };
         libc::munmap(at, PAGE);
-        if synced == 0 { Ok(()) } else { Err(errno) }
+        synced
     }
 }
