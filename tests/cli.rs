@@ -79,7 +79,7 @@ fn explaining_mounts_nothing_and_needs_no_source() {
     assert!(
         lines.lines().any(|one| one.starts_with("uid: source 65536..4294967294 is unmapped: "))
     );
-    assert!(lines.lines().any(|one| one.starts_with("cache: timeout: ")));
+    assert!(lines.lines().any(|one| one.starts_with("cache: coherent: ")));
 }
 
 #[test]

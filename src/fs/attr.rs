@@ -39,15 +39,11 @@ impl Fs {
             None => None,
         };
         let fd = self.tree.fd(&inode)?;
-        // The bits that a change of owner or size takes depend on the caller's rights; the mode was checked at the mount.
-        let keep = if uid.is_some() || gid.is_some() || set.size.is_some() {
-            self.keeps_privileges(caller, &inode, &self.tree.stat(&inode)?)
-        } else {
-            true
-        };
-        self.credentials.set_fsetid(keep);
-        // The owner first: the source clears setuid and setgid on chown, and the mode that came with it is the last word.
-        if uid.is_some() || gid.is_some() {
+        // Nothing at all to set is chown(path, -1, -1), which has its effects all the same.
+        if uid.is_some() || gid.is_some() || set.is_empty() {
+            let keep = self.chown_keeps_privileges(caller, &inode, &self.tree.stat(&inode)?)?;
+            self.credentials.set_fsetid(keep);
+            // The owner first: the source takes setuid and setgid bits, and a mode that came along is the last word.
             let uid = uid.map(|u| Uid::from_raw(u.raw()));
             let gid = gid.map(|g| Gid::from_raw(g.raw()));
             rustix::fs::chownat(&*fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
@@ -57,6 +53,7 @@ impl Fs {
             chmod(&fd, mode & 0o7777)?;
         }
         if let Some(size) = set.size {
+            let keep = self.keeps_privileges(caller, &inode, &self.tree.stat(&inode)?);
             self.write_as(caller, keep)?;
             self.truncate(&inode, &fd, handle, size)?;
         }

@@ -1,7 +1,11 @@
 //! What a request does not say of its caller, read from /proc when a decision needs it (proc_pid_status(5)).
 
-use super::types::Caller;
+use rustix::fs::{AtFlags, CWD};
 
+use super::types::{Attr, Caller};
+
+/// CAP_FOWNER.
+const FOWNER: u32 = 3;
 /// CAP_FSETID.
 const FSETID: u32 = 4;
 /// CAP_SYS_ADMIN.
@@ -10,6 +14,7 @@ const SYS_ADMIN: u32 = 21;
 /// A caller's groups and capabilities at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Process {
+    pid: u32,
     /// Supplementary groups, as the mount sees them.
     groups: Vec<u32>,
     effective: u64,
@@ -22,7 +27,7 @@ impl Process {
     /// Reads what /proc tells of a thread. A thread that is gone has ended, and has no rights.
     pub(super) fn of(pid: u32) -> Self {
         match std::fs::read_to_string(format!("/proc/{pid}/status")) {
-            Ok(status) if pid != 0 => Self::parse(&status),
+            Ok(status) if pid != 0 => Self { pid, ..Self::parse(&status) },
             _ => Self { ended: true, ..Self::default() },
         }
     }
@@ -50,16 +55,21 @@ impl Process {
         process
     }
 
-    /// Whether a file's setgid bit survives what this caller does to a file of this group
-    /// (Linux `in_group_or_capable`).
-    pub(super) fn keeps_setgid(&self, caller: &Caller, group: Option<u32>) -> bool {
-        let member = group.is_some_and(|g| g == caller.gid.raw() || self.groups.contains(&g));
-        member || self.has(FSETID)
+    /// Whether a file's setgid bit survives what this caller does to the file (Linux `in_group_or_capable`).
+    pub(super) fn keeps_setgid(&self, caller: &Caller, file: &Attr) -> bool {
+        let member =
+            file.gid.is_some_and(|gid| gid == caller.gid || self.groups.contains(&gid.raw()));
+        member || self.has_over(FSETID, file)
     }
 
     /// Whether setuid and setgid bits of a file survive its writes.
     pub(super) fn may_keep_bits(&self) -> bool {
         self.has(FSETID)
+    }
+
+    /// Whether it may do to a file what its owner may (Linux `inode_owner_or_capable`).
+    pub(super) fn overrides_owner(&self, file: &Attr) -> bool {
+        self.has_over(FOWNER, file)
     }
 
     /// Whether `trusted.*` attributes are listed for it (xattr(7)).
@@ -72,15 +82,48 @@ impl Process {
         self.ended || self.signals != 0
     }
 
+    /// A capability that counts everywhere: one in our own user namespace.
     fn has(&self, capability: u32) -> bool {
+        self.effective & (1 << capability) != 0 && self.is_in_our_namespace()
+    }
+
+    /// A capability over a file: also one in another user namespace, if the file's owner and group mean something there
+    /// (Linux `capable_wrt_inode_uidgid`).
+    fn has_over(&self, capability: u32, file: &Attr) -> bool {
+        let (Some(uid), Some(gid)) = (file.uid, file.gid) else { return false };
         self.effective & (1 << capability) != 0
+            && (self.is_in_our_namespace()
+                || (self.maps("uid_map", uid.raw()) && self.maps("gid_map", gid.raw())))
+    }
+
+    fn is_in_our_namespace(&self) -> bool {
+        let namespace = |path: &str| {
+            rustix::fs::statat(CWD, path, AtFlags::empty()).ok().map(|s| (s.st_dev, s.st_ino))
+        };
+        let own = namespace("/proc/self/ns/user");
+        own.is_some() && own == namespace(&format!("/proc/{}/ns/user", self.pid))
+    }
+
+    /// Whether an id of our user namespace means something in its own (user_namespaces(7)).
+    fn maps(&self, map: &str, id: u32) -> bool {
+        let lines = std::fs::read_to_string(format!("/proc/{}/{map}", self.pid));
+        lines.is_ok_and(|lines| {
+            lines.lines().any(|line| {
+                let mut numbers = line.split_whitespace().skip(1).map(str::parse::<u32>);
+                match (numbers.next(), numbers.next()) {
+                    (Some(Ok(first)), Some(Ok(count))) => {
+                        id.checked_sub(first).is_some_and(|at| at < count)
+                    }
+                    _ => false,
+                }
+            })
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idmap::{MountGid, MountUid};
 
     const STATUS: &str = "Name:\tcat\nState:\tS (sleeping)\nGroups:\t4 24 1000 \nSigPnd:\t0000000000000000\n\
                           ShdPnd:\t0000000000004002\nSigBlk:\t0000000000004000\nSigIgn:\t0000000000000000\n\
@@ -88,13 +131,18 @@ mod tests {
 
     #[test]
     fn groups_capabilities_and_signals_are_read() {
-        let process = Process::parse(STATUS);
-        let caller =
-            Caller { uid: MountUid::new(7).unwrap(), gid: MountGid::new(8).unwrap(), pid: 1 };
-        assert!(process.keeps_setgid(&caller, Some(24)) && process.keeps_setgid(&caller, Some(8)));
-        assert!(!process.keeps_setgid(&caller, Some(7)) && !process.keeps_setgid(&caller, None));
-        assert!(process.is_admin());
+        let process = Process { pid: std::process::id(), ..Process::parse(STATUS) };
+        assert_eq!(process.groups, [4, 24, 1000]);
+        assert!(process.is_admin() && !process.may_keep_bits());
         assert!(process.is_interrupted());
+    }
+
+    #[test]
+    fn the_ids_of_our_own_namespace_mean_something_in_it() {
+        let process = Process { pid: std::process::id(), ..Process::default() };
+        assert!(process.is_in_our_namespace());
+        assert!(process.maps("uid_map", rustix::process::getuid().as_raw()));
+        assert!(!process.maps("no_map", 0));
     }
 
     #[test]

@@ -71,8 +71,16 @@ impl Fs {
         Ok(self.entry(&self.tree.lookup(&dir, name)?, trust))
     }
 
-    /// Gives an inode one more name.
-    pub fn link(&self, node: NodeId, new_parent: NodeId, new_name: &OsStr) -> Result<Entry> {
+    /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
+    /// made (Linux `may_create`).
+    pub fn link(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        new_parent: NodeId,
+        new_name: &OsStr,
+    ) -> Result<Entry> {
+        self.source_ids(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
         let dir_fd = self.tree.fd(&dir)?;

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::{Caller, Fs, Result, SETGID, SETUID};
+use super::privileges::{SETGID, SETUID};
+use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, reopen};
 use crate::sys;
 

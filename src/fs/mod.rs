@@ -13,11 +13,12 @@ mod handles;
 mod ioctl;
 mod lock;
 mod lookup;
+mod privileges;
 mod remove;
 mod types;
 mod xattr;
 
-use rustix::fs::{FileType, Statx};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::idmap::{IdView, SourceGid, SourceUid};
@@ -30,10 +31,6 @@ pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
     Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
 };
-
-const SETUID: u32 = 0o4000;
-const SETGID: u32 = 0o2000;
-const GROUP_EXECUTE: u32 = 0o010;
 
 /// One mount's filesystem.
 #[derive(Debug)]
@@ -91,22 +88,6 @@ impl Fs {
         }
         self.credentials.set_fsetid(keep);
         self.credentials.act_as_raw(caller.uid.raw(), caller.gid.raw())
-    }
-
-    /// Whether setuid and setgid bits of an inode survive what a caller does to it: without HANDLE_KILLPRIV_V2's help,
-    /// which fuser does not pass on, his rights are looked up, but only for the few files that have such bits.
-    fn keeps_privileges(&self, caller: &Caller, inode: &Inode, stat: &Statx) -> bool {
-        let mode = u32::from(stat.stx_mode);
-        if FileType::from_raw_mode(mode) != FileType::RegularFile || mode & (SETUID | SETGID) == 0 {
-            return true;
-        }
-        let process = caller::Process::of(caller.pid);
-        // Without group execute the setgid bit stays with members of the group (Linux setattr_should_drop_sgid).
-        if mode & (SETUID | GROUP_EXECUTE) == 0 {
-            let group = Attr::shown(inode, stat, &self.ids, Trust::Fresh).gid.map(|gid| gid.raw());
-            return process.keeps_setgid(caller, group);
-        }
-        process.may_keep_bits()
     }
 
     /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 
 use rustix::fs::{AtFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::{Caller, Fs, Result};
 use crate::source::{NodeId, component};
@@ -26,7 +27,8 @@ impl Fs {
         rustix::fs::unlinkat(&*dir_fd, &*c_name, how)
     }
 
-    /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller.
+    /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller. EOVERFLOW when a name or a whiteout is
+    /// made by a caller without a counterpart on the source.
     pub fn rename(
         &self,
         caller: &Caller,
@@ -40,6 +42,10 @@ impl Fs {
         let to = self.tree.inode(new_parent)?;
         let (from_fd, to_fd) = (self.tree.fd(&from)?, self.tree.fd(&to)?);
         let (c_name, c_new_name) = (component(name)?, component(new_name)?);
+        // A name that is new is made, and only who has a counterpart on the source makes anything (Linux `may_create`).
+        if self.source_ids(caller).is_err() && !self.tree.has_name(&to_fd, &c_new_name) {
+            return Err(Errno::OVERFLOW);
+        }
         if flags.contains(RenameFlags::WHITEOUT) {
             self.create_as(caller)?;
             self.credentials.set_umask(0);

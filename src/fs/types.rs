@@ -3,7 +3,7 @@
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::{SETGID, SETUID};
+use super::privileges::{SETGID, SETUID};
 use crate::idmap::{IdView, MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::{Inode, NodeId};
 
@@ -118,6 +118,20 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Last change.
     pub mtime: Option<SetTime>,
+}
+
+impl SetAttr {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { mode, uid, gid, size, atime, mtime } = self;
+        mode.is_none()
+            && uid.is_none()
+            && gid.is_none()
+            && size.is_none()
+            && atime.is_none()
+            && mtime.is_none()
+    }
 }
 
 impl Attr {

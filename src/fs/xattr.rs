@@ -7,7 +7,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::caller::Process;
-use super::{Caller, Fs, Result};
+use super::{Attr, Caller, Fs, Result, Trust};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
 
@@ -62,10 +62,8 @@ impl Fs {
         if stat.stx_mode & SETGID == 0 {
             return Ok(false);
         }
-        let group = super::Attr::shown(inode, &stat, &self.ids, super::Trust::Fresh)
-            .gid
-            .map(|gid| gid.raw());
-        Ok(!Process::of(caller.pid).keeps_setgid(caller, group))
+        let attr = Attr::shown(inode, &stat, &self.ids, Trust::Fresh);
+        Ok(!Process::of(caller.pid).keeps_setgid(caller, &attr))
     }
 
     /// The names of all attributes, each ended by a NUL. `trusted.*` is for administrators only (xattr(7)).

@@ -299,13 +299,15 @@ impl Filesystem for Adapter {
 
     fn link(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         new_parent: INodeNo,
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.answer_entry(reply, self.fs.link(node(ino), node(new_parent), new_name));
+        let linked = caller(request)
+            .and_then(|caller| self.fs.link(&caller, node(ino), node(new_parent), new_name));
+        self.answer_entry(reply, linked);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

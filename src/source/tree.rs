@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
@@ -17,6 +18,7 @@ use super::inode::{Domain, Identity, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::root::SourceRoot;
 use super::table::{InodeTable, MAX_DOMAINS, Newcomer};
+use crate::sys;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
 const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
@@ -40,6 +42,8 @@ pub struct SourceTree {
     root: Arc<Inode>,
     one_file_system: bool,
     is_stacked: bool,
+    /// The most inodes known since memory was last given back.
+    most_known: AtomicUsize,
 }
 
 /// The device of a file, as one number.
@@ -94,7 +98,16 @@ impl SourceTree {
         let domains = Domains { root: (MountIndex::ROOT, device(&stat)), others };
         let fds = FdCache::new(fd_room);
         let is_stacked = is_stacked(&root);
-        Self { mounts: Mounts::new(mount), domains, table, fds, root, one_file_system, is_stacked }
+        Self {
+            mounts: Mounts::new(mount),
+            domains,
+            table,
+            fds,
+            root,
+            one_file_system,
+            is_stacked,
+            most_known: AtomicUsize::new(0),
+        }
     }
 
     /// The root's inode.
@@ -127,9 +140,16 @@ impl SourceTree {
         self.is_stacked
     }
 
-    /// Lets go of descriptors that were not used for a while; to be called every second.
+    /// Lets go of what was not used for a while; to be called every second.
     pub fn sweep(&self) {
         self.fds.sweep();
+        let known = self.table.len();
+        let most = self.most_known.fetch_max(known, Ordering::Relaxed).max(known);
+        // Inodes forgotten by the thousand leave the allocator with pages that the system could use.
+        if most - known > known / 2 + 10_000 {
+            sys::memory::trim();
+            self.most_known.store(known, Ordering::Relaxed);
+        }
     }
 
     /// Finds a name in a directory and counts one look-up.
@@ -270,6 +290,13 @@ impl SourceTree {
     pub fn stat(&self, inode: &Inode) -> Result<Statx, Errno> {
         let fd = self.fd(inode)?;
         rustix::fs::statx(&*fd, c"", AtFlags::EMPTY_PATH, BASIC)
+    }
+
+    /// Whether a directory has a name.
+    #[must_use]
+    pub fn has_name(&self, dir: &OwnedFd, name: &CString) -> bool {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        rustix::fs::statx(dir, &**name, flags, StatxFlags::TYPE).is_ok()
     }
 
     /// Whether fanotify(7) events can be told to be of this inode: it is on the root's own filesystem, whose handles

@@ -5,6 +5,7 @@ pub mod fanotify;
 pub mod file;
 pub mod handle;
 pub mod lock;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod signal;
