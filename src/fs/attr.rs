@@ -41,8 +41,8 @@ impl Fs {
         let fd = self.tree.fd(&inode)?;
         // Nothing at all to set is chown(path, -1, -1), which has its effects all the same.
         if uid.is_some() || gid.is_some() || set.is_empty() {
-            let keep = self.chown_keeps_privileges(caller, &inode, &self.tree.stat(&inode)?)?;
-            self.credentials.set_fsetid(keep);
+            let keeps_setgid = self.chown_keeps_setgid(caller, &inode)?;
+            self.credentials.set_fsetid(keeps_setgid);
             // The owner first: the source takes setuid and setgid bits, and a mode that came along is the last word.
             let uid = uid.map(|u| Uid::from_raw(u.raw()));
             let gid = gid.map(|g| Gid::from_raw(g.raw()));
@@ -53,8 +53,7 @@ impl Fs {
             chmod(&fd, mode & 0o7777)?;
         }
         if let Some(size) = set.size {
-            let keep = self.keeps_privileges(caller, &inode, &self.tree.stat(&inode)?);
-            self.write_as(caller, keep)?;
+            self.write_as(caller, self.rights_to_write(caller, &inode)?)?;
             self.truncate(&inode, &fd, handle, size)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::privileges::{SETGID, SETUID};
 use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
 use crate::source::{NodeId, component, proc_path};
 
@@ -129,6 +130,8 @@ impl Fs {
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
         let entry = self.entry(&found, trust);
         let fd = Arc::new(fd);
-        Ok((entry, self.keep_open(found.inode, Arc::clone(&fd), Some(fd), wanted)))
+        let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
+        let opened = self.keep_open(found.inode, Arc::clone(&fd), Some(fd), wanted);
+        Ok((entry, Opened { may_pass, ..opened }))
     }
 }

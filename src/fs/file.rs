@@ -6,10 +6,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::Errno;
 
-use super::privileges::{SETGID, SETUID};
+use super::privileges::{Rights, SETGID, SETUID};
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, reopen};
 use crate::sys;
@@ -32,6 +32,9 @@ pub struct Opened {
     pub handle: u64,
     /// The file.
     pub file: Arc<OpenFile>,
+    /// Whether the kernel may write to it past us. Not to a file with setuid or setgid bits: whether they survive depends
+    /// on who writes.
+    pub may_pass: bool,
     /// Whether the kernel still believes attributes whose changes are no longer watched.
     pub stale_attributes: bool,
 }
@@ -77,6 +80,16 @@ pub(super) fn source_flags(flags: OFlags) -> OFlags {
             | OFlags::NONBLOCK)
 }
 
+/// What the source would refuse at open, and the kernel does not look at when it opens the source's file by itself: EPERM
+/// for writing to an immutable file, or to an append-only one but at its end (ioctl_iflags(2)).
+fn check_attributes(stat: &Statx, flags: OFlags) -> Result<()> {
+    let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+    let is = |attribute| stat.stx_attributes.contains(attribute);
+    let refused = is(StatxAttributes::IMMUTABLE)
+        || (is(StatxAttributes::APPEND) && !flags.contains(OFlags::APPEND));
+    if writes && refused { Err(Errno::PERM) } else { Ok(()) }
+}
+
 impl Fs {
     /// Starts to open a regular file: the kernel or [`OpenFile::open`] does the rest. ESTALE when it is gone: the kernel
     /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
@@ -88,8 +101,12 @@ impl Fs {
             // Never opened for real.
             _ => return Err(Errno::ACCESS),
         }
+        let flags = source_flags(flags);
         let anchor = self.tree.fd(&inode)?;
-        Ok(self.keep_open(inode, anchor, None, source_flags(flags)))
+        let stat = self.tree.stat(&inode)?;
+        check_attributes(&stat, flags)?;
+        let may_pass = u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
+        Ok(Opened { may_pass, ..self.keep_open(inode, anchor, None, flags) })
     }
 
     pub(super) fn keep_open(
@@ -107,21 +124,14 @@ impl Fs {
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let file = Arc::new(OpenFile { anchor, file, inode, flags });
         let handle = self.files.insert(Arc::clone(&file), spread);
-        Opened { handle, file, stale_attributes }
-    }
-
-    /// Whether writes to a file may go past us. Those to a file with setuid or setgid bits may not: whether the bits
-    /// survive depends on who writes.
-    pub fn may_pass(&self, file: &OpenFile) -> bool {
-        let stat = self.tree.stat(&file.inode);
-        stat.is_ok_and(|stat| u32::from(stat.stx_mode) & (SETUID | SETGID) == 0)
+        Opened { handle, file, may_pass: false, stale_attributes }
     }
 
     /// Acts as somebody for whom the source clears setuid and setgid bits, and who has no reserved space but the
     /// caller's: what the kernel writes to a file past us is written with the rights of the moment when the file was
     /// handed to it.
     pub fn hand_over_as(&self, caller: &Caller) -> Result<()> {
-        self.write_as(caller, false)
+        self.write_as(caller, Rights::NONE)
     }
 
     /// An open file by its number. EBADF when it was closed.
@@ -146,18 +156,20 @@ impl Fs {
         Ok(filled)
     }
 
-    /// Writes a buffer: how many bytes were taken. `keep`: setuid and setgid bits survive.
+    /// Writes a buffer: how many bytes were taken. `takes`: the kernel says that the caller's
+    /// writes take setuid and setgid bits.
     pub fn write(
         &self,
         caller: &Caller,
         handle: u64,
         offset: u64,
         data: &[u8],
-        keep: bool,
+        takes: bool,
     ) -> Result<usize> {
         let file = self.files.get(handle)?;
         let fd = file.open()?;
-        self.write_as(caller, keep)?;
+        let rights = if takes { self.rights_to_write(caller, &file.inode)? } else { Rights::ALL };
+        self.write_as(caller, rights)?;
         let mut written = 0;
         while written < data.len() {
             match rustix::io::pwrite(fd, &data[written..], offset + written as u64) {
@@ -181,6 +193,7 @@ impl Fs {
     /// The last descriptor was closed.
     pub fn release(&self, handle: u64) -> Result<Arc<OpenFile>> {
         let file = self.files.remove(handle)?;
+        self.locks.release_through(file.inode.node(), handle);
         file.inode.closed(file.is_writable());
         Ok(file)
     }
@@ -202,8 +215,7 @@ impl Fs {
     ) -> Result<()> {
         let file = self.files.get(handle)?;
         let fd = file.open()?;
-        let keep = self.keeps_privileges(caller, &file.inode, &self.tree.stat(&file.inode)?);
-        self.write_as(caller, keep)?;
+        self.write_as(caller, self.rights_to_write(caller, &file.inode)?)?;
         sys::file::fallocate(fd, mode, offset, len)
     }
 
@@ -223,8 +235,7 @@ impl Fs {
     ) -> Result<usize> {
         let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
         let (source_fd, target_fd) = (source.open()?, target.open()?);
-        let keep = self.keeps_privileges(caller, &target.inode, &self.tree.stat(&target.inode)?);
-        self.write_as(caller, keep)?;
+        self.write_as(caller, self.rights_to_write(caller, &target.inode)?)?;
         let (mut offset_in, mut offset_out) = (from.1, to.1);
         // The reply has 32 bits for the count.
         let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);

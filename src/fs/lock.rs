@@ -37,6 +37,8 @@ pub(super) struct Locks {
 struct Owner {
     fd: Arc<OwnedFd>,
     pid: u32,
+    /// The open file that the last of them came through.
+    handle: u64,
     ranges: Vec<LockRange>,
 }
 
@@ -174,7 +176,7 @@ impl Locks {
     fn enter(&self, node: NodeId, request: &LockRequest, fd: Arc<OwnedFd>) -> Arc<OwnedFd> {
         let mut files = self.lock();
         let owners = files.entry(node).or_default();
-        let new = || Owner { fd, pid: request.pid, ranges: Vec::new() };
+        let new = || Owner { fd, pid: request.pid, handle: request.handle, ranges: Vec::new() };
         Arc::clone(&owners.entry(request.owner).or_insert_with(new).fd)
     }
 
@@ -187,6 +189,7 @@ impl Locks {
         cut(&mut owner.ranges, request.range.start, request.range.end);
         if request.range.kind != LockKind::Unlock {
             owner.ranges.push(request.range);
+            owner.handle = request.handle;
         }
         if owner.ranges.is_empty() {
             owners.remove(&request.owner);
@@ -221,6 +224,19 @@ impl Locks {
         }
         if owners.is_empty() {
             files.remove(&node);
+        }
+    }
+
+    /// Drops the locks that came through an open file which is closed for good: those of open file descriptions, which
+    /// no flush names.
+    pub(super) fn release_through(&self, node: NodeId, handle: u64) {
+        let owners: Vec<u64> = {
+            let files = self.lock();
+            let Some(owners) = files.get(&node) else { return };
+            owners.iter().filter(|(_, o)| o.handle == handle).map(|(id, _)| *id).collect()
+        };
+        for owner in owners {
+            self.release(node, owner);
         }
     }
 

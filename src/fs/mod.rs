@@ -80,14 +80,14 @@ impl Fs {
         self.credentials.act_as(uid, gid)
     }
 
-    /// Acts as the caller himself: reserved space is his or not, whatever he is on the source. `keep`: setuid and setgid
-    /// bits of what is changed survive.
-    fn write_as(&self, caller: &Caller, keep: bool) -> Result<()> {
+    /// Acts as the caller himself: reserved space is his or not, whatever he is on the source.
+    fn write_as(&self, caller: &Caller, rights: privileges::Rights) -> Result<()> {
         if !self.credentials.are_privileged() {
             return Ok(());
         }
-        self.credentials.set_fsetid(keep);
-        self.credentials.act_as_raw(caller.uid.raw(), caller.gid.raw())
+        self.credentials.set_fsetid(rights.fsetid);
+        let gid = rights.member_of.map_or(caller.gid.raw(), |gid| gid.raw());
+        self.credentials.act_as_raw(caller.uid.raw(), gid)
     }
 
     /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know

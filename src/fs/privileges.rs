@@ -8,25 +8,47 @@ use rustix::io::Errno;
 
 use super::caller::Process;
 use super::{Attr, Caller, Fs, Result, Trust};
+use crate::idmap::SourceGid;
 use crate::source::Inode;
 
 pub(super) const SETUID: u32 = 0o4000;
 pub(super) const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
+/// With what rights a caller's change is made on the source, as far as these bits go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rights {
+    /// CAP_FSETID: whoever has it keeps the bits of what he writes.
+    pub(super) fsetid: bool,
+    /// The group to be a member of: its members keep the setgid bit of a file that the group may not execute.
+    pub(super) member_of: Option<SourceGid>,
+}
+
+impl Rights {
+    /// Nothing is taken.
+    pub(super) const ALL: Self = Self { fsetid: true, member_of: None };
+    /// All is taken that can be.
+    pub(super) const NONE: Self = Self { fsetid: false, member_of: None };
+}
+
 impl Fs {
-    /// Whether the bits survive what a caller writes (Linux `setattr_should_drop_suidgid`).
-    pub(super) fn keeps_privileges(&self, caller: &Caller, inode: &Inode, stat: &Statx) -> bool {
-        let bits = bits(stat);
-        if bits == 0 {
-            return true;
+    /// The rights with which a caller writes to a file (Linux `setattr_should_drop_suidgid`).
+    pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
+        let stat = self.tree.stat(inode)?;
+        if bits(&stat) == 0 {
+            return Ok(Rights::ALL);
         }
         let process = Process::of(caller.pid);
-        process.may_keep_bits()
-            || (bits == SETGID && self.keeps_setgid(&process, caller, inode, stat))
+        if process.may_keep_bits() {
+            return Ok(Rights::ALL);
+        }
+        let keeps_setgid = self.keeps_setgid(&process, caller, inode, &stat);
+        let member_of = if keeps_setgid { SourceGid::new(stat.stx_gid) } else { None };
+        Ok(Rights { fsetid: false, member_of })
     }
 
-    /// Whether the setgid bit alone survives: without group execute it stays with members of the group.
+    /// Whether the setgid bit survives: without group execute it stays with members of the group (Linux
+    /// `setattr_should_drop_sgid`).
     fn keeps_setgid(
         &self,
         process: &Process,
@@ -41,26 +63,22 @@ impl Fs {
         process.keeps_setgid(caller, &attr)
     }
 
-    /// What a change of owner does to the bits: whether they survive. It takes them whoever asks (chown(2)), and to take
-    /// them is a change of mode: EPERM for who neither owns the file nor has CAP_FOWNER over it (Linux
-    /// `notify_change`).
-    pub(super) fn chown_keeps_privileges(
-        &self,
-        caller: &Caller,
-        inode: &Inode,
-        stat: &Statx,
-    ) -> Result<bool> {
-        let bits = bits(stat);
+    /// Whether a change of owner leaves the setgid bit. It takes the setuid bit whoever asks (chown(2)), and to take a bit
+    /// is a change of mode: EPERM for who neither owns the file nor has CAP_FOWNER over it (Linux `notify_change`).
+    pub(super) fn chown_keeps_setgid(&self, caller: &Caller, inode: &Inode) -> Result<bool> {
+        let stat = self.tree.stat(inode)?;
+        let bits = bits(&stat);
         if bits == 0 {
             return Ok(true);
         }
         let process = Process::of(caller.pid);
-        if bits == SETGID && self.keeps_setgid(&process, caller, inode, stat) {
+        let keeps = self.keeps_setgid(&process, caller, inode, &stat);
+        if bits == SETGID && keeps {
             return Ok(true);
         }
-        let attr = Attr::shown(inode, stat, &self.ids, Trust::Fresh);
+        let attr = Attr::shown(inode, &stat, &self.ids, Trust::Fresh);
         if attr.uid == Some(caller.uid) || process.overrides_owner(&attr) {
-            return Ok(false);
+            return Ok(keeps);
         }
         Err(Errno::PERM)
     }

@@ -7,6 +7,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::caller::Process;
+use super::privileges::Rights;
 use super::{Attr, Caller, Fs, Result, Trust};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
@@ -45,7 +46,7 @@ impl Fs {
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         let loses_setgid = kind == XattrKind::AclAccess && self.loses_setgid(caller, &inode)?;
-        self.write_as(caller, true)?;
+        self.write_as(caller, Rights::ALL)?;
         rustix::fs::setxattr(&*path, name, &value, flags)?;
         if loses_setgid {
             let fd = self.tree.fd(&inode)?;

@@ -326,7 +326,7 @@ impl Filesystem for Adapter {
         }
         let (handle, file) = (FileHandle(opened.handle), &opened.file);
         let register = || self.register(request, file, |fd| reply.open_backing(fd));
-        let id = self.backings.open(file.inode(), || self.fs.may_pass(file), register);
+        let id = self.backings.open(file.inode(), || opened.may_pass, register);
         if let Some(id) = id {
             return reply.opened_passthrough(handle, FopenFlags::empty(), &id);
         }
@@ -356,8 +356,7 @@ impl Filesystem for Adapter {
             Ok((entry, opened)) => {
                 let (handle, file) = (FileHandle(opened.handle), &opened.file);
                 let register = || self.register(request, file, |fd| reply.open_backing(fd));
-                let wanted = || entry.attr.mode & 0o6000 == 0;
-                let id = self.backings.open(file.inode(), wanted, register);
+                let id = self.backings.open(file.inode(), || opened.may_pass, register);
                 let ttl = self.times.both(&entry);
                 let (attr, generation) = (file_attr(&entry.attr), Generation(0));
                 let flags = FopenFlags::empty();
@@ -402,9 +401,9 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let keep = !flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let written =
-            caller(request).and_then(|caller| self.fs.write(&caller, handle.0, offset, data, keep));
+        let takes = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written = caller(request)
+            .and_then(|caller| self.fs.write(&caller, handle.0, offset, data, takes));
         match written {
             Ok(count) => reply.written(count as u32),
             Err(e) => reply.error(errno(e)),
