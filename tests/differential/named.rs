@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use rustix::fs::{Access, FallocateFlags, FileType, OFlags, RenameFlags, XattrFlags};
 
 use crate::act::errno_name;
-use crate::differences::allowed;
 use crate::op::{Name, Op, Seek, Step, Time};
 use crate::value::{Id, Value};
 use crate::world::{Difference, World};
@@ -93,15 +92,14 @@ pub(crate) fn run(world: &mut World, every: usize) -> Report {
             world.new_case_if_used();
             for op in &ops {
                 let step = Step { caller, umask: 0o022, op: op.clone() };
-                let (_, differences) = world.step(&step);
+                let verdict = world.step(&step);
                 report.observations += 1;
-                let mut parted = false;
-                for difference in &differences {
-                    if let Some(entry) = allowed(op, difference) {
-                        *report.allowed.entry(entry.name).or_default() += 1;
-                        continue;
-                    }
-                    parted = true;
+                for entry in &verdict.allowed {
+                    *report.allowed.entry(entry.name).or_default() += 1;
+                }
+                let parted =
+                    !verdict.unexpected.is_empty() || verdict.allowed.iter().any(|e| e.parts);
+                for difference in &verdict.unexpected {
                     let what = format!("{name}: {op:?}\n{}", describe(difference));
                     let who = world.callers[caller].name;
                     match report.found.iter_mut().find(|(known, _)| *known == what) {

@@ -22,6 +22,7 @@ use rustix::process::Pid;
 
 use crate::act::act;
 use crate::caller::Caller;
+use crate::differences::{Verdict, judge};
 use crate::observe;
 use crate::op::{Op, SLOTS, Step};
 use crate::scene::Scene;
@@ -40,6 +41,8 @@ pub(crate) enum Engine {
 /// A source and its mount.
 struct Side {
     source: PathBuf,
+    /// The source by a mount on which looking leaves no access times.
+    view: PathBuf,
     mount: PathBuf,
     slots: [Option<OwnedFd>; SLOTS],
     /// The source when it was last looked at.
@@ -93,7 +96,12 @@ impl World {
             let (source, mount) = (base.join(name).join("source"), base.join(name).join("mount"));
             fs::create_dir_all(&source).expect("mkdir");
             fs::create_dir_all(&mount).expect("mkdir");
-            Side { source, mount, slots: Default::default(), seen: observe::Tree::new() }
+            let view = base.join(name).join("view");
+            fs::create_dir_all(&view).expect("mkdir");
+            rustix::mount::mount_bind(&source, &view).expect("bind");
+            let noatime = rustix::mount::MountFlags::NOATIME | rustix::mount::MountFlags::BIND;
+            rustix::mount::mount_remount(&view, noatime, c"").expect("remount");
+            Side { source, view, mount, slots: Default::default(), seen: observe::Tree::new() }
         };
         if std::env::var_os("SHIFTBIND_DIFF_DIR").is_none() {
             let flags = rustix::mount::MountFlags::empty();
@@ -151,7 +159,7 @@ impl World {
         for side in &mut self.sides {
             let root = side.source.join(&self.case);
             self.scene.build_tree(&root);
-            side.seen = observe::source(&root, &observe::Tree::new());
+            side.seen = observe::source(&side.view.join(&self.case), &observe::Tree::new());
         }
         self.used = false;
     }
@@ -164,7 +172,7 @@ impl World {
     }
 
     /// Runs one step on both sides and compares everything.
-    pub(crate) fn step(&mut self, step: &Step) -> (Outcome, Vec<Difference>) {
+    pub(crate) fn step(&mut self, step: &Step) -> Verdict {
         let running: Vec<Running> = self.sides.iter().map(|side| self.start(side, step)).collect();
         let mut results: Vec<(Outcome, Option<OwnedFd>)> =
             running.into_iter().map(Running::finish).collect();
@@ -183,14 +191,17 @@ impl World {
             self.sides[0].slots[slot] = None;
             self.sides[1].slots[slot] = None;
         }
+        let outcomes = [kernel, ours];
         let mut differences = Vec::new();
-        if kernel != ours {
-            differences.push(Difference::Outcome { kernel: kernel.clone(), ours });
+        if let [kernel, ours] = &outcomes
+            && kernel != ours
+        {
+            differences.push(Difference::Outcome { kernel: kernel.clone(), ours: ours.clone() });
         }
         let mut paths: BTreeSet<String> = step.op.paths().into_iter().map(str::to_owned).collect();
         paths.retain(|path| path != ".");
         for side in &mut self.sides {
-            let now = observe::source(&side.source.join(&self.case), &side.seen);
+            let now = observe::source(&side.view.join(&self.case), &side.seen);
             paths.extend(observe::changed(&side.seen, &now));
             self.used |= side.seen != now;
             side.seen = now;
@@ -199,7 +210,7 @@ impl World {
             paths.iter().filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned())).collect();
         paths.extend(parents);
         differences.extend(self.compare_states(&paths));
-        (kernel, differences)
+        judge(&step.op, &outcomes, differences)
     }
 
     /// Compares what both mounts show of everything that their sources hold.
@@ -266,6 +277,7 @@ impl Drop for World {
         for side in &mut self.sides {
             side.slots = Default::default();
             let _ = rustix::mount::unmount(&side.mount, UnmountFlags::DETACH);
+            let _ = rustix::mount::unmount(&side.view, UnmountFlags::DETACH);
         }
         if let Some(mut daemon) = self.daemon.take() {
             let gone = Instant::now() + Duration::from_secs(3);
