@@ -88,6 +88,25 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                 && kernel.errno == Some(Errno::OPNOTSUPP)
         },
     },
+    Allowed {
+        name: "a capability lost to a refused chown",
+        why: "the VFS removes file capabilities (security_inode_killpriv) before it asks the filesystem to change the \
+              owner; on an idmapped mount the new owner is refused before that",
+        parts: true,
+        matches: |op, kernel, ours| {
+            matches!(op, Op::Chown { .. } | Op::FdChown { .. })
+                && kernel == ours
+                && kernel.errno == Some(Errno::OVERFLOW)
+        },
+    },
+    Allowed {
+        name: "lseek from the end, or for data and holes, in a directory",
+        why: "FUSE's directories answer by their size (generic_file_llseek) and do not ask us; tmpfs says EINVAL",
+        parts: false,
+        matches: |op, kernel, _| {
+            matches!(op, Op::FdSeek { .. }) && kernel.errno == Some(Errno::INVAL)
+        },
+    },
 ];
 
 fn creates(op: &Op) -> bool {

@@ -70,7 +70,7 @@ pub(crate) fn describe(difference: &Difference) -> String {
 /// Who runs a case: all, or the first ones of the list and a few others by turns, so that a run of the tests stays short.
 fn callers_of(case: usize, all: usize) -> Vec<usize> {
     const ALWAYS: usize = 7;
-    const BY_TURNS: usize = 4;
+    const BY_TURNS: usize = 2;
     if std::env::var_os("SHIFTBIND_DIFF_ALL").is_some() {
         return (0..all).collect();
     }
