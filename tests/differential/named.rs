@@ -78,7 +78,7 @@ fn callers_of(case: usize, all: usize) -> Vec<usize> {
     (0..ALWAYS).chain((0..BY_TURNS).map(turn)).collect()
 }
 
-/// Runs the table, or every so manieth case of it.
+/// Runs the table, or only every so many of its cases.
 pub(crate) fn run(world: &mut World, every: usize) -> Report {
     let mut report = Report {
         scene: world.scene.name,
@@ -409,13 +409,12 @@ fn capabilities(table: &mut Table) {
 fn clearing_of_setuid(table: &mut Table) {
     // Everybody may write the first two; the others carry a capability or belong to somebody.
     for path in ["fsuid", "d777/fa", "suid", "capa", "cap2"] {
-        let prepared = |ops: Vec<Op>| ops;
         let write = |flags, size| Op::WriteFile { path, flags, size };
-        table.push(("write", prepared(vec![write(OFlags::empty(), 3)])));
-        table.push(("write nothing", prepared(vec![write(OFlags::empty(), 0)])));
-        table.push(("append", prepared(vec![write(OFlags::APPEND, 3)])));
-        table.push(("write with O_TRUNC", prepared(vec![write(OFlags::TRUNC, 3)])));
-        table.push(("truncate", prepared(vec![Op::Truncate { path, size: 1 }])));
+        table.push(("write", vec![write(OFlags::empty(), 3)]));
+        table.push(("write nothing", vec![write(OFlags::empty(), 0)]));
+        table.push(("append", vec![write(OFlags::APPEND, 3)]));
+        table.push(("write with O_TRUNC", vec![write(OFlags::TRUNC, 3)]));
+        table.push(("truncate", vec![Op::Truncate { path, size: 1 }]));
         let opened =
             |op: Op| vec![open(path, OFlags::RDWR), op, Op::FdStat { slot: 0 }, Op::Exec(path)];
         table.push(("write", opened(Op::FdWrite { slot: 0, at: Some(0), len: 2 })));

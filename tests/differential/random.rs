@@ -103,7 +103,7 @@ pub(crate) fn run(mut world: World) -> Result<usize, String> {
         None => std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
     };
     let (cases, steps) =
-        (from_env("SHIFTBIND_DIFF_CASES", 100), from_env("SHIFTBIND_DIFF_STEPS", 40) as usize);
+        (from_env("SHIFTBIND_DIFF_CASES", 90), from_env("SHIFTBIND_DIFF_STEPS", 40) as usize);
     println!("{}: SHIFTBIND_DIFF_SEED={seed}, {cases} cases of {steps} steps", world.scene.name);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
