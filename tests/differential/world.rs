@@ -61,7 +61,7 @@ pub(crate) struct World {
     /// The name of the case's directory, and whether its source was changed.
     case: String,
     used: bool,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// What one operation came to.
@@ -140,7 +140,7 @@ impl World {
             cases: 0,
             case: String::new(),
             used: false,
-            _directory: directory,
+            directory,
         };
         world.new_case();
         world
@@ -288,6 +288,8 @@ impl Drop for World {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+        // The tmpfs, if there is one: the directory below it is removed next.
+        let _ = rustix::mount::unmount(self.directory.path(), UnmountFlags::DETACH);
     }
 }
 
