@@ -49,6 +49,21 @@ struct Side {
     seen: observe::Tree,
 }
 
+impl Side {
+    /// Removes a case's directory from the source. A whiteout that the kernel made for a caller who cannot be stored
+    /// belongs to no id at all: not even root can unlink it until it was given an owner.
+    fn remove_case(&self, case: &str) {
+        let root = self.source.join(case);
+        if case.is_empty() || fs::remove_dir_all(&root).is_ok() {
+            return;
+        }
+        for name in self.seen.keys() {
+            let _ = std::os::unix::fs::lchown(root.join(name), Some(0), Some(0));
+        }
+        let _ = fs::remove_dir_all(&root);
+    }
+}
+
 /// The twins of one scene.
 pub(crate) struct World {
     pub(crate) scene: Scene,
@@ -150,9 +165,7 @@ impl World {
     pub(crate) fn new_case(&mut self) {
         for side in &mut self.sides {
             side.slots = Default::default();
-            if !self.case.is_empty() {
-                let _ = fs::remove_dir_all(side.source.join(&self.case));
-            }
+            side.remove_case(&self.case);
         }
         self.cases += 1;
         self.case = format!("case{}", self.cases);
@@ -276,6 +289,7 @@ impl Drop for World {
     fn drop(&mut self) {
         for side in &mut self.sides {
             side.slots = Default::default();
+            side.remove_case(&self.case);
             let _ = rustix::mount::unmount(&side.mount, UnmountFlags::DETACH);
             let _ = rustix::mount::unmount(&side.view, UnmountFlags::DETACH);
         }
