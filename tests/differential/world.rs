@@ -58,7 +58,10 @@ impl Side {
             return;
         }
         for name in self.seen.keys() {
-            let _ = std::os::unix::fs::lchown(root.join(name), Some(0), Some(0));
+            // Both ids where both are missing, one where one is.
+            for (uid, gid) in [(Some(0), Some(0)), (Some(0), None), (None, Some(0))] {
+                let _ = std::os::unix::fs::lchown(root.join(name), uid, gid);
+            }
         }
         let _ = fs::remove_dir_all(&root);
     }
