@@ -33,7 +33,7 @@ fn named_cases(scene: usize, engine: Engine, every: usize) -> named::Report {
     in_a_world(move || named::run(&mut World::new(SCENES[scene], engine), every))
 }
 
-fn random_steps(scene: usize, engine: Engine) -> Result<u64, String> {
+fn random_steps(scene: usize, engine: Engine) -> Result<usize, String> {
     in_a_world(move || random::run(World::new(SCENES[scene], engine)))
 }
 

@@ -22,6 +22,7 @@ use rustix::process::Pid;
 
 use crate::act::act;
 use crate::caller::Caller;
+use crate::differences::{Verdict, judge};
 use crate::observe;
 use crate::op::{Op, SLOTS, Step};
 use crate::scene::Scene;
@@ -40,10 +41,30 @@ pub(crate) enum Engine {
 /// A source and its mount.
 struct Side {
     source: PathBuf,
+    /// The source by a mount on which looking leaves no access times.
+    view: PathBuf,
     mount: PathBuf,
     slots: [Option<OwnedFd>; SLOTS],
     /// The source when it was last looked at.
     seen: observe::Tree,
+}
+
+impl Side {
+    /// Removes a case's directory from the source. A whiteout that the kernel made for a caller who cannot be stored
+    /// belongs to no id at all: not even root can unlink it until it was given an owner.
+    fn remove_case(&self, case: &str) {
+        let root = self.source.join(case);
+        if case.is_empty() || fs::remove_dir_all(&root).is_ok() {
+            return;
+        }
+        for name in self.seen.keys() {
+            // Both ids where both are missing, one where one is.
+            for (uid, gid) in [(Some(0), Some(0)), (Some(0), None), (None, Some(0))] {
+                let _ = std::os::unix::fs::lchown(root.join(name), uid, gid);
+            }
+        }
+        let _ = fs::remove_dir_all(&root);
+    }
 }
 
 /// The twins of one scene.
@@ -58,7 +79,7 @@ pub(crate) struct World {
     /// The name of the case's directory, and whether its source was changed.
     case: String,
     used: bool,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// What one operation came to.
@@ -93,7 +114,12 @@ impl World {
             let (source, mount) = (base.join(name).join("source"), base.join(name).join("mount"));
             fs::create_dir_all(&source).expect("mkdir");
             fs::create_dir_all(&mount).expect("mkdir");
-            Side { source, mount, slots: Default::default(), seen: observe::Tree::new() }
+            let view = base.join(name).join("view");
+            fs::create_dir_all(&view).expect("mkdir");
+            rustix::mount::mount_bind(&source, &view).expect("bind");
+            let noatime = rustix::mount::MountFlags::NOATIME | rustix::mount::MountFlags::BIND;
+            rustix::mount::mount_remount(&view, noatime, c"").expect("remount");
+            Side { source, view, mount, slots: Default::default(), seen: observe::Tree::new() }
         };
         if std::env::var_os("SHIFTBIND_DIFF_DIR").is_none() {
             let flags = rustix::mount::MountFlags::empty();
@@ -132,7 +158,7 @@ impl World {
             cases: 0,
             case: String::new(),
             used: false,
-            _directory: directory,
+            directory,
         };
         world.new_case();
         world
@@ -142,16 +168,14 @@ impl World {
     pub(crate) fn new_case(&mut self) {
         for side in &mut self.sides {
             side.slots = Default::default();
-            if !self.case.is_empty() {
-                let _ = fs::remove_dir_all(side.source.join(&self.case));
-            }
+            side.remove_case(&self.case);
         }
         self.cases += 1;
         self.case = format!("case{}", self.cases);
         for side in &mut self.sides {
             let root = side.source.join(&self.case);
             self.scene.build_tree(&root);
-            side.seen = observe::source(&root, &observe::Tree::new());
+            side.seen = observe::source(&side.view.join(&self.case), &observe::Tree::new());
         }
         self.used = false;
     }
@@ -164,7 +188,7 @@ impl World {
     }
 
     /// Runs one step on both sides and compares everything.
-    pub(crate) fn step(&mut self, step: &Step) -> (Outcome, Vec<Difference>) {
+    pub(crate) fn step(&mut self, step: &Step) -> Verdict {
         let running: Vec<Running> = self.sides.iter().map(|side| self.start(side, step)).collect();
         let mut results: Vec<(Outcome, Option<OwnedFd>)> =
             running.into_iter().map(Running::finish).collect();
@@ -183,14 +207,17 @@ impl World {
             self.sides[0].slots[slot] = None;
             self.sides[1].slots[slot] = None;
         }
+        let outcomes = [kernel, ours];
         let mut differences = Vec::new();
-        if kernel != ours {
-            differences.push(Difference::Outcome { kernel: kernel.clone(), ours });
+        if let [kernel, ours] = &outcomes
+            && kernel != ours
+        {
+            differences.push(Difference::Outcome { kernel: kernel.clone(), ours: ours.clone() });
         }
         let mut paths: BTreeSet<String> = step.op.paths().into_iter().map(str::to_owned).collect();
         paths.retain(|path| path != ".");
         for side in &mut self.sides {
-            let now = observe::source(&side.source.join(&self.case), &side.seen);
+            let now = observe::source(&side.view.join(&self.case), &side.seen);
             paths.extend(observe::changed(&side.seen, &now));
             self.used |= side.seen != now;
             side.seen = now;
@@ -199,7 +226,7 @@ impl World {
             paths.iter().filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned())).collect();
         paths.extend(parents);
         differences.extend(self.compare_states(&paths));
-        (kernel, differences)
+        judge(&step.op, &outcomes, differences)
     }
 
     /// Compares what both mounts show of everything that their sources hold.
@@ -265,7 +292,9 @@ impl Drop for World {
     fn drop(&mut self) {
         for side in &mut self.sides {
             side.slots = Default::default();
+            side.remove_case(&self.case);
             let _ = rustix::mount::unmount(&side.mount, UnmountFlags::DETACH);
+            let _ = rustix::mount::unmount(&side.view, UnmountFlags::DETACH);
         }
         if let Some(mut daemon) = self.daemon.take() {
             let gone = Instant::now() + Duration::from_secs(3);
@@ -276,6 +305,8 @@ impl Drop for World {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+        // The tmpfs, if there is one: the directory below it is removed next.
+        let _ = rustix::mount::unmount(self.directory.path(), UnmountFlags::DETACH);
     }
 }
 
