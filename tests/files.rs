@@ -214,7 +214,7 @@ fn copies_on_xfs_and_btrfs_share_their_blocks() {
     for (kind, size) in [("xfs", 400), ("btrfs", 400)] {
         let filesystem = loop_fs(kind, size);
         let source = filesystem.dir("source");
-        let mount = Mount::new().source(&source).start();
+        let mount = Mount::builder().source(&source).start();
         fs::write(mount.join("a"), vec![7; 4 << 20]).expect("write");
         let (from, to) = (open(&mount.join("a")), open(&mount.join("b")));
         from.sync_all().expect("fsync");
