@@ -399,7 +399,7 @@ mod tests {
         let lines = explained("");
         assert_eq!(of(&lines, "uid"), ["every source id is shown as itself"]);
         assert!(of(&lines, "kernel")[0].contains("ordinary bind mount"));
-        assert!(of(&lines, "cache")[0].starts_with("timeout: names 1s"));
+        assert!(of(&lines, "cache")[0].starts_with("coherent: "));
     }
 
     #[test]

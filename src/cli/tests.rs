@@ -114,11 +114,7 @@ fn without_options_ids_are_shown_as_they_are() {
     assert_eq!((config.access, config.fsname, config.max_read), (None, None, None));
     assert_eq!(config.subtype, "shiftbind");
     assert!((2..=16).contains(&config.threads.get()));
-    let second = Duration::from_secs(1);
-    assert_eq!(
-        config.cache,
-        CachePolicy::Timeouts { entry: second, negative: second, attr: second }
-    );
+    assert_eq!(config.cache, CachePolicy::Coherent { required: false });
 }
 
 #[test]
@@ -186,6 +182,7 @@ fn libfuse_timeouts_replace_their_part() {
     let expected =
         CachePolicy::Timeouts { entry: millis(5000), negative: millis(0), attr: millis(1500) };
     assert_eq!(config("-o attr_timeout=1.5,negative_timeout=0 --cache=timeout=5s").cache, expected);
+    assert_eq!(config("--cache=coherent").cache, CachePolicy::Coherent { required: true });
     assert_eq!(config("--cache=forever").cache, CachePolicy::Forever);
     assert_eq!(config("--cache=forever --cache=none").cache, CachePolicy::None);
     assert!(error("--cache=none --attr-timeout=1").contains("attr-timeout"));
@@ -214,7 +211,7 @@ fn mistakes_name_the_option_and_the_way_out() {
         ("--uidmap=", "option 'uidmap': the value is empty"),
         ("-o subtype=", "option 'subtype': the value is empty"),
         ("--threads=0", "option 'threads': '0' is not a number from 1 to 1024"),
-        ("--cache=5", "option 'cache': '5' is none of none, forever and timeout=TIME"),
+        ("--cache=5", "option 'cache': '5' is none of coherent, none, forever and timeout=TIME"),
         (
             "--unmapped=allow",
             "option 'unmapped': 'allow' is none of deny, pass and squash=UID[:GID]",

@@ -112,7 +112,16 @@ impl Fs {
     /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know
     /// the inode yet when word of a change goes out.
     fn entry(&self, found: &Found, name: Trust) -> Entry {
-        let attr = Attr::shown(&found.inode, &found.stat, &self.ids, Trust::Fresh);
+        let mut stat = found.stat;
+        if let Some(watch) = &self.watch
+            && found.inode.kind().is_dir()
+            && !found.inode.is_watched()
+            && watch.cover(&self.tree, &found.inode)
+        {
+            // What changed before the watch began is seen now, what changes after it is told.
+            stat = self.tree.stat(&found.inode).unwrap_or(stat);
+        }
+        let attr = Attr::shown(&found.inode, &stat, &self.ids, Trust::Fresh);
         Entry { node: found.inode.node(), attr, name }
     }
 

@@ -2,7 +2,10 @@
 //! version, then entries of tag, permissions and id, all little endian), and their way through a view.
 //!
 //! Rules, as the kernel's for an idmapped mount:
-//! * read: an entry whose id is unmapped stays, with 4294967295 for its id; it grants nobody anything;
+//! * read: an entry whose id is unmapped stays and grants nobody anything. An idmapped mount shows 4294967295 for its
+//!   id; the kernel, though, takes no such id from a FUSE server (`posix_acl_from_xattr` fails, and with it every access
+//!   to the file), so the largest id that the mount has no use for stands in, 4294967294 on nearly every map. It cannot
+//!   be stored, so reading and setting back is refused as it is there;
 //! * set: an entry whose id cannot be stored makes the whole ACL EINVAL;
 //! * entries keep their number and order. Where several source ids are shown as one, a read shows the entry several
 //!   times: the kernel accepts that, takes the first match for users and any match for groups, and dropping one would
@@ -16,7 +19,8 @@ use std::fmt;
 use rustix::io::Errno;
 
 use crate::idmap::{
-    IdView, Kind, MountGid, MountId, MountUid, NO_ID, SourceGid, SourceId, SourceUid,
+    Extent, IdMap, IdView, Kind, MAX_ID, MountGid, MountId, MountUid, NO_ID, SourceGid, SourceId,
+    SourceUid,
 };
 
 const VERSION: u32 = 2;
@@ -176,11 +180,24 @@ impl SourceAcl {
     #[must_use]
     pub fn to_mount(&self, view: &IdView) -> MountAcl {
         let shown = self.try_map(
-            |id| Ok(id.and_then(|id| view.uid_to_mount(id))),
-            |id| Ok(id.and_then(|id| view.gid_to_mount(id))),
+            |id| Ok(id.and_then(|id| view.uid_to_mount(id)).or_else(|| unused(view.uids.map()))),
+            |id| Ok(id.and_then(|id| view.gid_to_mount(id)).or_else(|| unused(view.gids.map()))),
         );
         shown.unwrap_or_else(|_| unreachable!("neither closure fails"))
     }
+}
+
+/// The largest id that the map shows no source id as; it stands for what is unmapped.
+fn unused<K: Kind>(map: &IdMap<K>) -> Option<MountId<K>> {
+    let mut id = MountId::new(MAX_ID)?;
+    while map.to_source(id).is_some() {
+        // Below the extents that hold it. As many rounds as there are extents, at the very most.
+        let holds =
+            |e: &&Extent<K>| (0..e.count()).contains(&id.raw().wrapping_sub(e.mount().raw()));
+        let first = map.extents().iter().filter(holds).map(|e| e.mount().raw()).min()?;
+        id = MountId::new(first.checked_sub(1)?)?;
+    }
+    Some(id)
 }
 
 impl MountAcl {
@@ -284,11 +301,32 @@ mod tests {
     }
 
     #[test]
-    fn an_unmapped_entry_reads_as_no_id_and_is_refused_when_set() {
-        assert_eq!(shown(&[(2, 7, 15), (8, 7, 25)]), value(&[(2, 7, NO_ID), (8, 7, NO_ID)]));
-        for entry in [(2, 7, 99), (8, 7, 105), (2, 7, NO_ID), (8, 7, NO_ID), (2, 7, 65_534)] {
+    fn an_unmapped_entry_reads_as_an_unused_id_and_is_refused_when_set() {
+        assert_eq!(shown(&[(2, 7, 15), (8, 7, 25)]), value(&[(2, 7, MAX_ID), (8, 7, MAX_ID)]));
+        for entry in [
+            (2, 7, MAX_ID),
+            (8, 7, MAX_ID),
+            (2, 7, 99),
+            (8, 7, 105),
+            (2, 7, NO_ID),
+            (8, 7, NO_ID),
+            (2, 7, 65_534),
+        ] {
             assert_eq!(stored(&[entry]), Err(AclError::Unmapped), "{entry:?}");
         }
+    }
+
+    #[test]
+    fn the_unused_id_lies_below_extents_that_reach_the_top() {
+        let map = |extents: &[(u32, u32, u32)]| {
+            let extents = extents.iter().map(|&(s, m, n)| Extent::new(s, m, n).unwrap());
+            IdMap::<crate::idmap::User>::new(extents.collect()).unwrap()
+        };
+        let raw = |map| unused(&map).map(MountId::raw);
+        assert_eq!(raw(map(&[])), Some(MAX_ID));
+        assert_eq!(raw(map(&[(0, 1000, MAX_ID - 999)])), Some(999));
+        assert_eq!(raw(map(&[(0, MAX_ID - 9, 10), (10, MAX_ID - 19, 10)])), Some(MAX_ID - 20));
+        assert_eq!(raw(IdMap::identity()), None);
     }
 
     #[test]

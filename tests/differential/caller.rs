@@ -1,0 +1,104 @@
+//! Who calls: every operation runs in a child process that has become one of these.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space, set_capabilities,
+    set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
+
+use crate::scene::Scene;
+
+/// A caller: ids as they are where it lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) name: &'static str,
+    /// In the scene's user namespace.
+    pub(crate) inside: bool,
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    /// `None`: all that there are.
+    caps: Option<CapabilitySet>,
+}
+
+impl Caller {
+    /// Everyone who may call in a scene. The order is that of shrinking: simple ones first.
+    pub(crate) fn all(scene: &Scene) -> Vec<Self> {
+        let (a, b, s) = (scene.a.mount, scene.b.mount, scene.stranger);
+        let none = Some(CapabilitySet::empty());
+        let plain = |name, uid, gid, groups: &[u32]| Self {
+            name,
+            inside: false,
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            caps: none,
+        };
+        let many: Vec<u32> = (0..63).map(|n| 900_000 + n).chain([a.1]).collect();
+        let mut all = vec![
+            Self { caps: None, ..plain("root", 0, 0, &[]) },
+            plain("a", a.0, a.1, &[]),
+            plain("b", b.0, b.1, &[]),
+            plain("stranger", s.0, s.1, &[]),
+            plain("nobody", 65_534, 65_534, &[]),
+            plain("only a's uid", a.0, 900_001, &[]),
+            Self { inside: true, caps: None, ..plain("the namespace's root", 0, 0, &[]) },
+            plain("lost", scene.lost.0, scene.lost.1, &[]),
+            plain("only a's gid", 900_001, a.1, &[]),
+            plain("b in a's group", b.0, b.1, &[a.1]),
+            plain("b in a's group, the last of 64", b.0, b.1, &many),
+            plain("b in a stranger's group", b.0, b.1, &[s.1]),
+            plain("b in the lost group", b.0, b.1, &[scene.lost.1]),
+            plain("stranger in a's group", s.0, s.1, &[a.1]),
+            plain("a in b's group", a.0, a.1, &[b.1]),
+            plain("root without capabilities", 0, 0, &[]),
+            Self { inside: true, ..plain("the namespace's root, no capabilities", 0, 0, &[]) },
+        ];
+        if scene.namespace_size > 2000 {
+            all.push(Self { inside: true, ..plain("1000 in the namespace", 1000, 1000, &[]) });
+        }
+        for (name, cap) in [
+            ("b with CAP_CHOWN", CapabilitySet::CHOWN),
+            ("b with CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+            ("b with CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH),
+            ("b with CAP_FOWNER", CapabilitySet::FOWNER),
+            ("b with CAP_FSETID", CapabilitySet::FSETID),
+            ("b with CAP_SETFCAP", CapabilitySet::SETFCAP),
+            ("b with CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN),
+            ("b with CAP_MKNOD", CapabilitySet::MKNOD),
+        ] {
+            all.push(Self { caps: Some(cap), ..plain(name, b.0, b.1, &[]) });
+        }
+        for (name, cap) in [
+            ("stranger with CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+            ("stranger with CAP_FOWNER", CapabilitySet::FOWNER),
+            ("stranger with CAP_CHOWN", CapabilitySet::CHOWN),
+        ] {
+            all.push(Self { caps: Some(cap), ..plain(name, s.0, s.1, &[]) });
+        }
+        all
+    }
+
+    /// Becomes this caller, for good.
+    pub(crate) fn become_it(&self, namespace: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        if self.inside {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))?;
+        }
+        set_keep_capabilities(true)?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let groups: Vec<Gid> = self.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+        set_thread_groups(&groups)?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        if let Some(caps) = self.caps {
+            let inheritable = CapabilitySet::empty();
+            set_capabilities(
+                None,
+                CapabilitySets { effective: caps, permitted: caps, inheritable },
+            )?;
+        }
+        Ok(())
+    }
+}

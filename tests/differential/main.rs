@@ -1,0 +1,85 @@
+//! Holds a mount against the kernel's idmapped mount of a twin source: the same operations by the same callers must
+//! have the same results, leave the same on the source and be shown alike. Needs root.
+//!
+//! `SHIFTBIND_DIFF_CASES` and `SHIFTBIND_DIFF_STEPS` make the random runs longer, `SHIFTBIND_DIFF_SEED` repeats one,
+//! `SHIFTBIND_DIFF_ALL` runs every named case by every caller,
+//! `SHIFTBIND_DIFF_BINARY` tests another binary, `SHIFTBIND_DIFF_DIR` names a directory for the sources, which else lie on
+//! a tmpfs.
+
+mod act;
+mod caller;
+mod differences;
+mod named;
+mod observe;
+mod op;
+mod random;
+mod scene;
+mod sys;
+mod value;
+mod world;
+
+use scene::SCENES;
+use world::{Engine, World};
+
+/// Runs in a thread of its own, whose mount namespace ends with it.
+fn in_a_world<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    match std::thread::spawn(body).join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn named_cases(scene: usize, engine: Engine, every: usize) -> named::Report {
+    in_a_world(move || named::run(&mut World::new(SCENES[scene], engine), every))
+}
+
+fn random_steps(scene: usize, engine: Engine) -> Result<u64, String> {
+    in_a_world(move || random::run(World::new(SCENES[scene], engine)))
+}
+
+#[test]
+fn named_cases_of_a_container_range_are_answered_as_the_kernel_does() {
+    named_cases(0, Engine::Shiftbind, 1).assert_equal();
+}
+
+#[test]
+fn named_cases_of_a_permutation_are_answered_as_the_kernel_does() {
+    named_cases(1, Engine::Shiftbind, 1).assert_equal();
+}
+
+#[test]
+fn named_cases_of_a_map_with_holes_are_answered_as_the_kernel_does() {
+    named_cases(2, Engine::Shiftbind, 1).assert_equal();
+}
+
+#[test]
+fn random_steps_on_a_container_range_never_part_from_the_kernel() {
+    random_steps(0, Engine::Shiftbind).unwrap_or_else(|report| panic!("{report}"));
+}
+
+#[test]
+fn random_steps_on_a_permutation_never_part_from_the_kernel() {
+    random_steps(1, Engine::Shiftbind).unwrap_or_else(|report| panic!("{report}"));
+}
+
+#[test]
+fn random_steps_on_a_map_with_holes_never_part_from_the_kernel() {
+    random_steps(2, Engine::Shiftbind).unwrap_or_else(|report| panic!("{report}"));
+}
+
+#[test]
+fn the_harness_finds_no_difference_between_two_mounts_of_the_kernel() {
+    for scene in 0..SCENES.len() {
+        let report = named_cases(scene, Engine::Kernel, 10);
+        assert!(report.observations > 1000, "only {}", report.observations);
+        report.assert_equal();
+    }
+    random_steps(0, Engine::Kernel).unwrap_or_else(|report| panic!("{report}"));
+}
+
+#[test]
+fn the_harness_finds_a_wrong_map() {
+    let report = named_cases(0, Engine::KernelWithAnotherMap, 10);
+    assert!(report.differences() > 50, "only {} differences were found", report.differences());
+    assert!(random_steps(0, Engine::KernelWithAnotherMap).is_err());
+}

@@ -1,0 +1,379 @@
+//! Two twins of one source, each mounted: one by the kernel with an idmap, the other by what is under test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use rustix::process::Pid;
+
+use crate::act::act;
+use crate::caller::Caller;
+use crate::observe;
+use crate::op::{Op, SLOTS, Step};
+use crate::scene::Scene;
+use crate::sys;
+
+/// What makes the second mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Shiftbind,
+    /// The kernel again, as the first: nothing may differ.
+    Kernel,
+    /// The kernel with another map: the harness must see it.
+    KernelWithAnotherMap,
+}
+
+/// A source and its mount.
+struct Side {
+    source: PathBuf,
+    mount: PathBuf,
+    slots: [Option<OwnedFd>; SLOTS],
+    /// The source when it was last looked at.
+    seen: observe::Tree,
+}
+
+/// The twins of one scene.
+pub(crate) struct World {
+    pub(crate) scene: Scene,
+    pub(crate) callers: Vec<Caller>,
+    namespace: OwnedFd,
+    sides: [Side; 2],
+    daemon: Option<Child>,
+    log: PathBuf,
+    cases: u32,
+    /// The name of the case's directory, and whether its source was changed.
+    case: String,
+    used: bool,
+    _directory: tempfile::TempDir,
+}
+
+/// What one operation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) errno: Option<Errno>,
+    pub(crate) told: String,
+}
+
+/// Where the two mounts part.
+#[derive(Debug, Clone)]
+pub(crate) enum Difference {
+    /// In what the caller was told.
+    Outcome { kernel: Outcome, ours: Outcome },
+    /// In what stands on the source, or in what the mount shows of it.
+    State { place: &'static str, path: String, kernel: String, ours: String },
+}
+
+impl World {
+    /// Makes the twins and their mounts in this thread's (private) mount namespace.
+    pub(crate) fn new(scene: Scene, engine: Engine) -> Self {
+        sys::enter_private_mount_namespace();
+        // Thousands of trees come and go: on a tmpfs, unless another filesystem is asked for.
+        let directory = match std::env::var_os("SHIFTBIND_DIFF_DIR") {
+            Some(parent) => tempfile::tempdir_in(parent),
+            None => tempfile::tempdir(),
+        }
+        .expect("tempdir");
+        let base = directory.path();
+        fs::set_permissions(base, fs::Permissions::from_mode(0o755)).expect("chmod");
+        let side = |name: &str| {
+            let (source, mount) = (base.join(name).join("source"), base.join(name).join("mount"));
+            fs::create_dir_all(&source).expect("mkdir");
+            fs::create_dir_all(&mount).expect("mkdir");
+            Side { source, mount, slots: Default::default(), seen: observe::Tree::new() }
+        };
+        if std::env::var_os("SHIFTBIND_DIFF_DIR").is_none() {
+            let flags = rustix::mount::MountFlags::empty();
+            let options = c"mode=755";
+            rustix::mount::mount("tmpfs", base, "tmpfs", flags, options).expect("mount tmpfs");
+        }
+        let sides = [side("kernel"), side("ours")];
+        kernel_mount(&scene, &sides[0].source, &sides[0].mount).expect("idmapped mount");
+        let log = base.join("log");
+        let (source, mount) = (&sides[1].source, &sides[1].mount);
+        let daemon = match engine {
+            Engine::Shiftbind => Some(start_shiftbind(&scene, source, mount, &log)),
+            Engine::Kernel => {
+                kernel_mount(&scene, source, mount).expect("idmapped mount");
+                None
+            }
+            Engine::KernelWithAnotherMap => {
+                let other = scene.with_the_lost_user_found();
+                kernel_mount(&other, source, mount).expect("idmapped mount");
+                None
+            }
+        };
+        let size = scene.namespace_size;
+        let namespace = sys::user_namespace(
+            &format!("0 {} {size}\n", scene.a.mount.0),
+            &format!("0 {} {size}\n", scene.a.mount.1),
+        );
+        let callers = Caller::all(&scene);
+        let mut world = Self {
+            scene,
+            callers,
+            namespace,
+            sides,
+            daemon,
+            log,
+            cases: 0,
+            case: String::new(),
+            used: false,
+            _directory: directory,
+        };
+        world.new_case();
+        world
+    }
+
+    /// Starts over with a fresh tree, in a directory that the mounts have not seen.
+    pub(crate) fn new_case(&mut self) {
+        for side in &mut self.sides {
+            side.slots = Default::default();
+            if !self.case.is_empty() {
+                let _ = fs::remove_dir_all(side.source.join(&self.case));
+            }
+        }
+        self.cases += 1;
+        self.case = format!("case{}", self.cases);
+        for side in &mut self.sides {
+            let root = side.source.join(&self.case);
+            self.scene.build_tree(&root);
+            side.seen = observe::source(&root, &observe::Tree::new());
+        }
+        self.used = false;
+    }
+
+    /// Starts over unless nothing was changed and nothing is open.
+    pub(crate) fn new_case_if_used(&mut self) {
+        if self.used || self.sides.iter().any(|side| side.slots.iter().any(Option::is_some)) {
+            self.new_case();
+        }
+    }
+
+    /// Runs one step on both sides and compares everything.
+    pub(crate) fn step(&mut self, step: &Step) -> (Outcome, Vec<Difference>) {
+        let running: Vec<Running> = self.sides.iter().map(|side| self.start(side, step)).collect();
+        let mut results: Vec<(Outcome, Option<OwnedFd>)> =
+            running.into_iter().map(Running::finish).collect();
+        let (ours, our_fd) = results.pop().expect("two sides");
+        let (kernel, kernel_fd) = results.pop().expect("two sides");
+        if let Op::Open { slot, .. } | Op::Tmpfile { slot, .. } | Op::FdReopen { slot, .. } =
+            step.op
+        {
+            // What only one side could open is of no use to later steps.
+            let both = kernel_fd.is_some() && our_fd.is_some();
+            if both {
+                self.sides[0].slots[slot] = kernel_fd;
+                self.sides[1].slots[slot] = our_fd;
+            }
+        } else if let Op::Close { slot } = step.op {
+            self.sides[0].slots[slot] = None;
+            self.sides[1].slots[slot] = None;
+        }
+        let mut differences = Vec::new();
+        if kernel != ours {
+            differences.push(Difference::Outcome { kernel: kernel.clone(), ours });
+        }
+        let mut paths: BTreeSet<String> = step.op.paths().into_iter().map(str::to_owned).collect();
+        paths.retain(|path| path != ".");
+        for side in &mut self.sides {
+            let now = observe::source(&side.source.join(&self.case), &side.seen);
+            paths.extend(observe::changed(&side.seen, &now));
+            self.used |= side.seen != now;
+            side.seen = now;
+        }
+        let parents: Vec<String> =
+            paths.iter().filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned())).collect();
+        paths.extend(parents);
+        differences.extend(self.compare_states(&paths));
+        (kernel, differences)
+    }
+
+    /// Compares what both mounts show of everything that their sources hold.
+    pub(crate) fn compare_all(&self) -> Vec<Difference> {
+        self.compare_states(&self.sides[0].seen.keys().cloned().collect())
+    }
+
+    fn compare_states(&self, paths: &BTreeSet<String>) -> Vec<Difference> {
+        let [kernel, ours] = &self.sides;
+        let text = |side: &Side| {
+            side.seen.iter().map(|(path, seen)| (path.clone(), seen.text.clone())).collect()
+        };
+        let shown = |side: &Side| observe::mount(&side.mount.join(&self.case), &side.seen, paths);
+        let mut differences = parted("source", &text(kernel), &text(ours));
+        differences.extend(parted("mount", &shown(kernel), &shown(ours)));
+        differences
+    }
+
+    /// Runs the operation on one side in a child of its own.
+    fn start(&self, side: &Side, step: &Step) -> Running {
+        let flags = SocketFlags::CLOEXEC;
+        let (here, there) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+                .expect("socketpair");
+        let base = side.mount.join(&self.case);
+        let child = sys::fork(|| {
+            let caller = &self.callers[step.caller];
+            let slots: Vec<_> = side.slots.iter().map(|s| s.as_ref().map(AsFd::as_fd)).collect();
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(step.umask));
+            let result = match caller.become_it(self.namespace.as_fd()) {
+                Ok(()) => act(&step.op, &self.scene, &base, &slots),
+                Err(errno) => Ok((format!("could not become the caller: {errno:?}"), None)),
+            };
+            let (code, told, fd) = match result {
+                Ok((told, fd)) => (0, told, fd),
+                Err(errno) => (errno.raw_os_error(), String::new(), None),
+            };
+            let mut message = code.to_le_bytes().to_vec();
+            message.extend(told.as_bytes());
+            let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if !fds.is_empty() {
+                control.push(SendAncillaryMessage::ScmRights(&fds));
+            }
+            let _ = rustix::net::sendmsg(
+                &there,
+                &[IoSlice::new(&message)],
+                &mut control,
+                SendFlags::empty(),
+            );
+        });
+        Running { child, socket: here }
+    }
+
+    /// What the daemon said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for side in &mut self.sides {
+            side.slots = Default::default();
+            let _ = rustix::mount::unmount(&side.mount, UnmountFlags::DETACH);
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            let gone = Instant::now() + Duration::from_secs(3);
+            while matches!(daemon.try_wait(), Ok(None)) {
+                if Instant::now() > gone {
+                    let _ = daemon.kill();
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+struct Running {
+    child: Pid,
+    socket: OwnedFd,
+}
+
+impl Running {
+    /// Waits for the child's word; one that hangs is killed and says so.
+    fn finish(self) -> (Outcome, Option<OwnedFd>) {
+        let mut message = vec![0; 64 << 10];
+        let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
+        let ready = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&limit));
+        if ready != Ok(1) {
+            let _ = rustix::process::kill_process(self.child, rustix::process::Signal::KILL);
+            // Not reaped: it may hang in the kernel for as long as the daemon does.
+            return (Outcome { errno: None, told: "no answer in 20 s".into() }, None);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::net::recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut message)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let len = received.map_or(0, |r| r.bytes);
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        sys::reap(self.child);
+        let Some((code, told)) = message[..len].split_first_chunk::<4>() else {
+            return (Outcome { errno: None, told: "the caller died".into() }, None);
+        };
+        let errno = match i32::from_le_bytes(*code) {
+            0 => None,
+            code => Some(Errno::from_raw_os_error(code)),
+        };
+        (Outcome { errno, told: String::from_utf8_lossy(told).into_owned() }, fd)
+    }
+}
+
+fn parted(
+    place: &'static str,
+    kernel: &BTreeMap<String, String>,
+    ours: &BTreeMap<String, String>,
+) -> Vec<Difference> {
+    let missing = "(not there)".to_owned();
+    let mut paths: Vec<_> = kernel.keys().chain(ours.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    let at =
+        |tree: &BTreeMap<String, String>, path: &String| tree.get(path).unwrap_or(&missing).clone();
+    paths
+        .into_iter()
+        .filter(|path| kernel.get(*path) != ours.get(*path))
+        .map(|path| Difference::State {
+            place,
+            path: path.clone(),
+            kernel: at(kernel, path),
+            ours: at(ours, path),
+        })
+        .collect()
+}
+
+/// Makes an idmapped mount.
+fn kernel_mount(scene: &Scene, source: &Path, target: &Path) -> Result<(), Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(CWD, source, flags)?;
+    let (uid_map, gid_map) = scene.kernel_maps();
+    let namespace = sys::user_namespace(&uid_map, &gid_map);
+    sys::set_idmap(tree.as_fd(), namespace.as_fd())?;
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(tree, "", CWD, target, empty)
+}
+
+fn start_shiftbind(scene: &Scene, source: &Path, mount: &Path, log: &Path) -> Child {
+    const FUSE: u64 = 0x6573_5546;
+    let binary = std::env::var_os("SHIFTBIND_DIFF_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_shiftbind").into());
+    let stderr = fs::File::create(log).expect("log");
+    let mut daemon = Command::new(binary)
+        .arg("-f")
+        .args([source, mount])
+        .args(["-o", &scene.options()])
+        .stdin(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .expect("start shiftbind");
+    let limit = Instant::now() + Duration::from_secs(10);
+    while rustix::fs::statfs(mount).is_ok_and(|s| s.f_type.cast_unsigned() != FUSE) {
+        let ended = daemon.try_wait().expect("wait");
+        let said = || fs::read_to_string(log).unwrap_or_default();
+        assert!(ended.is_none(), "shiftbind ended at once ({ended:?}): {}", said());
+        assert!(Instant::now() < limit, "not mounted after 10 s: {}", said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    daemon
+}
