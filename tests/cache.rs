@@ -128,7 +128,7 @@ fn many_open_files_at_once_work() {
 
 #[test]
 fn a_change_on_the_source_is_seen_at_once_without_a_cache() {
-    let mount = Mount::new().arg("--cache=none").start();
+    let mount = Mount::builder().arg("--cache=none").start();
     for round in 0..50 {
         fs::write(mount.in_source("f"), "x".repeat(round)).expect("write");
         assert_eq!(fs::metadata(mount.join("f")).expect("stat").len(), round as u64);
@@ -140,7 +140,7 @@ fn a_change_on_the_source_is_seen_at_once_without_a_cache() {
 
 #[test]
 fn a_change_on_the_source_is_seen_after_the_timeout() {
-    let mount = Mount::new().arg("--cache=timeout=1s").start();
+    let mount = Mount::builder().arg("--cache=timeout=1s").start();
     assert!(fs::metadata(mount.join("f")).is_err());
     fs::write(mount.in_source("f"), "one").expect("write");
     eventually("the new name is seen", || {
@@ -156,7 +156,7 @@ fn a_change_on_the_source_is_seen_after_the_timeout() {
 
 #[test]
 fn a_name_replaced_by_another_type_on_the_source_is_the_new_one() {
-    let mount = Mount::new().arg("--cache=none").start();
+    let mount = Mount::builder().arg("--cache=none").start();
     for _ in 0..20 {
         fs::write(mount.in_source("n"), "file").expect("write");
         assert!(fs::metadata(mount.join("n")).expect("stat").is_file());

@@ -115,7 +115,7 @@ fn swapping_directories_and_files_with_links_during_a_storm_reaches_nothing_outs
             "ln -s ../outside evil; ln -s ../outside/file evilfile; ln -s ../../outside dir/evil",
         );
         let before = place.canaries();
-        let mount = Mount::new().source(&source).arg(cache).start();
+        let mount = Mount::builder().source(&source).arg(cache).start();
         let (stop, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
             // By descriptors: the attacker himself must not follow his links and move a canary in.
@@ -169,7 +169,7 @@ fn links_of_every_kind_act_on_themselves() {
         "ln -s /proc/self/root root; ln -s /proc/1/root/etc etc; ln -s ../outside/file up; ln -s /proc/self/fd/0 fd",
     );
     let before = place.canaries();
-    let mount = Mount::new().source(&source).start();
+    let mount = Mount::builder().source(&source).start();
     for name in ["root", "etc", "up", "fd"] {
         let path = mount.join(name);
         assert_eq!(
@@ -191,7 +191,7 @@ fn links_of_every_kind_act_on_themselves() {
 fn dot_dot_never_leaves_the_mount() {
     let place = Place::new();
     let before = place.canaries();
-    let mount = Mount::new().source(&place.source()).start();
+    let mount = Mount::builder().source(&place.source()).start();
     let seen = AtomicUsize::new(0);
     for path in ["../outside", "dir/../../outside", "dir/sub/../../../outside"] {
         assault(&mount.join(path), &seen);
@@ -219,7 +219,7 @@ fn dot_dot_never_leaves_the_mount() {
 #[test]
 fn a_source_that_is_moved_away_stays_the_source() {
     let place = Place::new();
-    let mount = Mount::new().source(&place.source()).arg("--cache=none").start();
+    let mount = Mount::builder().source(&place.source()).arg("--cache=none").start();
     fs::rename(place.source(), place.scratch.join("moved")).expect("move the source");
     unix::symlink("outside", place.source()).expect("put a link in its place");
     let before = place.canaries();
@@ -235,7 +235,8 @@ fn a_source_that_is_moved_away_stays_the_source() {
 fn one_file_system_hides_what_is_bound_over_a_subdirectory() {
     let place = Place::new();
     let source = place.source();
-    let mount = Mount::new().source(&source).arg("--one-file-system").arg("--cache=none").start();
+    let mount =
+        Mount::builder().source(&source).arg("--one-file-system").arg("--cache=none").start();
     sh(place.scratch.path(), "mount -t tmpfs canary source/dir && echo canary > source/dir/file");
     let found = fs::read(mount.join("dir/file"));
     sh(place.scratch.path(), "umount source/dir");
@@ -249,7 +250,7 @@ fn one_file_system_hides_what_is_bound_over_a_subdirectory() {
 fn pipes_sockets_and_devices_of_the_source_are_never_opened_by_the_daemon() {
     let place = Place::new();
     let source = place.source();
-    let mount = Mount::new().source(&source).arg("--cache=none").start();
+    let mount = Mount::builder().source(&source).arg("--cache=none").start();
     let kinds = [
         ("fifo", FileType::Fifo, 0),
         ("socket", FileType::Socket, 0),

@@ -44,7 +44,7 @@ fn stat_shows_source_ids_through_the_map_and_65536_as_the_overflow_id() {
 
 #[test]
 fn uid_and_gid_are_translated_each_by_its_own_map() {
-    let mount = Mount::new().map("u:0:100000:65536").map("g:0:200000:65536").start();
+    let mount = Mount::builder().map("u:0:100000:65536").map("g:0:200000:65536").start();
     file_of(&mount, "f", 7, 9);
     assert_eq!(owner(&mount.join("f")), (100_007, 200_009));
     unix::chown(mount.join("f"), Some(100_001), Some(200_002)).expect("chown");
@@ -212,7 +212,7 @@ fn an_unmapped_owners_file_is_read_by_mode_bits_and_written_by_nobody() {
 #[test]
 fn two_mounts_of_one_source_with_different_maps_both_write() {
     let one = Mount::shifted().open_to_all();
-    let two = Mount::new().source(one.source()).map("b:0:300000:65536").start();
+    let two = Mount::builder().source(one.source()).map("b:0:300000:65536").start();
     let (a, b) = (one.path().to_owned(), two.path().to_owned());
     as_user(101_000, 101_000, &[], || fs::write(a.join("one"), "1").expect("write through one"));
     as_user(302_000, 302_000, &[], || fs::write(b.join("two"), "2").expect("write through two"));
@@ -245,10 +245,10 @@ fn two_mounts_of_one_source_with_different_maps_both_write() {
 
 #[test]
 fn ids_up_to_the_last_one_work() {
-    let mount = Mount::new().map("b:4294967290:0:5").start().open_to_all();
+    let mount = Mount::builder().map("b:4294967290:0:5").start().open_to_all();
     file_of(&mount, "f", LAST, LAST - 1);
     assert_eq!(owner(&mount.join("f")), (4, 3));
-    let mount = Mount::new().map(&format!("b:0:{}:10", LAST - 9)).start();
+    let mount = Mount::builder().map(&format!("b:0:{}:10", LAST - 9)).start();
     let at = mount.path().to_owned();
     unix::chown(mount.source(), Some(9), Some(9)).expect("chown");
     as_user(LAST, LAST, &[], || File::create(at.join("f")).expect("create as 4294967294"));
@@ -363,7 +363,7 @@ fn acl_entries_are_translated_both_ways() {
 
 #[test]
 fn file_capabilities_work_under_the_shift() {
-    let mount = Mount::new().map(SHIFT).start();
+    let mount = Mount::builder().map(SHIFT).start();
     fs::copy("/bin/true", mount.in_source("tool")).expect("copy");
     support::sh(mount.source(), "setcap cap_net_raw=ep tool");
     let shown = support::sh_output(mount.path(), "getcap -n tool");

@@ -85,7 +85,7 @@ fn seeking_to_a_cookie_goes_on_where_it_was_given() {
 #[test]
 fn names_that_stay_are_listed_once_while_others_come_and_go() {
     for cache in ["--cache=none", "--cache=timeout=1s"] {
-        let mount = Mount::new().arg(cache).start();
+        let mount = Mount::builder().arg(cache).start();
         populate(mount.source(), "stays", 2000);
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -58,7 +58,7 @@ fn a_posix_lock_at_the_mount_and_one_on_the_source_exclude_each_other() {
     let mount = Mount::identity();
     let file = open(&mount.join("f"));
     Lock::whole(Exclusive).try_set(&file).expect("lock");
-    let other = Mount::new().source(mount.source()).start();
+    let other = Mount::builder().source(mount.source()).start();
     let through_other = another_gets(&other.join("f"), Lock::whole(Exclusive));
     let on_source = another_gets(&mount.in_source("f"), Lock::whole(Exclusive));
     assert_eq!((through_other, on_source), (false, false), "(another mount, the source)");
@@ -134,7 +134,7 @@ fn a_killed_waiter_leaves_no_lock_behind() {
 
 #[test]
 fn sixty_four_waiting_locks_block_nobody_else() {
-    let mount = Mount::new().arg("--threads=2").start();
+    let mount = Mount::builder().arg("--threads=2").start();
     let path = mount.join("f");
     let file = open(&path);
     Lock::whole(Exclusive).try_set(&file).expect("lock");

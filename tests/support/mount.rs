@@ -91,18 +91,18 @@ impl Builder {
 
 impl Mount {
     /// A mount to be described.
-    pub(crate) fn new() -> Builder {
+    pub(crate) fn builder() -> Builder {
         Builder { maps: Vec::new(), args: Vec::new(), source: None, mountpoint: None }
     }
 
     /// A mount of a new directory that shows every id as it is.
     pub(crate) fn identity() -> Self {
-        Self::new().start()
+        Self::builder().start()
     }
 
     /// A mount of a new directory that shows 0..65535 as 100000..165535. Its root belongs to the mount's 100000.
     pub(crate) fn shifted() -> Self {
-        Self::new().map(super::SHIFT).start()
+        Self::builder().map(super::SHIFT).start()
     }
 
     /// The source directory.
