@@ -3,11 +3,12 @@
 //! While the kernel reads and writes the source's file by itself (FUSE passthrough), an open file holds no more than an
 //! O_PATH descriptor here; it is opened for real when the first request needs that.
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::privileges::{Rights, SETGID, SETUID};
 use super::{Caller, Fs, Result};
@@ -68,16 +69,24 @@ impl OpenFile {
     }
 }
 
-/// The flags with which the source is opened for a caller's flags: what the kernel has dealt with is left out, and
-/// O_DIRECT, whose alignment our buffers do not keep.
+/// The flags with which the source is opened for a caller's flags: what the kernel has dealt with is left out.
+///
+/// So is O_DIRECT, whose alignment our buffers do not keep, and O_APPEND: what was written through a mapping goes to its
+/// own place (each append is one by itself, see [`Fs::write`]).
 pub(super) fn source_flags(flags: OFlags) -> OFlags {
-    flags
-        - (OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::TRUNC
-            | OFlags::NOCTTY
-            | OFlags::DIRECT
-            | OFlags::NONBLOCK)
+    let kept = OFlags::ACCMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME;
+    flags & kept
+}
+
+/// Where and how a buffer is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Write {
+    /// The place in the file.
+    pub offset: u64,
+    /// At the end of the file instead, wherever that is by then (O_APPEND).
+    pub appends: bool,
+    /// The kernel says that the caller's writes take setuid and setgid bits.
+    pub takes_privileges: bool,
 }
 
 /// What the source would refuse at open, and the kernel does not look at when it opens the source's file by itself: EPERM
@@ -93,7 +102,7 @@ fn check_attributes(stat: &Statx, flags: OFlags) -> Result<()> {
 impl Fs {
     /// Starts to open a regular file: the kernel or [`OpenFile::open`] does the rest. ESTALE when it is gone: the kernel
     /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
-    pub fn open(&self, node: NodeId, flags: OFlags) -> Result<Opened> {
+    pub fn open(&self, node: NodeId, asked: OFlags) -> Result<Opened> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
             FileType::RegularFile => {}
@@ -101,10 +110,13 @@ impl Fs {
             // Never opened for real.
             _ => return Err(Errno::ACCESS),
         }
-        let flags = source_flags(flags);
+        let mut flags = source_flags(asked);
         let anchor = self.tree.fd(&inode)?;
         let stat = self.tree.stat(&inode)?;
-        check_attributes(&stat, flags)?;
+        check_attributes(&stat, asked)?;
+        if stat.stx_attributes.contains(StatxAttributes::APPEND) {
+            flags |= asked & OFlags::APPEND;
+        }
         let may_pass = u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
         Ok(Opened { may_pass, ..self.keep_open(inode, anchor, None, flags) })
     }
@@ -156,23 +168,20 @@ impl Fs {
         Ok(filled)
     }
 
-    /// Writes a buffer: how many bytes were taken. `takes`: the kernel says that the caller's
-    /// writes take setuid and setgid bits.
-    pub fn write(
-        &self,
-        caller: &Caller,
-        handle: u64,
-        offset: u64,
-        data: &[u8],
-        takes: bool,
-    ) -> Result<usize> {
+    /// Writes a buffer: how many bytes were taken.
+    pub fn write(&self, caller: &Caller, handle: u64, data: &[u8], how: &Write) -> Result<usize> {
         let file = self.files.get(handle)?;
         let fd = file.open()?;
-        let rights = if takes { self.rights_to_write(caller, &file.inode)? } else { Rights::ALL };
+        let rights = match how.takes_privileges {
+            true => self.rights_to_write(caller, &file.inode)?,
+            false => Rights::ALL,
+        };
         self.write_as(caller, rights)?;
+        let flags = if how.appends { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
         let mut written = 0;
         while written < data.len() {
-            match rustix::io::pwrite(fd, &data[written..], offset + written as u64) {
+            let part = [IoSlice::new(&data[written..])];
+            match rustix::io::pwritev2(fd, &part, how.offset + written as u64, flags) {
                 Ok(0) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}

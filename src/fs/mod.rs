@@ -26,7 +26,7 @@ use crate::source::{Credentials, Found, Inode, SourceTree};
 use crate::watch::{Notices, Watch};
 
 pub use dir::{DirEntry, OpenDir};
-pub use file::{OpenFile, Opened};
+pub use file::{OpenFile, Opened, Write};
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
     Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
@@ -86,7 +86,7 @@ impl Fs {
             return Ok(());
         }
         self.credentials.set_fsetid(rights.fsetid);
-        let gid = rights.member_of.map_or(caller.gid.raw(), |gid| gid.raw());
+        let gid = rights.membership.acting_gid(caller.gid.raw());
         self.credentials.act_as_raw(caller.uid.raw(), gid)
     }
 

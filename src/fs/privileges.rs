@@ -20,15 +20,37 @@ const GROUP_EXECUTE: u32 = 0o010;
 pub(super) struct Rights {
     /// CAP_FSETID: whoever has it keeps the bits of what he writes.
     pub(super) fsetid: bool,
-    /// The group to be a member of: its members keep the setgid bit of a file that the group may not execute.
-    pub(super) member_of: Option<SourceGid>,
+    /// Membership of the file's group: its members keep the setgid bit of a file that the group may not execute.
+    pub(super) membership: Membership,
+}
+
+/// Whether one acts as a member of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Membership {
+    /// It matters not.
+    Any,
+    /// As a member.
+    Of(SourceGid),
+    /// As no member, even if the caller's own number is, by chance, the group's on the source.
+    NotOf(SourceGid),
+}
+
+impl Membership {
+    /// The group to act as, for a caller whose own is this.
+    pub(super) fn acting_gid(self, own: u32) -> u32 {
+        match self {
+            Self::Of(group) => group.raw(),
+            Self::NotOf(group) if group.raw() == own => own ^ 1,
+            Self::Any | Self::NotOf(_) => own,
+        }
+    }
 }
 
 impl Rights {
     /// Nothing is taken.
-    pub(super) const ALL: Self = Self { fsetid: true, member_of: None };
+    pub(super) const ALL: Self = Self { fsetid: true, membership: Membership::Any };
     /// All is taken that can be.
-    pub(super) const NONE: Self = Self { fsetid: false, member_of: None };
+    pub(super) const NONE: Self = Self { fsetid: false, membership: Membership::Any };
 }
 
 impl Fs {
@@ -42,9 +64,20 @@ impl Fs {
         if process.may_keep_bits() {
             return Ok(Rights::ALL);
         }
-        let keeps_setgid = self.keeps_setgid(&process, caller, inode, &stat);
-        let member_of = if keeps_setgid { SourceGid::new(stat.stx_gid) } else { None };
-        Ok(Rights { fsetid: false, member_of })
+        let keeps = self.keeps_setgid(&process, caller, inode, &stat);
+        Ok(Rights { fsetid: false, membership: membership(&stat, keeps) })
+    }
+
+    /// The rights with which a caller changes a file's access ACL: the setgid bit stays with members of the group (Linux
+    /// `posix_acl_update_mode`), as far as the source's filesystem looks at it.
+    pub(super) fn rights_to_set_acl(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
+        let stat = self.tree.stat(inode)?;
+        if u32::from(stat.stx_mode) & SETGID == 0 {
+            return Ok(Rights::ALL);
+        }
+        let attr = Attr::shown(inode, &stat, &self.ids, Trust::Fresh);
+        let keeps = Process::of(caller.pid).keeps_setgid(caller, &attr);
+        Ok(Rights { fsetid: keeps, membership: membership(&stat, keeps) })
     }
 
     /// Whether the setgid bit survives: without group execute it stays with members of the group (Linux
@@ -81,6 +114,14 @@ impl Fs {
             return Ok(keeps);
         }
         Err(Errno::PERM)
+    }
+}
+
+fn membership(stat: &Statx, is_member: bool) -> Membership {
+    match SourceGid::new(stat.stx_gid) {
+        Some(group) if is_member => Membership::Of(group),
+        Some(group) => Membership::NotOf(group),
+        None => Membership::Any,
     }
 }
 

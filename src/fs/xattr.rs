@@ -8,14 +8,12 @@ use rustix::io::Errno;
 
 use super::caller::Process;
 use super::privileges::Rights;
-use super::{Attr, Caller, Fs, Result, Trust};
+use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
 
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
 const MAX: usize = 65536;
-/// S_ISGID.
-const SETGID: u16 = 0o2000;
 
 impl Fs {
     /// The value of an attribute as the mount shows it. ENODATA when there is none.
@@ -45,26 +43,15 @@ impl Fs {
         let value = value_to_source(kind, value, &self.ids)?;
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
-        let loses_setgid = kind == XattrKind::AclAccess && self.loses_setgid(caller, &inode)?;
-        self.write_as(caller, Rights::ALL)?;
-        rustix::fs::setxattr(&*path, name, &value, flags)?;
-        if loses_setgid {
-            let fd = self.tree.fd(&inode)?;
-            let mode = self.tree.stat(&inode)?.stx_mode & 0o7777 & !SETGID;
-            crate::sys::file::chmod_fd(&*fd, mode.into())?;
-        }
-        Ok(())
+        self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
+        rustix::fs::setxattr(&*path, name, &value, flags)
     }
 
-    /// An access ACL set by somebody outside the file's group takes its setgid bit (Linux `posix_acl_update_mode`).
-    /// The source cannot see it: it is us who act there.
-    fn loses_setgid(&self, caller: &Caller, inode: &Inode) -> Result<bool> {
-        let stat = self.tree.stat(inode)?;
-        if stat.stx_mode & SETGID == 0 {
-            return Ok(false);
+    fn rights_to_change(&self, caller: &Caller, kind: XattrKind, inode: &Inode) -> Result<Rights> {
+        match kind {
+            XattrKind::AclAccess => self.rights_to_set_acl(caller, inode),
+            _ => Ok(Rights::ALL),
         }
-        let attr = Attr::shown(inode, &stat, &self.ids, Trust::Fresh);
-        Ok(!Process::of(caller.pid).keeps_setgid(caller, &attr))
     }
 
     /// The names of all attributes, each ended by a NUL. `trusted.*` is for administrators only (xattr(7)).
@@ -89,9 +76,10 @@ impl Fs {
     }
 
     /// Removes an attribute. ENODATA when there is none.
-    pub fn removexattr(&self, node: NodeId, name: &OsStr) -> Result<()> {
+    pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
         let inode = self.tree.inode(node)?;
         let path = self.xattr_path(&inode)?;
+        self.write_as(caller, self.rights_to_change(caller, classify(name.as_bytes()), &inode)?)?;
         rustix::fs::removexattr(&*path, name)
     }
 

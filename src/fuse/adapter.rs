@@ -22,6 +22,7 @@ use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
     Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, OpenFile, Result, SetAttr,
+    Write,
 };
 use crate::idmap::{MountGid, MountUid};
 use crate::source::NodeId;
@@ -396,14 +397,20 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        flags: WriteFlags,
-        _: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let takes = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let written = caller(request)
-            .and_then(|caller| self.fs.write(&caller, handle.0, offset, data, takes));
+        // What comes from the page cache goes where it was mapped, also in a file opened to append.
+        let is_cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let how = Write {
+            offset,
+            appends: open_flags(flags.0).contains(OFlags::APPEND) && !is_cached,
+            takes_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
+        let written =
+            caller(request).and_then(|caller| self.fs.write(&caller, handle.0, data, &how));
         match written {
             Ok(count) => reply.written(count as u32),
             Err(e) => reply.error(errno(e)),
@@ -561,8 +568,10 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.removexattr(node(ino), name));
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let result =
+            caller(request).and_then(|caller| self.fs.removexattr(&caller, node(ino), name));
+        empty(reply, result);
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
