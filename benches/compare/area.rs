@@ -1,0 +1,224 @@
+//! The work area: a folder under the build's target folder with the source, the mount points and the daemons' logs.
+//!
+//! The data sets are made on the bare source, each when the first workload asks for it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::process;
+
+/// Where areas of this and of earlier runs lie.
+const PARENT: &str = env!("CARGO_TARGET_TMPDIR");
+const PREFIX: &str = "compare-";
+
+/// See the module's head. Removed when dropped.
+pub struct Area {
+    folder: PathBuf,
+    /// Smaller data, for a run that only shows that everything works.
+    pub quick: bool,
+    /// Held as long as the area is in use.
+    _lock: File,
+}
+
+impl Area {
+    /// Makes an empty area, and removes those that a killed run has left.
+    pub fn new(quick: bool) -> io::Result<Self> {
+        for entry in fs::read_dir(PARENT)?.flatten() {
+            let left = entry.path();
+            let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            if ours && lock(&left).is_ok() {
+                fs::remove_dir_all(&left)?;
+            }
+        }
+        let folder = Path::new(PARENT).join(format!("{PREFIX}{}", std::process::id()));
+        fs::create_dir(&folder)?;
+        let lock = lock(&folder)?;
+        for name in ["source", "mount", "log", "other"] {
+            fs::create_dir(folder.join(name))?;
+        }
+        Ok(Self { folder, quick, _lock: lock })
+    }
+
+    /// The directory that every contender shows.
+    pub fn source(&self) -> PathBuf {
+        self.folder.join("source")
+    }
+
+    /// An empty directory to mount a contender on.
+    pub fn mount_point(&self, contender: &str) -> io::Result<PathBuf> {
+        let point = self.folder.join("mount").join(contender);
+        fs::create_dir_all(&point)?;
+        Ok(point)
+    }
+
+    /// A directory on the same filesystem, but not in the source.
+    pub fn other(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.folder.join("other").join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// Where a contender's daemon writes its messages.
+    pub fn log(&self, contender: &str) -> PathBuf {
+        self.folder.join("log").join(contender)
+    }
+
+    /// 100 folders of 100 empty files (quick: 10).
+    pub fn tree(&self) -> io::Result<()> {
+        let folders = self.tree_folders();
+        self.once("tree", |tree| {
+            for folder in 0..folders {
+                let folder = tree.join(format!("{folder:03}"));
+                fs::create_dir(&folder)?;
+                files(&folder, TREE_FILES, b"")?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The paths of the tree's files, relative to the source.
+    pub fn tree_paths(&self) -> Vec<PathBuf> {
+        let in_folder = |folder| {
+            (0..TREE_FILES).map(move |file| PathBuf::from(format!("tree/{folder:03}/{file:06}")))
+        };
+        (0..self.tree_folders()).flat_map(in_folder).collect()
+    }
+
+    fn tree_folders(&self) -> u32 {
+        if self.quick { 10 } else { 100 }
+    }
+
+    /// 100 files of 4 KiB.
+    pub fn small_files(&self) -> io::Result<()> {
+        self.once("small", |small| files(small, SMALL_FILES, &[b'x'; 4096]))
+    }
+
+    /// Their paths, relative to the source.
+    pub fn small_paths(&self) -> Vec<PathBuf> {
+        (0..SMALL_FILES).map(|i| PathBuf::from(format!("small/{i:06}"))).collect()
+    }
+
+    /// A directory of 100,000 empty files (quick: 10,000).
+    pub fn long_directory(&self) -> io::Result<()> {
+        let entries = if self.quick { 10_000 } else { 100_000 };
+        self.once("long", |long| files(long, entries, b""))
+    }
+
+    /// A directory of 1,000 empty files.
+    pub fn short_directory(&self) -> io::Result<()> {
+        self.once("short", |short| files(short, 1000, b""))
+    }
+
+    /// One file of 256 MiB (quick: 16 MiB), written out, at `data/file`.
+    pub fn big_file(&self) -> io::Result<()> {
+        self.once("data", |data| {
+            let mut file = File::options().write(true).create_new(true).open(data.join("file"))?;
+            let block = vec![0x5a; 1 << 20];
+            for _ in 0..self.big_file_size() >> 20 {
+                file.write_all(&block)?;
+            }
+            file.sync_all()
+        })
+    }
+
+    /// Its size.
+    pub fn big_file_size(&self) -> u64 {
+        if self.quick { 16 << 20 } else { 256 << 20 }
+    }
+
+    /// A git checkout of real source files, at `checkout`, and an archive of them outside the source.
+    pub fn checkout(&self) -> io::Result<()> {
+        self.once("checkout", |checkout| {
+            let wanted = if self.quick { 200 } else { 2000 };
+            let files = crate::sources::copy(checkout, wanted)?;
+            fs::write(self.other("archive")?.join("count"), files.to_string())?;
+            process::run(
+                Command::new("tar")
+                    .arg("-cf")
+                    .arg(self.archive()?)
+                    .arg("-C")
+                    .arg(checkout)
+                    .arg("."),
+            )?;
+            for arguments in [
+                &["init", "--quiet", "--template="][..],
+                // The devices and inode numbers of contenders differ: git shall not call every file changed for that.
+                &["config", "core.checkStat", "minimal"],
+                &["config", "core.trustctime", "false"],
+                &["add", "--all", "--force", "."],
+                &[
+                    "-c",
+                    "user.name=bench",
+                    "-c",
+                    "user.email=bench@localhost",
+                    "commit",
+                    "-qm",
+                    "all",
+                ],
+                // One pack: a copy shall be about the files, not about git's objects.
+                &["repack", "-adq"],
+                &["prune-packed", "--quiet"],
+            ] {
+                process::run(process::git(checkout).args(arguments))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The archive of the checkout's files.
+    pub fn archive(&self) -> io::Result<PathBuf> {
+        Ok(self.other("archive")?.join("sources.tar"))
+    }
+
+    /// How many files the checkout and the archive hold.
+    pub fn checkout_files(&self) -> io::Result<u64> {
+        let count = fs::read_to_string(self.other("archive")?.join("count"))?;
+        count.parse().map_err(io::Error::other)
+    }
+
+    fn once(&self, name: &str, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+        let path = self.source().join(name);
+        if path.exists() {
+            return Ok(());
+        }
+        fs::create_dir(&path)?;
+        fill(&path)?;
+        // What was made is not to be written out while something else is timed.
+        rustix::fs::sync();
+        Ok(())
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            eprintln!("compare: cannot remove {}: {error}", self.folder.display());
+        }
+    }
+}
+
+const TREE_FILES: u32 = 100;
+const SMALL_FILES: u32 = 100;
+
+fn files(folder: &Path, count: u32, content: &[u8]) -> io::Result<()> {
+    for i in 0..count {
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(folder.join(format!("{i:06}")))?;
+        file.write_all(content)?;
+    }
+    Ok(())
+}
+
+fn lock(area: &Path) -> io::Result<File> {
+    let file = File::create(area.join("lock"))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}

@@ -1,0 +1,89 @@
+//! The same work on the bare source, a kernel idmapped mount, other FUSE bind mounts and shiftbind, interleaved: what a
+//! mount costs, as ratios of rates to the bare source.
+//!
+//! Everything is mounted in a mount namespace of its own, which ends with the process, and so do the daemons.
+
+mod area;
+mod arguments;
+mod contender;
+mod count;
+mod idmapped;
+mod plot;
+mod process;
+mod report;
+mod round;
+mod sources;
+mod stopwatch;
+mod syscalls;
+mod workload;
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use arguments::{Arguments, Request};
+
+/// Set once we are in a mount namespace of our own.
+const INSIDE: &str = "SHIFTBIND_COMPARE_INSIDE";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    match arguments::parse(std::env::args().skip(1)).map_err(io::Error::other)? {
+        Request::Help => print!("{}", arguments::HELP),
+        Request::List => workload::all().iter().for_each(|workload| println!("{}", workload.name)),
+        Request::Run(arguments) if std::env::var_os(INSIDE).is_some() => compare(&arguments)?,
+        Request::Run(_) => return Err(enter_namespace()),
+    }
+    Ok(())
+}
+
+/// Runs this program again in a mount namespace whose mounts nobody else sees. Returns when that failed.
+fn enter_namespace() -> io::Error {
+    if !rustix::process::geteuid().is_root() {
+        return io::Error::other(
+            "needs root, to mount; try: sudo --preserve-env=PATH cargo bench …",
+        );
+    }
+    let own = match std::env::current_exe() {
+        Ok(own) => own,
+        Err(error) => return error,
+    };
+    Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(own)
+        .args(std::env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .exec()
+}
+
+fn compare(arguments: &Arguments) -> io::Result<()> {
+    let chosen: Vec<_> = workload::all()
+        .into_iter()
+        .filter(|workload| {
+            let name = workload.name.to_lowercase();
+            arguments.filters.is_empty() || arguments.filters.iter().any(|f| name.contains(f))
+        })
+        .collect();
+    if chosen.is_empty() {
+        return Err(io::Error::other("no workload has such a name; --list names them"));
+    }
+    let report = round::run(&chosen, arguments)?;
+    print!("{}", report::markdown(&report));
+    if let Some(path) = &arguments.csv {
+        fs::write(path, report::csv(&report))?;
+    }
+    if let Some(path) = &arguments.plot {
+        fs::write(path, plot::svg(&report))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! The rounds: every contender does the same work in turn, so that what else the machine does meets them all.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+
+use crate::area::Area;
+use crate::arguments::Arguments;
+use crate::contender::{Contender, Kind};
+use crate::count::Counter;
+use crate::process;
+use crate::report::{Report, Row};
+use crate::stopwatch::{Sample, Stopwatch};
+use crate::workload::{Effort, Place, Workload};
+
+/// Runs all rounds of all workloads.
+pub fn run(workloads: &[Workload], arguments: &Arguments) -> io::Result<Report> {
+    let area = Area::new(arguments.quick)?;
+    let mut report = Report::new(&area, arguments)?;
+    let mut possible = Vec::new();
+    for workload in workloads {
+        match workload.program {
+            Some(program) if process::find(program).is_none() => {
+                report.note(format!("{} left out: {program} is not installed", workload.name));
+            }
+            _ => possible.push(workload),
+        }
+    }
+    // Before anything is mounted: some contenders do not see what comes into the source behind their backs.
+    possible.iter().try_for_each(|workload| (workload.data)(&area))?;
+    let mut arena = Arena { area, arguments, contenders: Vec::new(), scratches: 0 };
+    for kind in &arguments.contenders {
+        match kind.program() {
+            Some(program) if process::find(program).is_none() => {
+                report.note(format!("{} left out: {program} is not installed", kind.name()));
+            }
+            _ => match Contender::new(*kind, &arena.area, &arguments.shiftbind) {
+                Ok(contender) => arena.contenders.push(contender),
+                Err(error) => report.note(format!("{} left out: {error}", kind.name())),
+            },
+        }
+    }
+    report.contenders = arena.contenders.iter().map(|contender| contender.kind).collect();
+    for workload in possible {
+        eprintln!("compare: {}", workload.name);
+        let row = arena.workload(workload, &mut report)?;
+        report.rows.push(row);
+    }
+    report.finish();
+    // Before the area goes.
+    arena.contenders.clear();
+    Ok(report)
+}
+
+struct Arena<'a> {
+    area: Area,
+    arguments: &'a Arguments,
+    contenders: Vec<Contender>,
+    scratches: u32,
+}
+
+impl Arena<'_> {
+    fn workload(&mut self, workload: &Workload, report: &mut Report) -> io::Result<Row> {
+        let effort = if self.arguments.quick { Effort::Little } else { Effort::Full };
+        let mut row = Row::new(workload, self.contenders.len());
+        for round in 0..self.arguments.runs {
+            self.before(workload, effort, None);
+            for turn in 0..self.contenders.len() {
+                // Nobody is always first, or always after the same one.
+                let which = (turn + round) % self.contenders.len();
+                let sample = self.once(workload, which, effort, &mut Stopwatch::default());
+                row.samples[which].push(self.accept(sample, workload, which, report)?);
+            }
+        }
+        let counted = self.contenders.iter().position(|c| c.kind == Kind::Shiftbind);
+        if let Some(which) = counted {
+            self.count(workload, which, &mut row)
+                .or_else(|error| self.accept(Err(error), workload, which, report).map(drop))?;
+        }
+        Ok(row)
+    }
+
+    /// A failure is noted, and the contender mounted anew.
+    fn accept(
+        &mut self,
+        result: io::Result<Sample>,
+        workload: &Workload,
+        which: usize,
+        report: &mut Report,
+    ) -> io::Result<Option<Sample>> {
+        let contender = &mut self.contenders[which];
+        match result {
+            Ok(sample) => Ok(Some(sample)),
+            Err(error) if contender.kind == Kind::Source => Err(error),
+            Err(error) => {
+                report.note(format!(
+                    "{}: {} failed: {error}",
+                    workload.name,
+                    contender.kind.name()
+                ));
+                contender.remount(&self.area, &self.arguments.shiftbind)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// What a workload wants done a while before. `only`: for one contender.
+    fn before(&self, workload: &Workload, effort: Effort, only: Option<usize>) {
+        let Some(before) = &workload.before else { return };
+        for (which, contender) in self.contenders.iter().enumerate() {
+            if only.is_none_or(|only| only == which) {
+                // What fails here fails again where it is timed, and is reported there.
+                let _ = inside(contender, || {
+                    (before.run)(&self.place(contender, Path::new("."), effort))
+                });
+            }
+        }
+        thread::sleep((before.rest)(effort));
+    }
+
+    fn place<'a>(
+        &'a self,
+        contender: &'a Contender,
+        scratch: &'a Path,
+        effort: Effort,
+    ) -> Place<'a> {
+        Place { root: Path::new("."), scratch, user: contender.user, effort, area: &self.area }
+    }
+
+    /// Once on one contender.
+    fn once(
+        &mut self,
+        workload: &Workload,
+        which: usize,
+        effort: Effort,
+        watch: &mut Stopwatch<'_>,
+    ) -> io::Result<Sample> {
+        if workload.fresh_mount && watch.counter.is_none() {
+            self.contenders[which].remount(&self.area, &self.arguments.shiftbind)?;
+        }
+        // What the contender before us wrote is not ours to write out.
+        rustix::fs::syncfs(fs::File::open(self.area.source())?)?;
+        self.scratches += 1;
+        let scratch = Path::new(".").join(format!("scratch-{}", self.scratches));
+        let contender = &self.contenders[which];
+        inside(contender, || {
+            // Made and removed through the contender, which so learns of both.
+            fs::create_dir(&scratch)?;
+            let result = (workload.run)(&self.place(contender, &scratch, effort), watch);
+            result.and(fs::remove_dir_all(&scratch))
+        })?;
+        watch.sample.ok_or_else(|| io::Error::other("nothing was timed"))
+    }
+
+    /// Once more, untimed, with requests and system calls counted.
+    fn count(&mut self, workload: &Workload, which: usize, row: &mut Row) -> io::Result<()> {
+        if workload.fresh_mount {
+            self.contenders[which].remount(&self.area, &self.arguments.shiftbind)?;
+        }
+        let contender = &self.contenders[which];
+        let Some(daemon) = contender.daemon() else { return Ok(()) };
+        let counter = Counter::new(daemon, fs::metadata(&contender.root)?.dev());
+        self.before(workload, Effort::Little, Some(which));
+        let mut watch = Stopwatch { counter: Some(&counter), ..Stopwatch::default() };
+        self.once(workload, which, Effort::Little, &mut watch)?;
+        row.counts = watch.counts;
+        Ok(())
+    }
+}
+
+/// Runs with the contender's root as the working directory: the way there is not to be part of the figures.
+fn inside(contender: &Contender, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let outside = std::env::current_dir()?;
+    std::env::set_current_dir(&contender.root)?;
+    let result = work();
+    std::env::set_current_dir(outside)?;
+    result
+}

@@ -1,0 +1,217 @@
+//! Walks, stat, missing names and attributes: work that touches no file's content.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, RawDir, Uid, chmod, chownat, fstat, lgetxattr, lstat, openat,
+    statat,
+};
+use rustix::io::Errno;
+
+use super::{Before, Effort, Place, Workload};
+use crate::stopwatch::{Stopwatch, in_threads, spin};
+
+use crate::area::Area;
+
+pub(super) fn workloads() -> Vec<Workload> {
+    vec![
+        Workload {
+            fresh_mount: true,
+            ..Workload::new("cold walk", Some(0.25), Area::tree, cold_walk)
+        },
+        Workload::new("warm walk", Some(0.85), Area::tree, warm_walk),
+        Workload::new("stat, one file", Some(0.95), Area::tree, stat_one),
+        Workload::new("stat, many files", Some(0.95), Area::tree, stat_many),
+        Workload::new("stat, many files, 4 threads", Some(0.95), Area::tree, stat_threads),
+        Workload {
+            before: Some(Before { run: stat_all, rest: a_minute }),
+            ..Workload::new("stat, many files, a minute later", Some(0.95), Area::tree, stat_later)
+        },
+        Workload::new("ENOENT, repeated", Some(0.85), super::nothing, missing),
+        Workload::new("getxattr of a missing name", Some(0.10), Area::small_files, missing_xattr),
+        Workload::new("chmod", Some(0.13), super::nothing, change_mode),
+        Workload::new("chown", Some(0.12), super::nothing, change_owner),
+    ]
+}
+
+/// As nftw(3) does it: every directory is opened and read, every entry is asked for its attributes. The entries seen.
+fn walk(directory: &Path) -> io::Result<u64> {
+    fn below(parent: rustix::fd::BorrowedFd<'_>, name: &[u8]) -> io::Result<u64> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(parent, name, flags, Mode::empty())?;
+        let mut buffer = Vec::with_capacity(32 << 10);
+        let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+        let mut seen = 0;
+        let mut folders = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+                folders.push(name.to_owned());
+            }
+            seen += 1;
+        }
+        for folder in folders {
+            seen += below(std::os::fd::AsFd::as_fd(&directory), folder.to_bytes())?;
+        }
+        Ok(seen)
+    }
+    below(CWD, directory.as_os_str().as_bytes())
+}
+
+fn cold_walk(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    // What is measured is the mount's first walk, not the disk's.
+    walk(&place.area.source().join("tree"))?;
+    watch.time(|| walk(&place.root.join("tree")))
+}
+
+fn warm_walk(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let tree = place.root.join("tree");
+    walk(&tree)?;
+    watch.time(|| {
+        // Twice, so that it is not over in a few milliseconds.
+        Ok(walk(&tree)? + walk(&tree)?)
+    })
+}
+
+fn names(paths: &[PathBuf]) -> io::Result<Vec<CString>> {
+    paths.iter().map(|path| Ok(CString::new(path.as_os_str().as_bytes())?)).collect()
+}
+
+fn tree_names(place: &Place<'_>) -> io::Result<Vec<CString>> {
+    names(&place.all(&place.area.tree_paths()))
+}
+
+fn stat_one(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(place)?;
+    let name = &names[names.len() / 2];
+    lstat(name.as_c_str())?;
+    watch.time(|| spin(place.effort.time(), || Ok(lstat(name.as_c_str()).map(drop)?)))
+}
+
+/// Asks for one file after the other, round and round.
+fn stat_round(names: &[CString], time: Duration) -> io::Result<u64> {
+    let mut next = names.iter().cycle();
+    spin(time, || {
+        if let Some(name) = next.next() {
+            lstat(name.as_c_str())?;
+        }
+        Ok(())
+    })
+}
+
+fn stat_each(names: &[CString]) -> io::Result<u64> {
+    for name in names {
+        lstat(name.as_c_str())?;
+    }
+    Ok(names.len() as u64)
+}
+
+fn stat_all(place: &Place<'_>) -> io::Result<()> {
+    stat_each(&tree_names(place)?).map(drop)
+}
+
+fn stat_many(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(place)?;
+    stat_each(&names)?;
+    watch.time(|| stat_round(&names, place.effort.time()))
+}
+
+fn stat_threads(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(place)?;
+    stat_each(&names)?;
+    let time = place.effort.time();
+    watch.time(|| {
+        let part = names.len() / 4;
+        in_threads(names.chunks(part).map(|names| move || stat_round(names, time)).collect())
+    })
+}
+
+fn a_minute(effort: Effort) -> Duration {
+    match effort {
+        Effort::Full => Duration::from_secs(60),
+        Effort::Little => Duration::from_millis(1500),
+    }
+}
+
+fn stat_later(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(place)?;
+    watch.time(|| stat_each(&names))
+}
+
+fn missing(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let name = CString::new(place.scratch.join("no-such-name").as_os_str().as_bytes())?;
+    watch.time(|| {
+        spin(place.effort.time(), || match lstat(name.as_c_str()) {
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(io::Error::other("a missing name was found")),
+        })
+    })
+}
+
+fn missing_xattr(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = names(&place.all(&place.area.small_paths()))?;
+    let name = &names[0];
+    lstat(name.as_c_str())?;
+    let mut value = [0; 64];
+    watch.time(|| {
+        spin(place.effort.time(), || {
+            match lgetxattr(name.as_c_str(), c"user.no-such-name", &mut value) {
+                Err(Errno::NODATA) => Ok(()),
+                Err(error) => Err(error.into()),
+                Ok(_) => Err(io::Error::other("a missing attribute was found")),
+            }
+        })
+    })
+}
+
+fn one_file(place: &Place<'_>) -> io::Result<CString> {
+    let path = place.scratch.join("file");
+    std::fs::write(&path, b"content")?;
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+fn change_mode(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let file = one_file(place)?;
+    let mut modes = [0o600, 0o644].into_iter().cycle();
+    watch.time(|| {
+        spin(place.effort.time(), || {
+            let mode = Mode::from_raw_mode(modes.next().unwrap_or_default());
+            Ok(chmod(file.as_c_str(), mode)?)
+        })
+    })
+}
+
+fn change_owner(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let file = one_file(place)?;
+    let mut users = [place.user, 0].into_iter().cycle();
+    watch.time(|| {
+        spin(place.effort.time(), || {
+            let user = users.next().unwrap_or_default();
+            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(user)));
+            Ok(chownat(CWD, file.as_c_str(), user, group, AtFlags::SYMLINK_NOFOLLOW)?)
+        })
+    })?;
+    // A figure for a change that never reached the source would be worth nothing.
+    chownat(CWD, file.as_c_str(), Some(Uid::from_raw(place.user)), None, AtFlags::empty())?;
+    let seen = place.scratch.strip_prefix(place.root).map_err(io::Error::other)?;
+    let on_source = openat(
+        CWD,
+        place.area.source().join(seen).join("file"),
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    match fstat(&on_source)?.st_uid {
+        1 => Ok(()),
+        other => Err(io::Error::other(format!("the source stores user {other} in place of 1"))),
+    }
+}

@@ -1,0 +1,99 @@
+//! Whole programs, as people use them. An operation is a file of the source tree; for the build it is the build.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use super::{Place, Workload};
+use crate::area::Area;
+use crate::process;
+use crate::stopwatch::Stopwatch;
+
+pub(super) fn workloads() -> Vec<Workload> {
+    let one = |name, program, data: fn(&Area) -> io::Result<()>, run| Workload {
+        program: Some(program),
+        ..Workload::new(name, None, data, run)
+    };
+    vec![
+        one("untar a source tree", "tar", Area::checkout, untar),
+        one("git status", "git", Area::checkout, git_status),
+        one("cp -a", "cp", Area::checkout, copy),
+        one("rsync -a, nothing to do", "rsync", Area::checkout, rsync),
+        one("rm -rf", "rm", Area::checkout, remove),
+        one("cargo build", "cargo", super::nothing, build),
+    ]
+}
+
+/// Times a program that goes over all files of the checkout.
+fn timed(command: &mut Command, place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let files = place.area.checkout_files()?;
+    watch.time(|| process::run(command).map(|_| files))
+}
+
+fn unpack(place: &Place<'_>) -> io::Result<Command> {
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(place.area.archive()?).arg("-C").arg(place.scratch);
+    Ok(tar)
+}
+
+fn untar(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    timed(&mut unpack(place)?, place, watch)
+}
+
+fn git_status(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let mut git = process::git(&place.root.join("checkout"));
+    // The index is everybody's: nobody refreshes it for the others.
+    git.arg("--no-optional-locks").args(["status", "--short"]);
+    let output = process::run(&mut git)?;
+    if !output.stdout.is_empty() {
+        return Err(io::Error::other("git finds changes where there are none"));
+    }
+    timed(&mut git, place, watch)
+}
+
+fn copy_to(place: &Place<'_>, target: &Path) -> Command {
+    let mut cp = Command::new("cp");
+    cp.arg("-a").arg(place.root.join("checkout")).arg(target);
+    cp
+}
+
+fn copy(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    timed(&mut copy_to(place, &place.scratch.join("copy")), place, watch)
+}
+
+fn rsync(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    process::run(&mut copy_to(place, &place.scratch.join("copy")))?;
+    let mut rsync = Command::new("rsync");
+    rsync.args(["-a", "--itemize-changes", "--"]);
+    // A trailing slash: the contents.
+    rsync.arg(place.root.join("checkout").join("")).arg(place.scratch.join("copy").join(""));
+    let output = process::run(&mut rsync)?;
+    if !output.stdout.is_empty() {
+        return Err(io::Error::other("rsync finds changes where there are none"));
+    }
+    timed(&mut rsync, place, watch)
+}
+
+fn remove(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    process::run(&mut unpack(place)?)?;
+    let mut rm = Command::new("rm");
+    rm.arg("-rf").args(fs::read_dir(place.scratch)?.flatten().map(|entry| entry.path()));
+    timed(&mut rm, place, watch)
+}
+
+fn build(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    // A workspace of its own, or cargo would look for one above it.
+    const MANIFEST: &str =
+        "[package]\nname = \"tiny\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n";
+    const LIBRARY: &str = "pub fn double(x: u64) -> u64 {\n    x * 2\n}\n";
+    const MAIN: &str = "fn main() {\n    println!(\"{}\", tiny::double(21));\n}\n";
+    fs::create_dir(place.scratch.join("src"))?;
+    fs::write(place.scratch.join("Cargo.toml"), MANIFEST)?;
+    fs::write(place.scratch.join("src/lib.rs"), LIBRARY)?;
+    fs::write(place.scratch.join("src/main.rs"), MAIN)?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--quiet", "--offline"]).current_dir(place.scratch);
+    cargo.env_remove("CARGO_TARGET_DIR");
+    watch.time(|| process::run(&mut cargo).map(|_| 1))
+}
