@@ -45,7 +45,7 @@ maker() { uid=$1; shift; setpriv --reuid="$uid" --regid="$uid" --clear-groups to
 mounted() { is "$(findmnt -n -o FSTYPE "$1")" fuse.shiftbind; }
 has() { findmnt -n -o OPTIONS "$1" | tr , '\n' | grep -qx "$2" || { echo "$1 is not $2" >&2; exit 1; }; }
 in_container() {
-    unshare --user sh -c 'until grep -q . /proc/self/gid_map; do sleep 0.02; done
+    unshare --user --keep-caps sh -c 'until grep -q . /proc/self/gid_map; do sleep 0.02; done
         exec setpriv --reuid=0 --regid=0 --clear-groups sh -ec "$0"' "$1" &
     until test "$(readlink /proc/$!/ns/user)" != "$(readlink /proc/self/ns/user)"; do sleep 0.02; done
     echo 0 100000 65536 > /proc/$!/uid_map
@@ -142,7 +142,7 @@ const KNOWN: &[Known] = &[
     // Of contrib/.
     known(
         "ExecStart=",
-        &[SHIFTED, NO_SETUID_NO_DEVICES, "kill -KILL $(pidof shiftbind); until ! mountpoint -q /mnt/data; do sleep 0.05; done"],
+        &[SHIFTED, NO_SETUID_NO_DEVICES, "kill -KILL $DAEMON; until ! mountpoint -q /mnt/data; do sleep 0.05; done"],
     ),
 ];
 
@@ -229,7 +229,7 @@ fn script(example: &Example) -> String {
         "ini" if text.contains("Type=notify") => {
             let command = value(text, "ExecStart").replace("%f", "/mnt/data");
             format!(
-                "SOURCE=/srv/data OPTIONS=idmap=b:0:100000:65536,nosuid,nodev\n{command} > /dev/null 2>&1 &\n\
+                "SOURCE=/srv/data OPTIONS=idmap=b:0:100000:65536,nosuid,nodev\n{command} > /dev/null 2>&1 &\nDAEMON=$!\n\
                  until mountpoint -q /mnt/data; do sleep 0.02; done\n"
             )
         }
