@@ -79,8 +79,8 @@ impl Server {
         Some(match Watch::new(&tree) {
             Ok(_) => "coherent: what others change on the source can be watched for".to_owned(),
             Err(e) => {
-                let why = std::io::Error::from(e);
-                format!("timeout: everything 1s, because the source cannot be watched ({why})")
+                let why = crate::error::system_text(e.raw_os_error());
+                format!("timeout: everything 1s, because the source cannot be watched: {why}")
             }
         })
     }
