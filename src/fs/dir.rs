@@ -1,9 +1,14 @@
 //! Directory listings: a stream of entries with the source's own cookies, which stay good while names come and go.
+//!
+//! Where the kernel caches listings it does not ask us to open directories: a listing then names only the directory and
+//! how far it came, and goes on with the stream that stands there.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -20,6 +25,51 @@ pub struct OpenDir {
     fd: OwnedFd,
     inode: Arc<Inode>,
     stream: Mutex<Stream>,
+}
+
+/// Streams that wait for their listing to go on, the one used longest ago first.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    waiting: Mutex<VecDeque<(Arc<OpenDir>, Instant)>>,
+}
+
+/// Streams that wait at most; each holds a descriptor and a buffer.
+const MOST_WAITING: usize = 64;
+/// How long a stream waits.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Streams {
+    /// The stream that stands at `offset` in a directory.
+    fn take(&self, node: NodeId, offset: u64) -> Option<Arc<OpenDir>> {
+        let mut waiting = self.lock();
+        let is_it = |(dir, _): &(Arc<OpenDir>, Instant)| {
+            dir.inode.node() == node
+                && dir.stream.lock().unwrap_or_else(PoisonError::into_inner).cookie == offset
+        };
+        let at = waiting.iter().rposition(is_it)?;
+        waiting.remove(at).map(|(dir, _)| dir)
+    }
+
+    fn put(&self, dir: Arc<OpenDir>) {
+        let mut waiting = self.lock();
+        waiting.push_back((dir, Instant::now()));
+        let oldest = if waiting.len() > MOST_WAITING { waiting.pop_front() } else { None };
+        drop(waiting);
+        drop(oldest);
+    }
+
+    /// Lets go of the streams that nobody came back for.
+    fn sweep(&self) {
+        let mut waiting = self.lock();
+        let old = waiting.iter().take_while(|(_, since)| since.elapsed() > PATIENCE).count();
+        let gone: Vec<_> = waiting.drain(..old).collect();
+        drop(waiting);
+        drop(gone);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Arc<OpenDir>, Instant)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Entries that were read and not yet asked for.
@@ -63,10 +113,40 @@ enum Taken {
 impl Fs {
     /// Opens a directory for listing.
     pub fn opendir(&self, node: NodeId) -> Result<u64> {
+        Ok(self.dirs.insert(Arc::new(self.open_dir(node)?), node.0))
+    }
+
+    fn open_dir(&self, node: NodeId) -> Result<OpenDir> {
         let inode = self.tree.inode(node)?;
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let open = OpenDir { fd, inode, stream: Mutex::default() };
-        Ok(self.dirs.insert(Arc::new(open), node.0))
+        Ok(OpenDir { fd, inode, stream: Mutex::default() })
+    }
+
+    /// Runs one request of a listing: on the directory that was opened as `handle`, or, where the kernel opened it without
+    /// us (handle 0), on the stream that stands at `offset`.
+    fn listing(
+        &self,
+        node: NodeId,
+        handle: u64,
+        offset: u64,
+        run: impl FnOnce(&OpenDir) -> Result<()>,
+    ) -> Result<()> {
+        if handle != 0 {
+            return run(&*self.dirs.get(handle)?);
+        }
+        let dir = match self.streams.take(node, offset) {
+            Some(dir) => dir,
+            None => Arc::new(self.open_dir(node)?),
+        };
+        let result = run(&dir);
+        self.streams.put(dir);
+        result
+    }
+
+    /// Lets go of what no listing came back for; to be called every second.
+    pub fn sweep(&self) {
+        self.streams.sweep();
+        self.tree.sweep();
     }
 
     /// An open directory's descriptor lives until its release.
@@ -75,45 +155,54 @@ impl Fs {
     }
 
     /// Writes a directory to disk.
-    pub fn fsyncdir(&self, handle: u64, data_only: bool) -> Result<()> {
-        super::file::sync(&self.dirs.get(handle)?.fd, data_only)
+    pub fn fsyncdir(&self, node: NodeId, handle: u64, data_only: bool) -> Result<()> {
+        match handle {
+            0 => super::file::sync(&self.open_dir(node)?.fd, data_only),
+            _ => super::file::sync(&self.dirs.get(handle)?.fd, data_only),
+        }
     }
 
     /// Offers entries from `offset` on, until `add` says that it is full.
     pub fn readdir(
         &self,
+        node: NodeId,
         handle: u64,
         offset: u64,
         mut add: impl FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
-        let dir = self.dirs.get(handle)?;
-        self.stream(&dir, offset, |entry| Ok(if add(entry) { Taken::Full } else { Taken::Yes }))
+        self.listing(node, handle, offset, |dir| {
+            // The kernel may keep the listing: it must be told when it changes.
+            self.cover_names(&dir.inode);
+            self.stream(dir, offset, |entry| Ok(if add(entry) { Taken::Full } else { Taken::Yes }))
+        })
     }
 
     /// Offers entries with their inodes. A name that vanished meanwhile is left out. For `.` and `..` no look-up is
     /// counted; their inode is that of the directory itself and stands only for the type.
     pub fn readdirplus(
         &self,
+        node: NodeId,
         handle: u64,
         offset: u64,
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
     ) -> Result<()> {
-        let dir = self.dirs.get(handle)?;
-        let trust = self.cover_names(&dir.inode);
-        self.stream(&dir, offset, |entry| {
-            if entry.is_dot() {
-                return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
-            }
-            let found = match self.tree.lookup(&dir.inode, entry.name) {
-                Ok(found) => self.entry(&found, trust),
-                Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
-                Err(e) => return Err(e),
-            };
-            if add(entry, Some(&found)) {
-                self.tree.forget(found.node, 1);
-                return Ok(Taken::Full);
-            }
-            Ok(Taken::Yes)
+        self.listing(node, handle, offset, |dir| {
+            let trust = self.cover_names(&dir.inode);
+            self.stream(dir, offset, |entry| {
+                if entry.is_dot() {
+                    return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
+                }
+                let found = match self.tree.lookup(&dir.inode, entry.name) {
+                    Ok(found) => self.entry(&found, trust),
+                    Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
+                    Err(e) => return Err(e),
+                };
+                if add(entry, Some(&found)) {
+                    self.forget(found.node, 1);
+                    return Ok(Taken::Full);
+                }
+                Ok(Taken::Yes)
+            })
         })
     }
 

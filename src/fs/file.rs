@@ -36,6 +36,8 @@ pub struct Opened {
     /// Whether the kernel may write to it past us. Not to a file with setuid or setgid bits: whether they survive depends
     /// on who writes.
     pub may_pass: bool,
+    /// Whether each close of a descriptor is to be told, and not only the last: it releases its process's locks.
+    pub needs_flush: bool,
     /// Whether the kernel still believes attributes whose changes are no longer watched.
     pub stale_attributes: bool,
 }
@@ -136,7 +138,8 @@ impl Fs {
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let file = Arc::new(OpenFile { anchor, file, inode, flags });
         let handle = self.files.insert(Arc::clone(&file), spread);
-        Opened { handle, file, may_pass: false, stale_attributes }
+        let needs_flush = for_writing || self.locks.are_held_on(file.inode.node());
+        Opened { handle, file, may_pass: false, needs_flush, stale_attributes }
     }
 
     /// Acts as somebody for whom the source clears setuid and setgid bits, and who has no reserved space but the

@@ -1,4 +1,5 @@
-//! Numbers for open files and directories, as the kernel sends them back with each request.
+//! Numbers for open files and directories, as the kernel sends them back with each request. 0 is never given: it stands
+//! for what was opened without asking us.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,18 +41,18 @@ impl<T> Handles<T> {
                 slab.slots.len() - 1
             }
         };
-        (at * SHARDS + shard) as u64
+        (at * SHARDS + shard) as u64 + 1
     }
 
     /// What a number stands for. EBADF when it was released.
     pub(super) fn get(&self, number: u64) -> Result<Arc<T>, Errno> {
-        let (at, shard) = (number as usize / SHARDS, number as usize % SHARDS);
+        let (at, shard) = place(number)?;
         self.lock(shard).slots.get(at).and_then(Option::clone).ok_or(Errno::BADF)
     }
 
     /// Frees a number. EBADF when it was released before.
     pub(super) fn remove(&self, number: u64) -> Result<Arc<T>, Errno> {
-        let (at, shard) = (number as usize / SHARDS, number as usize % SHARDS);
+        let (at, shard) = place(number)?;
         let mut slab = self.lock(shard);
         let open = slab.slots.get_mut(at).and_then(Option::take).ok_or(Errno::BADF)?;
         slab.free.push(at);
@@ -61,6 +62,12 @@ impl<T> Handles<T> {
     fn lock(&self, shard: usize) -> MutexGuard<'_, Slab<T>> {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Slot and shard of a number.
+fn place(number: u64) -> Result<(usize, usize), Errno> {
+    let index = number.checked_sub(1).ok_or(Errno::BADF)? as usize;
+    Ok((index / SHARDS, index % SHARDS))
 }
 
 #[cfg(test)]
@@ -79,5 +86,6 @@ mod tests {
         assert_eq!(handles.insert(Arc::new("three"), 5), one);
         assert_eq!(*handles.get(two).unwrap(), "two");
         assert_eq!(handles.get(u64::MAX), Err(Errno::BADF));
+        assert_eq!(handles.get(0), Err(Errno::BADF));
     }
 }

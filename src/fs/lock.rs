@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     files: Mutex<HashMap<NodeId, HashMap<u64, Owner>>>,
+    /// How many files anybody holds a lock on: mostly none, and then nobody takes the mutex.
+    held: AtomicUsize,
     waiters: Arc<Waiters>,
 }
 
@@ -177,7 +180,9 @@ impl Locks {
         let mut files = self.lock();
         let owners = files.entry(node).or_default();
         let new = || Owner { fd, pid: request.pid, handle: request.handle, ranges: Vec::new() };
-        Arc::clone(&owners.entry(request.owner).or_insert_with(new).fd)
+        let fd = Arc::clone(&owners.entry(request.owner).or_insert_with(new).fd);
+        self.held.store(files.len(), Ordering::Release);
+        fd
     }
 
     /// Writes down what an owner now holds.
@@ -195,6 +200,7 @@ impl Locks {
             owners.remove(&request.owner);
             if owners.is_empty() {
                 files.remove(&node);
+                self.held.store(files.len(), Ordering::Release);
             }
         }
     }
@@ -208,11 +214,15 @@ impl Locks {
         }
         if owners.is_empty() {
             files.remove(&node);
+            self.held.store(files.len(), Ordering::Release);
         }
     }
 
     /// Drops all of an owner's locks on a file.
     pub(super) fn release(&self, node: NodeId, owner: u64) {
+        if self.held.load(Ordering::Acquire) == 0 {
+            return;
+        }
         let mut files = self.lock();
         let Some(owners) = files.get_mut(&node) else { return };
         // A waiter may still hold the descriptor: its locks go by name, not by the last close.
@@ -224,12 +234,16 @@ impl Locks {
         }
         if owners.is_empty() {
             files.remove(&node);
+            self.held.store(files.len(), Ordering::Release);
         }
     }
 
     /// Drops the locks that came through an open file which is closed for good: those of open file descriptions, which
     /// no flush names.
     pub(super) fn release_through(&self, node: NodeId, handle: u64) {
+        if self.held.load(Ordering::Acquire) == 0 {
+            return;
+        }
         let owners: Vec<u64> = {
             let files = self.lock();
             let Some(owners) = files.get(&node) else { return };
@@ -238,6 +252,11 @@ impl Locks {
         for owner in owners {
             self.release(node, owner);
         }
+    }
+
+    /// Whether anybody holds a lock on a file.
+    pub(super) fn are_held_on(&self, node: NodeId) -> bool {
+        self.held.load(Ordering::Acquire) > 0 && self.lock().contains_key(&node)
     }
 
     /// The process that holds a lock within this mount; 0 when it is held elsewhere.

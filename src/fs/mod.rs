@@ -40,6 +40,7 @@ pub struct Fs {
     credentials: Credentials,
     files: handles::Handles<OpenFile>,
     dirs: handles::Handles<OpenDir>,
+    streams: dir::Streams,
     locks: lock::Locks,
     watch: Option<Watch>,
 }
@@ -54,6 +55,7 @@ impl Fs {
             credentials: Credentials::of_process(),
             files: handles::Handles::default(),
             dirs: handles::Handles::default(),
+            streams: dir::Streams::default(),
             locks: lock::Locks::default(),
             watch,
         }

@@ -21,8 +21,8 @@ use super::notices::KernelCache;
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
-    Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, OpenFile, Result, SetAttr,
-    Write,
+    Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, OpenFile, Opened, Result,
+    SetAttr, Write,
 };
 use crate::idmap::{MountGid, MountUid};
 use crate::source::NodeId;
@@ -39,6 +39,8 @@ pub(super) struct Adapter {
     times: Times,
     notices: Arc<KernelCache>,
     backings: Arc<Backings>,
+    /// Whether the kernel keeps directory listings until it is told that they changed.
+    keeps_listings: bool,
     /// How deep the source is stacked: 1, or 2 where it is stacked itself.
     stack_depth: u32,
 }
@@ -54,7 +56,8 @@ impl Adapter {
         notices: Arc<KernelCache>,
     ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
-        Self { fs, times: Times::of(cache), backings, notices, stack_depth }
+        let keeps_listings = matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
+        Self { fs, times: Times::of(cache), backings, notices, keeps_listings, stack_depth }
     }
 
     /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
@@ -108,6 +111,15 @@ fn open_flags(flags: i32) -> Flags {
     OFlags::from_bits_retain(flags as u32)
 }
 
+/// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks, which
+/// go with the last close then.
+fn flush_flags(opened: &Opened) -> FopenFlags {
+    match opened.needs_flush {
+        true => FopenFlags::empty(),
+        false => FopenFlags::FOPEN_NOFLUSH,
+    }
+}
+
 fn empty(reply: ReplyEmpty, result: Result<()>) {
     match result {
         Ok(()) => reply.ok(),
@@ -146,6 +158,7 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
+            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
@@ -328,11 +341,12 @@ impl Filesystem for Adapter {
         let (handle, file) = (FileHandle(opened.handle), &opened.file);
         let register = || self.register(request, file, |fd| reply.open_backing(fd));
         let id = self.backings.open(file.inode(), || opened.may_pass, register);
+        let flags = flush_flags(&opened);
         if let Some(id) = id {
-            return reply.opened_passthrough(handle, FopenFlags::empty(), &id);
+            return reply.opened_passthrough(handle, flags, &id);
         }
         match file.open() {
-            Ok(_) => reply.opened(handle, FopenFlags::empty()),
+            Ok(_) => reply.opened(handle, flags),
             Err(e) => {
                 self.close(opened.handle);
                 reply.error(errno(e));
@@ -454,6 +468,10 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        if self.keeps_listings {
+            // Told so once, the kernel opens directories without us and keeps what they list.
+            return reply.error(Errno::ENOSYS);
+        }
         match self.fs.opendir(node(ino)) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(errno(e)),
@@ -463,12 +481,12 @@ impl Filesystem for Adapter {
     fn readdir(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.fs.readdir(handle.0, offset, |entry| {
+        let result = self.fs.readdir(node(ino), handle.0, offset, |entry| {
             reply.add(INodeNo(entry.ino), entry.cookie, file_type(entry.kind), entry.name)
         });
         match result {
@@ -480,13 +498,13 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let generation = Generation(0);
-        let result = self.fs.readdirplus(handle.0, offset, |entry, found| {
+        let result = self.fs.readdirplus(node(ino), handle.0, offset, |entry, found| {
             let attr = match found {
                 Some(found) => file_attr(&found.attr),
                 // Neither `.` nor `..` is looked up: the kernel takes only number and type from here.
@@ -517,12 +535,12 @@ impl Filesystem for Adapter {
     fn fsyncdir(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.fs.fsyncdir(handle.0, data_only));
+        empty(reply, self.fs.fsyncdir(node(ino), handle.0, data_only));
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {

@@ -105,7 +105,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 fn sweep_while_served(fs: Weak<Fs>, backings: Weak<Backings>) -> impl FnOnce() {
     move || {
         while let (Some(fs), Some(backings)) = (fs.upgrade(), backings.upgrade()) {
-            fs.tree().sweep();
+            fs.sweep();
             backings.sweep();
             drop((fs, backings));
             std::thread::sleep(SWEEP);
