@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, StatVfs, Timespec, Timestamps, Ui
 use rustix::io::Errno;
 
 use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
+use crate::idmap::{SourceGid, SourceUid};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::sys;
 
@@ -39,14 +40,16 @@ impl Fs {
             None => None,
         };
         let fd = self.tree.fd(&inode)?;
-        // Nothing at all to set is chown(path, -1, -1), which has its effects all the same.
-        if uid.is_some() || gid.is_some() || set.is_empty() {
+        if uid.is_some() || gid.is_some() {
             let keeps_setgid = self.chown_keeps_setgid(caller, &inode)?;
-            self.credentials.set_fsetid(keeps_setgid);
-            // The owner first: the source takes setuid and setgid bits, and a mode that came along is the last word.
-            let uid = uid.map(|u| Uid::from_raw(u.raw()));
-            let gid = gid.map(|g| Gid::from_raw(g.raw()));
-            rustix::fs::chownat(&*fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+            self.chown(&fd, uid, gid, keeps_setgid)?;
+        } else if set.is_empty()
+            && let Ok(keeps_setgid) = self.chown_keeps_setgid(caller, &inode)
+        {
+            // chown(path, -1, -1) has its effects all the same. But the same request comes before a write or fallocate
+            // that takes set bits (Linux `file_remove_privs`), by anyone who may write: there is nothing to refuse, and
+            // what a stranger may not take by a chown, his write takes when it comes.
+            self.chown(&fd, None, None, keeps_setgid)?;
         }
         if let Some(mode) = set.mode {
             self.credentials.set_fsetid(true);
@@ -64,6 +67,21 @@ impl Fs {
             false => Trust::Fresh,
         };
         Ok(Attr::shown(&inode, &self.tree.stat(&inode)?, &self.ids, trust))
+    }
+
+    /// The owner comes before a mode that came along: the source takes setuid and setgid bits, and the mode is the last
+    /// word.
+    fn chown(
+        &self,
+        fd: &OwnedFd,
+        uid: Option<SourceUid>,
+        gid: Option<SourceGid>,
+        keeps_setgid: bool,
+    ) -> Result<()> {
+        self.credentials.set_fsetid(keeps_setgid);
+        let uid = uid.map(|u| Uid::from_raw(u.raw()));
+        let gid = gid.map(|g| Gid::from_raw(g.raw()));
+        rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)
     }
 
     fn truncate(&self, inode: &Inode, fd: &OwnedFd, handle: Option<u64>, size: u64) -> Result<()> {
