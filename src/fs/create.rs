@@ -21,7 +21,7 @@ impl Fs {
         umask: u32,
         rdev: u32,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, umask, |dir, name| {
+        self.make(caller, parent, name, (mode, umask), |dir, name| {
             let (major, minor) = decode_dev(rdev);
             let kind = FileType::from_raw_mode(mode);
             let dev = rustix::fs::makedev(major, minor);
@@ -38,7 +38,7 @@ impl Fs {
         mode: u32,
         umask: u32,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, umask, |dir, name| {
+        self.make(caller, parent, name, (mode, umask), |dir, name| {
             rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o7777))
         })
     }
@@ -51,7 +51,9 @@ impl Fs {
         name: &OsStr,
         target: &OsStr,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, 0, |dir, name| rustix::fs::symlinkat(target, dir, name))
+        self.make(caller, parent, name, (0, 0), |dir, name| {
+            rustix::fs::symlinkat(target, dir, name)
+        })
     }
 
     fn make(
@@ -59,13 +61,13 @@ impl Fs {
         caller: &Caller,
         parent: NodeId,
         name: &OsStr,
-        umask: u32,
+        (mode, umask): (u32, u32),
         make: impl FnOnce(&std::os::fd::OwnedFd, &std::ffi::CStr) -> Result<()>,
     ) -> Result<Entry> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        self.create_as(caller)?;
+        self.create_as(caller, mode)?;
         self.credentials.set_umask(umask);
         make(&dir_fd, &c_name)?;
         let trust = self.cover_names(&dir);
@@ -116,7 +118,7 @@ impl Fs {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        self.create_as(caller)?;
+        self.create_as(caller, mode)?;
         self.credentials.set_umask(umask);
         let wanted = super::file::source_flags(flags);
         let always = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
