@@ -49,8 +49,6 @@ impl Membership {
 impl Rights {
     /// Nothing is taken.
     pub(super) const ALL: Self = Self { fsetid: true, membership: Membership::Any };
-    /// All is taken that can be.
-    pub(super) const NONE: Self = Self { fsetid: false, membership: Membership::Any };
 }
 
 impl Fs {
