@@ -82,8 +82,7 @@ impl fmt::Display for Error {
         f.write_str(&self.message)?;
         match &self.source {
             Some(source) => match source.raw_os_error() {
-                // Without std's "(os error N)", which tells a user nothing.
-                Some(code) => write!(f, ": {}", rustix_text(code)),
+                Some(code) => write!(f, ": {}", system_text(code)),
                 None => write!(f, ": {source}"),
             },
             None => Ok(()),
@@ -91,7 +90,8 @@ impl fmt::Display for Error {
     }
 }
 
-fn rustix_text(code: i32) -> String {
+/// The system's words for an errno, without std's "(os error N)", which tells a user nothing.
+pub(crate) fn system_text(code: i32) -> String {
     let text = std::io::Error::from_raw_os_error(code).to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

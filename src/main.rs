@@ -22,7 +22,10 @@ fn run(argv: impl IntoIterator<Item = OsString>) -> Result<()> {
         Command::Mount(config) => shiftbind::daemon::run(config),
         Command::Fake(_) => Ok(()),
         Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
-        Command::Explain(config) => print(&cli::explain(&config)),
+        Command::Explain(config) => print(&cli::explain(
+            &config,
+            shiftbind::fuse::Server::cache_verdict(&config).as_deref(),
+        )),
         Command::Help => print(&cli::help()),
         Command::Version => print(&cli::version()),
         Command::Generate(artifact) => print(&cli::generate(artifact)),

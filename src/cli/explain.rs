@@ -16,15 +16,16 @@ const LISTED: usize = 100;
 const KERNEL_EXTENTS: usize = 340;
 const KERNEL_TEXT: usize = 4096;
 
-/// The mount in words, with the names of the system's users and groups.
+/// The mount in words, with the names of the system's users and groups. `cache`: what trying the source showed of the cache
+/// policy, where it was there to be tried.
 #[must_use]
-pub fn explain(config: &Config) -> String {
-    explain_with(config, &SystemAccounts)
+pub fn explain(config: &Config, cache: Option<&str>) -> String {
+    explain_with(config, cache, &SystemAccounts)
 }
 
 /// As [`explain`], with another user database.
 #[must_use]
-pub fn explain_with(config: &Config, accounts: &dyn Accounts) -> String {
+pub fn explain_with(config: &Config, cache: Option<&str>, accounts: &dyn Accounts) -> String {
     let mut out = Lines(String::new());
     out.push("source", config.source.display());
     out.push("mountpoint", config.mountpoint.display());
@@ -32,7 +33,10 @@ pub fn explain_with(config: &Config, accounts: &dyn Accounts) -> String {
     explain_ids(&mut out, &config.ids.gids, accounts);
     out.push("engine", "fuse (this version has no other)");
     out.push("kernel", kernel_verdict(config));
-    out.push("cache", cache_words(config.cache));
+    match cache {
+        Some(found) => out.push("cache", found),
+        None => out.push("cache", cache_words(config.cache)),
+    }
     out.push(
         "passthrough",
         if config.passthrough {
@@ -312,7 +316,7 @@ mod tests {
             ["shiftbind", "/src", "/mnt", "--explain"].into_iter().chain(args.split_whitespace());
         match parse_with(argv.map(OsString::from), &FewAccounts) {
             Ok(Command::Explain(config)) => {
-                explain_with(&config, &FewAccounts).lines().map(str::to_owned).collect()
+                explain_with(&config, None, &FewAccounts).lines().map(str::to_owned).collect()
             }
             other => panic!("{other:?}"),
         }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, StatVfs, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::privileges::SETGID;
 use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::source::{Inode, NodeId, proc_path};
@@ -52,7 +53,10 @@ impl Fs {
             self.chown(&fd, None, None, keeps_setgid)?;
         }
         if let Some(mode) = set.mode {
-            self.credentials.set_fsetid(true);
+            if mode & SETGID != 0 {
+                // The kernel has taken the bit from whoever may not give it.
+                self.credentials.set_fsetid(true);
+            }
             chmod(&fd, mode & 0o7777)?;
         }
         if let Some(size) = set.size {

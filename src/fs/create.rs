@@ -22,7 +22,7 @@ impl Fs {
         umask: u32,
         rdev: u32,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, umask, |dir, name| {
+        self.make(caller, parent, name, (mode, umask), |dir, name| {
             let (major, minor) = decode_dev(rdev);
             let kind = FileType::from_raw_mode(mode);
             let dev = rustix::fs::makedev(major, minor);
@@ -39,7 +39,7 @@ impl Fs {
         mode: u32,
         umask: u32,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, umask, |dir, name| {
+        self.make(caller, parent, name, (mode, umask), |dir, name| {
             self.leave_the_reserve(caller, dir)?;
             rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o7777))
         })
@@ -53,7 +53,9 @@ impl Fs {
         name: &OsStr,
         target: &OsStr,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, 0, |dir, name| rustix::fs::symlinkat(target, dir, name))
+        self.make(caller, parent, name, (0, 0), |dir, name| {
+            rustix::fs::symlinkat(target, dir, name)
+        })
     }
 
     /// ENOSPC where only the reserve is left that a filesystem keeps for root, for a caller who is stored as root without
@@ -73,13 +75,13 @@ impl Fs {
         caller: &Caller,
         parent: NodeId,
         name: &OsStr,
-        umask: u32,
+        (mode, umask): (u32, u32),
         make: impl FnOnce(&OwnedFd, &std::ffi::CStr) -> Result<()>,
     ) -> Result<Entry> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        self.create_as(caller)?;
+        self.create_as(caller, mode)?;
         self.credentials.set_umask(umask);
         make(&dir_fd, &c_name)?;
         let trust = self.cover_names(&dir);
@@ -130,7 +132,7 @@ impl Fs {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        self.create_as(caller)?;
+        self.create_as(caller, mode)?;
         self.credentials.set_umask(umask);
         let wanted = super::file::source_flags(flags);
         let always = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

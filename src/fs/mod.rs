@@ -74,11 +74,13 @@ impl Fs {
         Ok((uid, gid))
     }
 
-    /// Acts as the caller's source ids, so that what is created belongs to him from its first instant.
-    fn create_as(&self, caller: &Caller) -> Result<()> {
+    /// Acts as the caller's source ids, so that what is created with this mode belongs to him from its first instant.
+    fn create_as(&self, caller: &Caller, mode: u32) -> Result<()> {
         let (uid, gid) = self.source_ids(caller)?;
-        // The kernel has taken the setgid bit from whoever may not give it.
-        self.credentials.set_fsetid(true);
+        if mode & privileges::SETGID != 0 {
+            // The kernel has taken the bit from whoever may not give it.
+            self.credentials.set_fsetid(true);
+        }
         self.credentials.act_as(uid, gid)
     }
 
@@ -87,7 +89,9 @@ impl Fs {
         if !self.credentials.are_privileged() {
             return Ok(());
         }
-        self.credentials.set_fsetid(rights.fsetid);
+        if let Some(fsetid) = rights.fsetid {
+            self.credentials.set_fsetid(fsetid);
+        }
         let gid = rights.membership.acting_gid(caller.gid.raw());
         self.credentials.act_as_raw(caller.uid.raw(), gid)
     }

@@ -18,8 +18,8 @@ const GROUP_EXECUTE: u32 = 0o010;
 /// With what rights a caller's change is made on the source, as far as these bits go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rights {
-    /// CAP_FSETID: whoever has it keeps the bits of what he writes.
-    pub(super) fsetid: bool,
+    /// CAP_FSETID: whoever has it keeps the bits of what he writes. `None` where there are none.
+    pub(super) fsetid: Option<bool>,
     /// Membership of the file's group: its members keep the setgid bit of a file that the group may not execute.
     pub(super) membership: Membership,
 }
@@ -47,8 +47,10 @@ impl Membership {
 }
 
 impl Rights {
+    /// There is nothing to take.
+    pub(super) const ANY: Self = Self { fsetid: None, membership: Membership::Any };
     /// Nothing is taken.
-    pub(super) const ALL: Self = Self { fsetid: true, membership: Membership::Any };
+    pub(super) const ALL: Self = Self { fsetid: Some(true), membership: Membership::Any };
 }
 
 impl Fs {
@@ -56,14 +58,14 @@ impl Fs {
     pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
         let stat = self.tree.stat(inode)?;
         if bits(&stat) == 0 {
-            return Ok(Rights::ALL);
+            return Ok(Rights::ANY);
         }
         let process = Process::of(caller.pid);
         if process.may_keep_bits() {
             return Ok(Rights::ALL);
         }
         let keeps = self.keeps_setgid(&process, caller, inode, &stat);
-        Ok(Rights { fsetid: false, membership: membership(&stat, keeps) })
+        Ok(Rights { fsetid: Some(false), membership: membership(&stat, keeps) })
     }
 
     /// The rights with which a caller changes a file's access ACL: the setgid bit stays with members of the group (Linux
@@ -71,11 +73,11 @@ impl Fs {
     pub(super) fn rights_to_set_acl(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
         let stat = self.tree.stat(inode)?;
         if u32::from(stat.stx_mode) & SETGID == 0 {
-            return Ok(Rights::ALL);
+            return Ok(Rights::ANY);
         }
         let attr = Attr::shown(inode, &stat, &self.ids, Trust::Fresh);
         let keeps = Process::of(caller.pid).keeps_setgid(caller, &attr);
-        Ok(Rights { fsetid: keeps, membership: membership(&stat, keeps) })
+        Ok(Rights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
 
     /// Whether the setgid bit survives: without group execute it stays with members of the group (Linux

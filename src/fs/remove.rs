@@ -47,7 +47,7 @@ impl Fs {
             return Err(Errno::OVERFLOW);
         }
         if flags.contains(RenameFlags::WHITEOUT) {
-            self.create_as(caller)?;
+            self.create_as(caller, 0)?;
             self.credentials.set_umask(0);
         }
         if !flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {

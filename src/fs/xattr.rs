@@ -50,7 +50,7 @@ impl Fs {
     fn rights_to_change(&self, caller: &Caller, kind: XattrKind, inode: &Inode) -> Result<Rights> {
         match kind {
             XattrKind::AclAccess => self.rights_to_set_acl(caller, inode),
-            _ => Ok(Rights::ALL),
+            _ => Ok(Rights::ANY),
         }
     }
 

@@ -70,6 +70,21 @@ impl Server {
         Ok(Self { session })
     }
 
+    /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
+    #[must_use]
+    pub fn cache_verdict(config: &Config) -> Option<String> {
+        let CachePolicy::Coherent { .. } = config.cache else { return None };
+        let root = SourceRoot::open(config).ok()?;
+        let tree = SourceTree::new(root, 16, config.one_file_system);
+        Some(match Watch::new(&tree) {
+            Ok(_) => "coherent: what others change on the source can be watched for".to_owned(),
+            Err(e) => {
+                let why = crate::error::system_text(e.raw_os_error());
+                format!("timeout: everything 1s, because the source cannot be watched: {why}")
+            }
+        })
+    }
+
     /// Waits until the filesystem is unmounted and the workers have ended.
     pub fn wait(self) -> Result<()> {
         match self.session.join() {
