@@ -1,6 +1,7 @@
 //! What makes something: mknod, mkdir, symlink, link, create. Everything belongs to its creator from its first instant.
 
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -42,6 +43,7 @@ impl Fs {
         umask: u32,
     ) -> Result<Entry> {
         self.make(caller, parent, name, (mode, umask), |dir, name| {
+            self.leave_the_reserve(caller, dir)?;
             rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o7777))
         })
     }
@@ -59,13 +61,25 @@ impl Fs {
         })
     }
 
+    /// ENOSPC where only the reserve is left that a filesystem keeps for root, for a caller who is stored as root without
+    /// being it: what needs blocks, as a directory does, would get them from there.
+    fn leave_the_reserve(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
+        let is_root = |uid: u32| uid == 0;
+        let stored = self.source_ids(caller)?.0;
+        if !is_root(stored.raw()) || is_root(caller.uid.raw()) {
+            return Ok(());
+        }
+        let room = rustix::fs::fstatvfs(dir)?;
+        if room.f_bavail == 0 && room.f_bfree > 0 { Err(Errno::NOSPC) } else { Ok(()) }
+    }
+
     fn make(
         &self,
         caller: &Caller,
         parent: NodeId,
         name: &OsStr,
         (mode, umask): (u32, u32),
-        make: impl FnOnce(&std::os::fd::OwnedFd, &std::ffi::CStr) -> Result<()>,
+        make: impl FnOnce(&OwnedFd, &std::ffi::CStr) -> Result<()>,
     ) -> Result<Entry> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;

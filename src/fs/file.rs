@@ -15,6 +15,9 @@ use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, reopen};
 use crate::sys;
 
+/// The largest id: nobody's, and not the one of any filesystem's reserve.
+const NOBODY: u32 = u32::MAX - 1;
+
 /// An open file.
 #[derive(Debug)]
 pub struct OpenFile {
@@ -152,11 +155,15 @@ impl Fs {
         Opened { handle, file, may_pass: false, needs_flush, stale_attributes }
     }
 
-    /// Acts as somebody for whom the source clears setuid and setgid bits, and who has no reserved space but the
-    /// caller's: what the kernel writes to a file past us is written with the rights of the moment when the file was
-    /// handed to it.
-    pub fn hand_over_as(&self, caller: &Caller) -> Result<()> {
-        self.write_as(caller, Rights::NONE)
+    /// Acts as somebody for whom the source clears setuid and setgid bits, and who has no reserved space: what the
+    /// kernel writes to a file past us is written with the rights of the moment when the file was handed to it, whoever
+    /// writes.
+    pub fn hand_over(&self) -> Result<()> {
+        if !self.credentials.are_privileged() {
+            return Ok(());
+        }
+        self.credentials.set_fsetid(false);
+        self.credentials.act_as_raw(NOBODY, NOBODY)
     }
 
     /// An open file by its number. EBADF when it was closed.

@@ -51,8 +51,6 @@ impl Rights {
     pub(super) const ANY: Self = Self { fsetid: None, membership: Membership::Any };
     /// Nothing is taken.
     pub(super) const ALL: Self = Self { fsetid: Some(true), membership: Membership::Any };
-    /// All is taken that can be.
-    pub(super) const NONE: Self = Self { fsetid: Some(false), membership: Membership::Any };
 }
 
 impl Fs {

@@ -63,11 +63,10 @@ impl Adapter {
     /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
     fn register(
         &self,
-        request: &Request,
         file: &OpenFile,
         hand_over: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> std::io::Result<BackingId> {
-        self.fs.hand_over_as(&caller(request)?)?;
+        self.fs.hand_over()?;
         hand_over(file.anchor())
     }
 
@@ -349,7 +348,7 @@ impl Filesystem for Adapter {
         self.answer_entry(reply, linked);
     }
 
-    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened = match self.fs.open(node(ino), open_flags(flags.0)) {
             Ok(opened) => opened,
             Err(rustix::io::Errno::ISDIR) => {
@@ -364,7 +363,7 @@ impl Filesystem for Adapter {
             self.notices.attributes(node(ino));
         }
         let (handle, file) = (FileHandle(opened.handle), &opened.file);
-        let register = || self.register(request, file, |fd| reply.open_backing(fd));
+        let register = || self.register(file, |fd| reply.open_backing(fd));
         let id = self.backings.open(file.inode(), || opened.may_pass, register);
         let flags = flush_flags(&opened);
         if let Some(id) = id {
@@ -406,7 +405,7 @@ impl Filesystem for Adapter {
         match made {
             Ok((entry, opened)) => {
                 let (handle, file) = (FileHandle(opened.handle), &opened.file);
-                let register = || self.register(request, file, |fd| reply.open_backing(fd));
+                let register = || self.register(file, |fd| reply.open_backing(fd));
                 let id = self.backings.open(file.inode(), || opened.may_pass, register);
                 let ttl = self.times.both(&entry);
                 let (attr, generation) = (file_attr(&entry.attr), Generation(0));

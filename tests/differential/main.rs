@@ -18,6 +18,7 @@ mod sys;
 mod value;
 mod world;
 
+use named::Cases;
 use scene::SCENES;
 use world::{Engine, World};
 
@@ -29,8 +30,8 @@ fn in_a_world<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T
     }
 }
 
-fn named_cases(scene: usize, engine: Engine, every: usize) -> named::Report {
-    in_a_world(move || named::run(&mut World::new(SCENES[scene], engine), every))
+fn named_cases(scene: usize, engine: Engine, cases: Cases) -> named::Report {
+    in_a_world(move || named::run(&mut World::new(SCENES[scene], engine), cases))
 }
 
 fn random_steps(scene: usize, engine: Engine) -> Result<usize, String> {
@@ -39,17 +40,27 @@ fn random_steps(scene: usize, engine: Engine) -> Result<usize, String> {
 
 #[test]
 fn named_cases_of_a_container_range_are_answered_as_the_kernel_does() {
-    named_cases(0, Engine::Shiftbind, 1).assert_equal();
+    named_cases(0, Engine::Shiftbind, Cases::All).assert_equal();
 }
 
 #[test]
 fn named_cases_of_a_permutation_are_answered_as_the_kernel_does() {
-    named_cases(1, Engine::Shiftbind, 1).assert_equal();
+    named_cases(1, Engine::Shiftbind, Cases::All).assert_equal();
 }
 
 #[test]
 fn named_cases_of_a_map_with_holes_are_answered_as_the_kernel_does() {
-    named_cases(2, Engine::Shiftbind, 1).assert_equal();
+    named_cases(2, Engine::Shiftbind, Cases::All).assert_equal();
+}
+
+#[test]
+fn setuid_setgid_and_capabilities_are_cleared_as_the_kernel_does() {
+    named_cases(0, Engine::Shiftbind, Cases::ClearingOfSetuid).assert_equal();
+}
+
+#[test]
+fn setuid_setgid_and_capabilities_are_cleared_as_the_kernel_does_without_passthrough() {
+    named_cases(0, Engine::ShiftbindWithoutPassthrough, Cases::ClearingOfSetuid).assert_equal();
 }
 
 #[test]
@@ -70,7 +81,7 @@ fn random_steps_on_a_map_with_holes_never_part_from_the_kernel() {
 #[test]
 fn the_harness_finds_no_difference_between_two_mounts_of_the_kernel() {
     for scene in 0..SCENES.len() {
-        let report = named_cases(scene, Engine::Kernel, 10);
+        let report = named_cases(scene, Engine::Kernel, Cases::Every(10));
         assert!(report.observations > 300, "only {}", report.observations);
         report.assert_equal();
     }
@@ -79,7 +90,7 @@ fn the_harness_finds_no_difference_between_two_mounts_of_the_kernel() {
 
 #[test]
 fn the_harness_finds_a_wrong_map() {
-    let report = named_cases(0, Engine::KernelWithAnotherMap, 10);
+    let report = named_cases(0, Engine::KernelWithAnotherMap, Cases::Every(10));
     assert!(report.differences() > 20, "only {} differences were found", report.differences());
     assert!(random_steps(0, Engine::KernelWithAnotherMap).is_err());
 }

@@ -77,8 +77,34 @@ fn callers_of(case: usize, all: usize) -> Vec<usize> {
     vec![case % PLAIN, PLAIN + case % (all - PLAIN)]
 }
 
-/// Runs the table, or only every so many of its cases.
-pub(crate) fn run(world: &mut World, every: usize) -> Report {
+/// Which cases are run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cases {
+    /// The whole table.
+    All,
+    /// Every so many of it.
+    Every(usize),
+    /// Those of clearing setuid and setgid bits and capabilities, by every caller.
+    ClearingOfSetuid,
+}
+
+/// Runs the table, or a part of it.
+pub(crate) fn run(world: &mut World, cases: Cases) -> Report {
+    let (table, every) = match cases {
+        Cases::All => (table(), 1),
+        Cases::Every(n) => (table(), n),
+        Cases::ClearingOfSetuid => {
+            let mut table = Table::new();
+            clearing_of_setuid(&mut table);
+            (table, 1)
+        }
+    };
+    let everyone = matches!(cases, Cases::ClearingOfSetuid);
+    let callers = |case| match everyone {
+        true => (0..world.callers.len()).collect(),
+        false => callers_of(case, world.callers.len()),
+    };
+    let callers: Vec<Vec<usize>> = (0..table.len()).map(callers).collect();
     let mut report = Report {
         scene: world.scene.name,
         observations: 0,
@@ -86,8 +112,8 @@ pub(crate) fn run(world: &mut World, every: usize) -> Report {
         found: Vec::new(),
         log: String::new(),
     };
-    for (case, (name, ops)) in table().into_iter().enumerate().step_by(every) {
-        for caller in callers_of(case, world.callers.len()) {
+    for (case, (name, ops)) in table.into_iter().enumerate().step_by(every) {
+        for &caller in &callers[case] {
             world.new_case_if_used();
             for op in &ops {
                 let step = Step { caller, umask: 0o022, op: op.clone() };
@@ -406,8 +432,8 @@ fn capabilities(table: &mut Table) {
 }
 
 fn clearing_of_setuid(table: &mut Table) {
-    // Everybody may write the first two; the others carry a capability or belong to somebody.
-    for path in ["fsuid", "d777/fa", "suid", "capa", "cap2"] {
+    // Everybody may write the first ones; the others carry a capability or belong to somebody.
+    for path in ["fsuid", "fsgid", "fset", "d777/fa", "suid", "capa", "cap2"] {
         let write = |flags, size| Op::WriteFile { path, flags, size };
         table.push(("write", vec![write(OFlags::empty(), 3)]));
         table.push(("write nothing", vec![write(OFlags::empty(), 0)]));

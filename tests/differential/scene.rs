@@ -152,6 +152,8 @@ impl Scene {
             ("froot", (0, 0), 0o644),
             ("facl", a, 0o640),
             ("fsuid", a, 0o6777),
+            ("fsgid", a, 0o2767),
+            ("fset", a, 0o6666),
         ] {
             file(name, owner, mode);
         }

@@ -32,6 +32,8 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Engine {
     Shiftbind,
+    /// Without FUSE passthrough: the daemon reads and writes.
+    ShiftbindWithoutPassthrough,
     /// The kernel again, as the first: nothing may differ.
     Kernel,
     /// The kernel with another map: the harness must see it.
@@ -122,7 +124,8 @@ impl World {
             Side { source, view, mount, slots: Default::default(), seen: observe::Tree::new() }
         };
         if std::env::var_os("SHIFTBIND_DIFF_DIR").is_none() {
-            let flags = rustix::mount::MountFlags::empty();
+            // What comes from a cache of FUSE's (a listing, a symbolic link) moves no access time on the source.
+            let flags = rustix::mount::MountFlags::NOATIME;
             let options = c"mode=755";
             rustix::mount::mount("tmpfs", base, "tmpfs", flags, options).expect("mount tmpfs");
         }
@@ -131,7 +134,10 @@ impl World {
         let log = base.join("log");
         let (source, mount) = (&sides[1].source, &sides[1].mount);
         let daemon = match engine {
-            Engine::Shiftbind => Some(start_shiftbind(&scene, source, mount, &log)),
+            Engine::Shiftbind => Some(start_shiftbind(&scene, "auto", source, mount, &log)),
+            Engine::ShiftbindWithoutPassthrough => {
+                Some(start_shiftbind(&scene, "off", source, mount, &log))
+            }
             Engine::Kernel => {
                 kernel_mount(&scene, source, mount).expect("idmapped mount");
                 None
@@ -385,7 +391,13 @@ fn kernel_mount(scene: &Scene, source: &Path, target: &Path) -> Result<(), Errno
     rustix::mount::move_mount(tree, "", CWD, target, empty)
 }
 
-fn start_shiftbind(scene: &Scene, source: &Path, mount: &Path, log: &Path) -> Child {
+fn start_shiftbind(
+    scene: &Scene,
+    passthrough: &str,
+    source: &Path,
+    mount: &Path,
+    log: &Path,
+) -> Child {
     const FUSE: u64 = 0x6573_5546;
     let binary = std::env::var_os("SHIFTBIND_DIFF_BINARY")
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_shiftbind").into());
@@ -393,7 +405,7 @@ fn start_shiftbind(scene: &Scene, source: &Path, mount: &Path, log: &Path) -> Ch
     let mut daemon = Command::new(binary)
         .arg("-f")
         .args([source, mount])
-        .args(["-o", &scene.options()])
+        .args(["-o", &scene.options(), "--passthrough", passthrough])
         .stdin(Stdio::null())
         .stderr(stderr)
         .spawn()

@@ -18,6 +18,7 @@ pub(crate) use locks::{Lock, LockKind, Scope};
 pub(crate) use mount::Mount;
 pub(crate) use process::{Process, eventually, sh, sh_output};
 pub(crate) use scratch::{LoopFs, Scratch, loop_fs, scratch};
+pub(crate) use standin::mount as kernel_mount;
 pub(crate) use users::{as_root_with_umask, as_user};
 
 /// The map of the README's example: source 0 is shown as 100000.

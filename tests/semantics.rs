@@ -1,0 +1,410 @@
+//! Runs the tables of doc/SEMANTICS.md: what they promise is what a mount does, or this fails and tells the row.
+//!
+//! A comment before a table says how it is run: `<!-- run: OPTIONS -->` at a mount with these options, for callers named
+//! in the head; with `and the kernel` also at the kernel's idmapped mount of the same map. `<!-- differs: OPTIONS -->`:
+//! the answers of both stand in the row. Every cell in backquotes of a table without such a comment that looks like
+//! the name of a test must be one.
+
+mod support;
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{self as unix, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use support::{Mount, as_user, kernel_mount, scratch};
+
+const DOCUMENT: &str = include_str!("../doc/SEMANTICS.md");
+const ACL: &str = "system.posix_acl_access";
+const CAPABILITY: &str = "security.capability";
+
+/// A table that is run.
+struct Table {
+    options: String,
+    kernel: bool,
+    differs: bool,
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+fn cells(line: &str) -> Vec<String> {
+    let inner = line.trim().trim_start_matches('|').trim_end_matches('|');
+    inner.split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
+fn tables() -> Vec<Table> {
+    let mut found: Vec<Table> = Vec::new();
+    let mut lines = DOCUMENT.lines();
+    while let Some(line) = lines.next() {
+        let Some(words) = line.strip_prefix("<!-- ").and_then(|l| l.strip_suffix(" -->")) else {
+            continue;
+        };
+        let Some((kind, options)) = words.split_once(": ") else { continue };
+        let (options, kernel) = match options.split_once(" and the kernel") {
+            Some((options, _)) => (options, true),
+            None => (options, false),
+        };
+        let mut rows: Vec<Vec<String>> = lines
+            .by_ref()
+            .skip_while(|line| line.is_empty())
+            .take_while(|line| line.starts_with('|'))
+            .filter(|line| !line.starts_with("|-"))
+            .map(cells)
+            .collect();
+        let head = rows.remove(0);
+        let differs = kind == "differs";
+        found.push(Table {
+            options: options.to_owned(),
+            kernel: kernel || differs,
+            differs,
+            head,
+            rows,
+        });
+    }
+    found
+}
+
+/// Makes what every row starts from: see the document.
+fn fill(dir: &Path) {
+    let own = |path: &Path, uid, gid, mode| {
+        unix::chown(path, Some(uid), Some(gid)).expect("chown");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    let file = |name: &str, uid, gid, mode| {
+        fs::write(dir.join(name), "text").expect("write");
+        own(&dir.join(name), uid, gid, mode);
+    };
+    own(dir, 1000, 1000, 0o777);
+    for (name, uid, gid, mode) in [
+        ("map644", 1000, 1000, 0o644),
+        ("map600", 1000, 1000, 0o600),
+        ("map666", 1000, 1000, 0o666),
+        ("un644", 5000, 5000, 0o644),
+        ("un600", 5000, 5000, 0o600),
+        ("un666", 5000, 5000, 0o666),
+        ("un-map664", 5000, 1000, 0o664),
+        ("map-un664", 1000, 5000, 0o664),
+        ("root644", 0, 0, 0o644),
+        ("suid", 1000, 1000, 0o6777),
+        ("acl", 1000, 1000, 0o640),
+        ("acl-un", 1000, 1000, 0o640),
+        ("cap0", 1000, 1000, 0o755),
+        ("cap1003", 1000, 1000, 0o755),
+        ("cap-un", 1000, 1000, 0o755),
+    ] {
+        file(name, uid, gid, mode);
+    }
+    for (name, uid, gid, mode) in [
+        ("dmap755", 1000, 1000, 0o755),
+        ("dmap777", 1000, 1000, 0o777),
+        ("dun755", 5000, 5000, 0o755),
+        ("dun777", 5000, 5000, 0o777),
+        ("dsgid", 1000, 1003, 0o2777),
+    ] {
+        let at = dir.join(name);
+        fs::create_dir(&at).expect("mkdir");
+        file(&format!("{name}/map"), 1000, 1000, 0o644);
+        file(&format!("{name}/un"), 5000, 5000, 0o644);
+        own(&at, uid, gid, mode);
+    }
+    let set = |name: &str, attribute: &str, value: &[u8]| {
+        rustix::fs::setxattr(dir.join(name), attribute, value, XattrFlags::empty())
+            .expect("setxattr");
+    };
+    set("acl", ACL, &acl(&[1001]));
+    set("acl-un", ACL, &acl(&[1001, 5000]));
+    set("cap0", CAPABILITY, &capability(None));
+    set("cap1003", CAPABILITY, &capability(Some(1003)));
+    set("cap-un", CAPABILITY, &capability(Some(5000)));
+}
+
+/// `user::rw-,user:ID:rw-…,group::r--,mask::rw-,other::---`
+fn acl(users: &[u32]) -> Vec<u8> {
+    let mut entries = vec![(1_u16, 6_u16, u32::MAX)];
+    entries.extend(users.iter().map(|id| (2, 6, *id)));
+    entries.extend([(4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 0, u32::MAX)]);
+    let mut value = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        value.extend(tag.to_le_bytes());
+        value.extend(permissions.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
+/// CAP_NET_BIND_SERVICE, for root or for the root of a user namespace.
+fn capability(root: Option<u32>) -> Vec<u8> {
+    let revision: u32 = if root.is_some() { 3 } else { 2 };
+    let words = [revision << 24 | 1, 1 << 10, 0, 0, 0];
+    words.into_iter().chain(root).flat_map(u32::to_le_bytes).collect()
+}
+
+fn word(bytes: &[u8]) -> u32 {
+    bytes.try_into().map_or(0, u32::from_le_bytes)
+}
+
+/// The users whom an ACL names.
+fn named(path: &Path) -> io::Result<String> {
+    let mut value = [0; 256];
+    let len = rustix::fs::getxattr(path, ACL, &mut value[..])?;
+    let users = value[4..len].chunks(8).filter(|entry| entry[0] == 2);
+    let users: Vec<String> = users.map(|entry| word(&entry[4..]).to_string()).collect();
+    Ok(users.join(","))
+}
+
+/// The root id of a capability.
+fn root_of(path: &Path) -> io::Result<String> {
+    let mut value = [0; 24];
+    let len = rustix::fs::getxattr(path, CAPABILITY, &mut value[..])?;
+    Ok(if len == 24 { word(&value[20..]).to_string() } else { "0".to_owned() })
+}
+
+fn owner(path: &Path) -> io::Result<String> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok(format!("{}:{}", meta.uid(), meta.gid()))
+}
+
+fn mode(path: &Path) -> io::Result<String> {
+    Ok(format!("{:o}", fs::symlink_metadata(path)?.mode() & 0o7777))
+}
+
+fn id(text: &str) -> Option<u32> {
+    (text != "-").then(|| text.parse().expect("an id"))
+}
+
+/// Does what a row says below a directory of the mount: what the caller is told.
+fn act(words: &[&str], dir: &Path) -> io::Result<String> {
+    let at = |name: &str| dir.join(name);
+    let silent = Ok(String::new());
+    match *words {
+        ["stat", name] => Ok(format!("{} {}", owner(&at(name))?, mode(&at(name))?)),
+        ["read", name] => fs::read(at(name)).and(silent),
+        ["list", name] => fs::read_dir(at(name)).and(silent),
+        ["write", name] => {
+            OpenOptions::new().write(true).open(at(name))?.write_all(b"x").and(silent)
+        }
+        ["truncate", name] => {
+            OpenOptions::new().write(true).truncate(true).open(at(name)).and(silent)
+        }
+        ["access-w", name] => {
+            let flags = AtFlags::EACCESS;
+            rustix::fs::accessat(CWD, at(name), rustix::fs::Access::WRITE_OK, flags)?;
+            silent
+        }
+        ["utimes-now", name] => {
+            let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+            let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+            rustix::fs::utimensat(CWD, at(name), &times, AtFlags::empty())?;
+            silent
+        }
+        ["utimes-set", name] => {
+            let time = rustix::fs::Timespec { tv_sec: 1000, tv_nsec: 0 };
+            let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+            rustix::fs::utimensat(CWD, at(name), &times, AtFlags::empty())?;
+            silent
+        }
+        ["chmod", bits, name] => {
+            let bits = u32::from_str_radix(bits, 8).expect("a mode");
+            fs::set_permissions(at(name), fs::Permissions::from_mode(bits)).and(silent)
+        }
+        ["chown", ids, name] => {
+            let (uid, gid) = ids.split_once(':').expect("UID:GID");
+            let (uid, gid) = (id(uid).map(Uid::from_raw), id(gid).map(Gid::from_raw));
+            rustix::fs::chownat(CWD, at(name), uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            silent
+        }
+        ["create", name] => File::create_new(at(name)).and(silent),
+        ["tmpfile", name] => {
+            let flags = OFlags::TMPFILE | OFlags::RDWR;
+            rustix::fs::open(at(name), flags, Mode::from_raw_mode(0o600))?;
+            silent
+        }
+        ["mkdir", name] => fs::create_dir(at(name)).and(silent),
+        ["symlink", name] => unix::symlink("target", at(name)).and(silent),
+        ["mkfifo", name] => {
+            let mode = Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(CWD, at(name), FileType::Fifo, mode, 0)?;
+            silent
+        }
+        ["link", old, new] => fs::hard_link(at(old), at(new)).and(silent),
+        ["rename", old, new] => fs::rename(at(old), at(new)).and(silent),
+        ["unlink", name] => fs::remove_file(at(name)).and(silent),
+        ["rmdir", name] => fs::remove_dir(at(name)).and(silent),
+        ["setxattr", name] => {
+            rustix::fs::setxattr(at(name), "user.k", b"v", XattrFlags::empty())?;
+            silent
+        }
+        ["setacl", user, name] => {
+            let value = acl(&[user.parse().expect("an id")]);
+            rustix::fs::setxattr(at(name), ACL, &value, XattrFlags::empty())?;
+            silent
+        }
+        ["getacl", name] => named(&at(name)),
+        ["setcap", root, name] => {
+            let root = root.parse().expect("an id");
+            let value = capability((root != 0).then_some(root));
+            rustix::fs::setxattr(at(name), CAPABILITY, &value, XattrFlags::empty())?;
+            silent
+        }
+        ["getcap", name] => root_of(&at(name)),
+        _ => panic!("no operation: {words:?}"),
+    }
+}
+
+/// What stands on the source after a success.
+fn stored(words: &[&str], source: &Path) -> io::Result<String> {
+    let last = source.join(words.last().expect("an operation"));
+    match words[0] {
+        "chown" | "create" | "mkdir" | "symlink" | "mkfifo" => owner(&last),
+        "chmod" | "write" | "truncate" => mode(&last),
+        "setacl" => named(&last),
+        "setcap" => root_of(&last),
+        _ => Ok(String::new()),
+    }
+}
+
+fn name_of(error: &io::Error) -> String {
+    let known = [
+        (Errno::PERM, "EPERM"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::EXIST, "EEXIST"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::OVERFLOW, "EOVERFLOW"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::NODATA, "ENODATA"),
+    ];
+    let errno = Errno::from_io_error(error);
+    let name = known.iter().find(|(known, _)| Some(*known) == errno);
+    name.map_or_else(|| error.to_string(), |(_, name)| (*name).to_owned())
+}
+
+/// A mount of one of the two kinds.
+struct Place {
+    source: PathBuf,
+    mount: PathBuf,
+    cases: u32,
+}
+
+impl Place {
+    /// The answer to an operation, as a cell says it.
+    fn answer(&mut self, operation: &str, caller: &str) -> String {
+        self.cases += 1;
+        let case = format!("case{}", self.cases);
+        let (source, dir) = (self.source.join(&case), self.mount.join(&case));
+        fs::create_dir(&source).expect("mkdir");
+        fill(&source);
+        let words: Vec<&str> = operation.split(' ').collect();
+        let ids = if caller == "root" { "0" } else { caller };
+        let (uid, gid) = ids.split_once(':').unwrap_or((ids, ids));
+        let (uid, gid) = (uid.parse().expect("a uid"), gid.parse().expect("a gid"));
+        let told = as_user(uid, gid, &[], || act(&words, &dir));
+        let told = match told {
+            Err(error) => return name_of(&error),
+            Ok(told) if !told.is_empty() => return told,
+            Ok(_) => stored(&words, &source).expect("look at the source"),
+        };
+        format!("ok {told}").trim_end().to_owned()
+    }
+}
+
+/// Runs a table at both mounts, as far as it is about both.
+fn check(table: &Table, wrong: &mut String) -> usize {
+    let (place, mut seen) = (scratch(), 0);
+    // Hundreds of trees come and go.
+    let trees = place.dir("trees");
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &trees, "tmpfs", flags, c"mode=755").expect("mount tmpfs");
+    let source = |name: &str| {
+        fs::create_dir(trees.join(name)).expect("mkdir");
+        trees.join(name)
+    };
+    let ours =
+        table.options.split(',').fold(Mount::builder().source(&source("ours")), |mount, option| {
+            if option.is_empty() { mount } else { mount.arg("-o").arg(option) }
+        });
+    let ours = ours.start();
+    let mut ours =
+        (Place { source: ours.source().to_owned(), mount: ours.path().to_owned(), cases: 0 }, ours);
+    let mut kernel = table.kernel.then(|| {
+        let maps: Vec<String> = table
+            .options
+            .split(',')
+            .filter_map(|o| o.strip_prefix("idmap="))
+            .map(Into::into)
+            .collect();
+        let (source, mount) = (source("kernel"), place.dir("mount"));
+        kernel_mount(&source, &mount, &maps);
+        Place { source, mount, cases: 0 }
+    });
+    let mut hold = |who: &str, row: &[String], caller: &str, got: String, cell: &str| {
+        seen += 1;
+        if got != cell.trim_matches('`') {
+            let _ = writeln!(wrong, "{who}: {} by {caller}: {got}, not {cell}", row[0]);
+        }
+    };
+    for row in &table.rows {
+        assert_eq!(row.len(), table.head.len(), "{row:?}");
+        let operation = row[0].trim_matches('`');
+        if table.differs {
+            let [_, caller, of_kernel, of_ours, ..] = &row[..] else { panic!("{row:?}") };
+            if let Some(kernel) = &mut kernel {
+                hold("kernel", row, caller, kernel.answer(operation, caller), of_kernel);
+            }
+            hold("ours", row, caller, ours.0.answer(operation, caller), of_ours);
+            assert_ne!(of_kernel, of_ours, "no difference: {row:?}");
+            continue;
+        }
+        for (caller, cell) in table.head.iter().zip(row).skip(1) {
+            let caller = caller.trim_matches('`');
+            if let Some(kernel) = &mut kernel {
+                hold("kernel", row, caller, kernel.answer(operation, caller), cell);
+            }
+            hold("ours", row, caller, ours.0.answer(operation, caller), cell);
+        }
+    }
+    if let Some(kernel) = kernel {
+        let _ = rustix::mount::unmount(&kernel.mount, rustix::mount::UnmountFlags::DETACH);
+    }
+    drop(ours);
+    rustix::mount::unmount(&trees, rustix::mount::UnmountFlags::DETACH).expect("unmount");
+    seen
+}
+
+#[test]
+fn every_row_of_the_document_holds() {
+    let mut wrong = String::new();
+    let seen: usize = tables().iter().map(|table| check(table, &mut wrong)).sum();
+    println!("{seen} answers");
+    assert!(wrong.is_empty(), "doc/SEMANTICS.md is wrong:\n{wrong}");
+    assert!(seen > 400, "only {seen} answers were found in the document");
+}
+
+#[test]
+fn every_test_that_the_document_names_exists() {
+    fn sources(dir: &Path, text: &mut String) {
+        for entry in fs::read_dir(dir).expect("list") {
+            let path = entry.expect("list").path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                *text += &fs::read_to_string(&path).expect("read");
+            }
+        }
+    }
+    let mut text = String::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut text);
+    let named: Vec<&str> = DOCUMENT
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.matches('_').count() > 3 && !word.contains(['/', ' ', '(']))
+        .collect();
+    assert!(named.len() >= 8, "{named:?}");
+    for name in named {
+        assert!(text.contains(&format!("fn {name}(")), "no test is named {name}");
+    }
+}
