@@ -1,32 +1,30 @@
 //! fuser's calls, each handed to the filesystem and its answer to the reply. Nothing is decided here.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
-    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek,
     ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::OFlags;
 
+use super::answers::{NOTHING, caller, empty, lock_kind, node, open_flags, xattr};
 use super::backing::Backings;
 use super::convert::{errno, file_attr, file_type, set_time};
 use super::notices::KernelCache;
+use super::opening::beside;
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
-    Attr, Caller, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, OpenFile, Opened, Result,
-    SetAttr, Write,
+    Attr, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, Result, SetAttr, Write,
 };
 use crate::idmap::{MountGid, MountUid};
-use crate::source::NodeId;
-use crate::watch::Notices;
 
 /// The largest request for reading and writing, in bytes; the kernel's own limit by default.
 const MAX_REQUEST: u32 = 1 << 20;
@@ -35,18 +33,15 @@ const MAX_BACKGROUND: u16 = 64;
 /// The filesystem as fuser calls it.
 #[derive(Debug)]
 pub(super) struct Adapter {
-    fs: Arc<Fs>,
-    times: Times,
-    notices: Arc<KernelCache>,
-    backings: Arc<Backings>,
+    pub(super) fs: Arc<Fs>,
+    pub(super) times: Times,
+    pub(super) notices: Arc<KernelCache>,
+    pub(super) backings: Arc<Backings>,
     /// Whether the kernel keeps directory listings until it is told that they changed.
     keeps_listings: bool,
     /// How deep the source is stacked: 1, or 2 where it is stacked itself.
     stack_depth: u32,
 }
-
-/// What the mount is to be told of the calls it makes.
-type Flags = OFlags;
 
 impl Adapter {
     pub(super) fn new(
@@ -58,20 +53,6 @@ impl Adapter {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
         let keeps_listings = matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
         Self { fs, times: Times::of(cache), backings, notices, keeps_listings, stack_depth }
-    }
-
-    /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
-    fn register(
-        &self,
-        file: &OpenFile,
-        hand_over: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
-    ) -> std::io::Result<BackingId> {
-        self.fs.hand_over()?;
-        hand_over(file.anchor())
-    }
-
-    fn close(&self, handle: u64) {
-        close(&self.fs, &self.backings, handle);
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -89,71 +70,6 @@ impl Adapter {
             Ok(attr) => reply.attr(&self.times.attr(&attr), &file_attr(&attr)),
             Err(e) => reply.error(errno(e)),
         }
-    }
-}
-
-/// Who asks. EOVERFLOW for an id that is none, which the kernel does not send.
-fn caller(request: &Request) -> Result<Caller> {
-    let overflow = rustix::io::Errno::OVERFLOW;
-    let uid = MountUid::new(request.uid()).ok_or(overflow)?;
-    let gid = MountGid::new(request.gid()).ok_or(overflow)?;
-    Ok(Caller { uid, gid, pid: request.pid() })
-}
-
-fn node(ino: INodeNo) -> NodeId {
-    NodeId(ino.0)
-}
-
-fn open_flags(flags: i32) -> Flags {
-    OFlags::from_bits_retain(flags as u32)
-}
-
-/// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks, which
-/// go with the last close then.
-fn flush_flags(opened: &Opened) -> FopenFlags {
-    match opened.needs_flush {
-        true => FopenFlags::empty(),
-        false => FopenFlags::FOPEN_NOFLUSH,
-    }
-}
-
-fn close(fs: &Fs, backings: &Backings, handle: u64) {
-    if let Ok(file) = fs.release(handle) {
-        backings.close(file.inode());
-    }
-}
-
-/// Answers a request that has to wait for somebody in a thread of its own, so that no worker does. Without a thread the
-/// request is answered with EIO, when its reply is dropped.
-fn beside(answer: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().name("waiter".into()).stack_size(256 * 1024);
-    if let Err(e) = thread.spawn(answer) {
-        log::warn!("no thread to wait in: {e}");
-    }
-}
-
-fn empty(reply: ReplyEmpty, result: Result<()>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn xattr(reply: ReplyXattr, room: u32, value: Result<Vec<u8>>) {
-    match value {
-        Ok(value) if room == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > room as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn lock_kind(kind: i32) -> Result<LockKind> {
-    match kind {
-        libc::F_RDLCK => Ok(LockKind::Read),
-        libc::F_WRLCK => Ok(LockKind::Write),
-        libc::F_UNLCK => Ok(LockKind::Unlock),
-        _ => Err(rustix::io::Errno::INVAL),
     }
 }
 
@@ -349,44 +265,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = match self.fs.open(node(ino), open_flags(flags.0)) {
-            Ok(opened) => opened,
-            Err(rustix::io::Errno::ISDIR) => {
-                return match self.fs.open_for_ioctl(node(ino)) {
-                    Ok(opened) => reply.opened(FileHandle(opened.handle), FopenFlags::empty()),
-                    Err(e) => reply.error(errno(e)),
-                };
-            }
-            Err(e) => return reply.error(errno(e)),
-        };
-        if opened.stale_attributes {
-            self.notices.attributes(node(ino));
-        }
-        let (handle, file) = (FileHandle(opened.handle), &opened.file);
-        let register = || self.register(file, |fd| reply.open_backing(fd));
-        let id = self.backings.open(file.inode(), || opened.may_pass, register);
-        let flags = flush_flags(&opened);
-        if let Some(id) = id {
-            return reply.opened_passthrough(handle, flags, &id);
-        }
-        match file.open() {
-            Ok(_) => reply.opened(handle, flags),
-            Err(rustix::io::Errno::AGAIN) => {
-                let (fs, backings) = (Arc::clone(&self.fs), Arc::clone(&self.backings));
-                let file = Arc::clone(file);
-                beside(move || match file.open_and_wait() {
-                    Ok(_) => reply.opened(handle, flags),
-                    Err(e) => {
-                        close(&fs, &backings, handle.0);
-                        reply.error(errno(e));
-                    }
-                });
-            }
-            Err(e) => {
-                self.close(opened.handle);
-                reply.error(errno(e));
-            }
-        }
+        self.answer_open(node(ino), open_flags(flags.0), reply);
     }
 
     fn create(
@@ -402,23 +281,7 @@ impl Filesystem for Adapter {
         let made = caller(request).and_then(|caller| {
             self.fs.create(&caller, node(parent), name, mode, umask, open_flags(flags))
         });
-        match made {
-            Ok((entry, opened)) => {
-                let (handle, file) = (FileHandle(opened.handle), &opened.file);
-                let register = || self.register(file, |fd| reply.open_backing(fd));
-                let id = self.backings.open(file.inode(), || opened.may_pass, register);
-                let ttl = self.times.both(&entry);
-                let (attr, generation) = (file_attr(&entry.attr), Generation(0));
-                let flags = FopenFlags::empty();
-                match id {
-                    Some(id) => {
-                        reply.created_passthrough(&ttl, &attr, generation, handle, flags, &id);
-                    }
-                    None => reply.created(&ttl, &attr, generation, handle, flags),
-                }
-            }
-            Err(e) => reply.error(errno(e)),
-        }
+        self.answer_create(made, reply);
     }
 
     fn read(
@@ -769,22 +632,3 @@ impl Filesystem for Adapter {
         }
     }
 }
-
-/// Attributes of nothing: node id 0.
-const NOTHING: FileAttr = FileAttr {
-    ino: INodeNo(0),
-    size: 0,
-    blocks: 0,
-    atime: SystemTime::UNIX_EPOCH,
-    mtime: SystemTime::UNIX_EPOCH,
-    ctime: SystemTime::UNIX_EPOCH,
-    crtime: SystemTime::UNIX_EPOCH,
-    kind: fuser::FileType::RegularFile,
-    perm: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: 0,
-    flags: 0,
-};

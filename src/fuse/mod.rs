@@ -2,9 +2,11 @@
 //! take its place.
 
 mod adapter;
+mod answers;
 mod backing;
 mod convert;
 mod notices;
+mod opening;
 mod server;
 mod times;
 

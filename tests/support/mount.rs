@@ -134,6 +134,11 @@ impl Mount {
     pub(crate) fn open_to_all(self) -> Self {
         fs::set_permissions(&self.source, Permissions::from_mode(0o777))
             .expect("open the source to all");
+        // What others change on the source is seen at the mount within milliseconds, not at once.
+        super::eventually("the mount shows the new mode", || {
+            fs::metadata(&self.mountpoint)
+                .is_ok_and(|meta| meta.permissions().mode() & 0o777 == 0o777)
+        });
         self
     }
 
