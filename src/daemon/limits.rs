@@ -5,6 +5,10 @@ use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// Settles them for this thread and all that it will start.
 pub(super) fn settle() {
+    // A privileged process may go beyond its hard limit, as far as the system goes.
+    if let Some(most) = most_files() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
+    }
     let files = getrlimit(Resource::Nofile);
     report(
         "the limit of open files",
@@ -22,6 +26,11 @@ pub(super) fn settle() {
     // The callers' umasks count, not ours.
     umask(rustix::fs::Mode::empty());
     report("the capability to exceed quotas (CAP_SYS_RESOURCE)", drop_quota_override());
+}
+
+/// How many files a process may have open at the very most (proc_sys_fs(5), nr_open).
+fn most_files() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
 }
 
 /// With CAP_SYS_RESOURCE a filesystem lets one exceed quotas and use its reserved blocks: callers must not gain that.

@@ -2,13 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, StatVfs, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfs, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::privileges::SETGID;
 use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
 use crate::idmap::{SourceGid, SourceUid};
-use crate::source::{Inode, NodeId, proc_path};
+use crate::source::{Inode, NodeId, proc_path, reopen};
 use crate::sys;
 
 impl Fs {
@@ -23,13 +23,15 @@ impl Fs {
     /// Changes attributes and tells the new ones. EOVERFLOW when an owner or group to be set has no counterpart on the
     /// source; nothing is changed then.
     ///
-    /// `handle`: the open file that the change came through (ftruncate(2)).
+    /// `handle`: the open file that the change came through (ftruncate(2)). EAGAIN when it would have to wait for somebody's
+    /// lease and `may_wait` is false.
     pub fn setattr(
         &self,
         caller: &Caller,
         node: NodeId,
         handle: Option<u64>,
         set: &SetAttr,
+        may_wait: bool,
     ) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         let uid = match set.uid {
@@ -61,7 +63,7 @@ impl Fs {
         }
         if let Some(size) = set.size {
             self.write_as(caller, self.rights_to_write(caller, &inode)?)?;
-            self.truncate(&inode, &fd, handle, size)?;
+            self.truncate(&inode, &fd, handle, size, may_wait)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {
             set_times(&fd, set.atime, set.mtime)?;
@@ -88,7 +90,14 @@ impl Fs {
         rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)
     }
 
-    fn truncate(&self, inode: &Inode, fd: &OwnedFd, handle: Option<u64>, size: u64) -> Result<()> {
+    fn truncate(
+        &self,
+        inode: &Inode,
+        fd: &OwnedFd,
+        handle: Option<u64>,
+        size: u64,
+        may_wait: bool,
+    ) -> Result<()> {
         if inode.kind() != FileType::RegularFile {
             return Err(Errno::INVAL);
         }
@@ -98,7 +107,13 @@ impl Fs {
         {
             return rustix::fs::ftruncate(file.open()?, size);
         }
-        sys::file::truncate(&proc_path(fd), size)
+        // Opening waits for others to give back their leases (fcntl(2), F_SETLEASE); no worker does.
+        let flags = OFlags::WRONLY | OFlags::NOCTTY;
+        let file = match reopen(fd, flags | OFlags::NONBLOCK) {
+            Err(Errno::AGAIN) if may_wait => reopen(fd, flags)?,
+            result => result?,
+        };
+        rustix::fs::ftruncate(&file, size)
     }
 
     /// The filesystem's size and room, of the source that the inode is on.

@@ -9,7 +9,10 @@ use rustix::io::Errno;
 
 use super::privileges::{SETGID, SETUID};
 use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
-use crate::source::{NodeId, component, proc_path};
+use crate::source::{NodeId, component, proc_path, reopen};
+
+/// How often a name that comes and goes on the source is tried to be made.
+const TRIES: u32 = 100;
 
 impl Fs {
     /// Makes a file, FIFO, socket or device. EOVERFLOW when the caller has no counterpart on the source.
@@ -127,19 +130,28 @@ impl Fs {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        flags: OFlags,
+        asked: OFlags,
     ) -> Result<(Entry, Opened)> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         self.create_as(caller, mode)?;
         self.credentials.set_umask(umask);
-        let wanted = super::file::source_flags(flags);
-        let always = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let wanted = super::file::source_flags(asked);
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let fd = match rustix::fs::openat(&*dir_fd, &*c_name, wanted | always, mode) {
-            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => return Err(Errno::STALE),
-            result => result?,
+        let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let insists = asked.contains(OFlags::EXCL);
+        let mut tries = 0;
+        let fd = loop {
+            match rustix::fs::openat(&*dir_fd, &*c_name, flags, mode) {
+                Err(Errno::EXIST) if !insists => {}
+                result => break result?,
+            }
+            // Somebody was faster on the source. If he took it back as fast, the kernel's look-up would find nothing.
+            tries += 1;
+            if tries == TRIES || self.tree.has_name(&dir_fd, &c_name) {
+                return Err(Errno::STALE);
+            }
         };
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
@@ -147,7 +159,9 @@ impl Fs {
         let entry = self.entry(&found, trust);
         let fd = Arc::new(fd);
         let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
-        let opened = self.keep_open(found.inode, Arc::clone(&fd), Some(fd), wanted);
+        // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.
+        let anchor = Arc::new(reopen(&fd, OFlags::PATH)?);
+        let opened = self.keep_open(found.inode, anchor, Some(fd), wanted);
         Ok((entry, Opened { may_pass, ..opened }))
     }
 }

@@ -59,7 +59,7 @@ impl Streams {
     }
 
     /// Lets go of the streams that nobody came back for.
-    fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         let mut waiting = self.lock();
         let old = waiting.iter().take_while(|(_, since)| since.elapsed() > PATIENCE).count();
         let gone: Vec<_> = waiting.drain(..old).collect();
@@ -141,12 +141,6 @@ impl Fs {
         let result = run(&dir);
         self.streams.put(dir);
         result
-    }
-
-    /// Lets go of what no listing came back for; to be called every second.
-    pub fn sweep(&self) {
-        self.streams.sweep();
-        self.tree.sweep();
     }
 
     /// An open directory's descriptor lives until its release.

@@ -64,12 +64,22 @@ impl OpenFile {
         self.flags.intersects(OFlags::WRONLY | OFlags::RDWR)
     }
 
-    /// The source's file, opened for real now if it was not.
+    /// The source's file, opened for real now if it was not. EAGAIN when that would have to wait for somebody's lease
+    /// (fcntl(2), F_SETLEASE).
     pub fn open(&self) -> Result<&OwnedFd> {
+        self.open_with(OFlags::NOCTTY | OFlags::NONBLOCK)
+    }
+
+    /// As [`Self::open`], for a thread that may wait.
+    pub fn open_and_wait(&self) -> Result<&OwnedFd> {
+        self.open_with(OFlags::NOCTTY)
+    }
+
+    fn open_with(&self, flags: OFlags) -> Result<&OwnedFd> {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let opened = reopen(&self.anchor, self.flags | OFlags::NOCTTY)?;
+        let opened = reopen(&self.anchor, self.flags | flags)?;
         Ok(self.file.get_or_init(|| Arc::new(opened)))
     }
 }
@@ -136,7 +146,7 @@ impl Fs {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
         let stale_attributes = for_writing
-            && self.watch.as_ref().is_some_and(|watch| watch.uncover(&self.tree, &inode));
+            && self.watch.as_ref().is_some_and(|watch| watch.uncover_file(&self.tree, &inode));
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let file = Arc::new(OpenFile { anchor, file, inode, flags });

@@ -109,8 +109,12 @@ impl Fs {
             self.locks.note(node, request, &fd);
             return Ok(());
         }
-        let fd = self.owner_fd(&file, request)?;
-        let result = sys::lock::set(&*fd, request.range, false);
+        let mut fd = self.owner_fd(&file, request)?;
+        let mut result = sys::lock::set(&*fd, request.range, false);
+        if result == Err(Errno::BADF) && file.is_writable() {
+            fd = self.upgrade(&file, request)?;
+            result = sys::lock::set(&*fd, request.range, false);
+        }
         match result {
             Ok(()) => self.locks.note(node, request, &fd),
             Err(_) => self.locks.leave_if_idle(node, request.owner),
@@ -159,14 +163,24 @@ impl Fs {
         }
     }
 
-    /// A new open file description, for reading and writing where possible: either kind of lock needs its mode.
+    /// A new open file description, open as the caller's is: for writing it keeps others from running the file, which
+    /// his does, too. Never waits for a lease (fcntl(2), F_SETLEASE): ENOLCK.
     fn description(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
-        let open = |flags| self.tree.open(file.inode(), flags);
-        match open(OFlags::RDWR) {
-            Err(Errno::ROFS | Errno::TXTBSY | Errno::ACCESS | Errno::PERM) => open(OFlags::RDONLY),
-            result => result,
+        let mode = if file.is_writable() { OFlags::RDWR } else { OFlags::RDONLY };
+        match self.tree.open(file.inode(), mode | OFlags::NONBLOCK) {
+            Err(Errno::AGAIN) => Err(Errno::NOLCK),
+            result => result.map(Arc::new),
         }
-        .map(Arc::new)
+    }
+
+    /// A write lock of an owner whose descriptor is open for reading only: he gets another, with all that he holds.
+    fn upgrade(&self, file: &OpenFile, request: &LockRequest) -> Result<Arc<OwnedFd>> {
+        let fd = self.description(file)?;
+        for held in self.locks.take_ranges(file.inode().node(), request.owner) {
+            sys::lock::set(&*fd, held, false)?;
+            self.locks.note(file.inode().node(), &LockRequest { range: held, ..*request }, &fd);
+        }
+        Ok(fd)
     }
 }
 
@@ -203,6 +217,17 @@ impl Locks {
                 self.held.store(files.len(), Ordering::Release);
             }
         }
+    }
+
+    /// Takes an owner out, with all that he holds: the locks are given back.
+    fn take_ranges(&self, node: NodeId, owner: u64) -> Vec<LockRange> {
+        let ranges = {
+            let files = self.lock();
+            let owner = files.get(&node).and_then(|owners| owners.get(&owner));
+            owner.map_or(Vec::new(), |owner| owner.ranges.clone())
+        };
+        self.release(node, owner);
+        ranges
     }
 
     /// Lets go of an owner who holds nothing.

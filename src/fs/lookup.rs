@@ -23,7 +23,7 @@ impl Fs {
     pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
         let Some(inode) = self.tree.forget(node, lookups) else { return false };
         if let Some(watch) = &self.watch {
-            watch.uncover(&self.tree, &inode);
+            watch.forget(&self.tree, &inode);
         }
         true
     }

@@ -18,6 +18,8 @@ mod remove;
 mod types;
 mod xattr;
 
+use std::sync::Arc;
+
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
@@ -43,12 +45,14 @@ pub struct Fs {
     streams: dir::Streams,
     locks: lock::Locks,
     watch: Option<Watch>,
+    passes_data: bool,
 }
 
 impl Fs {
     /// A filesystem that shows `tree` through `ids`, and takes note of what it answers in `watch`.
+    /// `passes_data`: the kernel may read and write the source's files by itself.
     #[must_use]
-    pub fn new(tree: SourceTree, ids: IdView, watch: Option<Watch>) -> Self {
+    pub fn new(tree: SourceTree, ids: IdView, watch: Option<Watch>, passes_data: bool) -> Self {
         Self {
             tree,
             ids,
@@ -58,6 +62,7 @@ impl Fs {
             streams: dir::Streams::default(),
             locks: lock::Locks::default(),
             watch,
+            passes_data,
         }
     }
 
@@ -115,7 +120,7 @@ impl Fs {
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
     fn cover_names(&self, dir: &Inode) -> Trust {
         match &self.watch {
-            Some(watch) if watch.cover(&self.tree, dir) => Trust::Watched,
+            Some(watch) if watch.cover(&self.tree, dir) && watch.is_trustworthy() => Trust::Watched,
             _ => Trust::Fresh,
         }
     }
@@ -129,16 +134,27 @@ impl Fs {
             return Trust::Never;
         }
         let covered = match inode.kind() {
+            // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
+            FileType::RegularFile if !self.passes_data => false,
             FileType::Directory => watch.cover(&self.tree, inode),
             _ => watch.cover_file(&self.tree, inode),
         };
-        if covered { Trust::Watched } else { Trust::Fresh }
+        if covered && watch.is_trustworthy() { Trust::Watched } else { Trust::Fresh }
     }
 
     /// Runs the watch over the source, if there is one, until the mount ends.
-    pub fn watch(&self, notices: &impl Notices) {
+    pub fn watch<N: Notices + Send + Sync + 'static>(&self, notices: &Arc<N>) {
         if let Some(watch) = &self.watch {
             watch.run(&self.tree, notices);
+        }
+    }
+
+    /// Lets go of what was not used for a while, and looks after the watch; to be called every second.
+    pub fn sweep(&self, notices: &impl Notices) {
+        self.streams.sweep();
+        self.tree.sweep();
+        if let Some(watch) = &self.watch {
+            watch.check(notices);
         }
     }
 

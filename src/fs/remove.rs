@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Result};
-use crate::source::{NodeId, component};
+use crate::source::{LastName, NodeId, component};
 
 impl Fs {
     /// Removes a name. A file that is still open stays usable.
@@ -23,8 +23,10 @@ impl Fs {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        self.tree.pin_last_name(&dir, &dir_fd, name);
-        rustix::fs::unlinkat(&*dir_fd, &*c_name, how)
+        let last = self.tree.held_by_last_name(&dir, &dir_fd, &c_name);
+        rustix::fs::unlinkat(&*dir_fd, &*c_name, how)?;
+        last.is_gone();
+        Ok(())
     }
 
     /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller. EOVERFLOW when a name or a whiteout is
@@ -50,9 +52,12 @@ impl Fs {
             self.create_as(caller, 0)?;
             self.credentials.set_umask(0);
         }
-        if !flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
-            self.tree.pin_last_name(&to, &to_fd, new_name);
-        }
-        rustix::fs::renameat_with(&*from_fd, &*c_name, &*to_fd, &*c_new_name, flags)
+        let last = match flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+            true => LastName::default(),
+            false => self.tree.held_by_last_name(&to, &to_fd, &c_new_name),
+        };
+        rustix::fs::renameat_with(&*from_fd, &*c_name, &*to_fd, &*c_new_name, flags)?;
+        last.is_gone();
+        Ok(())
     }
 }

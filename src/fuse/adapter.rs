@@ -71,9 +71,7 @@ impl Adapter {
     }
 
     fn close(&self, handle: u64) {
-        if let Ok(file) = self.fs.release(handle) {
-            self.backings.close(file.inode());
-        }
+        close(&self.fs, &self.backings, handle);
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -116,6 +114,21 @@ fn flush_flags(opened: &Opened) -> FopenFlags {
     match opened.needs_flush {
         true => FopenFlags::empty(),
         false => FopenFlags::FOPEN_NOFLUSH,
+    }
+}
+
+fn close(fs: &Fs, backings: &Backings, handle: u64) {
+    if let Ok(file) = fs.release(handle) {
+        backings.close(file.inode());
+    }
+}
+
+/// Answers a request that has to wait for somebody in a thread of its own, so that no worker does. Without a thread the
+/// request is answered with EIO, when its reply is dropped.
+fn beside(answer: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("waiter".into()).stack_size(256 * 1024);
+    if let Err(e) = thread.spawn(answer) {
+        log::warn!("no thread to wait in: {e}");
     }
 }
 
@@ -231,9 +244,21 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        let attr = caller(request)
-            .and_then(|caller| self.fs.setattr(&caller, node(ino), handle.map(|h| h.0), &set));
-        self.answer_attr(reply, attr);
+        let (node, handle) = (node(ino), handle.map(|handle| handle.0));
+        let caller = match caller(request) {
+            Ok(caller) => caller,
+            Err(e) => return reply.error(errno(e)),
+        };
+        match self.fs.setattr(&caller, node, handle, &set, false) {
+            Err(rustix::io::Errno::AGAIN) => {
+                let (fs, times) = (Arc::clone(&self.fs), self.times);
+                beside(move || match fs.setattr(&caller, node, handle, &set, true) {
+                    Ok(attr) => reply.attr(&times.attr(&attr), &file_attr(&attr)),
+                    Err(e) => reply.error(errno(e)),
+                });
+            }
+            attr => self.answer_attr(reply, attr),
+        }
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -346,6 +371,17 @@ impl Filesystem for Adapter {
         }
         match file.open() {
             Ok(_) => reply.opened(handle, flags),
+            Err(rustix::io::Errno::AGAIN) => {
+                let (fs, backings) = (Arc::clone(&self.fs), Arc::clone(&self.backings));
+                let file = Arc::clone(file);
+                beside(move || match file.open_and_wait() {
+                    Ok(_) => reply.opened(handle, flags),
+                    Err(e) => {
+                        close(&fs, &backings, handle.0);
+                        reply.error(errno(e));
+                    }
+                });
+            }
             Err(e) => {
                 self.close(opened.handle);
                 reply.error(errno(e));

@@ -34,6 +34,11 @@ impl KernelCache {
         Self { notifier: OnceLock::new(), device: device.into(), fs }
     }
 
+    /// The filesystem that the kernel caches.
+    pub(super) fn fs(&self) -> &Fs {
+        &self.fs
+    }
+
     /// Notices can go out from now on.
     pub(super) fn connect(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);

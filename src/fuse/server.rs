@@ -36,7 +36,7 @@ impl Server {
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
         let tree = SourceTree::new(root, room, config.one_file_system);
         let (cache, watch) = cache_of(config, &tree)?;
-        let fs = Arc::new(Fs::new(tree, config.ids.clone(), watch));
+        let fs = Arc::new(Fs::new(tree, config.ids.clone(), watch, config.passthrough));
         let backings = Arc::new(Backings::new(config.passthrough));
         let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
         let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
@@ -60,13 +60,13 @@ impl Server {
         notices.connect(session.notifier());
         if fs.is_watching() {
             let (fs, notices) = (Arc::clone(&fs), Arc::clone(&notices));
-            spawn("watch", move || fs.watch(&*notices))?;
+            spawn("watch", move || fs.watch(&notices))?;
         }
         let session = std::thread::Builder::new()
             .name("session".into())
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
-        spawn("sweeper", sweep_while_served(Arc::downgrade(&fs), Arc::downgrade(&backings)))?;
+        spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
         Ok(Self { session })
     }
 
@@ -117,12 +117,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     thread.map(drop).map_err(|e| Error::system("cannot start a thread", e))
 }
 
-fn sweep_while_served(fs: Weak<Fs>, backings: Weak<Backings>) -> impl FnOnce() {
+fn sweep_while_served(notices: Weak<KernelCache>, backings: Weak<Backings>) -> impl FnOnce() {
     move || {
-        while let (Some(fs), Some(backings)) = (fs.upgrade(), backings.upgrade()) {
-            fs.sweep();
+        while let (Some(notices), Some(backings)) = (notices.upgrade(), backings.upgrade()) {
+            notices.fs().sweep(&*notices);
             backings.sweep();
-            drop((fs, backings));
+            drop((notices, backings));
             std::thread::sleep(SWEEP);
         }
     }

@@ -21,7 +21,7 @@ impl MountPoint {
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| {
             let mut what = format!("mount point {}", path.display());
-            if e.raw_os_error() == Some(libc::ENOTCONN) {
+            if matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) {
                 what.push_str(" holds a mount whose server died; umount it first");
             }
             Error::mount(what, e)

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
-use super::inode::NodeId;
+use super::inode::Inode;
 
 const SHARDS: usize = 16;
 /// Sweeps that a descriptor survives without being used.
 const PATIENCE: u32 = 3;
 
+/// By serial number of the inode: a node id may come to mean another inode.
 type Shard = LruCache<u64, (Arc<OwnedFd>, u32)>;
 
 /// See the module's head.
@@ -36,22 +37,35 @@ impl FdCache {
 
     /// The descriptor of an inode, which is then the last to go.
     #[must_use]
-    pub fn get(&self, node: NodeId) -> Option<Arc<OwnedFd>> {
-        let mut shard = self.shard(node);
-        let (fd, used) = shard.get_mut(&node.0)?;
+    pub fn get(&self, inode: &Inode) -> Option<Arc<OwnedFd>> {
+        let mut shard = self.shard(inode);
+        let (fd, used) = shard.get_mut(&inode.serial())?;
         *used = self.now.load(Ordering::Relaxed);
         Some(Arc::clone(fd))
     }
 
     /// Keeps a descriptor; the one used longest ago may go for it.
-    pub fn put(&self, node: NodeId, fd: Arc<OwnedFd>) {
+    pub fn put(&self, inode: &Inode, fd: Arc<OwnedFd>) {
         // Dropped after the lock: closing is a system call.
-        let _evicted = self.shard(node).push(node.0, (fd, self.now.load(Ordering::Relaxed)));
+        let _evicted =
+            self.shard(inode).push(inode.serial(), (fd, self.now.load(Ordering::Relaxed)));
     }
 
-    /// Lets go of an inode's descriptor: the node id may come to mean another inode.
-    pub fn remove(&self, node: NodeId) {
-        let _removed = self.shard(node).pop(&node.0);
+    /// Lets go of the descriptor of an inode that was forgotten.
+    pub fn remove(&self, inode: &Inode) {
+        let _removed = self.shard(inode).pop(&inode.serial());
+    }
+
+    /// Lets go of all.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = Vec::with_capacity(shard.len());
+            while let Some(one) = shard.pop_lru() {
+                all.push(one);
+            }
+            drop(shard);
+        }
     }
 
     /// Lets go of the descriptors that were not used since a few sweeps ago.
@@ -68,7 +82,7 @@ impl FdCache {
         }
     }
 
-    fn shard(&self, node: NodeId) -> MutexGuard<'_, Shard> {
-        self.shards[node.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, inode: &Inode) -> MutexGuard<'_, Shard> {
+        self.shards[inode.serial() as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! One inode of the source that the kernel knows: what it is, and how it is reached.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
@@ -42,6 +42,8 @@ pub struct Inode {
     kind: FileType,
     held: Mutex<Held>,
     watched: AtomicBool,
+    /// Tells it from any other inode that has or had the same node id.
+    serial: u64,
 }
 
 /// The descriptor that keeps an inode reachable beyond its handle.
@@ -66,14 +68,22 @@ impl Inode {
         pin: Option<OwnedFd>,
     ) -> Self {
         let opens = if pin.is_some() { FOR_LIFE } else { 0 };
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let held = Mutex::new(Held { fd: pin.map(Arc::new), opens, writers: 0 });
-        Self { node, identity, mount, kind, held, watched: AtomicBool::new(false) }
+        Self { node, identity, mount, kind, held, watched: AtomicBool::new(false), serial }
     }
 
     /// Its number in requests.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// A number that no other inode ever has in this process.
+    #[must_use]
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Its type, which never changes.
@@ -98,6 +108,11 @@ impl Inode {
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.watched.load(Ordering::Acquire)
+    }
+
+    /// Notes that it is no longer watched: whether it was.
+    pub fn take_watched(&self) -> bool {
+        self.watched.swap(false, Ordering::AcqRel)
     }
 
     /// Notes whether it is watched.

@@ -15,4 +15,4 @@ pub use mounts::{InoField, MountIndex, Mounts, Reach, SourceMount};
 pub use root::{SourceFlags, SourceRoot};
 pub use table::InodeTable;
 pub(crate) use tree::component;
-pub use tree::{Found, SourceTree, proc_path, reopen};
+pub use tree::{Found, LastName, SourceTree, proc_path, reopen};

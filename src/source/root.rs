@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxFlags};
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
-use crate::config::Config;
+use crate::config::{Atime, Config, MountFlags};
 use crate::error::{Error, Result};
 
 /// The root of the source tree.
@@ -41,7 +41,7 @@ impl SourceRoot {
         let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
         let plain = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed)?;
-        let clone = clone_tree(plain.as_fd(), config.one_file_system);
+        let clone = clone_tree(plain.as_fd(), config);
         let is_private = clone.is_some();
         let fd = clone.unwrap_or(plain);
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
@@ -110,19 +110,45 @@ impl AsFd for SourceRoot {
     }
 }
 
-/// A private clone of the mount that `fd` is in, with all that is mounted below unless `alone`. `None` without the
-/// privilege, or where the kernel refuses.
-fn clone_tree(fd: BorrowedFd<'_>, alone: bool) -> Option<OwnedFd> {
+/// A private clone of the mount that `fd` is in, with all that is mounted below unless it is to be hidden. `None` without
+/// the privilege, or where the kernel refuses.
+fn clone_tree(fd: BorrowedFd<'_>, config: &Config) -> Option<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
-    if !alone {
+    if !config.one_file_system {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = rustix::mount::open_tree(fd, c"", flags).ok()?;
     // A clone of a shared mount would receive what is mounted on its peers, our own mount first of all.
-    crate::sys::file::make_mounts_private(&tree).ok()?;
+    let (set, clear) = access_times(&config.flags);
+    let none = MountAttrFlags::empty();
+    crate::sys::mount::make_private(&tree, set, clear)
+        .or_else(|_| crate::sys::mount::make_private(&tree, none, none))
+        .ok()?;
     Some(tree)
+}
+
+/// Whether reading through the mount touches access times, as flags to set and to clear: it is the source's filesystem that
+/// does, so its clone is told.
+fn access_times(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
+    let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
+    // Nothing is written through a read-only mount, not even that.
+    let atime = if flags.read_only == Some(true) { Some(Atime::Never) } else { flags.atime };
+    if let Some(atime) = atime {
+        clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
+        set |= match atime {
+            Atime::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
+            Atime::Strict => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            Atime::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
+        };
+    }
+    match flags.nodiratime {
+        Some(true) => set |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+        Some(false) => clear |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+        None => {}
+    }
+    (set, clear)
 }
 
 fn kind_name(kind: FileType) -> &'static str {

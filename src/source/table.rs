@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
@@ -66,13 +66,20 @@ pub(super) struct Newcomer {
 pub struct InodeTable {
     shards: Vec<Mutex<Shard>>,
     odd: Mutex<HashMap<(Domain, u64), Vec<NodeId>>>,
+    /// How many are in `odd`: mostly none, and then nobody takes the mutex.
+    odd_count: AtomicUsize,
     next_odd: AtomicU64,
 }
 
 impl Default for InodeTable {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::default())).collect();
-        Self { shards, odd: Mutex::default(), next_odd: AtomicU64::new(ODD) }
+        Self {
+            shards,
+            odd: Mutex::default(),
+            odd_count: AtomicUsize::new(0),
+            next_odd: AtomicU64::new(ODD),
+        }
     }
 }
 
@@ -104,18 +111,21 @@ impl InodeTable {
         self.get(node)
     }
 
-    /// The inode with this number and handle, under whichever node id the kernel knows it.
+    /// All inodes that have or had this number and are known still, under whichever node ids.
+    #[must_use]
+    pub fn lives(&self, domain: Domain, ino: u64) -> Vec<Arc<Inode>> {
+        let mut lives: Vec<_> = self.find(domain, ino).into_iter().collect();
+        if self.odd_count.load(Ordering::Acquire) > 0 {
+            let nodes = self.odd().get(&(domain, ino)).cloned().unwrap_or_default();
+            lives.extend(nodes.into_iter().filter_map(|node| self.get(node)));
+        }
+        lives
+    }
+
+    /// The inode with this number and handle.
     #[must_use]
     pub fn find_life(&self, domain: Domain, ino: u64, handle: &FileHandle) -> Option<Arc<Inode>> {
-        let is_it = |inode: &Arc<Inode>| inode.handle() == Some(handle);
-        if let Some(inode) = self.find(domain, ino).filter(is_it) {
-            return Some(inode);
-        }
-        let nodes = {
-            let odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
-            odd.get(&(domain, ino))?.clone()
-        };
-        nodes.into_iter().filter_map(|node| self.get(node)).find(is_it)
+        self.lives(domain, ino).into_iter().find(|inode| inode.handle() == Some(handle))
     }
 
     /// The node ids of all inodes in the table.
@@ -136,6 +146,12 @@ impl InodeTable {
 
     /// Finds or enters an inode and counts one look-up.
     pub(super) fn enter(&self, new: Newcomer) -> Arc<Inode> {
+        // One that got a number of our own keeps it, also when its plain one is free by now.
+        if self.odd_count.load(Ordering::Acquire) > 0
+            && let Some(inode) = self.find_odd(&new.identity)
+        {
+            return inode;
+        }
         if let Some(node) = plain(new.identity.domain, new.identity.ino) {
             let mut shard = self.shard(node);
             match shard.get_mut(&node.0) {
@@ -152,8 +168,19 @@ impl InodeTable {
         self.enter_odd(new)
     }
 
+    /// Finds an inode under a number of our own and counts one look-up.
+    fn find_odd(&self, identity: &Identity) -> Option<Arc<Inode>> {
+        let odd = self.odd();
+        odd.get(&(identity.domain, identity.ino))?.iter().find_map(|node| {
+            let mut shard = self.shard(*node);
+            let entry = shard.get_mut(&node.0).filter(|e| e.inode.identity() == identity)?;
+            entry.lookups += 1;
+            Some(Arc::clone(&entry.inode))
+        })
+    }
+
     fn enter_odd(&self, new: Newcomer) -> Arc<Inode> {
-        let mut odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut odd = self.odd();
         let nodes = odd.entry((new.identity.domain, new.identity.ino)).or_default();
         for node in nodes.iter() {
             if let Some(entry) = self.shard(*node).get_mut(&node.0)
@@ -165,7 +192,12 @@ impl InodeTable {
         }
         let node = NodeId(self.next_odd.fetch_add(1, Ordering::Relaxed));
         nodes.push(node);
+        self.odd_count.fetch_add(1, Ordering::Release);
         insert(&mut self.shard(node), node, new)
+    }
+
+    fn odd(&self) -> MutexGuard<'_, HashMap<(Domain, u64), Vec<NodeId>>> {
+        self.odd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives back look-ups. The inode, when these were the last ones: it is then no longer in the table.
@@ -190,9 +222,11 @@ impl InodeTable {
         };
         if node.0 >= ODD {
             let key = (inode.identity().domain, inode.identity().ino);
-            let mut odd = self.odd.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut odd = self.odd();
             if let Some(nodes) = odd.get_mut(&key) {
+                let before = nodes.len();
                 nodes.retain(|known| *known != node);
+                self.odd_count.fetch_sub(before - nodes.len(), Ordering::Release);
                 if nodes.is_empty() {
                     odd.remove(&key);
                 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
@@ -32,6 +32,19 @@ pub struct Found {
     pub stat: Statx,
 }
 
+/// Inodes about to lose their last name, with descriptors of them.
+#[derive(Debug, Default)]
+pub struct LastName(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
+
+impl LastName {
+    /// The name is gone: the descriptors stay until the inodes are forgotten.
+    pub fn is_gone(self) {
+        for (fd, inode) in self.0 {
+            inode.pin(fd);
+        }
+    }
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct SourceTree {
@@ -42,6 +55,8 @@ pub struct SourceTree {
     root: Arc<Inode>,
     one_file_system: bool,
     is_stacked: bool,
+    /// Whether part of the root's filesystem was met a second time, through another mount.
+    has_siblings: AtomicBool,
     /// The most inodes known since memory was last given back.
     most_known: AtomicUsize,
 }
@@ -106,6 +121,7 @@ impl SourceTree {
             root,
             one_file_system,
             is_stacked,
+            has_siblings: AtomicBool::new(false),
             most_known: AtomicUsize::new(0),
         }
     }
@@ -130,7 +146,7 @@ impl SourceTree {
     /// Gives back look-ups: the inode, if they were the last.
     pub fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
         let gone = self.table.forget(node, lookups)?;
-        self.fds.remove(node);
+        self.fds.remove(&gone);
         Some(gone)
     }
 
@@ -211,6 +227,9 @@ impl SourceTree {
                 || rustix::thread::capabilities(None).is_ok_and(|s| {
                     s.effective.contains(rustix::thread::CapabilitySet::DAC_READ_SEARCH)
                 });
+            if device(&stat) == self.domains.root.1 {
+                self.has_siblings.store(true, Ordering::Relaxed);
+            }
             self.mounts.find_or_add(stat.stx_mnt_id, || {
                 SourceMount::probe(&fd, stat.stx_mnt_id, privileged)
             })
@@ -234,7 +253,7 @@ impl SourceTree {
         if let Some(fd) = spare
             && inode.held().is_none()
         {
-            self.fds.put(inode.node(), Arc::new(fd));
+            self.fds.put(&inode, Arc::new(fd));
         }
         Ok(Found { inode, stat })
     }
@@ -246,7 +265,11 @@ impl SourceTree {
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let handle = match self.mounts.reach(near) {
             Reach::Pin => None,
-            Reach::Handle | Reach::HandleWithIno(_) => Some(name_to_handle(fd, c"")?.0),
+            Reach::Handle | Reach::HandleWithIno(_) => match name_to_handle(fd, c"") {
+                Ok((handle, _)) => Some(handle),
+                Err(Errno::NOTSUP) => None,
+                Err(e) => return Err(e),
+            },
         };
         let pin = match handle {
             Some(_) => None,
@@ -262,14 +285,32 @@ impl SourceTree {
         if let Some(fd) = inode.held() {
             return Ok(fd);
         }
-        if let Some(fd) = self.fds.get(inode.node()) {
+        if let Some(fd) = self.fds.get(inode) {
             return Ok(fd);
         }
-        let handle = inode.handle().ok_or(Errno::STALE)?;
-        let fd =
-            Arc::new(self.mounts.open(inode.mount(), handle, OFlags::PATH | OFlags::NOFOLLOW)?);
-        self.fds.put(inode.node(), Arc::clone(&fd));
+        let fd = Arc::new(self.open_handle(inode, OFlags::PATH | OFlags::NOFOLLOW)?);
+        self.fds.put(inode, Arc::clone(&fd));
         Ok(fd)
+    }
+
+    /// A descriptor of an inode that the kernel may have forgotten: it is not kept.
+    pub fn passing_fd(&self, inode: &Inode) -> Result<Arc<OwnedFd>, Errno> {
+        match inode.held() {
+            Some(fd) => Ok(fd),
+            None => Ok(Arc::new(self.open_handle(inode, OFlags::PATH | OFlags::NOFOLLOW)?)),
+        }
+    }
+
+    /// Opens an inode by its handle. Where the process has no descriptor left, those that are only kept for speed go.
+    fn open_handle(&self, inode: &Inode, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let handle = inode.handle().ok_or(Errno::STALE)?;
+        match self.mounts.open(inode.mount(), handle, flags) {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.fds.clear();
+                self.mounts.open(inode.mount(), handle, flags)
+            }
+            result => result,
+        }
     }
 
     /// Opens a regular file or directory for real. ESTALE when the inode is gone; EACCES for anything else, which is
@@ -280,7 +321,7 @@ impl SourceTree {
         }
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
         match (inode.held(), inode.handle()) {
-            (None, Some(handle)) => self.mounts.open(inode.mount(), handle, flags),
+            (None, Some(_)) => self.open_handle(inode, flags),
             (Some(fd), _) => reopen(&fd, flags - OFlags::NOFOLLOW),
             (None, None) => Err(Errno::STALE),
         }
@@ -297,6 +338,13 @@ impl SourceTree {
     pub fn has_name(&self, dir: &OwnedFd, name: &CString) -> bool {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         rustix::fs::statx(dir, &**name, flags, StatxFlags::TYPE).is_ok()
+    }
+
+    /// Whether one inode may have two node ids, because its filesystem is mounted a second time below the source: what
+    /// happens to the one happens to the other unseen.
+    #[must_use]
+    pub fn has_siblings(&self) -> bool {
+        self.has_siblings.load(Ordering::Relaxed)
     }
 
     /// Whether fanotify(7) events can be told to be of this inode: it is on the root's own filesystem, whose handles
@@ -326,29 +374,36 @@ impl SourceTree {
         Some(self.table.find_life(Domain(0), ino, handle)?.node())
     }
 
+    /// Whether the kernel, which has forgotten this inode, knows it again.
+    #[must_use]
+    pub fn knows_again(&self, inode: &Inode) -> bool {
+        let identity = inode.identity();
+        let lives = self.table.lives(identity.domain, identity.ino);
+        lives.iter().any(|life| life.identity() == identity)
+    }
+
     /// The node ids of all inodes that the kernel knows.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         self.table.nodes()
     }
 
-    /// Keeps the inode that a name means reachable, when the name is its last: the kernel may hold it open without our
-    /// knowing (a working directory, an O_PATH descriptor), and its number must not be used again before the kernel has
-    /// forgotten it.
-    pub fn pin_last_name(&self, dir: &Inode, dir_fd: &OwnedFd, name: &OsStr) {
-        let Ok(name) = component(name) else { return };
+    /// The inodes that a name, when it is their last, keeps reachable, and what will do so instead: the kernel may hold
+    /// them open without our knowing (a working directory, an O_PATH descriptor), and their number must not be used
+    /// again before the kernel has forgotten them. To be pinned once the name is gone.
+    #[must_use]
+    pub fn held_by_last_name(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CString) -> LastName {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let Ok(stat) = rustix::fs::statx(dir_fd, &*name, flags, BASIC) else { return };
+        let Ok(stat) = rustix::fs::statx(dir_fd, &**name, flags, BASIC) else {
+            return LastName::default();
+        };
         let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
         if stat.stx_nlink > 1 && !is_dir {
-            return;
+            return LastName::default();
         }
-        let Ok(domain) = self.domains.of(dir.mount(), &stat) else { return };
-        if let Some(inode) = self.table.find(domain, stat.stx_ino)
-            && let Ok(fd) = self.fd(&inode)
-        {
-            inode.pin(fd);
-        }
+        let Ok(domain) = self.domains.of(dir.mount(), &stat) else { return LastName::default() };
+        let known = self.table.lives(domain, stat.stx_ino).into_iter();
+        LastName(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
     }
 
     /// The inode number to show for an entry of a directory.

@@ -1,6 +1,5 @@
 //! Calls on files and directories.
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
@@ -22,13 +21,6 @@ pub fn chmod_fd(fd: impl AsFd, mode: u32) -> Result<(), Errno> {
         )
     };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-/// Sets the length of the file at a path (truncate(2)).
-pub fn truncate(path: &CStr, size: u64) -> Result<(), Errno> {
-    let size = libc::off_t::try_from(size).map_err(|_| Errno::INVAL)?;
-    // SAFETY: the path is NUL-terminated.
-    if unsafe { libc::truncate(path.as_ptr(), size) } == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Reads directory entries into a buffer (getdents64(2)): how many bytes it filled, 0 at the end.
@@ -78,22 +70,4 @@ pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<
         libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(request), argument.as_mut_ptr())
     };
     if result < 0 { Err(last_errno()) } else { Ok(result) }
-}
-
-/// Gives all mounts of a tree private propagation (mount_setattr(2), mount_namespaces(7)).
-pub fn make_mounts_private(tree: impl AsFd) -> Result<(), Errno> {
-    let attributes =
-        libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
-    // SAFETY: the structure outlives the call, its true size is given, the path is a NUL-terminated constant.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }

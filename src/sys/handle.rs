@@ -100,7 +100,11 @@ pub fn open_by_handle(
         )
     };
     if fd < 0 {
-        return Err(last_errno());
+        return Err(match last_errno() {
+            // What the kernel says when the inode is deleted at this very moment.
+            Errno::NOMEM => Errno::STALE,
+            other => other,
+        });
     }
     // SAFETY: the call has just returned this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })

@@ -11,10 +11,25 @@ pub fn mount_setattr(
     set: MountAttrFlags,
     clear: MountAttrFlags,
 ) -> io::Result<()> {
+    change(mount, set, clear, 0, 0)
+}
+
+/// Gives all mounts of a tree private propagation (mount_namespaces(7)), and clears, then sets options of them.
+pub fn make_private(tree: impl AsFd, set: MountAttrFlags, clear: MountAttrFlags) -> io::Result<()> {
+    change(tree, set, clear, libc::MS_PRIVATE, libc::AT_RECURSIVE)
+}
+
+fn change(
+    mount: impl AsFd,
+    set: MountAttrFlags,
+    clear: MountAttrFlags,
+    propagation: u64,
+    flags: libc::c_int,
+) -> io::Result<()> {
     let attr = libc::mount_attr {
         attr_set: u64::from(set.bits()),
         attr_clr: u64::from(clear.bits()),
-        propagation: 0,
+        propagation,
         userns_fd: 0,
     };
     // SAFETY: the descriptor is borrowed for the call, the path is a NUL-terminated literal, and `attr` is a live struct
@@ -24,7 +39,7 @@ pub fn mount_setattr(
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | flags,
             &raw const attr,
             size_of::<libc::mount_attr>(),
         )

@@ -6,11 +6,12 @@
 //! marked that the kernel does not cache: who works elsewhere on the same filesystem pays nothing.
 //!
 //! What the daemon itself does on behalf of the mount's clients is told by its process id and left out: the kernel's
-//! caches know it already.
+//! caches know it already. Not where an inode may be known twice, through two mounts of its filesystem.
 //!
-//! Locks: `dirs` is never held across a system call or a notice.
+//! Locks: `marking`, then `dirs`, which is never held across a system call or a notice.
 
 mod notice;
+mod pace;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -26,6 +27,7 @@ use crate::sys;
 use crate::sys::handle::FileHandle;
 
 pub use notice::Notices;
+use pace::Pace;
 
 /// On directories. Not FAN_MODIFY: it would double the cost of every small write in the directory.
 const DIR_EVENTS: u64 = libc::FAN_CREATE
@@ -52,6 +54,9 @@ pub struct Watch {
     /// The marked directories by handle, as events name them.
     dirs: Mutex<HashMap<FileHandle, NodeId>>,
     files: AtomicUsize,
+    pace: Arc<Pace>,
+    /// Held over setting or taking the mark of an inode, by node id: who takes one must not take another's.
+    marking: [Mutex<()>; 16],
 }
 
 impl Watch {
@@ -62,7 +67,13 @@ impl Watch {
             return Err(Errno::OPNOTSUPP);
         }
         let group = sys::fanotify::init()?;
-        let watch = Self { group, dirs: Mutex::default(), files: AtomicUsize::new(0) };
+        let watch = Self {
+            group,
+            dirs: Mutex::default(),
+            files: AtomicUsize::new(0),
+            pace: Arc::default(),
+            marking: Default::default(),
+        };
         let root = Arc::clone(tree.root());
         watch.mark_dir(tree, &root)?;
         Ok(watch)
@@ -88,6 +99,7 @@ impl Watch {
 
     fn mark_dir(&self, tree: &SourceTree, dir: &Inode) -> Result<(), Errno> {
         let handle = tree.handle_of(dir)?;
+        let _marking = self.marking(dir.node());
         // Entered first: an event that comes with the mark must find it.
         self.dirs().insert(handle, dir.node());
         let marked = self.mark(tree, dir, true, DIR_EVENTS);
@@ -106,6 +118,10 @@ impl Watch {
         if !tree.is_watchable(file) || self.files.load(Ordering::Relaxed) >= MOST_FILES {
             return false;
         }
+        let _marking = self.marking(file.node());
+        if file.is_watched() {
+            return true;
+        }
         if let Err(e) = self.mark(tree, file, true, FILE_EVENTS) {
             log::debug!("cannot watch a file: {e}");
             return false;
@@ -115,17 +131,41 @@ impl Watch {
         true
     }
 
-    /// Ends the watch over an inode that the kernel has forgotten, or over a file that is going to be written here:
-    /// whether it was watched.
-    pub fn uncover(&self, tree: &SourceTree, inode: &Inode) -> bool {
-        if !inode.is_watched() {
+    /// Ends the watch over a file that is going to be written here: whether it was watched.
+    pub fn uncover_file(&self, tree: &SourceTree, file: &Inode) -> bool {
+        if !file.is_watched() {
             return false;
         }
-        inode.set_watched(false);
-        let is_dir = inode.kind().is_dir();
-        if is_dir && let Ok(handle) = tree.handle_of(inode) {
+        let _marking = self.marking(file.node());
+        self.unmark(tree, file)
+    }
+
+    /// Ends the watch over an inode that the kernel has forgotten.
+    pub fn forget(&self, tree: &SourceTree, inode: &Inode) {
+        if !inode.is_watched() {
+            return;
+        }
+        let _marking = self.marking(inode.node());
+        if tree.knows_again(inode) {
+            // It was looked up once more meanwhile, and the mark serves on.
+            if inode.take_watched() && !inode.kind().is_dir() {
+                self.files.fetch_sub(1, Ordering::Relaxed);
+            }
+            return;
+        }
+        if inode.kind().is_dir()
+            && let Ok(handle) = tree.handle_of(inode)
+        {
             self.dirs().remove(&handle);
         }
+        self.unmark(tree, inode);
+    }
+
+    fn unmark(&self, tree: &SourceTree, inode: &Inode) -> bool {
+        if !inode.take_watched() {
+            return false;
+        }
+        let is_dir = inode.kind().is_dir();
         if !is_dir {
             self.files.fetch_sub(1, Ordering::Relaxed);
         }
@@ -135,13 +175,36 @@ impl Watch {
         true
     }
 
+    fn marking(&self, node: NodeId) -> MutexGuard<'_, ()> {
+        let at = node.0 as usize % self.marking.len();
+        self.marking[at].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mark(&self, tree: &SourceTree, inode: &Inode, add: bool, events: u64) -> Result<(), Errno> {
-        let fd = tree.fd(inode)?;
+        let fd = tree.passing_fd(inode)?;
         sys::fanotify::mark(&self.group, add, events, &proc_path(&fd))
     }
 
+    /// Whether word of changes gets through, so that answers may be believed for long.
+    #[must_use]
+    pub fn is_trustworthy(&self) -> bool {
+        !self.pace.is_held_up()
+    }
+
+    /// Looks whether word of changes gets through; to be called every second.
+    pub fn check(&self, notices: &impl Notices) {
+        self.pace.check(notices);
+    }
+
     /// Takes what events tell out of the caches, until the mount ends.
-    pub fn run(&self, tree: &SourceTree, notices: &impl Notices) {
+    pub fn run<N>(&self, tree: &SourceTree, notices: &Arc<N>)
+    where
+        N: Notices + Send + Sync + 'static,
+    {
+        if let Err(e) = self.pace.start(notices) {
+            // Every batch is then held up, and nothing believed for long.
+            log::error!("no thread for notices: {e}");
+        }
         let Ok(group) = self.group.try_clone() else { return };
         let mut group = std::fs::File::from(group);
         let mut buffer = vec![0; 64 * 1024];
@@ -161,13 +224,13 @@ impl Watch {
             for event in sys::fanotify::events(&buffer[..filled]) {
                 if event.mask & libc::FAN_Q_OVERFLOW != 0 {
                     batch.everything();
-                } else if event.pid != own {
+                } else if event.pid != own || tree.has_siblings() {
                     let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
                     let child = event.child.and_then(|handle| tree.node_of(&handle));
                     batch.add(&event, dir, child);
                 }
             }
-            batch.send(notices);
+            self.pace.send(batch, &**notices);
             std::thread::sleep(GATHER);
         }
     }

@@ -57,6 +57,13 @@ impl Batch {
         }
     }
 
+    /// Sends what needs not wait: attributes of what the kernel knows already.
+    pub(super) fn send_attributes(&self, notices: &impl Notices) {
+        for node in self.attributes.union(&self.listings) {
+            notices.attributes(*node);
+        }
+    }
+
     /// Sends it all.
     pub(super) fn send(self, notices: &impl Notices) {
         if self.everything {

@@ -297,7 +297,7 @@ pub(in crate::cli) static OPTIONS: &[OptionDef] = &[
     ),
     // Caching and speed.
     OptionDef {
-        value: one_of("MODE", &["none", "forever", "timeout=1s"]),
+        value: one_of("MODE", &["coherent", "none", "forever", "timeout=1s"]),
         default: "coherent",
         ..flag(
             Opt::Cache,
