@@ -2,7 +2,7 @@
 //! have the same results, leave the same on the source and be shown alike. Needs root.
 //!
 //! `SHIFTBIND_DIFF_CASES` and `SHIFTBIND_DIFF_STEPS` make the random runs longer, `SHIFTBIND_DIFF_SEED` repeats one,
-//! `SHIFTBIND_DIFF_ALL` runs every named case by every caller,
+//! `SHIFTBIND_DIFF_ALL` runs every named case by every caller (some minutes),
 //! `SHIFTBIND_DIFF_BINARY` tests another binary, `SHIFTBIND_DIFF_DIR` names a directory for the sources, which else lie on
 //! a tmpfs.
 
@@ -48,12 +48,12 @@ fn named_cases_of_a_container_range_are_answered_as_the_kernel_does() {
 
 #[test]
 fn named_cases_of_a_permutation_are_answered_as_the_kernel_does() {
-    named_cases(1, Engine::Shiftbind, Cases::All).assert_equal();
+    named_cases(1, Engine::Shiftbind, Cases::Every(2)).assert_equal();
 }
 
 #[test]
 fn named_cases_of_a_map_with_holes_are_answered_as_the_kernel_does() {
-    named_cases(2, Engine::Shiftbind, Cases::All).assert_equal();
+    named_cases(2, Engine::Shiftbind, Cases::Every(2)).assert_equal();
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn callers_of(case: usize, all: usize) -> Vec<usize> {
 pub(crate) enum Cases {
     /// The whole table.
     All,
-    /// Every so many of it.
+    /// Every so many of it, unless the environment wants all.
     Every(usize),
     /// Those of clearing setuid and setgid bits and capabilities, by whoever may make a difference.
     ClearingOfSetuid,
@@ -111,13 +111,14 @@ pub(crate) fn run(world: &mut World, cases: Cases) -> Report {
         }
     };
     let everything = std::env::var_os("SHIFTBIND_DIFF_ALL").is_some();
-    let callers = |case| match cases {
+    let every = if everything { 1 } else { every };
+    let callers = |case: usize| match cases {
         Cases::ClearingOfSetuid if !everything => {
             let by_name =
                 |name: &&str| world.callers.iter().position(|caller| caller.name == *name);
             CLEARING.iter().filter_map(by_name).collect()
         }
-        _ => callers_of(case, world.callers.len()),
+        _ => callers_of(case / every, world.callers.len()),
     };
     let callers: Vec<Vec<usize>> = (0..table.len()).map(callers).collect();
     let mut report = Report {
