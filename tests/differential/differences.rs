@@ -34,6 +34,8 @@ enum Excuses {
     All,
     /// That one has lost setuid and setgid bits.
     LostSetBits,
+    /// That one has lost a file capability.
+    LostCapability,
 }
 
 /// All of them.
@@ -123,7 +125,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         name: "setuid lost to a write by root",
         why: "what the kernel writes to a source's file past us (fuse_passthrough_write_iter) is written with the rights \
               of whoever handed the file over, and those lack CAP_FSETID: bits that were added while the file was open \
-              go with the next write, also with root's. A file that has such bits when it is opened is not handed over",
+              go with the next write, also with root's. A file that has such bits when it is opened is not handed \
+              over; but where a file has a capability, too, the request that comes before the write (file_remove_privs) \
+              looks like that of chown(-1, -1), which takes the bits",
         parts: true,
         matches: |op, kernel, ours| {
             matches!(op, Op::FdWrite { .. } | Op::FdMappedWrite { .. } | Op::FdCopyRange { .. })
@@ -131,6 +135,14 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                 && kernel.errno.is_none()
         },
         excuses: Excuses::LostSetBits,
+    },
+    Allowed {
+        name: "a capability lost to a mapped write",
+        why: "without passthrough what was written to a mapping comes back to us as a write, and the source takes the \
+              capability then (file_remove_privs), as it does for any write",
+        parts: true,
+        matches: |op, kernel, ours| matches!(op, Op::FdMappedWrite { .. }) && kernel == ours,
+        excuses: Excuses::LostCapability,
     },
     Allowed {
         name: "lseek from the end, or for data and holes, in a directory",
@@ -171,6 +183,15 @@ fn lost_set_bits(kernel: &str, ours: &str) -> bool {
     }
 }
 
+/// Whether the second description differs from the first by a file capability that is gone, and by nothing else.
+fn lost_capability(kernel: &str, ours: &str) -> bool {
+    let without = |text: &str| {
+        let kept = text.split(' ').filter(|word| !word.starts_with("security.capability="));
+        kept.collect::<Vec<_>>().join(" ")
+    };
+    kernel != ours && without(kernel) == ours
+}
+
 /// What is left of a step's differences.
 pub(crate) struct Verdict {
     /// The entries that allow the others.
@@ -196,6 +217,7 @@ pub(crate) fn judge(op: &Op, outcomes: &[Outcome; 2], mut differences: Vec<Diffe
             Difference::State { kernel, ours, .. } => match entry.excuses {
                 Excuses::All => !entry.parts,
                 Excuses::LostSetBits => !lost_set_bits(kernel, ours),
+                Excuses::LostCapability => !lost_capability(kernel, ours),
             },
         });
         if differences.len() < before {

@@ -96,14 +96,14 @@ fn from_env(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Runs until something differs, or all is done: then tells how many steps that were.
-pub(crate) fn run(mut world: World) -> Result<usize, String> {
+/// Runs so many sequences (or as many as the environment says) until something differs, or all is done: then tells how many steps that were.
+pub(crate) fn run(mut world: World, cases: u32) -> Result<usize, String> {
     let seed = match std::env::var("SHIFTBIND_DIFF_SEED").ok().and_then(|s| s.parse().ok()) {
         Some(seed) => seed,
         None => std::time::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos() as u64),
     };
     let (cases, steps) =
-        (from_env("SHIFTBIND_DIFF_CASES", 90), from_env("SHIFTBIND_DIFF_STEPS", 40) as usize);
+        (from_env("SHIFTBIND_DIFF_CASES", cases), from_env("SHIFTBIND_DIFF_STEPS", 40) as usize);
     println!("{}: SHIFTBIND_DIFF_SEED={seed}, {cases} cases of {steps} steps", world.scene.name);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
