@@ -163,7 +163,8 @@ impl Fs {
             return Ok(());
         }
         self.credentials.set_fsetid(false);
-        self.credentials.act_as_raw(NOBODY, NOBODY)
+        // Where there is no such id, in a user namespace, there is no passthrough either.
+        self.credentials.act_as_raw(NOBODY, NOBODY).map_err(|_| Errno::PERM)
     }
 
     /// An open file by its number. EBADF when it was closed.

@@ -69,16 +69,16 @@ impl Credentials {
             return if uid == self.uid && gid == self.gid { Ok(()) } else { Err(Errno::PERM) };
         }
         let now = self.enter_thread();
+        // A call that fails leaves the id as it was: what is in force stays known. It fails for an id that means nothing in
+        // the process's user namespace, and as such an id nobody can own anything.
         if now.uid != uid {
-            // From here the ids are unknown until both are set: a thread must not serve with the wrong ones.
-            ACTING.set(None);
-            sys::creds::set_fsuid(uid).unwrap_or_else(|_| abort("setfsuid"));
+            sys::creds::set_fsuid(uid).map_err(|_| Errno::OVERFLOW)?;
+            ACTING.set(Some(Acting { uid, ..now }));
         }
         if now.gid != gid {
-            ACTING.set(None);
-            sys::creds::set_fsgid(gid).unwrap_or_else(|_| abort("setfsgid"));
+            sys::creds::set_fsgid(gid).map_err(|_| Errno::OVERFLOW)?;
+            ACTING.set(Some(Acting { uid, gid, ..now }));
         }
-        ACTING.set(Some(Acting { uid, gid, ..now }));
         Ok(())
     }
 

@@ -18,6 +18,8 @@ pub(crate) fn as_user<T: Send>(
     groups: &[u32],
     run: impl FnOnce() -> T + Send,
 ) -> T {
+    // What the test has changed on the source is seen at the mount within milliseconds, not at once.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     apart(|| {
         let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
