@@ -37,14 +37,6 @@ fn walk(dir: &Path) -> usize {
     seen
 }
 
-/// Makes the kernel forget the inodes of one mount, and of no other: a remount prunes the mount's dentries and inodes.
-fn forget_all(mount: &Mount) {
-    use rustix::mount::{MountFlags, mount_remount};
-    if mount_remount(mount.path(), MountFlags::empty(), c"").is_err() {
-        fs::write("/proc/sys/vm/drop_caches", "2").expect("drop caches");
-    }
-}
-
 #[test]
 fn a_walk_over_many_names_leaves_the_daemon_as_small_as_before() {
     let names = names();
@@ -116,7 +108,7 @@ fn many_open_files_at_once_work() {
             file
         })
         .collect();
-    forget_all(&mount);
+    mount.forget_all();
     for (n, file) in files.iter().enumerate() {
         assert_eq!(file.metadata().expect("stat").len(), n.to_string().len() as u64);
         assert_eq!(

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
 use super::scratch::{Scratch, scratch};
 use super::{standin, sys};
@@ -166,6 +166,13 @@ impl Mount {
         let line =
             status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has VmRSS");
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmRSS is a number")
+    }
+
+    /// Makes the kernel forget the inodes of this mount, and of no other: a remount prunes its dentries and inodes.
+    pub(crate) fn forget_all(&self) {
+        if mount_remount(&self.mountpoint, MountFlags::empty(), c"").is_err() {
+            fs::write("/proc/sys/vm/drop_caches", "2").expect("drop caches");
+        }
     }
 
     /// Unmounts and gives how the daemon ended; `None` with the stand-in.

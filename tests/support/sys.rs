@@ -1,10 +1,13 @@
 //! The system calls that the tests need and rustix does not wrap safely. The only unsafe code of the tests.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
@@ -104,6 +107,33 @@ pub(crate) fn fs_get_xattr(file: &File) -> io::Result<FsXattr> {
 pub(crate) fn fs_set_xattr(file: &File, value: &FsXattr) -> io::Result<()> {
     // SAFETY: the structure has the request's layout and outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR as _, value) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Any ioctl(2) that moves a long at most: what it gives, with the word that it left.
+pub(crate) fn raw_ioctl(file: &File, command: u32, word: u64) -> io::Result<u64> {
+    let mut word = word;
+    // SAFETY: the requests that the tests make read or write eight bytes at most, and the word outlives the call.
+    let result =
+        unsafe { libc::ioctl(file.as_raw_fd(), u64::from(command) as _, ptr::from_mut(&mut word)) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(word) }
+}
+
+/// truncate(2) to nothing: by path, not through an open file.
+pub(crate) fn empty(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call.
+    let result = unsafe { libc::truncate(path.as_ptr(), 0) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A read lease (fcntl(2), F_SETLEASE) until the file is closed. Who breaks it sends SIGIO: ignored from now on.
+pub(crate) fn take_read_lease(file: &File) -> io::Result<()> {
+    // SAFETY: ignoring a signal runs no code of ours; fcntl gets the integer that it wants.
+    let result = unsafe {
+        libc::signal(libc::SIGIO, libc::SIG_IGN);
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK)
+    };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -1,0 +1,422 @@
+//! What others do on the source is seen at the mount, and nothing at the mount contradicts itself: cache=coherent, the
+//! default.
+
+mod support;
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use support::{Mount, Scratch, eventually, loop_fs, scratch, sh, sh_output};
+
+/// How soon a change must be seen.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Fails when the condition does not hold within [`SOON`].
+#[track_caller]
+fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("stat").mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+}
+
+/// One directory bound onto another, until dropped.
+struct Bound(PathBuf);
+
+impl Bound {
+    fn new(from: &Path, to: &Path) -> Self {
+        mount_bind(from, to).expect("bind");
+        Self(to.to_owned())
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_change_through_one_of_two_bind_mounts_is_seen_through_the_other() {
+    let source: Scratch = scratch();
+    let (a, b) = (source.dir("a"), source.dir("b"));
+    fs::write(a.join("f"), "text").expect("write");
+    let _bound = Bound::new(&a, &b);
+    let mount = Mount::builder().source(source.path()).start();
+    for (round, [here, there]) in [["b", "a"], ["a", "b"], ["b", "a"]].into_iter().enumerate() {
+        let (here, there) = (mount.join(here), mount.join(there));
+        let (f, new) = (PathBuf::from("f"), format!("new{round}"));
+        // The kernel has asked for everything on both sides just before, more than once.
+        for _ in 0..2 {
+            for side in [&here, &there] {
+                mode(&side.join(&f));
+                fs::symlink_metadata(side.join(&new)).expect_err("there is none yet");
+                fs::read_dir(side).expect("list").count();
+            }
+        }
+        let wanted = 0o600 + round as u32;
+        chmod(&here.join(&f), wanted);
+        File::create(here.join(&new)).expect("create");
+        soon("the mode", || mode(&there.join(&f)) == wanted);
+        soon("the new name", || there.join(&new).exists());
+        fs::remove_file(here.join(&new)).expect("unlink");
+        soon("the name is gone", || !there.join(&new).exists());
+    }
+    fs::remove_file(mount.join("b/f")).expect("unlink");
+    soon("the name is gone", || !mount.join("a/f").exists());
+}
+
+#[test]
+fn directories_that_are_forgotten_and_looked_up_at_once_stay_watched() {
+    const DIRECTORIES: usize = 6;
+    let mount = Mount::builder().arg("--threads=4").start();
+    let paths =
+        |round: usize| (0..DIRECTORIES).map(move |dir| PathBuf::from(format!("{dir}/n{round}")));
+    for dir in 0..DIRECTORIES {
+        fs::create_dir(mount.in_source(dir.to_string())).expect("mkdir");
+    }
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Stopped by a panic, too: the scope waits for them.
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let _stop = Stop(&stop);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for dir in 0..DIRECTORIES {
+                        let _ = fs::symlink_metadata(mount.join(format!("{dir}/none")));
+                    }
+                }
+            });
+        }
+        for round in 0..50 {
+            for _ in 0..3 {
+                mount.forget_all();
+            }
+            for path in paths(round) {
+                assert!(!mount.join(&path).exists(), "it is not made yet");
+            }
+            for path in paths(round) {
+                File::create(mount.in_source(&path)).expect("create");
+            }
+            for path in paths(round) {
+                soon(&format!("{path:?} is seen"), || mount.join(&path).exists());
+                fs::remove_file(mount.in_source(&path)).expect("unlink");
+            }
+        }
+    });
+}
+
+/// Waits until the daemon has nothing of that name open any more: only then the source can use its inode number again.
+/// The daemon's own view of the source has other paths, so it goes by the last part.
+fn until_unheld(mount: &Mount, name: &str) {
+    let fds = format!("/proc/{}/fd", mount.pid().expect("a daemon runs"));
+    eventually("the daemon holds nothing", || {
+        let entries = fs::read_dir(&fds).expect("list");
+        !entries
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .any(|it| it.file_name().is_some_and(|it| it == name))
+    });
+}
+
+/// Replaces a name on the source by another of the same inode number.
+fn replace(source: &Path, remove: impl Fn(&Path), make: impl Fn(&Path)) {
+    let before = fs::symlink_metadata(source).expect("stat").ino();
+    remove(source);
+    // The watch lets go of a directory a moment later.
+    thread::sleep(Duration::from_millis(200));
+    make(source);
+    assert_eq!(
+        fs::symlink_metadata(source).expect("stat").ino(),
+        before,
+        "the number is used again"
+    );
+}
+
+#[test]
+fn two_names_of_a_file_whose_inode_number_was_used_before_are_one_file() {
+    let ext4 = loop_fs("ext4", 32);
+    let mount = Mount::builder().source(&ext4.dir("s")).start();
+    let (f, g) = (mount.join("used-f"), mount.join("g"));
+    File::create(mount.in_source("used-f")).expect("create");
+    let held =
+        rustix::fs::open(&f, rustix::fs::OFlags::PATH, 0.into()).expect("the kernel knows it");
+    until_unheld(&mount, "used-f");
+    replace(
+        &mount.in_source("used-f"),
+        |path| fs::remove_file(path).expect("unlink"),
+        |path| fs::write(path, "new").expect("write"),
+    );
+    fs::hard_link(mount.in_source("used-f"), mount.in_source("g")).expect("link");
+    soon("the new file", || fs::metadata(&f).is_ok_and(|meta| meta.len() == 3));
+    let open = File::open(&f).expect("open");
+    drop(held);
+    mount.forget_all();
+    let numbers = || [&g, &f, &g, &f].map(|path| fs::metadata(path).expect("stat").ino());
+    for wait in [0, 20, 300, 1200] {
+        thread::sleep(Duration::from_millis(wait));
+        let numbers = numbers();
+        assert!(numbers.iter().all(|ino| *ino == numbers[0]), "one file, one number: {numbers:?}");
+    }
+    assert_eq!(open.metadata().expect("stat").ino(), numbers()[0], "the open file is the same");
+    for (here, there, wanted) in [(&g, &f, 0o600), (&f, &g, 0o640)] {
+        chmod(here, wanted);
+        assert_eq!(mode(here), wanted);
+        soon("the mode through the other name", || mode(there) == wanted);
+        soon("the mode of the open file", || {
+            open.metadata().expect("stat").mode() & 0o7777 == wanted
+        });
+    }
+}
+
+#[test]
+fn a_directory_whose_inode_number_was_used_before_is_one_directory() {
+    let ext4 = loop_fs("ext4", 32);
+    let mount = Mount::builder().source(&ext4.dir("s")).start();
+    let (on_source, d) = (mount.in_source("used-d"), mount.join("used-d"));
+    fs::create_dir(&on_source).expect("mkdir");
+    let held =
+        rustix::fs::open(&d, rustix::fs::OFlags::PATH, 0.into()).expect("the kernel knows it");
+    until_unheld(&mount, "used-d");
+    replace(
+        &on_source,
+        |path| fs::remove_dir(path).expect("rmdir"),
+        |path| {
+            fs::create_dir(path).expect("mkdir");
+            chmod(path, 0o711);
+        },
+    );
+    soon("the new directory", || fs::metadata(&d).is_ok_and(|meta| meta.mode() & 0o7777 == 0o711));
+    let open = File::open(&d).expect("open");
+    drop(held);
+    mount.forget_all();
+    fs::rename(&on_source, mount.in_source("e")).expect("rename");
+    soon("the new name", || mount.join("e").exists());
+    fs::rename(mount.in_source("e"), &on_source).expect("rename back");
+    soon("the old name", || d.exists());
+    let number = || open.metadata().expect("stat").ino();
+    soon("path and open directory are one", || {
+        fs::metadata(&d).is_ok_and(|meta| meta.ino() == number())
+    });
+    chmod(&d, 0o700);
+    soon("the mode of the open directory", || {
+        open.metadata().expect("stat").mode() & 0o7777 == 0o700
+    });
+}
+
+#[test]
+fn reading_through_a_read_only_or_noatime_mount_leaves_the_source_s_access_times() {
+    let tmpfs = scratch();
+    let dir = tmpfs.dir("fs");
+    sh(tmpfs.path(), "mount -t tmpfs -o strictatime tmpfs fs");
+    let _mounted = Bound(dir.clone());
+    sh(&dir, "mkdir d; echo text > f; echo text > d/f; ln -s f l; echo text > control");
+    sh(&dir, "touch -hd 1999-01-01 f d/f l d . control");
+    let times = || sh_output(&dir, "stat -c '%n %X' f d/f l d .");
+    let before = times();
+    for option in ["-oro", "-onoatime"] {
+        for passthrough in ["auto", "off"] {
+            let mount = Mount::builder()
+                .source(&dir)
+                .arg(option)
+                .arg(format!("--passthrough={passthrough}"))
+                .start();
+            for path in ["f", "d/f"] {
+                assert_eq!(fs::read(mount.join(path)).expect("read"), b"text\n");
+            }
+            assert_eq!(fs::read_link(mount.join("l")).expect("readlink"), Path::new("f"));
+            assert_eq!(fs::read_dir(mount.join("d")).expect("list").count(), 1);
+            assert_eq!(fs::read_dir(mount.path()).expect("list").count(), 4);
+            drop(mount);
+            assert_eq!(times(), before, "{option}, passthrough={passthrough}");
+        }
+    }
+    fs::read(dir.join("control")).expect("read");
+    let meta = fs::metadata(dir.join("control")).expect("stat");
+    assert_ne!(meta.atime(), meta.mtime(), "the source keeps access times");
+}
+
+/// What somebody does on the source, and how it shows at the mount.
+struct Change {
+    what: &'static str,
+    before: fn(&Path),
+    change: fn(&Path),
+    shows: fn(&Path) -> bool,
+}
+
+fn file(dir: &Path) {
+    fs::write(dir.join("f"), "one").expect("write");
+}
+
+fn len(path: &Path) -> Option<u64> {
+    fs::symlink_metadata(path).ok().map(|meta| meta.len())
+}
+
+const CHANGES: &[Change] = &[
+    Change {
+        what: "a file is written and closed",
+        before: file,
+        change: |dir| fs::write(dir.join("f"), "longer").expect("write"),
+        shows: |dir| {
+            len(&dir.join("f")) == Some(6) && fs::read(dir.join("f")).expect("read") == b"longer"
+        },
+    },
+    Change {
+        what: "a file is created",
+        before: |_| {},
+        change: file,
+        shows: |dir| len(&dir.join("f")) == Some(3),
+    },
+    Change {
+        what: "a file is removed",
+        before: file,
+        change: |dir| fs::remove_file(dir.join("f")).expect("unlink"),
+        shows: |dir| len(&dir.join("f")).is_none(),
+    },
+    Change {
+        what: "a mode is changed",
+        before: file,
+        change: |dir| chmod(&dir.join("f"), 0o604),
+        shows: |dir| mode(&dir.join("f")) == 0o604,
+    },
+    Change {
+        what: "a directory's mode is changed",
+        before: |dir| fs::create_dir(dir.join("f")).expect("mkdir"),
+        change: |dir| chmod(&dir.join("f"), 0o705),
+        shows: |dir| mode(&dir.join("f")) == 0o705,
+    },
+    Change {
+        what: "an owner is changed",
+        before: file,
+        change: |dir| chown(dir.join("f"), Some(1234), Some(4321)).expect("chown"),
+        shows: |dir| {
+            let meta = fs::metadata(dir.join("f")).expect("stat");
+            (meta.uid(), meta.gid()) == (1234, 4321)
+        },
+    },
+    Change {
+        what: "an ACL is set",
+        before: file,
+        change: |dir| sh(dir, "setfacl -m u:1234:rw f"),
+        shows: |dir| sh_output(dir, "getfacl -n f").contains("user:1234:rw"),
+    },
+    Change {
+        what: "a name is moved",
+        before: file,
+        change: |dir| fs::rename(dir.join("f"), dir.join("g")).expect("rename"),
+        shows: |dir| len(&dir.join("f")).is_none() && len(&dir.join("g")) == Some(3),
+    },
+    Change {
+        what: "a file is replaced by a rename",
+        before: file,
+        change: |dir| {
+            fs::write(dir.join("g"), "replaced").expect("write");
+            fs::rename(dir.join("g"), dir.join("f")).expect("rename");
+        },
+        shows: |dir| {
+            len(&dir.join("g")).is_none() && fs::read(dir.join("f")).expect("read") == b"replaced"
+        },
+    },
+    Change {
+        what: "a directory is made",
+        before: |_| {},
+        change: |dir| fs::create_dir(dir.join("g")).expect("mkdir"),
+        shows: |dir| dir.join("g").is_dir() && fs::read_dir(dir).expect("list").count() == 1,
+    },
+    Change {
+        what: "a directory is replaced by another of its name",
+        before: |dir| sh(dir, "mkdir f; echo old > f/g"),
+        change: |dir| sh(dir, "rm f/g; rmdir f; mkdir -m 701 f; echo newer > f/g"),
+        shows: |dir| mode(&dir.join("f")) == 0o701 && len(&dir.join("f/g")) == Some(6),
+    },
+    Change {
+        what: "a symlink is replaced",
+        before: |dir| symlink("before", dir.join("f")).expect("symlink"),
+        change: |dir| {
+            fs::remove_file(dir.join("f")).expect("unlink");
+            symlink("after!", dir.join("f")).expect("symlink");
+        },
+        shows: |dir| fs::read_link(dir.join("f")).is_ok_and(|to| to == Path::new("after!")),
+    },
+    Change {
+        what: "a hard link is made",
+        before: file,
+        change: |dir| fs::hard_link(dir.join("f"), dir.join("g")).expect("link"),
+        shows: |dir| {
+            let links = |name| fs::metadata(dir.join(name)).map_or(0, |meta| meta.nlink());
+            (links("f"), links("g")) == (2, 2)
+        },
+    },
+    Change {
+        what: "a file takes a directory's place",
+        before: |dir| fs::create_dir(dir.join("f")).expect("mkdir"),
+        change: |dir| {
+            fs::remove_dir(dir.join("f")).expect("rmdir");
+            file(dir);
+        },
+        shows: |dir| fs::read(dir.join("f")).is_ok_and(|text| text == b"one"),
+    },
+];
+
+#[test]
+fn what_others_do_on_the_source_is_seen_soon() {
+    let mount = Mount::identity();
+    let dir = |at: usize| PathBuf::from(at.to_string());
+    for (at, change) in CHANGES.iter().enumerate() {
+        fs::create_dir(mount.in_source(dir(at))).expect("mkdir");
+        (change.before)(&mount.in_source(dir(at)));
+    }
+    // Asked for just before, and more than once: the kernel has it all.
+    for _ in 0..3 {
+        for (at, change) in CHANGES.iter().enumerate() {
+            for name in ["f", "g", "f/g"] {
+                let path = mount.join(dir(at)).join(name);
+                if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()) {
+                    fs::read(path).expect("read");
+                }
+            }
+            let _ = fs::read_link(mount.join(dir(at)).join("f"));
+            fs::read_dir(mount.join(dir(at))).expect("list").count();
+            let f = mount.join(dir(at)).join("f");
+            assert!(!f.exists() || !(change.shows)(&mount.join(dir(at))), "{}: yet?", change.what);
+        }
+    }
+    for (at, change) in CHANGES.iter().enumerate() {
+        (change.change)(&mount.in_source(dir(at)));
+        soon(change.what, || (change.shows)(&mount.join(dir(at))));
+    }
+}
+
+#[test]
+fn a_file_that_grows_without_being_closed_is_seen_to_grow() {
+    let mount = Mount::identity();
+    file(mount.source());
+    let mut writer = OpenOptions::new().append(true).open(mount.in_source("f")).expect("open");
+    for round in 1..=20 {
+        let wanted = 3 + 100 * round;
+        assert_eq!(len(&mount.join("f")), Some(wanted - 100));
+        writer.write_all(&[b'x'; 100]).expect("append");
+        soon("the new size", || len(&mount.join("f")) == Some(wanted));
+        soon("the new text", || fs::read(mount.join("f")).expect("read").len() as u64 == wanted);
+    }
+}
