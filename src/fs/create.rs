@@ -150,6 +150,7 @@ impl Fs {
             // Somebody was faster on the source. If he took it back as fast, the kernel's look-up would find nothing.
             tries += 1;
             if tries == TRIES || self.tree.has_name(&dir_fd, &c_name) {
+                self.tree.take_care();
                 return Err(Errno::STALE);
             }
         };

@@ -126,7 +126,13 @@ impl Fs {
             _ => return Err(Errno::ACCESS),
         }
         let mut flags = source_flags(asked);
-        let anchor = self.tree.fd(&inode)?;
+        let anchor = match self.tree.fd(&inode) {
+            Err(Errno::STALE) => {
+                self.tree.take_care();
+                return Err(Errno::STALE);
+            }
+            anchor => anchor?,
+        };
         let stat = self.tree.stat(&inode)?;
         check_attributes(&stat, asked)?;
         if stat.stx_attributes.contains(StatxAttributes::APPEND) {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
@@ -57,6 +57,8 @@ pub struct SourceTree {
     is_stacked: bool,
     /// Whether part of the root's filesystem was met a second time, through another mount.
     has_siblings: AtomicBool,
+    /// How many look-ups are still to keep what they find open.
+    careful: AtomicU32,
     /// The most inodes known since memory was last given back.
     most_known: AtomicUsize,
 }
@@ -122,6 +124,7 @@ impl SourceTree {
             one_file_system,
             is_stacked,
             has_siblings: AtomicBool::new(false),
+            careful: AtomicU32::new(0),
             most_known: AtomicUsize::new(0),
         }
     }
@@ -174,12 +177,28 @@ impl SourceTree {
     pub fn lookup(&self, dir: &Inode, name: &OsStr) -> Result<Found, Errno> {
         let dir_fd = self.fd(dir)?;
         let name = component(name)?;
-        if let Some(found) = self.lookup_unopened(dir, &dir_fd, &name)? {
+        if !self.takes_care()
+            && let Some(found) = self.lookup_unopened(dir, &dir_fd, &name)?
+        {
             return Ok(found);
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&*dir_fd, &*name, flags, Mode::empty())?;
         self.enter_open(dir.mount(), fd)
+    }
+
+    /// A file was gone when it was to be opened. The kernel looks its name up once more and no oftener, so what the next
+    /// look-ups find is kept open for a while: it can then be opened whatever becomes of its name.
+    pub fn take_care(&self) {
+        self.careful.store(64, Ordering::Relaxed);
+    }
+
+    fn takes_care(&self) -> bool {
+        self.careful.load(Ordering::Relaxed) > 0
+            && self
+                .careful
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
     }
 
     /// The look-up without opening: the handle says which inode the name meant, the attributes are those of the inode
