@@ -129,6 +129,15 @@ fn a_mount_of_a_mount_works_and_maps_add_up() {
         fs::write(at.join("f"), "text").expect("write");
         assert_eq!(fs::read(at.join("f")).expect("read"), b"text");
         fs::create_dir(at.join("d")).expect("mkdir");
+        // Whichever worker answers, and whomever it served before.
+        for round in 0..50 {
+            let (from, to) = (at.join("f"), at.join("d/f"));
+            fs::rename(&from, &to).unwrap_or_else(|e| panic!("rename {round}: {e}"));
+            fs::rename(&to, &from).unwrap_or_else(|e| panic!("rename back {round}: {e}"));
+            fs::write(at.join("g"), "text").expect("write another");
+            fs::hard_link(at.join("g"), at.join("h")).expect("link");
+            fs::remove_file(at.join("h")).expect("remove");
+        }
         fs::rename(at.join("f"), at.join("d/f")).expect("rename");
     });
     let owner =

@@ -43,6 +43,7 @@ impl Fs {
             None => None,
         };
         let fd = self.tree.fd(&inode)?;
+        self.act_for(caller)?;
         if uid.is_some() || gid.is_some() {
             let keeps_setgid = self.chown_keeps_setgid(caller, &inode)?;
             self.chown(&fd, uid, gid, keeps_setgid)?;

@@ -106,6 +106,7 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
+        self.act_for(caller)?;
         match rustix::fs::linkat(&*fd, c"", &*dir_fd, &*name, AtFlags::EMPTY_PATH) {
             // Without CAP_DAC_READ_SEARCH the way leads through /proc (open(2), O_TMPFILE).
             Err(Errno::NOENT) if !self.credentials.are_privileged() => rustix::fs::linkat(

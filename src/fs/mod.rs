@@ -89,6 +89,18 @@ impl Fs {
         self.credentials.act_as(uid, gid)
     }
 
+    /// Acts for the caller where nothing is created: by his source ids, or by our own where he has none. A source may judge
+    /// by them (another FUSE filesystem, NFS), so those of whoever was served before will not do.
+    fn act_for(&self, caller: &Caller) -> Result<()> {
+        if !self.credentials.are_privileged() {
+            return Ok(());
+        }
+        match self.source_ids(caller) {
+            Ok((uid, gid)) => self.credentials.act_as(uid, gid),
+            Err(_) => self.credentials.act_as_self(),
+        }
+    }
+
     /// Acts as the caller himself: reserved space is his or not, whatever he is on the source.
     fn write_as(&self, caller: &Caller, rights: privileges::Rights) -> Result<()> {
         if !self.credentials.are_privileged() {

@@ -10,20 +10,21 @@ use crate::source::{LastName, NodeId, component};
 
 impl Fs {
     /// Removes a name. A file that is still open stays usable.
-    pub fn unlink(&self, parent: NodeId, name: &OsStr) -> Result<()> {
-        self.remove(parent, name, AtFlags::empty())
+    pub fn unlink(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(caller, parent, name, AtFlags::empty())
     }
 
     /// Removes an empty directory.
-    pub fn rmdir(&self, parent: NodeId, name: &OsStr) -> Result<()> {
-        self.remove(parent, name, AtFlags::REMOVEDIR)
+    pub fn rmdir(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<()> {
+        self.remove(caller, parent, name, AtFlags::REMOVEDIR)
     }
 
-    fn remove(&self, parent: NodeId, name: &OsStr, how: AtFlags) -> Result<()> {
+    fn remove(&self, caller: &Caller, parent: NodeId, name: &OsStr, how: AtFlags) -> Result<()> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let last = self.tree.held_by_last_name(&dir, &dir_fd, &c_name);
+        self.act_for(caller)?;
         rustix::fs::unlinkat(&*dir_fd, &*c_name, how)?;
         last.is_gone();
         Ok(())
@@ -51,6 +52,8 @@ impl Fs {
         if flags.contains(RenameFlags::WHITEOUT) {
             self.create_as(caller, 0)?;
             self.credentials.set_umask(0);
+        } else {
+            self.act_for(caller)?;
         }
         let last = match flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
             true => LastName::default(),

@@ -213,12 +213,14 @@ impl Filesystem for Adapter {
         self.answer_entry(reply, made);
     }
 
-    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.unlink(node(parent), name));
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let gone = caller(request).and_then(|caller| self.fs.unlink(&caller, node(parent), name));
+        empty(reply, gone);
     }
 
-    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        empty(reply, self.fs.rmdir(node(parent), name));
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let gone = caller(request).and_then(|caller| self.fs.rmdir(&caller, node(parent), name));
+        empty(reply, gone);
     }
 
     fn symlink(

@@ -63,6 +63,11 @@ impl Credentials {
         self.act_as_raw(uid.raw(), gid.raw())
     }
 
+    /// Acts as the process's own user until told otherwise.
+    pub fn act_as_self(&self) -> Result<(), Errno> {
+        self.act_as_raw(self.uid, self.gid)
+    }
+
     /// As [`Self::act_as`], for ids that are not stored: those of a caller whose quota and reserved space count.
     pub fn act_as_raw(&self, uid: u32, gid: u32) -> Result<(), Errno> {
         if !self.privileged {
