@@ -89,6 +89,8 @@ impl Server {
     pub fn wait(self) -> Result<()> {
         match self.session.join() {
             Ok(Ok(())) => Ok(()),
+            // What a worker may read when the filesystem is unmounted at this very moment.
+            Ok(Err(e)) if e.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
             Ok(Err(e)) => Err(Error::system("the connection to the kernel broke", e)),
             Err(_) => Err(Error::refused("a worker ended unexpectedly")),
         }
