@@ -140,12 +140,6 @@ impl SourceTree {
         self.table.get(node).ok_or(Errno::STALE)
     }
 
-    /// How many inodes the kernel knows.
-    #[must_use]
-    pub fn known(&self) -> usize {
-        self.table.len()
-    }
-
     /// Gives back look-ups: the inode, if they were the last.
     pub fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
         let gone = self.table.forget(node, lookups)?;
@@ -429,12 +423,6 @@ impl SourceTree {
     #[must_use]
     pub fn shown_ino(&self, dir: &Inode, ino: u64) -> u64 {
         self.table.shown_ino(dir.identity().domain, ino)
-    }
-
-    /// The inode number that the source's root is shown with.
-    #[must_use]
-    pub fn root_ino(&self) -> u64 {
-        self.root.identity().ino
     }
 }
 
