@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::idmap::IdView;
+use crate::view::View;
 
 /// Everything that a mount needs to know.
 #[derive(Debug, Clone)]
@@ -14,8 +14,8 @@ pub struct Config {
     pub source: PathBuf,
     /// Where it is shown, as typed.
     pub mountpoint: PathBuf,
-    /// How ids are translated.
-    pub ids: IdView,
+    /// What is shown of the source, and which changes pass.
+    pub view: View,
     /// The standard mount options.
     pub flags: MountFlags,
     /// Who may use the mount. `None`: everyone when root mounts, else only the owner.
@@ -28,12 +28,18 @@ pub struct Config {
     pub max_read: Option<u32>,
     /// How long the kernel may believe what we answered.
     pub cache: CachePolicy,
-    /// Whether the kernel may read and write regular files of the source directly.
-    pub passthrough: bool,
+    /// How the data of regular files is moved.
+    pub data: DataPath,
+    /// Whether POSIX locks hold on the source; else only within the mount.
+    pub locks_on_source: bool,
     /// How many worker threads answer requests.
     pub threads: NonZeroUsize,
     /// Hide what is mounted below the source.
     pub one_file_system: bool,
+    /// When the source is deleted and made again, show the new one.
+    pub follow_source: bool,
+    /// The file with more options that was read, which is where a reload finds them again.
+    pub options_file: Option<PathBuf>,
     /// How the process lives.
     pub process: ProcessConfig,
 }
@@ -113,6 +119,41 @@ impl CachePolicy {
         let second = Duration::from_secs(1);
         Self::Timeouts { entry: second, negative: second, attr: second }
     };
+}
+
+/// How the data of regular files is moved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataPath {
+    /// Whether the kernel may read and write files of the source directly.
+    pub passthrough: bool,
+    /// Every read and write comes to us, past the page cache.
+    pub direct_io: bool,
+    /// Keep O_DIRECT when a file is opened on the source, with buffers aligned to so many bytes.
+    pub forward_odirect: Option<NonZeroUsize>,
+    /// Bytes per second that may be read, all clients together.
+    pub read_rate: Option<f64>,
+    /// Bytes per second that may be written, all clients together.
+    pub write_rate: Option<f64>,
+}
+
+impl DataPath {
+    /// Whether the kernel may move data past us, as far as these options go.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.passthrough && !self.direct_io && self.read_rate.is_none() && self.write_rate.is_none()
+    }
+}
+
+impl Default for DataPath {
+    fn default() -> Self {
+        Self {
+            passthrough: true,
+            direct_io: false,
+            forward_odirect: None,
+            read_rate: None,
+            write_rate: None,
+        }
+    }
 }
 
 /// How the process lives once the mount answers.

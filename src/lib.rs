@@ -13,4 +13,5 @@ pub mod mount;
 pub mod source;
 mod sys;
 pub mod translate;
+pub mod view;
 pub mod watch;

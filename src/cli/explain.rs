@@ -29,8 +29,8 @@ pub fn explain_with(config: &Config, cache: Option<&str>, accounts: &dyn Account
     let mut out = Lines(String::new());
     out.push("source", config.source.display());
     out.push("mountpoint", config.mountpoint.display());
-    explain_ids(&mut out, &config.ids.uids, accounts);
-    explain_ids(&mut out, &config.ids.gids, accounts);
+    explain_ids(&mut out, &config.view.ids.uids, accounts);
+    explain_ids(&mut out, &config.view.ids.gids, accounts);
     out.push("engine", "fuse (this version has no other)");
     out.push("kernel", kernel_verdict(config));
     match cache {
@@ -39,7 +39,7 @@ pub fn explain_with(config: &Config, cache: Option<&str>, accounts: &dyn Account
     }
     out.push(
         "passthrough",
-        if config.passthrough {
+        if config.data.passthrough {
             "auto: file data goes past the daemon where the kernel allows it"
         } else {
             "off: file data goes through the daemon, because passthrough=off was given"
@@ -236,7 +236,7 @@ fn explain_winners<K: Named>(out: &mut Lines, ids: &Translation<K>, source_gaps:
 
 /// Whether the kernel's own idmapped mounts could do the same, and if not why not.
 fn kernel_verdict(config: &Config) -> String {
-    let (uids, gids) = (&config.ids.uids, &config.ids.gids);
+    let (uids, gids) = (&config.view.ids.uids, &config.view.ids.gids);
     if uids.map().is_identity() && gids.map().is_identity() {
         return "nothing is mapped: an ordinary bind mount shows the same".to_owned();
     }

@@ -9,9 +9,10 @@ use super::accounts::Accounts;
 use super::maps::{MapList, Side};
 use super::options::{Given, Opt};
 use super::values::{self, CacheMode, Policy};
-use crate::config::{Access, Atime, CachePolicy, Config, MountFlags, ProcessConfig};
+use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
 use crate::idmap::{IdView, Translation, Unmapped};
+use crate::view::View;
 
 /// What the options said so far.
 pub(super) struct Settings {
@@ -26,7 +27,7 @@ pub(super) struct Settings {
     entry: Option<Duration>,
     negative: Option<Duration>,
     attr: Option<Duration>,
-    passthrough: bool,
+    data: DataPath,
     threads: Option<NonZeroUsize>,
     one_file_system: bool,
     process: ProcessConfig,
@@ -55,7 +56,7 @@ impl Settings {
             entry: None,
             negative: None,
             attr: None,
-            passthrough: true,
+            data: DataPath::default(),
             threads: None,
             one_file_system: false,
             process: ProcessConfig::default(),
@@ -127,7 +128,9 @@ impl Settings {
             Opt::EntryTimeout => self.entry = Some(values::duration(text()?).map_err(bad)?),
             Opt::NegativeTimeout => self.negative = Some(values::duration(text()?).map_err(bad)?),
             Opt::AttrTimeout => self.attr = Some(values::duration(text()?).map_err(bad)?),
-            Opt::Passthrough => self.passthrough = values::passthrough(text()?).map_err(bad)?,
+            Opt::Passthrough => {
+                self.data.passthrough = values::passthrough(text()?).map_err(bad)?
+            }
             Opt::MaxRead => {
                 let bytes = values::number(text()?, 0, u32::MAX).map_err(bad)?;
                 self.max_read = Some(bytes).filter(|bytes| *bytes > 0);
@@ -163,16 +166,19 @@ impl Settings {
         Ok(Config {
             source,
             mountpoint,
-            ids,
+            view: View::of_ids(ids),
             flags: self.flags,
             access: self.access,
             fsname: self.fsname,
             subtype: self.subtype,
             max_read: self.max_read,
             cache,
-            passthrough: self.passthrough,
+            data: self.data,
+            locks_on_source: true,
             threads: self.threads.unwrap_or_else(default_threads),
             one_file_system: self.one_file_system,
+            follow_source: false,
+            options_file: None,
             process: self.process,
         })
     }

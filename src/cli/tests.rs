@@ -37,7 +37,7 @@ fn error(args: &str) -> String {
 }
 
 fn shown(config: &Config, uid: u32) -> Option<u32> {
-    config.ids.uid_to_mount(SourceUid::new(uid).unwrap()).map(|id| id.raw())
+    config.view.ids.uid_to_mount(SourceUid::new(uid).unwrap()).map(|id| id.raw())
 }
 
 /// A value that the option takes.
@@ -109,7 +109,7 @@ fn every_option_means_the_same_as_a_flag_and_within_o() {
 fn without_options_ids_are_shown_as_they_are() {
     let config = config("");
     assert_eq!((config.source.to_str(), config.mountpoint.to_str()), (Some("/src"), Some("/mnt")));
-    assert!(config.ids.uids.map().is_identity() && config.ids.gids.map().is_identity());
+    assert!(config.view.ids.uids.map().is_identity() && config.view.ids.gids.map().is_identity());
     assert_eq!(config.flags, MountFlags::default());
     assert_eq!((config.access, config.fsname, config.max_read), (None, None, None));
     assert_eq!(config.subtype, "shiftbind");
@@ -148,9 +148,9 @@ fn options_may_stand_anywhere() {
 fn maps_add_up_in_the_order_given() {
     let config = config("--uidmap=0:10:1 -o idmap=5:10:1,ro --uidmap 7:70:1");
     let uids: Vec<String> =
-        config.ids.uids.map().extents().iter().map(ToString::to_string).collect();
+        config.view.ids.uids.map().extents().iter().map(ToString::to_string).collect();
     assert_eq!(uids, ["0:10:1", "5:10:1", "7:70:1"]);
-    assert_eq!(config.ids.gids.map().extents().len(), 1);
+    assert_eq!(config.view.ids.gids.map().extents().len(), 1);
     assert_eq!(shown(&config, 7), Some(70));
     assert_eq!(shown(&config, 8), None);
 }
@@ -158,21 +158,21 @@ fn maps_add_up_in_the_order_given() {
 #[test]
 fn a_blank_within_a_map_comes_through_fstab_as_octal() {
     let config = config(r"-o idmap=u:0:10:1\040g:0:20:1");
-    assert_eq!(config.ids.gids.map().extents()[0].to_string(), "0:20:1");
+    assert_eq!(config.view.ids.gids.map().extents()[0].to_string(), "0:20:1");
 }
 
 #[test]
 fn a_map_for_one_kind_only_is_an_error_unless_the_other_is_identity() {
     assert!(error("--uidmap=0:10:1").contains("--gidmap=identity"));
     assert!(error("-o idmap=g:0:10:1").contains("--uidmap=identity"));
-    assert!(config("--uidmap=0:10:1 --gidmap=identity").ids.gids.map().is_identity());
+    assert!(config("--uidmap=0:10:1 --gidmap=identity").view.ids.gids.map().is_identity());
 }
 
 #[test]
 fn the_unmapped_policy_is_for_both_kinds() {
     let config = config("--idmap=0:10:1 --unmapped=squash=alice");
-    assert!(matches!(config.ids.uids.unmapped(), Unmapped::Squash(id) if id.raw() == 1000));
-    assert!(matches!(config.ids.gids.unmapped(), Unmapped::Squash(id) if id.raw() == 100));
+    assert!(matches!(config.view.ids.uids.unmapped(), Unmapped::Squash(id) if id.raw() == 1000));
+    assert!(matches!(config.view.ids.gids.unmapped(), Unmapped::Squash(id) if id.raw() == 100));
     assert_eq!(shown(&config, 5), Some(1000));
 }
 
@@ -312,7 +312,7 @@ fn what_mount_passes_is_understood() {
     let Ok(Command::Mount(config)) = call(&["-o", "rw,noatime,idmap=u:0:1:1 g:0:2:1"]) else {
         panic!()
     };
-    assert_eq!(config.ids.gids.map().extents()[0].to_string(), "0:2:1");
+    assert_eq!(config.view.ids.gids.map().extents()[0].to_string(), "0:2:1");
     let Ok(Command::Fake(config)) = call(&["-s", "-f", "-n", "-v", "-o", "rw,fsname=\"a,b\""])
     else {
         panic!()
@@ -356,7 +356,7 @@ fn ten_thousand_extents_come_through() {
         })
         .collect();
     let config = config(&maps.join(" "));
-    assert_eq!(config.ids.uids.map().extents().len(), 10_000);
+    assert_eq!(config.view.ids.uids.map().extents().len(), 10_000);
     assert_eq!(shown(&config, 9_999 * 3), Some(9_999 * 2));
 }
 

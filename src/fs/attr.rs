@@ -13,11 +13,11 @@ use crate::sys;
 
 impl Fs {
     /// The attributes of an inode.
-    pub fn getattr(&self, node: NodeId) -> Result<Attr> {
+    pub fn getattr(&self, caller: &Caller, node: NodeId) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         let trust = self.cover_attributes(&inode);
         let stat = self.tree.stat(&inode)?;
-        Ok(Attr::shown(&inode, &stat, &self.ids, trust))
+        Ok(self.attr(caller, &inode, &stat, trust))
     }
 
     /// Changes attributes and tells the new ones. EOVERFLOW when an owner or group to be set has no counterpart on the
@@ -34,20 +34,20 @@ impl Fs {
         may_wait: bool,
     ) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
-        let uid = match set.uid {
-            Some(uid) => Some(self.ids.uid_to_source(uid).ok_or(Errno::OVERFLOW)?),
-            None => None,
-        };
-        let gid = match set.gid {
-            Some(gid) => Some(self.ids.gid_to_source(gid).ok_or(Errno::OVERFLOW)?),
-            None => None,
+        let asked = set;
+        let set = &self.permitted(&inode, asked)?;
+        let (uid, gid) = {
+            let ids = &self.view().ids;
+            let uid = set.uid.map(|uid| ids.uid_to_source(uid).ok_or(Errno::OVERFLOW));
+            let gid = set.gid.map(|gid| ids.gid_to_source(gid).ok_or(Errno::OVERFLOW));
+            (uid.transpose()?, gid.transpose()?)
         };
         let fd = self.tree.fd(&inode)?;
         self.act_for(caller)?;
         if uid.is_some() || gid.is_some() {
             let keeps_setgid = self.chown_keeps_setgid(caller, &inode)?;
             self.chown(&fd, uid, gid, keeps_setgid)?;
-        } else if set.is_empty()
+        } else if asked.is_empty()
             && let Ok(keeps_setgid) = self.chown_keeps_setgid(caller, &inode)
         {
             // chown(path, -1, -1) has its effects all the same. But the same request comes before a write or fallocate
@@ -60,7 +60,7 @@ impl Fs {
                 // The kernel has taken the bit from whoever may not give it.
                 self.credentials.set_fsetid(true);
             }
-            chmod(&fd, mode & 0o7777)?;
+            chmod(&fd, mode)?;
         }
         if let Some(size) = set.size {
             self.write_as(caller, self.rights_to_write(caller, &inode)?)?;
@@ -73,7 +73,21 @@ impl Fs {
             true => Trust::Watched,
             false => Trust::Fresh,
         };
-        Ok(Attr::shown(&inode, &self.tree.stat(&inode)?, &self.ids, trust))
+        Ok(self.attr(caller, &inode, &self.tree.stat(&inode)?, trust))
+    }
+
+    /// What remains of a change after the view's policies. EPERM when part of it is refused.
+    fn permitted(&self, inode: &Inode, set: &SetAttr) -> Result<SetAttr> {
+        let view = self.view();
+        let mut set = *set;
+        set.uid = view.changes.chown.pass(set.uid)?;
+        set.gid = view.changes.chgrp.pass(set.gid)?;
+        if let Some(asked) = set.mode {
+            let kind = inode.kind();
+            let now = || Ok(u32::from(self.tree.stat(inode)?.stx_mode) & 0o7777);
+            set.mode = view.changes.chmod(kind, asked & 0o7777, now)?;
+        }
+        Ok(set)
     }
 
     /// The owner comes before a mode that came along: the source takes setuid and setgid bits, and the mode is the last

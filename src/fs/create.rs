@@ -25,11 +25,11 @@ impl Fs {
         umask: u32,
         rdev: u32,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, (mode, umask), |dir, name| {
+        let kind = FileType::from_raw_mode(mode);
+        self.make(caller, parent, name, (kind, mode, umask), |dir, name, mode| {
             let (major, minor) = decode_dev(rdev);
-            let kind = FileType::from_raw_mode(mode);
             let dev = rustix::fs::makedev(major, minor);
-            rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(mode & 0o7777), dev)
+            rustix::fs::mknodat(dir, name, kind, mode, dev)
         })
     }
 
@@ -42,9 +42,10 @@ impl Fs {
         mode: u32,
         umask: u32,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, (mode, umask), |dir, name| {
+        let made = (FileType::Directory, mode, umask);
+        self.make(caller, parent, name, made, |dir, name, mode| {
             self.leave_the_reserve(caller, dir)?;
-            rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o7777))
+            rustix::fs::mkdirat(dir, name, mode)
         })
     }
 
@@ -56,7 +57,7 @@ impl Fs {
         name: &OsStr,
         target: &OsStr,
     ) -> Result<Entry> {
-        self.make(caller, parent, name, (0, 0), |dir, name| {
+        self.make(caller, parent, name, (FileType::Symlink, 0, 0), |dir, name, _| {
             rustix::fs::symlinkat(target, dir, name)
         })
     }
@@ -65,7 +66,7 @@ impl Fs {
     /// being it: what needs blocks, as a directory does, would get them from there.
     fn leave_the_reserve(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
-        let stored = self.source_ids(caller)?.0;
+        let stored = self.owner_of_new(caller)?.0;
         if !is_root(stored.raw()) || is_root(caller.uid.raw()) {
             return Ok(());
         }
@@ -78,17 +79,16 @@ impl Fs {
         caller: &Caller,
         parent: NodeId,
         name: &OsStr,
-        (mode, umask): (u32, u32),
-        make: impl FnOnce(&OwnedFd, &std::ffi::CStr) -> Result<()>,
+        (kind, mode, umask): (FileType, u32, u32),
+        make: impl FnOnce(&OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        self.create_as(caller, mode)?;
-        self.credentials.set_umask(umask);
-        make(&dir_fd, &c_name)?;
+        let mode = self.create_as(caller, kind, mode, umask)?;
+        make(&dir_fd, &c_name, mode)?;
         let trust = self.cover_names(&dir);
-        Ok(self.entry(&self.tree.lookup(&dir, name)?, trust))
+        Ok(self.entry(caller, &self.tree.lookup(&dir, name)?, trust))
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
@@ -100,7 +100,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> Result<Entry> {
-        self.source_ids(caller)?;
+        self.owner_of_new(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
         let dir_fd = self.tree.fd(&dir)?;
@@ -119,7 +119,7 @@ impl Fs {
             result => result?,
         }
         let trust = self.cover_names(&dir);
-        Ok(self.entry(&self.tree.lookup(&dir, new_name)?, trust))
+        Ok(self.entry(caller, &self.tree.lookup(&dir, new_name)?, trust))
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -136,10 +136,8 @@ impl Fs {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        self.create_as(caller, mode)?;
-        self.credentials.set_umask(umask);
+        let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
         let wanted = super::file::source_flags(asked);
-        let mode = Mode::from_raw_mode(mode & 0o7777);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);
         let mut tries = 0;
@@ -158,7 +156,7 @@ impl Fs {
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let entry = self.entry(&found, trust);
+        let entry = self.entry(caller, &found, trust);
         let fd = Arc::new(fd);
         let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
         // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.

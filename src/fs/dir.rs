@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::{Entry, Fs, Result};
+use super::{Caller, Entry, Fs, Result};
 use crate::source::{Inode, NodeId};
 use crate::sys;
 
@@ -175,6 +175,7 @@ impl Fs {
     /// counted; their inode is that of the directory itself and stands only for the type.
     pub fn readdirplus(
         &self,
+        caller: &Caller,
         node: NodeId,
         handle: u64,
         offset: u64,
@@ -187,7 +188,7 @@ impl Fs {
                     return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
                 }
                 let found = match self.tree.lookup(&dir.inode, entry.name) {
-                    Ok(found) => self.entry(&found, trust),
+                    Ok(found) => self.entry(caller, &found, trust),
                     Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
                     Err(e) => return Err(e),
                 };
@@ -212,6 +213,7 @@ impl Fs {
             *stream = Stream { cookie: offset, ..std::mem::take(&mut *stream) };
             (stream.at, stream.filled) = (0, 0);
         }
+        let view = self.view();
         let mut offered = false;
         loop {
             if stream.at == stream.filled && !stream.fill(&dir.fd)? {
@@ -222,7 +224,8 @@ impl Fs {
             };
             let cookie = record.cookie;
             let ino = self.tree.shown_ino(&dir.inode, record.ino);
-            match offer(&DirEntry { ino, ..record }) {
+            let kind = view.shown_kind(record.kind);
+            match offer(&DirEntry { ino, kind, ..record }) {
                 Ok(Taken::Yes) => {}
                 Ok(Taken::Full) => return Ok(()),
                 // What was taken so far is good; the error comes again, first thing.

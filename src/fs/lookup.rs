@@ -4,16 +4,16 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
-use super::{Fs, Lookup, Result};
+use super::{Caller, Fs, Lookup, Result};
 use crate::source::NodeId;
 
 impl Fs {
     /// Finds what a name in a directory means.
-    pub fn lookup(&self, parent: NodeId, name: &OsStr) -> Result<Lookup> {
+    pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
         let trust = self.cover_names(&dir);
         match self.tree.lookup(&dir, name) {
-            Ok(found) => Ok(Lookup::Found(self.entry(&found, trust))),
+            Ok(found) => Ok(Lookup::Found(self.entry(caller, &found, trust))),
             Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
             Err(e) => Err(e),
         }

@@ -18,13 +18,16 @@ mod remove;
 mod types;
 mod xattr;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use rustix::fs::FileType;
+use arc_swap::{ArcSwap, Guard};
+use rustix::fs::{FileType, Mode, Statx};
 use rustix::io::Errno;
 
-use crate::idmap::{IdView, SourceGid, SourceUid};
+use crate::idmap::{MountUid, SourceGid, SourceUid};
 use crate::source::{Credentials, Found, Inode, SourceTree};
+use crate::view::{CreatedBy, Needs, View, Viewer};
 use crate::watch::{Notices, Watch};
 
 pub use dir::{DirEntry, OpenDir};
@@ -38,7 +41,10 @@ pub use types::{
 #[derive(Debug)]
 pub struct Fs {
     tree: SourceTree,
-    ids: IdView,
+    view: ArcSwap<View>,
+    needs: Needs,
+    /// Who the mirror is for, as the user database had it last.
+    mirrored: ArcSwap<HashSet<MountUid>>,
     credentials: Credentials,
     files: handles::Handles<OpenFile>,
     dirs: handles::Handles<OpenDir>,
@@ -49,13 +55,15 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// A filesystem that shows `tree` through `ids`, and takes note of what it answers in `watch`.
+    /// A filesystem that shows `tree` through `view`, and takes note of what it answers in `watch`.
     /// `passes_data`: the kernel may read and write the source's files by itself.
     #[must_use]
-    pub fn new(tree: SourceTree, ids: IdView, watch: Option<Watch>, passes_data: bool) -> Self {
+    pub fn new(tree: SourceTree, view: View, watch: Option<Watch>, passes_data: bool) -> Self {
         Self {
             tree,
-            ids,
+            needs: view.needs(),
+            view: ArcSwap::from_pointee(view),
+            mirrored: ArcSwap::default(),
             credentials: Credentials::of_process(),
             files: handles::Handles::default(),
             dirs: handles::Handles::default(),
@@ -72,21 +80,82 @@ impl Fs {
         &self.tree
     }
 
+    /// What is shown and what may be changed, as it is at this moment: to be taken once for a request.
+    fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// What the view keeps the kernel from doing by itself; the same for as long as the mount lives.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// Tells whom the mirror is for.
+    pub fn set_mirrored(&self, users: HashSet<MountUid>) {
+        self.mirrored.store(Arc::new(users));
+    }
+
+    /// How a caller sees things.
+    fn viewer(&self, view: &View, caller: &Caller) -> Viewer {
+        match &view.mirror {
+            None => Viewer::Anyone,
+            Some(_) if self.mirrored.load().contains(&caller.uid) => Viewer::Mirrored(caller.uid),
+            Some(mirror) if mirror.only && caller.uid.raw() != 0 => Viewer::Outsider,
+            Some(_) => Viewer::Anyone,
+        }
+    }
+
+    /// An inode's attributes as a caller sees them.
+    fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, trust: Trust) -> Attr {
+        let view = self.view();
+        Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust)
+    }
+
     /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.
     fn source_ids(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
-        let uid = self.ids.uid_to_source(caller.uid).ok_or(Errno::OVERFLOW)?;
-        let gid = self.ids.gid_to_source(caller.gid).ok_or(Errno::OVERFLOW)?;
+        let view = self.view();
+        let uid = view.ids.uid_to_source(caller.uid).ok_or(Errno::OVERFLOW)?;
+        let gid = view.ids.gid_to_source(caller.gid).ok_or(Errno::OVERFLOW)?;
         Ok((uid, gid))
     }
 
-    /// Acts as the caller's source ids, so that what is created with this mode belongs to him from its first instant.
-    fn create_as(&self, caller: &Caller, mode: u32) -> Result<()> {
-        let (uid, gid) = self.source_ids(caller)?;
+    /// The ids that what a caller makes gets on the source. EOVERFLOW when one that counts has no counterpart there.
+    fn owner_of_new(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
+        let view = self.view();
+        let creation = &view.creation;
+        let (uid, gid) = match creation.by {
+            CreatedBy::Caller => {
+                (view.ids.uid_to_source(caller.uid), view.ids.gid_to_source(caller.gid))
+            }
+            CreatedBy::Mounter => {
+                let (own_uid, own_gid) = self.credentials.own();
+                let uid = view.ids.uids.map().to_source(caller.uid).or(own_uid);
+                let gid = view.ids.gids.map().to_source(caller.gid).or(own_gid);
+                (uid, gid)
+            }
+        };
+        let uid = creation.uid.or(uid).ok_or(Errno::OVERFLOW)?;
+        let gid = creation.gid.or(gid).ok_or(Errno::OVERFLOW)?;
+        Ok((uid, gid))
+    }
+
+    /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask that
+    /// the source is to apply: the permissions to make it with.
+    fn create_as(&self, caller: &Caller, kind: FileType, mode: u32, umask: u32) -> Result<Mode> {
+        let (uid, gid) = self.owner_of_new(caller)?;
+        let perms = &self.view().creation.perms;
+        let (mode, umask) = match perms.is_empty() {
+            true => (mode & 0o7777, umask),
+            false => (perms.apply(kind, mode & 0o7777 & !umask), 0),
+        };
+        self.credentials.set_umask(umask);
         if mode & privileges::SETGID != 0 {
             // The kernel has taken the bit from whoever may not give it.
             self.credentials.set_fsetid(true);
         }
-        self.credentials.act_as(uid, gid)
+        self.credentials.act_as(uid, gid)?;
+        Ok(Mode::from_raw_mode(mode))
     }
 
     /// Acts for the caller where nothing is created: by his source ids, or by our own where he has none. A source may judge
@@ -115,7 +184,7 @@ impl Fs {
 
     /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know
     /// the inode yet when word of a change goes out.
-    fn entry(&self, found: &Found, name: Trust) -> Entry {
+    fn entry(&self, caller: &Caller, found: &Found, name: Trust) -> Entry {
         let mut stat = found.stat;
         if let Some(watch) = &self.watch
             && found.inode.kind().is_dir()
@@ -125,7 +194,7 @@ impl Fs {
             // What changed before the watch began is seen now, what changes after it is told.
             stat = self.tree.stat(&found.inode).unwrap_or(stat);
         }
-        let attr = Attr::shown(&found.inode, &stat, &self.ids, Trust::Fresh);
+        let attr = self.attr(caller, &found.inode, &stat, Trust::Fresh);
         Entry { node: found.inode.node(), attr, name }
     }
 

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::caller::Process;
-use super::{Attr, Caller, Fs, Result, Trust};
+use super::{Caller, Fs, Result, Trust};
 use crate::idmap::SourceGid;
 use crate::source::Inode;
 
@@ -75,7 +75,7 @@ impl Fs {
         if u32::from(stat.stx_mode) & SETGID == 0 {
             return Ok(Rights::ANY);
         }
-        let attr = Attr::shown(inode, &stat, &self.ids, Trust::Fresh);
+        let attr = self.attr(caller, inode, &stat, Trust::Fresh);
         let keeps = Process::of(caller.pid).keeps_setgid(caller, &attr);
         Ok(Rights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
@@ -92,7 +92,7 @@ impl Fs {
         if u32::from(stat.stx_mode) & GROUP_EXECUTE != 0 {
             return false;
         }
-        let attr = Attr::shown(inode, stat, &self.ids, Trust::Fresh);
+        let attr = self.attr(caller, inode, stat, Trust::Fresh);
         process.keeps_setgid(caller, &attr)
     }
 
@@ -109,7 +109,7 @@ impl Fs {
         if bits == SETGID && keeps {
             return Ok(true);
         }
-        let attr = Attr::shown(inode, &stat, &self.ids, Trust::Fresh);
+        let attr = self.attr(caller, inode, &stat, Trust::Fresh);
         if attr.uid == Some(caller.uid) || process.overrides_owner(&attr) {
             return Ok(keeps);
         }

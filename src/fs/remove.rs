@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Result};
@@ -20,6 +20,9 @@ impl Fs {
     }
 
     fn remove(&self, caller: &Caller, parent: NodeId, name: &OsStr, how: AtFlags) -> Result<()> {
+        if self.view().changes.deny_delete {
+            return Err(Errno::PERM);
+        }
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
@@ -41,23 +44,33 @@ impl Fs {
         new_name: &OsStr,
         flags: RenameFlags,
     ) -> Result<()> {
+        let (deny_rename, deny_delete) = {
+            let changes = &self.view().changes;
+            (changes.deny_rename, changes.deny_delete)
+        };
+        if deny_rename {
+            return Err(Errno::PERM);
+        }
         let from = self.tree.inode(parent)?;
         let to = self.tree.inode(new_parent)?;
         let (from_fd, to_fd) = (self.tree.fd(&from)?, self.tree.fd(&to)?);
         let (c_name, c_new_name) = (component(name)?, component(new_name)?);
+        let replaces = !flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE);
+        if deny_delete && replaces && self.tree.has_name(&to_fd, &c_new_name) {
+            return Err(Errno::PERM);
+        }
         // A name that is new is made, and only who has a counterpart on the source makes anything (Linux `may_create`).
-        if self.source_ids(caller).is_err() && !self.tree.has_name(&to_fd, &c_new_name) {
+        if self.owner_of_new(caller).is_err() && !self.tree.has_name(&to_fd, &c_new_name) {
             return Err(Errno::OVERFLOW);
         }
         if flags.contains(RenameFlags::WHITEOUT) {
-            self.create_as(caller, 0)?;
-            self.credentials.set_umask(0);
+            self.create_as(caller, FileType::CharacterDevice, 0, 0)?;
         } else {
             self.act_for(caller)?;
         }
-        let last = match flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
-            true => LastName::default(),
-            false => self.tree.held_by_last_name(&to, &to_fd, &c_new_name),
+        let last = match replaces {
+            true => self.tree.held_by_last_name(&to, &to_fd, &c_new_name),
+            false => LastName::default(),
         };
         rustix::fs::renameat_with(&*from_fd, &*c_name, &*to_fd, &*c_new_name, flags)?;
         last.is_gone();

@@ -4,8 +4,9 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::privileges::{SETGID, SETUID};
-use crate::idmap::{IdView, MountGid, MountUid, SourceGid, SourceUid};
+use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::{Inode, NodeId};
+use crate::view::{Stored, View, Viewer};
 
 /// The filesystem's result: the errno goes to the caller as it is.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -135,12 +136,20 @@ impl SetAttr {
 }
 
 impl Attr {
-    /// The attributes of a source inode, translated. Those of a file with setuid or setgid bits are never to be believed
+    /// The attributes of a source inode as the view shows them to somebody. Those of a file with setuid or setgid bits are never to be believed
     /// twice: a write may take the bits without our seeing it, and nothing may run with bits that are gone.
     #[must_use]
-    pub fn shown(inode: &Inode, stat: &Statx, ids: &IdView, trust: Trust) -> Self {
+    pub fn shown(inode: &Inode, stat: &Statx, view: &View, viewer: Viewer, trust: Trust) -> Self {
         let mode = u32::from(stat.stx_mode);
         let privileged = FileType::from_raw_mode(mode).is_file() && mode & (SETUID | SETGID) != 0;
+        let stored = Stored {
+            uid: SourceUid::new(stat.stx_uid),
+            gid: SourceGid::new(stat.stx_gid),
+            kind: FileType::from_raw_mode(mode),
+            mode: mode & 0o7777,
+        };
+        let shown = view.show(stored, viewer);
+        let ctime = if view.looks.ctime_from_mtime { &stat.stx_mtime } else { &stat.stx_ctime };
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
             trust: if privileged { Trust::Never } else { trust },
@@ -149,12 +158,12 @@ impl Attr {
             blocks: stat.stx_blocks,
             atime: time(&stat.stx_atime),
             mtime: time(&stat.stx_mtime),
-            ctime: time(&stat.stx_ctime),
-            kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
-            mode: stat.stx_mode & 0o7777,
-            nlink: stat.stx_nlink,
-            uid: SourceUid::new(stat.stx_uid).and_then(|uid| ids.uid_to_mount(uid)),
-            gid: SourceGid::new(stat.stx_gid).and_then(|gid| ids.gid_to_mount(gid)),
+            ctime: time(ctime),
+            kind: shown.kind,
+            mode: shown.mode as u16,
+            nlink: if view.looks.hide_hard_links { 1 } else { stat.stx_nlink },
+            uid: shown.uid,
+            gid: shown.gid,
             rdev: encode_dev(stat.stx_rdev_major, stat.stx_rdev_minor),
             blksize: stat.stx_blksize,
         }

@@ -11,6 +11,7 @@ use super::privileges::Rights;
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
+use crate::view::Xattrs;
 
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
 const MAX: usize = 65536;
@@ -18,6 +19,7 @@ const MAX: usize = 65536;
 impl Fs {
     /// The value of an attribute as the mount shows it. ENODATA when there is none.
     pub fn getxattr(&self, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
+        self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
         let path = self.xattr_path(&inode)?;
         let kind = classify(name.as_bytes());
@@ -25,7 +27,7 @@ impl Fs {
             Err(Errno::OVERFLOW) if kind == XattrKind::Capability => FOREIGN_CAPS.to_vec(),
             value => value?,
         };
-        Ok(value_to_mount(kind, &value, &self.ids)?.into_owned())
+        Ok(value_to_mount(kind, &value, &self.view().ids)?.into_owned())
     }
 
     /// Sets an attribute. EINVAL when its value names an id without a counterpart on the source; nothing is changed
@@ -38,13 +40,33 @@ impl Fs {
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
+        self.changes_xattrs()?;
         let inode = self.tree.inode(node)?;
         let kind = classify(name.as_bytes());
-        let value = value_to_source(kind, value, &self.ids)?;
+        if kind == XattrKind::AclAccess {
+            // It sets permissions, and what becomes of a chmod becomes of it.
+            if self.view().changes.chmod.pass(Some(()))?.is_none() {
+                return Ok(());
+            }
+        }
+        let value = value_to_source(kind, value, &self.view().ids)?;
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
         rustix::fs::setxattr(&*path, name, &value, flags)
+    }
+
+    /// ENOSYS where there are to be none: told so once, the kernel answers EOPNOTSUPP by itself.
+    fn shows_xattrs(&self) -> Result<()> {
+        if self.needs.xattrs { Ok(()) } else { Err(Errno::NOSYS) }
+    }
+
+    fn changes_xattrs(&self) -> Result<()> {
+        self.shows_xattrs()?;
+        match self.view().changes.xattrs {
+            Xattrs::ReadOnly => Err(Errno::ACCESS),
+            _ => Ok(()),
+        }
     }
 
     fn rights_to_change(&self, caller: &Caller, kind: XattrKind, inode: &Inode) -> Result<Rights> {
@@ -56,6 +78,7 @@ impl Fs {
 
     /// The names of all attributes, each ended by a NUL. `trusted.*` is for administrators only (xattr(7)).
     pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
+        self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
         let path = self.xattr_path(&inode)?;
         let mut names = vec![0; 256];
@@ -77,6 +100,7 @@ impl Fs {
 
     /// Removes an attribute. ENODATA when there is none.
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
+        self.changes_xattrs()?;
         let inode = self.tree.inode(node)?;
         let path = self.xattr_path(&inode)?;
         self.write_as(caller, self.rights_to_change(caller, classify(name.as_bytes()), &inode)?)?;

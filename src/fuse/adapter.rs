@@ -25,6 +25,7 @@ use crate::fs::{
     Attr, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, Result, SetAttr, Write,
 };
 use crate::idmap::{MountGid, MountUid};
+use crate::view::Checks;
 
 /// The largest request for reading and writing, in bytes; the kernel's own limit by default.
 const MAX_REQUEST: u32 = 1 << 20;
@@ -51,8 +52,11 @@ impl Adapter {
         notices: Arc<KernelCache>,
     ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
-        let keeps_listings = matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
-        Self { fs, times: Times::of(cache), backings, notices, keeps_listings, stack_depth }
+        let needs = fs.needs();
+        // Where we check permissions, we must see who opens a directory.
+        let keeps_listings = needs.checks == Checks::Kernel
+            && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
+        Self { fs, times: Times::of(cache, needs), backings, notices, keeps_listings, stack_depth }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -77,7 +81,6 @@ impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // ATOMIC_O_TRUNC is left out: the kernel then clears setuid bits of a truncated file by the caller's rights.
         let wanted = [
-            InitFlags::FUSE_POSIX_ACL,
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_POSIX_LOCKS,
             InitFlags::FUSE_PARALLEL_DIROPS,
@@ -90,7 +93,9 @@ impl Filesystem for Adapter {
             // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
-        for flag in wanted {
+        // Without extended attributes there are no ACLs to look for.
+        let acls = self.fs.needs().xattrs.then_some(InitFlags::FUSE_POSIX_ACL);
+        for flag in wanted.into_iter().chain(acls) {
             if config.add_capabilities(flag).is_err() {
                 log::info!("the kernel's FUSE lacks {flag:?}");
             }
@@ -112,8 +117,8 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(node(parent), name) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match caller(request).and_then(|caller| self.fs.lookup(&caller, node(parent), name)) {
             Ok(Lookup::Found(entry)) => self.answer_entry(reply, Ok(entry)),
             Ok(Lookup::Missing(trust)) => match self.times.missing(trust) {
                 Duration::ZERO => reply.error(Errno::ENOENT),
@@ -130,8 +135,9 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer_attr(reply, self.fs.getattr(node(ino)));
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let attr = caller(request).and_then(|caller| self.fs.getattr(&caller, node(ino)));
+        self.answer_attr(reply, attr);
     }
 
     fn setattr(
@@ -397,14 +403,18 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let generation = Generation(0);
-        let result = self.fs.readdirplus(node(ino), handle.0, offset, |entry, found| {
+        let caller = match caller(request) {
+            Ok(caller) => caller,
+            Err(e) => return reply.error(errno(e)),
+        };
+        let result = self.fs.readdirplus(&caller, node(ino), handle.0, offset, |entry, found| {
             let attr = match found {
                 Some(found) => file_attr(&found.attr),
                 // Neither `.` nor `..` is looked up: the kernel takes only number and type from here.

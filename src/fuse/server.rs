@@ -36,8 +36,8 @@ impl Server {
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
         let tree = SourceTree::new(root, room, config.one_file_system);
         let (cache, watch) = cache_of(config, &tree)?;
-        let fs = Arc::new(Fs::new(tree, config.ids.clone(), watch, config.passthrough));
-        let backings = Arc::new(Backings::new(config.passthrough));
+        let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, config.data.may_pass()));
+        let backings = Arc::new(Backings::new(config.data.may_pass()));
         let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
         let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
         let adapter =

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::CachePolicy;
 use crate::fs::{Attr, Entry, Trust};
+use crate::view::{Checks, Needs};
 
 /// As long as the kernel can count.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -17,49 +18,66 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     watched: Duration,
+    watched_attr: Duration,
     name: Duration,
     missing: Duration,
     attr: Duration,
 }
 
 impl Times {
-    pub(super) fn of(cache: CachePolicy) -> Self {
-        let all = |watched, time| Self { watched, name: time, missing: time, attr: time };
-        match cache {
+    pub(super) fn of(cache: CachePolicy, needs: Needs) -> Self {
+        let all = |watched, time| Self {
+            watched,
+            watched_attr: watched,
+            name: time,
+            missing: time,
+            attr: time,
+        };
+        let mut times = match cache {
             CachePolicy::Coherent { .. } => all(WATCHED, FRESH),
             CachePolicy::Timeouts { entry, negative, attr } => {
-                Self { watched: Duration::ZERO, name: entry, missing: negative, attr }
+                let watched = Duration::ZERO;
+                let watched_attr = watched;
+                Self { watched, watched_attr, name: entry, missing: negative, attr }
             }
             CachePolicy::None => all(Duration::ZERO, Duration::ZERO),
             CachePolicy::Forever => all(FOREVER, FOREVER),
+        };
+        if needs.checks == Checks::Ours {
+            // Each step of a path must come to us: the kernel would let everyone through.
+            (times.watched, times.name, times.missing) = Default::default();
         }
+        if needs.per_caller {
+            (times.watched_attr, times.attr) = Default::default();
+        }
+        times
     }
 
     /// A name.
     pub(super) fn name(&self, trust: Trust) -> Duration {
-        self.by(trust, self.name)
+        by(trust, self.watched, self.name)
     }
 
     /// A name that is missing.
     pub(super) fn missing(&self, trust: Trust) -> Duration {
-        self.by(trust, self.missing)
+        by(trust, self.watched, self.missing)
     }
 
     /// Attributes.
     pub(super) fn attr(&self, attr: &Attr) -> Duration {
-        self.by(attr.trust, self.attr)
+        by(attr.trust, self.watched_attr, self.attr)
     }
 
     /// Name and attributes, where the reply has room for one time: the shorter.
     pub(super) fn both(&self, entry: &Entry) -> Duration {
         self.name(entry.name).min(self.attr(&entry.attr))
     }
+}
 
-    fn by(&self, trust: Trust, fresh: Duration) -> Duration {
-        match trust {
-            Trust::Watched => self.watched.max(fresh),
-            Trust::Fresh => fresh,
-            Trust::Never => Duration::ZERO,
-        }
+fn by(trust: Trust, watched: Duration, fresh: Duration) -> Duration {
+    match trust {
+        Trust::Watched => watched.max(fresh),
+        Trust::Fresh => fresh,
+        Trust::Never => Duration::ZERO,
     }
 }

@@ -73,7 +73,7 @@ fn configure(
     if let Some(max_read) = plan.max_read {
         text("max_read", max_read.to_string().as_bytes())?;
     }
-    flag(true, "default_permissions")?;
+    flag(plan.kernel_checks, "default_permissions")?;
     flag(plan.access != Access::Owner, "allow_other")?;
     flag(plan.flags.sync, "sync")?;
     flag(plan.flags.dirsync, "dirsync")?;

@@ -83,7 +83,9 @@ fn cannot_run(e: &std::io::Error) -> Error {
 }
 
 fn options(plan: &Plan) -> OsString {
-    let mut text = b"default_permissions".to_vec();
+    // Something must stand before the first comma.
+    let first: &[u8] = if plan.kernel_checks { b"default_permissions" } else { b"rw" };
+    let mut text = first.to_vec();
     let mut add = |option: &[u8]| {
         text.push(b',');
         text.extend_from_slice(option);
@@ -172,6 +174,7 @@ mod tests {
             flags: MountFlags { read_only: Some(true), ..MountFlags::default() },
             access: Access::Owner,
             max_read: None,
+            kernel_checks: true,
         };
         assert_eq!(
             options(&plan),

@@ -20,6 +20,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result};
+use crate::view::Checks;
 
 pub use flags::{Inherited, remount, with_inherited};
 pub use point::MountPoint;
@@ -35,6 +36,8 @@ pub struct Plan {
     flags: MountFlags,
     access: Access,
     max_read: Option<u32>,
+    /// Whether the kernel checks permissions on what is shown.
+    kernel_checks: bool,
 }
 
 impl Plan {
@@ -48,6 +51,7 @@ impl Plan {
             flags: with_inherited(&config.flags, source),
             access: access(config),
             max_read: config.max_read,
+            kernel_checks: config.view.needs().checks == Checks::Kernel,
         }
     }
 }

@@ -25,10 +25,10 @@ pub fn access(config: &Config) -> Access {
 /// and mount options that only root may give.
 pub fn check_rights(config: &Config) -> Result<()> {
     if !has(CapabilitySet::SETUID) {
-        stored_as_self(&config.ids.uids, geteuid().as_raw(), "--uidmap")?;
+        stored_as_self(&config.view.ids.uids, geteuid().as_raw(), "--uidmap")?;
     }
     if !has(CapabilitySet::SETGID) {
-        stored_as_self(&config.ids.gids, getegid().as_raw(), "--gidmap")?;
+        stored_as_self(&config.view.ids.gids, getegid().as_raw(), "--gidmap")?;
     }
     if !may_mount() {
         let flags = &config.flags;

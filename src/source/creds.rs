@@ -52,6 +52,12 @@ impl Credentials {
         Self { privileged, uid: geteuid().as_raw(), gid: getegid().as_raw(), capabilities }
     }
 
+    /// The process's own ids, as those of files that it makes.
+    #[must_use]
+    pub fn own(&self) -> (Option<SourceUid>, Option<SourceGid>) {
+        (SourceUid::new(self.uid), SourceGid::new(self.gid))
+    }
+
     /// Whether the process may act as other users.
     #[must_use]
     pub fn are_privileged(&self) -> bool {

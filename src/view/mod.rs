@@ -1,0 +1,134 @@
+//! What a mount shows of its source and what it lets happen there: one description, made from the options once and
+//! applied by the filesystem, never by an option on its own.
+//!
+//! Attributes pass through the view in this order: change time, ids (map and offset), forced owners, mirror, the end for
+//! callers outside `mirror-only`, hard links, block devices, permission rules, the mounter's own rights. What is
+//! created passes the ids backwards, and then the owners that [`Creation`] names. Pure: no I/O, no FUSE.
+
+mod needs;
+mod owner;
+mod perms;
+mod policy;
+
+pub use needs::{Checks, Needs};
+pub use owner::{CreatedBy, Creation, Forced, Mirror, Principal};
+pub use perms::PermRules;
+pub use policy::{Changes, LinkRemoval, Looks, Policy, Xattrs};
+
+use rustix::fs::FileType;
+
+use crate::idmap::{IdView, MountGid, MountUid, SourceGid, SourceUid};
+
+/// Read and write and run, for everyone.
+pub const PERMISSIONS: u32 = 0o777;
+
+/// See the module's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// How ids are translated: map, offset, and what becomes of ids that no extent holds.
+    pub ids: IdView,
+    /// Owners that everything has, whatever the source says.
+    pub forced: Forced,
+    /// Callers who see themselves as the owner of everything.
+    pub mirror: Option<Mirror>,
+    /// How permission bits are shown.
+    pub perms: PermRules,
+    /// How other attributes are shown.
+    pub looks: Looks,
+    /// Whom new files belong to, and with which permissions.
+    pub creation: Creation,
+    /// Which changes pass, which are ignored, which are refused.
+    pub changes: Changes,
+    /// Symbolic links are shown as what they lead to; what removing such a name removes.
+    pub resolve_symlinks: Option<LinkRemoval>,
+    /// Names that are not there.
+    pub excluded: Vec<String>,
+}
+
+/// Who looks, as far as what he sees depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Viewer {
+    /// Anybody: nothing depends on it.
+    Anyone,
+    /// Somebody who sees himself as the owner of everything.
+    Mirrored(MountUid),
+    /// Somebody from whom `mirror-only` hides all permissions.
+    Outsider,
+}
+
+/// What the view makes of an inode's owner, type and permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Owner; `None` is unmapped.
+    pub uid: Option<MountUid>,
+    /// Group; `None` is unmapped.
+    pub gid: Option<MountGid>,
+    /// Type.
+    pub kind: FileType,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+}
+
+/// An inode's owner, type and permissions on the source. An owner that is no id is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Owner.
+    pub uid: Option<SourceUid>,
+    /// Group.
+    pub gid: Option<SourceGid>,
+    /// Type.
+    pub kind: FileType,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+}
+
+impl View {
+    /// Ids through a map, and everything else as it is.
+    #[must_use]
+    pub fn of_ids(ids: IdView) -> Self {
+        Self {
+            ids,
+            forced: Forced::default(),
+            mirror: None,
+            perms: PermRules::default(),
+            looks: Looks::default(),
+            creation: Creation::default(),
+            changes: Changes::default(),
+            resolve_symlinks: None,
+            excluded: Vec::new(),
+        }
+    }
+
+    /// How an inode's owner, type and permissions are shown to somebody.
+    #[must_use]
+    pub fn show(&self, stored: Stored, viewer: Viewer) -> Shown {
+        let mut uid = stored.uid.and_then(|uid| self.ids.uid_to_mount(uid));
+        let mut gid = stored.gid.and_then(|gid| self.ids.gid_to_mount(gid));
+        uid = self.forced.uid.or(uid);
+        gid = self.forced.gid.or(gid);
+        let mut mode = stored.mode;
+        // The mirror's own check does without the bit, and the kernel, which knows one owner only, must not see it.
+        if self.mirror.is_some() && stored.kind == FileType::Directory {
+            mode &= !policy::STICKY;
+        }
+        let kind = self.shown_kind(stored.kind);
+        match viewer {
+            Viewer::Anyone => {}
+            Viewer::Mirrored(caller) => uid = Some(caller),
+            Viewer::Outsider => return Shown { uid, gid, kind, mode: mode & !PERMISSIONS },
+        }
+        if stored.kind != FileType::Symlink {
+            mode = self.perms.apply(stored.kind, mode);
+        }
+        Shown { uid, gid, kind, mode }
+    }
+
+    /// The type that is shown for a type on the source.
+    #[must_use]
+    pub fn shown_kind(&self, kind: FileType) -> FileType {
+        match kind {
+            FileType::BlockDevice if self.looks.block_devices_as_files => FileType::RegularFile,
+            kind => kind,
+        }
+    }
+}

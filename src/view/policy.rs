@@ -1,0 +1,158 @@
+//! Which changes pass, and how attributes other than owners and permissions are shown.
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::PermRules;
+
+/// Bits to execute, for all classes.
+const EXECUTE: u32 = 0o111;
+
+/// S_ISVTX of inode(7).
+pub(super) const STICKY: u32 = 0o1000;
+
+/// What becomes of a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// It is made.
+    #[default]
+    Normal,
+    /// It succeeds for everybody and changes nothing.
+    Ignore,
+    /// It fails with EPERM.
+    Deny,
+}
+
+impl Policy {
+    /// What remains of a change. EPERM when there is one and it is refused.
+    pub fn pass<T>(self, change: Option<T>) -> Result<Option<T>, Errno> {
+        match (self, change) {
+            (Self::Deny, Some(_)) => Err(Errno::PERM),
+            (Self::Ignore, _) => Ok(None),
+            (_, change) => Ok(change),
+        }
+    }
+}
+
+/// What becomes of extended attributes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Xattrs {
+    /// They can be read and changed.
+    #[default]
+    ReadWrite,
+    /// Changes fail with EACCES.
+    ReadOnly,
+    /// There are none: every call fails with EOPNOTSUPP.
+    None,
+}
+
+/// Which changes pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Of owners.
+    pub chown: Policy,
+    /// Of groups.
+    pub chgrp: Policy,
+    /// Of permissions.
+    pub chmod: Policy,
+    /// What becomes of the permissions that a chmod asks for.
+    pub chmod_filter: PermRules,
+    /// Where chmod is ignored or refused: bits to execute regular files may be changed all the same.
+    pub chmod_allow_x: bool,
+    /// Of extended attributes.
+    pub xattrs: Xattrs,
+    /// Removing a name fails with EPERM, also by renaming another over it.
+    pub deny_delete: bool,
+    /// Renaming fails with EPERM.
+    pub deny_rename: bool,
+    /// Every ioctl on a file is passed to the source, without a check.
+    pub forward_ioctls: bool,
+}
+
+impl Changes {
+    /// The permissions to set where some are asked for (all twelve bits); `None` where nothing is to be done. EPERM when
+    /// the change is refused. `now`: those that the source has, which only some policies ask for.
+    pub fn chmod(
+        &self,
+        kind: FileType,
+        asked: u32,
+        now: impl FnOnce() -> Result<u32, Errno>,
+    ) -> Result<Option<u32>, Errno> {
+        let allows_x = self.chmod_allow_x && kind == FileType::RegularFile;
+        match self.chmod {
+            Policy::Normal => Ok(Some(self.chmod_filter.apply(kind, asked))),
+            Policy::Ignore if allows_x => Ok(Some((now()? & !EXECUTE) | (asked & EXECUTE))),
+            Policy::Ignore => Ok(None),
+            Policy::Deny if allows_x && (now()? ^ asked) & !EXECUTE == 0 => Ok(Some(asked)),
+            Policy::Deny => Err(Errno::PERM),
+        }
+    }
+}
+
+/// How attributes are shown, other than owners and permissions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// The change time is the modification time.
+    pub ctime_from_mtime: bool,
+    /// Everything has one name only.
+    pub hide_hard_links: bool,
+    /// Block devices are regular files of the device's size.
+    pub block_devices_as_files: bool,
+    /// Permissions that the mounter lacks are shown to nobody.
+    pub realistic_permissions: bool,
+}
+
+/// What removing a name removes, where symbolic links are shown as what they lead to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LinkRemoval {
+    /// It fails with EPERM.
+    Deny,
+    /// The link.
+    #[default]
+    SymlinkOnly,
+    /// The link, then what it leads to.
+    SymlinkFirst,
+    /// What it leads to, then the link.
+    TargetFirst,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chmod(
+        changes: &Changes,
+        kind: FileType,
+        now: u32,
+        asked: u32,
+    ) -> Result<Option<u32>, Errno> {
+        changes.chmod(kind, asked, || Ok(now))
+    }
+
+    #[test]
+    fn a_policy_passes_drops_or_refuses() {
+        assert_eq!(Policy::Normal.pass(Some(1)), Ok(Some(1)));
+        assert_eq!(Policy::Ignore.pass(Some(1)), Ok(None));
+        assert_eq!(Policy::Deny.pass(Some(1)), Err(Errno::PERM));
+        assert_eq!(Policy::Deny.pass::<u32>(None), Ok(None));
+    }
+
+    #[test]
+    fn allow_x_leaves_a_way_for_bits_to_execute_regular_files() {
+        use FileType::{Directory, RegularFile};
+        let ignore = Changes { chmod: Policy::Ignore, chmod_allow_x: true, ..Changes::default() };
+        assert_eq!(chmod(&ignore, RegularFile, 0o4640, 0o711), Ok(Some(0o4751)));
+        assert_eq!(chmod(&ignore, Directory, 0o640, 0o711), Ok(None));
+        let deny = Changes { chmod: Policy::Deny, ..ignore };
+        assert_eq!(chmod(&deny, RegularFile, 0o640, 0o750), Ok(Some(0o750)));
+        assert_eq!(chmod(&deny, RegularFile, 0o640, 0o650), Ok(Some(0o650)));
+        assert_eq!(chmod(&deny, RegularFile, 0o640, 0o600), Err(Errno::PERM));
+        assert_eq!(chmod(&deny, Directory, 0o640, 0o750), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn a_filter_changes_what_is_asked_for() {
+        let changes = Changes { chmod_filter: "go-w".parse().unwrap(), ..Changes::default() };
+        assert_eq!(chmod(&changes, FileType::RegularFile, 0, 0o4777), Ok(Some(0o4755)));
+    }
+}
