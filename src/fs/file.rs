@@ -41,7 +41,7 @@ pub struct Opened {
     pub may_pass: bool,
     /// Whether each close of a descriptor is to be told, and not only the last: it releases its process's locks.
     pub needs_flush: bool,
-    /// Whether the kernel still believes attributes whose changes are no longer watched.
+    /// Whether the kernel is no longer to believe attributes that it was told.
     pub stale_attributes: bool,
 }
 
@@ -151,8 +151,10 @@ impl Fs {
     ) -> Opened {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
-        let stale_attributes = for_writing
-            && self.watch.as_ref().is_some_and(|watch| watch.uncover_file(&self.tree, &inode));
+        // What is stored to a shared mapping, which takes a file opened for both, changes its times and tells nobody.
+        let stale_attributes = self.watch.is_some()
+            && flags & OFlags::ACCMODE == OFlags::RDWR
+            && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let file = Arc::new(OpenFile { anchor, file, inode, flags });

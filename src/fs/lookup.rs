@@ -12,8 +12,9 @@ impl Fs {
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
         let trust = self.cover_names(&dir);
+        let stirred = dir.stirred();
         match self.tree.lookup(&dir, name) {
-            Ok(found) => Ok(Lookup::Found(self.entry(caller, &found, trust))),
+            Ok(found) => Ok(Lookup::Found(self.entry(caller, &dir, stirred, &found, trust))),
             Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
             Err(e) => Err(e),
         }

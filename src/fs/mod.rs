@@ -182,9 +182,15 @@ impl Fs {
         self.credentials.act_as_raw(caller.uid.raw(), gid)
     }
 
-    /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know
-    /// the inode yet when word of a change goes out.
-    fn entry(&self, caller: &Caller, found: &Found, name: Trust) -> Entry {
+    /// The entry for what was found under a name in a directory. `stirred`: the directory's count before it was looked up.
+    fn entry(
+        &self,
+        caller: &Caller,
+        dir: &Inode,
+        stirred: u32,
+        found: &Found,
+        name: Trust,
+    ) -> Entry {
         let mut stat = found.stat;
         if let Some(watch) = &self.watch
             && found.inode.kind().is_dir()
@@ -194,8 +200,43 @@ impl Fs {
             // What changed before the watch began is seen now, what changes after it is told.
             stat = self.tree.stat(&found.inode).unwrap_or(stat);
         }
-        let attr = self.attr(caller, &found.inode, &stat, Trust::Fresh);
+        let trust = self.trust_in_found(dir, stirred, &found.inode, &stat, name);
+        let attr = self.attr(caller, &found.inode, &stat, trust);
         Entry { node: found.inode.node(), attr, name }
+    }
+
+    /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch
+    /// tells what is done to the file, and nothing was told while it was looked up.
+    fn trust_in_found(
+        &self,
+        dir: &Inode,
+        stirred: u32,
+        inode: &Inode,
+        stat: &Statx,
+        name: Trust,
+    ) -> Trust {
+        if name != Trust::Watched {
+            return Trust::Fresh;
+        }
+        match inode.kind() {
+            FileType::Directory if !inode.is_watched() => return Trust::Fresh,
+            FileType::Directory => {}
+            // See `cover_attributes`.
+            FileType::RegularFile if !self.passes_data => return Trust::Fresh,
+            // It may be changed by another name, in a directory that nobody watches.
+            _ if stat.stx_nlink > 1 => {
+                inode.set_told(false);
+                return Trust::Fresh;
+            }
+            _ => inode.set_told(true),
+        }
+        if inode.is_busy() || inode.has_writers() {
+            Trust::Never
+        } else if dir.stirred() == stirred {
+            Trust::Watched
+        } else {
+            Trust::Fresh
+        }
     }
 
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
@@ -210,15 +251,15 @@ impl Fs {
     /// believed.
     fn cover_attributes(&self, inode: &Inode) -> Trust {
         let Some(watch) = &self.watch else { return Trust::Fresh };
-        if inode.has_writers() {
-            // Its writes are the kernel's own business, and a mark would tax each of them.
+        if inode.has_writers() || inode.is_busy() {
+            // A store to a mapping changes its times and tells nobody; and who writes now will write again.
             return Trust::Never;
         }
         let covered = match inode.kind() {
             // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
             FileType::RegularFile if !self.passes_data => false,
             FileType::Directory => watch.cover(&self.tree, inode),
-            _ => watch.cover_file(&self.tree, inode),
+            _ => inode.is_told() || watch.cover_file(&self.tree, inode),
         };
         if covered && watch.is_trustworthy() { Trust::Watched } else { Trust::Fresh }
     }

@@ -376,15 +376,15 @@ impl SourceTree {
         }
     }
 
-    /// The node id of the inode that an event names, if the kernel knows it.
+    /// The inode that an event names, if the kernel knows it.
     #[must_use]
-    pub fn node_of(&self, handle: &FileHandle) -> Option<NodeId> {
+    pub fn inode_of(&self, handle: &FileHandle) -> Option<Arc<Inode>> {
         let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else { return None };
         let ino = field.of(handle)?;
         if ino == self.root.identity().ino {
-            return Some(NodeId::ROOT);
+            return Some(Arc::clone(&self.root));
         }
-        Some(self.table.find_life(Domain(0), ino, handle)?.node())
+        self.table.find_life(Domain(0), ino, handle)
     }
 
     /// Whether the kernel, which has forgotten this inode, knows it again.
