@@ -34,6 +34,8 @@ impl Server {
     pub fn start(root: SourceRoot, config: &Config, device: OwnedFd) -> Result<Self> {
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
+        crate::sys::descriptors::hold_own()
+            .map_err(|e| Error::system("/proc must be mounted", e))?;
         let tree = SourceTree::new(root, room, config.one_file_system);
         let (cache, watch) = cache_of(config, &tree)?;
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, config.data.may_pass()));
