@@ -48,6 +48,17 @@ const IGNORED: &[&str] = &[
     "seclabel",
 ];
 
+/// Options of libfuse, of one version or another, for what always holds here.
+const ALWAYS_SO: &[&str] = &[
+    "nonempty",
+    "big_writes",
+    "large_read",
+    "use_ino",
+    "readdir_ino",
+    "hard_remove",
+    "auto_cache",
+];
+
 /// What the kernel shows of a FUSE mount, and mount(8) repeats when it remounts.
 const FROM_MOUNT_TABLE: &[&str] = &["fd", "rootmode", "user_id", "group_id", "blksize"];
 
@@ -138,9 +149,20 @@ pub(super) enum Unknown {
 pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
     for word in split(list)? {
-        given.extend(option_of(word, unknown)?);
+        given.extend(option_of(with_bare_equals(word), unknown)?);
     }
     Ok(given)
+}
+
+/// A word whose `=` was written `\=`, as some wikis do: libfuse takes it.
+fn with_bare_equals(word: Word) -> Word {
+    let Some((name, start)) = word.name.split_once('=') else { return word };
+    let mut value = OsString::from(start);
+    if let Some(rest) = &word.value {
+        value.push("=");
+        value.push(rest);
+    }
+    Word { name: name.to_owned(), value: Some(value) }
 }
 
 /// The option that a word stands for; `None` where it may be passed over.
@@ -190,6 +212,7 @@ fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
         return Err(Error::usage(format!("option '{name}': {reason}")));
     }
     let ignored = IGNORED.contains(&name)
+        || ALWAYS_SO.contains(&name)
         || FROM_MOUNT_TABLE.contains(&name)
         || name.starts_with("x-")
         || name.starts_with("X-");
