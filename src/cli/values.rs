@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::accounts::Accounts;
 use super::maps::read_id;
 use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
+use crate::view::{LinkRemoval, PERMISSIONS};
 
 type Read<T> = std::result::Result<T, String>;
 
@@ -61,6 +62,51 @@ pub(super) fn passthrough(text: &str) -> Read<bool> {
         "off" => Ok(false),
         _ => Err(format!("'{text}' is neither auto nor off")),
     }
+}
+
+/// Bytes per second: a number with an optional fraction and unit (`k`, `M`, `G`, `T`, powers of 1024), more than 0.
+pub(super) fn rate(text: &str) -> Read<f64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" => Some(1.0),
+        "k" => Some(1024.0),
+        "M" => Some(1024.0 * 1024.0),
+        "G" => Some(1024.0 * 1024.0 * 1024.0),
+        "T" => Some(1024.0 * 1024.0 * 1024.0 * 1024.0),
+        _ => None,
+    };
+    let rate = number.parse::<f64>().ok().zip(factor).map(|(number, factor)| number * factor);
+    rate.filter(|rate| rate.is_finite() && *rate > 0.0).ok_or_else(|| {
+        format!("'{text}' is not a rate; give bytes per second, for example 500k or 1.5M")
+    })
+}
+
+/// A mask of permissions: octal, up to 0777.
+pub(super) fn mask(text: &str) -> Read<u32> {
+    let is_octal = !text.is_empty() && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let mask = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
+    mask.filter(|mask| *mask <= PERMISSIONS)
+        .ok_or_else(|| format!("'{text}' is not a mask; give an octal number from 0 to 777"))
+}
+
+/// The value of `resolved-symlink-deletion=`.
+pub(super) fn link_removal(text: &str) -> Read<LinkRemoval> {
+    match text {
+        "deny" => Ok(LinkRemoval::Deny),
+        "symlink-only" => Ok(LinkRemoval::SymlinkOnly),
+        "symlink-first" => Ok(LinkRemoval::SymlinkFirst),
+        "target-first" => Ok(LinkRemoval::TargetFirst),
+        _ => Err(format!("'{text}' is none of deny, symlink-only, symlink-first and target-first")),
+    }
+}
+
+/// A pattern for names.
+pub(super) fn glob(text: &str) -> Read<String> {
+    if text.contains('/') {
+        return Err(format!("'{text}' has a '/': names are compared with it, not paths"));
+    }
+    Ok(text.to_owned())
 }
 
 /// The value of `unmapped=`, for both kinds of id.
@@ -133,6 +179,39 @@ mod tests {
         assert!(cache_mode("timeout=").is_err());
     }
 
+    #[test]
+    fn rates_are_powers_of_1024() {
+        for (text, bytes) in [
+            ("1", 1.0),
+            ("0.5", 0.5),
+            ("10k", 10_240.0),
+            ("1M", 1_048_576.0),
+            ("1.5M", 1_572_864.0),
+            ("2G", 2_147_483_648.0),
+            ("1T", 1_099_511_627_776.0),
+        ] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "0k", "-1", "1m", "1K", "k", "1kB", "1 k", "inf", "nan", "1e3", "."] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        assert!(rate(&"9".repeat(400)).is_err());
+    }
+
+    #[test]
+    fn masks_are_octal_and_leave_special_bits_alone() {
+        assert_eq!((mask("022"), mask("0"), mask("0777")), (Ok(0o22), Ok(0), Ok(0o777)));
+        for text in ["", "8", "1000", "0o22", "-1", "+1", "u=r", &"7".repeat(30)] {
+            assert!(mask(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_for_names() {
+        assert_eq!(glob("*.tmp").as_deref(), Ok("*.tmp"));
+        assert!(glob("a/b").unwrap_err().contains("not paths"));
+    }
+
     fn squashed(text: &str) -> (u32, u32) {
         match unmapped(text, &FewAccounts) {
             Ok((Unmapped::Squash(uid), Unmapped::Squash(gid))) => (uid.raw(), gid.raw()),
@@ -161,7 +240,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_written_rate_is_read_as_the_same(number in 1u32..1_000_000, unit in 0usize..5) {
+            let letters = ["", "k", "M", "G", "T"];
+            let factor = 1024f64.powi(i32::try_from(unit).unwrap());
+            prop_assert_eq!(rate(&format!("{number}{}", letters[unit])), Ok(f64::from(number) * factor));
+        }
+
+        #[test]
         fn no_text_makes_them_panic(text in ".{0,20}|(squash|timeout)=.{0,20}|[0-9.]{0,30}[a-z]{0,2}") {
+            let _ = (rate(&text), mask(&text), glob(&text), link_removal(&text));
             let _ = (duration(&text), cache_mode(&text), unmapped(&text, &FewAccounts), number(&text, 1, 9));
         }
     }

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::nearest::did_you_mean;
 use super::options::{self, Given};
@@ -45,6 +46,17 @@ const IGNORED: &[&str] = &[
     "mand",
     "nomand",
     "seclabel",
+];
+
+/// Options of libfuse, of one version or another, for what always holds here.
+const ALWAYS_SO: &[&str] = &[
+    "nonempty",
+    "big_writes",
+    "large_read",
+    "use_ino",
+    "readdir_ino",
+    "hard_remove",
+    "auto_cache",
 ];
 
 /// What the kernel shows of a FUSE mount, and mount(8) repeats when it remounts.
@@ -137,33 +149,70 @@ pub(super) enum Unknown {
 pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
     for word in split(list)? {
-        let Some((option, on)) = options::by_word(&word.name) else {
-            check_foreign(&word.name, unknown)?;
-            continue;
-        };
-        let name = &word.name;
-        match (option.value, &word.value) {
-            (None, Some(_)) => {
-                return Err(Error::usage(format!("option '{name}' takes no value")));
-            }
-            (Some(value), None) => {
-                let placeholder = value.placeholder;
-                return Err(Error::usage(format!(
-                    "option '{name}' needs a value: {name}={placeholder}"
-                )));
-            }
-            _ => given.push(Given { option, on, value: word.value }),
+        given.extend(option_of(with_bare_equals(word), unknown, " in -o")?);
+    }
+    Ok(given)
+}
+
+/// A word whose `=` was written `\=`, as some wikis do: libfuse takes it.
+fn with_bare_equals(word: Word) -> Word {
+    let Some((name, start)) = word.name.split_once('=') else { return word };
+    let mut value = OsString::from(start);
+    if let Some(rest) = &word.value {
+        value.push("=");
+        value.push(rest);
+    }
+    Word { name: name.to_owned(), value: Some(value) }
+}
+
+/// The option that a word stands for; `None` where it may be passed over. `place`: where it stands, for messages.
+fn option_of(word: Word, unknown: Unknown, place: &str) -> Result<Option<Given>> {
+    let name = &word.name;
+    let Some((option, on)) = options::by_word(name) else {
+        check_foreign(name, unknown, place)?;
+        return Ok(None);
+    };
+    match (option.value, &word.value) {
+        (None, Some(_)) => Err(Error::usage(format!("option '{name}' takes no value"))),
+        // `owner` and `group` are mount(8)'s; with a value they are ours.
+        (Some(_), None) if IGNORED.contains(&name.as_str()) => Ok(None),
+        (Some(value), None) => {
+            let placeholder = value.placeholder;
+            Err(Error::usage(format!("option '{name}' needs a value: {name}={placeholder}")))
         }
+        _ => Ok(Some(Given { option, on, value: word.value })),
+    }
+}
+
+/// The options in a file of them: one a line, the value being all that follows `=`. An error names the line.
+pub(super) fn options_of_file(path: &Path) -> Result<Vec<Given>> {
+    let place = format!("option 'config': {}", path.display());
+    let text = std::fs::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
+    let mut given = Vec::new();
+    for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let (name, value) = match line.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&line[..at], Some(line[at + 1..].trim_ascii_start())),
+            None => (line, None),
+        };
+        let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+        let value = value.map(|value| OsString::from_vec(value.to_vec()));
+        let read = option_of(Word { name, value }, Unknown::Refuse, "");
+        given.extend(read.map_err(|e| Error::usage(format!("{place}:{}: {e}", number + 1)))?);
     }
     Ok(given)
 }
 
 /// A word that is none of our options: whether it may be passed over.
-fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
+fn check_foreign(name: &str, unknown: Unknown, place: &str) -> Result<()> {
     if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| *word == name) {
         return Err(Error::usage(format!("option '{name}': {reason}")));
     }
     let ignored = IGNORED.contains(&name)
+        || ALWAYS_SO.contains(&name)
         || FROM_MOUNT_TABLE.contains(&name)
         || name.starts_with("x-")
         || name.starts_with("X-");
@@ -171,7 +220,7 @@ fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
         return Ok(());
     }
     let hint = did_you_mean(name, options::words(), "");
-    Err(Error::usage(format!("unknown option '{name}' in -o; {hint}")))
+    Err(Error::usage(format!("unknown option '{name}'{place}; {hint}")))
 }
 
 #[cfg(test)]
@@ -234,6 +283,21 @@ mod tests {
         let error = |list| options_of(OsStr::new(list), Unknown::Refuse).unwrap_err().to_string();
         assert_eq!(error("ro=1"), "option 'ro' takes no value");
         assert_eq!(error("uidmap"), "option 'uidmap' needs a value: uidmap=MAP");
+    }
+
+    #[test]
+    fn an_escaped_equals_sign_still_ends_the_name() {
+        let given = options_of(OsStr::new(r"create-with-perms\=ud=rwx:uf=rw"), Unknown::Refuse);
+        let given = given.unwrap();
+        assert_eq!(given[0].option.long, "create-with-perms");
+        assert_eq!(given[0].value.as_deref(), Some(OsStr::new("ud=rwx:uf=rw")));
+    }
+
+    #[test]
+    fn words_of_older_libfuses_for_what_always_holds_are_passed_over() {
+        let given = options_of(OsStr::new("nonempty,big_writes,use_ino"), Unknown::Refuse);
+        assert!(given.unwrap().is_empty());
+        assert!(options_of(OsStr::new("kernel_cache"), Unknown::Refuse).is_err());
     }
 
     fn escaped(text: &str) -> String {

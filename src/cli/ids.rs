@@ -1,0 +1,315 @@
+//! All options about ids, put together: maps in our words and in bindfs's, offsets, and what becomes of the other ids.
+
+use std::path::Path;
+
+use super::accounts::{Accounts, Named};
+use super::dialect::Dialect;
+use super::maps::{MapList, Side};
+use super::options::Opt;
+use super::pairs::{self, Pairs, Way};
+use super::values::Policy;
+use crate::error::{Error, Result};
+use crate::idmap::{Extent, Group, IdMap, IdView, Kind, Translation, Unmapped, User};
+
+/// What the options said of ids so far.
+#[derive(Debug, Default)]
+pub(super) struct IdOptions {
+    /// Of `--idmap`, `--uidmap`, `--gidmap`, which add up.
+    maps: MapList,
+    /// Of `--map`: the last one.
+    pairs: Option<Pairs>,
+    /// Of files of accounts, the last one of each sort.
+    passwd: [Option<Vec<Extent<User>>>; 2],
+    group: [Option<Vec<Extent<Group>>>; 2],
+    uid_offset: Option<i64>,
+    gid_offset: Option<i64>,
+    unmapped: Option<Policy>,
+}
+
+impl IdOptions {
+    /// Adds a map.
+    pub(super) fn add_map(
+        &mut self,
+        option: &str,
+        side: Side,
+        text: &str,
+        accounts: &dyn Accounts,
+    ) -> Result<()> {
+        self.maps.add(option, side, text, accounts)
+    }
+
+    /// Says what becomes of ids that no extent holds.
+    pub(super) fn set_unmapped(&mut self, policy: Policy) {
+        self.unmapped = Some(policy);
+    }
+
+    /// Replaces what `--map` said.
+    pub(super) fn set_pairs(&mut self, pairs: Pairs) {
+        self.pairs = Some(pairs);
+    }
+
+    /// Replaces what a file of accounts said.
+    pub(super) fn set_accounts(
+        &mut self,
+        id: Opt,
+        option: &str,
+        path: &Path,
+        accounts: &dyn Accounts,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let way = match id {
+            Opt::MapPasswdRev | Opt::MapGroupRev => Way::ToFile,
+            _ => Way::FromFile,
+        };
+        if matches!(id, Opt::MapGroup | Opt::MapGroupRev) {
+            let extents = pairs::read_accounts(option, path, way, accounts, warnings)?;
+            self.group[usize::from(way == Way::ToFile)] = Some(extents);
+        } else {
+            let extents = pairs::read_accounts(option, path, way, accounts, warnings)?;
+            self.passwd[usize::from(way == Way::ToFile)] = Some(extents);
+        }
+        Ok(())
+    }
+
+    /// Replaces an offset.
+    pub(super) fn set_offset(&mut self, id: Opt, offset: i64) {
+        match id {
+            Opt::GidOffset => self.gid_offset = Some(offset),
+            _ => self.uid_offset = Some(offset),
+        }
+    }
+
+    /// Those of the given options that bindfs, too, has for root only.
+    pub(super) fn root_only(&self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.pairs.is_some(), "map"),
+            (self.passwd[0].is_some(), "map-passwd"),
+            (self.passwd[1].is_some(), "map-passwd-rev"),
+            (self.group[0].is_some(), "map-group"),
+            (self.group[1].is_some(), "map-group-rev"),
+            (self.uid_offset.is_some(), "uid-offset"),
+            (self.gid_offset.is_some(), "gid-offset"),
+        ]
+        .into_iter()
+        .filter_map(|(given, option)| given.then_some(option))
+    }
+
+    /// Makes the translation.
+    pub(super) fn finish(self, dialect: Dialect) -> Result<IdView> {
+        let offset = match (self.uid_offset, self.gid_offset) {
+            (Some(_), _) => Some("uid-offset"),
+            (None, Some(_)) => Some("gid-offset"),
+            (None, None) => None,
+        };
+        if let (Some(_), Some(offset)) = (&self.pairs, offset) {
+            return Err(Error::usage(format!(
+                "option '{offset}' contradicts map; write the ids that you want shown into the map"
+            )));
+        }
+        let Pairs { uids, gids } = self.pairs.unwrap_or_default();
+        let ours = !(self.maps.uids.is_empty() && self.maps.gids.is_empty());
+        // A map in our words means that what it does not say is not there; one in bindfs's that it stays.
+        let passes = dialect == Dialect::Bindfs || !ours;
+        let uids = One { listed: uids, files: self.passwd, ranges: self.maps.uids };
+        let gids = One { listed: gids, files: self.group, ranges: self.maps.gids };
+        let (uids, gids) = (uids.extents()?, gids.extents()?);
+        if !passes && uids.is_empty() != gids.is_empty() {
+            return Err(one_kind_only(if gids.is_empty() { "gid" } else { "uid" }));
+        }
+        let (for_uids, for_gids) = self.unmapped.unzip();
+        let for_uids = for_uids.unwrap_or(default_policy(passes && !uids.is_empty()));
+        let for_gids = for_gids.unwrap_or(default_policy(passes && !gids.is_empty()));
+        Ok(IdView {
+            uids: translation(uids, self.uid_offset, for_uids)?,
+            gids: translation(gids, self.gid_offset, for_gids)?,
+        })
+    }
+}
+
+/// Where no id is listed every id is shown as itself, and there is nothing to pass.
+fn default_policy<K: Kind>(passes: bool) -> Unmapped<K> {
+    if passes { Unmapped::Pass } else { Unmapped::Deny }
+}
+
+/// What was said of one kind of id.
+struct One<K: Kind> {
+    listed: Vec<Extent<K>>,
+    files: [Option<Vec<Extent<K>>>; 2],
+    ranges: Vec<Extent<K>>,
+}
+
+impl<K: Named> One<K> {
+    fn extents(self) -> Result<Vec<Extent<K>>> {
+        let mut extents: Vec<Extent<K>> = self.files.into_iter().flatten().flatten().collect();
+        extents.extend(self.listed);
+        pairs::check_once(&extents)?;
+        extents.extend(self.ranges);
+        Ok(extents)
+    }
+}
+
+fn one_kind_only(missing: &str) -> Error {
+    let (given, things) = if missing == "gid" { ("uid", "groups") } else { ("gid", "users") };
+    Error::usage(format!(
+        "a map for {given}s only would leave every {missing} unmapped; add --{missing}map=…, or \
+         --{missing}map=identity to show {things} as they are"
+    ))
+}
+
+fn translation<K: Named>(
+    extents: Vec<Extent<K>>,
+    offset: Option<i64>,
+    unmapped: Unmapped<K>,
+) -> Result<Translation<K>> {
+    let none = extents.is_empty();
+    let Some(offset) = offset.filter(|offset| *offset != 0) else {
+        let map = if none { IdMap::identity() } else { map_of(extents)? };
+        return Ok(Translation::new(map, unmapped));
+    };
+    // Ids that pass get the offset as well, so they need extents. Checked for overlaps first.
+    let mut extents = map_of(extents)?.extents().to_vec();
+    let passes = none || unmapped == Unmapped::Pass;
+    if passes {
+        extents.extend(pairs::rest(&extents));
+    }
+    let unmapped = if passes { Unmapped::Deny } else { unmapped };
+    Ok(Translation::new(map_of(pairs::shifted(&extents, offset))?, unmapped))
+}
+
+fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
+    IdMap::new(extents).map_err(|error| Error::usage(format!("{} map: {error}", K::WORD)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::accounts::FewAccounts;
+    use super::*;
+    use crate::idmap::{MountId, SourceId};
+
+    fn options(map: &str, idmap: &str) -> IdOptions {
+        let mut options = IdOptions::default();
+        if !map.is_empty() {
+            options.set_pairs(pairs::read_pairs(map, &FewAccounts).unwrap());
+        }
+        if !idmap.is_empty() {
+            options.add_map("idmap", Side::Both, idmap, &FewAccounts).unwrap();
+        }
+        options
+    }
+
+    fn finish(options: IdOptions) -> IdView {
+        options.finish(Dialect::Shiftbind).unwrap()
+    }
+
+    /// How a uid is shown, and what it is stored as.
+    fn uid(view: &IdView, id: u32) -> (Option<u32>, Option<u32>) {
+        (
+            view.uid_to_mount(SourceId::new(id).unwrap()).map(MountId::raw),
+            view.uid_to_source(MountId::new(id).unwrap()).map(SourceId::raw),
+        )
+    }
+
+    #[test]
+    fn ids_that_a_map_of_pairs_does_not_list_stay() {
+        let view = finish(options("1000/2000", ""));
+        assert_eq!(uid(&view, 1000), (Some(2000), Some(1000)));
+        assert_eq!(uid(&view, 2000), (Some(2000), Some(1000)));
+        assert_eq!(uid(&view, 7), (Some(7), Some(7)));
+        assert!(view.gids.map().is_identity(), "users alone oblige to nothing");
+    }
+
+    #[test]
+    fn extents_beside_pairs_add_up_and_the_others_are_denied() {
+        let view = finish(options("1000/2000:@50/@60", "0:100000:10"));
+        assert_eq!(uid(&view, 1000).0, Some(2000));
+        assert_eq!(uid(&view, 3).0, Some(100_003));
+        assert_eq!(uid(&view, 500), (None, None));
+        let as_bindfs = options("1000/2000", "u:0:100000:10").finish(Dialect::Bindfs).unwrap();
+        assert_eq!(uid(&as_bindfs, 500), (Some(500), Some(500)));
+    }
+
+    #[test]
+    fn an_explicit_policy_wins_over_that_of_the_map() {
+        let mut options = options("1000/2000", "");
+        options.set_unmapped((Unmapped::Deny, Unmapped::Deny));
+        assert_eq!(uid(&finish(options), 7), (None, None));
+    }
+
+    #[test]
+    fn a_range_that_pairs_list_already_is_an_error() {
+        let error = options("1000/2000", "1000:5:1").finish(Dialect::Shiftbind).unwrap_err();
+        assert!(error.to_string().contains("overlap"), "{error}");
+    }
+
+    #[test]
+    fn an_offset_alone_moves_every_id_and_cuts_at_the_ends() {
+        let mut options = IdOptions::default();
+        options.set_offset(Opt::UidOffset, 1000);
+        let view = finish(options);
+        assert_eq!(uid(&view, 5), (Some(1005), None));
+        assert_eq!(uid(&view, 1005), (Some(2005), Some(5)));
+        assert_eq!(uid(&view, 4_294_967_294).0, None);
+        assert_eq!(uid(&view, 4_294_966_294), (Some(4_294_967_294), Some(4_294_965_294)));
+        assert!(view.gids.map().is_identity());
+    }
+
+    #[test]
+    fn an_offset_comes_after_a_map_from_a_file() {
+        let mut options = IdOptions::default();
+        options.passwd[0] = Some(vec![Extent::new(501, 1000, 1).unwrap()]);
+        options.set_offset(Opt::UidOffset, 10);
+        let view = finish(options);
+        assert_eq!(uid(&view, 501).0, Some(1010));
+        assert_eq!(uid(&view, 1010).1, Some(501));
+        assert_eq!(uid(&view, 7).0, Some(17), "what the file does not list is moved as well");
+        assert_eq!(uid(&view, 17).1, Some(7));
+        assert_eq!(uid(&view, 511).1, None, "501 is shown as 1010 and nothing else");
+    }
+
+    #[test]
+    fn an_offset_leaves_denied_ids_denied() {
+        let mut options = options("", "0:100:10");
+        options.set_offset(Opt::UidOffset, -50);
+        let view = finish(options);
+        assert_eq!(uid(&view, 3).0, Some(53));
+        assert_eq!(uid(&view, 20), (None, None));
+    }
+
+    #[test]
+    fn an_offset_and_pairs_contradict_each_other() {
+        let mut options = options("1/2", "");
+        options.set_offset(Opt::GidOffset, 1);
+        let error = options.finish(Dialect::Bindfs).unwrap_err().to_string();
+        assert!(error.starts_with("option 'gid-offset' contradicts map"), "{error}");
+    }
+
+    #[test]
+    fn a_file_and_pairs_that_name_one_id_are_an_error() {
+        let mut options = options("1000/5", "");
+        options.passwd[1] = Some(vec![Extent::new(1000, 501, 1).unwrap()]);
+        assert!(options.finish(Dialect::Bindfs).unwrap_err().to_string().contains("1000"));
+    }
+
+    #[test]
+    fn identity_shows_every_id_as_itself() {
+        let mut options = options("", "u:0:5:1");
+        options.add_map("gidmap", Side::Groups, "identity", &FewAccounts).unwrap();
+        let view = finish(options);
+        assert!(view.gids.map().is_identity() && !view.uids.map().is_identity());
+    }
+
+    #[test]
+    fn one_kind_alone_is_an_error_that_shows_the_way_out() {
+        let error = |idmap| options("", idmap).finish(Dialect::Shiftbind).unwrap_err().to_string();
+        assert!(error("u:0:1:1").contains("--gidmap=identity"));
+        assert!(error("g:0:1:1").contains("--uidmap=identity"));
+        assert!(options("", "u:0:1:1").finish(Dialect::Bindfs).is_ok());
+    }
+
+    #[test]
+    fn overlaps_are_refused_by_both_names() {
+        let error = options("", "0:0:10;9:100:1").finish(Dialect::Shiftbind).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("uid map: extents 0:0:10 and 9:100:1 overlap"), "{error}");
+    }
+}
