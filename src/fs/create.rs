@@ -142,7 +142,7 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
-        let wanted = super::file::source_flags(asked);
+        let wanted = self.source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);
         let mut tries = 0;

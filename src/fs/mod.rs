@@ -8,6 +8,7 @@ mod attr;
 mod caller;
 mod create;
 mod dir;
+mod direct;
 mod file;
 mod handles;
 mod ioctl;
@@ -19,19 +20,23 @@ mod types;
 mod xattr;
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use rustix::fs::{FileType, Mode, Statx};
 use rustix::io::Errno;
 
+use crate::config::DataPath;
 use crate::idmap::{MountUid, SourceGid, SourceUid};
 use crate::source::{Credentials, Found, Inode, SourceTree};
 use crate::view::{CreatedBy, Needs, View, Viewer};
 use crate::watch::{Notices, Watch};
 
+pub use caller::is_dying;
 pub use dir::{DirEntry, OpenDir};
-pub use file::{OpenFile, Opened, Write};
+pub use file::{OpenFile, Opened, Read, Write};
+pub use ioctl::Ioctl;
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
     Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
@@ -52,13 +57,14 @@ pub struct Fs {
     locks: lock::Locks,
     watch: Option<Watch>,
     passes_data: bool,
+    /// What a client's O_DIRECT takes on the source, where it is kept: buffers aligned to so many bytes.
+    direct_align: Option<NonZeroUsize>,
 }
 
 impl Fs {
     /// A filesystem that shows `tree` through `view`, and takes note of what it answers in `watch`.
-    /// `passes_data`: the kernel may read and write the source's files by itself.
     #[must_use]
-    pub fn new(tree: SourceTree, view: View, watch: Option<Watch>, passes_data: bool) -> Self {
+    pub fn new(tree: SourceTree, view: View, watch: Option<Watch>, data: &DataPath) -> Self {
         Self {
             tree,
             needs: view.needs(),
@@ -70,7 +76,8 @@ impl Fs {
             streams: dir::Streams::default(),
             locks: lock::Locks::default(),
             watch,
-            passes_data,
+            passes_data: data.may_pass(),
+            direct_align: data.forward_odirect,
         }
     }
 

@@ -50,7 +50,7 @@ impl Plan {
             root_mode,
             flags: with_inherited(&config.flags, source),
             access: access(config),
-            max_read: config.max_read,
+            max_read: config.max_read.into_iter().chain(config.data.most_read()).min(),
             kernel_checks: config.view.needs().checks == Checks::Kernel,
         }
     }

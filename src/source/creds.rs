@@ -128,7 +128,8 @@ impl Credentials {
         }
     }
 
-    /// The first time in a thread: an umask of its own, and capabilities that stay when ids change.
+    /// The first time in a thread: an umask of its own, and capabilities that stay when ids change. It starts with the ids
+    /// and capabilities of the thread that made it, which may have been acting as somebody.
     fn enter_thread(&self) -> Acting {
         if let Some(acting) = ACTING.get() {
             return acting;
@@ -137,6 +138,10 @@ impl Credentials {
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
                 .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
+            sys::creds::set_fsuid(self.uid).unwrap_or_else(|_| abort("setfsuid"));
+            sys::creds::set_fsgid(self.gid).unwrap_or_else(|_| abort("setfsgid"));
+            rustix::thread::set_capabilities(None, self.capabilities)
+                .unwrap_or_else(|_| abort("capset"));
         }
         let umask = 0;
         rustix::process::umask(Mode::empty());
@@ -156,4 +161,38 @@ fn maps_every_id(map: &str) -> bool {
 fn abort(what: &str) -> ! {
     log::error!("{what} failed: cannot set a worker's credentials");
     std::process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The filesystem ids and effective capabilities of the calling thread (proc_pid_status(5)).
+    fn in_force() -> (String, String, String) {
+        let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc is mounted");
+        let last = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key)).expect("it has the line");
+            line.split_whitespace().last().expect("the line has a value").to_owned()
+        };
+        (last("Uid:"), last("Gid:"), last("CapEff:"))
+    }
+
+    #[test]
+    fn a_thread_made_by_one_that_acts_as_somebody_starts_as_ourselves() {
+        let ours = Credentials::of_process();
+        assert!(ours.are_privileged(), "these tests run as root");
+        let before = in_force();
+        std::thread::spawn(move || {
+            ours.act_as_raw(1234, 5678).expect("act as somebody");
+            ours.set_fsetid(false);
+            assert_eq!(in_force().0, "1234");
+            let made = std::thread::spawn(move || {
+                ours.act_as_self().expect("act as ourselves");
+                in_force()
+            });
+            assert_eq!(made.join().expect("the thread ends"), before);
+        })
+        .join()
+        .expect("the thread ends");
+    }
 }
