@@ -138,8 +138,8 @@ impl Credentials {
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
                 .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
-            sys::creds::set_fsuid(self.uid).unwrap_or_else(|_| abort("setfsuid"));
-            sys::creds::set_fsgid(self.gid).unwrap_or_else(|_| abort("setfsgid"));
+            sys::creds::set_fsuid(self.uid, self.verify).unwrap_or_else(|_| abort("setfsuid"));
+            sys::creds::set_fsgid(self.gid, self.verify).unwrap_or_else(|_| abort("setfsgid"));
             rustix::thread::set_capabilities(None, self.capabilities)
                 .unwrap_or_else(|_| abort("capset"));
         }
