@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::accounts::{Accounts, Named, SystemAccounts};
+use crate::accounts::{Accounts, Named, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
 use crate::idmap::{Extent, IdMap, MAX_ID, MountId, SourceId, Translation, Unmapped};
 
@@ -307,7 +307,7 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use std::ffi::OsString;
 
-    use super::super::accounts::FewAccounts;
+    use crate::accounts::FewAccounts;
     use super::super::{Command, parse_with};
     use super::*;
 

@@ -4,7 +4,6 @@
 //! grammars made from it; `settings` turns what they found into a [`Config`].
 //! `help`, `manpage` and `explain` only print.
 
-mod accounts;
 mod arguments;
 mod explain;
 mod help;
@@ -20,7 +19,7 @@ mod words;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use accounts::{Accounts, SystemAccounts};
+pub use crate::accounts::{Accounts, SystemAccounts};
 pub use explain::{explain, explain_with};
 pub use help::{help, version};
 pub use manpage::generate;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::accounts::Accounts;
+use crate::accounts::Accounts;
 use super::maps::{MapList, Side};
 use super::options::{Given, Opt};
 use super::values::{self, CacheMode, Policy};

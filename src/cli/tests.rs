@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::accounts::FewAccounts;
+use crate::accounts::FewAccounts;
 use super::options::{Completion, OPTIONS, OptionDef};
 use super::*;
 use crate::config::{Access, Atime, CachePolicy};

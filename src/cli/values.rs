@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::accounts::Accounts;
+use crate::accounts::Accounts;
 use super::maps::read_id;
 use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
 
@@ -90,7 +90,7 @@ pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Read<Policy> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::accounts::FewAccounts;
+    use crate::accounts::FewAccounts;
     use super::*;
     use proptest::prelude::*;
 

@@ -45,7 +45,7 @@ impl Accounts for SystemAccounts {
 }
 
 /// A kind of id whose ids have names.
-pub(super) trait Named: Kind {
+pub trait Named: Kind {
     /// What bears the name.
     const NOUN: &'static str;
     /// The id behind a name.
@@ -80,7 +80,7 @@ impl Named for Group {
 
 /// A database of tests: alice is 1000 with login group users (100), bob is 2000; groups: users, staff (50), bob (2000).
 #[cfg(test)]
-pub(super) struct FewAccounts;
+pub(crate) struct FewAccounts;
 
 #[cfg(test)]
 impl Accounts for FewAccounts {
