@@ -307,9 +307,9 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use std::ffi::OsString;
 
-    use crate::accounts::FewAccounts;
     use super::super::{Command, parse_with};
     use super::*;
+    use crate::accounts::FewAccounts;
 
     fn explained(args: &str) -> Vec<String> {
         let argv =

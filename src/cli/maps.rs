@@ -186,8 +186,8 @@ fn number(text: &str) -> Option<std::result::Result<u32, String>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::accounts::FewAccounts;
     use super::*;
+    use crate::accounts::FewAccounts;
     use proptest::prelude::*;
 
     fn read(side: Side, text: &str) -> Result<MapList> {

@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::accounts::Accounts;
 use super::maps::{MapList, Side};
 use super::options::{Given, Opt};
 use super::values::{self, CacheMode, Policy};
+use crate::accounts::Accounts;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
 use crate::idmap::{IdView, Translation, Unmapped};

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::accounts::FewAccounts;
 use super::options::{Completion, OPTIONS, OptionDef};
 use super::*;
+use crate::accounts::FewAccounts;
 use crate::config::{Access, Atime, CachePolicy};
 use crate::idmap::{SourceUid, Unmapped};
 

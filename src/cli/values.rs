@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::accounts::Accounts;
 use super::maps::read_id;
+use crate::accounts::Accounts;
 use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
 
 type Read<T> = std::result::Result<T, String>;
@@ -90,8 +90,8 @@ pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Read<Policy> {
 
 #[cfg(test)]
 mod tests {
-    use crate::accounts::FewAccounts;
     use super::*;
+    use crate::accounts::FewAccounts;
     use proptest::prelude::*;
 
     #[test]

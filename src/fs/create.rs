@@ -86,6 +86,7 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, kind, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
         make(&dir_fd, &c_name, mode)?;
         let trust = self.cover_names(&dir);
         Ok(self.entry(caller, &self.tree.lookup(&dir, name)?, trust))
@@ -103,6 +104,7 @@ impl Fs {
         self.owner_of_new(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
+        self.may_link(caller, &inode, &dir)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
@@ -137,6 +139,7 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
         let wanted = super::file::source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);

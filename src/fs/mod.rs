@@ -1,11 +1,12 @@
 //! The filesystem's operations, by subject. No FUSE types: a request comes in as node ids, names and a [`Caller`], and
 //! goes out as [`Entry`], [`Attr`] or an errno.
 //!
-//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives. What is left to
-//! us is to act on the right inode, as the right user where something is created, and to translate ids.
+//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives, unless the view
+//! needs other rules than the kernel's (`checks`). What is left to us is to act on the right inode, as the right user where something is created, and to translate ids.
 
 mod attr;
 mod caller;
+mod checks;
 mod create;
 mod dir;
 mod file;
@@ -13,6 +14,7 @@ mod handles;
 mod ioctl;
 mod lock;
 mod lookup;
+mod permission;
 mod privileges;
 mod remove;
 mod types;
@@ -27,7 +29,7 @@ use rustix::io::Errno;
 
 use crate::idmap::{MountUid, SourceGid, SourceUid};
 use crate::source::{Credentials, Found, Inode, SourceTree};
-use crate::view::{CreatedBy, Needs, View, Viewer};
+use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
 pub use dir::{DirEntry, OpenDir};
@@ -36,6 +38,9 @@ pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
     Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
 };
+
+/// As what an unmapped owner is shown (/proc/sys/kernel/overflowuid).
+const OVERFLOW_ID: u32 = 65534;
 
 /// One mount's filesystem.
 #[derive(Debug)]
@@ -91,6 +96,11 @@ impl Fs {
         self.needs
     }
 
+    /// Whether permissions are ours to check.
+    fn checks(&self) -> bool {
+        self.needs.checks == Checks::Ours
+    }
+
     /// Tells whom the mirror is for.
     pub fn set_mirrored(&self, users: HashSet<MountUid>) {
         self.mirrored.store(Arc::new(users));
@@ -109,7 +119,19 @@ impl Fs {
     /// An inode's attributes as a caller sees them.
     fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, trust: Trust) -> Attr {
         let view = self.view();
-        Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust)
+        let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust);
+        if self.needs.per_caller {
+            // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for others.
+            // That nobody owns the file is then for our own checks to know.
+            attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
+        }
+        attr
+    }
+
+    /// Owner and permissions of an inode as a caller sees them.
+    fn shown(&self, caller: &Caller, stat: &Statx) -> Shown {
+        let view = self.view();
+        view.show(types::stored(stat), self.viewer(&view, caller))
     }
 
     /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.
