@@ -90,6 +90,12 @@ impl Fs {
         self.view.load()
     }
 
+    /// The view of this moment, for whoever needs it for longer than a request.
+    #[must_use]
+    pub fn view_now(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
     /// What the view keeps the kernel from doing by itself; the same for as long as the mount lives.
     #[must_use]
     pub fn needs(&self) -> Needs {
