@@ -35,7 +35,10 @@ impl Fs {
     ) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         let asked = set;
-        let set = &self.permitted(&inode, asked)?;
+        let through = handle.and_then(|handle| self.files.get(handle).ok());
+        let handle_writes = through.is_some_and(|file| file.is_writable());
+        let permitted = self.permitted(&inode, asked)?;
+        let set = &self.may_set(caller, &inode, handle_writes, permitted)?;
         let (uid, gid) = {
             let ids = &self.view().ids;
             let uid = set.uid.map(|uid| ids.uid_to_source(uid).ok_or(Errno::OVERFLOW));

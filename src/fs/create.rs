@@ -86,6 +86,7 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, kind, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
         make(&dir_fd, &c_name, mode)?;
         self.found_again(caller, &dir, name)
     }
@@ -109,6 +110,7 @@ impl Fs {
         self.owner_of_new(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
+        self.may_link(caller, &inode, &dir)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
@@ -142,6 +144,7 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
         let wanted = self.source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);

@@ -112,7 +112,8 @@ enum Taken {
 
 impl Fs {
     /// Opens a directory for listing.
-    pub fn opendir(&self, node: NodeId) -> Result<u64> {
+    pub fn opendir(&self, caller: &Caller, node: NodeId) -> Result<u64> {
+        self.may_list(caller, &*self.tree.inode(node)?)?;
         Ok(self.dirs.insert(Arc::new(self.open_dir(node)?), node.0))
     }
 

@@ -151,7 +151,7 @@ impl Fs {
 
     /// Starts to open a regular file: the kernel or [`OpenFile::open`] does the rest. ESTALE when it is gone: the kernel
     /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
-    pub fn open(&self, node: NodeId, asked: OFlags) -> Result<Opened> {
+    pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<Opened> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
             FileType::RegularFile => {}
@@ -167,6 +167,7 @@ impl Fs {
             }
             anchor => anchor?,
         };
+        self.may_open(caller, &inode, asked)?;
         let stat = self.tree.stat(&inode)?;
         check_attributes(&stat, asked)?;
         if stat.stx_attributes.contains(StatxAttributes::APPEND) {

@@ -1,11 +1,12 @@
 //! The filesystem's operations, by subject. No FUSE types: a request comes in as node ids, names and a [`Caller`], and
 //! goes out as [`Entry`], [`Attr`] or an errno.
 //!
-//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives. What is left to
-//! us is to act on the right inode, as the right user where something is created, and to translate ids.
+//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives, unless the view
+//! needs other rules than the kernel's (`checks`). What is left to us is to act on the right inode, as the right user where something is created, and to translate ids.
 
 mod attr;
 mod caller;
+mod checks;
 mod create;
 mod dir;
 mod direct;
@@ -14,6 +15,7 @@ mod handles;
 mod ioctl;
 mod lock;
 mod lookup;
+mod permission;
 mod privileges;
 mod remove;
 mod types;
@@ -30,7 +32,7 @@ use rustix::io::Errno;
 use crate::config::DataPath;
 use crate::idmap::{MountUid, SourceGid, SourceUid};
 use crate::source::{Credentials, Found, Inode, SourceTree};
-use crate::view::{CreatedBy, Needs, View, Viewer};
+use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
 pub use caller::is_dying;
@@ -41,6 +43,9 @@ pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
     Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
 };
+
+/// As what an unmapped owner is shown (/proc/sys/kernel/overflowuid).
+const OVERFLOW_ID: u32 = 65534;
 
 /// One mount's filesystem.
 #[derive(Debug)]
@@ -92,10 +97,21 @@ impl Fs {
         self.view.load()
     }
 
+    /// The view of this moment, for whoever needs it for longer than a request.
+    #[must_use]
+    pub fn view_now(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
     /// What the view keeps the kernel from doing by itself; the same for as long as the mount lives.
     #[must_use]
     pub fn needs(&self) -> Needs {
         self.needs
+    }
+
+    /// Whether permissions are ours to check.
+    fn checks(&self) -> bool {
+        self.needs.checks == Checks::Ours
     }
 
     /// Tells whom the mirror is for.
@@ -116,7 +132,19 @@ impl Fs {
     /// An inode's attributes as a caller sees them.
     fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, trust: Trust) -> Attr {
         let view = self.view();
-        Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust)
+        let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust);
+        if self.needs.per_caller {
+            // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for others.
+            // That nobody owns the file is then for our own checks to know.
+            attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
+        }
+        attr
+    }
+
+    /// Owner and permissions of an inode as a caller sees them.
+    fn shown(&self, caller: &Caller, stat: &Statx) -> Shown {
+        let view = self.view();
+        view.show(types::stored(stat), self.viewer(&view, caller))
     }
 
     /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{Access, XattrFlags};
 use rustix::io::Errno;
 
 use super::caller::Process;
@@ -20,9 +20,10 @@ const MAX: usize = 65536;
 
 impl Fs {
     /// The value of an attribute as the mount shows it. ENODATA when there is none.
-    pub fn getxattr(&self, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
+    pub fn getxattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::READ_OK)?;
         let path = self.xattr_path(&inode)?;
         let kind = classify(name.as_bytes());
         let value = match get(&path, name) {
@@ -51,6 +52,7 @@ impl Fs {
                 return Ok(());
             }
         }
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let value = value_to_source(kind, value, &self.view().ids)?;
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
@@ -104,6 +106,7 @@ impl Fs {
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
         self.changes_xattrs()?;
         let inode = self.tree.inode(node)?;
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let path = self.xattr_path(&inode)?;
         self.write_as(caller, self.rights_to_change(caller, classify(name.as_bytes()), &inode)?)?;
         rustix::fs::removexattr(&*path, name)
@@ -115,7 +118,7 @@ impl Fs {
     }
 }
 
-fn get(path: &DescriptorPath, name: &OsStr) -> Result<Vec<u8>> {
+pub(super) fn get(path: &DescriptorPath, name: &OsStr) -> Result<Vec<u8>> {
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
     // Most are shorter, and most are not there.
     let mut short = [0; 256];

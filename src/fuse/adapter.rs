@@ -87,21 +87,25 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
-        // Without extended attributes there are no ACLs to look for.
-        let acls = self.fs.needs().xattrs.then_some(InitFlags::FUSE_POSIX_ACL);
+        let needs = self.fs.needs();
+        let kernel_checks = needs.checks == Checks::Kernel;
+        // Without extended attributes there are no ACLs to look for. Where we check permissions we look at them: for the
+        // kernel the flag implies that it checks.
+        let acls = (needs.xattrs && kernel_checks).then_some(InitFlags::FUSE_POSIX_ACL);
+        // Of no use where the kernel keeps no names.
+        let listings = [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO];
+        let listings = listings.into_iter().filter(|_| kernel_checks);
         // Else the kernel keeps them, within the mount.
         let locks = self.data.locks_on_source.then_some(InitFlags::FUSE_POSIX_LOCKS);
         // Files past the page cache can be mapped all the same, also to be shared.
         let maps = self.data.direct_io.then_some(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
-        for flag in wanted.into_iter().chain(acls).chain(locks).chain(maps) {
+        for flag in wanted.into_iter().chain(acls).chain(listings).chain(locks).chain(maps) {
             if config.add_capabilities(flag).is_err() {
                 log::info!("the kernel's FUSE lacks {flag:?}");
             }
@@ -278,8 +282,8 @@ impl Filesystem for Adapter {
         self.answer_entry(reply, linked);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.answer_open(node(ino), open_flags(flags.0), reply);
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.answer_open(caller(request), node(ino), open_flags(flags.0), reply);
     }
 
     fn create(
@@ -387,12 +391,12 @@ impl Filesystem for Adapter {
         empty(reply, self.fs.fsync(handle.0, data_only));
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         if self.keeps_listings {
             // Told so once, the kernel opens directories without us and keeps what they list.
             return reply.error(Errno::ENOSYS);
         }
-        match self.fs.opendir(node(ino)) {
+        match caller(request).and_then(|caller| self.fs.opendir(&caller, node(ino))) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(errno(e)),
         }
@@ -498,8 +502,16 @@ impl Filesystem for Adapter {
         empty(reply, result);
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
-        xattr(reply, room, self.fs.getxattr(node(ino), name));
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        room: u32,
+        reply: ReplyXattr,
+    ) {
+        let value = caller(request).and_then(|caller| self.fs.getxattr(&caller, node(ino), name));
+        xattr(reply, room, value);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
@@ -516,9 +528,14 @@ impl Filesystem for Adapter {
         empty(reply, result);
     }
 
-    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // With default_permissions the kernel answers by itself; told so once, it never asks.
-        reply.error(Errno::ENOSYS);
+    fn access(&self, request: &Request, ino: INodeNo, wanted: AccessFlags, reply: ReplyEmpty) {
+        if self.fs.needs().checks == Checks::Kernel {
+            // With default_permissions the kernel answers by itself; told so once, it never asks.
+            return reply.error(Errno::ENOSYS);
+        }
+        let wanted = rustix::fs::Access::from_bits_truncate(wanted.bits() as u32);
+        let may = caller(request).and_then(|caller| self.fs.access(&caller, node(ino), wanted));
+        empty(reply, may);
     }
 
     fn getlk(

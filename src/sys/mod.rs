@@ -1,5 +1,6 @@
 //! Thin wrappers of the system calls that rustix lacks. All `unsafe` of the project lives in this folder.
 
+pub mod accounts;
 pub mod apart;
 pub mod creds;
 pub mod descriptors;
