@@ -49,7 +49,7 @@ impl Fs {
         })
     }
 
-    /// Makes a symbolic link.
+    /// Makes a symbolic link. EPERM where they are shown as what they lead to.
     pub fn symlink(
         &self,
         caller: &Caller,
@@ -57,6 +57,9 @@ impl Fs {
         name: &OsStr,
         target: &OsStr,
     ) -> Result<Entry> {
+        if self.view().resolve_symlinks.is_some() {
+            return Err(Errno::PERM);
+        }
         self.make(caller, parent, name, (FileType::Symlink, 0, 0), |dir, name, _| {
             rustix::fs::symlinkat(target, dir, name)
         })
@@ -83,12 +86,13 @@ impl Fs {
         make: impl FnOnce(&OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
         let dir = self.tree.inode(parent)?;
+        self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, kind, mode, umask)?;
         make(&dir_fd, &c_name, mode)?;
         let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, name)?, trust))
+        Ok(self.entry(caller, &self.find(&dir, name)?, name, trust))
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
@@ -103,6 +107,7 @@ impl Fs {
         self.owner_of_new(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
+        self.make_shown(&dir, new_name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
@@ -119,7 +124,7 @@ impl Fs {
             result => result?,
         }
         let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, new_name)?, trust))
+        Ok(self.entry(caller, &self.find(&dir, new_name)?, new_name, trust))
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -134,6 +139,7 @@ impl Fs {
         asked: OFlags,
     ) -> Result<(Entry, Opened)> {
         let dir = self.tree.inode(parent)?;
+        self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
@@ -156,7 +162,7 @@ impl Fs {
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let entry = self.entry(caller, &found, trust);
+        let entry = self.entry(caller, &found, name, trust);
         let fd = Arc::new(fd);
         let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
         // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.

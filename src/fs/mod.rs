@@ -12,13 +12,16 @@ mod file;
 mod handles;
 mod ioctl;
 mod lock;
+mod looks;
 mod lookup;
+mod names;
 mod privileges;
 mod remove;
 mod types;
 mod xattr;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -34,7 +37,8 @@ pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, Opened, Write};
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
-    Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
+    Attr, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev,
+    encode_dev,
 };
 
 /// One mount's filesystem.
@@ -109,7 +113,8 @@ impl Fs {
     /// An inode's attributes as a caller sees them.
     fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, trust: Trust) -> Attr {
         let view = self.view();
-        Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust)
+        let attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust);
+        self.with_looks(&view.looks, inode, attr)
     }
 
     /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.
@@ -182,9 +187,9 @@ impl Fs {
         self.credentials.act_as_raw(caller.uid.raw(), gid)
     }
 
-    /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know
+    /// The entry for what was found under a name, which may be believed for `trust` as far as its directory goes. Its attributes are believed for a moment only: the kernel may not know
     /// the inode yet when word of a change goes out.
-    fn entry(&self, caller: &Caller, found: &Found, name: Trust) -> Entry {
+    fn entry(&self, caller: &Caller, found: &Found, name: &OsStr, trust: Trust) -> Entry {
         let mut stat = found.stat;
         if let Some(watch) = &self.watch
             && found.inode.kind().is_dir()
@@ -195,7 +200,7 @@ impl Fs {
             stat = self.tree.stat(&found.inode).unwrap_or(stat);
         }
         let attr = self.attr(caller, &found.inode, &stat, Trust::Fresh);
-        Entry { node: found.inode.node(), attr, name }
+        Entry { node: found.inode.node(), attr, name: self.trust_in_name(name, found, trust) }
     }
 
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
@@ -232,6 +237,15 @@ impl Fs {
 
     /// Lets go of what was not used for a while, and looks after the watch; to be called every second.
     pub fn sweep(&self, notices: &impl Notices) {
+        if let Some((old, new)) = self.tree.follow() {
+            log::info!("the source is another directory now");
+            self.streams.clear();
+            if let Some(watch) = &self.watch {
+                watch.forget(&self.tree, &old);
+                watch.cover(&self.tree, &new);
+            }
+            notices.everything();
+        }
         self.streams.sweep();
         self.tree.sweep();
         if let Some(watch) = &self.watch {

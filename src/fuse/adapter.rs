@@ -22,7 +22,7 @@ use super::opening::beside;
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
-    Attr, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, Result, SetAttr, Write,
+    Attr, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, Moved, Result, SetAttr, Write,
 };
 use crate::idmap::{MountGid, MountUid};
 use crate::view::Checks;
@@ -256,7 +256,14 @@ impl Filesystem for Adapter {
         let result = caller(request).and_then(|caller| {
             self.fs.rename(&caller, node(parent), name, node(new_parent), new_name, flags)
         });
-        empty(reply, result);
+        let moved = result.as_ref().copied().unwrap_or(Moved::Alone);
+        empty(reply, result.map(drop));
+        if moved == Moved::WithPaths {
+            let notices = Arc::clone(&self.notices);
+            let places = [(node(parent), name.to_owned()), (node(new_parent), new_name.to_owned())];
+            // The kernel holds the directories until it has the reply.
+            beside(move || notices.moved(&places));
+        }
     }
 
     fn link(
