@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::nearest::did_you_mean;
 use super::options::{self, Given};
@@ -45,6 +46,17 @@ const IGNORED: &[&str] = &[
     "mand",
     "nomand",
     "seclabel",
+];
+
+/// Options of libfuse, of one version or another, for what always holds here.
+const ALWAYS_SO: &[&str] = &[
+    "nonempty",
+    "big_writes",
+    "large_read",
+    "use_ino",
+    "readdir_ino",
+    "hard_remove",
+    "auto_cache",
 ];
 
 /// What the kernel shows of a FUSE mount, and mount(8) repeats when it remounts.
@@ -137,23 +149,59 @@ pub(super) enum Unknown {
 pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
     for word in split(list)? {
-        let Some((option, on)) = options::by_word(&word.name) else {
-            check_foreign(&word.name, unknown)?;
-            continue;
-        };
-        let name = &word.name;
-        match (option.value, &word.value) {
-            (None, Some(_)) => {
-                return Err(Error::usage(format!("option '{name}' takes no value")));
-            }
-            (Some(value), None) => {
-                let placeholder = value.placeholder;
-                return Err(Error::usage(format!(
-                    "option '{name}' needs a value: {name}={placeholder}"
-                )));
-            }
-            _ => given.push(Given { option, on, value: word.value }),
+        given.extend(option_of(with_bare_equals(word), unknown)?);
+    }
+    Ok(given)
+}
+
+/// A word whose `=` was written `\=`, as some wikis do: libfuse takes it.
+fn with_bare_equals(word: Word) -> Word {
+    let Some((name, start)) = word.name.split_once('=') else { return word };
+    let mut value = OsString::from(start);
+    if let Some(rest) = &word.value {
+        value.push("=");
+        value.push(rest);
+    }
+    Word { name: name.to_owned(), value: Some(value) }
+}
+
+/// The option that a word stands for; `None` where it may be passed over.
+fn option_of(word: Word, unknown: Unknown) -> Result<Option<Given>> {
+    let name = &word.name;
+    let Some((option, on)) = options::by_word(name) else {
+        check_foreign(name, unknown)?;
+        return Ok(None);
+    };
+    match (option.value, &word.value) {
+        (None, Some(_)) => Err(Error::usage(format!("option '{name}' takes no value"))),
+        // `owner` and `group` are mount(8)'s; with a value they are ours.
+        (Some(_), None) if IGNORED.contains(&name.as_str()) => Ok(None),
+        (Some(value), None) => {
+            let placeholder = value.placeholder;
+            Err(Error::usage(format!("option '{name}' needs a value: {name}={placeholder}")))
         }
+        _ => Ok(Some(Given { option, on, value: word.value })),
+    }
+}
+
+/// The options in a file of them: one a line, the value being all that follows `=`. An error names the line.
+pub(super) fn options_of_file(path: &Path) -> Result<Vec<Given>> {
+    let place = format!("option 'config': {}", path.display());
+    let text = std::fs::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
+    let mut given = Vec::new();
+    for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let (name, value) = match line.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&line[..at], Some(line[at + 1..].trim_ascii_start())),
+            None => (line, None),
+        };
+        let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+        let value = value.map(|value| OsString::from_vec(value.to_vec()));
+        let read = option_of(Word { name, value }, Unknown::Refuse);
+        given.extend(read.map_err(|e| Error::usage(format!("{place}:{}: {e}", number + 1)))?);
     }
     Ok(given)
 }
@@ -164,6 +212,7 @@ fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
         return Err(Error::usage(format!("option '{name}': {reason}")));
     }
     let ignored = IGNORED.contains(&name)
+        || ALWAYS_SO.contains(&name)
         || FROM_MOUNT_TABLE.contains(&name)
         || name.starts_with("x-")
         || name.starts_with("X-");
