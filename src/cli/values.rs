@@ -101,14 +101,6 @@ pub(super) fn link_removal(text: &str) -> Read<LinkRemoval> {
     }
 }
 
-/// A pattern for names.
-pub(super) fn glob(text: &str) -> Read<String> {
-    if text.contains('/') {
-        return Err(format!("'{text}' has a '/': names are compared with it, not paths"));
-    }
-    Ok(text.to_owned())
-}
-
 /// The value of `unmapped=`, for both kinds of id.
 pub(super) type Policy = (Unmapped<User>, Unmapped<Group>);
 

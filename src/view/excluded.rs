@@ -71,6 +71,12 @@ impl Excluded {
         Ok(())
     }
 
+    /// The patterns, in words that [`Self::add`] takes.
+    pub fn patterns(&self) -> impl Iterator<Item = String> {
+        let path = |parts: &Vec<Part>| parts.iter().map(Part::to_string).collect();
+        self.names.iter().map(Glob::to_string).chain(self.paths.iter().map(path))
+    }
+
     /// Whether nothing is hidden.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -169,25 +175,12 @@ fn path_matches(parts: &[Part], path: &[&[u8]]) -> bool {
     }
 }
 
-impl fmt::Display for Excluded {
-    /// The patterns as they were given, one after another, with spaces between them.
+impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut space = "";
-        for name in &self.names {
-            write!(f, "{space}{name}")?;
-            space = " ";
+        match self {
+            Self::AnyDepth => f.write_str("/**"),
+            Self::Name(glob) => write!(f, "/{glob}"),
         }
-        for parts in &self.paths {
-            f.write_str(space)?;
-            for part in parts {
-                match part {
-                    Part::AnyDepth => f.write_str("/**")?,
-                    Part::Name(glob) => write!(f, "/{glob}")?,
-                }
-            }
-            space = " ";
-        }
-        Ok(())
     }
 }
 
@@ -263,9 +256,9 @@ mod tests {
     }
 
     #[test]
-    fn they_are_written_as_they_were_given() {
-        let text = excluded(&["a*[!b-d]?", "x/**/y\\*"]).to_string();
-        assert_eq!(text, "a*[!b-d]? /x/**/y\\*");
+    fn patterns_are_written_as_they_are_read() {
+        let patterns: Vec<_> = excluded(&["x/**/y\\*", "a*[!b-d]?"]).patterns().collect();
+        assert_eq!(patterns, ["a*[!b-d]?", "/x/**/y\\*"]);
     }
 
     #[test]
