@@ -101,14 +101,6 @@ pub(super) fn link_removal(text: &str) -> Read<LinkRemoval> {
     }
 }
 
-/// A pattern for names.
-pub(super) fn glob(text: &str) -> Read<String> {
-    if text.contains('/') {
-        return Err(format!("'{text}' has a '/': names are compared with it, not paths"));
-    }
-    Ok(text.to_owned())
-}
-
 /// The value of `unmapped=`, for both kinds of id.
 pub(super) type Policy = (Unmapped<User>, Unmapped<Group>);
 
@@ -206,12 +198,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn patterns_are_for_names() {
-        assert_eq!(glob("*.tmp").as_deref(), Ok("*.tmp"));
-        assert!(glob("a/b").unwrap_err().contains("not paths"));
-    }
-
     fn squashed(text: &str) -> (u32, u32) {
         match unmapped(text, &FewAccounts) {
             Ok((Unmapped::Squash(uid), Unmapped::Squash(gid))) => (uid.raw(), gid.raw()),
@@ -248,7 +234,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_them_panic(text in ".{0,20}|(squash|timeout)=.{0,20}|[0-9.]{0,30}[a-z]{0,2}") {
-            let _ = (rate(&text), mask(&text), glob(&text), link_removal(&text));
+            let _ = (rate(&text), mask(&text), link_removal(&text));
             let _ = (duration(&text), cache_mode(&text), unmapped(&text, &FewAccounts), number(&text, 1, 9));
         }
     }

@@ -56,6 +56,9 @@ impl Opened {
         let source = SourceRoot::open(config)?;
         let point = MountPoint::open(&config.mountpoint)?;
         point.check_kind(&config.source, source.is_dir())?;
+        if let Some(followed) = source.followed() {
+            point.check_apart(followed)?;
+        }
         let flags = source.mount_flags();
         let inherited = Inherited {
             read_only: flags.read_only,
@@ -87,7 +90,7 @@ fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()>
         true => Some(guardian::start(&new)?),
         false => None,
     };
-    let server = Server::start(source, config, mirrored, device)?;
+    let server = Server::start(source, config, mirrored, device, new.device(&point)?)?;
     probe.wait()?;
     let mounted = new.attach(&point)?;
     drop(point);

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::privileges::{SETGID, SETUID};
-use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
+use super::{Caller, Entry, Fs, Opened, Place, Result, Trust, decode_dev};
 use crate::source::{Inode, NodeId, component, proc_path, reopen};
 
 /// How often a name that comes and goes on the source is tried to be made.
@@ -49,7 +49,7 @@ impl Fs {
         })
     }
 
-    /// Makes a symbolic link.
+    /// Makes a symbolic link. EPERM where they are shown as what they lead to.
     pub fn symlink(
         &self,
         caller: &Caller,
@@ -57,6 +57,9 @@ impl Fs {
         name: &OsStr,
         target: &OsStr,
     ) -> Result<Entry> {
+        if self.view().resolve_symlinks.is_some() {
+            return Err(Errno::PERM);
+        }
         self.make(caller, parent, name, (FileType::Symlink, 0, 0), |dir, name, _| {
             rustix::fs::symlinkat(target, dir, name)
         })
@@ -83,6 +86,7 @@ impl Fs {
         make: impl FnOnce(&OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
         let dir = self.tree.inode(parent)?;
+        self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, kind, mode, umask)?;
@@ -93,9 +97,8 @@ impl Fs {
 
     /// The entry of what was just made.
     fn found_again(&self, caller: &Caller, dir: &Inode, name: &OsStr) -> Result<Entry> {
-        let trust = self.cover_names(dir);
-        let stirred = dir.stirred();
-        Ok(self.entry(caller, dir, stirred, &self.tree.lookup(dir, name)?, trust))
+        let place = self.place(dir, name);
+        Ok(self.entry(caller, &place, &self.find(dir, name)?))
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
@@ -110,6 +113,7 @@ impl Fs {
         self.owner_of_new(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
+        self.make_shown(&dir, new_name)?;
         self.may_link(caller, &inode, &dir)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
@@ -141,6 +145,7 @@ impl Fs {
         asked: OFlags,
     ) -> Result<(Entry, Opened)> {
         let dir = self.tree.inode(parent)?;
+        self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
@@ -165,7 +170,8 @@ impl Fs {
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let mut entry = self.entry(caller, &dir, stirred, &found, trust);
+        let place = Place { dir: &dir, name, trust, stirred };
+        let mut entry = self.entry(caller, &place, &found);
         if wanted & OFlags::ACCMODE == OFlags::RDWR && entry.attr.trust == Trust::Watched {
             // See `keep_open`.
             entry.attr.trust = Trust::Fresh;

@@ -149,12 +149,14 @@ impl Fs {
         flags & kept
     }
 
-    /// Starts to open a regular file: the kernel or [`OpenFile::open`] does the rest. ESTALE when it is gone: the kernel
+    /// Starts to open a regular file, or a block device that is shown as one: the kernel or [`OpenFile::open`] does the
+    /// rest. ESTALE when it is gone: the kernel
     /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
     pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<Opened> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
             FileType::RegularFile => {}
+            FileType::BlockDevice if self.view().looks.block_devices_as_files => {}
             FileType::Directory => return Err(Errno::ISDIR),
             // Never opened for real.
             _ => return Err(Errno::ACCESS),
@@ -173,7 +175,7 @@ impl Fs {
         if stat.stx_attributes.contains(StatxAttributes::APPEND) {
             flags |= asked & OFlags::APPEND;
         }
-        let may_pass = u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
+        let may_pass = inode.kind().is_file() && u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
         Ok(Opened { may_pass, ..self.keep_open(inode, anchor, None, flags) })
     }
 
@@ -296,6 +298,10 @@ impl Fs {
         len: u64,
     ) -> Result<usize> {
         let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
+        if !(source.inode.kind().is_file() && target.inode.kind().is_file()) {
+            // A device that is shown as a file: the kernel then reads and writes.
+            return Err(Errno::XDEV);
+        }
         let (source_fd, target_fd) = (source.open()?, target.open()?);
         self.write_as(caller, self.rights_to_write(caller, &target.inode)?)?;
         let (mut offset_in, mut offset_out) = (from.1, to.1);

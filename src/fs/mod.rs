@@ -14,7 +14,9 @@ mod file;
 mod handles;
 mod ioctl;
 mod lock;
+mod looks;
 mod lookup;
+mod names;
 mod permission;
 mod privileges;
 mod remove;
@@ -22,6 +24,7 @@ mod types;
 mod xattr;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -41,8 +44,20 @@ pub use file::{OpenFile, Opened, Read, Write};
 pub use ioctl::Ioctl;
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
-    Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
+    Attr, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev,
+    encode_dev,
 };
+
+/// A name in a directory that is about to be looked up.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    dir: &'a Inode,
+    name: &'a OsStr,
+    /// How long the directory's names may be believed.
+    trust: Trust,
+    /// The directory's count of what its watch has told.
+    stirred: u32,
+}
 
 /// As what an unmapped owner is shown (/proc/sys/kernel/overflowuid).
 const OVERFLOW_ID: u32 = 65534;
@@ -138,7 +153,7 @@ impl Fs {
             // That nobody owns the file is then for our own checks to know.
             attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
         }
-        attr
+        self.with_looks(&view.looks, inode, attr)
     }
 
     /// Owner and permissions of an inode as a caller sees them.
@@ -217,15 +232,14 @@ impl Fs {
         self.credentials.act_as_raw(caller.uid.raw(), gid)
     }
 
-    /// The entry for what was found under a name in a directory. `stirred`: the directory's count before it was looked up.
-    fn entry(
-        &self,
-        caller: &Caller,
-        dir: &Inode,
-        stirred: u32,
-        found: &Found,
-        name: Trust,
-    ) -> Entry {
+    /// Where a name is about to be looked up. What is told of the directory from now on counts against what is found.
+    fn place<'a>(&self, dir: &'a Inode, name: &'a OsStr) -> Place<'a> {
+        let trust = self.cover_names(dir);
+        Place { dir, name, trust, stirred: dir.stirred() }
+    }
+
+    /// The entry for what was found at a place.
+    fn entry(&self, caller: &Caller, place: &Place<'_>, found: &Found) -> Entry {
         let mut stat = found.stat;
         if let Some(watch) = &self.watch
             && found.inode.kind().is_dir()
@@ -235,22 +249,16 @@ impl Fs {
             // What changed before the watch began is seen now, what changes after it is told.
             stat = self.tree.stat(&found.inode).unwrap_or(stat);
         }
-        let trust = self.trust_in_found(dir, stirred, &found.inode, &stat, name);
+        let name = self.trust_in_name(place.name, found, place.trust);
+        let trust = self.trust_in_found(place, &found.inode, &stat);
         let attr = self.attr(caller, &found.inode, &stat, trust);
         Entry { node: found.inode.node(), attr, name }
     }
 
     /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch
     /// tells what is done to the file, and nothing was told while it was looked up.
-    fn trust_in_found(
-        &self,
-        dir: &Inode,
-        stirred: u32,
-        inode: &Inode,
-        stat: &Statx,
-        name: Trust,
-    ) -> Trust {
-        if name != Trust::Watched {
+    fn trust_in_found(&self, place: &Place<'_>, inode: &Inode, stat: &Statx) -> Trust {
+        if place.trust != Trust::Watched || !self.tree.is_watchable(inode) {
             return Trust::Fresh;
         }
         match inode.kind() {
@@ -267,7 +275,7 @@ impl Fs {
         }
         if inode.is_busy() || inode.has_writers() {
             Trust::Never
-        } else if dir.stirred() == stirred {
+        } else if place.dir.stirred() == place.stirred {
             Trust::Watched
         } else {
             Trust::Fresh
@@ -308,6 +316,15 @@ impl Fs {
 
     /// Lets go of what was not used for a while, and looks after the watch; to be called every second.
     pub fn sweep(&self, notices: &impl Notices) {
+        if let Some((old, new)) = self.tree.follow() {
+            log::info!("the source is another directory now");
+            self.streams.clear();
+            if let Some(watch) = &self.watch {
+                watch.forget(&self.tree, &old);
+                watch.cover(&self.tree, &new);
+            }
+            notices.everything();
+        }
         self.streams.sweep();
         self.tree.sweep();
         if let Some(watch) = &self.watch {

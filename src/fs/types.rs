@@ -95,6 +95,15 @@ pub enum Lookup {
     Missing(Trust),
 }
 
+/// What a name took along when it was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// Nothing that the kernel does not know.
+    Alone,
+    /// Names below it, which have other paths now and may be excluded by them or not.
+    WithPaths,
+}
+
 /// A time to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetTime {

@@ -23,7 +23,8 @@ use super::opening::beside;
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
-    Attr, Entry, Fs, Ioctl, LockKind, LockRange, LockRequest, Lookup, Read, Result, SetAttr, Write,
+    Attr, Entry, Fs, Ioctl, LockKind, LockRange, LockRequest, Lookup, Moved, Read, Result, SetAttr,
+    Write,
 };
 use crate::idmap::{MountGid, MountUid};
 use crate::view::Checks;
@@ -266,7 +267,14 @@ impl Filesystem for Adapter {
         let result = caller(request).and_then(|caller| {
             self.fs.rename(&caller, node(parent), name, node(new_parent), new_name, flags)
         });
-        empty(reply, result);
+        let moved = result.as_ref().copied().unwrap_or(Moved::Alone);
+        empty(reply, result.map(drop));
+        if moved == Moved::WithPaths {
+            let notices = Arc::clone(&self.notices);
+            let places = [(node(parent), name.to_owned()), (node(new_parent), new_name.to_owned())];
+            // The kernel holds the directories until it has the reply.
+            beside(move || notices.moved(&places));
+        }
     }
 
     fn link(

@@ -1,6 +1,6 @@
 //! Notices to the kernel: what it is to drop from its caches.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -42,6 +42,16 @@ impl KernelCache {
     /// Notices can go out from now on.
     pub(super) fn connect(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);
+    }
+
+    /// Drops all names below these, and what directories list.
+    pub(super) fn moved(&self, places: &[(NodeId, OsString)]) {
+        for (dir, name) in places {
+            self.name(*dir, name);
+        }
+        for node in self.fs.tree().nodes() {
+            self.listing(node);
+        }
     }
 
     /// Sends a notice: whether the kernel knew what is to be dropped.

@@ -17,7 +17,7 @@ use crate::config::{Access, CachePolicy, Config, DataPath};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::idmap::MountUid;
-use crate::source::{SourceRoot, SourceTree};
+use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
 
 /// How often what was not used for a while is let go.
@@ -36,18 +36,20 @@ pub struct Server {
 
 impl Server {
     /// Answers FUSE_INIT on the device (the kernel has sent it when the filesystem was made) and starts the workers.
-    /// `mirrored`: the users that the view's mirror is for.
+    /// `mirrored`: the users that the view's mirror is for. `own`: the device number of the filesystem that is served.
     pub fn start(
         root: SourceRoot,
         config: &Config,
         mirrored: HashSet<MountUid>,
         device: OwnedFd,
+        own: (u32, u32),
     ) -> Result<Self> {
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
         crate::sys::descriptors::hold_own()
             .map_err(|e| Error::system("/proc must be mounted", e))?;
-        let tree = SourceTree::new(root, room, config.one_file_system);
+        let tree = SourceTree::new(root, room, scope(config));
+        tree.beware_of(own);
         let (cache, watch) = cache_of(config, &tree)?;
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
@@ -108,7 +110,7 @@ impl Server {
     pub fn cache_verdict(config: &Config) -> Option<String> {
         let CachePolicy::Coherent { .. } = config.cache else { return None };
         let root = SourceRoot::open(config).ok()?;
-        let tree = SourceTree::new(root, 16, config.one_file_system);
+        let tree = SourceTree::new(root, 16, scope(config));
         Some(match Watch::new(&tree) {
             Ok(_) => "coherent: what others change on the source can be watched for".to_owned(),
             Err(e) => {
@@ -127,6 +129,13 @@ impl Server {
             Ok(Err(e)) => Err(Error::system("the connection to the kernel broke", e)),
             Err(_) => Err(Error::refused("a worker ended unexpectedly")),
         }
+    }
+}
+
+fn scope(config: &Config) -> Scope {
+    Scope {
+        one_file_system: config.one_file_system,
+        follows_links: config.view.resolve_symlinks.is_some(),
     }
 }
 

@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 
 use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result};
@@ -102,6 +102,15 @@ impl NewMount {
             Some(Way::Detached { mount }) => mount.as_fd().try_clone_to_owned(),
             _ => Ok(openat(CWD, point.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?),
         }
+    }
+
+    /// The device number of its filesystem, without asking the server.
+    pub fn device(&self, point: &MountPoint) -> Result<(u32, u32)> {
+        let failed = |e: io::Error| Error::mount("the kernel does not tell the mount's device", e);
+        let root = self.root(point).map_err(failed)?;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(&root, c"", flags, StatxFlags::TYPE).map_err(|e| failed(e.into()))?;
+        Ok((stat.stx_dev_major, stat.stx_dev_minor))
     }
 
     /// What it will be once it is in service; [`Mounted::unmount`] does nothing before.

@@ -82,6 +82,18 @@ impl Credentials {
         self.act_as_raw(self.uid, self.gid)
     }
 
+    /// Does something as the process's own user, and goes on as whoever it acted as before.
+    pub fn as_self<T>(&self, run: impl FnOnce() -> T) -> Result<T, Errno> {
+        if !self.privileged {
+            return Ok(run());
+        }
+        let before = self.enter_thread();
+        self.act_as_self()?;
+        let result = run();
+        self.act_as_raw(before.uid, before.gid)?;
+        Ok(result)
+    }
+
     /// As [`Self::act_as`], for ids that are not stored: those of a caller whose quota and reserved space count.
     pub fn act_as_raw(&self, uid: u32, gid: u32) -> Result<(), Errno> {
         if !self.privileged {

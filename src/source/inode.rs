@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::FileType;
 
 use super::mounts::MountIndex;
+use super::resolve::Via;
 use crate::sys::handle::FileHandle;
 
 /// The number by which the kernel names an inode in requests, which is also the inode number that programs see.
@@ -19,9 +20,9 @@ impl NodeId {
 }
 
 /// Which part of the tree an inode number belongs to: inode numbers are unique only within one device, and one device
-/// may be seen through several mounts.
+/// may be seen through several mounts, or directories through several symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Domain(pub(super) u16);
+pub struct Domain(pub(super) u32);
 
 /// What makes two look-ups find the same inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Inode {
     identity: Identity,
     mount: MountIndex,
     kind: FileType,
+    /// The link through which a directory was reached.
+    via: Option<Arc<Via>>,
     held: Mutex<Held>,
     watched: AtomicBool,
     /// Its directory is watched, and tells what is done to it.
@@ -72,6 +75,7 @@ impl Inode {
         mount: MountIndex,
         kind: FileType,
         pin: Option<OwnedFd>,
+        via: Option<Arc<Via>>,
     ) -> Self {
         let opens = if pin.is_some() { FOR_LIFE } else { 0 };
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -82,6 +86,7 @@ impl Inode {
             identity,
             mount,
             kind,
+            via,
             held,
             watched: AtomicBool::new(false),
             told: AtomicBool::new(false),
@@ -169,6 +174,11 @@ impl Inode {
     /// must not believe for long what he saw.
     pub fn stir(&self) {
         self.stirred.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The link through which a directory was reached.
+    pub(super) fn via(&self) -> Option<&Arc<Via>> {
+        self.via.as_ref()
     }
 
     pub(super) fn identity(&self) -> &Identity {

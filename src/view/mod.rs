@@ -5,11 +5,13 @@
 //! callers outside `mirror-only`, hard links, block devices, permission rules, the mounter's own rights. What is
 //! created passes the ids backwards, and then the owners that [`Creation`] names. Pure: no I/O, no FUSE.
 
+mod excluded;
 mod needs;
 mod owner;
 mod perms;
 mod policy;
 
+pub use excluded::{Excluded, Verdict};
 pub use needs::{Checks, Needs};
 pub use owner::{CreatedBy, Creation, Forced, Mirror, Principal};
 pub use perms::PermRules;
@@ -42,7 +44,7 @@ pub struct View {
     /// Symbolic links are shown as what they lead to; what removing such a name removes.
     pub resolve_symlinks: Option<LinkRemoval>,
     /// Names that are not there.
-    pub excluded: Vec<String>,
+    pub excluded: Excluded,
 }
 
 /// Who looks, as far as what he sees depends on it.
@@ -95,7 +97,7 @@ impl View {
             creation: Creation::default(),
             changes: Changes::default(),
             resolve_symlinks: None,
-            excluded: Vec::new(),
+            excluded: Excluded::default(),
         }
     }
 

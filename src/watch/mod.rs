@@ -71,7 +71,8 @@ impl Watch {
     /// Starts a watch over a tree. An error where it cannot be: without CAP_SYS_ADMIN, or on a filesystem whose events
     /// do not name inodes (ENODEV, EXDEV, EOPNOTSUPP).
     pub fn new(tree: &SourceTree) -> Result<Self, Errno> {
-        if !tree.is_watchable(tree.root()) {
+        let root = tree.root();
+        if !tree.is_watchable(&root) {
             return Err(Errno::OPNOTSUPP);
         }
         let group = sys::fanotify::init()?;
@@ -82,7 +83,6 @@ impl Watch {
             pace: Arc::default(),
             marking: Default::default(),
         };
-        let root = Arc::clone(tree.root());
         watch.mark_dir(tree, &root)?;
         Ok(watch)
     }

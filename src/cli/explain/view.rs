@@ -88,7 +88,7 @@ pub(super) fn explain_looks(out: &mut Lines, config: &Config) {
             out.push(subject, fact);
         }
     }
-    for pattern in &view.excluded {
+    for pattern in view.excluded.patterns() {
         out.push(
             "excluded",
             format!("names that match {pattern}: not listed, not found, not created"),
