@@ -18,8 +18,12 @@ fn main() -> ExitCode {
 }
 
 fn run(argv: impl IntoIterator<Item = OsString>) -> Result<()> {
-    match cli::parse(argv)? {
-        Command::Mount(config) => shiftbind::daemon::run(config),
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    match cli::parse(argv.clone())? {
+        Command::Mount(config) => {
+            let options = cli::again(argv, &config);
+            shiftbind::daemon::run(config, Box::new(options))
+        }
         Command::Fake(_) => Ok(()),
         Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
         Command::Explain(config) => print(&cli::explain(

@@ -5,8 +5,10 @@
 //! `help`, `manpage` and `explain` only print.
 
 mod accounts;
+mod again;
 mod arguments;
 mod explain;
+mod fstab;
 mod help;
 mod helper;
 mod manpage;
@@ -21,6 +23,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use accounts::{Accounts, SystemAccounts};
+pub use again::again;
 pub use explain::{explain, explain_with};
 pub use help::{help, version};
 pub use manpage::generate;

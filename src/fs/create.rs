@@ -66,7 +66,7 @@ impl Fs {
     /// being it: what needs blocks, as a directory does, would get them from there.
     fn leave_the_reserve(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
-        let stored = self.owner_of_new(caller)?.0;
+        let stored = self.owner_of_new(&self.view(), caller)?.0;
         if !is_root(stored.raw()) || is_root(caller.uid.raw()) {
             return Ok(());
         }
@@ -100,7 +100,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> Result<Entry> {
-        self.owner_of_new(caller)?;
+        self.owner_of_new(&self.view(), caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
         let dir_fd = self.tree.fd(&dir)?;

@@ -11,7 +11,7 @@ use super::privileges::Rights;
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
-use crate::view::Xattrs;
+use crate::view::{View, Xattrs};
 
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
 const MAX: usize = 65536;
@@ -40,16 +40,17 @@ impl Fs {
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
-        self.changes_xattrs()?;
+        let view = self.view();
+        self.changes_xattrs(&view)?;
         let inode = self.tree.inode(node)?;
         let kind = classify(name.as_bytes());
         if kind == XattrKind::AclAccess {
             // It sets permissions, and what becomes of a chmod becomes of it.
-            if self.view().changes.chmod.pass(Some(()))?.is_none() {
+            if view.changes.chmod.pass(Some(()))?.is_none() {
                 return Ok(());
             }
         }
-        let value = value_to_source(kind, value, &self.view().ids)?;
+        let value = value_to_source(kind, value, &view.ids)?;
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
@@ -61,9 +62,9 @@ impl Fs {
         if self.needs.xattrs { Ok(()) } else { Err(Errno::NOSYS) }
     }
 
-    fn changes_xattrs(&self) -> Result<()> {
+    fn changes_xattrs(&self, view: &View) -> Result<()> {
         self.shows_xattrs()?;
-        match self.view().changes.xattrs {
+        match view.changes.xattrs {
             Xattrs::ReadOnly => Err(Errno::ACCESS),
             _ => Ok(()),
         }
@@ -100,7 +101,7 @@ impl Fs {
 
     /// Removes an attribute. ENODATA when there is none.
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
-        self.changes_xattrs()?;
+        self.changes_xattrs(&self.view())?;
         let inode = self.tree.inode(node)?;
         let path = self.xattr_path(&inode)?;
         self.write_as(caller, self.rights_to_change(caller, classify(name.as_bytes()), &inode)?)?;

@@ -19,12 +19,14 @@ use super::backing::Backings;
 use super::convert::{errno, file_attr, file_type, set_time};
 use super::notices::KernelCache;
 use super::opening::beside;
+use super::status::{REQUEST as STATUS, Reloads};
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
     Attr, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, Result, SetAttr, Write,
 };
 use crate::idmap::{MountGid, MountUid};
+use crate::source::NodeId;
 use crate::view::Checks;
 
 /// The largest request for reading and writing, in bytes; the kernel's own limit by default.
@@ -38,6 +40,8 @@ pub(super) struct Adapter {
     pub(super) times: Times,
     pub(super) notices: Arc<KernelCache>,
     pub(super) backings: Arc<Backings>,
+    /// What is told to whoever asks for a reload.
+    reloads: Arc<Reloads>,
     /// Whether the kernel keeps directory listings until it is told that they changed.
     keeps_listings: bool,
     /// How deep the source is stacked: 1, or 2 where it is stacked itself.
@@ -50,13 +54,15 @@ impl Adapter {
         cache: CachePolicy,
         backings: Arc<Backings>,
         notices: Arc<KernelCache>,
+        reloads: Arc<Reloads>,
     ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
         let needs = fs.needs();
         // Where we check permissions, we must see who opens a directory.
         let keeps_listings = needs.checks == Checks::Kernel
             && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
-        Self { fs, times: Times::of(cache, needs), backings, notices, keeps_listings, stack_depth }
+        let times = Times::of(cache, needs);
+        Self { fs, times, backings, notices, reloads, keeps_listings, stack_depth }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -173,7 +179,7 @@ impl Filesystem for Adapter {
         };
         match self.fs.setattr(&caller, node, handle, &set, false) {
             Err(rustix::io::Errno::AGAIN) => {
-                let (fs, times) = (Arc::clone(&self.fs), self.times);
+                let (fs, times) = (Arc::clone(&self.fs), self.times.clone());
                 beside(move || match fs.setattr(&caller, node, handle, &set, true) {
                     Ok(attr) => reply.attr(&times.attr(&attr), &file_attr(&attr)),
                     Err(e) => reply.error(errno(e)),
@@ -572,6 +578,9 @@ impl Filesystem for Adapter {
         room: u32,
         reply: ReplyIoctl,
     ) {
+        if command == STATUS && node(ino) == NodeId::ROOT {
+            return reply.ioctl(0, &self.reloads.answer());
+        }
         match self.fs.ioctl(node(ino), command, input, room as usize) {
             Ok(output) => reply.ioctl(0, &output),
             Err(e) => reply.error(errno(e)),

@@ -5,9 +5,13 @@ mod adapter;
 mod answers;
 mod backing;
 mod convert;
+mod live;
 mod notices;
 mod opening;
 mod server;
+mod status;
 mod times;
 
+pub use live::Live;
 pub use server::Server;
+pub use status::{Reloads, Status, pid_namespace};

@@ -10,6 +10,7 @@ use rustix::process::Resource;
 
 use super::adapter::Adapter;
 use super::backing::Backings;
+use super::live::Live;
 use super::notices::KernelCache;
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ const MOST_FDS: u64 = 4096;
 #[derive(Debug)]
 pub struct Server {
     session: JoinHandle<std::io::Result<()>>,
+    live: Live,
 }
 
 impl Server {
@@ -40,8 +42,15 @@ impl Server {
         let backings = Arc::new(Backings::new(config.data.may_pass()));
         let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
         let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
-        let adapter =
-            Adapter::new(Arc::clone(&fs), cache, Arc::clone(&backings), Arc::clone(&notices));
+        let reloads = Arc::default();
+        let adapter = Adapter::new(
+            Arc::clone(&fs),
+            cache,
+            Arc::clone(&backings),
+            Arc::clone(&notices),
+            Arc::clone(&reloads),
+        );
+        let live = Live::new(Arc::downgrade(&notices), adapter.times.clone(), reloads);
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
@@ -67,7 +76,7 @@ impl Server {
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
         spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
-        Ok(Self { session })
+        Ok(Self { session, live })
     }
 
     /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
@@ -83,6 +92,12 @@ impl Server {
                 format!("timeout: everything 1s, because the source cannot be watched: {why}")
             }
         })
+    }
+
+    /// What can be changed while it is served.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// Waits until the filesystem is unmounted and the workers have ended.
