@@ -40,6 +40,10 @@ pub struct Config {
     pub follow_source: bool,
     /// The file with more options that was read, which is where a reload finds them again.
     pub options_file: Option<PathBuf>,
+    /// Options that were given and that only root may use.
+    pub root_only: Vec<&'static str>,
+    /// What was passed over, each a line for the user.
+    pub warnings: Vec<String>,
     /// How the process lives.
     pub process: ProcessConfig,
 }

@@ -45,6 +45,11 @@ impl Error {
         Self { exit: Exit::Usage, message: message.into(), source: None }
     }
 
+    /// A file that the user named cannot be read: `message: source`.
+    pub fn unreadable(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self { exit: Exit::Usage, message: message.into(), source: Some(source.into()) }
+    }
+
     /// A failure of the system: `message: source`.
     pub fn system(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self { exit: Exit::System, message: message.into(), source: Some(source.into()) }

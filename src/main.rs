@@ -1,37 +1,46 @@
 //! The program: command line in, exit status out.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use shiftbind::cli::{self, Command};
+use shiftbind::cli::{self, Command, Dialect};
 use shiftbind::error::{Error, Result};
 
 fn main() -> ExitCode {
-    match run(std::env::args_os()) {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let name = Dialect::of(argv.first().map_or(OsStr::new(""), OsString::as_os_str)).name();
+    match run(argv, name) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shiftbind: {}", one_line(&error.to_string()));
+            eprintln!("{name}: {}", one_line(&error.to_string()));
             ExitCode::from(error.exit().code())
         }
     }
 }
 
-fn run(argv: impl IntoIterator<Item = OsString>) -> Result<()> {
-    let argv: Vec<OsString> = argv.into_iter().collect();
-    match cli::parse(argv.clone())? {
+fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
+    let command = cli::parse(argv.clone())?;
+    if let Command::Mount(config) | Command::Fake(config) | Command::Explain(config) = &command {
+        for warning in &config.warnings {
+            eprintln!("{name}: warning: {}", one_line(warning));
+        }
+    }
+    match command {
         Command::Mount(config) => {
             let options = cli::again(argv, &config);
             shiftbind::daemon::run(config, Box::new(options))
         }
         Command::Fake(_) => Ok(()),
+        Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint),
         Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
         Command::Explain(config) => print(&cli::explain(
             &config,
             shiftbind::fuse::Server::cache_verdict(&config).as_deref(),
         )),
-        Command::Help => print(&cli::help()),
-        Command::Version => print(&cli::version()),
+        Command::Help(dialect) => print(&cli::help(dialect)),
+        Command::Version(dialect) => print(&cli::version(dialect)),
+        Command::FuseVersion => print(&cli::fuse_version()),
         Command::Generate(artifact) => print(&cli::generate(artifact)),
     }
 }

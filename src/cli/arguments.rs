@@ -69,7 +69,10 @@ fn args_of(option: &'static OptionDef, purpose: For) -> Vec<Arg> {
     for name in std::iter::once(&option.long).chain(option.aliases) {
         arg = arg.aliases(other_spelling(name));
     }
-    arg = arg.aliases(option.aliases.iter().copied());
+    arg = arg.aliases(option.aliases.iter().chain(option.long_aliases).copied());
+    if option.id == Opt::UidOffset || option.id == Opt::GidOffset {
+        arg = arg.allow_negative_numbers(true);
+    }
     arg = match option.value {
         Some(value) => {
             let arg = arg.action(ArgAction::Append).value_name(value.placeholder);
@@ -87,11 +90,9 @@ fn args_of(option: &'static OptionDef, purpose: For) -> Vec<Arg> {
         None => arg.action(ArgAction::SetTrue),
     };
     let opposite = option.opposite.map(|name| {
-        Arg::new(name)
-            .long(name)
-            .aliases(other_spelling(name))
-            .help(option.help)
-            .action(ArgAction::SetTrue)
+        let arg = Arg::new(name).long(name).aliases(other_spelling(name)).help(option.help);
+        let arg = option.opposite_short.into_iter().fold(arg, Arg::short);
+        arg.action(ArgAction::SetTrue)
     });
     std::iter::once(arg).chain(opposite).collect()
 }

@@ -1,5 +1,6 @@
 //! What `--help` and `--version` print, from the table.
 
+use super::dialect::Dialect;
 use super::options::{Category, OPTIONS, OptionDef};
 
 const HEAD: &str = "\
@@ -21,10 +22,21 @@ See shiftbind(8) for the whole story.
 const COLUMN: usize = 30;
 const WIDTH: usize = 80;
 
+const BINDFS_HEAD: &str = "\
+Usage: bindfs [options] dir mountpoint
+
+This is shiftbind in place of bindfs: every option of bindfs does what it does
+there, and ids that no map lists stay as they are. Every long option can also
+stand within -o, without its dashes.
+";
+
 /// The text of `--help`.
 #[must_use]
-pub fn help() -> String {
-    let mut out = HEAD.to_owned();
+pub fn help(dialect: Dialect) -> String {
+    let mut out = match dialect {
+        Dialect::Shiftbind => HEAD.to_owned(),
+        Dialect::Bindfs => BINDFS_HEAD.to_owned(),
+    };
     for category in Category::SHOWN {
         out.push_str(&format!("\n{}:\n", category.title()));
         for option in OPTIONS.iter().filter(|option| option.category == category) {
@@ -35,16 +47,32 @@ pub fn help() -> String {
     out
 }
 
-/// The text of `--version`.
+/// The bindfs whose options and defaults we have.
+const BINDFS_VERSION: &str = "1.18.4";
+
+/// The text of `--version`. Scripts take the second word of it for bindfs's version.
 #[must_use]
-pub fn version() -> String {
-    format!("shiftbind {}\n", env!("CARGO_PKG_VERSION"))
+pub fn version(dialect: Dialect) -> String {
+    let ours = concat!("shiftbind ", env!("CARGO_PKG_VERSION"));
+    match dialect {
+        Dialect::Shiftbind => format!("{ours}\n"),
+        Dialect::Bindfs => format!("bindfs {BINDFS_VERSION} ({ours})\n"),
+    }
+}
+
+/// The text of `--fuse-version`.
+#[must_use]
+pub fn fuse_version() -> String {
+    "fuser 0.18: the FUSE protocol without libfuse\n".to_owned()
 }
 
 fn push_option(out: &mut String, option: &OptionDef) {
     let short = option.short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
     let value = option.value.map_or_else(String::new, |value| format!("={}", value.placeholder));
-    let opposite = option.opposite.map_or_else(String::new, |name| format!(", --{name}"));
+    let opposite = option.opposite.map_or_else(String::new, |name| {
+        let short = option.opposite_short.map_or_else(String::new, |letter| format!("-{letter}, "));
+        format!(", {short}--{name}")
+    });
     let left = format!("  {short}--{}{value}{opposite}", option.long);
     let mut text = option.help.to_owned();
     if !option.default.is_empty() {
@@ -83,7 +111,7 @@ mod tests {
 
     #[test]
     fn every_shown_option_stands_in_the_help_with_its_contrary() {
-        let help = help();
+        let help = help(Dialect::Shiftbind);
         let words: Vec<&str> = help
             .split(|c: char| !c.is_alphanumeric() && c != '-')
             .filter(|w| w.starts_with('-'))
@@ -93,7 +121,7 @@ mod tests {
             for name in std::iter::once(option.long).chain(option.opposite) {
                 assert_eq!(words.contains(&format!("--{name}").as_str()), shown, "{name}");
             }
-            if let Some(letter) = option.short {
+            for letter in option.short.into_iter().chain(option.opposite_short) {
                 assert!(words.contains(&format!("-{letter}").as_str()), "-{letter}");
             }
         }
@@ -101,6 +129,9 @@ mod tests {
 
     #[test]
     fn the_help_fits_a_terminal() {
-        assert!(help().lines().all(|line| line.len() <= WIDTH && line.trim_end() == line));
+        for dialect in [Dialect::Shiftbind, Dialect::Bindfs] {
+            let help = help(dialect);
+            assert!(help.lines().all(|line| line.len() <= WIDTH && line.trim_end() == line));
+        }
     }
 }

@@ -1,22 +1,14 @@
-//! The command line of a helper of mount(8): `mount.shiftbind SOURCE DIR [-sfnv] [-N ns] [-o opts] [-t type.subtype]`.
+//! The command line of a helper of mount(8): `mount.shiftbind SOURCE DIR [-sfnv] [-N ns] [-o opts] [-t type.subtype]`,
+//! and so for `mount.bindfs`.
 //! Its letters do not mean what they mean in the ordinary grammar: `-f` is "fake", `-s` is "sloppy".
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 
 use super::arguments::Invocation;
 use super::options::Given;
 use super::words::{self, Unknown};
 use crate::error::{Error, Result};
-
-/// Names under which mount(8) calls us.
-const NAMES: [&str; 2] = ["mount.shiftbind", "mount.fuse.shiftbind"];
-
-/// Whether the program was called by a name of a helper.
-pub(super) fn is_helper(argv0: &OsStr) -> bool {
-    Path::new(argv0).file_name().is_some_and(|name| NAMES.iter().any(|one| name == *one))
-}
 
 /// What a helper was asked for.
 pub(super) struct HelperInvocation {

@@ -50,12 +50,16 @@ fn push_option(out: &mut String, option: &OptionDef) {
     let value =
         option.value.map_or_else(String::new, |value| format!("=\\fI{}\\fR", value.placeholder));
     let bold = |text: &str| format!("\\fB{}\\fR", text.replace('-', "\\-"));
+    let flag = |name: &str| bold(&format!("--{name}")) + &value;
     let mut flags = Vec::new();
     if let Some(letter) = option.short {
         // -o LIST, but --options=LIST.
         flags.push(bold(&format!("-{letter}")) + &value.replacen('=', " ", 1));
     }
-    flags.extend(option.names().map(|(name, _)| bold(&format!("--{name}")) + &value));
+    flags.extend(option.names().filter(|(_, says_so)| *says_so).map(|(name, _)| flag(name)));
+    flags.extend(option.long_aliases.iter().map(|name| flag(name)));
+    flags.extend(option.opposite_short.map(|letter| bold(&format!("-{letter}"))));
+    flags.extend(option.opposite.map(flag));
     // A tag is one line; the second one holds what stands within -o.
     out.push_str(&format!(".TP\n{}\n", flags.join(", ")));
     if let Some(word) = option.word {
@@ -117,7 +121,9 @@ mod tests {
     fn every_shown_option_is_in_the_man_page_in_every_spelling() {
         let page = man_page();
         for option in OPTIONS.iter().filter(|option| option.category != Category::Hidden) {
-            for (name, _) in option.names() {
+            for name in
+                option.names().map(|(name, _)| name).chain(option.long_aliases.iter().copied())
+            {
                 let spelled = format!("\\fB\\-\\-{}\\fR", name.replace('-', "\\-"));
                 assert!(page.contains(&spelled), "{name}");
             }

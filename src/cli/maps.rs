@@ -26,8 +26,8 @@ impl Side {
 /// The extents of all map options, in the order given.
 #[derive(Debug, Default)]
 pub(super) struct MapList {
-    uids: Vec<Extent<User>>,
-    gids: Vec<Extent<Group>>,
+    pub(super) uids: Vec<Extent<User>>,
+    pub(super) gids: Vec<Extent<Group>>,
 }
 
 impl MapList {
@@ -100,26 +100,6 @@ impl MapList {
         }
         Ok(())
     }
-
-    /// Makes the maps: both, or neither (identity) when nothing was given.
-    pub(super) fn finish(self) -> Result<(IdMap<User>, IdMap<Group>)> {
-        match (self.uids.is_empty(), self.gids.is_empty()) {
-            (true, true) => Ok((IdMap::identity(), IdMap::identity())),
-            (false, false) => Ok((map_of(self.uids)?, map_of(self.gids)?)),
-            (false, true) => Err(Error::usage(
-                "a map for uids only would leave every gid unmapped; add --gidmap=…, or --gidmap=identity to show \
-                 groups as they are",
-            )),
-            (true, false) => Err(Error::usage(
-                "a map for gids only would leave every uid unmapped; add --uidmap=…, or --uidmap=identity to show \
-                 users as they are",
-            )),
-        }
-    }
-}
-
-fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
-    IdMap::new(extents).map_err(|error| Error::usage(format!("{} map: {error}", K::WORD)))
 }
 
 /// An extent as the user wrote it.
@@ -246,15 +226,6 @@ mod tests {
     }
 
     #[test]
-    fn identity_shows_every_id_as_itself() {
-        let mut list = MapList::default();
-        list.add("gidmap", Side::Groups, "identity", &FewAccounts).unwrap();
-        list.add("idmap", Side::Both, "u:0:5:1", &FewAccounts).unwrap();
-        let (uids, gids) = list.finish().unwrap();
-        assert!(gids.is_identity() && !uids.is_identity());
-    }
-
-    #[test]
     fn bad_extents_are_refused_by_name() {
         for (text, message) in [
             ("", "map: the map is empty; give SOURCE:MOUNT:COUNT"),
@@ -289,20 +260,6 @@ mod tests {
         assert_eq!(shown(&list.uids), "4294967294:0:1");
     }
 
-    #[test]
-    fn one_kind_alone_is_an_error_that_shows_the_way_out() {
-        let message = read(Side::Both, "u:0:1:1").unwrap().finish().unwrap_err().to_string();
-        assert!(message.contains("--gidmap=identity"), "{message}");
-        let message = read(Side::Groups, "0:1:1").unwrap().finish().unwrap_err().to_string();
-        assert!(message.contains("--uidmap=identity"), "{message}");
-    }
-
-    #[test]
-    fn overlaps_are_refused_by_both_names() {
-        let error = read(Side::Both, "0:0:10;9:100:1").unwrap().finish().unwrap_err().to_string();
-        assert!(error.starts_with("uid map: extents 0:0:10 and 9:100:1 overlap"), "{error}");
-    }
-
     fn any_extents<K: Named>() -> impl Strategy<Value = Vec<Extent<K>>> {
         let extent =
             (any::<u32>(), any::<u32>(), 1..=u32::MAX).prop_filter_map("fits", |(s, m, c)| {
@@ -321,14 +278,13 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(text in "[ugb0-9:; a-z]{0,40}|.{0,40}") {
-            let _ = read(Side::Both, &text).and_then(MapList::finish);
+            let _ = read(Side::Both, &text);
         }
     }
 
     #[test]
     fn ten_thousand_extents_are_read() {
         let text: Vec<String> = (0..10_000).map(|i| format!("{}:{}:3", i * 10, i * 7)).collect();
-        let (uids, _) = read(Side::Both, &text.join(":")).unwrap().finish().unwrap();
-        assert_eq!(uids.extents().len(), 10_000);
+        assert_eq!(read(Side::Both, &text.join(":")).unwrap().uids.len(), 10_000);
     }
 }

@@ -1,21 +1,26 @@
 //! The command line: arguments in, a [`Command`] out. Everything the user types is checked here, and names become ids.
 //!
 //! `options` holds the one table of options; `arguments` (shiftbind), `helper` (mount.shiftbind) and `words` (-o) are the
-//! grammars made from it; `settings` turns what they found into a [`Config`].
+//! grammars made from it; `settings` turns what they found into a [`Config`], with `ids` (who is shown as whom) and `shown`
+//! (everything else that is shown or may change). `dialect` says whose defaults hold.
 //! `help`, `manpage` and `explain` only print.
 
 mod accounts;
 mod again;
 mod arguments;
+mod dialect;
 mod explain;
 mod fstab;
 mod help;
 mod helper;
+mod ids;
 mod manpage;
 mod maps;
 mod nearest;
 mod options;
+mod pairs;
 mod settings;
+mod shown;
 mod values;
 mod words;
 
@@ -24,14 +29,15 @@ use std::path::PathBuf;
 
 pub use accounts::{Accounts, SystemAccounts};
 pub use again::again;
+pub use dialect::Dialect;
 pub use explain::{explain, explain_with};
-pub use help::{help, version};
+pub use help::{fuse_version, help, version};
 pub use manpage::generate;
 
 use crate::config::{Config, MountFlags};
 use crate::error::{Error, Result};
 use arguments::Invocation;
-use options::Opt;
+use options::{Given, Opt};
 use settings::Settings;
 
 /// What the user asks for.
@@ -46,14 +52,21 @@ pub enum Command {
         /// What is to change: only what is `Some`.
         flags: MountFlags,
     },
+    /// Have the daemon of a mount read its options again.
+    Reload {
+        /// Where it is.
+        mountpoint: PathBuf,
+    },
     /// Everything was checked; mount nothing (`mount -f`).
     Fake(Config),
     /// Say what would be mounted.
     Explain(Config),
     /// Print the help.
-    Help,
+    Help(Dialect),
     /// Print the version.
-    Version,
+    Version(Dialect),
+    /// Print the version of the FUSE library.
+    FuseVersion,
     /// Print a file that belongs to the program.
     Generate(Artifact),
 }
@@ -82,17 +95,24 @@ pub fn parse_with(
     accounts: &dyn Accounts,
 ) -> Result<Command> {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    if argv.first().is_some_and(|name| helper::is_helper(name)) {
+    let name = argv.first().cloned().unwrap_or_default();
+    let dialect = Dialect::of(&name);
+    if dialect::helper(&name).is_some() {
         let helper::HelperInvocation { invocation, fake } = helper::parse(argv)?;
-        return command_of(invocation, fake, accounts);
+        let Invocation { given, operands } = invocation;
+        let settings = Settings::read(given, dialect, accounts)?;
+        return command_of(settings, operands, fake);
     }
     let invocation = arguments::parse(argv)?;
     let asked = |id| invocation.given.iter().any(|one| one.option.id == id);
     if asked(Opt::Help) {
-        return Ok(Command::Help);
+        return Ok(Command::Help(dialect));
     }
     if asked(Opt::Version) {
-        return Ok(Command::Version);
+        return Ok(Command::Version(dialect));
+    }
+    if asked(Opt::FuseVersion) {
+        return Ok(Command::FuseVersion);
     }
     if let Some(what) = arguments::last_value(&invocation.given, Opt::Generate) {
         return match what.to_str() {
@@ -103,12 +123,35 @@ pub fn parse_with(
             _ => Err(Error::usage("option '--generate': give man, bash, zsh or fish")),
         };
     }
-    command_of(invocation, false, accounts)
+    let reload = asked(Opt::Reload);
+    let Invocation { given, operands } = invocation;
+    if reload {
+        return reload_of(&given, operands);
+    }
+    let mut settings = Settings::read(given, dialect, accounts)?;
+    if dialect == Dialect::Bindfs {
+        settings.harden();
+    }
+    command_of(settings, operands, false)
 }
 
-fn command_of(invocation: Invocation, fake: bool, accounts: &dyn Accounts) -> Result<Command> {
-    let Invocation { given, operands } = invocation;
-    let settings = Settings::read(given, accounts)?;
+/// `--reload MOUNTPOINT`: the options are those that the daemon reads again.
+fn reload_of(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
+    if let Some(other) = given.iter().find(|one| one.option.id != Opt::Reload) {
+        return Err(Error::usage(format!(
+            "option '{}': --reload takes no other options; the daemon reads its own again",
+            other.option.long
+        )));
+    }
+    match <[OsString; 1]>::try_from(operands) {
+        Ok([mountpoint]) if !mountpoint.is_empty() => {
+            Ok(Command::Reload { mountpoint: mountpoint.into() })
+        }
+        _ => Err(Error::usage("--reload: give the MOUNTPOINT, and nothing else")),
+    }
+}
+
+fn command_of(settings: Settings, operands: Vec<OsString>, fake: bool) -> Result<Command> {
     if let Some(empty) = operands.iter().position(|operand| operand.is_empty()) {
         let which = if empty == 0 { "SOURCE" } else { "MOUNTPOINT" };
         return Err(Error::usage(format!("{which} is empty")));

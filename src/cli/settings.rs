@@ -3,25 +3,30 @@
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::accounts::Accounts;
-use super::maps::{MapList, Side};
+use super::dialect::Dialect;
+use super::ids::IdOptions;
+use super::maps::Side;
 use super::options::{Given, Opt};
-use super::values::{self, CacheMode, Policy};
+use super::pairs;
+use super::shown::ShownOptions;
+use super::values::{self, CacheMode};
+use super::words;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
-use crate::idmap::{IdView, Translation, Unmapped};
-use crate::view::View;
 
 /// What the options said so far.
 pub(super) struct Settings {
-    maps: MapList,
-    unmapped: Policy,
+    dialect: Dialect,
+    ids: IdOptions,
+    shown: ShownOptions,
     flags: MountFlags,
     access: Option<Access>,
     fsname: Option<OsString>,
-    subtype: String,
+    subtype: Option<String>,
     max_read: Option<u32>,
     cache: CacheMode,
     entry: Option<Duration>,
@@ -29,28 +34,37 @@ pub(super) struct Settings {
     attr: Option<Duration>,
     data: DataPath,
     threads: Option<NonZeroUsize>,
+    locks_on_source: Option<bool>,
     one_file_system: bool,
+    follow_source: bool,
+    options_file: Option<PathBuf>,
+    warnings: Vec<String>,
     process: ProcessConfig,
     remount: bool,
     explain: bool,
 }
 
+/// The largest alignment of buffers, in bytes.
+const MOST_ALIGNED: u32 = 1 << 24;
+
 /// How long answers are kept when nothing else is asked for.
 const CACHE_DEFAULT: Duration = Duration::from_secs(1);
 
-/// The type is shown as `fuse.` and this.
-const SUBTYPE_DEFAULT: &str = "shiftbind";
-
 impl Settings {
     /// Reads the options in order.
-    pub(super) fn read(given: Vec<Given>, accounts: &dyn Accounts) -> Result<Self> {
+    pub(super) fn read(
+        given: Vec<Given>,
+        dialect: Dialect,
+        accounts: &dyn Accounts,
+    ) -> Result<Self> {
         let mut settings = Self {
-            maps: MapList::default(),
-            unmapped: (Unmapped::Deny, Unmapped::Deny),
+            dialect,
+            ids: IdOptions::default(),
+            shown: ShownOptions::default(),
             flags: MountFlags::default(),
             access: None,
             fsname: None,
-            subtype: SUBTYPE_DEFAULT.to_owned(),
+            subtype: None,
             max_read: None,
             cache: CacheMode::Coherent { required: false },
             entry: None,
@@ -58,7 +72,11 @@ impl Settings {
             attr: None,
             data: DataPath::default(),
             threads: None,
+            locks_on_source: None,
             one_file_system: false,
+            follow_source: false,
+            options_file: None,
+            warnings: Vec::new(),
             process: ProcessConfig::default(),
             remount: false,
             explain: false,
@@ -84,6 +102,12 @@ impl Settings {
         self.flags
     }
 
+    /// As bindfs does when it is called directly, and not by mount(8).
+    pub(super) fn harden(&mut self) {
+        self.flags.nosuid.get_or_insert(true);
+        self.flags.nodev.get_or_insert(true);
+    }
+
     fn apply(&mut self, given: Given, accounts: &dyn Accounts) -> Result<()> {
         let Given { option, on, value } = given;
         let name = option.long;
@@ -98,10 +122,20 @@ impl Settings {
         };
         let bad = |why| Error::usage(format!("option '{name}': {why}"));
         match option.id {
-            Opt::UidMap => self.maps.add(name, Side::Users, text()?, accounts)?,
-            Opt::GidMap => self.maps.add(name, Side::Groups, text()?, accounts)?,
-            Opt::IdMap => self.maps.add(name, Side::Both, text()?, accounts)?,
-            Opt::Unmapped => self.unmapped = values::unmapped(text()?, accounts).map_err(bad)?,
+            Opt::UidMap => self.ids.add_map(name, Side::Users, text()?, accounts)?,
+            Opt::GidMap => self.ids.add_map(name, Side::Groups, text()?, accounts)?,
+            Opt::IdMap => self.ids.add_map(name, Side::Both, text()?, accounts)?,
+            Opt::Unmapped => {
+                self.ids.set_unmapped(values::unmapped(text()?, accounts).map_err(bad)?);
+            }
+            Opt::Map => self.ids.set_pairs(pairs::read_pairs(text()?, accounts).map_err(bad)?),
+            Opt::MapPasswd | Opt::MapGroup | Opt::MapPasswdRev | Opt::MapGroupRev => {
+                let path = PathBuf::from(value);
+                self.ids.set_accounts(option.id, name, &path, accounts, &mut self.warnings)?;
+            }
+            Opt::UidOffset | Opt::GidOffset => {
+                self.ids.set_offset(option.id, pairs::read_offset(text()?).map_err(bad)?);
+            }
             Opt::ReadOnly => self.flags.read_only = Some(on),
             Opt::NoSuid => self.flags.nosuid = Some(on),
             Opt::NoDev => self.flags.nodev = Some(on),
@@ -120,10 +154,10 @@ impl Settings {
             Opt::AllowOther if on => self.access = Some(Access::Everyone),
             Opt::AllowOther => self.access = Some(Access::Owner),
             Opt::AllowRoot => self.access = Some(Access::OwnerAndRoot),
-            Opt::DefaultPermissions => {}
+            Opt::DefaultPermissions | Opt::CloneFd => {}
             Opt::AutoUnmount => self.process.auto_unmount = true,
             Opt::FsName => self.fsname = Some(value),
-            Opt::Subtype => self.subtype = text()?.to_owned(),
+            Opt::Subtype => self.subtype = Some(text()?.to_owned()),
             Opt::Cache => self.cache = values::cache_mode(text()?).map_err(bad)?,
             Opt::EntryTimeout => self.entry = Some(values::duration(text()?).map_err(bad)?),
             Opt::NegativeTimeout => self.negative = Some(values::duration(text()?).map_err(bad)?),
@@ -131,6 +165,14 @@ impl Settings {
             Opt::Passthrough => {
                 self.data.passthrough = values::passthrough(text()?).map_err(bad)?
             }
+            Opt::DirectIo => self.data.direct_io = on,
+            Opt::ForwardOdirect => {
+                let align = values::number(text()?, 1, MOST_ALIGNED).map_err(bad)?;
+                self.data.forward_odirect = usize::try_from(align).ok().and_then(NonZeroUsize::new);
+            }
+            Opt::ReadRate => self.data.read_rate = Some(values::rate(text()?).map_err(bad)?),
+            Opt::WriteRate => self.data.write_rate = Some(values::rate(text()?).map_err(bad)?),
+            Opt::LockForwarding => self.locks_on_source = Some(on),
             Opt::MaxRead => {
                 let bytes = values::number(text()?, 0, u32::MAX).map_err(bad)?;
                 self.max_read = Some(bytes).filter(|bytes| *bytes > 0);
@@ -139,8 +181,10 @@ impl Settings {
                 let threads = values::number(text()?, 1, 1024).map_err(bad)?;
                 self.threads = usize::try_from(threads).ok().and_then(NonZeroUsize::new);
             }
-            Opt::SingleThread => self.threads = Some(NonZeroUsize::MIN),
+            Opt::SingleThread if on => self.threads = Some(NonZeroUsize::MIN),
+            Opt::SingleThread => self.threads = self.threads.filter(|n| *n > NonZeroUsize::MIN),
             Opt::OneFileSystem => self.one_file_system = true,
+            Opt::FollowSource => self.follow_source = true,
             Opt::Foreground => self.process.foreground = true,
             Opt::Debug => {
                 self.process.foreground = true;
@@ -149,8 +193,32 @@ impl Settings {
             Opt::Verbose => self.process.verbosity = (self.process.verbosity + 1).min(2),
             Opt::PidFile => self.process.pidfile = Some(PathBuf::from(value)),
             Opt::Explain => self.explain = true,
+            Opt::Config => self.read_file(PathBuf::from(value), accounts)?,
             // Dealt with by the grammars.
-            Opt::Words | Opt::Help | Opt::Version | Opt::Generate => {}
+            Opt::Words | Opt::Help | Opt::Version | Opt::FuseVersion => {}
+            Opt::Generate | Opt::Reload => {}
+            other => {
+                let text = if option.value.is_some() { text()? } else { "" };
+                let known = self.shown.apply(other, text, accounts).map_err(bad)?;
+                debug_assert!(known, "{name} is in the table and nowhere else");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in the options of a file.
+    fn read_file(&mut self, path: PathBuf, accounts: &dyn Accounts) -> Result<()> {
+        if self.options_file.is_some() {
+            return Err(Error::usage("option 'config' can be given once, and not within its file"));
+        }
+        let given = words::options_of_file(&path)?;
+        // A daemon leaves the working directory.
+        let whole = std::path::absolute(&path)
+            .map_err(|e| Error::unreadable(format!("option 'config': {}", path.display()), e))?;
+        self.options_file = Some(whole);
+        for one in given {
+            self.apply(one, accounts)
+                .map_err(|e| Error::usage(format!("option 'config': {}: {e}", path.display())))?;
         }
         Ok(())
     }
@@ -158,27 +226,28 @@ impl Settings {
     /// Makes the configuration of a mount.
     pub(super) fn into_config(self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
         let cache = self.cache_policy()?;
-        let (uids, gids) = self.maps.finish()?;
-        let ids = IdView {
-            uids: Translation::new(uids, self.unmapped.0),
-            gids: Translation::new(gids, self.unmapped.1),
-        };
+        let root_only = self.ids.root_only().chain(self.shown.root_only()).collect();
+        let ids = self.ids.finish(self.dialect)?;
+        let is_bindfs = self.dialect == Dialect::Bindfs;
         Ok(Config {
             source,
             mountpoint,
-            view: View::of_ids(ids),
+            view: self.shown.finish(ids, self.dialect)?,
             flags: self.flags,
-            access: self.access,
+            // bindfs takes it for granted, for users too.
+            access: self.access.or(is_bindfs.then_some(Access::Everyone)),
             fsname: self.fsname,
-            subtype: self.subtype,
+            subtype: self.subtype.unwrap_or_else(|| self.dialect.name().to_owned()),
             max_read: self.max_read,
             cache,
             data: self.data,
-            locks_on_source: true,
+            locks_on_source: self.locks_on_source.unwrap_or(!is_bindfs),
             threads: self.threads.unwrap_or_else(default_threads),
             one_file_system: self.one_file_system,
-            follow_source: false,
-            options_file: None,
+            follow_source: self.follow_source,
+            options_file: self.options_file,
+            root_only,
+            warnings: self.warnings,
             process: self.process,
         })
     }
@@ -219,8 +288,12 @@ impl Settings {
     }
 }
 
-/// One per processor, at least 2 (so that one that waits does not stop the mount), at most 16.
+/// One per processor, at least 2 (so that one that waits does not stop the mount), at most 16. The same as long as the
+/// process lives: a reload is no wish for another number.
 fn default_threads() -> NonZeroUsize {
-    let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-    NonZeroUsize::new(cores.clamp(2, 16)).unwrap_or(NonZeroUsize::MIN)
+    static THREADS: OnceLock<NonZeroUsize> = OnceLock::new();
+    *THREADS.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        NonZeroUsize::new(cores.clamp(2, 16)).unwrap_or(NonZeroUsize::MIN)
+    })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::accounts::Accounts;
 use super::maps::read_id;
 use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
+use crate::view::{LinkRemoval, PERMISSIONS};
 
 type Read<T> = std::result::Result<T, String>;
 
@@ -61,6 +62,51 @@ pub(super) fn passthrough(text: &str) -> Read<bool> {
         "off" => Ok(false),
         _ => Err(format!("'{text}' is neither auto nor off")),
     }
+}
+
+/// Bytes per second: a number with an optional fraction and unit (`k`, `M`, `G`, `T`, powers of 1024), more than 0.
+pub(super) fn rate(text: &str) -> Read<f64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" => Some(1.0),
+        "k" => Some(1024.0),
+        "M" => Some(1024.0 * 1024.0),
+        "G" => Some(1024.0 * 1024.0 * 1024.0),
+        "T" => Some(1024.0 * 1024.0 * 1024.0 * 1024.0),
+        _ => None,
+    };
+    let rate = number.parse::<f64>().ok().zip(factor).map(|(number, factor)| number * factor);
+    rate.filter(|rate| rate.is_finite() && *rate > 0.0).ok_or_else(|| {
+        format!("'{text}' is not a rate; give bytes per second, for example 500k or 1.5M")
+    })
+}
+
+/// A mask of permissions: octal, up to 0777.
+pub(super) fn mask(text: &str) -> Read<u32> {
+    let is_octal = !text.is_empty() && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let mask = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
+    mask.filter(|mask| *mask <= PERMISSIONS)
+        .ok_or_else(|| format!("'{text}' is not a mask; give an octal number from 0 to 777"))
+}
+
+/// The value of `resolved-symlink-deletion=`.
+pub(super) fn link_removal(text: &str) -> Read<LinkRemoval> {
+    match text {
+        "deny" => Ok(LinkRemoval::Deny),
+        "symlink-only" => Ok(LinkRemoval::SymlinkOnly),
+        "symlink-first" => Ok(LinkRemoval::SymlinkFirst),
+        "target-first" => Ok(LinkRemoval::TargetFirst),
+        _ => Err(format!("'{text}' is none of deny, symlink-only, symlink-first and target-first")),
+    }
+}
+
+/// A pattern for names.
+pub(super) fn glob(text: &str) -> Read<String> {
+    if text.contains('/') {
+        return Err(format!("'{text}' has a '/': names are compared with it, not paths"));
+    }
+    Ok(text.to_owned())
 }
 
 /// The value of `unmapped=`, for both kinds of id.

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::nearest::did_you_mean;
 use super::options::{self, Given};
@@ -137,23 +138,48 @@ pub(super) enum Unknown {
 pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
     for word in split(list)? {
-        let Some((option, on)) = options::by_word(&word.name) else {
-            check_foreign(&word.name, unknown)?;
-            continue;
-        };
-        let name = &word.name;
-        match (option.value, &word.value) {
-            (None, Some(_)) => {
-                return Err(Error::usage(format!("option '{name}' takes no value")));
-            }
-            (Some(value), None) => {
-                let placeholder = value.placeholder;
-                return Err(Error::usage(format!(
-                    "option '{name}' needs a value: {name}={placeholder}"
-                )));
-            }
-            _ => given.push(Given { option, on, value: word.value }),
+        given.extend(option_of(word, unknown)?);
+    }
+    Ok(given)
+}
+
+/// The option that a word stands for; `None` where it may be passed over.
+fn option_of(word: Word, unknown: Unknown) -> Result<Option<Given>> {
+    let name = &word.name;
+    let Some((option, on)) = options::by_word(name) else {
+        check_foreign(name, unknown)?;
+        return Ok(None);
+    };
+    match (option.value, &word.value) {
+        (None, Some(_)) => Err(Error::usage(format!("option '{name}' takes no value"))),
+        // `owner` and `group` are mount(8)'s; with a value they are ours.
+        (Some(_), None) if IGNORED.contains(&name.as_str()) => Ok(None),
+        (Some(value), None) => {
+            let placeholder = value.placeholder;
+            Err(Error::usage(format!("option '{name}' needs a value: {name}={placeholder}")))
         }
+        _ => Ok(Some(Given { option, on, value: word.value })),
+    }
+}
+
+/// The options in a file of them: one a line, the value being all that follows `=`. An error names the line.
+pub(super) fn options_of_file(path: &Path) -> Result<Vec<Given>> {
+    let place = format!("option 'config': {}", path.display());
+    let text = std::fs::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
+    let mut given = Vec::new();
+    for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let (name, value) = match line.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&line[..at], Some(line[at + 1..].trim_ascii_start())),
+            None => (line, None),
+        };
+        let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
+        let value = value.map(|value| OsString::from_vec(value.to_vec()));
+        let read = option_of(Word { name, value }, Unknown::Refuse);
+        given.extend(read.map_err(|e| Error::usage(format!("{place}:{}: {e}", number + 1)))?);
     }
     Ok(given)
 }

@@ -21,9 +21,13 @@ pub fn access(config: &Config) -> Access {
     config.access.unwrap_or(if may_mount() { Access::Everyone } else { Access::Owner })
 }
 
-/// Refuses what needs root when this process is a normal user's: a map under which he could not store files as himself,
+/// Refuses what needs root when this process is a normal user's: options that are root's in bindfs too, a map under which he could not store files as himself,
 /// and mount options that only root may give.
 pub fn check_rights(config: &Config) -> Result<()> {
+    let sets_ids = has(CapabilitySet::SETUID) && has(CapabilitySet::SETGID);
+    if let Some(option) = config.root_only.first().filter(|_| !sets_ids) {
+        return Err(Error::usage(root_only(option)));
+    }
     if !has(CapabilitySet::SETUID) {
         stored_as_self(&config.view.ids.uids, geteuid().as_raw(), "--uidmap")?;
     }
@@ -47,6 +51,14 @@ pub fn check_rights(config: &Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn root_only(option: &str) -> String {
+    let advice = match option {
+        "create-as-user" | "create-for-user" | "create-for-group" => "leave it out",
+        _ => "use uidmap and gidmap for a map that leaves your own ids as they are",
+    };
+    format!("option '{option}': only root may use it; mount as root, or {advice}")
 }
 
 /// A process without privileges creates every file as its own user, whatever the map says.

@@ -11,6 +11,51 @@ pub(super) enum Opt {
     GidMap,
     IdMap,
     Unmapped,
+    ForceUser,
+    ForceGroup,
+    Mirror,
+    MirrorOnly,
+    Map,
+    MapPasswd,
+    MapGroup,
+    MapPasswdRev,
+    MapGroupRev,
+    UidOffset,
+    GidOffset,
+    CreateAsUser,
+    CreateAsMounter,
+    CreateForUser,
+    CreateForGroup,
+    CreateWithPerms,
+    Perms,
+    Umask,
+    Fmask,
+    Dmask,
+    RealisticPermissions,
+    ChownNormal,
+    ChownIgnore,
+    ChownDeny,
+    ChgrpNormal,
+    ChgrpIgnore,
+    ChgrpDeny,
+    ChmodNormal,
+    ChmodIgnore,
+    ChmodDeny,
+    ChmodFilter,
+    ChmodAllowX,
+    XattrRw,
+    XattrRo,
+    XattrNone,
+    DeleteDeny,
+    RenameDeny,
+    EnableIoctl,
+    Exclude,
+    FollowSource,
+    HideHardLinks,
+    ResolveSymlinks,
+    ResolvedSymlinkDeletion,
+    CtimeFromMtime,
+    BlockDevicesAsFiles,
     ReadOnly,
     NoSuid,
     NoDev,
@@ -34,6 +79,11 @@ pub(super) enum Opt {
     NegativeTimeout,
     AttrTimeout,
     Passthrough,
+    DirectIo,
+    ForwardOdirect,
+    ReadRate,
+    WriteRate,
+    LockForwarding,
     MaxRead,
     Threads,
     SingleThread,
@@ -42,10 +92,14 @@ pub(super) enum Opt {
     Debug,
     Verbose,
     PidFile,
+    CloneFd,
+    Config,
+    Reload,
     Explain,
     Words,
     Help,
     Version,
+    FuseVersion,
     Generate,
 }
 
@@ -53,6 +107,11 @@ pub(super) enum Opt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Category {
     Maps,
+    Owners,
+    Creation,
+    Perms,
+    Changes,
+    Looks,
     Mount,
     Access,
     Cache,
@@ -64,15 +123,31 @@ pub(super) enum Category {
 
 impl Category {
     /// The categories that are shown, in the order in which they are.
-    pub(super) const SHOWN: [Self; 6] =
-        [Self::Maps, Self::Mount, Self::Access, Self::Cache, Self::Process, Self::Other];
+    pub(super) const SHOWN: [Self; 11] = [
+        Self::Maps,
+        Self::Owners,
+        Self::Creation,
+        Self::Perms,
+        Self::Changes,
+        Self::Looks,
+        Self::Mount,
+        Self::Access,
+        Self::Cache,
+        Self::Process,
+        Self::Other,
+    ];
 
     /// The heading.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Maps => "Maps",
+            Self::Owners => "Owners, as in bindfs",
+            Self::Creation => "New files",
+            Self::Perms => "Permissions shown",
+            Self::Changes => "Changes",
+            Self::Looks => "What is shown",
             Self::Mount => "Mount options",
-            Self::Access => "Access and appearance",
+            Self::Access => "Access",
             Self::Cache => "Caching and speed",
             Self::Process => "Process",
             Self::Other => "Other",
@@ -113,8 +188,12 @@ pub(super) struct OptionDef {
     pub(super) word: Option<&'static str>,
     /// Further names, as long flag and within `-o`.
     pub(super) aliases: &'static [&'static str],
+    /// Further names as long flag only: within `-o` they mean something else to mount(8).
+    pub(super) long_aliases: &'static [&'static str],
     /// The name that says the contrary: a long flag, and a word within `-o`.
     pub(super) opposite: Option<&'static str>,
+    /// The short flag of the contrary.
+    pub(super) opposite_short: Option<char>,
     /// `None`: a flag.
     pub(super) value: Option<ValueDef>,
     /// What holds when it is not given, for the man page. Empty: nothing worth a word.
@@ -129,10 +208,11 @@ pub(super) struct OptionDef {
 impl OptionDef {
     /// Whether it may be given several times, each adding to the former.
     pub(super) fn accumulates(&self) -> bool {
-        matches!(self.id, Opt::UidMap | Opt::GidMap | Opt::IdMap | Opt::Words | Opt::Verbose)
+        use Opt::{Exclude, GidMap, IdMap, UidMap, Verbose, Words};
+        matches!(self.id, UidMap | GidMap | IdMap | Exclude | Words | Verbose)
     }
 
-    /// Every name, with whether it says the option (`true`) or its contrary.
+    /// Every name that it has as a flag and within `-o`, with whether it says the option (`true`) or its contrary.
     pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let own = std::iter::once((self.long, true));
         let others = self.aliases.iter().map(|&name| (name, true));
@@ -178,11 +258,9 @@ pub(super) fn words() -> impl Iterator<Item = &'static str> {
 
 /// Every long flag, without dashes, but for hidden ones.
 pub(super) fn longs() -> impl Iterator<Item = &'static str> {
-    OPTIONS
-        .iter()
-        .filter(|option| option.category != Category::Hidden)
-        .flat_map(OptionDef::names)
-        .map(|(name, _)| name)
+    OPTIONS.iter().filter(|option| option.category != Category::Hidden).flat_map(|option| {
+        option.names().map(|(name, _)| name).chain(option.long_aliases.iter().copied())
+    })
 }
 
 #[cfg(test)]
@@ -195,18 +273,22 @@ mod tests {
         let mut names = HashSet::new();
         let mut letters = HashSet::new();
         for option in OPTIONS {
-            for (name, _) in option.names() {
+            let flags = option.long_aliases.iter().copied();
+            for name in option.names().map(|(name, _)| name).chain(flags) {
                 assert!(names.insert(name.replace('_', "-")), "{name} twice");
             }
-            assert!(option.short.is_none_or(|c| letters.insert(c)), "-{:?} twice", option.short);
+            for letter in option.short.into_iter().chain(option.opposite_short) {
+                assert!(letters.insert(letter), "-{letter} twice");
+            }
         }
     }
 
     #[test]
     fn every_option_has_both_spellings_but_those_that_cannot() {
         for option in OPTIONS {
+            use Opt::{FuseVersion, Generate, Help, Reload, Version, Words};
             let only_a_flag =
-                matches!(option.id, Opt::Help | Opt::Version | Opt::Words | Opt::Generate);
+                matches!(option.id, Help | Version | FuseVersion | Words | Generate | Reload);
             assert_eq!(option.word.is_none(), only_a_flag, "{}", option.long);
             if let Some(word) = option.word {
                 assert_eq!(word.replace('_', "-"), option.long);

@@ -113,6 +113,9 @@ impl Reloader {
     fn reload(&mut self) -> Result<()> {
         let place = self.place();
         let mut new = self.evaluate(&place)?;
+        for warning in &new.warnings {
+            log::warn!("{warning}");
+        }
         mount::check_rights(&new)?;
         new.mountpoint.clone_from(&self.baseline.config.mountpoint);
         compare::check(&self.baseline.config, &new)?;

@@ -1,0 +1,62 @@
+//! Options: who may use the mount, and how the mount table shows it.
+
+use super::super::{Category, Opt, OptionDef};
+use super::{flag, value};
+
+pub(super) const ACCESS: &[OptionDef] = &[
+    OptionDef {
+        opposite: Some("no-allow-other"),
+        opposite_short: Some('n'),
+        default: "allow_other when root mounts",
+        ..flag(
+            Opt::AllowOther,
+            "allow-other",
+            "allow_other",
+            Category::Access,
+            "Let everyone use the mount, or only who mounted it",
+            "Let every user reach the mount, as permissions allow, or only the user who mounted it. A user other than \
+             root needs user_allow_other in /etc/fuse.conf for allow_other.",
+        )
+    },
+    flag(
+        Opt::AllowRoot,
+        "allow-root",
+        "allow_root",
+        Category::Access,
+        "Let who mounted it and root use the mount",
+        "Let the user who mounted it and root reach the mount.",
+    ),
+    flag(
+        Opt::DefaultPermissions,
+        "default-permissions",
+        "default_permissions",
+        Category::Access,
+        "Let the kernel check permissions (always so)",
+        "Let the kernel check permissions against what the mount shows. This is always so; the option is accepted for \
+         mount.fuse3(8)'s sake.",
+    ),
+    OptionDef {
+        value: value("NAME"),
+        default: "SOURCE",
+        ..flag(
+            Opt::FsName,
+            "fsname",
+            "fsname",
+            Category::Access,
+            "The source column of the mount table",
+            "What findmnt(8), df(1) and /proc/self/mountinfo show as the mount's source.",
+        )
+    },
+    OptionDef {
+        value: value("NAME"),
+        default: "shiftbind",
+        ..flag(
+            Opt::Subtype,
+            "subtype",
+            "subtype",
+            Category::Access,
+            "The filesystem type is shown as fuse.NAME",
+            "The filesystem type is shown as fuse.NAME.",
+        )
+    },
+];

@@ -1,0 +1,84 @@
+//! Options: what is shown of the source, beside owners and permissions.
+
+use super::super::{Category, Opt, OptionDef};
+use super::{flag, one_of, value};
+
+pub(super) const LOOKS: &[OptionDef] = &[
+    OptionDef {
+        value: value("GLOB"),
+        ..flag(
+            Opt::Exclude,
+            "exclude",
+            "exclude",
+            Category::Looks,
+            "Hide names that match GLOB; may be repeated",
+            "Files and directories whose name matches GLOB (glob(7); a name, not a path) are not there: not listed, not \
+             found (ENOENT), and not to be created. May be given several times.",
+        )
+    },
+    flag(
+        Opt::OneFileSystem,
+        "one-file-system",
+        "one_file_system",
+        Category::Looks,
+        "Hide what is mounted below the source",
+        "Show the directories below SOURCE on which other filesystems are mounted as empty, instead of what is mounted \
+         there.",
+    ),
+    flag(
+        Opt::FollowSource,
+        "follow-source",
+        "follow_source",
+        Category::Looks,
+        "When SOURCE is deleted and made again, show the new one",
+        "When the directory SOURCE is deleted or renamed and another one takes its name, show that one. Otherwise the mount \
+         stays with the directory that it was made of.",
+    ),
+    flag(
+        Opt::HideHardLinks,
+        "hide-hard-links",
+        "hide_hard_links",
+        Category::Looks,
+        "Show everything with one link",
+        "Shows a link count of 1 for everything.",
+    ),
+    flag(
+        Opt::ResolveSymlinks,
+        "resolve-symlinks",
+        "resolve_symlinks",
+        Category::Looks,
+        "Show what symbolic links lead to in place of them",
+        "Shows what symbolic links lead to in place of the links, also outside the source. Broken links stay links; \
+         symlink(2) fails with EPERM.",
+    ),
+    OptionDef {
+        value: one_of("HOW", &["deny", "symlink-only", "symlink-first", "target-first"]),
+        default: "symlink-only",
+        ..flag(
+            Opt::ResolvedSymlinkDeletion,
+            "resolved-symlink-deletion",
+            "resolved_symlink_deletion",
+            Category::Looks,
+            "What deleting a resolved link deletes",
+            "What is deleted with resolve-symlinks when a name is deleted that is a symbolic link on the source: nothing \
+             (deny: EPERM), the link (symlink-only), the link and then what it leads to (symlink-first), or the other way \
+             round (target-first).",
+        )
+    },
+    flag(
+        Opt::CtimeFromMtime,
+        "ctime-from-mtime",
+        "ctime_from_mtime",
+        Category::Looks,
+        "Show the modification time as the change time",
+        "Shows the modification time as the change time as well.",
+    ),
+    flag(
+        Opt::BlockDevicesAsFiles,
+        "block-devices-as-files",
+        "block_devices_as_files",
+        Category::Looks,
+        "Show block devices as regular files",
+        "Shows block devices as regular files of the device's size, which can be read and written as such.",
+    ),
+];

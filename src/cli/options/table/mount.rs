@@ -1,0 +1,140 @@
+//! Options: the options of mount(8).
+
+use super::super::{Category, Opt, OptionDef};
+use super::flag;
+
+pub(super) const MOUNT: &[OptionDef] = &[
+    OptionDef {
+        short: Some('r'),
+        opposite: Some("rw"),
+        ..flag(
+            Opt::ReadOnly,
+            "ro",
+            "ro",
+            Category::Mount,
+            "Mount read-only, or read-write",
+            "Mount read-only, or read-write. As for all of mount(8)'s options here, when neither is given the mount is \
+             as the source's own mount is. mount(8) always gives one of the two.",
+        )
+    },
+    OptionDef {
+        opposite: Some("suid"),
+        ..flag(
+            Opt::NoSuid,
+            "nosuid",
+            "nosuid",
+            Category::Mount,
+            "Ignore set-user-ID, set-group-ID and file capabilities, or not",
+            "Ignore set-user-ID and set-group-ID bits and file capabilities when a program is run, or honour them.",
+        )
+    },
+    OptionDef {
+        opposite: Some("dev"),
+        ..flag(
+            Opt::NoDev,
+            "nodev",
+            "nodev",
+            Category::Mount,
+            "Refuse to open device nodes, or not",
+            "Refuse to open device nodes, or allow it.",
+        )
+    },
+    OptionDef {
+        opposite: Some("exec"),
+        ..flag(
+            Opt::NoExec,
+            "noexec",
+            "noexec",
+            Category::Mount,
+            "Refuse to run programs, or not",
+            "Refuse to run programs from the mount, or allow it.",
+        )
+    },
+    OptionDef {
+        opposite: Some("symfollow"),
+        ..flag(
+            Opt::NoSymFollow,
+            "nosymfollow",
+            "nosymfollow",
+            Category::Mount,
+            "Do not follow symbolic links, or do",
+            "Do not follow symbolic links of the mount when a path is resolved (they can still be made and read), or \
+             follow them.",
+        )
+    },
+    OptionDef {
+        opposite: Some("atime"),
+        ..flag(
+            Opt::NoAtime,
+            "noatime",
+            "noatime",
+            Category::Mount,
+            "Never update access times, or as the kernel does by default",
+            "Never update access times, or update them as the kernel does by default, which is relatime.",
+        )
+    },
+    OptionDef {
+        opposite: Some("norelatime"),
+        ..flag(
+            Opt::RelAtime,
+            "relatime",
+            "relatime",
+            Category::Mount,
+            "Update access times once a day or after a change",
+            "Update an access time when it is a day old or older than the last change. norelatime asks for the \
+             kernel's default, which is the same.",
+        )
+    },
+    OptionDef {
+        opposite: Some("nostrictatime"),
+        ..flag(
+            Opt::StrictAtime,
+            "strictatime",
+            "strictatime",
+            Category::Mount,
+            "Update access times on every read, or as the kernel does by default",
+            "Update access times on every read, or as the kernel does by default.",
+        )
+    },
+    OptionDef {
+        opposite: Some("diratime"),
+        ..flag(
+            Opt::NoDirAtime,
+            "nodiratime",
+            "nodiratime",
+            Category::Mount,
+            "Never update access times of directories, or do",
+            "Never update access times of directories, or update them as those of files.",
+        )
+    },
+    OptionDef {
+        opposite: Some("async"),
+        default: "async",
+        ..flag(
+            Opt::Sync,
+            "sync",
+            "sync",
+            Category::Mount,
+            "Write every change through to the disk at once, or not",
+            "Write every change through to the disk before a call returns, or let the source's filesystem decide.",
+        )
+    },
+    flag(
+        Opt::DirSync,
+        "dirsync",
+        "dirsync",
+        Category::Mount,
+        "Write every change of a directory through at once",
+        "Write every change of a directory through to the disk before a call returns.",
+    ),
+    flag(
+        Opt::Remount,
+        "remount",
+        "remount",
+        Category::Mount,
+        "Change the mount options of a mount that is there",
+        "Change the mount options (ro, nosuid and so on) of MOUNTPOINT, which is mounted already. SOURCE may be left \
+         out. Everything else, maps included, stays as it is: options other than mount options are accepted, because \
+         mount(8) repeats those of fstab, and have no effect.",
+    ),
+];

@@ -1,0 +1,141 @@
+//! All options about what is shown and what may change, put together into a [`View`].
+
+use super::accounts::Accounts;
+use super::dialect::Dialect;
+use super::maps::read_id;
+use super::options::Opt;
+use super::{pairs, values};
+use crate::error::{Error, Result};
+use crate::idmap::{Group, IdView, MountId, SourceId, User};
+use crate::view::{
+    Changes, CreatedBy, Creation, Forced, LinkRemoval, Looks, Mirror, PERMISSIONS, PermRules,
+    Policy, Principal, View, Xattrs,
+};
+
+type Read<T> = std::result::Result<T, String>;
+
+/// What the options said so far; of each the last value.
+#[derive(Debug, Default)]
+pub(super) struct ShownOptions {
+    forced: Forced,
+    mirror: Option<Vec<Principal>>,
+    mirror_only: Option<Vec<Principal>>,
+    perms: PermRules,
+    umask: Option<u32>,
+    fmask: Option<u32>,
+    dmask: Option<u32>,
+    looks: Looks,
+    by: Option<CreatedBy>,
+    creation: Creation,
+    changes: Changes,
+    resolve_symlinks: bool,
+    link_removal: LinkRemoval,
+    excluded: Vec<String>,
+}
+
+impl ShownOptions {
+    /// Takes one option in. `false`: it is about something else.
+    pub(super) fn apply(&mut self, id: Opt, text: &str, accounts: &dyn Accounts) -> Read<bool> {
+        let user = || read_id::<User>(text, accounts);
+        let group = || read_id::<Group>(text, accounts);
+        match id {
+            Opt::ForceUser => self.forced.uid = MountId::new(user()?),
+            Opt::ForceGroup => self.forced.gid = MountId::new(group()?),
+            Opt::Mirror => self.mirror = Some(pairs::read_principals(text, accounts)?),
+            Opt::MirrorOnly => self.mirror_only = Some(pairs::read_principals(text, accounts)?),
+            Opt::CreateAsUser => self.by = Some(CreatedBy::Caller),
+            Opt::CreateAsMounter => self.by = Some(CreatedBy::Mounter),
+            Opt::CreateForUser => self.creation.uid = SourceId::new(user()?),
+            Opt::CreateForGroup => self.creation.gid = SourceId::new(group()?),
+            Opt::CreateWithPerms => self.creation.perms = text.parse()?,
+            Opt::Perms => self.perms = text.parse()?,
+            Opt::Umask => self.umask = Some(values::mask(text)?),
+            Opt::Fmask => self.fmask = Some(values::mask(text)?),
+            Opt::Dmask => self.dmask = Some(values::mask(text)?),
+            Opt::RealisticPermissions => self.looks.realistic_permissions = true,
+            Opt::HideHardLinks => self.looks.hide_hard_links = true,
+            Opt::CtimeFromMtime => self.looks.ctime_from_mtime = true,
+            Opt::BlockDevicesAsFiles => self.looks.block_devices_as_files = true,
+            Opt::ResolveSymlinks => self.resolve_symlinks = true,
+            Opt::ResolvedSymlinkDeletion => self.link_removal = values::link_removal(text)?,
+            Opt::Exclude => self.excluded.push(values::glob(text)?),
+            _ => return self.apply_change(id, text),
+        }
+        Ok(true)
+    }
+
+    fn apply_change(&mut self, id: Opt, text: &str) -> Read<bool> {
+        let changes = &mut self.changes;
+        match id {
+            Opt::ChownNormal => changes.chown = Policy::Normal,
+            Opt::ChownIgnore => changes.chown = Policy::Ignore,
+            Opt::ChownDeny => changes.chown = Policy::Deny,
+            Opt::ChgrpNormal => changes.chgrp = Policy::Normal,
+            Opt::ChgrpIgnore => changes.chgrp = Policy::Ignore,
+            Opt::ChgrpDeny => changes.chgrp = Policy::Deny,
+            Opt::ChmodNormal => changes.chmod = Policy::Normal,
+            Opt::ChmodIgnore => changes.chmod = Policy::Ignore,
+            Opt::ChmodDeny => changes.chmod = Policy::Deny,
+            Opt::ChmodFilter => changes.chmod_filter = text.parse()?,
+            Opt::ChmodAllowX => changes.chmod_allow_x = true,
+            Opt::XattrRw => changes.xattrs = Xattrs::ReadWrite,
+            Opt::XattrRo => changes.xattrs = Xattrs::ReadOnly,
+            Opt::XattrNone => changes.xattrs = Xattrs::None,
+            Opt::DeleteDeny => changes.deny_delete = true,
+            Opt::RenameDeny => changes.deny_rename = true,
+            Opt::EnableIoctl => changes.forward_ioctls = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Those of the given options that bindfs, too, has for root only.
+    pub(super) fn root_only(&self) -> impl Iterator<Item = &'static str> {
+        [
+            (self.by == Some(CreatedBy::Caller), "create-as-user"),
+            (self.creation.uid.is_some(), "create-for-user"),
+            (self.creation.gid.is_some(), "create-for-group"),
+        ]
+        .into_iter()
+        .filter_map(|(given, option)| given.then_some(option))
+    }
+
+    /// Makes the view.
+    pub(super) fn finish(self, ids: IdView, dialect: Dialect) -> Result<View> {
+        let mirror = match (self.mirror, self.mirror_only) {
+            (Some(_), Some(_)) => {
+                return Err(Error::usage(
+                    "option 'mirror-only' contradicts mirror; give one of them",
+                ));
+            }
+            (Some(principals), None) => Some(Mirror { only: false, principals }),
+            (None, Some(principals)) => Some(Mirror { only: true, principals }),
+            (None, None) => None,
+        };
+        let mut perms = self.perms;
+        // libfuse's mask comes after everything that bindfs does.
+        let masks = [(self.fmask.or(self.umask), true), (self.dmask.or(self.umask), false)];
+        for (mask, files) in masks {
+            if let Some(mask) = mask {
+                perms.extend(PermRules::exactly(PERMISSIONS & !mask, files, !files));
+            }
+        }
+        let unprivileged = !rustix::process::geteuid().is_root();
+        let by = self.by.unwrap_or(if dialect == Dialect::Bindfs && unprivileged {
+            CreatedBy::Mounter
+        } else {
+            CreatedBy::Caller
+        });
+        Ok(View {
+            ids,
+            forced: self.forced,
+            mirror,
+            perms,
+            looks: self.looks,
+            creation: Creation { by, ..self.creation },
+            changes: self.changes,
+            resolve_symlinks: self.resolve_symlinks.then_some(self.link_removal),
+            excluded: self.excluded,
+        })
+    }
+}
