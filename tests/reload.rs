@@ -393,7 +393,9 @@ fn under_load_nothing_is_stored_or_kept_by_half_of_a_map() {
         let open = opens.join().unwrap();
         assert!(open.len() > 50, "{} were opened", open.len());
         fs::write(mount.ns.path("stop"), "").unwrap();
-        makers.map(|maker| maker.join().unwrap());
+        for maker in makers {
+            maker.join().unwrap();
+        }
         thread::sleep(Duration::from_millis(10));
         for file in open {
             let meta = file.metadata().unwrap();
@@ -410,4 +412,70 @@ fn under_load_nothing_is_stored_or_kept_by_half_of_a_map() {
         }
     }
     assert!(made > 10, "{made}");
+}
+
+#[test]
+fn a_mount_with_a_file_of_options_reads_it_again_from_where_it_was_named() {
+    let mount = Mount::described("subtype=not-this-one");
+    fs::create_dir(mount.ns.path("etc")).unwrap();
+    let file = |text: &str| fs::write(mount.ns.path("etc/options"), text).unwrap();
+    file("# owners\nidmap = b:0:100000:65536\n".replace(" = ", "=").as_str());
+    mount.ok("cd etc && $S -o config=options,unmapped=squash=7 ../a ../m");
+    assert_eq!(mount.owner("f"), (100_005, 100_006));
+    file("idmap=b:0:200000:65536\nperms=o-r\n");
+    mount.ok("$S --reload m");
+    assert_eq!(mount.owner("f"), (200_005, 200_006));
+    assert_eq!(fs::metadata(mount.at("f")).unwrap().mode() & 0o777, 0o640);
+    file("idmap=b:0:300000:65536\nnonsense\n");
+    mount.refused(1, &["reload m: ", "config", "nonsense"]);
+    file("idmap=b:0:300000:65536\nmirror=1000\n");
+    mount.refused(1, &["option 'mirror' cannot change on a live mount"]);
+    fs::remove_file(mount.ns.path("etc/options")).unwrap();
+    mount.refused(1, &["config", "options"]);
+    assert_eq!(mount.owner("f"), (200_005, 200_006));
+    // Nothing keeps the directory, and absolute paths do without it.
+    mount.ok("umount m && echo idmap=b:0:100000:65536 > conf && D=$PWD && cd etc && $S --config=$D/conf $D/a $D/m");
+    fs::remove_dir(mount.ns.path("etc")).unwrap();
+    fs::write(mount.ns.path("conf"), "idmap=b:0:200000:65536\n").unwrap();
+    mount.ok("$S --reload m");
+    assert_eq!(mount.owner("f"), (200_005, 200_006));
+}
+
+#[test]
+fn with_a_file_of_options_a_hang_up_reloads_in_front_too() {
+    let mount = Mount::described("subtype=not-this-one");
+    let conf = mount.ns.path("conf");
+    fs::write(&conf, "idmap=b:0:100000:65536\n").unwrap();
+    mount.ok("$S -f --config conf a m >log 2>&1 & until mountpoint -q m; do :; done");
+    fs::write(&conf, "idmap=b:0:200000:65536\n").unwrap();
+    signal(mount.ns.daemon(), "HUP");
+    wait_until("the daemon has reloaded", || mount.owner("f") == (200_005, 200_006));
+    signal(mount.ns.daemon(), "TERM");
+    mount.ns.wait_until_gone();
+}
+
+#[test]
+fn under_the_name_bindfs_its_options_and_its_line_are_reloaded() {
+    let mount = Mount::described("defaults");
+    let describe = |options: &str| {
+        let (a, m) = (mount.ns.path("a"), mount.ns.path("m"));
+        let line = format!("{} {} fuse.bindfs {options} 0 0\n", a.display(), m.display());
+        fs::write(mount.ns.path("fstab"), line).unwrap();
+    };
+    mount.ok("ln -s shiftbind bindfs && ./bindfs --map=5/1005:@6/@1006 a m");
+    assert_eq!(mount.owner("f"), (1005, 1006));
+    describe("map=5/2005:@6/@2006,chmod-deny,delete-deny");
+    assert_eq!(mount.ok("./bindfs --reload m 2>&1"), "");
+    assert_eq!(mount.owner("f"), (2005, 2006));
+    assert!(!mount.ns.sh("chmod 600 m/f").status.success());
+    assert!(!mount.ns.sh("rm -f m/f").status.success());
+    describe("map=5/3005,chown-ignore");
+    let output = mount.ns.sh(&with_fstab("./bindfs --reload m"));
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr.starts_with("bindfs: reload m: option 'chown-ignore' cannot change"),
+        "{stderr}"
+    );
+    assert_eq!(mount.owner("f"), (2005, 2006));
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// One line that is for us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
-    /// The name by which mount(8) calls us: `shiftbind` or `bindfs`.
+    /// The name by which we are called, by mount(8) itself or by mount.fuse3(8).
     program: &'static str,
     pub(super) source: PathBuf,
     pub(super) mountpoint: PathBuf,
@@ -31,8 +31,9 @@ impl Line {
         let fs_type = unescape(fields.next()?);
         let options = fields.next().map(unescape).unwrap_or_default();
         let (program, source) = match fs_type.as_slice() {
-            b"fuse.shiftbind" | b"shiftbind" => ("shiftbind", source),
-            b"fuse.bindfs" | b"bindfs" => ("bindfs", source),
+            b"fuse.shiftbind" | b"shiftbind" => ("mount.shiftbind", source),
+            b"bindfs" => ("mount.bindfs", source),
+            b"fuse.bindfs" => ("bindfs", source),
             b"fuse" => {
                 let named = |name: &'static str| {
                     let source = source.strip_prefix(name.as_bytes())?.strip_prefix(b"#")?;
@@ -50,8 +51,8 @@ impl Line {
         self.mountpoint == place || fs::canonicalize(&self.mountpoint).is_ok_and(|own| own == place)
     }
 
-    /// The arguments that mount(8) calls us with. It says `rw` where nothing is said, takes from users what they may not
-    /// have (fstab(5), `user`), and for `is_root` mount.fuse3(8) says `suid` and `dev` where nothing is said.
+    /// The arguments that we are called with. mount(8) says `rw` where nothing is said, and takes from users what they may
+    /// not have (fstab(5), `user`); mount.fuse3(8) adds `suid` and `dev` for root, `is_root`.
     pub(super) fn argv(&self, is_root: bool) -> Vec<OsString> {
         let has = |name: &str| {
             let mut words = self.options.split(|byte| *byte == b',');
@@ -64,7 +65,7 @@ impl Line {
             words.push(b"noexec,nosuid,nodev");
         } else if has("owner") || has("group") {
             words.push(b"nosuid,nodev");
-        } else if is_root {
+        } else if is_root && !self.program.starts_with("mount.") {
             words.push(b"suid,dev");
         }
         words.push(&self.options);
@@ -120,10 +121,10 @@ mod tests {
     #[test]
     fn every_type_by_which_we_are_mounted_is_ours() {
         for (text, program) in [
-            ("/a /m fuse.shiftbind ro 0 0", "shiftbind"),
-            ("/a /m shiftbind ro", "shiftbind"),
+            ("/a /m fuse.shiftbind ro 0 0", "mount.shiftbind"),
+            ("/a /m shiftbind ro", "mount.shiftbind"),
             ("/a\t/m   fuse.bindfs\tro 0 0", "bindfs"),
-            ("  /a /m bindfs ro", "bindfs"),
+            ("  /a /m bindfs ro", "mount.bindfs"),
             ("shiftbind#/a /m fuse ro", "shiftbind"),
             ("bindfs#/a /m fuse ro", "bindfs"),
         ] {
@@ -145,13 +146,14 @@ mod tests {
 
     #[test]
     fn options_are_those_that_mount_hands_over() {
-        assert_eq!(options("/a /m shiftbind nodev"), "rw,suid,dev,nodev");
+        assert_eq!(options("/a /m shiftbind nodev"), "rw,nodev");
+        assert_eq!(options("/a /m fuse.bindfs nodev"), "rw,suid,dev,nodev");
         assert_eq!(options("/a /m shiftbind user,exec"), "rw,noexec,nosuid,nodev,user,exec");
         assert_eq!(options("/a /m shiftbind user=al"), "rw,noexec,nosuid,nodev,user=al");
         assert_eq!(options("/a /m shiftbind group"), "rw,nosuid,nodev,group");
-        assert_eq!(options("/a /m shiftbind"), "rw,suid,dev,");
+        assert_eq!(options("shiftbind#/a /m fuse"), "rw,suid,dev,");
         let argv = line("-a /m shiftbind ro").unwrap().argv(false);
-        assert_eq!(argv, ["shiftbind", "-o", "rw,ro", "--", "-a", "/m"]);
+        assert_eq!(argv, ["mount.shiftbind", "-o", "rw,ro", "--", "-a", "/m"]);
     }
 
     #[test]

@@ -116,7 +116,6 @@ impl Reloader {
         for warning in &new.warnings {
             log::warn!("{warning}");
         }
-        mount::check_rights(&new)?;
         new.mountpoint.clone_from(&self.baseline.config.mountpoint);
         compare::check(&self.baseline.config, &new)?;
         // First what can fail.
@@ -148,7 +147,10 @@ impl Reloader {
         if home.is_err() {
             chdir("/proc/self/fdinfo").map_err(|e| Error::system("/proc must be mounted", e))?;
         }
-        let config = (self.options)(place).map(|config| self.baseline.settle(config));
+        let config = (self.options)(place).and_then(|config| {
+            mount::check_rights(&config)?;
+            Ok(self.baseline.settle(config))
+        });
         // It would keep the directory's filesystem from being unmounted.
         chdir("/").map_err(|e| Error::system("/", e))?;
         config
