@@ -3,13 +3,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Weak;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use crate::accounts::SystemAccounts;
 use crate::error::{Error, Result};
-use crate::fs::Fs;
+use crate::fuse::Live;
 use crate::idmap::MountUid;
 use crate::view::View;
 
@@ -36,24 +35,22 @@ pub(super) fn users(view: &View) -> Result<HashSet<MountUid>> {
 }
 
 /// Starts the thread, where there is a mirror.
-pub(super) fn keep(fs: Weak<Fs>, view: &View) -> io::Result<Refresh> {
+pub(super) fn keep(live: Live, view: &View) -> io::Result<Refresh> {
     if view.mirror.is_none() {
         return Ok(Refresh(None));
     }
     let (wish, wishes) = sync_channel(1);
-    thread::Builder::new().name("accounts".to_owned()).spawn(move || serve(&fs, &wishes))?;
+    thread::Builder::new().name("accounts".to_owned()).spawn(move || serve(&live, &wishes))?;
     Ok(Refresh(Some(wish)))
 }
 
-fn serve(fs: &Weak<Fs>, wishes: &Receiver<()>) {
+fn serve(live: &Live, wishes: &Receiver<()>) {
     while let Ok(()) = wishes.recv() {
-        // Not held while the database is asked: it would keep an unmounted filesystem alive.
-        let Some(view) = fs.upgrade().map(|fs| fs.view_now()) else { return };
+        let Some(view) = live.view() else { return };
         match users(&view) {
             Ok(users) => {
-                let Some(fs) = fs.upgrade() else { return };
                 log::info!("mirror: {} users", users.len());
-                fs.set_mirrored(users);
+                live.set_mirrored(users);
             }
             Err(e) => log::error!("{e}; the mirror's users stay as they were"),
         }

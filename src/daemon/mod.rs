@@ -12,9 +12,11 @@ mod mirror;
 mod notify;
 mod pidfile;
 mod probe;
+mod reload;
 mod signals;
 mod syslog;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -25,20 +27,26 @@ use crate::source::SourceRoot;
 use crate::sys::process::InheritedDescriptors;
 use background::Announce;
 use pidfile::PidFile;
+pub use reload::reload;
+use reload::{Baseline, Reloader};
 use signals::Signals;
 
-/// Mounts and serves. In front it returns when the filesystem is unmounted; else as soon as the mount answers, while the
+/// Evaluates the options of this process's mount again, which is at the given place. It may read files, and runs in a
+/// thread and with a working directory of its own: the one in which the mount was made.
+pub type Options = Box<dyn Fn(&Path) -> Result<Config> + Send>;
+
+/// Mounts and serves; `options` serves reloads. In front it returns when the filesystem is unmounted; else as soon as the mount answers, while the
 /// daemon goes on in a process of its own. To be called by a process that has a single thread.
-pub fn run(config: Config) -> Result<()> {
+pub fn run(config: Config, options: Options) -> Result<()> {
     let inherited =
         InheritedDescriptors::list().map_err(|e| Error::system("/proc must be mounted", e))?;
     logging::install(config.process.verbosity);
     mount::check_rights(&config)?;
     let opened = Opened::open(&config)?;
     if config.process.foreground {
-        serve(&config, opened, &mut Announce::InFront)
+        serve(&config, opened, options, &mut Announce::InFront)
     } else {
-        background::run(inherited, |announce| serve(&config, opened, announce))
+        background::run(inherited, |announce| serve(&config, opened, options, announce))
     }
 }
 
@@ -48,7 +56,8 @@ struct Opened {
     source: SourceRoot,
     point: MountPoint,
     plan: Plan,
-    pidfile: Option<std::path::PathBuf>,
+    pidfile: Option<PathBuf>,
+    baseline: Baseline,
 }
 
 impl Opened {
@@ -74,12 +83,13 @@ impl Opened {
             ),
             None => None,
         };
-        Ok(Self { source, point, plan, pidfile })
+        let baseline = Baseline::of(config, point.path(), inherited);
+        Ok(Self { source, point, plan, pidfile, baseline })
     }
 }
 
-fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()> {
-    let Opened { source, point, plan, pidfile } = opened;
+fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Announce) -> Result<()> {
+    let Opened { source, point, plan, pidfile, baseline } = opened;
     let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
     limits::settle();
     let mirrored = mirror::users(&config.view)?;
@@ -94,9 +104,13 @@ fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()>
     probe.wait()?;
     let mounted = new.attach(&point)?;
     drop(point);
-    mirror::keep(server.fs(), &config.view)
-        .and_then(|refresh| {
-            signals.spawn(refresh, mounted, Arc::clone(&pidfile), config.process.foreground)
+    // Who gave a file means it to be read again; else a hang-up in front is the terminal's.
+    let hang_up_ends = config.process.foreground && config.options_file.is_none();
+    let reloader = Reloader { baseline, options, mounted, live: server.live() };
+    mirror::keep(server.live(), &config.view)
+        .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
+        .and_then(|(refresh, reload)| {
+            signals.spawn(refresh, mounted, Arc::clone(&pidfile), reload, hang_up_ends)
         })
         .and_then(|()| announce.ready())
         .map_err(|e| {

@@ -10,6 +10,7 @@ use super::{Attr, Caller, Fs, Result, SetAttr, SetTime};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::source::{Inode, NodeId, proc_path, reopen};
 use crate::sys;
+use crate::view::View;
 
 impl Fs {
     /// The attributes of an inode.
@@ -35,12 +36,14 @@ impl Fs {
     ) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         let asked = set;
+        // One view for what is permitted and what is stored: the next may come at any moment.
+        let view = self.view();
         let through = handle.and_then(|handle| self.files.get(handle).ok());
         let handle_writes = through.is_some_and(|file| file.is_writable());
-        let permitted = self.permitted(&inode, asked)?;
+        let permitted = self.permitted(&view, &inode, asked)?;
         let set = &self.may_set(caller, &inode, handle_writes, permitted)?;
         let (uid, gid) = {
-            let ids = &self.view().ids;
+            let ids = &view.ids;
             let uid = set.uid.map(|uid| ids.uid_to_source(uid).ok_or(Errno::OVERFLOW));
             let gid = set.gid.map(|gid| ids.gid_to_source(gid).ok_or(Errno::OVERFLOW));
             (uid.transpose()?, gid.transpose()?)
@@ -77,8 +80,7 @@ impl Fs {
     }
 
     /// What remains of a change after the view's policies. EPERM when part of it is refused.
-    fn permitted(&self, inode: &Inode, set: &SetAttr) -> Result<SetAttr> {
-        let view = self.view();
+    fn permitted(&self, view: &View, inode: &Inode, set: &SetAttr) -> Result<SetAttr> {
         let mut set = *set;
         set.uid = view.changes.chown.pass(set.uid)?;
         set.gid = view.changes.chgrp.pass(set.gid)?;

@@ -69,7 +69,7 @@ impl Fs {
     /// being it: what needs blocks, as a directory does, would get them from there.
     fn leave_the_reserve(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
-        let stored = self.owner_of_new(caller)?.0;
+        let stored = self.owner_of_new(&self.view(), caller)?.0;
         if !is_root(stored.raw()) || is_root(caller.uid.raw()) {
             return Ok(());
         }
@@ -110,7 +110,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> Result<Entry> {
-        self.owner_of_new(caller)?;
+        self.owner_of_new(&self.view(), caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
         self.make_shown(&dir, new_name)?;

@@ -118,6 +118,19 @@ impl Fs {
         self.view.load_full()
     }
 
+    /// Shows the source through another view from now on. A request that has taken the former acts by that to its end.
+    ///
+    /// Its needs must be those of the former: the mount was made for them.
+    pub fn set_view(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
+    /// Whether names that the present view hides are others than those which this one hides.
+    #[must_use]
+    pub fn hides_others_than(&self, view: &View) -> bool {
+        self.view().excluded != view.excluded
+    }
+
     /// What the view keeps the kernel from doing by itself; the same for as long as the mount lives.
     #[must_use]
     pub fn needs(&self) -> Needs {
@@ -171,8 +184,7 @@ impl Fs {
     }
 
     /// The ids that what a caller makes gets on the source. EOVERFLOW when one that counts has no counterpart there.
-    fn owner_of_new(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
-        let view = self.view();
+    fn owner_of_new(&self, view: &View, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
         let creation = &view.creation;
         let (uid, gid) = match creation.by {
             CreatedBy::Caller => {
@@ -193,8 +205,9 @@ impl Fs {
     /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask that
     /// the source is to apply: the permissions to make it with.
     fn create_as(&self, caller: &Caller, kind: FileType, mode: u32, umask: u32) -> Result<Mode> {
-        let (uid, gid) = self.owner_of_new(caller)?;
-        let perms = &self.view().creation.perms;
+        let view = self.view();
+        let (uid, gid) = self.owner_of_new(&view, caller)?;
+        let perms = &view.creation.perms;
         let (mode, umask) = match perms.is_empty() {
             true => (mode & 0o7777, umask),
             false => (perms.apply(kind, mode & 0o7777 & !umask), 0),

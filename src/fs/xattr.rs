@@ -13,7 +13,7 @@ use crate::source::{Inode, NodeId, proc_path};
 use crate::sys;
 use crate::sys::descriptors::DescriptorPath;
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
-use crate::view::Xattrs;
+use crate::view::{View, Xattrs};
 
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
 const MAX: usize = 65536;
@@ -43,17 +43,18 @@ impl Fs {
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
-        self.changes_xattrs()?;
+        let view = self.view();
+        self.changes_xattrs(&view)?;
         let inode = self.tree.inode(node)?;
         let kind = classify(name.as_bytes());
         if kind == XattrKind::AclAccess {
             // It sets permissions, and what becomes of a chmod becomes of it.
-            if self.view().changes.chmod.pass(Some(()))?.is_none() {
+            if view.changes.chmod.pass(Some(()))?.is_none() {
                 return Ok(());
             }
         }
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
-        let value = value_to_source(kind, value, &self.view().ids)?;
+        let value = value_to_source(kind, value, &view.ids)?;
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
@@ -65,9 +66,9 @@ impl Fs {
         if self.needs.xattrs { Ok(()) } else { Err(Errno::NOSYS) }
     }
 
-    fn changes_xattrs(&self) -> Result<()> {
+    fn changes_xattrs(&self, view: &View) -> Result<()> {
         self.shows_xattrs()?;
-        match self.view().changes.xattrs {
+        match view.changes.xattrs {
             Xattrs::ReadOnly => Err(Errno::ACCESS),
             _ => Ok(()),
         }
@@ -104,7 +105,7 @@ impl Fs {
 
     /// Removes an attribute. ENODATA when there is none.
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
-        self.changes_xattrs()?;
+        self.changes_xattrs(&self.view())?;
         let inode = self.tree.inode(node)?;
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let path = self.xattr_path(&inode)?;

@@ -20,6 +20,7 @@ use super::convert::{errno, file_attr, file_type, set_time};
 use super::data::Data;
 use super::notices::KernelCache;
 use super::opening::beside;
+use super::status::{REQUEST as STATUS, Reloads};
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
@@ -27,6 +28,7 @@ use crate::fs::{
     Write,
 };
 use crate::idmap::{MountGid, MountUid};
+use crate::source::NodeId;
 use crate::view::Checks;
 
 /// Requests that the kernel may have under way in the background.
@@ -40,6 +42,8 @@ pub(super) struct Adapter {
     pub(super) notices: Arc<KernelCache>,
     pub(super) backings: Arc<Backings>,
     pub(super) data: Arc<Data>,
+    /// What is told to whoever asks for a reload.
+    reloads: Arc<Reloads>,
     /// Whether the kernel keeps directory listings until it is told that they changed.
     keeps_listings: bool,
     /// How deep the source is stacked: 1, or 2 where it is stacked itself.
@@ -53,6 +57,7 @@ impl Adapter {
         backings: Arc<Backings>,
         notices: Arc<KernelCache>,
         data: Arc<Data>,
+        reloads: Arc<Reloads>,
     ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
         let needs = fs.needs();
@@ -60,7 +65,7 @@ impl Adapter {
         let keeps_listings = needs.checks == Checks::Kernel
             && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
         let times = Times::of(cache, needs);
-        Self { fs, times, backings, notices, data, keeps_listings, stack_depth }
+        Self { fs, times, backings, notices, data, reloads, keeps_listings, stack_depth }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -184,7 +189,7 @@ impl Filesystem for Adapter {
         };
         match self.fs.setattr(&caller, node, handle, &set, false) {
             Err(rustix::io::Errno::AGAIN) => {
-                let (fs, times) = (Arc::clone(&self.fs), self.times);
+                let (fs, times) = (Arc::clone(&self.fs), self.times.clone());
                 beside(move || match fs.setattr(&caller, node, handle, &set, true) {
                     Ok(attr) => reply.attr(&times.attr(&attr), &file_attr(&attr)),
                     Err(e) => reply.error(errno(e)),
@@ -611,6 +616,9 @@ impl Filesystem for Adapter {
         room: u32,
         reply: ReplyIoctl,
     ) {
+        if command == STATUS && node(ino) == NodeId::ROOT {
+            return reply.ioctl(0, &self.reloads.answer());
+        }
         let ioctl = Ioctl {
             node: node(ino),
             handle: handle.0,

@@ -39,6 +39,11 @@ impl KernelCache {
         &self.fs
     }
 
+    /// Makes the kernel ask again for every name, whether it was there or not. EINVAL where it cannot (before Linux 6.16).
+    pub(super) fn names(&self) -> std::io::Result<()> {
+        (&self.device).write_all(&INC_EPOCH)
+    }
+
     /// Notices can go out from now on.
     pub(super) fn connect(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);
@@ -88,7 +93,7 @@ impl Notices for KernelCache {
     }
 
     fn everything(&self) {
-        if let Err(e) = (&self.device).write_all(&INC_EPOCH) {
+        if let Err(e) = self.names() {
             log::error!(
                 "changes on the source were missed, and old names may be seen for minutes: {e}"
             );

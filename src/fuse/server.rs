@@ -12,8 +12,9 @@ use rustix::process::Resource;
 use super::adapter::Adapter;
 use super::backing::Backings;
 use super::data::Data;
+use super::live::Live;
 use super::notices::KernelCache;
-use crate::config::{Access, CachePolicy, Config, DataPath};
+use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::idmap::MountUid;
@@ -30,8 +31,7 @@ const MOST_FDS: u64 = 4096;
 #[derive(Debug)]
 pub struct Server {
     session: JoinHandle<std::io::Result<()>>,
-    data: Arc<Data>,
-    fs: Weak<Fs>,
+    live: Live,
 }
 
 impl Server {
@@ -53,18 +53,20 @@ impl Server {
         let (cache, watch) = cache_of(config, &tree)?;
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
-        let weak = Arc::downgrade(&fs);
         let backings = Arc::new(Backings::new(config.data.may_pass()));
         let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
         let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
         let data = Arc::new(Data::new(config));
+        let reloads = Arc::default();
         let adapter = Adapter::new(
             Arc::clone(&fs),
             cache,
             Arc::clone(&backings),
             Arc::clone(&notices),
             Arc::clone(&data),
+            Arc::clone(&reloads),
         );
+        let live = Live::new(Arc::downgrade(&notices), adapter.times.clone(), data, reloads);
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
@@ -90,19 +92,7 @@ impl Server {
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
         spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
-        Ok(Self { session, data, fs: weak })
-    }
-
-    /// Takes other rates from now on, also for what waits already. They do not matter where the kernel moves data past us:
-    /// a mount that was made without a rate, with passthrough and without direct I/O, cannot get one.
-    pub fn set_rates(&self, data: &DataPath) {
-        self.data.set_rates(data);
-    }
-
-    /// The filesystem, for as long as it is served.
-    #[must_use]
-    pub fn fs(&self) -> Weak<Fs> {
-        Weak::clone(&self.fs)
+        Ok(Self { session, live })
     }
 
     /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
@@ -118,6 +108,12 @@ impl Server {
                 format!("timeout: everything 1s, because the source cannot be watched: {why}")
             }
         })
+    }
+
+    /// What can be changed while it is served.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// Waits until the filesystem is unmounted and the workers have ended.

@@ -148,6 +148,12 @@ impl Drop for NewMount {
     }
 }
 
+/// The user who mounted the FUSE filesystem on which a descriptor is. `None`: it is no such, or not in this mount
+/// namespace.
+pub fn mounter(fd: impl AsFd) -> io::Result<Option<u32>> {
+    Identity::of_descriptor(fd)?.mounter()
+}
+
 /// A mount in service.
 #[derive(Debug, Clone, Copy)]
 pub struct Mounted {
@@ -165,6 +171,26 @@ impl Mounted {
             Some(place) => fusermount::unmount(&place, lazy),
             None => Ok(()),
         }
+    }
+
+    /// Where it is now, in this process's mount namespace. `None`: nowhere.
+    pub fn place(&self) -> io::Result<Option<PathBuf>> {
+        self.identity.find()
+    }
+
+    /// Gives it these options, and mount(8)'s defaults for those that are not given.
+    pub fn change_flags(&self, flags: &MountFlags) -> Result<()> {
+        if self.by_fusermount {
+            return Err(Error::usage(
+                "mount options such as ro and nosuid cannot change on a live mount of a normal user: unmount and mount \
+                 again",
+            ));
+        }
+        let place = self.identity.reachable_place();
+        let place = place.map_err(|e| Error::mount("cannot change the mount's options", e))?;
+        let gone =
+            "the mount whose options are to change is no longer in the daemon's mount namespace";
+        remount(&place.ok_or_else(|| Error::refused(gone))?, flags)
     }
 
     /// Where the filesystem still is: here, or in bind mounts of it.

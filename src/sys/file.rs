@@ -72,8 +72,8 @@ pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<
     if argument.len() < encoded as usize {
         return Err(Errno::INVAL);
     }
-    // SAFETY: callers pass requests of the FS_IOC and BLK families only, whose number encodes how many bytes they move; the
-    // buffer has at least as many.
+    // SAFETY: callers pass requests of the FS_IOC and BLK families and our own only, whose number encodes how many bytes
+    // they move; the buffer has at least as many.
     let result = unsafe {
         libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(request), argument.as_mut_ptr())
     };
