@@ -401,8 +401,10 @@ fn a_user_shows_what_he_may_do_himself() {
         assert_eq!(mode(&point.join("roots")), 0o404, "he may not write");
         assert_eq!(mode(&point.join("locked")), 0, "he may nothing");
         assert_eq!(mode(&point), 0o555);
-        let status = Command::new("fusermount3").arg("-u").arg(&point).status().expect("unmount");
-        assert!(status.success());
+        eventually("it is unmounted", || {
+            let unmounted = Command::new("fusermount3").arg("-u").arg(&point).output();
+            unmounted.expect("run fusermount3").status.success()
+        });
         assert!(daemon.wait().expect("reap").success());
     });
 }

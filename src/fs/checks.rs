@@ -53,7 +53,8 @@ impl Fs {
         stat: &Statx,
         wanted: Access,
     ) -> Result<()> {
-        let (file, view) = (self.shown(caller, stat), self.view());
+        let (mut file, view) = (self.shown(caller, stat), self.view());
+        file.mode &= !u32::from(self.unreal_permissions(&view.looks, inode));
         let acl = || if self.needs.xattrs { self.access_acl(inode) } else { Ok(None) };
         match permits(asker, &file, acl, &view.ids, wanted)? {
             true => Ok(()),

@@ -1,7 +1,7 @@
 //! What of an inode's looks takes system calls: the size of a block device that is shown as a file, and which permissions
 //! the mounter has himself.
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
+use rustix::fs::{Access, AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::{Attr, Fs, Result, Trust};
@@ -25,10 +25,16 @@ impl Fs {
                 attr.trust = Trust::Fresh;
             }
         }
-        if looks.realistic_permissions && inode.kind() != FileType::Symlink {
-            attr.mode &= !self.lacking(inode).unwrap_or(0);
-        }
+        attr.mode &= !self.unreal_permissions(looks, inode);
         attr
+    }
+
+    /// The permissions of an inode that are shown to nobody, because the mounter lacks them.
+    pub(super) fn unreal_permissions(&self, looks: &Looks, inode: &Inode) -> u16 {
+        match looks.realistic_permissions && inode.kind() != FileType::Symlink {
+            true => self.lacking(inode).unwrap_or(0),
+            false => 0,
+        }
     }
 
     /// The size of a block device in bytes.
@@ -40,10 +46,12 @@ impl Fs {
 
     /// The permission bits that would say, to all classes, what the mounter himself may not do.
     fn lacking(&self, inode: &Inode) -> Result<u16> {
-        let path = proc_path(&*self.tree.fd(inode)?);
+        let fd = self.tree.fd(inode)?;
+        let path = proc_path(&fd);
+        let (dir, name) = path.shortest();
         self.credentials.as_self(|| {
             let lacks = |access| {
-                let asked = rustix::fs::accessat(CWD, &*path, access, AtFlags::EACCESS);
+                let asked = rustix::fs::accessat(dir, name, access, AtFlags::EACCESS);
                 // Whatever else goes wrong says nothing about rights.
                 matches!(asked, Err(Errno::ACCESS | Errno::PERM | Errno::ROFS))
             };

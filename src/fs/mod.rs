@@ -263,7 +263,11 @@ impl Fs {
             stat = self.tree.stat(&found.inode).unwrap_or(stat);
         }
         let name = self.trust_in_name(place.name, found, place.trust);
-        let trust = self.trust_in_found(place, &found.inode, &stat);
+        let trust = match found.is_by_link {
+            // The directory does not tell of what is elsewhere.
+            true => Trust::Fresh,
+            false => self.trust_in_found(place, &found.inode, &stat),
+        };
         let attr = self.attr(caller, &found.inode, &stat, trust);
         Entry { node: found.inode.node(), attr, name }
     }

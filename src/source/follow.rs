@@ -17,7 +17,7 @@ impl SourceTree {
     /// Shows another root where the source's path means another directory by now: the old one and the new one. To be
     /// called every second.
     pub fn follow(&self) -> Option<(Arc<Inode>, Arc<Inode>)> {
-        let path = self.followed()?;
+        let path = self.followed.as_ref()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
         let (seen, _) = look(&fd).ok()?;
@@ -30,14 +30,11 @@ impl SourceTree {
         }
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask).ok()?;
-        let mount = self.mounts().find_or_add(stat.stx_mnt_id, || {
+        let mount = self.mounts.find_or_add(stat.stx_mnt_id, || {
             SourceMount::probe(&fd, stat.stx_mnt_id, self.is_privileged())
         });
-        let identity = Identity {
-            domain: self.domains().of(mount, &stat, 0),
-            ino: stat.stx_ino,
-            handle: None,
-        };
+        let identity =
+            Identity { domain: self.domains.of(mount, &stat, 0), ino: stat.stx_ino, handle: None };
         let new = Inode::new(NodeId::ROOT, identity, mount, old.kind(), Some(fd), None);
         Some((old, self.replace_root(new)))
     }

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::domains::device;
@@ -157,21 +157,21 @@ impl SourceTree {
         dir_fd: &OwnedFd,
         name: &OsStr,
     ) -> Result<Arc<Via>, Errno> {
-        Ok(self.links().enter(dir, name, path(dir_fd)?))
+        Ok(self.links.enter(dir, name, path(dir_fd)?))
     }
 
     /// A name was removed or moved: if it was a link's, the kernel takes the directory that it showed for dead, and the
     /// next link of this name must show another.
     pub fn retire_link(&self, dir: &Inode, name: &OsStr) {
         if self.follows_links() {
-            self.links().lock().remove(&place(dir, name));
+            self.links.lock().remove(&place(dir, name));
         }
     }
 
     /// Forgets what no inode needs any more.
     pub(super) fn sweep_links(&self) {
-        if let Some(used) = self.links().sweep() {
-            self.domains().keep_links(&used);
+        if let Some(used) = self.links.sweep() {
+            self.domains.keep_links(&used);
         }
     }
 
@@ -236,7 +236,9 @@ pub(super) fn look(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
 
 /// The path of what a descriptor stands for, within the mounts that it belongs to.
 pub(super) fn path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let path = rustix::fs::readlinkat(CWD, &*proc_path(fd), Vec::with_capacity(256))?;
+    let path = proc_path(fd);
+    let (dir, name) = path.shortest();
+    let path = rustix::fs::readlinkat(dir, name, Vec::with_capacity(256))?;
     Ok(path.into_bytes())
 }
 

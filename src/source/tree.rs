@@ -18,30 +18,18 @@ use super::domains::{Device, Domains, device};
 use super::fds::FdCache;
 use super::inode::{Domain, Identity, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
-use super::resolve::{Links, Target, Via, below, look, path};
+use super::resolve::{Links, Via, below, path};
 use super::root::SourceRoot;
-use super::table::{InodeTable, Newcomer};
+use super::table::InodeTable;
 use crate::sys;
 use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
-const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
+pub(super) const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
 /// A name, not what it leads to.
-const ITSELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+pub(super) const ITSELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 /// As it is known, without asking a server.
-const UNASKED: AtFlags = ITSELF.union(AtFlags::STATX_DONT_SYNC);
-
-/// An inode with its attributes as they were when it was found.
-#[derive(Debug)]
-pub struct Found {
-    /// The inode, with one look-up counted.
-    pub inode: Arc<Inode>,
-    /// Its attributes.
-    pub stat: Statx,
-    /// Whether it is, or was found by, a symbolic link that is to be shown as what it leads to: it may come to mean
-    /// something else without a change of its directory.
-    pub is_by_link: bool,
-}
+pub(super) const UNASKED: AtFlags = ITSELF.union(AtFlags::STATX_DONT_SYNC);
 
 /// What of the source is shown.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,40 +40,27 @@ pub struct Scope {
     pub follows_links: bool,
 }
 
-/// Inodes about to lose their last name, with descriptors of them.
-#[derive(Debug, Default)]
-pub struct LastName(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
-
-impl LastName {
-    /// The name is gone: the descriptors stay until the inodes are forgotten.
-    pub fn is_gone(self) {
-        for (fd, inode) in self.0 {
-            inode.pin(fd);
-        }
-    }
-}
-
 /// See the module's head.
 #[derive(Debug)]
 pub struct SourceTree {
-    mounts: Mounts,
-    domains: Domains,
-    table: InodeTable,
-    fds: FdCache,
-    root: ArcSwap<Inode>,
+    pub(super) mounts: Mounts,
+    pub(super) domains: Domains,
+    pub(super) table: InodeTable,
+    pub(super) fds: FdCache,
+    pub(super) root: ArcSwap<Inode>,
     /// The source's path, if it is to be followed.
-    followed: Option<PathBuf>,
-    scope: Scope,
+    pub(super) followed: Option<PathBuf>,
+    pub(super) scope: Scope,
     /// Whether our own mount can never be part of it.
-    is_private: bool,
+    pub(super) is_private: bool,
     /// The device of our own mount.
     own: OnceLock<Device>,
-    links: Links,
+    pub(super) links: Links,
     is_stacked: bool,
     /// Whether part of the root's filesystem was met a second time, through another mount.
-    has_siblings: AtomicBool,
+    pub(super) has_siblings: AtomicBool,
     /// How many look-ups are still to keep what they find open.
-    careful: AtomicU32,
+    pub(super) careful: AtomicU32,
     /// The most inodes known since memory was last given back.
     most_known: AtomicUsize,
 }
@@ -155,23 +130,6 @@ impl SourceTree {
         self.scope.follows_links
     }
 
-    pub(super) fn links(&self) -> &Links {
-        &self.links
-    }
-
-    pub(super) fn domains(&self) -> &Domains {
-        &self.domains
-    }
-
-    pub(super) fn mounts(&self) -> &Mounts {
-        &self.mounts
-    }
-
-    /// The source's path, if it is to be followed.
-    pub(super) fn followed(&self) -> Option<&PathBuf> {
-        self.followed.as_ref()
-    }
-
     /// Whether what is in a mount is not shown.
     pub(super) fn is_hidden_mount(&self, id: u64) -> bool {
         self.scope.one_file_system && id != self.mounts.id(self.root.load().mount())
@@ -222,176 +180,6 @@ impl SourceTree {
             sys::memory::trim();
             self.most_known.store(known, Ordering::Relaxed);
         }
-    }
-
-    /// Finds a name in a directory and counts one look-up.
-    ///
-    /// ENOENT when there is none, EINVAL for `.` and `..`, else the source's own error.
-    pub fn lookup(&self, dir: &Inode, name: &OsStr) -> Result<Found, Errno> {
-        let dir_fd = self.fd(dir)?;
-        let c_name = component(name)?;
-        if !self.takes_care()
-            && let Some(found) = self.lookup_unopened(dir, &dir_fd, &c_name)?
-        {
-            return Ok(found);
-        }
-        let fd = self.step(&dir_fd, &c_name)?;
-        if self.follows_links() && look(&fd)?.1 == FileType::Symlink {
-            return match self.target_of(dir, &dir_fd, &fd)? {
-                Some(target) => self.enter_target(dir, &dir_fd, name, target),
-                None => Ok(Found { is_by_link: true, ..self.enter_open(dir, None, fd)? }),
-            };
-        }
-        self.enter_open(dir, dir.via(), fd)
-    }
-
-    /// As [`Self::lookup`], but a symbolic link is what it is.
-    pub fn lookup_itself(&self, dir: &Inode, name: &OsStr) -> Result<Found, Errno> {
-        let fd = self.step(&*self.fd(dir)?, &component(name)?)?;
-        Ok(Found { is_by_link: true, ..self.enter_open(dir, dir.via(), fd)? })
-    }
-
-    fn step(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(dir_fd, name, flags, Mode::empty())
-    }
-
-    fn enter_target(
-        &self,
-        dir: &Inode,
-        dir_fd: &OwnedFd,
-        name: &OsStr,
-        target: Target,
-    ) -> Result<Found, Errno> {
-        let via = match target.is_dir() {
-            // One inode may have two node ids from now on.
-            true => {
-                self.has_siblings.store(true, Ordering::Relaxed);
-                Some(self.enter_link(dir, dir_fd, name)?)
-            }
-            false => None,
-        };
-        let found = self.enter_open(dir, via.as_ref(), target.fd)?;
-        Ok(Found { is_by_link: true, ..found })
-    }
-
-    /// A file was gone when it was to be opened. The kernel looks its name up once more and no oftener, so what the next
-    /// look-ups find is kept open for a while: it can then be opened whatever becomes of its name.
-    pub fn take_care(&self) {
-        self.careful.store(64, Ordering::Relaxed);
-    }
-
-    fn takes_care(&self) -> bool {
-        self.careful.load(Ordering::Relaxed) > 0
-            && self
-                .careful
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                .is_ok()
-    }
-
-    /// The look-up without opening: the handle says which inode the name meant, the attributes are those of the inode
-    /// that had this number afterwards. When the two are not of one life of the inode, the handle is the older one and
-    /// opens nothing (ESTALE), so no attributes are ever believed of another file.
-    ///
-    /// `None` where it takes a descriptor to tell.
-    fn lookup_unopened(
-        &self,
-        dir: &Inode,
-        dir_fd: &OwnedFd,
-        name: &CString,
-    ) -> Result<Option<Found>, Errno> {
-        let Reach::HandleWithIno(field) = self.mounts.reach(dir.mount()) else {
-            return Ok(None);
-        };
-        let (handle, mount_id) = match name_to_handle(dir_fd, name) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => return Err(Errno::NOENT),
-            Err(_) => return Ok(None),
-        };
-        if mount_id as u64 != self.mounts.id(dir.mount()) {
-            return Ok(None);
-        }
-        let stat = rustix::fs::statx(dir_fd, &**name, ITSELF, BASIC)?;
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        if self.follows_links() && kind == FileType::Symlink {
-            return Ok(None);
-        }
-        let domain = self.domains.of(dir.mount(), &stat, number(dir.via()));
-        // A btrfs subvolume has inode numbers of its own: the number alone does not tell which one was meant.
-        if field.of(&handle) != Some(stat.stx_ino) || domain != dir.identity().domain {
-            return Ok(None);
-        }
-        let via = if kind.is_dir() { dir.via().cloned() } else { None };
-        let domain = if kind.is_dir() { domain } else { self.domains.without_link(domain) };
-        let identity = Identity { domain, ino: stat.stx_ino, handle: Some(handle) };
-        let new = Newcomer { identity, mount: dir.mount(), kind, pin: None, via };
-        Ok(Some(Found { inode: self.table.enter(new), stat, is_by_link: false }))
-    }
-
-    /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when it
-    /// is of our own mount. `via`: the link through which it was reached, if it is a directory.
-    fn enter_open(&self, dir: &Inode, via: Option<&Arc<Via>>, fd: OwnedFd) -> Result<Found, Errno> {
-        if !self.is_private && self.is_own(device(&look(&fd)?.0)) {
-            return Err(Errno::PERM);
-        }
-        let near = dir.mount();
-        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, BASIC | StatxFlags::MNT_ID)?;
-        let mount = if stat.stx_mnt_id == self.mounts.id(near) {
-            near
-        } else {
-            if device(&stat) == self.domains.root_device() {
-                self.has_siblings.store(true, Ordering::Relaxed);
-            }
-            self.mounts.find_or_add(stat.stx_mnt_id, || {
-                SourceMount::probe(&fd, stat.stx_mnt_id, self.is_privileged())
-            })
-        };
-        if self.is_hidden_mount(stat.stx_mnt_id) {
-            return Err(Errno::NOENT);
-        }
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let via = via.filter(|_| kind.is_dir());
-        let domain = self.domains.of(mount, &stat, number(via));
-        let handle = match self.mounts.reach(mount) {
-            Reach::Pin => None,
-            Reach::Handle | Reach::HandleWithIno(_) => match name_to_handle(&fd, c"") {
-                Ok((handle, _)) => Some(handle),
-                Err(Errno::NOTSUP) => None,
-                Err(e) => return Err(e),
-            },
-        };
-        let identity = Identity { domain, ino: stat.stx_ino, handle };
-        let (pin, spare) = if handle.is_some() { (None, Some(fd)) } else { (Some(fd), None) };
-        let via = via.cloned();
-        let inode = self.table.enter(Newcomer { identity, mount, kind, pin, via });
-        if let Some(fd) = spare
-            && inode.held().is_none()
-        {
-            self.fds.put(&inode, Arc::new(fd));
-        }
-        Ok(Found { inode, stat, is_by_link: false })
-    }
-
-    /// Enters a file that was just created, keeping the descriptor with the caller.
-    pub fn enter_created(&self, near: MountIndex, fd: &OwnedFd) -> Result<Found, Errno> {
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, BASIC)?;
-        let domain = self.domains.of(near, &stat, 0);
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let handle = match self.mounts.reach(near) {
-            Reach::Pin => None,
-            Reach::Handle | Reach::HandleWithIno(_) => match name_to_handle(fd, c"") {
-                Ok((handle, _)) => Some(handle),
-                Err(Errno::NOTSUP) => None,
-                Err(e) => return Err(e),
-            },
-        };
-        let pin = match handle {
-            Some(_) => None,
-            None => Some(reopen(fd, OFlags::PATH)?),
-        };
-        let identity = Identity { domain, ino: stat.stx_ino, handle };
-        let inode = self.table.enter(Newcomer { identity, mount: near, kind, pin, via: None });
-        Ok(Found { inode, stat, is_by_link: false })
     }
 
     /// A descriptor of an inode: O_PATH, or that of a file open on it. ESTALE when the inode is gone.
@@ -502,50 +290,6 @@ impl SourceTree {
         self.table.nodes()
     }
 
-    /// The inodes that a name, when it is their last, keeps reachable, and what will do so instead: the kernel may hold
-    /// them open without our knowing (a working directory, an O_PATH descriptor), and their number must not be used
-    /// again before the kernel has forgotten them. To be pinned once the name is gone.
-    #[must_use]
-    pub fn held_by_last_name(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> LastName {
-        let Some(stat) = self.stat_name(dir_fd, name) else { return LastName::default() };
-        let domain = self.domains.of(dir.mount(), &stat, 0);
-        let below_link = self.domains.of(dir.mount(), &stat, number(dir.via()));
-        self.held_by(
-            &stat,
-            if domain == below_link { vec![domain] } else { vec![domain, below_link] },
-        )
-    }
-
-    /// As [`Self::held_by_last_name`], for what a link leads to.
-    #[must_use]
-    pub fn held_by_last_name_of(&self, target: &Target) -> LastName {
-        let stat = target.stat();
-        match self.mounts.find(stat.stx_mnt_id) {
-            Some(mount) => self.held_by(stat, vec![self.domains.of(mount, stat, 0)]),
-            None => LastName::default(),
-        }
-    }
-
-    fn held_by(&self, stat: &Statx, domains: Vec<Domain>) -> LastName {
-        let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
-        if stat.stx_nlink > 1 && !is_dir {
-            return LastName::default();
-        }
-        let known = domains.into_iter().flat_map(|domain| self.table.lives(domain, stat.stx_ino));
-        LastName(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
-    }
-
-    /// The attributes of a name. `None` where there is none, or our own mount.
-    fn stat_name(&self, dir_fd: &OwnedFd, name: &CStr) -> Option<Statx> {
-        if !self.is_private {
-            let known = rustix::fs::statx(dir_fd, name, UNASKED, BASIC).ok()?;
-            if self.is_own(device(&known)) {
-                return None;
-            }
-        }
-        rustix::fs::statx(dir_fd, name, ITSELF, BASIC).ok()
-    }
-
     /// Whether a name in a directory has a directory.
     #[must_use]
     pub fn is_dir(&self, dir_fd: &OwnedFd, name: &CStr) -> bool {
@@ -567,16 +311,16 @@ impl SourceTree {
     /// The inode number to show for an entry of a directory.
     #[must_use]
     pub fn shown_ino(&self, dir: &Inode, kind: FileType, ino: u64) -> u64 {
-        let domain = dir.identity().domain;
-        match kind {
-            FileType::Directory => self.table.shown_ino(domain, ino),
-            _ => self.table.shown_ino(self.domains.without_link(domain), ino),
-        }
+        let domain = match dir.via() {
+            Some(_) if !kind.is_dir() => self.domains.without_link(dir.identity().domain),
+            _ => dir.identity().domain,
+        };
+        self.table.shown_ino(domain, ino)
     }
 }
 
 /// Of a link: the number by which domains know it.
-fn number(via: Option<&Arc<Via>>) -> u32 {
+pub(super) fn number(via: Option<&Arc<Via>>) -> u32 {
     via.map_or(0, |via| via.number)
 }
 

@@ -212,8 +212,8 @@ fn literal_values_are_checked() {
             "option 'map': uid 1 stands twice on the source (left); name each uid once",
         ),
         (
-            "--exclude=a/b",
-            "option 'exclude': 'a/b' has a '/': names are compared with it, not paths",
+            "--exclude=a/../b",
+            "option 'exclude': 'a/../b' is a path from the source's root: write neither . nor ..",
         ),
         ("-o force-user", "option 'force-user' needs a value: force-user=USER"),
         ("-o chown-ignore=1", "option 'chown-ignore' takes no value"),
