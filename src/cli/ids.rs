@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::accounts::{Accounts, Named};
 use super::dialect::Dialect;
 use super::maps::{MapList, Side};
 use super::options::Opt;
 use super::pairs::{self, Pairs, Way};
 use super::values::Policy;
+use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, IdMap, IdView, Kind, Translation, Unmapped, User};
 
@@ -182,8 +182,8 @@ fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::accounts::FewAccounts;
     use super::*;
+    use crate::accounts::FewAccounts;
     use crate::idmap::{MountId, SourceId};
 
     fn options(map: &str, idmap: &str) -> IdOptions {

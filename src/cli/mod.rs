@@ -5,7 +5,6 @@
 //! (everything else that is shown or may change). `dialect` says whose defaults hold.
 //! `help`, `manpage` and `explain` only print.
 
-mod accounts;
 mod arguments;
 mod dialect;
 mod explain;
@@ -25,7 +24,7 @@ mod words;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use accounts::{Accounts, SystemAccounts};
+pub use crate::accounts::{Accounts, SystemAccounts};
 pub use dialect::Dialect;
 pub use explain::{explain, explain_with};
 pub use help::{fuse_version, help, version};

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::accounts::{Accounts, Named};
 use super::maps::read_id;
+use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, MAX_ID, SourceId, User};
 
@@ -215,8 +215,8 @@ pub(super) fn read_principals(
 
 #[cfg(test)]
 mod tests {
-    use super::super::accounts::FewAccounts;
     use super::*;
+    use crate::accounts::FewAccounts;
     use proptest::prelude::*;
     use std::io::Write;
 

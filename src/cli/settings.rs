@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::accounts::Accounts;
 use super::dialect::Dialect;
 use super::ids::IdOptions;
 use super::maps::Side;
@@ -14,6 +13,7 @@ use super::pairs;
 use super::shown::ShownOptions;
 use super::values::{self, CacheMode};
 use super::words;
+use crate::accounts::Accounts;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
 

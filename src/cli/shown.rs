@@ -1,10 +1,10 @@
 //! All options about what is shown and what may change, put together into a [`View`].
 
-use super::accounts::Accounts;
 use super::dialect::Dialect;
 use super::maps::read_id;
 use super::options::Opt;
 use super::{pairs, values};
+use crate::accounts::Accounts;
 use crate::error::{Error, Result};
 use crate::idmap::{Group, IdView, MountId, SourceId, User};
 use crate::view::{

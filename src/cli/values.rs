@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::accounts::Accounts;
 use super::maps::read_id;
+use crate::accounts::Accounts;
 use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
 use crate::view::{LinkRemoval, PERMISSIONS};
 
@@ -136,8 +136,8 @@ pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Read<Policy> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::accounts::FewAccounts;
     use super::*;
+    use crate::accounts::FewAccounts;
     use proptest::prelude::*;
 
     #[test]

@@ -8,6 +8,7 @@ mod background;
 mod guardian;
 mod limits;
 mod logging;
+mod mirror;
 mod notify;
 mod pidfile;
 mod probe;
@@ -78,6 +79,7 @@ fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()>
     let Opened { source, point, plan, pidfile } = opened;
     let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
     limits::settle();
+    let mirrored = mirror::users(&config.view)?;
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
     let (new, device) = NewMount::make(&plan, &point)?;
     let probe = probe::start(&new, &point)?;
@@ -85,12 +87,14 @@ fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()>
         true => Some(guardian::start(&new)?),
         false => None,
     };
-    let server = Server::start(source, config, device)?;
+    let server = Server::start(source, config, mirrored, device)?;
     probe.wait()?;
     let mounted = new.attach(&point)?;
     drop(point);
-    signals
-        .spawn(mounted, Arc::clone(&pidfile), config.process.foreground)
+    mirror::keep(server.fs(), &config.view)
+        .and_then(|refresh| {
+            signals.spawn(refresh, mounted, Arc::clone(&pidfile), config.process.foreground)
+        })
         .and_then(|()| announce.ready())
         .map_err(|e| {
             // Whoever waited for us is gone, and with him the wish for this mount.

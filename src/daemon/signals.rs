@@ -1,10 +1,11 @@
 //! Signals: the first that asks us to end unmounts, the second takes the mount out of sight though it is in use, the
-//! third ends the process.
+//! third ends the process. SIGUSR1 has the mirror's users looked up again.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use super::mirror::Refresh;
 use super::pidfile::PidFile;
 use crate::mount::Mounted;
 use crate::sys::process::SignalSet;
@@ -17,12 +18,13 @@ impl Signals {
     pub(super) fn block() -> io::Result<Self> {
         // A write past a size limit then fails with EFBIG, and one to a closed pipe with EPIPE.
         SignalSet::block(&[libc::SIGXFSZ, libc::SIGPIPE])?;
-        Ok(Self(SignalSet::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?))
+        Ok(Self(SignalSet::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1])?))
     }
 
     /// Starts the thread that takes them.
     pub(super) fn spawn(
         self,
+        refresh: Refresh,
         mounted: Mounted,
         pidfile: Arc<Option<PidFile>>,
         foreground: bool,
@@ -30,6 +32,10 @@ impl Signals {
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut asked = 0;
             while let Ok(signal) = self.0.wait() {
+                if signal == libc::SIGUSR1 {
+                    refresh.ask();
+                    continue;
+                }
                 // In the background nobody hangs up on us.
                 if signal == libc::SIGHUP && !foreground {
                     continue;

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfs, Timespec, Timest
 use rustix::io::Errno;
 
 use super::privileges::SETGID;
-use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
+use super::{Attr, Caller, Fs, Result, SetAttr, SetTime};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::source::{Inode, NodeId, proc_path, reopen};
 use crate::sys;
@@ -35,7 +35,10 @@ impl Fs {
     ) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         let asked = set;
-        let set = &self.permitted(&inode, asked)?;
+        let through = handle.and_then(|handle| self.files.get(handle).ok());
+        let handle_writes = through.is_some_and(|file| file.is_writable());
+        let permitted = self.permitted(&inode, asked)?;
+        let set = &self.may_set(caller, &inode, handle_writes, permitted)?;
         let (uid, gid) = {
             let ids = &self.view().ids;
             let uid = set.uid.map(|uid| ids.uid_to_source(uid).ok_or(Errno::OVERFLOW));
@@ -69,10 +72,7 @@ impl Fs {
         if set.atime.is_some() || set.mtime.is_some() {
             set_times(&fd, set.atime, set.mtime)?;
         }
-        let trust = match inode.is_watched() {
-            true => Trust::Watched,
-            false => Trust::Fresh,
-        };
+        let trust = self.cover_attributes(&inode);
         Ok(self.attr(caller, &inode, &self.tree.stat(&inode)?, trust))
     }
 

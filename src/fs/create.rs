@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::privileges::{SETGID, SETUID};
 use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
-use crate::source::{NodeId, component, proc_path, reopen};
+use crate::source::{Inode, NodeId, component, proc_path, reopen};
 
 /// How often a name that comes and goes on the source is tried to be made.
 const TRIES: u32 = 100;
@@ -86,9 +86,16 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, kind, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
         make(&dir_fd, &c_name, mode)?;
-        let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, name)?, trust))
+        self.found_again(caller, &dir, name)
+    }
+
+    /// The entry of what was just made.
+    fn found_again(&self, caller: &Caller, dir: &Inode, name: &OsStr) -> Result<Entry> {
+        let trust = self.cover_names(dir);
+        let stirred = dir.stirred();
+        Ok(self.entry(caller, dir, stirred, &self.tree.lookup(dir, name)?, trust))
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
@@ -103,6 +110,7 @@ impl Fs {
         self.owner_of_new(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
+        self.may_link(caller, &inode, &dir)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
@@ -118,8 +126,7 @@ impl Fs {
             )?,
             result => result?,
         }
-        let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, new_name)?, trust))
+        self.found_again(caller, &dir, new_name)
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -137,7 +144,8 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
-        let wanted = super::file::source_flags(asked);
+        self.may_make_in(caller, &dir)?;
+        let wanted = self.source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);
         let mut tries = 0;
@@ -153,10 +161,15 @@ impl Fs {
                 return Err(Errno::STALE);
             }
         };
+        let stirred = dir.stirred();
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let entry = self.entry(caller, &found, trust);
+        let mut entry = self.entry(caller, &dir, stirred, &found, trust);
+        if wanted & OFlags::ACCMODE == OFlags::RDWR && entry.attr.trust == Trust::Watched {
+            // See `keep_open`.
+            entry.attr.trust = Trust::Fresh;
+        }
         let fd = Arc::new(fd);
         let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
         // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.

@@ -112,7 +112,8 @@ enum Taken {
 
 impl Fs {
     /// Opens a directory for listing.
-    pub fn opendir(&self, node: NodeId) -> Result<u64> {
+    pub fn opendir(&self, caller: &Caller, node: NodeId) -> Result<u64> {
+        self.may_list(caller, &*self.tree.inode(node)?)?;
         Ok(self.dirs.insert(Arc::new(self.open_dir(node)?), node.0))
     }
 
@@ -187,8 +188,9 @@ impl Fs {
                 if entry.is_dot() {
                     return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
                 }
+                let stirred = dir.inode.stirred();
                 let found = match self.tree.lookup(&dir.inode, entry.name) {
-                    Ok(found) => self.entry(caller, &found, trust),
+                    Ok(found) => self.entry(caller, &dir.inode, stirred, &found, trust),
                     Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
                     Err(e) => return Err(e),
                 };

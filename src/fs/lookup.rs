@@ -11,9 +11,17 @@ impl Fs {
     /// Finds what a name in a directory means.
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
+        self.may_search(caller, &dir)?;
         let trust = self.cover_names(&dir);
+        let stirred = dir.stirred();
         match self.tree.lookup(&dir, name) {
-            Ok(found) => Ok(Lookup::Found(self.entry(caller, &found, trust))),
+            Ok(found) => {
+                if let Err(e) = self.may_meet(caller, &found.inode, &found.stat) {
+                    self.forget(found.inode.node(), 1);
+                    return Err(e);
+                }
+                Ok(Lookup::Found(self.entry(caller, &dir, stirred, &found, trust)))
+            }
             Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
             Err(e) => Err(e),
         }

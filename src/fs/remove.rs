@@ -26,6 +26,7 @@ impl Fs {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
+        self.may_remove(caller, (&dir, &dir_fd), &c_name)?;
         let last = self.tree.held_by_last_name(&dir, &dir_fd, &c_name);
         self.act_for(caller)?;
         rustix::fs::unlinkat(&*dir_fd, &*c_name, how)?;
@@ -63,6 +64,7 @@ impl Fs {
         if self.owner_of_new(caller).is_err() && !self.tree.has_name(&to_fd, &c_new_name) {
             return Err(Errno::OVERFLOW);
         }
+        self.may_rename(caller, (&from, &from_fd, &c_name), (&to, &to_fd, &c_new_name), flags)?;
         if flags.contains(RenameFlags::WHITEOUT) {
             self.create_as(caller, FileType::CharacterDevice, 0, 0)?;
         } else {

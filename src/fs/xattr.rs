@@ -3,13 +3,15 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{Access, XattrFlags};
 use rustix::io::Errno;
 
 use super::caller::Process;
 use super::privileges::Rights;
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
+use crate::sys;
+use crate::sys::descriptors::DescriptorPath;
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
 use crate::view::Xattrs;
 
@@ -18,9 +20,10 @@ const MAX: usize = 65536;
 
 impl Fs {
     /// The value of an attribute as the mount shows it. ENODATA when there is none.
-    pub fn getxattr(&self, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
+    pub fn getxattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::READ_OK)?;
         let path = self.xattr_path(&inode)?;
         let kind = classify(name.as_bytes());
         let value = match get(&path, name) {
@@ -49,6 +52,7 @@ impl Fs {
                 return Ok(());
             }
         }
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let value = value_to_source(kind, value, &self.view().ids)?;
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
@@ -102,21 +106,30 @@ impl Fs {
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
         self.changes_xattrs()?;
         let inode = self.tree.inode(node)?;
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let path = self.xattr_path(&inode)?;
         self.write_as(caller, self.rights_to_change(caller, classify(name.as_bytes()), &inode)?)?;
         rustix::fs::removexattr(&*path, name)
     }
 
     /// A path for the calls that take no O_PATH descriptor. It leads to the inode itself, also to a symbolic link.
-    fn xattr_path(&self, inode: &Inode) -> Result<CString> {
+    fn xattr_path(&self, inode: &Inode) -> Result<DescriptorPath> {
         Ok(proc_path(&*self.tree.fd(inode)?))
     }
 }
 
-fn get(path: &CString, name: &OsStr) -> Result<Vec<u8>> {
-    let mut value = vec![0; 256];
+pub(super) fn get(path: &DescriptorPath, name: &OsStr) -> Result<Vec<u8>> {
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+    // Most are shorter, and most are not there.
+    let mut short = [0; 256];
+    match sys::xattr::get(path, &name, &mut short) {
+        Ok(len) => return Ok(short[..len].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(e) => return Err(e),
+    }
+    let mut value = vec![0; 4096];
     loop {
-        match rustix::fs::getxattr(&**path, name, &mut value[..]) {
+        match sys::xattr::get(path, &name, &mut value) {
             Ok(len) => {
                 value.truncate(len);
                 return Ok(value);

@@ -44,14 +44,20 @@ impl Plan {
     /// Settles every default. `root_mode` is the source's `st_mode`.
     #[must_use]
     pub fn new(config: &Config, root_mode: u32, source: Inherited) -> Self {
+        let kernel_checks = config.view.needs().checks == Checks::Kernel;
+        let mut flags = with_inherited(&config.flags, source);
+        if !kernel_checks {
+            // The kernel opens devices without asking us.
+            flags.nodev = Some(true);
+        }
         Self {
             fsname: config.fsname.clone().unwrap_or_else(|| full_path(&config.source)),
             subtype: config.subtype.clone(),
             root_mode,
-            flags: with_inherited(&config.flags, source),
+            flags,
             access: access(config),
-            max_read: config.max_read,
-            kernel_checks: config.view.needs().checks == Checks::Kernel,
+            max_read: config.max_read.into_iter().chain(config.data.most_read()).min(),
+            kernel_checks,
         }
     }
 }

@@ -107,9 +107,13 @@ impl View {
         uid = self.forced.uid.or(uid);
         gid = self.forced.gid.or(gid);
         let mut mode = stored.mode;
-        // The mirror's own check does without the bit, and the kernel, which knows one owner only, must not see it.
-        if self.mirror.is_some() && stored.kind == FileType::Directory {
-            mode &= !policy::STICKY;
+        // The kernel knows one owner only, whoever looked last: it must judge by no bit that depends on the owner. Our own
+        // checks ask the source for the sticky bit; and a file that is its caller's own has nothing to gain by setuid.
+        if self.mirror.is_some() {
+            mode &= match stored.kind {
+                FileType::Directory => !policy::STICKY,
+                _ => !policy::SETUID,
+            };
         }
         let kind = self.shown_kind(stored.kind);
         match viewer {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::accounts::FewAccounts;
 use super::options::{Completion, OPTIONS, OptionDef};
 use super::*;
+use crate::accounts::FewAccounts;
 use crate::config::{Access, Atime, CachePolicy};
 use crate::idmap::{SourceUid, Unmapped};
 
