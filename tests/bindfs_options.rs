@@ -245,10 +245,7 @@ fn lines_of_fstab() {
             "fstab \"$S $M fuse.bindfs force-user=www-data,force-group=www-data,perms=0644:+X\"",
             &[("root", "x", "33:33:755"), ("root", "f", "33:33:644")],
         ),
-        row(
-            "fstab \"$S $M fuse.bindfs perms=0644,mirror-only=joe\"",
-            &[("joe", "f", "1001:20:644")],
-        ),
+        row("fstab \"$S $M fuse.bindfs perms=0644,mirror-only=joe\"", &[("joe", "", "1001:0:644")]),
         // NixOS's fileSystems.
         row(
             "fstab \"$S $M fuse.bindfs nofail,map=root/joe:@root/@users,x-gvfs-hide\"",
