@@ -229,15 +229,14 @@ impl Fs {
         if !self.checks() || name.starts_with(b"security.") || name.starts_with(b"trusted.") {
             return Ok(());
         }
-        if !name.starts_with(b"system.") {
-            return self.check(caller, inode, wanted);
+        let (asker, stat) = (Requester::of(caller), self.tree.stat(inode)?);
+        let is_acl = name.starts_with(b"system.");
+        // ACLs everybody reads, and the owner sets. In a directory where everybody makes files, its attributes are his.
+        let of_owner = is_acl || (inode.kind().is_dir() && u32::from(stat.stx_mode) & STICKY != 0);
+        if wanted.contains(WRITE) && of_owner && !asker.acts_as_owner(&self.shown(caller, &stat)) {
+            return Err(Errno::PERM);
         }
-        // ACLs: everybody reads them, and the owner sets them.
-        let file = self.shown(caller, &self.tree.stat(inode)?);
-        match wanted.contains(WRITE) && !Requester::of(caller).acts_as_owner(&file) {
-            true => Err(Errno::PERM),
-            false => Ok(()),
-        }
+        if is_acl { Ok(()) } else { self.check_found(&asker, caller, inode, &stat, wanted) }
     }
 
     /// What of a change of attributes the caller may make, after the view's policies (Linux `setattr_prepare`,

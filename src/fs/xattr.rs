@@ -47,11 +47,8 @@ impl Fs {
         self.changes_xattrs(&view)?;
         let inode = self.tree.inode(node)?;
         let kind = classify(name.as_bytes());
-        if kind == XattrKind::AclAccess {
-            // It sets permissions, and what becomes of a chmod becomes of it.
-            if view.changes.chmod.pass(Some(()))?.is_none() {
-                return Ok(());
-            }
+        if self.ignores(kind)? {
+            return Ok(());
         }
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let value = value_to_source(kind, value, &view.ids)?;
@@ -72,6 +69,13 @@ impl Fs {
             Xattrs::ReadOnly => Err(Errno::ACCESS),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a change is to be ignored. An access ACL sets permissions, and what becomes of a chmod becomes of it. EPERM
+    /// where it is refused.
+    fn ignores(&self, kind: XattrKind) -> Result<bool> {
+        let is_chmod = kind == XattrKind::AclAccess;
+        Ok(is_chmod && self.view().changes.chmod.pass(Some(()))?.is_none())
     }
 
     fn rights_to_change(&self, caller: &Caller, kind: XattrKind, inode: &Inode) -> Result<Rights> {
@@ -107,9 +111,13 @@ impl Fs {
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
         self.changes_xattrs(&self.view())?;
         let inode = self.tree.inode(node)?;
+        let kind = classify(name.as_bytes());
+        if self.ignores(kind)? {
+            return Ok(());
+        }
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let path = self.xattr_path(&inode)?;
-        self.write_as(caller, self.rights_to_change(caller, classify(name.as_bytes()), &inode)?)?;
+        self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
         rustix::fs::removexattr(&*path, name)
     }
 

@@ -109,13 +109,10 @@ impl View {
         uid = self.forced.uid.or(uid);
         gid = self.forced.gid.or(gid);
         let mut mode = stored.mode;
-        // The kernel knows one owner only, whoever looked last: it must judge by no bit that depends on the owner. Our own
-        // checks ask the source for the sticky bit; and a file that is its caller's own has nothing to gain by setuid.
+        // The kernel knows one owner only, and would run the file as whoever looked last. To its caller, whose own it is,
+        // the bit means nothing.
         if self.mirror.is_some() {
-            mode &= match stored.kind {
-                FileType::Directory => !policy::STICKY,
-                _ => !policy::SETUID,
-            };
+            mode &= !policy::SETUID;
         }
         let kind = self.shown_kind(stored.kind);
         match viewer {

@@ -8,8 +8,6 @@ use super::PermRules;
 /// Bits to execute, for all classes.
 const EXECUTE: u32 = 0o111;
 
-/// S_ISVTX of inode(7).
-pub(super) const STICKY: u32 = 0o1000;
 /// S_ISUID of inode(7).
 pub(super) const SETUID: u32 = 0o4000;
 

@@ -1,0 +1,160 @@
+//! Permission checks of our own are the kernel's: every question of every caller is answered alike on the bare source,
+//! at a plain mount, where the kernel checks, and at mounts that ignore changes, where we do.
+
+mod ask;
+mod caller;
+mod scene;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use ask::{Changes, Question, questions};
+use caller::{CALLERS, Caller};
+use rustix::io::Errno;
+use scene::{Scene, scenes, state};
+use support::Mount;
+
+/// What came of a question: the answer, and what the source is afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Outcome {
+    answer: Result<(), Errno>,
+    before: String,
+    left: String,
+}
+
+/// The questions that a caller asks in each scene: all of them where SHIFTBIND_TEST_PERMISSIONS is set, else a part, of
+/// which each question is asked in some scenes and in each scene some are asked.
+fn asked(caller: &Caller) -> Vec<(Scene, Question)> {
+    let all = std::env::var_os("SHIFTBIND_TEST_PERMISSIONS").is_some();
+    let mut asked = Vec::new();
+    for (s, scene) in scenes().into_iter().enumerate() {
+        for (q, question) in questions().into_iter().enumerate() {
+            if all || (3 * s + q + 5 * caller.uid as usize).is_multiple_of(PART) {
+                asked.push((scene, question));
+            }
+        }
+    }
+    asked
+}
+
+const PART: usize = 17;
+
+/// Asks as one caller; `place` leads to the source, each scene by a name of its own.
+fn ask_all(caller: &Caller, source: &Path, place: &Path, run: &str) -> Vec<Outcome> {
+    let asked = asked(caller);
+    let name = |number: usize| format!("{run}-{number}");
+    let make = |(number, (scene, _)): (usize, &(Scene, Question))| {
+        let at = source.join(name(number));
+        scene.make(&at);
+        state(&at)
+    };
+    let before: Vec<String> = asked.iter().enumerate().map(make).collect();
+    let answers: Vec<_> = caller.run(|| {
+        let asked = asked.iter().enumerate();
+        asked.map(|(number, (_, question))| (question.ask)(&place.join(name(number)))).collect()
+    });
+    let outcome = |(number, (answer, before))| {
+        let at = source.join(name(number));
+        let outcome = Outcome { answer, before, left: state(&at) };
+        fs::remove_dir_all(&at).expect("remove the scene");
+        outcome
+    };
+    answers.into_iter().zip(before).enumerate().map(outcome).collect()
+}
+
+/// Compares two runs; `permits` says which differences are meant.
+fn compare(
+    caller: &Caller,
+    expected: &[Outcome],
+    found: &[Outcome],
+    permits: impl Fn(&Question, &Outcome, &Outcome) -> bool,
+) -> Vec<String> {
+    let mut differences = Vec::new();
+    for ((scene, question), (expected, found)) in
+        asked(caller).iter().zip(expected.iter().zip(found))
+    {
+        if expected == found || permits(question, expected, found) {
+            continue;
+        }
+        let left = if expected.left == found.left {
+            String::new()
+        } else {
+            format!("\n left {}\n and  {}", expected.left, found.left)
+        };
+        differences.push(format!(
+            "{}: {} in {scene:?}: {:?}, expected {:?}{left}",
+            caller.name, question.name, found.answer, expected.answer
+        ));
+    }
+    differences
+}
+
+fn assert_same(differences: Vec<String>) {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for difference in &differences {
+        let kind = difference.split(" in Scene").next().unwrap_or_default();
+        *kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+    assert!(
+        differences.is_empty(),
+        "{} differences: {kinds:#?}\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+}
+
+/// The differences that are meant.
+fn meant(question: &Question, expected: &Outcome, found: &Outcome, ignored: Changes) -> bool {
+    if question.changes == ignored {
+        // It succeeds for whoever gets there, and changes nothing.
+        let lacks_the_way =
+            expected.answer == Err(Errno::ACCESS) && found.answer == expected.answer;
+        return (found.answer.is_ok() || lacks_the_way) && found.left == found.before;
+    }
+    let same_left = expected.left == found.left;
+    match question.name {
+        // The kernel looks at the owner, then we at the permissions; elsewhere it is the other way round.
+        "open r, noatime" => {
+            same_left && (expected.answer, found.answer) == (Err(Errno::ACCESS), Err(Errno::PERM))
+        }
+        // The kernel asks the same before a write by anyone that takes a setuid bit. Here nothing is taken.
+        "chown to nobody" => {
+            same_left && (expected.answer, found.answer) == (Err(Errno::PERM), Ok(()))
+        }
+        // A change of permissions, which is ignored where the kernel does not refuse it first.
+        "set the ACL" | "remove the ACL" if ignored == Changes::Mode => {
+            found.answer == expected.answer && found.left == found.before
+        }
+        _ => false,
+    }
+}
+
+/// A bare source, a plain mount of it and one with an option, asked the same by every caller.
+fn alike_with(option: &str, ignored: Changes) {
+    let plain = Mount::identity().open_to_all();
+    let ours = Mount::builder().source(plain.source()).arg(option).start();
+    let mut differences = Vec::new();
+    for caller in CALLERS {
+        let bare = ask_all(caller, plain.source(), plain.source(), "bare");
+        let by_kernel = ask_all(caller, plain.source(), plain.path(), "plain");
+        differences.extend(compare(caller, &bare, &by_kernel, |_, _, _| false));
+        let by_us = ask_all(caller, plain.source(), ours.path(), "ours");
+        differences.extend(compare(caller, &bare, &by_us, |question, expected, found| {
+            meant(question, expected, found, ignored)
+        }));
+    }
+    assert_same(differences);
+}
+
+#[test]
+fn where_changes_of_owner_are_ignored_the_rest_is_judged_as_the_kernel_does() {
+    alike_with("--chown-ignore", Changes::Owner);
+}
+
+#[test]
+fn where_changes_of_mode_are_ignored_the_rest_is_judged_as_the_kernel_does() {
+    alike_with("--chmod-ignore", Changes::Mode);
+}

@@ -1,0 +1,149 @@
+//! What they ask about: a directory with files, of many modes and ACLs, made anew for each question.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{self as unix, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::XattrFlags;
+
+use super::caller::{NAMED_GROUP, NAMED_USER, OWNER};
+
+/// Owner, named user, owning group, named group, mask, others.
+pub(crate) type Acl = [u16; 6];
+
+/// The value of an extended attribute with that ACL.
+pub(crate) fn acl_value(acl: Acl) -> Vec<u8> {
+    let none = u32::MAX;
+    let entries =
+        [(1u16, none), (2, NAMED_USER), (4, none), (8, NAMED_GROUP), (0x10, none), (0x20, none)];
+    let mut value = vec![2, 0, 0, 0];
+    for ((tag, id), perm) in entries.into_iter().zip(acl) {
+        value.extend(tag.to_le_bytes());
+        value.extend(perm.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
+/// A mode, or an ACL beyond one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Grant {
+    Mode(u32),
+    Acl(Acl),
+}
+
+impl Grant {
+    fn give(self, path: &Path) {
+        match self {
+            Self::Mode(mode) => {
+                fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+            }
+            Self::Acl(acl) => {
+                let name = "system.posix_acl_access";
+                rustix::fs::setxattr(path, name, &acl_value(acl), XattrFlags::empty())
+                    .expect("set an ACL");
+            }
+        }
+    }
+}
+
+/// What the directory and the file of a scene grant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene {
+    pub(crate) dir: Grant,
+    pub(crate) file: Grant,
+}
+
+/// A mode for the directory with an ordinary file, and for the file in an ordinary directory.
+pub(crate) fn scenes() -> Vec<Scene> {
+    let open = Grant::Mode(0o755);
+    let plain = Grant::Mode(0o644);
+    let acls = [
+        [6, 7, 4, 0, 7, 0],
+        [7, 7, 0, 7, 7, 0],
+        [7, 6, 4, 2, 4, 7],
+        [7, 0, 5, 0, 7, 7],
+        [0, 5, 6, 3, 5, 4],
+        [7, 3, 2, 1, 3, 0],
+    ];
+    let dirs = [0o700, 0o750, 0o770, 0o777, 0o1777, 0o1770, 0o711, 0o733, 0o705, 0o077, 0, 0o2775];
+    let files = [
+        0o600, 0o640, 0o660, 0o666, 0o604, 0o066, 0o111, 0o755, 0o750, 0o050, 0, 0o4755, 0o2755,
+        0o2644,
+    ];
+    let dirs = dirs.map(Grant::Mode).into_iter().chain(acls.map(Grant::Acl));
+    let files = files.map(Grant::Mode).into_iter().chain(acls.map(Grant::Acl));
+    let mut scenes = vec![Scene { dir: open, file: plain }];
+    scenes.extend(dirs.map(|dir| Scene { dir, file: plain }));
+    scenes.extend(files.map(|file| Scene { dir: open, file }));
+    scenes
+}
+
+impl Scene {
+    /// Makes it at a path that is new: `d` with the owner's file `f`, another's file `o`, the directories `e` (empty) and
+    /// `s` (with `x`), and the link `l`; beside it the directory `to`, which is open to all, with a file `t`.
+    pub(crate) fn make(self, at: &Path) {
+        let own = |path: &Path, owner| unix::lchown(path, Some(owner), Some(owner)).expect("chown");
+        let file = |path: &Path, owner, mode| {
+            File::create(path).expect("create").write_all(b"#!/bin/true\n").expect("write");
+            own(path, owner);
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+        };
+        let dir = |path: &Path, mode| {
+            fs::create_dir(path).expect("mkdir");
+            own(path, OWNER);
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+        };
+        fs::create_dir(at).expect("mkdir");
+        let d = at.join("d");
+        dir(&d, 0o755);
+        file(&d.join("f"), OWNER, 0o644);
+        rustix::fs::setxattr(d.join("f"), "user.a", b"1", XattrFlags::empty()).expect("setxattr");
+        file(&d.join("o"), 7000, 0o666);
+        dir(&d.join("e"), 0o755);
+        dir(&d.join("s"), 0o755);
+        file(&d.join("s/x"), OWNER, 0o644);
+        unix::symlink("f", d.join("l")).expect("symlink");
+        own(&d.join("l"), OWNER);
+        dir(&at.join("to"), 0o777);
+        file(&at.join("to/t"), OWNER, 0o666);
+        self.file.give(&d.join("f"));
+        self.dir.give(&d);
+    }
+}
+
+/// Everything that one can see of a tree from above: names, types, modes, owners, sizes, names of attributes.
+pub(crate) fn state(at: &Path) -> String {
+    let mut text = String::new();
+    describe(at, at, &mut text);
+    text
+}
+
+fn describe(root: &Path, at: &Path, text: &mut String) {
+    let meta = fs::symlink_metadata(at).expect("stat on the source");
+    let mut names = [0u8; 512];
+    let len = rustix::fs::llistxattr(at, &mut names[..]).expect("listxattr on the source");
+    let name = at.strip_prefix(root).expect("below it");
+    let size = if meta.is_dir() { 0 } else { meta.len() };
+    writeln!(
+        text,
+        "{} {:o} {}:{} {size} {} {}",
+        name.display(),
+        meta.mode(),
+        meta.uid(),
+        meta.gid(),
+        if meta.is_dir() { 0 } else { meta.nlink() },
+        String::from_utf8_lossy(&names[..len])
+    )
+    .expect("write to a string");
+    if meta.is_dir() {
+        let mut entries: Vec<_> =
+            fs::read_dir(at).expect("list the source").map(|e| e.expect("entry").path()).collect();
+        entries.sort();
+        for entry in entries {
+            describe(root, &entry, text);
+        }
+    }
+}
