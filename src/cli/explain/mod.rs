@@ -292,6 +292,7 @@ mod tests {
         assert!(mirror[1].starts_with("every member of group 50 (staff) is"), "{mirror:?}");
         assert!(mirror[2].starts_with("all others but root"), "{mirror:?}");
         assert!(of(&lines, "checks")[0].contains("because everyone in mirror"), "{lines:?}");
+        assert_eq!(of(&lines, "devices").len(), 1);
         let cache = of(&lines, "cache");
         assert!(cache.iter().any(|line| line.starts_with("names: not kept")), "{cache:?}");
         assert!(cache.iter().any(|line| line.starts_with("attributes: not kept")), "{cache:?}");

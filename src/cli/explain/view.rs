@@ -37,7 +37,10 @@ fn explain_mirror(out: &mut Lines, mirror: &Mirror, accounts: &dyn Accounts) {
     if mirror.only {
         out.push("mirror", "all others but root see files without any permission");
     }
-    out.push("mirror", "the sticky bits of directories are not shown; the daemon heeds them");
+    out.push(
+        "mirror",
+        "sticky bits of directories are heeded but not shown, and setuid bits of files are not shown",
+    );
 }
 
 pub(super) fn explain_creation(out: &mut Lines, view: &View, accounts: &dyn Accounts) {
@@ -161,6 +164,7 @@ pub(super) fn explain_checks(out: &mut Lines, view: &View) {
         None => "the kernel could not".to_owned(),
     };
     out.push("checks", format!("the daemon checks permissions at every request, because {why}"));
+    out.push("devices", "cannot be opened (nodev): the kernel would not ask the daemon");
     out.push("cache", "names: not kept, since the daemon checks each step of a path");
     if needs.per_caller {
         out.push("cache", "attributes: not kept, since they depend on who asks");
