@@ -33,7 +33,7 @@ use crate::source::{Credentials, Found, Inode, SourceTree};
 use crate::view::{CreatedBy, Needs, View, Viewer};
 use crate::watch::{Notices, Watch};
 
-pub use caller::is_dying;
+pub use caller::Fate;
 pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, Opened, Read, Write};
 pub use ioctl::Ioctl;
