@@ -2,6 +2,7 @@
 //!
 //! The rooms and the way data flows through them are drawn in ARCHITECTURE.md.
 
+pub mod accounts;
 pub mod cli;
 pub mod config;
 pub mod daemon;

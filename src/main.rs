@@ -20,19 +20,19 @@ fn main() -> ExitCode {
 }
 
 fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
-    let command = cli::parse(argv)?;
+    let command = cli::parse(argv.clone())?;
     if let Command::Mount(config) | Command::Fake(config) | Command::Explain(config) = &command {
         for warning in &config.warnings {
             eprintln!("{name}: warning: {}", one_line(warning));
         }
     }
     match command {
-        Command::Mount(config) => shiftbind::daemon::run(config),
+        Command::Mount(config) => {
+            let options = cli::again(argv, &config);
+            shiftbind::daemon::run(config, Box::new(options))
+        }
         Command::Fake(_) => Ok(()),
-        Command::Reload { mountpoint } => Err(Error::refused(format!(
-            "--reload {}: this version cannot do that; unmount and mount again",
-            mountpoint.display()
-        ))),
+        Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint),
         Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
         Command::Explain(config) => print(&cli::explain(
             &config,

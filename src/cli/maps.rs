@@ -1,6 +1,6 @@
 //! The grammar of maps: extents `SOURCE:MOUNT:COUNT`, in colon lists, for users and groups, with names or numbers.
 
-use super::accounts::{Accounts, Named};
+use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, IdMap, MAX_ID, User};
 
@@ -166,8 +166,8 @@ fn number(text: &str) -> Option<std::result::Result<u32, String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::accounts::FewAccounts;
     use super::*;
+    use crate::accounts::FewAccounts;
     use proptest::prelude::*;
 
     fn read(side: Side, text: &str) -> Result<MapList> {

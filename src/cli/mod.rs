@@ -5,10 +5,11 @@
 //! (everything else that is shown or may change). `dialect` says whose defaults hold.
 //! `help`, `manpage` and `explain` only print.
 
-mod accounts;
+mod again;
 mod arguments;
 mod dialect;
 mod explain;
+mod fstab;
 mod help;
 mod helper;
 mod ids;
@@ -25,7 +26,8 @@ mod words;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-pub use accounts::{Accounts, SystemAccounts};
+pub use crate::accounts::{Accounts, SystemAccounts};
+pub use again::again;
 pub use dialect::Dialect;
 pub use explain::{explain, explain_with};
 pub use help::{fuse_version, help, version};

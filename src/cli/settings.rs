@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::accounts::Accounts;
 use super::dialect::Dialect;
 use super::ids::IdOptions;
 use super::maps::Side;
@@ -14,6 +14,7 @@ use super::pairs;
 use super::shown::ShownOptions;
 use super::values::{self, CacheMode};
 use super::words;
+use crate::accounts::Accounts;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
 
@@ -288,8 +289,12 @@ impl Settings {
     }
 }
 
-/// One per processor, at least 2 (so that one that waits does not stop the mount), at most 16.
+/// One per processor, at least 2 (so that one that waits does not stop the mount), at most 16. The same as long as the
+/// process lives: a reload is no wish for another number.
 fn default_threads() -> NonZeroUsize {
-    let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
-    NonZeroUsize::new(cores.clamp(2, 16)).unwrap_or(NonZeroUsize::MIN)
+    static THREADS: OnceLock<NonZeroUsize> = OnceLock::new();
+    *THREADS.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        NonZeroUsize::new(cores.clamp(2, 16)).unwrap_or(NonZeroUsize::MIN)
+    })
 }

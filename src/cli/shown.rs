@@ -1,15 +1,17 @@
 //! All options about what is shown and what may change, put together into a [`View`].
 
-use super::accounts::Accounts;
+use std::ffi::OsStr;
+
 use super::dialect::Dialect;
 use super::maps::read_id;
 use super::options::Opt;
 use super::{pairs, values};
+use crate::accounts::Accounts;
 use crate::error::{Error, Result};
 use crate::idmap::{Group, IdView, MountId, SourceId, User};
 use crate::view::{
-    Changes, CreatedBy, Creation, Forced, LinkRemoval, Looks, Mirror, PERMISSIONS, PermRules,
-    Policy, Principal, View, Xattrs,
+    Changes, CreatedBy, Creation, Excluded, Forced, LinkRemoval, Looks, Mirror, PERMISSIONS,
+    PermRules, Policy, Principal, View, Xattrs,
 };
 
 type Read<T> = std::result::Result<T, String>;
@@ -30,7 +32,7 @@ pub(super) struct ShownOptions {
     changes: Changes,
     resolve_symlinks: bool,
     link_removal: LinkRemoval,
-    excluded: Vec<String>,
+    excluded: Excluded,
     /// What the user should be told.
     warnings: Vec<String>,
 }
@@ -60,7 +62,7 @@ impl ShownOptions {
             Opt::BlockDevicesAsFiles => self.looks.block_devices_as_files = true,
             Opt::ResolveSymlinks => self.resolve_symlinks = true,
             Opt::ResolvedSymlinkDeletion => self.link_removal = values::link_removal(text)?,
-            Opt::Exclude => self.excluded.push(values::glob(text)?),
+            Opt::Exclude => self.excluded.add(OsStr::new(text))?,
             _ => return self.apply_change(id, text),
         }
         Ok(true)

@@ -149,7 +149,7 @@ pub(super) enum Unknown {
 pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
     for word in split(list)? {
-        given.extend(option_of(with_bare_equals(word), unknown)?);
+        given.extend(option_of(with_bare_equals(word), unknown, " in -o")?);
     }
     Ok(given)
 }
@@ -165,11 +165,11 @@ fn with_bare_equals(word: Word) -> Word {
     Word { name: name.to_owned(), value: Some(value) }
 }
 
-/// The option that a word stands for; `None` where it may be passed over.
-fn option_of(word: Word, unknown: Unknown) -> Result<Option<Given>> {
+/// The option that a word stands for; `None` where it may be passed over. `place`: where it stands, for messages.
+fn option_of(word: Word, unknown: Unknown, place: &str) -> Result<Option<Given>> {
     let name = &word.name;
     let Some((option, on)) = options::by_word(name) else {
-        check_foreign(name, unknown)?;
+        check_foreign(name, unknown, place)?;
         return Ok(None);
     };
     match (option.value, &word.value) {
@@ -200,14 +200,14 @@ pub(super) fn options_of_file(path: &Path) -> Result<Vec<Given>> {
         };
         let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
         let value = value.map(|value| OsString::from_vec(value.to_vec()));
-        let read = option_of(Word { name, value }, Unknown::Refuse);
+        let read = option_of(Word { name, value }, Unknown::Refuse, "");
         given.extend(read.map_err(|e| Error::usage(format!("{place}:{}: {e}", number + 1)))?);
     }
     Ok(given)
 }
 
 /// A word that is none of our options: whether it may be passed over.
-fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
+fn check_foreign(name: &str, unknown: Unknown, place: &str) -> Result<()> {
     if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| *word == name) {
         return Err(Error::usage(format!("option '{name}': {reason}")));
     }
@@ -220,7 +220,7 @@ fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
         return Ok(());
     }
     let hint = did_you_mean(name, options::words(), "");
-    Err(Error::usage(format!("unknown option '{name}' in -o; {hint}")))
+    Err(Error::usage(format!("unknown option '{name}'{place}; {hint}")))
 }
 
 #[cfg(test)]
@@ -283,6 +283,21 @@ mod tests {
         let error = |list| options_of(OsStr::new(list), Unknown::Refuse).unwrap_err().to_string();
         assert_eq!(error("ro=1"), "option 'ro' takes no value");
         assert_eq!(error("uidmap"), "option 'uidmap' needs a value: uidmap=MAP");
+    }
+
+    #[test]
+    fn an_escaped_equals_sign_still_ends_the_name() {
+        let given = options_of(OsStr::new(r"create-with-perms\=ud=rwx:uf=rw"), Unknown::Refuse);
+        let given = given.unwrap();
+        assert_eq!(given[0].option.long, "create-with-perms");
+        assert_eq!(given[0].value.as_deref(), Some(OsStr::new("ud=rwx:uf=rw")));
+    }
+
+    #[test]
+    fn words_of_older_libfuses_for_what_always_holds_are_passed_over() {
+        let given = options_of(OsStr::new("nonempty,big_writes,use_ino"), Unknown::Refuse);
+        assert!(given.unwrap().is_empty());
+        assert!(options_of(OsStr::new("kernel_cache"), Unknown::Refuse).is_err());
     }
 
     fn escaped(text: &str) -> String {

@@ -8,12 +8,15 @@ mod background;
 mod guardian;
 mod limits;
 mod logging;
+mod mirror;
 mod notify;
 mod pidfile;
 mod probe;
+mod reload;
 mod signals;
 mod syslog;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -24,20 +27,26 @@ use crate::source::SourceRoot;
 use crate::sys::process::InheritedDescriptors;
 use background::Announce;
 use pidfile::PidFile;
+pub use reload::reload;
+use reload::{Baseline, Reloader};
 use signals::Signals;
 
-/// Mounts and serves. In front it returns when the filesystem is unmounted; else as soon as the mount answers, while the
+/// Evaluates the options of this process's mount again, which is at the given place. It may read files, and runs in a
+/// thread and with a working directory of its own: the one in which the mount was made.
+pub type Options = Box<dyn Fn(&Path) -> Result<Config> + Send>;
+
+/// Mounts and serves; `options` serves reloads. In front it returns when the filesystem is unmounted; else as soon as the mount answers, while the
 /// daemon goes on in a process of its own. To be called by a process that has a single thread.
-pub fn run(config: Config) -> Result<()> {
+pub fn run(config: Config, options: Options) -> Result<()> {
     let inherited =
         InheritedDescriptors::list().map_err(|e| Error::system("/proc must be mounted", e))?;
     logging::install(config.process.verbosity);
     mount::check_rights(&config)?;
     let opened = Opened::open(&config)?;
     if config.process.foreground {
-        serve(&config, opened, &mut Announce::InFront)
+        serve(&config, opened, options, &mut Announce::InFront)
     } else {
-        background::run(inherited, |announce| serve(&config, opened, announce))
+        background::run(inherited, |announce| serve(&config, opened, options, announce))
     }
 }
 
@@ -47,7 +56,8 @@ struct Opened {
     source: SourceRoot,
     point: MountPoint,
     plan: Plan,
-    pidfile: Option<std::path::PathBuf>,
+    pidfile: Option<PathBuf>,
+    baseline: Baseline,
 }
 
 impl Opened {
@@ -55,6 +65,9 @@ impl Opened {
         let source = SourceRoot::open(config)?;
         let point = MountPoint::open(&config.mountpoint)?;
         point.check_kind(&config.source, source.is_dir())?;
+        if let Some(followed) = source.followed() {
+            point.check_apart(followed)?;
+        }
         let flags = source.mount_flags();
         let inherited = Inherited {
             read_only: flags.read_only,
@@ -70,14 +83,16 @@ impl Opened {
             ),
             None => None,
         };
-        Ok(Self { source, point, plan, pidfile })
+        let baseline = Baseline::of(config, point.path(), inherited);
+        Ok(Self { source, point, plan, pidfile, baseline })
     }
 }
 
-fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()> {
-    let Opened { source, point, plan, pidfile } = opened;
+fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Announce) -> Result<()> {
+    let Opened { source, point, plan, pidfile, baseline } = opened;
     let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
     limits::settle();
+    let mirrored = mirror::users(&config.view)?;
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
     let (new, device) = NewMount::make(&plan, &point)?;
     let probe = probe::start(&new, &point)?;
@@ -85,12 +100,18 @@ fn serve(config: &Config, opened: Opened, announce: &mut Announce) -> Result<()>
         true => Some(guardian::start(&new)?),
         false => None,
     };
-    let server = Server::start(source, config, device)?;
+    let server = Server::start(source, config, mirrored, device, new.device(&point)?)?;
     probe.wait()?;
     let mounted = new.attach(&point)?;
     drop(point);
-    signals
-        .spawn(mounted, Arc::clone(&pidfile), config.process.foreground)
+    // Who gave a file means it to be read again; else a hang-up in front is the terminal's.
+    let hang_up_ends = config.process.foreground && config.options_file.is_none();
+    let reloader = Reloader { baseline, options, mounted, live: server.live() };
+    mirror::keep(server.live(), &config.view)
+        .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
+        .and_then(|(refresh, reload)| {
+            signals.spawn(refresh, mounted, Arc::clone(&pidfile), reload, hang_up_ends)
+        })
         .and_then(|()| announce.ready())
         .map_err(|e| {
             // Whoever waited for us is gone, and with him the wish for this mount.

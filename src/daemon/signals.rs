@@ -1,11 +1,14 @@
 //! Signals: the first that asks us to end unmounts, the second takes the mount out of sight though it is in use, the
-//! third ends the process.
+//! third ends the process. SIGHUP asks for a reload; in front it also means that the terminal is gone. SIGUSR1 has the
+//! mirror's users looked up again.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use super::mirror::Refresh;
 use super::pidfile::PidFile;
+use super::reload::Trigger;
 use crate::mount::Mounted;
 use crate::sys::process::SignalSet;
 
@@ -17,21 +20,28 @@ impl Signals {
     pub(super) fn block() -> io::Result<Self> {
         // A write past a size limit then fails with EFBIG, and one to a closed pipe with EPIPE.
         SignalSet::block(&[libc::SIGXFSZ, libc::SIGPIPE])?;
-        Ok(Self(SignalSet::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?))
+        Ok(Self(SignalSet::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1])?))
     }
 
-    /// Starts the thread that takes them.
+    /// Starts the thread that takes them. `hang_up_ends`: a SIGHUP that did not come from `shiftbind --reload` asks us
+    /// to end.
     pub(super) fn spawn(
         self,
+        refresh: Refresh,
         mounted: Mounted,
         pidfile: Arc<Option<PidFile>>,
-        foreground: bool,
+        reload: Trigger,
+        hang_up_ends: bool,
     ) -> io::Result<()> {
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut asked = 0;
             while let Ok(signal) = self.0.wait() {
-                // In the background nobody hangs up on us.
-                if signal == libc::SIGHUP && !foreground {
+                if signal.number == libc::SIGUSR1 {
+                    refresh.ask();
+                    continue;
+                }
+                if signal.number == libc::SIGHUP && (signal.queued || !hang_up_ends) {
+                    reload.pull();
                     continue;
                 }
                 asked += 1;

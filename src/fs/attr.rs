@@ -6,10 +6,11 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfs, Timespec, Timest
 use rustix::io::Errno;
 
 use super::privileges::SETGID;
-use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
+use super::{Attr, Caller, Fs, Result, SetAttr, SetTime};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::source::{Inode, NodeId, proc_path, reopen};
 use crate::sys;
+use crate::view::View;
 
 impl Fs {
     /// The attributes of an inode.
@@ -35,9 +36,14 @@ impl Fs {
     ) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         let asked = set;
-        let set = &self.permitted(&inode, asked)?;
+        // One view for what is permitted and what is stored: the next may come at any moment.
+        let view = self.view();
+        let through = handle.and_then(|handle| self.files.get(handle).ok());
+        let handle_writes = through.is_some_and(|file| file.is_writable());
+        let permitted = self.permitted(&view, &inode, asked)?;
+        let set = &self.may_set(caller, &inode, handle_writes, permitted)?;
         let (uid, gid) = {
-            let ids = &self.view().ids;
+            let ids = &view.ids;
             let uid = set.uid.map(|uid| ids.uid_to_source(uid).ok_or(Errno::OVERFLOW));
             let gid = set.gid.map(|gid| ids.gid_to_source(gid).ok_or(Errno::OVERFLOW));
             (uid.transpose()?, gid.transpose()?)
@@ -69,16 +75,12 @@ impl Fs {
         if set.atime.is_some() || set.mtime.is_some() {
             set_times(&fd, set.atime, set.mtime)?;
         }
-        let trust = match inode.is_watched() {
-            true => Trust::Watched,
-            false => Trust::Fresh,
-        };
+        let trust = self.cover_attributes(&inode);
         Ok(self.attr(caller, &inode, &self.tree.stat(&inode)?, trust))
     }
 
     /// What remains of a change after the view's policies. EPERM when part of it is refused.
-    fn permitted(&self, inode: &Inode, set: &SetAttr) -> Result<SetAttr> {
-        let view = self.view();
+    fn permitted(&self, view: &View, inode: &Inode, set: &SetAttr) -> Result<SetAttr> {
         let mut set = *set;
         set.uid = view.changes.chown.pass(set.uid)?;
         set.gid = view.changes.chgrp.pass(set.gid)?;
@@ -113,8 +115,11 @@ impl Fs {
         size: u64,
         may_wait: bool,
     ) -> Result<()> {
-        if inode.kind() != FileType::RegularFile {
-            return Err(Errno::INVAL);
+        match inode.kind() {
+            FileType::RegularFile => {}
+            // What comes before an open with O_TRUNC, and does nothing to a device (open(2)), whatever it is shown as.
+            FileType::BlockDevice if size == 0 && handle.is_none() => return Ok(()),
+            _ => return Err(Errno::INVAL),
         }
         if let Some(handle) = handle
             && let Ok(file) = self.files.get(handle)

@@ -1,11 +1,14 @@
 //! What a request does not say of its caller, read from /proc when a decision needs it (proc_pid_status(5)).
 
+use std::cell::OnceCell;
+
 use rustix::fs::{AtFlags, CWD};
 
-use super::types::{Attr, Caller};
+use super::permission::{Asker, Capability};
+use super::types::Caller;
+use crate::idmap::{MountGid, MountUid};
+use crate::view::Shown;
 
-/// CAP_FOWNER.
-const FOWNER: u32 = 3;
 /// CAP_FSETID.
 const FSETID: u32 = 4;
 /// CAP_SYS_ADMIN.
@@ -48,13 +51,25 @@ impl Fate {
     }
 }
 
+/// Real and filesystem ids of a thread.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Ids {
+    uid: Option<u32>,
+    fs_uid: Option<u32>,
+    gid: Option<u32>,
+    fs_gid: Option<u32>,
+}
+
 /// A caller's groups and capabilities at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Process {
     pid: u32,
     /// Supplementary groups, as the mount sees them.
     groups: Vec<u32>,
+    /// Real and filesystem uid, real and filesystem gid.
+    ids: Ids,
     effective: u64,
+    permitted: u64,
     /// Signals that wait and are neither blocked nor ignored.
     signals: u64,
     /// Signals that it has handlers for.
@@ -74,6 +89,8 @@ impl Process {
     fn parse(status: &str) -> Self {
         let mut process = Self::default();
         let hex = |value: &str| u64::from_str_radix(value, 16).unwrap_or(0);
+        // Real, effective, saved and filesystem id.
+        let id = |value: &str, at| value.split_whitespace().nth(at).and_then(|id| id.parse().ok());
         let (mut pending, mut ignored) = (0, 0);
         for line in status.lines() {
             let Some((key, value)) = line.split_once(':') else { continue };
@@ -84,7 +101,14 @@ impl Process {
                     process.groups =
                         value.split_whitespace().filter_map(|g| g.parse().ok()).collect();
                 }
+                "Uid" => {
+                    (process.ids.uid, process.ids.fs_uid) = (id(value, 0), id(value, 3));
+                }
+                "Gid" => {
+                    (process.ids.gid, process.ids.fs_gid) = (id(value, 0), id(value, 3));
+                }
                 "CapEff" => process.effective = hex(value),
+                "CapPrm" => process.permitted = hex(value),
                 "SigPnd" | "ShdPnd" => pending |= hex(value),
                 "SigCgt" => process.caught = hex(value),
                 "SigBlk" | "SigIgn" => ignored |= hex(value),
@@ -96,10 +120,34 @@ impl Process {
     }
 
     /// Whether a file's setgid bit survives what this caller does to the file (Linux `in_group_or_capable`).
-    pub(super) fn keeps_setgid(&self, caller: &Caller, file: &Attr) -> bool {
-        let member =
-            file.gid.is_some_and(|gid| gid == caller.gid || self.groups.contains(&gid.raw()));
-        member || self.has_over(FSETID, file)
+    pub(super) fn keeps_setgid(&self, caller: &Caller, file: &Shown) -> bool {
+        file.gid.is_some_and(|gid| self.is_in(caller, gid)) || self.has_over(FSETID, file)
+    }
+
+    fn is_in(&self, caller: &Caller, group: MountGid) -> bool {
+        group == caller.gid || self.groups.contains(&group.raw())
+    }
+
+    /// The same thread with the rights that a request of it carries. The kernel may ask on its behalf with others than its
+    /// own, and /proc tells only those: access(2) asks by the real ids, and takes the capabilities of who is not root by
+    /// them; an overlay or an NFS server asks as somebody else altogether, whose groups and capabilities nobody tells.
+    fn asking_as(mut self, caller: &Caller) -> Self {
+        let asks = (Some(caller.uid.raw()), Some(caller.gid.raw()));
+        let Ids { uid, fs_uid, gid, fs_gid } = self.ids;
+        if asks == (fs_uid, fs_gid) {
+            return self;
+        }
+        let is_self = asks == (uid, gid);
+        let is_root = caller.uid.raw() == 0 && self.is_in_our_namespace();
+        if !is_self {
+            self.groups.clear();
+        }
+        self.effective = match (is_root, is_self) {
+            (true, true) => self.permitted,
+            (true, false) => u64::MAX,
+            (false, _) => 0,
+        };
+        self
     }
 
     /// Whether setuid and setgid bits of a file survive its writes.
@@ -108,8 +156,8 @@ impl Process {
     }
 
     /// Whether it may do to a file what its owner may (Linux `inode_owner_or_capable`).
-    pub(super) fn overrides_owner(&self, file: &Attr) -> bool {
-        self.has_over(FOWNER, file)
+    pub(super) fn overrides_owner(&self, file: &Shown) -> bool {
+        self.has_over(Capability::Fowner as u32, file)
     }
 
     /// Whether `trusted.*` attributes are listed for it (xattr(7)).
@@ -135,7 +183,7 @@ impl Process {
 
     /// A capability over a file: also one in another user namespace, if the file's owner and group mean something there
     /// (Linux `capable_wrt_inode_uidgid`).
-    fn has_over(&self, capability: u32, file: &Attr) -> bool {
+    fn has_over(&self, capability: u32, file: &Shown) -> bool {
         let (Some(uid), Some(gid)) = (file.uid, file.gid) else { return false };
         self.effective & (1 << capability) != 0
             && (self.is_in_our_namespace()
@@ -167,13 +215,58 @@ impl Process {
     }
 }
 
+/// A caller whose groups and capabilities are read when they are first asked for.
+pub(super) struct Requester<'a> {
+    caller: &'a Caller,
+    process: OnceCell<Process>,
+}
+
+impl<'a> Requester<'a> {
+    pub(super) fn of(caller: &'a Caller) -> Self {
+        Self { caller, process: OnceCell::new() }
+    }
+
+    fn process(&self) -> &Process {
+        self.process.get_or_init(|| Process::of(self.caller.pid).asking_as(self.caller))
+    }
+
+    /// See [`Process::keeps_setgid`].
+    pub(super) fn keeps_setgid(&self, file: &Shown) -> bool {
+        let own_group = file.gid == Some(self.caller.gid);
+        own_group || self.process().keeps_setgid(self.caller, file)
+    }
+}
+
+impl Asker for Requester<'_> {
+    fn uid(&self) -> MountUid {
+        self.caller.uid
+    }
+
+    fn is_in(&self, group: MountGid) -> bool {
+        group == self.caller.gid || self.process().is_in(self.caller, group)
+    }
+
+    fn has(&self, capability: Capability) -> bool {
+        self.process().has(capability as u32)
+    }
+
+    fn has_over(&self, capability: Capability, file: &Shown) -> bool {
+        self.process().has_over(capability as u32, file)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STATUS: &str = "Name:\tcat\nState:\tS (sleeping)\nGroups:\t4 24 1000 \nSigPnd:\t0000000000000000\n\
+    const STATUS: &str = "Name:\tcat\nState:\tS (sleeping)\nUid:\t1000\t0\t0\t7\nGid:\t1001\t0\t0\t8\nGroups:\t4 24 1000 \nSigPnd:\t0000000000000000\n\
                           ShdPnd:\t0000000000004002\nSigBlk:\t0000000000004000\nSigIgn:\t0000000000000000\n\
-                          CapEff:\t0000000000200000\n";
+                          CapPrm:\t0000000000200001\nCapEff:\t0000000000200000\n";
+
+    fn caller(uid: u32, gid: u32) -> Caller {
+        let (uid, gid) = (MountUid::new(uid).unwrap(), MountGid::new(gid).unwrap());
+        Caller { uid, gid, pid: std::process::id() }
+    }
 
     #[test]
     fn groups_capabilities_and_signals_are_read() {
@@ -195,6 +288,21 @@ mod tests {
         assert_eq!(Fate::of(std::process::id()), Fate::Lives);
         assert_eq!(Fate::of(u32::MAX), Fate::Gone);
         assert_eq!(Fate::of(0), Fate::Lives);
+    }
+
+    #[test]
+    fn what_a_thread_asks_by_other_ids_than_its_own_it_asks_without_its_capabilities() {
+        let process = Process { pid: std::process::id(), ..Process::parse(STATUS) };
+        let with = |uid, gid| process.clone().asking_as(&caller(uid, gid));
+        assert_eq!(with(7, 8), process);
+        let by_real_ids = with(1000, 1001);
+        assert_eq!((by_real_ids.effective, &by_real_ids.groups), (0, &process.groups));
+        let as_somebody = with(3000, 8);
+        assert_eq!((as_somebody.effective, as_somebody.groups.len()), (0, 0));
+        assert!(with(0, 0).is_admin());
+        let ids = Ids { uid: Some(0), gid: Some(0), ..process.ids };
+        let root = Process { ids, ..process.clone() }.asking_as(&caller(0, 0));
+        assert_eq!(root.effective, process.permitted);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::privileges::{SETGID, SETUID};
-use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
-use crate::source::{NodeId, component, proc_path, reopen};
+use super::{Caller, Entry, Fs, Opened, Place, Result, Trust, decode_dev};
+use crate::source::{Inode, NodeId, component, proc_path, reopen};
 
 /// How often a name that comes and goes on the source is tried to be made.
 const TRIES: u32 = 100;
@@ -49,7 +49,7 @@ impl Fs {
         })
     }
 
-    /// Makes a symbolic link.
+    /// Makes a symbolic link. EPERM where they are shown as what they lead to.
     pub fn symlink(
         &self,
         caller: &Caller,
@@ -57,6 +57,9 @@ impl Fs {
         name: &OsStr,
         target: &OsStr,
     ) -> Result<Entry> {
+        if self.view().resolve_symlinks.is_some() {
+            return Err(Errno::PERM);
+        }
         self.make(caller, parent, name, (FileType::Symlink, 0, 0), |dir, name, _| {
             rustix::fs::symlinkat(target, dir, name)
         })
@@ -66,7 +69,7 @@ impl Fs {
     /// being it: what needs blocks, as a directory does, would get them from there.
     fn leave_the_reserve(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
-        let stored = self.owner_of_new(caller)?.0;
+        let stored = self.owner_of_new(&self.view(), caller)?.0;
         if !is_root(stored.raw()) || is_root(caller.uid.raw()) {
             return Ok(());
         }
@@ -83,12 +86,19 @@ impl Fs {
         make: impl FnOnce(&OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
         let dir = self.tree.inode(parent)?;
+        self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, kind, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
         make(&dir_fd, &c_name, mode)?;
-        let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, name)?, trust))
+        self.found_again(caller, &dir, name)
+    }
+
+    /// The entry of what was just made.
+    fn found_again(&self, caller: &Caller, dir: &Inode, name: &OsStr) -> Result<Entry> {
+        let place = self.place(dir, name);
+        Ok(self.entry(caller, &place, &self.find(dir, name)?))
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
@@ -100,9 +110,11 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> Result<Entry> {
-        self.owner_of_new(caller)?;
+        self.owner_of_new(&self.view(), caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
+        self.make_shown(&dir, new_name)?;
+        self.may_link(caller, &inode, &dir)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
@@ -118,8 +130,7 @@ impl Fs {
             )?,
             result => result?,
         }
-        let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, new_name)?, trust))
+        self.found_again(caller, &dir, new_name)
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -134,9 +145,11 @@ impl Fs {
         asked: OFlags,
     ) -> Result<(Entry, Opened)> {
         let dir = self.tree.inode(parent)?;
+        self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
         let wanted = self.source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);
@@ -153,10 +166,16 @@ impl Fs {
                 return Err(Errno::STALE);
             }
         };
+        let stirred = dir.stirred();
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let entry = self.entry(caller, &found, trust);
+        let place = Place { dir: &dir, name, trust, stirred };
+        let mut entry = self.entry(caller, &place, &found);
+        if wanted & OFlags::ACCMODE == OFlags::RDWR && entry.attr.trust == Trust::Watched {
+            // See `keep_open`.
+            entry.attr.trust = Trust::Fresh;
+        }
         let fd = Arc::new(fd);
         let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
         // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::{Caller, Entry, Fs, Result};
+use super::{Caller, Entry, Fs, Place, Result, Trust};
 use crate::source::{Inode, NodeId};
 use crate::sys;
 
@@ -67,6 +67,12 @@ impl Streams {
         drop(gone);
     }
 
+    /// Lets go of all: they may be of a directory that is no longer shown.
+    pub(super) fn clear(&self) {
+        let gone = std::mem::take(&mut *self.lock());
+        drop(gone);
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Arc<OpenDir>, Instant)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,7 +118,8 @@ enum Taken {
 
 impl Fs {
     /// Opens a directory for listing.
-    pub fn opendir(&self, node: NodeId) -> Result<u64> {
+    pub fn opendir(&self, caller: &Caller, node: NodeId) -> Result<u64> {
+        self.may_list(caller, &*self.tree.inode(node)?)?;
         Ok(self.dirs.insert(Arc::new(self.open_dir(node)?), node.0))
     }
 
@@ -167,8 +174,32 @@ impl Fs {
         self.listing(node, handle, offset, |dir| {
             // The kernel may keep the listing: it must be told when it changes.
             self.cover_names(&dir.inode);
-            self.stream(dir, offset, |entry| Ok(if add(entry) { Taken::Full } else { Taken::Yes }))
+            self.stream(dir, offset, |entry| {
+                let resolved;
+                let entry = match entry.kind {
+                    FileType::Symlink if self.tree.follows_links() => {
+                        resolved = self.resolved(&dir.inode, entry);
+                        &resolved
+                    }
+                    _ => entry,
+                };
+                Ok(if add(entry) { Taken::Full } else { Taken::Yes })
+            })
         })
+    }
+
+    /// The entry of a symbolic link as a look-up would show it.
+    fn resolved<'a>(&self, dir: &Inode, entry: &DirEntry<'a>) -> DirEntry<'a> {
+        let DirEntry { cookie, name, .. } = *entry;
+        match self.find(dir, name) {
+            Ok(found) => {
+                let kind = self.view().shown_kind(found.inode.kind());
+                let ino = found.inode.node().0;
+                self.forget(found.inode.node(), 1);
+                DirEntry { ino, cookie, kind, name }
+            }
+            Err(_) => DirEntry { ino: entry.ino, cookie, kind: entry.kind, name },
+        }
     }
 
     /// Offers entries with their inodes. A name that vanished meanwhile is left out. For `.` and `..` no look-up is
@@ -187,9 +218,22 @@ impl Fs {
                 if entry.is_dot() {
                     return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
                 }
-                let found = match self.tree.lookup(&dir.inode, entry.name) {
-                    Ok(found) => self.entry(caller, &found, trust),
+                let place = Place {
+                    dir: &dir.inode,
+                    name: entry.name,
+                    trust,
+                    stirred: dir.inode.stirred(),
+                };
+                let found = match self.find(&dir.inode, entry.name) {
+                    Ok(found) => self.entry(caller, &place, &found),
                     Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
+                    // A link to our own mount: as the link that it is, until somebody asks for it.
+                    Err(Errno::PERM) if entry.kind == FileType::Symlink => {
+                        let link = self.tree.lookup_itself(&dir.inode, entry.name)?;
+                        self.entry(caller, &Place { trust: Trust::Never, ..place }, &link)
+                    }
+                    // Our own mount.
+                    Err(Errno::PERM) => return Ok(Taken::Yes),
                     Err(e) => return Err(e),
                 };
                 if add(entry, Some(&found)) {
@@ -214,6 +258,7 @@ impl Fs {
             (stream.at, stream.filled) = (0, 0);
         }
         let view = self.view();
+        let absent = self.absent(&view, &dir.inode);
         let mut offered = false;
         loop {
             if stream.at == stream.filled && !stream.fill(&dir.fd)? {
@@ -223,16 +268,20 @@ impl Fs {
                 return Err(Errno::IO);
             };
             let cookie = record.cookie;
-            let ino = self.tree.shown_ino(&dir.inode, record.ino);
+            let ino = self.tree.shown_ino(&dir.inode, record.kind, record.ino);
             let kind = view.shown_kind(record.kind);
-            match offer(&DirEntry { ino, kind, ..record }) {
-                Ok(Taken::Yes) => {}
-                Ok(Taken::Full) => return Ok(()),
-                // What was taken so far is good; the error comes again, first thing.
-                Err(_) if offered => return Ok(()),
-                Err(e) => return Err(e),
+            let is_there = record.is_dot()
+                || !(absent.has(record.name) || self.tree.hides(&dir.fd, record.name));
+            if is_there {
+                match offer(&DirEntry { ino, kind, ..record }) {
+                    Ok(Taken::Yes) => {}
+                    Ok(Taken::Full) => return Ok(()),
+                    // What was taken so far is good; the error comes again, first thing.
+                    Err(_) if offered => return Ok(()),
+                    Err(e) => return Err(e),
+                }
+                offered = true;
             }
-            offered = true;
             stream.at += size;
             stream.cookie = cookie;
         }

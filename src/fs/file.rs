@@ -45,7 +45,7 @@ pub struct Opened {
     pub may_pass: bool,
     /// Whether each close of a descriptor is to be told, and not only the last: it releases its process's locks.
     pub needs_flush: bool,
-    /// Whether the kernel still believes attributes whose changes are no longer watched.
+    /// Whether the kernel is no longer to believe attributes that it was told.
     pub stale_attributes: bool,
 }
 
@@ -151,12 +151,14 @@ impl Fs {
         flags & kept
     }
 
-    /// Starts to open a regular file: the kernel or [`OpenFile::open`] does the rest. ESTALE when it is gone: the kernel
+    /// Starts to open a regular file, or a block device that is shown as one: the kernel or [`OpenFile::open`] does the
+    /// rest. ESTALE when it is gone: the kernel
     /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
-    pub fn open(&self, node: NodeId, asked: OFlags) -> Result<Opened> {
+    pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<Opened> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
             FileType::RegularFile => {}
+            FileType::BlockDevice if self.view().looks.block_devices_as_files => {}
             FileType::Directory => return Err(Errno::ISDIR),
             // Never opened for real.
             _ => return Err(Errno::ACCESS),
@@ -169,12 +171,13 @@ impl Fs {
             }
             anchor => anchor?,
         };
+        self.may_open(caller, &inode, asked)?;
         let stat = self.tree.stat(&inode)?;
         check_attributes(&stat, asked)?;
         if stat.stx_attributes.contains(StatxAttributes::APPEND) {
             flags |= asked & OFlags::APPEND;
         }
-        let may_pass = u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
+        let may_pass = inode.kind().is_file() && u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
         Ok(Opened { may_pass, ..self.keep_open(inode, anchor, None, flags) })
     }
 
@@ -187,8 +190,10 @@ impl Fs {
     ) -> Opened {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
-        let stale_attributes = for_writing
-            && self.watch.as_ref().is_some_and(|watch| watch.uncover_file(&self.tree, &inode));
+        // What is stored to a shared mapping, which takes a file opened for both, changes its times and tells nobody.
+        let stale_attributes = self.watch.is_some()
+            && flags & OFlags::ACCMODE == OFlags::RDWR
+            && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let file = Arc::new(OpenFile { anchor, file, other: OnceLock::new(), inode, flags });
@@ -295,6 +300,10 @@ impl Fs {
         len: u64,
     ) -> Result<usize> {
         let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
+        if !(source.inode.kind().is_file() && target.inode.kind().is_file()) {
+            // A device that is shown as a file: the kernel then reads and writes.
+            return Err(Errno::XDEV);
+        }
         let (source_fd, target_fd) = (source.open()?, target.open()?);
         self.write_as(caller, self.rights_to_write(caller, &target.inode)?)?;
         let (mut offset_in, mut offset_out) = (from.1, to.1);

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use rustix::thread::Pid;
 
 use super::caller::Process;
 use super::{Caller, Fs, OpenFile, Result};
-use crate::source::NodeId;
+use crate::source::{NodeId, reopen};
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
 
@@ -167,7 +167,13 @@ impl Fs {
     /// his does, too. Never waits for a lease (fcntl(2), F_SETLEASE): ENOLCK.
     fn description(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
         let mode = if file.is_writable() { OFlags::RDWR } else { OFlags::RDONLY };
-        match self.tree.open(file.inode(), mode | OFlags::NONBLOCK) {
+        let mode = mode | OFlags::NONBLOCK;
+        let opened = match file.inode().kind() {
+            // It could be opened as a file before.
+            FileType::BlockDevice => reopen(&*self.tree.fd(file.inode())?, mode | OFlags::NOCTTY),
+            _ => self.tree.open(file.inode(), mode),
+        };
+        match opened {
             Err(Errno::AGAIN) => Err(Errno::NOLCK),
             result => result.map(Arc::new),
         }

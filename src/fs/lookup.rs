@@ -5,18 +5,39 @@ use std::ffi::OsStr;
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Lookup, Result};
-use crate::source::NodeId;
+use crate::source::{Found, Inode, NodeId};
 
 impl Fs {
     /// Finds what a name in a directory means.
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
-        let trust = self.cover_names(&dir);
-        match self.tree.lookup(&dir, name) {
-            Ok(found) => Ok(Lookup::Found(self.entry(caller, &found, trust))),
+        self.may_search(caller, &dir)?;
+        if self.find_shown(&dir, name).is_err() {
+            return Ok(Lookup::Missing(self.trust_in_absence(name)));
+        }
+        let place = self.place(&dir, name);
+        let trust = place.trust;
+        match self.find(&dir, name) {
+            Ok(found) => {
+                if let Err(e) = self.may_meet(caller, &found.inode, &found.stat) {
+                    self.forget(found.inode.node(), 1);
+                    return Err(e);
+                }
+                Ok(Lookup::Found(self.entry(caller, &place, &found)))
+            }
             Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
             Err(e) => Err(e),
         }
+    }
+
+    /// Finds what a name in a directory means that is not excluded, and counts one look-up.
+    pub(super) fn find(&self, dir: &Inode, name: &OsStr) -> Result<Found> {
+        let found = self.tree.lookup(dir, name)?;
+        if found.is_by_link && self.leads_to_absent(&self.view(), &found) {
+            self.forget(found.inode.node(), 1);
+            return self.tree.lookup_itself(dir, name);
+        }
+        Ok(found)
     }
 
     /// The kernel gives back look-ups: whether they were the last.

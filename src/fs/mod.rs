@@ -1,11 +1,12 @@
 //! The filesystem's operations, by subject. No FUSE types: a request comes in as node ids, names and a [`Caller`], and
 //! goes out as [`Entry`], [`Attr`] or an errno.
 //!
-//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives. What is left to
-//! us is to act on the right inode, as the right user where something is created, and to translate ids.
+//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives, unless the view
+//! needs other rules than the kernel's (`checks`). What is left to us is to act on the right inode, as the right user where something is created, and to translate ids.
 
 mod attr;
 mod caller;
+mod checks;
 mod create;
 mod dir;
 mod direct;
@@ -13,13 +14,17 @@ mod file;
 mod handles;
 mod ioctl;
 mod lock;
+mod looks;
 mod lookup;
+mod names;
+mod permission;
 mod privileges;
 mod remove;
 mod types;
 mod xattr;
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -30,7 +35,7 @@ use rustix::io::Errno;
 use crate::config::DataPath;
 use crate::idmap::{MountUid, SourceGid, SourceUid};
 use crate::source::{Credentials, Found, Inode, SourceTree};
-use crate::view::{CreatedBy, Needs, View, Viewer};
+use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
 pub use caller::Fate;
@@ -39,8 +44,23 @@ pub use file::{OpenFile, Opened, Read, Write};
 pub use ioctl::Ioctl;
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
-    Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
+    Attr, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev,
+    encode_dev,
 };
+
+/// A name in a directory that is about to be looked up.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    dir: &'a Inode,
+    name: &'a OsStr,
+    /// How long the directory's names may be believed.
+    trust: Trust,
+    /// The directory's count of what its watch has told.
+    stirred: u32,
+}
+
+/// As what an unmapped owner is shown (/proc/sys/kernel/overflowuid).
+const OVERFLOW_ID: u32 = 65534;
 
 /// One mount's filesystem.
 #[derive(Debug)]
@@ -92,10 +112,34 @@ impl Fs {
         self.view.load()
     }
 
+    /// The view of this moment, for whoever needs it for longer than a request.
+    #[must_use]
+    pub fn view_now(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Shows the source through another view from now on. A request that has taken the former acts by that to its end.
+    ///
+    /// Its needs must be those of the former: the mount was made for them.
+    pub fn set_view(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
+    /// Whether names that the present view hides are others than those which this one hides.
+    #[must_use]
+    pub fn hides_others_than(&self, view: &View) -> bool {
+        self.view().excluded != view.excluded
+    }
+
     /// What the view keeps the kernel from doing by itself; the same for as long as the mount lives.
     #[must_use]
     pub fn needs(&self) -> Needs {
         self.needs
+    }
+
+    /// Whether permissions are ours to check.
+    fn checks(&self) -> bool {
+        self.needs.checks == Checks::Ours
     }
 
     /// Tells whom the mirror is for.
@@ -116,7 +160,19 @@ impl Fs {
     /// An inode's attributes as a caller sees them.
     fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, trust: Trust) -> Attr {
         let view = self.view();
-        Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust)
+        let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust);
+        if self.needs.per_caller {
+            // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for others.
+            // That nobody owns the file is then for our own checks to know.
+            attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
+        }
+        self.with_looks(&view.looks, inode, attr)
+    }
+
+    /// Owner and permissions of an inode as a caller sees them.
+    fn shown(&self, caller: &Caller, stat: &Statx) -> Shown {
+        let view = self.view();
+        view.show(types::stored(stat), self.viewer(&view, caller))
     }
 
     /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.
@@ -128,8 +184,7 @@ impl Fs {
     }
 
     /// The ids that what a caller makes gets on the source. EOVERFLOW when one that counts has no counterpart there.
-    fn owner_of_new(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
-        let view = self.view();
+    fn owner_of_new(&self, view: &View, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
         let creation = &view.creation;
         let (uid, gid) = match creation.by {
             CreatedBy::Caller => {
@@ -150,8 +205,9 @@ impl Fs {
     /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask that
     /// the source is to apply: the permissions to make it with.
     fn create_as(&self, caller: &Caller, kind: FileType, mode: u32, umask: u32) -> Result<Mode> {
-        let (uid, gid) = self.owner_of_new(caller)?;
-        let perms = &self.view().creation.perms;
+        let view = self.view();
+        let (uid, gid) = self.owner_of_new(&view, caller)?;
+        let perms = &view.creation.perms;
         let (mode, umask) = match perms.is_empty() {
             true => (mode & 0o7777, umask),
             false => (perms.apply(kind, mode & 0o7777 & !umask), 0),
@@ -189,9 +245,14 @@ impl Fs {
         self.credentials.act_as_raw(caller.uid.raw(), gid)
     }
 
-    /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know
-    /// the inode yet when word of a change goes out.
-    fn entry(&self, caller: &Caller, found: &Found, name: Trust) -> Entry {
+    /// Where a name is about to be looked up. What is told of the directory from now on counts against what is found.
+    fn place<'a>(&self, dir: &'a Inode, name: &'a OsStr) -> Place<'a> {
+        let trust = self.cover_names(dir);
+        Place { dir, name, trust, stirred: dir.stirred() }
+    }
+
+    /// The entry for what was found at a place.
+    fn entry(&self, caller: &Caller, place: &Place<'_>, found: &Found) -> Entry {
         let mut stat = found.stat;
         if let Some(watch) = &self.watch
             && found.inode.kind().is_dir()
@@ -201,8 +262,41 @@ impl Fs {
             // What changed before the watch began is seen now, what changes after it is told.
             stat = self.tree.stat(&found.inode).unwrap_or(stat);
         }
-        let attr = self.attr(caller, &found.inode, &stat, Trust::Fresh);
+        let name = self.trust_in_name(place.name, found, place.trust);
+        let trust = match found.is_by_link {
+            // The directory does not tell of what is elsewhere.
+            true => Trust::Fresh,
+            false => self.trust_in_found(place, &found.inode, &stat),
+        };
+        let attr = self.attr(caller, &found.inode, &stat, trust);
         Entry { node: found.inode.node(), attr, name }
+    }
+
+    /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch
+    /// tells what is done to the file, and nothing was told while it was looked up.
+    fn trust_in_found(&self, place: &Place<'_>, inode: &Inode, stat: &Statx) -> Trust {
+        if place.trust != Trust::Watched || !self.tree.is_watchable(inode) {
+            return Trust::Fresh;
+        }
+        match inode.kind() {
+            FileType::Directory if !inode.is_watched() => return Trust::Fresh,
+            FileType::Directory => {}
+            // See `cover_attributes`.
+            FileType::RegularFile if !self.passes_data => return Trust::Fresh,
+            // It may be changed by another name, in a directory that nobody watches.
+            _ if stat.stx_nlink > 1 => {
+                inode.set_told(false);
+                return Trust::Fresh;
+            }
+            _ => inode.set_told(true),
+        }
+        if inode.is_busy() || inode.has_writers() {
+            Trust::Never
+        } else if place.dir.stirred() == place.stirred {
+            Trust::Watched
+        } else {
+            Trust::Fresh
+        }
     }
 
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
@@ -217,15 +311,15 @@ impl Fs {
     /// believed.
     fn cover_attributes(&self, inode: &Inode) -> Trust {
         let Some(watch) = &self.watch else { return Trust::Fresh };
-        if inode.has_writers() {
-            // Its writes are the kernel's own business, and a mark would tax each of them.
+        if inode.has_writers() || inode.is_busy() {
+            // A store to a mapping changes its times and tells nobody; and who writes now will write again.
             return Trust::Never;
         }
         let covered = match inode.kind() {
             // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
             FileType::RegularFile if !self.passes_data => false,
             FileType::Directory => watch.cover(&self.tree, inode),
-            _ => watch.cover_file(&self.tree, inode),
+            _ => inode.is_told() || watch.cover_file(&self.tree, inode),
         };
         if covered && watch.is_trustworthy() { Trust::Watched } else { Trust::Fresh }
     }
@@ -239,6 +333,15 @@ impl Fs {
 
     /// Lets go of what was not used for a while, and looks after the watch; to be called every second.
     pub fn sweep(&self, notices: &impl Notices) {
+        if let Some((old, new)) = self.tree.follow() {
+            log::info!("the source is another directory now");
+            self.streams.clear();
+            if let Some(watch) = &self.watch {
+                watch.forget(&self.tree, &old);
+                watch.cover(&self.tree, &new);
+            }
+            notices.everything();
+        }
         self.streams.sweep();
         self.tree.sweep();
         if let Some(watch) = &self.watch {

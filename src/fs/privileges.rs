@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::caller::Process;
-use super::{Caller, Fs, Result, Trust};
+use super::{Caller, Fs, Result};
 use crate::idmap::SourceGid;
 use crate::source::Inode;
 
@@ -64,7 +64,7 @@ impl Fs {
         if process.may_keep_bits() {
             return Ok(Rights::ALL);
         }
-        let keeps = self.keeps_setgid(&process, caller, inode, &stat);
+        let keeps = self.keeps_setgid(&process, caller, &stat);
         Ok(Rights { fsetid: Some(false), membership: membership(&stat, keeps) })
     }
 
@@ -75,25 +75,17 @@ impl Fs {
         if u32::from(stat.stx_mode) & SETGID == 0 {
             return Ok(Rights::ANY);
         }
-        let attr = self.attr(caller, inode, &stat, Trust::Fresh);
-        let keeps = Process::of(caller.pid).keeps_setgid(caller, &attr);
+        let keeps = Process::of(caller.pid).keeps_setgid(caller, &self.shown(caller, &stat));
         Ok(Rights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
 
     /// Whether the setgid bit survives: without group execute it stays with members of the group (Linux
     /// `setattr_should_drop_sgid`).
-    fn keeps_setgid(
-        &self,
-        process: &Process,
-        caller: &Caller,
-        inode: &Inode,
-        stat: &Statx,
-    ) -> bool {
+    fn keeps_setgid(&self, process: &Process, caller: &Caller, stat: &Statx) -> bool {
         if u32::from(stat.stx_mode) & GROUP_EXECUTE != 0 {
             return false;
         }
-        let attr = self.attr(caller, inode, stat, Trust::Fresh);
-        process.keeps_setgid(caller, &attr)
+        process.keeps_setgid(caller, &self.shown(caller, stat))
     }
 
     /// Whether a change of owner leaves the setgid bit. It takes the setuid bit whoever asks (chown(2)), and to take a bit
@@ -105,12 +97,12 @@ impl Fs {
             return Ok(true);
         }
         let process = Process::of(caller.pid);
-        let keeps = self.keeps_setgid(&process, caller, inode, &stat);
+        let keeps = self.keeps_setgid(&process, caller, &stat);
         if bits == SETGID && keeps {
             return Ok(true);
         }
-        let attr = self.attr(caller, inode, &stat, Trust::Fresh);
-        if attr.uid == Some(caller.uid) || process.overrides_owner(&attr) {
+        let file = self.shown(caller, &stat);
+        if file.uid == Some(caller.uid) || process.overrides_owner(&file) {
             return Ok(keeps);
         }
         Err(Errno::PERM)

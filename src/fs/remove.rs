@@ -5,8 +5,9 @@ use std::ffi::OsStr;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Caller, Fs, Result};
-use crate::source::{LastName, NodeId, component};
+use super::{Caller, Fs, Moved, Result};
+use crate::source::{Inode, LastName, NodeId, Target, component};
+use crate::view::LinkRemoval;
 
 impl Fs {
     /// Removes a name. A file that is still open stays usable.
@@ -24,13 +25,66 @@ impl Fs {
             return Err(Errno::PERM);
         }
         let dir = self.tree.inode(parent)?;
+        self.find_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
+        self.may_remove(caller, (&dir, &dir_fd), &c_name)?;
+        if let Some(target) = self.tree.target(&dir, &dir_fd, &c_name)? {
+            return self.remove_link(caller, &dir, name, target, how);
+        }
         let last = self.tree.held_by_last_name(&dir, &dir_fd, &c_name);
         self.act_for(caller)?;
         rustix::fs::unlinkat(&*dir_fd, &*c_name, how)?;
         last.is_gone();
         Ok(())
+    }
+
+    /// Removes a symbolic link that is shown as what it leads to, or that, or both: as the view has it. What the caller
+    /// removes is a directory or not by what is shown.
+    fn remove_link(
+        &self,
+        caller: &Caller,
+        dir: &Inode,
+        name: &OsStr,
+        target: Target,
+        how: AtFlags,
+    ) -> Result<()> {
+        let policy = self.view().resolve_symlinks.unwrap_or_default();
+        let dir_fd = self.tree.fd(dir)?;
+        let c_name = component(name)?;
+        if policy == LinkRemoval::Deny {
+            return Err(Errno::PERM);
+        }
+        if how.contains(AtFlags::REMOVEDIR) != target.is_dir() {
+            return Err(if target.is_dir() { Errno::ISDIR } else { Errno::NOTDIR });
+        }
+        self.act_for(caller)?;
+        let remove_link = || {
+            rustix::fs::unlinkat(&*dir_fd, &*c_name, AtFlags::empty())?;
+            self.tree.retire_link(dir, name);
+            Ok(())
+        };
+        let remove_target = || {
+            let (parent, name) = target.place().ok_or(Errno::NOTEMPTY)?;
+            let last = self.tree.held_by_last_name_of(&target);
+            rustix::fs::unlinkat(parent, name, how)?;
+            last.is_gone();
+            Ok(())
+        };
+        match policy {
+            LinkRemoval::Deny | LinkRemoval::SymlinkOnly => remove_link(),
+            LinkRemoval::SymlinkFirst => {
+                remove_link()?;
+                // The name that was to go is gone: what becomes of the target does not change that.
+                let rest: Result<()> = remove_target();
+                rest.unwrap_or_else(|e| log::debug!("a link is gone, its target stays: {e}"));
+                Ok(())
+            }
+            LinkRemoval::TargetFirst => {
+                remove_target()?;
+                remove_link()
+            }
+        }
     }
 
     /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller. EOVERFLOW when a name or a whiteout is
@@ -43,7 +97,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
         flags: RenameFlags,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         let (deny_rename, deny_delete) = {
             let changes = &self.view().changes;
             (changes.deny_rename, changes.deny_delete)
@@ -53,16 +107,27 @@ impl Fs {
         }
         let from = self.tree.inode(parent)?;
         let to = self.tree.inode(new_parent)?;
+        self.find_shown(&from, name)?;
+        self.make_shown(&to, new_name)?;
         let (from_fd, to_fd) = (self.tree.fd(&from)?, self.tree.fd(&to)?);
         let (c_name, c_new_name) = (component(name)?, component(new_name)?);
         let replaces = !flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE);
         if deny_delete && replaces && self.tree.has_name(&to_fd, &c_new_name) {
             return Err(Errno::PERM);
         }
+        if replaces
+            && self.view().resolve_symlinks == Some(LinkRemoval::Deny)
+            && self.tree.target(&to, &to_fd, &c_new_name).is_ok_and(|target| target.is_some())
+        {
+            return Err(Errno::PERM);
+        }
         // A name that is new is made, and only who has a counterpart on the source makes anything (Linux `may_create`).
-        if self.owner_of_new(caller).is_err() && !self.tree.has_name(&to_fd, &c_new_name) {
+        if self.owner_of_new(&self.view(), caller).is_err()
+            && !self.tree.has_name(&to_fd, &c_new_name)
+        {
             return Err(Errno::OVERFLOW);
         }
+        self.may_rename(caller, (&from, &from_fd, &c_name), (&to, &to_fd, &c_new_name), flags)?;
         if flags.contains(RenameFlags::WHITEOUT) {
             self.create_as(caller, FileType::CharacterDevice, 0, 0)?;
         } else {
@@ -74,6 +139,15 @@ impl Fs {
         };
         rustix::fs::renameat_with(&*from_fd, &*c_name, &*to_fd, &*c_new_name, flags)?;
         last.is_gone();
-        Ok(())
+        self.tree.retire_link(&from, name);
+        self.tree.retire_link(&to, new_name);
+        let is_dir = || {
+            self.tree.is_dir(&to_fd, &c_new_name)
+                || (flags.contains(RenameFlags::EXCHANGE) && self.tree.is_dir(&from_fd, &c_name))
+        };
+        Ok(match self.view().excluded.has_paths() && is_dir() {
+            true => Moved::WithPaths,
+            false => Moved::Alone,
+        })
     }
 }

@@ -95,6 +95,15 @@ pub enum Lookup {
     Missing(Trust),
 }
 
+/// What a name took along when it was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// Nothing that the kernel does not know.
+    Alone,
+    /// Names below it, which have other paths now and may be excluded by them or not.
+    WithPaths,
+}
+
 /// A time to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetTime {
@@ -142,13 +151,7 @@ impl Attr {
     pub fn shown(inode: &Inode, stat: &Statx, view: &View, viewer: Viewer, trust: Trust) -> Self {
         let mode = u32::from(stat.stx_mode);
         let privileged = FileType::from_raw_mode(mode).is_file() && mode & (SETUID | SETGID) != 0;
-        let stored = Stored {
-            uid: SourceUid::new(stat.stx_uid),
-            gid: SourceGid::new(stat.stx_gid),
-            kind: FileType::from_raw_mode(mode),
-            mode: mode & 0o7777,
-        };
-        let shown = view.show(stored, viewer);
+        let shown = view.show(stored(stat), viewer);
         let ctime = if view.looks.ctime_from_mtime { &stat.stx_mtime } else { &stat.stx_ctime };
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
@@ -167,6 +170,17 @@ impl Attr {
             rdev: encode_dev(stat.stx_rdev_major, stat.stx_rdev_minor),
             blksize: stat.stx_blksize,
         }
+    }
+}
+
+/// Owner, type and permissions of a source inode.
+pub(super) fn stored(stat: &Statx) -> Stored {
+    let mode = u32::from(stat.stx_mode);
+    Stored {
+        uid: SourceUid::new(stat.stx_uid),
+        gid: SourceGid::new(stat.stx_gid),
+        kind: FileType::from_raw_mode(mode),
+        mode: mode & 0o7777,
     }
 }
 

@@ -3,24 +3,27 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{Access, XattrFlags};
 use rustix::io::Errno;
 
 use super::caller::Process;
 use super::privileges::Rights;
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
+use crate::sys;
+use crate::sys::descriptors::DescriptorPath;
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
-use crate::view::Xattrs;
+use crate::view::{View, Xattrs};
 
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
 const MAX: usize = 65536;
 
 impl Fs {
     /// The value of an attribute as the mount shows it. ENODATA when there is none.
-    pub fn getxattr(&self, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
+    pub fn getxattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::READ_OK)?;
         let path = self.xattr_path(&inode)?;
         let kind = classify(name.as_bytes());
         let value = match get(&path, name) {
@@ -40,16 +43,18 @@ impl Fs {
         value: &[u8],
         flags: i32,
     ) -> Result<()> {
-        self.changes_xattrs()?;
+        let view = self.view();
+        self.changes_xattrs(&view)?;
         let inode = self.tree.inode(node)?;
         let kind = classify(name.as_bytes());
         if kind == XattrKind::AclAccess {
             // It sets permissions, and what becomes of a chmod becomes of it.
-            if self.view().changes.chmod.pass(Some(()))?.is_none() {
+            if view.changes.chmod.pass(Some(()))?.is_none() {
                 return Ok(());
             }
         }
-        let value = value_to_source(kind, value, &self.view().ids)?;
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
+        let value = value_to_source(kind, value, &view.ids)?;
         let path = self.xattr_path(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
@@ -61,9 +66,9 @@ impl Fs {
         if self.needs.xattrs { Ok(()) } else { Err(Errno::NOSYS) }
     }
 
-    fn changes_xattrs(&self) -> Result<()> {
+    fn changes_xattrs(&self, view: &View) -> Result<()> {
         self.shows_xattrs()?;
-        match self.view().changes.xattrs {
+        match view.changes.xattrs {
             Xattrs::ReadOnly => Err(Errno::ACCESS),
             _ => Ok(()),
         }
@@ -100,23 +105,32 @@ impl Fs {
 
     /// Removes an attribute. ENODATA when there is none.
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
-        self.changes_xattrs()?;
+        self.changes_xattrs(&self.view())?;
         let inode = self.tree.inode(node)?;
+        self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let path = self.xattr_path(&inode)?;
         self.write_as(caller, self.rights_to_change(caller, classify(name.as_bytes()), &inode)?)?;
         rustix::fs::removexattr(&*path, name)
     }
 
     /// A path for the calls that take no O_PATH descriptor. It leads to the inode itself, also to a symbolic link.
-    fn xattr_path(&self, inode: &Inode) -> Result<CString> {
+    fn xattr_path(&self, inode: &Inode) -> Result<DescriptorPath> {
         Ok(proc_path(&*self.tree.fd(inode)?))
     }
 }
 
-fn get(path: &CString, name: &OsStr) -> Result<Vec<u8>> {
-    let mut value = vec![0; 256];
+pub(super) fn get(path: &DescriptorPath, name: &OsStr) -> Result<Vec<u8>> {
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+    // Most are shorter, and most are not there.
+    let mut short = [0; 256];
+    match sys::xattr::get(path, &name, &mut short) {
+        Ok(len) => return Ok(short[..len].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(e) => return Err(e),
+    }
+    let mut value = vec![0; 4096];
     loop {
-        match rustix::fs::getxattr(&**path, name, &mut value[..]) {
+        match sys::xattr::get(path, &name, &mut value) {
             Ok(len) => {
                 value.truncate(len);
                 return Ok(value);

@@ -20,12 +20,15 @@ use super::convert::{errno, file_attr, file_type, set_time};
 use super::data::Data;
 use super::notices::KernelCache;
 use super::opening::beside;
+use super::status::{REQUEST as STATUS, Reloads};
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
-    Attr, Entry, Fs, Ioctl, LockKind, LockRange, LockRequest, Lookup, Read, Result, SetAttr, Write,
+    Attr, Entry, Fs, Ioctl, LockKind, LockRange, LockRequest, Lookup, Moved, Read, Result, SetAttr,
+    Write,
 };
 use crate::idmap::{MountGid, MountUid};
+use crate::source::NodeId;
 use crate::view::Checks;
 
 /// Requests that the kernel may have under way in the background.
@@ -39,6 +42,8 @@ pub(super) struct Adapter {
     pub(super) notices: Arc<KernelCache>,
     pub(super) backings: Arc<Backings>,
     pub(super) data: Arc<Data>,
+    /// What is told to whoever asks for a reload.
+    reloads: Arc<Reloads>,
     /// Whether the kernel keeps directory listings until it is told that they changed.
     keeps_listings: bool,
     /// How deep the source is stacked: 1, or 2 where it is stacked itself.
@@ -52,6 +57,7 @@ impl Adapter {
         backings: Arc<Backings>,
         notices: Arc<KernelCache>,
         data: Arc<Data>,
+        reloads: Arc<Reloads>,
     ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
         let needs = fs.needs();
@@ -59,7 +65,7 @@ impl Adapter {
         let keeps_listings = needs.checks == Checks::Kernel
             && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
         let times = Times::of(cache, needs);
-        Self { fs, times, backings, notices, data, keeps_listings, stack_depth }
+        Self { fs, times, backings, notices, data, reloads, keeps_listings, stack_depth }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -87,21 +93,25 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_DONT_MASK,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
-        // Without extended attributes there are no ACLs to look for.
-        let acls = self.fs.needs().xattrs.then_some(InitFlags::FUSE_POSIX_ACL);
+        let needs = self.fs.needs();
+        let kernel_checks = needs.checks == Checks::Kernel;
+        // Without extended attributes there are no ACLs to look for. Where we check permissions we look at them: for the
+        // kernel the flag implies that it checks.
+        let acls = (needs.xattrs && kernel_checks).then_some(InitFlags::FUSE_POSIX_ACL);
+        // Of no use where the kernel keeps no names.
+        let listings = [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO];
+        let listings = listings.into_iter().filter(|_| kernel_checks);
         // Else the kernel keeps them, within the mount.
         let locks = self.data.locks_on_source.then_some(InitFlags::FUSE_POSIX_LOCKS);
         // Files past the page cache can be mapped all the same, also to be shared.
         let maps = self.data.direct_io.then_some(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
-        for flag in wanted.into_iter().chain(acls).chain(locks).chain(maps) {
+        for flag in wanted.into_iter().chain(acls).chain(listings).chain(locks).chain(maps) {
             if config.add_capabilities(flag).is_err() {
                 log::info!("the kernel's FUSE lacks {flag:?}");
             }
@@ -179,7 +189,7 @@ impl Filesystem for Adapter {
         };
         match self.fs.setattr(&caller, node, handle, &set, false) {
             Err(rustix::io::Errno::AGAIN) => {
-                let (fs, times) = (Arc::clone(&self.fs), self.times);
+                let (fs, times) = (Arc::clone(&self.fs), self.times.clone());
                 beside(move || match fs.setattr(&caller, node, handle, &set, true) {
                     Ok(attr) => reply.attr(&times.attr(&attr), &file_attr(&attr)),
                     Err(e) => reply.error(errno(e)),
@@ -262,7 +272,14 @@ impl Filesystem for Adapter {
         let result = caller(request).and_then(|caller| {
             self.fs.rename(&caller, node(parent), name, node(new_parent), new_name, flags)
         });
-        empty(reply, result);
+        let moved = result.as_ref().copied().unwrap_or(Moved::Alone);
+        empty(reply, result.map(drop));
+        if moved == Moved::WithPaths {
+            let notices = Arc::clone(&self.notices);
+            let places = [(node(parent), name.to_owned()), (node(new_parent), new_name.to_owned())];
+            // The kernel holds the directories until it has the reply.
+            beside(move || notices.moved(&places));
+        }
     }
 
     fn link(
@@ -278,8 +295,8 @@ impl Filesystem for Adapter {
         self.answer_entry(reply, linked);
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.answer_open(node(ino), open_flags(flags.0), reply);
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.answer_open(caller(request), node(ino), open_flags(flags.0), reply);
     }
 
     fn create(
@@ -390,12 +407,12 @@ impl Filesystem for Adapter {
         empty(reply, self.fs.fsync(handle.0, data_only));
     }
 
-    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         if self.keeps_listings {
             // Told so once, the kernel opens directories without us and keeps what they list.
             return reply.error(Errno::ENOSYS);
         }
-        match self.fs.opendir(node(ino)) {
+        match caller(request).and_then(|caller| self.fs.opendir(&caller, node(ino))) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(errno(e)),
         }
@@ -501,8 +518,16 @@ impl Filesystem for Adapter {
         empty(reply, result);
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
-        xattr(reply, room, self.fs.getxattr(node(ino), name));
+    fn getxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        room: u32,
+        reply: ReplyXattr,
+    ) {
+        let value = caller(request).and_then(|caller| self.fs.getxattr(&caller, node(ino), name));
+        xattr(reply, room, value);
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, room: u32, reply: ReplyXattr) {
@@ -519,9 +544,14 @@ impl Filesystem for Adapter {
         empty(reply, result);
     }
 
-    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
-        // With default_permissions the kernel answers by itself; told so once, it never asks.
-        reply.error(Errno::ENOSYS);
+    fn access(&self, request: &Request, ino: INodeNo, wanted: AccessFlags, reply: ReplyEmpty) {
+        if self.fs.needs().checks == Checks::Kernel {
+            // With default_permissions the kernel answers by itself; told so once, it never asks.
+            return reply.error(Errno::ENOSYS);
+        }
+        let wanted = rustix::fs::Access::from_bits_truncate(wanted.bits() as u32);
+        let may = caller(request).and_then(|caller| self.fs.access(&caller, node(ino), wanted));
+        empty(reply, may);
     }
 
     fn getlk(
@@ -589,6 +619,9 @@ impl Filesystem for Adapter {
         room: u32,
         reply: ReplyIoctl,
     ) {
+        if command == STATUS && node(ino) == NodeId::ROOT {
+            return reply.ioctl(0, &self.reloads.answer());
+        }
         let ioctl = Ioctl {
             node: node(ino),
             handle: handle.0,

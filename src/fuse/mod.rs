@@ -6,10 +6,14 @@ mod answers;
 mod backing;
 mod convert;
 mod data;
+mod live;
 mod notices;
 mod opening;
 mod pace;
 mod server;
+mod status;
 mod times;
 
+pub use live::Live;
 pub use server::Server;
+pub use status::{Reloads, Status, pid_namespace};

@@ -1,6 +1,6 @@
 //! Notices to the kernel: what it is to drop from its caches.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -39,16 +39,36 @@ impl KernelCache {
         &self.fs
     }
 
+    /// Makes the kernel ask again for every name, whether it was there or not. EINVAL where it cannot (before Linux 6.16).
+    pub(super) fn names(&self) -> std::io::Result<()> {
+        (&self.device).write_all(&INC_EPOCH)
+    }
+
     /// Notices can go out from now on.
     pub(super) fn connect(&self, notifier: Notifier) {
         let _ = self.notifier.set(notifier);
     }
 
-    fn send(&self, send: impl FnOnce(&Notifier) -> std::io::Result<()>) {
-        let Some(notifier) = self.notifier.get() else { return };
-        if let Err(e) = send(notifier) {
-            // The mount is gone, or what was to be dropped is.
-            log::debug!("the kernel refused a notice: {e}");
+    /// Drops all names below these, and what directories list.
+    pub(super) fn moved(&self, places: &[(NodeId, OsString)]) {
+        for (dir, name) in places {
+            self.name(*dir, name);
+        }
+        for node in self.fs.tree().nodes() {
+            self.listing(node);
+        }
+    }
+
+    /// Sends a notice: whether the kernel knew what is to be dropped.
+    fn send(&self, send: impl FnOnce(&Notifier) -> std::io::Result<()>) -> bool {
+        let Some(notifier) = self.notifier.get() else { return false };
+        match send(notifier) {
+            Ok(()) => true,
+            Err(e) => {
+                // The mount is gone, or what was to be dropped is.
+                log::debug!("the kernel refused a notice: {e}");
+                false
+            }
         }
     }
 }
@@ -64,8 +84,8 @@ impl Notices for KernelCache {
         self.send(|notifier| notifier.inval_entry(INodeNo(dir.0), OsStr::new(".shiftbind-settle")));
     }
 
-    fn attributes(&self, node: NodeId) {
-        self.send(|notifier| notifier.inval_inode(INodeNo(node.0), -1, 0));
+    fn attributes(&self, node: NodeId) -> bool {
+        self.send(|notifier| notifier.inval_inode(INodeNo(node.0), -1, 0))
     }
 
     fn listing(&self, dir: NodeId) {
@@ -73,7 +93,7 @@ impl Notices for KernelCache {
     }
 
     fn everything(&self) {
-        if let Err(e) = (&self.device).write_all(&INC_EPOCH) {
+        if let Err(e) = self.names() {
             log::error!(
                 "changes on the source were missed, and old names may be seen for minutes: {e}"
             );

@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 use super::adapter::Adapter;
 use super::backing::Backings;
 use super::convert::{errno, file_attr};
-use crate::fs::{Entry, Fs, OpenFile, Opened, Result};
+use crate::fs::{Caller, Entry, Fs, OpenFile, Opened, Result};
 use crate::source::NodeId;
 use crate::watch::Notices;
 
@@ -41,8 +41,14 @@ impl Adapter {
     }
 
     /// Opens a file and answers how: the kernel reads and writes it by itself, or we do.
-    pub(super) fn answer_open(&self, node: NodeId, flags: OFlags, reply: ReplyOpen) {
-        let opened = match self.fs.open(node, flags) {
+    pub(super) fn answer_open(
+        &self,
+        caller: Result<Caller>,
+        node: NodeId,
+        flags: OFlags,
+        reply: ReplyOpen,
+    ) {
+        let opened = match caller.and_then(|caller| self.fs.open(&caller, node, flags)) {
             Ok(opened) => opened,
             Err(rustix::io::Errno::ISDIR) => {
                 return match self.fs.open_for_ioctl(node) {

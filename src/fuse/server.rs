@@ -1,5 +1,6 @@
 //! One mount's server: answers the kernel's first request, runs the workers, ends with the connection.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -11,11 +12,13 @@ use rustix::process::Resource;
 use super::adapter::Adapter;
 use super::backing::Backings;
 use super::data::Data;
+use super::live::Live;
 use super::notices::KernelCache;
-use crate::config::{Access, CachePolicy, Config, DataPath};
+use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::source::{SourceRoot, SourceTree};
+use crate::idmap::MountUid;
+use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
 
 /// How often what was not used for a while is let go.
@@ -28,28 +31,42 @@ const MOST_FDS: u64 = 4096;
 #[derive(Debug)]
 pub struct Server {
     session: JoinHandle<std::io::Result<()>>,
-    data: Arc<Data>,
+    live: Live,
 }
 
 impl Server {
     /// Answers FUSE_INIT on the device (the kernel has sent it when the filesystem was made) and starts the workers.
-    pub fn start(root: SourceRoot, config: &Config, device: OwnedFd) -> Result<Self> {
+    /// `mirrored`: the users that the view's mirror is for. `own`: the device number of the filesystem that is served.
+    pub fn start(
+        root: SourceRoot,
+        config: &Config,
+        mirrored: HashSet<MountUid>,
+        device: OwnedFd,
+        own: (u32, u32),
+    ) -> Result<Self> {
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
-        let tree = SourceTree::new(root, room, config.one_file_system);
+        crate::sys::descriptors::hold_own()
+            .map_err(|e| Error::system("/proc must be mounted", e))?;
+        let tree = SourceTree::new(root, room, scope(config));
+        tree.beware_of(own);
         let (cache, watch) = cache_of(config, &tree)?;
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
+        fs.set_mirrored(mirrored);
         let backings = Arc::new(Backings::new(config.data.may_pass()));
         let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
         let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
         let data = Arc::new(Data::new(config));
+        let reloads = Arc::default();
         let adapter = Adapter::new(
             Arc::clone(&fs),
             cache,
             Arc::clone(&backings),
             Arc::clone(&notices),
             Arc::clone(&data),
+            Arc::clone(&reloads),
         );
+        let live = Live::new(Arc::downgrade(&notices), adapter.times.clone(), data, reloads);
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
@@ -75,13 +92,7 @@ impl Server {
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
         spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
-        Ok(Self { session, data })
-    }
-
-    /// Takes other rates from now on, also for what waits already. They do not matter where the kernel moves data past us:
-    /// a mount that was made without a rate, with passthrough and without direct I/O, cannot get one.
-    pub fn set_rates(&self, data: &DataPath) {
-        self.data.set_rates(data);
+        Ok(Self { session, live })
     }
 
     /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
@@ -89,7 +100,7 @@ impl Server {
     pub fn cache_verdict(config: &Config) -> Option<String> {
         let CachePolicy::Coherent { .. } = config.cache else { return None };
         let root = SourceRoot::open(config).ok()?;
-        let tree = SourceTree::new(root, 16, config.one_file_system);
+        let tree = SourceTree::new(root, 16, scope(config));
         Some(match Watch::new(&tree) {
             Ok(_) => "coherent: what others change on the source can be watched for".to_owned(),
             Err(e) => {
@@ -97,6 +108,12 @@ impl Server {
                 format!("timeout: everything 1s, because the source cannot be watched: {why}")
             }
         })
+    }
+
+    /// What can be changed while it is served.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// Waits until the filesystem is unmounted and the workers have ended.
@@ -108,6 +125,13 @@ impl Server {
             Ok(Err(e)) => Err(Error::system("the connection to the kernel broke", e)),
             Err(_) => Err(Error::refused("a worker ended unexpectedly")),
         }
+    }
+}
+
+fn scope(config: &Config) -> Scope {
+    Scope {
+        one_file_system: config.one_file_system,
+        follows_links: config.view.resolve_symlinks.is_some(),
     }
 }
 

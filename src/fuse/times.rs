@@ -1,6 +1,9 @@
 //! How long the kernel may believe an answer, by cache policy.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::config::CachePolicy;
 use crate::fs::{Attr, Entry, Trust};
@@ -14,9 +17,12 @@ const WATCHED: Duration = Duration::from_secs(600);
 /// What is not watched, or only since a moment ago, beside what is.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// See the module's head.
+/// See the module's head. Clones stay the same: what changes in one changes in all.
+#[derive(Debug, Clone)]
+pub(super) struct Times(Arc<ArcSwap<Kept>>);
+
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+struct Kept {
     watched: Duration,
     watched_attr: Duration,
     name: Duration,
@@ -26,6 +32,40 @@ pub(super) struct Times {
 
 impl Times {
     pub(super) fn of(cache: CachePolicy, needs: Needs) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Kept::of(cache, needs))))
+    }
+
+    /// From now on these; what the kernel keeps already it keeps for as long as it was told.
+    pub(super) fn set(&self, cache: CachePolicy, needs: Needs) {
+        self.0.store(Arc::new(Kept::of(cache, needs)));
+    }
+
+    /// A name.
+    pub(super) fn name(&self, trust: Trust) -> Duration {
+        let kept = self.0.load();
+        by(trust, kept.watched, kept.name)
+    }
+
+    /// A name that is missing.
+    pub(super) fn missing(&self, trust: Trust) -> Duration {
+        let kept = self.0.load();
+        by(trust, kept.watched, kept.missing)
+    }
+
+    /// Attributes.
+    pub(super) fn attr(&self, attr: &Attr) -> Duration {
+        let kept = self.0.load();
+        by(attr.trust, kept.watched_attr, kept.attr)
+    }
+
+    /// Name and attributes, where the reply has room for one time: the shorter.
+    pub(super) fn both(&self, entry: &Entry) -> Duration {
+        self.name(entry.name).min(self.attr(&entry.attr))
+    }
+}
+
+impl Kept {
+    fn of(cache: CachePolicy, needs: Needs) -> Self {
         let all = |watched, time| Self {
             watched,
             watched_attr: watched,
@@ -51,26 +91,6 @@ impl Times {
             (times.watched_attr, times.attr) = Default::default();
         }
         times
-    }
-
-    /// A name.
-    pub(super) fn name(&self, trust: Trust) -> Duration {
-        by(trust, self.watched, self.name)
-    }
-
-    /// A name that is missing.
-    pub(super) fn missing(&self, trust: Trust) -> Duration {
-        by(trust, self.watched, self.missing)
-    }
-
-    /// Attributes.
-    pub(super) fn attr(&self, attr: &Attr) -> Duration {
-        by(attr.trust, self.watched_attr, self.attr)
-    }
-
-    /// Name and attributes, where the reply has room for one time: the shorter.
-    pub(super) fn both(&self, entry: &Entry) -> Duration {
-        self.name(entry.name).min(self.attr(&entry.attr))
     }
 }
 

@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 
 use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result};
@@ -44,14 +44,20 @@ impl Plan {
     /// Settles every default. `root_mode` is the source's `st_mode`.
     #[must_use]
     pub fn new(config: &Config, root_mode: u32, source: Inherited) -> Self {
+        let kernel_checks = config.view.needs().checks == Checks::Kernel;
+        let mut flags = with_inherited(&config.flags, source);
+        if !kernel_checks {
+            // The kernel opens devices without asking us.
+            flags.nodev = Some(true);
+        }
         Self {
             fsname: config.fsname.clone().unwrap_or_else(|| full_path(&config.source)),
             subtype: config.subtype.clone(),
             root_mode,
-            flags: with_inherited(&config.flags, source),
+            flags,
             access: access(config),
             max_read: config.max_read.into_iter().chain(config.data.most_read()).min(),
-            kernel_checks: config.view.needs().checks == Checks::Kernel,
+            kernel_checks,
         }
     }
 }
@@ -98,6 +104,15 @@ impl NewMount {
         }
     }
 
+    /// The device number of its filesystem, without asking the server.
+    pub fn device(&self, point: &MountPoint) -> Result<(u32, u32)> {
+        let failed = |e: io::Error| Error::mount("the kernel does not tell the mount's device", e);
+        let root = self.root(point).map_err(failed)?;
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(&root, c"", flags, StatxFlags::TYPE).map_err(|e| failed(e.into()))?;
+        Ok((stat.stx_dev_major, stat.stx_dev_minor))
+    }
+
     /// What it will be once it is in service; [`Mounted::unmount`] does nothing before.
     pub fn mounted(&self) -> io::Result<Mounted> {
         match &self.way {
@@ -133,6 +148,12 @@ impl Drop for NewMount {
     }
 }
 
+/// The user who mounted the FUSE filesystem on which a descriptor is. `None`: it is no such, or not in this mount
+/// namespace.
+pub fn mounter(fd: impl AsFd) -> io::Result<Option<u32>> {
+    Identity::of_descriptor(fd)?.mounter()
+}
+
 /// A mount in service.
 #[derive(Debug, Clone, Copy)]
 pub struct Mounted {
@@ -150,6 +171,26 @@ impl Mounted {
             Some(place) => fusermount::unmount(&place, lazy),
             None => Ok(()),
         }
+    }
+
+    /// Where it is now, in this process's mount namespace. `None`: nowhere.
+    pub fn place(&self) -> io::Result<Option<PathBuf>> {
+        self.identity.find()
+    }
+
+    /// Gives it these options, and mount(8)'s defaults for those that are not given.
+    pub fn change_flags(&self, flags: &MountFlags) -> Result<()> {
+        if self.by_fusermount {
+            return Err(Error::usage(
+                "mount options such as ro and nosuid cannot change on a live mount of a normal user: unmount and mount \
+                 again",
+            ));
+        }
+        let place = self.identity.reachable_place();
+        let place = place.map_err(|e| Error::mount("cannot change the mount's options", e))?;
+        let gone =
+            "the mount whose options are to change is no longer in the daemon's mount namespace";
+        remount(&place.ok_or_else(|| Error::refused(gone))?, flags)
     }
 
     /// Where the filesystem still is: here, or in bind mounts of it.

@@ -51,6 +51,19 @@ impl MountPoint {
         }
     }
 
+    /// Refuses a mount point that is, holds or lies in the source: the source's path would come to mean the mount.
+    pub fn check_apart(&self, source: &Path) -> Result<()> {
+        let real = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
+        if self.path.starts_with(&real) || real.starts_with(&self.path) {
+            return Err(Error::refused(format!(
+                "option 'follow-source': mount point {} and source {} lie in each other: mount elsewhere",
+                self.path.display(),
+                source.display()
+            )));
+        }
+        Ok(())
+    }
+
     /// The path, absolute and without symbolic links.
     #[must_use]
     pub fn path(&self) -> &Path {

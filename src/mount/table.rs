@@ -67,6 +67,14 @@ impl Identity {
         Ok(read_table()?.iter().any(|m| m.id == self.id && m.device == self.device && m.fuse))
     }
 
+    /// The user who mounted it (`user_id`), as the kernel tells of a FUSE mount. `None`: it is none, or not in this mount
+    /// namespace.
+    pub(super) fn mounter(&self) -> io::Result<Option<u32>> {
+        let table = read_table()?;
+        let ours = table.into_iter().find(|m| m.id == self.id && m.device == self.device);
+        Ok(ours.filter(|m| m.fuse).and_then(|m| m.mounter))
+    }
+
     /// Every place where this mount's filesystem is, bind mounts of it included.
     pub(super) fn all_places(&self) -> io::Result<Vec<PathBuf>> {
         let table = read_table()?;
@@ -106,6 +114,8 @@ struct Line {
     device: (u32, u32),
     mountpoint: PathBuf,
     fuse: bool,
+    /// `user_id` of a FUSE mount.
+    mounter: Option<u32>,
 }
 
 fn read_table() -> io::Result<Vec<Line>> {
@@ -125,9 +135,13 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     );
     let mountpoint = PathBuf::from(unescape(fields.nth(1)?));
     // A variable number of optional fields ends with a dash.
-    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = fields.next()?;
     let fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");
-    Some(Line { id, device, mountpoint, fuse })
+    let options = fields.nth(1).unwrap_or_default();
+    let user = options.split(|b| *b == b',').find_map(|word| word.strip_prefix(b"user_id="));
+    let mounter = user.and_then(number).and_then(|id| id.try_into().ok());
+    Some(Line { id, device, mountpoint, fuse, mounter })
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -169,7 +183,8 @@ mod tests {
                 id: 36,
                 device: (0, 98),
                 mountpoint: PathBuf::from("/mnt/a b\nc\\d"),
-                fuse: true
+                fuse: true,
+                mounter: Some(0)
             })
         );
     }

@@ -14,6 +14,7 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
+use crate::sys::creds::Verify;
 
 #[derive(Clone, Copy)]
 struct Acting {
@@ -33,6 +34,8 @@ pub struct Credentials {
     privileged: bool,
     uid: u32,
     gid: u32,
+    /// Whether setting an id may fail.
+    verify: Verify,
     /// What the process may do, as every worker starts.
     capabilities: CapabilitySets,
 }
@@ -49,7 +52,12 @@ impl Credentials {
             inheritable: none,
         });
         let privileged = capabilities.effective.contains(needed);
-        Self { privileged, uid: geteuid().as_raw(), gid: getegid().as_raw(), capabilities }
+        let verify = match privileged && maps_every_id("uid_map") && maps_every_id("gid_map") {
+            true => Verify::No,
+            false => Verify::Yes,
+        };
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Self { privileged, uid, gid, verify, capabilities }
     }
 
     /// The process's own ids, as those of files that it makes.
@@ -74,6 +82,18 @@ impl Credentials {
         self.act_as_raw(self.uid, self.gid)
     }
 
+    /// Does something as the process's own user, and goes on as whoever it acted as before.
+    pub fn as_self<T>(&self, run: impl FnOnce() -> T) -> Result<T, Errno> {
+        if !self.privileged {
+            return Ok(run());
+        }
+        let before = self.enter_thread();
+        self.act_as_self()?;
+        let result = run();
+        self.act_as_raw(before.uid, before.gid)?;
+        Ok(result)
+    }
+
     /// As [`Self::act_as`], for ids that are not stored: those of a caller whose quota and reserved space count.
     pub fn act_as_raw(&self, uid: u32, gid: u32) -> Result<(), Errno> {
         if !self.privileged {
@@ -83,11 +103,11 @@ impl Credentials {
         // A call that fails leaves the id as it was: what is in force stays known. It fails for an id that means nothing in
         // the process's user namespace, and as such an id nobody can own anything.
         if now.uid != uid {
-            sys::creds::set_fsuid(uid).map_err(|_| Errno::OVERFLOW)?;
+            sys::creds::set_fsuid(uid, self.verify).map_err(|_| Errno::OVERFLOW)?;
             ACTING.set(Some(Acting { uid, ..now }));
         }
         if now.gid != gid {
-            sys::creds::set_fsgid(gid).map_err(|_| Errno::OVERFLOW)?;
+            sys::creds::set_fsgid(gid, self.verify).map_err(|_| Errno::OVERFLOW)?;
             ACTING.set(Some(Acting { uid, gid, ..now }));
         }
         Ok(())
@@ -130,8 +150,8 @@ impl Credentials {
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
                 .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
-            sys::creds::set_fsuid(self.uid).unwrap_or_else(|_| abort("setfsuid"));
-            sys::creds::set_fsgid(self.gid).unwrap_or_else(|_| abort("setfsgid"));
+            sys::creds::set_fsuid(self.uid, self.verify).unwrap_or_else(|_| abort("setfsuid"));
+            sys::creds::set_fsgid(self.gid, self.verify).unwrap_or_else(|_| abort("setfsgid"));
             rustix::thread::set_capabilities(None, self.capabilities)
                 .unwrap_or_else(|_| abort("capset"));
         }
@@ -141,6 +161,12 @@ impl Credentials {
         ACTING.set(Some(acting));
         acting
     }
+}
+
+/// Whether the process's user namespace is one in which every id means itself (user_namespaces(7)).
+fn maps_every_id(map: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/self/{map}"))
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Ends the process: a thread whose ids are not what they should be must never serve again.

@@ -1,9 +1,14 @@
 //! The source tree, reached safely: its root, its inodes, their descriptors, and whom we act as on it.
 
 mod creds;
+mod domains;
 mod fds;
+mod follow;
 mod inode;
+mod last;
+mod lookup;
 mod mounts;
+mod resolve;
 mod root;
 mod table;
 mod tree;
@@ -11,8 +16,11 @@ mod tree;
 pub use creds::Credentials;
 pub use fds::FdCache;
 pub use inode::{Domain, Inode, NodeId};
+pub use last::LastName;
+pub use lookup::Found;
 pub use mounts::{InoField, MountIndex, Mounts, Reach, SourceMount};
+pub use resolve::Target;
 pub use root::{SourceFlags, SourceRoot};
 pub use table::InodeTable;
 pub(crate) use tree::component;
-pub use tree::{Found, LastName, SourceTree, proc_path, reopen};
+pub use tree::{Scope, SourceTree, proc_path, reopen};

@@ -177,6 +177,16 @@ impl Mounts {
         }
     }
 
+    /// The place of the mount with this id, if it was seen.
+    #[must_use]
+    pub fn find(&self, id: u64) -> Option<MountIndex> {
+        if id == self.root.id {
+            return Some(MountIndex::ROOT);
+        }
+        let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+        below.iter().position(|mount| mount.id == id).map(|at| MountIndex(at as u32 + 1))
+    }
+
     /// The place of the mount with this id, probed by `make` when it is new.
     pub fn find_or_add(&self, id: u64, make: impl FnOnce() -> SourceMount) -> MountIndex {
         if id == self.root.id {

@@ -1,6 +1,7 @@
 //! The source's root: opened once, before anything is mounted. Nothing is opened by an absolute path afterwards.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
@@ -15,6 +16,7 @@ pub struct SourceRoot {
     stat: Statx,
     flags: SourceFlags,
     is_private: bool,
+    followed: Option<PathBuf>,
 }
 
 /// The mount flags that the source itself is under; a bind mount inherits them (mount(8)).
@@ -34,14 +36,16 @@ impl SourceRoot {
     /// Opens the source. Exit status 32 when it is missing or cannot be reached.
     ///
     /// With CAP_SYS_ADMIN the tree is taken as a private clone of its mounts (open_tree(2)): whatever is mounted over
-    /// it later, our own mount included, is never part of it.
+    /// it later, our own mount included, is never part of it. Not so where symbolic links or the source's path are followed.
     pub fn open(config: &Config) -> Result<Self> {
         let path = &config.source;
         let name = path.display();
         let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
         let plain = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed)?;
-        let clone = clone_tree(plain.as_fd(), config);
+        // Where links lead, and what the path comes to mean, is a matter of the real tree.
+        let wants_clone = config.view.resolve_symlinks.is_none() && !config.follow_source;
+        let clone = if wants_clone { clone_tree(plain.as_fd(), config) } else { None };
         let is_private = clone.is_some();
         let fd = clone.unwrap_or(plain);
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
@@ -55,6 +59,17 @@ impl SourceRoot {
                 )));
             }
         }
+        let followed = match config.follow_source {
+            false => None,
+            true if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() => Some(
+                std::path::absolute(path).map_err(|e| Error::file(format!("source {name}"), e))?,
+            ),
+            true => {
+                return Err(Error::refused(format!(
+                    "option 'follow-source': source {name} is a file; give the directory that it is in"
+                )));
+            }
+        };
         let vfs = rustix::fs::fstatvfs(&fd).map_err(failed)?;
         let flags = SourceFlags {
             read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
@@ -62,7 +77,7 @@ impl SourceRoot {
             nodev: vfs.f_flag.contains(StatVfsMountFlags::NODEV),
             noexec: vfs.f_flag.contains(StatVfsMountFlags::NOEXEC),
         };
-        Ok(Self { fd, stat, flags, is_private })
+        Ok(Self { fd, stat, flags, is_private, followed })
     }
 
     /// Whether the source is a directory; else it is a regular file.
@@ -93,6 +108,12 @@ impl SourceRoot {
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_private
+    }
+
+    /// The source's path, absolute, if it is to be followed.
+    #[must_use]
+    pub fn followed(&self) -> Option<&Path> {
+        self.followed.as_deref()
     }
 
     pub(super) fn stat(&self) -> &Statx {

@@ -15,14 +15,15 @@ use rustix::fs::FileType;
 
 use super::inode::{Domain, Identity, Inode, NodeId};
 use super::mounts::MountIndex;
+use super::resolve::Via;
 use crate::sys::handle::FileHandle;
 
 /// The inode numbers of one domain: larger ones get a number of our own.
 const DOMAIN_SHIFT: u32 = 48;
 /// The domain of our own numbers.
 const ODD: u64 = 0xFFFF << DOMAIN_SHIFT;
-/// How many domains have room.
-pub(super) const MAX_DOMAINS: usize = 0xFFFE;
+/// How many domains have room for plain node ids.
+const PLAIN_DOMAINS: u32 = 0xFFFF;
 const SHARDS: usize = 64;
 
 /// Node ids are spread well enough by a multiplication.
@@ -59,6 +60,8 @@ pub(super) struct Newcomer {
     pub(super) kind: FileType,
     /// Keeps it reachable where it has no handle.
     pub(super) pin: Option<OwnedFd>,
+    /// The link through which a directory was reached.
+    pub(super) via: Option<Arc<Via>>,
 }
 
 /// See the module's head.
@@ -85,12 +88,12 @@ impl Default for InodeTable {
 
 /// The node id that an inode number has when nothing else took it. `None`: it always gets one of our own.
 fn plain(domain: Domain, ino: u64) -> Option<NodeId> {
-    let fits = ino > NodeId::ROOT.0 && ino < 1 << DOMAIN_SHIFT;
+    let fits = domain.0 < PLAIN_DOMAINS && ino > NodeId::ROOT.0 && ino < 1 << DOMAIN_SHIFT;
     fits.then_some(NodeId((u64::from(domain.0) << DOMAIN_SHIFT) | ino))
 }
 
 impl InodeTable {
-    /// Enters the root, which has the node id 1 and is never forgotten.
+    /// Enters the root, which has the node id 1 and is never forgotten, or another in its place.
     pub(super) fn enter_root(&self, inode: Inode) -> Arc<Inode> {
         let inode = Arc::new(inode);
         let entry = Entry { inode: Arc::clone(&inode), lookups: 1 };
@@ -256,7 +259,7 @@ impl InodeTable {
 }
 
 fn insert(shard: &mut Shard, node: NodeId, new: Newcomer) -> Arc<Inode> {
-    let inode = Arc::new(Inode::new(node, new.identity, new.mount, new.kind, new.pin));
+    let inode = Arc::new(Inode::new(node, new.identity, new.mount, new.kind, new.pin, new.via));
     shard.insert(node.0, Entry { inode: Arc::clone(&inode), lookups: 1 });
     inode
 }
@@ -265,7 +268,7 @@ fn insert(shard: &mut Shard, node: NodeId, new: Newcomer) -> Arc<Inode> {
 mod tests {
     use super::*;
 
-    fn newcomer(domain: u16, ino: u64, generation: u8) -> Newcomer {
+    fn newcomer(domain: u32, ino: u64, generation: u8) -> Newcomer {
         let dir = std::fs::File::open("/").unwrap();
         // Any handle will do; what tells two apart here is the pin.
         let handle = crate::sys::handle::name_to_handle(&dir, c"")
@@ -277,6 +280,7 @@ mod tests {
             mount: MountIndex::ROOT,
             kind: FileType::RegularFile,
             pin: None,
+            via: None,
         }
     }
 
@@ -305,10 +309,12 @@ mod tests {
     #[test]
     fn numbers_that_do_not_fit_or_are_taken_get_one_of_our_own_and_keep_it() {
         let table = InodeTable::default();
-        for ino in [0, 1, 1 << 48, u64::MAX] {
-            let node = table.enter(newcomer(0, ino, 0)).node();
+        for (domain, ino) in
+            [(0, 0), (0, 1), (0, 1 << 48), (0, u64::MAX), (0xFFFF, 42), (u32::MAX, 42)]
+        {
+            let node = table.enter(newcomer(domain, ino, 0)).node();
             assert!(node.0 >= ODD, "{ino}");
-            assert_eq!(table.enter(newcomer(0, ino, 0)).node(), node);
+            assert_eq!(table.enter(newcomer(domain, ino, 0)).node(), node);
         }
         let first = table.enter(newcomer(0, 42, 0)).node();
         let reused = table.enter(newcomer(0, 42, 1)).node();

@@ -1,118 +1,86 @@
 //! The source tree: inodes found by name under a directory, one name at a time, and reached again by handle.
 //!
-//! No operation leads outside: a name is one component, never `.` or `..`, symbolic links are never followed, and only
-//! regular files and directories are ever opened for real.
+//! No operation leads outside: a name is one component, never `.` or `..`, symbolic links are never followed unless that is
+//! asked for (`resolve.rs`), and only regular files and directories are ever opened for real.
 
-use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::domains::{Device, Domains, device};
 use super::fds::FdCache;
 use super::inode::{Domain, Identity, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
+use super::resolve::{Links, Via, below, path};
 use super::root::SourceRoot;
-use super::table::{InodeTable, MAX_DOMAINS, Newcomer};
+use super::table::InodeTable;
 use crate::sys;
+use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
-const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
+pub(super) const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
+/// A name, not what it leads to.
+pub(super) const ITSELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+/// As it is known, without asking a server.
+pub(super) const UNASKED: AtFlags = ITSELF.union(AtFlags::STATX_DONT_SYNC);
 
-/// An inode with its attributes as they were when it was found.
-#[derive(Debug)]
-pub struct Found {
-    /// The inode, with one look-up counted.
-    pub inode: Arc<Inode>,
-    /// Its attributes.
-    pub stat: Statx,
-}
-
-/// Inodes about to lose their last name, with descriptors of them.
-#[derive(Debug, Default)]
-pub struct LastName(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
-
-impl LastName {
-    /// The name is gone: the descriptors stay until the inodes are forgotten.
-    pub fn is_gone(self) {
-        for (fd, inode) in self.0 {
-            inode.pin(fd);
-        }
-    }
+/// What of the source is shown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope {
+    /// Hide what is mounted below, where the root could not be cloned without it.
+    pub one_file_system: bool,
+    /// Symbolic links are shown as what they lead to.
+    pub follows_links: bool,
 }
 
 /// See the module's head.
 #[derive(Debug)]
 pub struct SourceTree {
-    mounts: Mounts,
-    domains: Domains,
-    table: InodeTable,
-    fds: FdCache,
-    root: Arc<Inode>,
-    one_file_system: bool,
+    pub(super) mounts: Mounts,
+    pub(super) domains: Domains,
+    pub(super) table: InodeTable,
+    pub(super) fds: FdCache,
+    pub(super) root: ArcSwap<Inode>,
+    /// The source's path, if it is to be followed.
+    pub(super) followed: Option<PathBuf>,
+    pub(super) scope: Scope,
+    /// Whether our own mount can never be part of it.
+    pub(super) is_private: bool,
+    /// The device of our own mount.
+    own: OnceLock<Device>,
+    pub(super) links: Links,
     is_stacked: bool,
     /// Whether part of the root's filesystem was met a second time, through another mount.
-    has_siblings: AtomicBool,
+    pub(super) has_siblings: AtomicBool,
     /// How many look-ups are still to keep what they find open.
-    careful: AtomicU32,
+    pub(super) careful: AtomicU32,
     /// The most inodes known since memory was last given back.
     most_known: AtomicUsize,
 }
 
-/// The device of a file, as one number.
-type Device = (u32, u32);
-
-fn device(stat: &Statx) -> Device {
-    (stat.stx_dev_major, stat.stx_dev_minor)
-}
-
-/// Numbers given to the pairs of mount and device that were met; the root's is 0.
-#[derive(Debug)]
-struct Domains {
-    root: (MountIndex, Device),
-    others: RwLock<HashMap<(MountIndex, Device), Domain>>,
-}
-
-impl Domains {
-    fn of(&self, mount: MountIndex, stat: &Statx) -> Result<Domain, Errno> {
-        let key = (mount, device(stat));
-        if key == self.root {
-            return Ok(Domain(0));
-        }
-        let known = self.others.read().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-        if let Some(domain) = known {
-            return Ok(domain);
-        }
-        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-        let next = others.len() + 1;
-        if next > MAX_DOMAINS {
-            return Err(Errno::NFILE);
-        }
-        Ok(*others.entry(key).or_insert(Domain(next as u16)))
-    }
-}
-
 impl SourceTree {
-    /// The tree below a root. `fd_room`: how many recently used descriptors may be kept; `one_file_system`: hide what
-    /// is mounted below, where the root could not be cloned without it.
+    /// The tree below a root. `fd_room`: how many recently used descriptors may be kept.
     #[must_use]
-    pub fn new(root: SourceRoot, fd_room: usize, one_file_system: bool) -> Self {
+    pub fn new(root: SourceRoot, fd_room: usize, scope: Scope) -> Self {
         let stat = *root.stat();
         let kind = root.kind();
-        let privileged = rustix::thread::capabilities(None)
-            .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::DAC_READ_SEARCH));
+        let is_private = root.is_private();
+        let followed = root.followed().map(PathBuf::from);
+        let privileged = may_open_by_handle();
         let mount = SourceMount::probe(&root, stat.stx_mnt_id, privileged && root.is_dir());
         let table = InodeTable::default();
         let identity = Identity { domain: Domain(0), ino: stat.stx_ino, handle: None };
         let pin = Some(root.into_fd());
         let root =
-            table.enter_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin));
-        let others = RwLock::default();
-        let domains = Domains { root: (MountIndex::ROOT, device(&stat)), others };
+            table.enter_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin, None));
+        let domains = Domains::new(MountIndex::ROOT, device(&stat));
         let fds = FdCache::new(fd_room);
         let is_stacked = is_stacked(&root);
         Self {
@@ -120,8 +88,12 @@ impl SourceTree {
             domains,
             table,
             fds,
-            root,
-            one_file_system,
+            root: ArcSwap::new(root),
+            followed,
+            scope,
+            is_private,
+            own: OnceLock::new(),
+            links: Links::default(),
             is_stacked,
             has_siblings: AtomicBool::new(false),
             careful: AtomicU32::new(0),
@@ -131,8 +103,52 @@ impl SourceTree {
 
     /// The root's inode.
     #[must_use]
-    pub fn root(&self) -> &Arc<Inode> {
-        &self.root
+    pub fn root(&self) -> Arc<Inode> {
+        self.root.load_full()
+    }
+
+    /// Shows another root.
+    pub(super) fn replace_root(&self, root: Inode) -> Arc<Inode> {
+        let root = self.table.enter_root(root);
+        self.root.store(Arc::clone(&root));
+        root
+    }
+
+    /// Tells the device of our own mount, once it is made and before anything is asked of the tree.
+    pub fn beware_of(&self, own: (u32, u32)) {
+        let _ = self.own.set(own);
+    }
+
+    /// Whether a device is that of our own mount, of which we must never ask anything.
+    pub(super) fn is_own(&self, device: Device) -> bool {
+        self.own.get() == Some(&device)
+    }
+
+    /// Whether symbolic links are shown as what they lead to.
+    #[must_use]
+    pub fn follows_links(&self) -> bool {
+        self.scope.follows_links
+    }
+
+    /// Whether what is in a mount is not shown.
+    pub(super) fn is_hidden_mount(&self, id: u64) -> bool {
+        self.scope.one_file_system && id != self.mounts.id(self.root.load().mount())
+    }
+
+    /// Whether inodes of other mounts can be reached by handles.
+    pub(super) fn is_privileged(&self) -> bool {
+        self.mounts.reach(MountIndex::ROOT) != Reach::Pin || may_open_by_handle()
+    }
+
+    /// The path of a directory from the source's root, empty for the root itself. `None` when it is not below the root.
+    #[must_use]
+    pub fn path_of(&self, dir: &Inode) -> Option<Vec<u8>> {
+        if dir.node() == NodeId::ROOT {
+            return Some(Vec::new());
+        }
+        let root = path(&*self.root.load().held()?).ok()?;
+        let own = path(&*self.fd(dir).ok()?).ok()?;
+        below(&root, &own).map(<[u8]>::to_vec)
     }
 
     /// The inode of a node id. ESTALE when the kernel was never told of it.
@@ -156,6 +172,7 @@ impl SourceTree {
     /// Lets go of what was not used for a while; to be called every second.
     pub fn sweep(&self) {
         self.fds.sweep();
+        self.sweep_links();
         let known = self.table.len();
         let most = self.most_known.fetch_max(known, Ordering::Relaxed).max(known);
         // Inodes forgotten by the thousand leave the allocator with pages that the system could use.
@@ -163,134 +180,6 @@ impl SourceTree {
             sys::memory::trim();
             self.most_known.store(known, Ordering::Relaxed);
         }
-    }
-
-    /// Finds a name in a directory and counts one look-up.
-    ///
-    /// ENOENT when there is none, EINVAL for `.` and `..`, else the source's own error.
-    pub fn lookup(&self, dir: &Inode, name: &OsStr) -> Result<Found, Errno> {
-        let dir_fd = self.fd(dir)?;
-        let name = component(name)?;
-        if !self.takes_care()
-            && let Some(found) = self.lookup_unopened(dir, &dir_fd, &name)?
-        {
-            return Ok(found);
-        }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&*dir_fd, &*name, flags, Mode::empty())?;
-        self.enter_open(dir.mount(), fd)
-    }
-
-    /// A file was gone when it was to be opened. The kernel looks its name up once more and no oftener, so what the next
-    /// look-ups find is kept open for a while: it can then be opened whatever becomes of its name.
-    pub fn take_care(&self) {
-        self.careful.store(64, Ordering::Relaxed);
-    }
-
-    fn takes_care(&self) -> bool {
-        self.careful.load(Ordering::Relaxed) > 0
-            && self
-                .careful
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                .is_ok()
-    }
-
-    /// The look-up without opening: the handle says which inode the name meant, the attributes are those of the inode
-    /// that had this number afterwards. When the two are not of one life of the inode, the handle is the older one and
-    /// opens nothing (ESTALE), so no attributes are ever believed of another file.
-    ///
-    /// `None` where it takes a descriptor to tell.
-    fn lookup_unopened(
-        &self,
-        dir: &Inode,
-        dir_fd: &OwnedFd,
-        name: &CString,
-    ) -> Result<Option<Found>, Errno> {
-        let Reach::HandleWithIno(field) = self.mounts.reach(dir.mount()) else {
-            return Ok(None);
-        };
-        let (handle, mount_id) = match name_to_handle(dir_fd, name) {
-            Ok(found) => found,
-            Err(Errno::NOENT) => return Err(Errno::NOENT),
-            Err(_) => return Ok(None),
-        };
-        if mount_id as u64 != self.mounts.id(dir.mount()) {
-            return Ok(None);
-        }
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let stat = rustix::fs::statx(dir_fd, &**name, flags, BASIC)?;
-        let domain = self.domains.of(dir.mount(), &stat)?;
-        // A btrfs subvolume has inode numbers of its own: the number alone does not tell which one was meant.
-        if field.of(&handle) != Some(stat.stx_ino) || domain != dir.identity().domain {
-            return Ok(None);
-        }
-        let identity = Identity { domain, ino: stat.stx_ino, handle: Some(handle) };
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let new = Newcomer { identity, mount: dir.mount(), kind, pin: None };
-        Ok(Some(Found { inode: self.table.enter(new), stat }))
-    }
-
-    /// Enters the inode behind a descriptor (O_PATH or real) found in a directory of `near`, and counts one look-up.
-    pub fn enter_open(&self, near: MountIndex, fd: OwnedFd) -> Result<Found, Errno> {
-        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, BASIC | StatxFlags::MNT_ID)?;
-        let mount = if stat.stx_mnt_id == self.mounts.id(near) {
-            near
-        } else {
-            let privileged = self.mounts.reach(MountIndex::ROOT) != Reach::Pin
-                || rustix::thread::capabilities(None).is_ok_and(|s| {
-                    s.effective.contains(rustix::thread::CapabilitySet::DAC_READ_SEARCH)
-                });
-            if device(&stat) == self.domains.root.1 {
-                self.has_siblings.store(true, Ordering::Relaxed);
-            }
-            self.mounts.find_or_add(stat.stx_mnt_id, || {
-                SourceMount::probe(&fd, stat.stx_mnt_id, privileged)
-            })
-        };
-        if self.one_file_system && mount != MountIndex::ROOT {
-            return Err(Errno::NOENT);
-        }
-        let domain = self.domains.of(mount, &stat)?;
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let handle = match self.mounts.reach(mount) {
-            Reach::Pin => None,
-            Reach::Handle | Reach::HandleWithIno(_) => match name_to_handle(&fd, c"") {
-                Ok((handle, _)) => Some(handle),
-                Err(Errno::NOTSUP) => None,
-                Err(e) => return Err(e),
-            },
-        };
-        let identity = Identity { domain, ino: stat.stx_ino, handle };
-        let (pin, spare) = if handle.is_some() { (None, Some(fd)) } else { (Some(fd), None) };
-        let inode = self.table.enter(Newcomer { identity, mount, kind, pin });
-        if let Some(fd) = spare
-            && inode.held().is_none()
-        {
-            self.fds.put(&inode, Arc::new(fd));
-        }
-        Ok(Found { inode, stat })
-    }
-
-    /// Enters what was just opened or created, keeping the descriptor with the caller.
-    pub fn enter_created(&self, near: MountIndex, fd: &OwnedFd) -> Result<Found, Errno> {
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, BASIC)?;
-        let domain = self.domains.of(near, &stat)?;
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let handle = match self.mounts.reach(near) {
-            Reach::Pin => None,
-            Reach::Handle | Reach::HandleWithIno(_) => match name_to_handle(fd, c"") {
-                Ok((handle, _)) => Some(handle),
-                Err(Errno::NOTSUP) => None,
-                Err(e) => return Err(e),
-            },
-        };
-        let pin = match handle {
-            Some(_) => None,
-            None => Some(reopen(fd, OFlags::PATH)?),
-        };
-        let identity = Identity { domain, ino: stat.stx_ino, handle };
-        let inode = self.table.enter(Newcomer { identity, mount: near, kind, pin });
-        Ok(Found { inode, stat })
     }
 
     /// A descriptor of an inode: O_PATH, or that of a file open on it. ESTALE when the inode is gone.
@@ -349,8 +238,7 @@ impl SourceTree {
     /// Whether a directory has a name.
     #[must_use]
     pub fn has_name(&self, dir: &OwnedFd, name: &CString) -> bool {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        rustix::fs::statx(dir, &**name, flags, StatxFlags::TYPE).is_ok()
+        rustix::fs::statx(dir, &**name, UNASKED, StatxFlags::TYPE).is_ok()
     }
 
     /// Whether one inode may have two node ids, because its filesystem is mounted a second time below the source: what
@@ -376,15 +264,16 @@ impl SourceTree {
         }
     }
 
-    /// The node id of the inode that an event names, if the kernel knows it.
+    /// The inode that an event names, if the kernel knows it.
     #[must_use]
-    pub fn node_of(&self, handle: &FileHandle) -> Option<NodeId> {
+    pub fn inode_of(&self, handle: &FileHandle) -> Option<Arc<Inode>> {
         let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else { return None };
         let ino = field.of(handle)?;
-        if ino == self.root.identity().ino {
-            return Some(NodeId::ROOT);
+        let root = self.root.load();
+        if (Domain(0), ino) == (root.identity().domain, root.identity().ino) {
+            return Some(Arc::clone(&root));
         }
-        Some(self.table.find_life(Domain(0), ino, handle)?.node())
+        self.table.find_life(Domain(0), ino, handle)
     }
 
     /// Whether the kernel, which has forgotten this inode, knows it again.
@@ -401,29 +290,44 @@ impl SourceTree {
         self.table.nodes()
     }
 
-    /// The inodes that a name, when it is their last, keeps reachable, and what will do so instead: the kernel may hold
-    /// them open without our knowing (a working directory, an O_PATH descriptor), and their number must not be used
-    /// again before the kernel has forgotten them. To be pinned once the name is gone.
+    /// Whether a name in a directory has a directory.
     #[must_use]
-    pub fn held_by_last_name(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CString) -> LastName {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let Ok(stat) = rustix::fs::statx(dir_fd, &**name, flags, BASIC) else {
-            return LastName::default();
-        };
-        let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
-        if stat.stx_nlink > 1 && !is_dir {
-            return LastName::default();
+    pub fn is_dir(&self, dir_fd: &OwnedFd, name: &CStr) -> bool {
+        let stat = rustix::fs::statx(dir_fd, name, UNASKED, StatxFlags::TYPE);
+        stat.is_ok_and(|stat| FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir())
+    }
+
+    /// Whether a listing leaves a name out that a look-up does not find, since something is mounted there.
+    #[must_use]
+    pub fn hides(&self, dir_fd: &OwnedFd, name: &OsStr) -> bool {
+        if self.is_private || !self.scope.one_file_system {
+            return false;
         }
-        let Ok(domain) = self.domains.of(dir.mount(), &stat) else { return LastName::default() };
-        let known = self.table.lives(domain, stat.stx_ino).into_iter();
-        LastName(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
+        let Ok(name) = component(name) else { return false };
+        rustix::fs::statx(dir_fd, &*name, UNASKED, StatxFlags::MNT_ID)
+            .is_ok_and(|stat| self.is_hidden_mount(stat.stx_mnt_id))
     }
 
     /// The inode number to show for an entry of a directory.
     #[must_use]
-    pub fn shown_ino(&self, dir: &Inode, ino: u64) -> u64 {
-        self.table.shown_ino(dir.identity().domain, ino)
+    pub fn shown_ino(&self, dir: &Inode, kind: FileType, ino: u64) -> u64 {
+        let domain = match dir.via() {
+            Some(_) if !kind.is_dir() => self.domains.without_link(dir.identity().domain),
+            _ => dir.identity().domain,
+        };
+        self.table.shown_ino(domain, ino)
     }
+}
+
+/// Of a link: the number by which domains know it.
+pub(super) fn number(via: Option<&Arc<Via>>) -> u32 {
+    via.map_or(0, |via| via.number)
+}
+
+/// Whether the process may open files by handle (CAP_DAC_READ_SEARCH).
+fn may_open_by_handle() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::DAC_READ_SEARCH))
 }
 
 /// Whether an inode is on a filesystem that may have another below it.
@@ -446,11 +350,13 @@ pub(crate) fn component(name: &OsStr) -> Result<CString, Errno> {
 
 /// The path by which the kernel finds the inode behind a descriptor of ours, whatever its name is (proc_pid_fd(5)).
 #[must_use]
-pub fn proc_path(fd: &OwnedFd) -> CString {
-    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+pub fn proc_path(fd: &OwnedFd) -> DescriptorPath {
+    DescriptorPath::of(fd)
 }
 
 /// Opens the inode behind a descriptor once more, with other flags.
 pub fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(proc_path(fd), flags | OFlags::CLOEXEC, Mode::empty())
+    let path = proc_path(fd);
+    let (dir, name) = path.shortest();
+    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())
 }

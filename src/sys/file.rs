@@ -57,6 +57,14 @@ pub fn fallocate(fd: impl AsFd, mode: i32, offset: u64, len: u64) -> Result<(), 
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// The size of a block device in bytes (BLKGETSIZE64). ENOTTY for anything else.
+pub fn device_size(device: impl AsFd) -> Result<u64, Errno> {
+    const BLKGETSIZE64: u32 = 0x8008_1272;
+    let mut size = [0; 8];
+    ioctl(device, BLKGETSIZE64, &mut size)?;
+    Ok(u64::from_ne_bytes(size))
+}
+
 /// An ioctl(2) whose argument is a buffer, read and written in place. The caller knows that `request` moves no more
 /// than the buffer's length.
 pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<i32, Errno> {
@@ -64,8 +72,8 @@ pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<
     if argument.len() < encoded as usize {
         return Err(Errno::INVAL);
     }
-    // SAFETY: callers pass requests of the FS_IOC family only, whose number encodes how many bytes they move; the
-    // buffer has at least as many.
+    // SAFETY: callers pass requests of the FS_IOC and BLK families and our own only, whose number encodes how many bytes
+    // they move; the buffer has at least as many.
     let result = unsafe {
         libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(request), argument.as_mut_ptr())
     };

@@ -121,14 +121,87 @@ impl SignalSet {
     }
 
     /// Waits for the next of them.
-    pub fn wait(&self) -> io::Result<i32> {
-        let mut signal = 0;
-        // SAFETY: both pointers are to live, initialised objects.
-        match unsafe { libc::sigwait(&raw const self.0, &raw mut signal) } {
-            0 => Ok(signal),
-            code => Err(io::Error::from_raw_os_error(code)),
+    pub fn wait(&self) -> io::Result<Signal> {
+        let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+        loop {
+            // SAFETY: both pointers are to live objects; the kernel fills the second before it returns a signal's number.
+            let number = unsafe { libc::sigwaitinfo(&raw const self.0, info.as_mut_ptr()) };
+            if number > 0 {
+                // SAFETY: filled, see above. A signal that was queued carries a value.
+                let (code, value) = unsafe {
+                    let info = info.assume_init_ref();
+                    (info.si_code, info.si_value())
+                };
+                let queued = code == libc::SI_QUEUE && value.sival_ptr as usize == QUEUED;
+                return Ok(Signal { number, queued });
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
         }
     }
+}
+
+/// A signal that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signal {
+    /// Its number.
+    pub number: i32,
+    /// Whether it came by [`queue`], and so neither from a terminal nor from a shell.
+    pub queued: bool,
+}
+
+/// What a signal of [`queue`] carries: "shif".
+const QUEUED: usize = 0x7368_6966;
+
+/// What `siginfo_t` holds of a queued signal (sigaction(2)): the fields after the code are aligned as pointers are.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct QueuedInfo {
+    number: libc::c_int,
+    errno: libc::c_int,
+    code: libc::c_int,
+    from: QueuedFrom,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct QueuedFrom {
+    pid: libc::pid_t,
+    uid: libc::uid_t,
+    value: usize,
+}
+
+/// As large as the kernel reads.
+#[repr(C)]
+union FullInfo {
+    queued: QueuedInfo,
+    whole: libc::siginfo_t,
+}
+
+/// Sends a signal that the receiver can tell from one of a terminal or a shell. The rule of kill(2) says who may: EPERM;
+/// ESRCH when the process is gone.
+pub fn queue(process: impl AsFd, number: i32) -> io::Result<()> {
+    let from = QueuedFrom {
+        pid: rustix::process::getpid().as_raw_nonzero().get(),
+        uid: rustix::process::getuid().as_raw(),
+        value: QUEUED,
+    };
+    // SAFETY: all bytes zero is a value of either member.
+    let mut info: FullInfo = unsafe { std::mem::zeroed() };
+    info.queued = QueuedInfo { number, errno: 0, code: libc::SI_QUEUE, from };
+    // SAFETY: the descriptor is open, and the kernel reads one siginfo_t.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_fd().as_raw_fd(),
+            number,
+            &raw const info,
+            0,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The local time, as the fields of a log line: month (0 to 11), day, hour, minute, second.

@@ -5,11 +5,13 @@
 //! callers outside `mirror-only`, hard links, block devices, permission rules, the mounter's own rights. What is
 //! created passes the ids backwards, and then the owners that [`Creation`] names. Pure: no I/O, no FUSE.
 
+mod excluded;
 mod needs;
 mod owner;
 mod perms;
 mod policy;
 
+pub use excluded::{Excluded, Verdict};
 pub use needs::{Checks, Needs};
 pub use owner::{CreatedBy, Creation, Forced, Mirror, Principal};
 pub use perms::PermRules;
@@ -42,7 +44,7 @@ pub struct View {
     /// Symbolic links are shown as what they lead to; what removing such a name removes.
     pub resolve_symlinks: Option<LinkRemoval>,
     /// Names that are not there.
-    pub excluded: Vec<String>,
+    pub excluded: Excluded,
 }
 
 /// Who looks, as far as what he sees depends on it.
@@ -95,7 +97,7 @@ impl View {
             creation: Creation::default(),
             changes: Changes::default(),
             resolve_symlinks: None,
-            excluded: Vec::new(),
+            excluded: Excluded::default(),
         }
     }
 
@@ -107,9 +109,13 @@ impl View {
         uid = self.forced.uid.or(uid);
         gid = self.forced.gid.or(gid);
         let mut mode = stored.mode;
-        // The mirror's own check does without the bit, and the kernel, which knows one owner only, must not see it.
-        if self.mirror.is_some() && stored.kind == FileType::Directory {
-            mode &= !policy::STICKY;
+        // The kernel knows one owner only, whoever looked last: it must judge by no bit that depends on the owner. Our own
+        // checks ask the source for the sticky bit; and a file that is its caller's own has nothing to gain by setuid.
+        if self.mirror.is_some() {
+            mode &= match stored.kind {
+                FileType::Directory => !policy::STICKY,
+                _ => !policy::SETUID,
+            };
         }
         let kind = self.shown_kind(stored.kind);
         match viewer {

@@ -10,6 +10,8 @@ const EXECUTE: u32 = 0o111;
 
 /// S_ISVTX of inode(7).
 pub(super) const STICKY: u32 = 0o1000;
+/// S_ISUID of inode(7).
+pub(super) const SETUID: u32 = 0o4000;
 
 /// What becomes of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{LISTED, Lines, NAMED, with_name};
-use crate::cli::accounts::{Accounts, Named};
+use crate::accounts::{Accounts, Named};
 use crate::idmap::{Extent, MAX_ID, MountId, SourceId, Translation, Unmapped};
 
 /// Ids from a first to a last one.

@@ -6,7 +6,7 @@ mod view;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::accounts::{Accounts, Named, SystemAccounts};
+use crate::accounts::{Accounts, Named, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
 use crate::idmap::{IdMap, Translation, Unmapped};
 use crate::view::View;
@@ -155,7 +155,7 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::cli::accounts::FewAccounts;
+    use crate::accounts::FewAccounts;
     use crate::cli::{Command, parse_with};
 
     fn explained(args: &str) -> Vec<String> {

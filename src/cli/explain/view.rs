@@ -1,7 +1,7 @@
 //! What is shown and what may change, in words. What is as on the source is not mentioned.
 
 use super::{Lines, with_name};
-use crate::cli::accounts::{Accounts, Named};
+use crate::accounts::{Accounts, Named};
 use crate::config::Config;
 use crate::idmap::{Group, Kind, User};
 use crate::view::{Checks, CreatedBy, LinkRemoval, Mirror, Policy, Principal, View, Xattrs};
@@ -88,7 +88,7 @@ pub(super) fn explain_looks(out: &mut Lines, config: &Config) {
             out.push(subject, fact);
         }
     }
-    for pattern in &view.excluded {
+    for pattern in view.excluded.patterns() {
         out.push(
             "excluded",
             format!("names that match {pattern}: not listed, not found, not created"),

@@ -1,8 +1,14 @@
-//! Names of users and groups: a narrow door to the user database, so that tests need none.
+//! Users and groups: a narrow door to the user database, so that tests need none. Names for the command line; for the
+//! mirror who is in a group.
 
-use nix::unistd::{Gid, Group as GroupEntry, Uid, User as UserEntry};
+mod members;
+
+use std::ffi::CString;
+
+use nix::unistd::{Uid, User as UserEntry};
 
 use crate::idmap::{Group, Kind, User};
+use crate::sys::accounts as database;
 
 /// What is asked of a user database. A name or id that it does not know is `None`.
 pub trait Accounts {
@@ -28,7 +34,7 @@ impl Accounts for SystemAccounts {
     }
 
     fn group_id(&self, name: &str) -> Option<u32> {
-        GroupEntry::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+        database::group_by_name(&CString::new(name).ok()?).ok().flatten().map(|group| group.gid)
     }
 
     fn login_group(&self, uid: u32) -> Option<u32> {
@@ -40,12 +46,13 @@ impl Accounts for SystemAccounts {
     }
 
     fn group_name(&self, gid: u32) -> Option<String> {
-        GroupEntry::from_gid(Gid::from_raw(gid)).ok().flatten().map(|group| group.name)
+        let name = database::group_by_gid(gid).ok().flatten()?.name;
+        name.into_string().ok()
     }
 }
 
 /// A kind of id whose ids have names.
-pub(super) trait Named: Kind {
+pub trait Named: Kind {
     /// What bears the name.
     const NOUN: &'static str;
     /// The id behind a name.
@@ -80,7 +87,7 @@ impl Named for Group {
 
 /// A database of tests: alice is 1000 with login group users (100), bob is 2000; groups: users, staff (50), bob (2000).
 #[cfg(test)]
-pub(super) struct FewAccounts;
+pub(crate) struct FewAccounts;
 
 #[cfg(test)]
 impl Accounts for FewAccounts {

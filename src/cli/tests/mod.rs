@@ -1,14 +1,16 @@
 //! Whole command lines, in both grammars.
 
+mod bindfs;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::accounts::FewAccounts;
 use super::options::{Completion, OPTIONS, OptionDef};
 use super::*;
+use crate::accounts::FewAccounts;
 use crate::config::{Access, Atime, CachePolicy};
 use crate::idmap::{SourceUid, Unmapped};
 

@@ -1,0 +1,176 @@
+//! The line of a mount in fstab(5): its fields, and the command line that mount(8) makes of them.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One line that is for us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The name by which we are called, by mount(8) itself or by mount.fuse3(8).
+    program: &'static str,
+    pub(super) source: PathBuf,
+    pub(super) mountpoint: PathBuf,
+    options: Vec<u8>,
+}
+
+impl Line {
+    /// The lines of a file that are for us. Others, comments and what is no line are passed over.
+    pub(super) fn all(text: &[u8]) -> impl Iterator<Item = Self> {
+        text.split(|byte| *byte == b'\n').filter_map(Self::parse)
+    }
+
+    /// `SOURCE MOUNTPOINT TYPE OPTIONS [DUMP [PASS]]`
+    fn parse(line: &[u8]) -> Option<Self> {
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let mut fields = line.split(blank).filter(|field| !field.is_empty());
+        let source = fields.next().filter(|first| !first.starts_with(b"#"))?;
+        let source = unescape(source);
+        let mountpoint = unescape(fields.next()?);
+        let fs_type = unescape(fields.next()?);
+        let options = fields.next().map(unescape).unwrap_or_default();
+        let (program, source) = match fs_type.as_slice() {
+            b"fuse.shiftbind" | b"shiftbind" => ("mount.shiftbind", source),
+            b"bindfs" => ("mount.bindfs", source),
+            b"fuse.bindfs" => ("bindfs", source),
+            b"fuse" => {
+                let named = |name: &'static str| {
+                    let source = source.strip_prefix(name.as_bytes())?.strip_prefix(b"#")?;
+                    Some((name, source.to_vec()))
+                };
+                named("shiftbind").or_else(|| named("bindfs"))?
+            }
+            _ => return None,
+        };
+        Some(Self { program, source: path(source), mountpoint: path(mountpoint), options })
+    }
+
+    /// Whether it is the line of a mount at `place`, which is absolute and without symbolic links.
+    pub(super) fn is_of(&self, place: &Path) -> bool {
+        self.mountpoint == place || fs::canonicalize(&self.mountpoint).is_ok_and(|own| own == place)
+    }
+
+    /// The arguments that we are called with. mount(8) says `rw` where nothing is said, and takes from users what they may
+    /// not have (fstab(5), `user`); mount.fuse3(8) adds `suid` and `dev` for root, `is_root`.
+    pub(super) fn argv(&self, is_root: bool) -> Vec<OsString> {
+        let has = |name: &str| {
+            let mut words = self.options.split(|byte| *byte == b',');
+            words.any(|word| {
+                word == name.as_bytes() || word.starts_with(&[name.as_bytes(), b"="].concat())
+            })
+        };
+        let mut words: Vec<&[u8]> = vec![b"rw"];
+        if has("user") || has("users") {
+            words.push(b"noexec,nosuid,nodev");
+        } else if has("owner") || has("group") {
+            words.push(b"nosuid,nodev");
+        } else if is_root && !self.program.starts_with("mount.") {
+            words.push(b"suid,dev");
+        }
+        words.push(&self.options);
+        let options = OsString::from_vec(words.join(&b','));
+        let (source, mountpoint) = (self.source.clone(), self.mountpoint.clone());
+        vec![
+            self.program.into(),
+            "-o".into(),
+            options,
+            "--".into(),
+            source.into(),
+            mountpoint.into(),
+        ]
+    }
+}
+
+fn path(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(&bytes))
+}
+
+/// Undoes `\040` and the like (getmntent(3)); a backslash before anything else stays.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn line(text: &str) -> Option<Line> {
+        Line::all(text.as_bytes()).next()
+    }
+
+    fn options(text: &str) -> String {
+        line(text).unwrap().argv(true)[2].clone().into_string().unwrap()
+    }
+
+    #[test]
+    fn every_type_by_which_we_are_mounted_is_ours() {
+        for (text, program) in [
+            ("/a /m fuse.shiftbind ro 0 0", "mount.shiftbind"),
+            ("/a /m shiftbind ro", "mount.shiftbind"),
+            ("/a\t/m   fuse.bindfs\tro 0 0", "bindfs"),
+            ("  /a /m bindfs ro", "mount.bindfs"),
+            ("shiftbind#/a /m fuse ro", "shiftbind"),
+            ("bindfs#/a /m fuse ro", "bindfs"),
+        ] {
+            let line = line(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!((line.program, line.source), (program, PathBuf::from("/a")), "{text}");
+        }
+        for text in ["# /a /m shiftbind ro", "/a /m ext4 ro", "sshfs#/a /m fuse ro", "", "/a /m"] {
+            assert_eq!(line(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        let line = line(r"/a\040b /m\011\134n shiftbind fsname=x\054y").unwrap();
+        assert_eq!(line.source, PathBuf::from("/a b"));
+        assert_eq!(line.mountpoint, PathBuf::from("/m\t\\n"));
+        assert_eq!(line.argv(false)[2], OsString::from(r"rw,fsname=x,y"));
+    }
+
+    #[test]
+    fn options_are_those_that_mount_hands_over() {
+        assert_eq!(options("/a /m shiftbind nodev"), "rw,nodev");
+        assert_eq!(options("/a /m fuse.bindfs nodev"), "rw,suid,dev,nodev");
+        assert_eq!(options("/a /m shiftbind user,exec"), "rw,noexec,nosuid,nodev,user,exec");
+        assert_eq!(options("/a /m shiftbind user=al"), "rw,noexec,nosuid,nodev,user=al");
+        assert_eq!(options("/a /m shiftbind group"), "rw,nosuid,nodev,group");
+        assert_eq!(options("shiftbind#/a /m fuse"), "rw,suid,dev,");
+        let argv = line("-a /m shiftbind ro").unwrap().argv(false);
+        assert_eq!(argv, ["mount.shiftbind", "-o", "rw,ro", "--", "-a", "/m"]);
+    }
+
+    #[test]
+    fn a_mount_point_is_the_same_by_another_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = fs::canonicalize(dir.path()).unwrap();
+        std::os::unix::fs::symlink(&place, place.join("link")).unwrap();
+        for way in [place.display().to_string(), format!("{}/link/", place.display())] {
+            assert!(line(&format!("/a {way} shiftbind ro")).unwrap().is_of(&place), "{way}");
+        }
+        assert!(!line("/a /nowhere shiftbind ro").unwrap().is_of(&place));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Line::all(&text).count();
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a reload may change, and what it may not: that which the kernel was told when the mount was made, and that which
+//! open files and the process rely on.
+
+use std::mem::discriminant;
+
+use crate::config::{CachePolicy, Config};
+use crate::error::{Error, Result};
+use crate::view::{Policy, View, Xattrs};
+
+/// Refuses, naming the option, when `new` asks for something that a live mount cannot become. Paths are absolute in both,
+/// and the access is filled in.
+pub(super) fn check(now: &Config, new: &Config) -> Result<()> {
+    match fixed(now, new).or_else(|| fixed_view(&now.view, &new.view)) {
+        None => Ok(()),
+        Some(option) => Err(Error::usage(format!(
+            "option '{option}' cannot change on a live mount: unmount and mount again"
+        ))),
+    }
+}
+
+/// The first option beside the view's that differs and may not. In front or in the background is how the process was
+/// started (`-f` of a service, which fstab does not know).
+fn fixed(now: &Config, new: &Config) -> Option<&'static str> {
+    let (data, new_data) = (&now.data, &new.data);
+    let (process, new_process) = (&now.process, &new.process);
+    [
+        ("SOURCE", now.source == new.source),
+        ("fsname", now.fsname == new.fsname),
+        ("subtype", now.subtype == new.subtype),
+        ("allow-other", now.access == new.access),
+        ("max-read", now.max_read == new.max_read),
+        ("threads", now.threads == new.threads),
+        ("one-file-system", now.one_file_system == new.one_file_system),
+        ("follow-source", now.follow_source == new.follow_source),
+        ("cache", same_cache(now.cache, new.cache)),
+        ("passthrough", data.passthrough == new_data.passthrough),
+        ("direct-io", data.direct_io == new_data.direct_io),
+        ("forward-odirect", data.forward_odirect == new_data.forward_odirect),
+        ("read-rate", data.read_rate.is_some() == new_data.read_rate.is_some()),
+        ("write-rate", data.write_rate.is_some() == new_data.write_rate.is_some()),
+        ("enable-lock-forwarding", now.locks_on_source == new.locks_on_source),
+        ("pidfile", process.pidfile == new_process.pidfile),
+        ("verbose", process.verbosity == new_process.verbosity),
+        ("auto-unmount", process.auto_unmount == new_process.auto_unmount),
+    ]
+    .into_iter()
+    .find_map(|(option, same)| (!same).then_some(option))
+}
+
+/// Times may change; whether it is by time may not.
+fn same_cache(now: CachePolicy, new: CachePolicy) -> bool {
+    let by_time = |policy| matches!(policy, CachePolicy::Timeouts { .. } | CachePolicy::None);
+    (by_time(now) && by_time(new)) || discriminant(&now) == discriminant(&new)
+}
+
+/// The first option of the view that differs and may not.
+fn fixed_view(now: &View, new: &View) -> Option<&'static str> {
+    let ignores = |policy: Policy| policy == Policy::Ignore;
+    let same_policy = |now, new| ignores(now) == ignores(new);
+    let (changes, new_changes) = (&now.changes, &new.changes);
+    let none = |xattrs: Xattrs| xattrs == Xattrs::None;
+    let named = [
+        // Who checks permissions, and what the kernel may keep.
+        ("mirror", now.mirror.is_some() == new.mirror.is_some()),
+        ("chown-ignore", same_policy(changes.chown, new_changes.chown)),
+        ("chgrp-ignore", same_policy(changes.chgrp, new_changes.chgrp)),
+        ("chmod-ignore", same_policy(changes.chmod, new_changes.chmod)),
+        ("xattr-none", none(changes.xattrs) == none(new_changes.xattrs)),
+        // What an inode is: files may be open on it.
+        ("resolve-symlinks", now.resolve_symlinks.is_some() == new.resolve_symlinks.is_some()),
+        (
+            "block-devices-as-files",
+            now.looks.block_devices_as_files == new.looks.block_devices_as_files,
+        ),
+    ];
+    // Several may ask for one thing: only what it comes to counts.
+    let needs_differ = now.needs() != new.needs();
+    let option = named.into_iter().find_map(|(option, same)| {
+        let decides = matches!(option, "resolve-symlinks" | "block-devices-as-files");
+        (!same && (decides || needs_differ)).then_some(option)
+    });
+    option.or(needs_differ.then_some("mirror, chown-ignore, chmod-ignore or xattr-none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::{Command, parse};
+    use crate::config::MountFlags;
+    use crate::idmap::MountUid;
+    use crate::view::{LinkRemoval, Mirror};
+
+    fn config(words: &str) -> Config {
+        let argv = ["shiftbind", "/a", "/m", "-o", words].map(OsString::from);
+        match parse(argv).unwrap() {
+            Command::Mount(config) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(now: &Config, new: &Config) -> Option<String> {
+        check(now, new).err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn maps_flags_and_the_same_options_in_other_words_may_change() {
+        let now = config("idmap=b:0:100000:10");
+        assert_eq!(refused(&now, &now), None);
+        for words in ["idmap=b:0:200000:10,unmapped=squash=5", "ro,nosuid", "defaults"] {
+            assert_eq!(refused(&now, &config(words)), None, "{words}");
+        }
+        let flags = MountFlags { read_only: Some(true), ..MountFlags::default() };
+        assert_eq!(refused(&now, &Config { flags, ..now.clone() }), None);
+    }
+
+    #[test]
+    fn what_the_kernel_was_told_may_not_change_and_the_option_is_named() {
+        let now = config("threads=3");
+        for (words, option) in [
+            ("threads=4", "threads"),
+            ("threads=3,fsname=x", "fsname"),
+            ("threads=3,subtype=x", "subtype"),
+            ("threads=3,allow_root", "allow-other"),
+            ("threads=3,max_read=4096", "max-read"),
+            ("threads=3,one_file_system", "one-file-system"),
+            ("threads=3,cache=timeout=1s", "cache"),
+            ("threads=3,cache=forever", "cache"),
+            ("threads=3,passthrough=off", "passthrough"),
+            ("threads=3,pidfile=/p", "pidfile"),
+            ("threads=3,verbose", "verbose"),
+            ("threads=3,auto_unmount", "auto-unmount"),
+        ] {
+            let text = refused(&now, &config(words)).unwrap_or_else(|| panic!("{words}"));
+            let expected =
+                format!("option '{option}' cannot change on a live mount: unmount and mount again");
+            assert_eq!(text, expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn times_may_change_where_it_is_by_time() {
+        for (now, new) in
+            [("cache=timeout=1s", "cache=timeout=2s"), ("cache=none", "cache=timeout=1s")]
+        {
+            assert_eq!(refused(&config(now), &config(new)), None, "{now} {new}");
+        }
+        assert!(refused(&config("cache=timeout=1s"), &config("cache=coherent")).is_some());
+    }
+
+    #[test]
+    fn in_front_or_not_is_no_option_of_the_mount() {
+        assert_eq!(refused(&config("foreground"), &config("defaults")), None);
+    }
+
+    fn with(change: impl FnOnce(&mut View)) -> Config {
+        let mut config = config("defaults");
+        change(&mut config.view);
+        config
+    }
+
+    #[test]
+    fn what_decides_who_checks_permissions_may_not_change_and_the_rest_of_the_view_may() {
+        let plain = config("defaults");
+        let mirror = Mirror { only: false, principals: Vec::new() };
+        let ignores = with(|view| view.changes.chown = Policy::Ignore);
+        for (new, option) in [
+            (with(|view| view.mirror = Some(mirror.clone())), "mirror"),
+            (ignores.clone(), "chown-ignore"),
+            (with(|view| view.changes.chgrp = Policy::Ignore), "chgrp-ignore"),
+            (with(|view| view.changes.chmod = Policy::Ignore), "chmod-ignore"),
+            (with(|view| view.changes.xattrs = Xattrs::None), "xattr-none"),
+            (with(|view| view.resolve_symlinks = Some(LinkRemoval::Deny)), "resolve-symlinks"),
+            (with(|view| view.looks.block_devices_as_files = true), "block-devices-as-files"),
+        ] {
+            for (now, new) in [(&plain, &new), (&new, &plain)] {
+                let text = refused(now, new).unwrap();
+                assert!(text.starts_with(&format!("option '{option}' cannot change")), "{text}");
+            }
+        }
+        for change in [
+            (|view| view.changes.chown = Policy::Deny) as fn(&mut View),
+            |view| view.changes.xattrs = Xattrs::ReadOnly,
+            |view| view.forced.uid = MountUid::new(7),
+            |view| view.perms = "a-w".parse().unwrap(),
+            |view| view.excluded.add("*.bak".as_ref()).unwrap(),
+            |view| view.looks.ctime_from_mtime = true,
+            |view| view.changes.deny_delete = true,
+        ] {
+            let new = with(change);
+            assert_eq!(refused(&plain, &new), None, "{new:?}");
+        }
+        // A second thing that is ignored makes no difference to who checks.
+        let more = with(|view| {
+            view.changes.chown = Policy::Ignore;
+            view.changes.chmod = Policy::Ignore;
+        });
+        assert_eq!(refused(&ignores, &more), None);
+    }
+}

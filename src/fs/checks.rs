@@ -1,0 +1,311 @@
+//! Permission checks of our own, for mounts where the kernel must not check: what is ignored has to succeed for
+//! everybody, and what a mirror shows depends on who looks. Each says what the kernel would, on what is shown to the
+//! caller; elsewhere none of this runs.
+//!
+//! Some ways lead past us there. The kernel opens FIFOs and sockets without a request: who may not use one does not get
+//! to it (devices are shut off by the mount). `.` and `..` are not looked up, so that a directory on the way is searched
+//! by its neighbours in the path only.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Access, AtFlags, FileType, OFlags, RenameFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use super::caller::Requester;
+use super::permission::{Asker, Capability, permits};
+use super::privileges::{SETGID, SETUID};
+use super::{Caller, Fs, Result, SetAttr, SetTime};
+use crate::source::{Inode, proc_path};
+use crate::translate::SourceAcl;
+use crate::view::{Policy, Viewer};
+
+/// S_ISVTX of inode(7).
+const STICKY: u32 = 0o1000;
+const GROUP_EXECUTE: u32 = 0o010;
+/// The kernel's mark of an open that is to run the file; no program can set it.
+const FMODE_EXEC: u32 = 0o40;
+
+const READ: Access = Access::READ_OK;
+const WRITE: Access = Access::WRITE_OK;
+const SEARCH: Access = Access::EXEC_OK;
+
+impl Fs {
+    /// Whether the caller may access an inode in these ways: access(2). EACCES if not.
+    pub fn access(
+        &self,
+        caller: &Caller,
+        node: crate::source::NodeId,
+        wanted: Access,
+    ) -> Result<()> {
+        self.check(caller, &*self.tree.inode(node)?, wanted)
+    }
+
+    fn check(&self, caller: &Caller, inode: &Inode, wanted: Access) -> Result<()> {
+        let stat = self.tree.stat(inode)?;
+        self.check_found(&Requester::of(caller), caller, inode, &stat, wanted)
+    }
+
+    fn check_found(
+        &self,
+        asker: &Requester<'_>,
+        caller: &Caller,
+        inode: &Inode,
+        stat: &Statx,
+        wanted: Access,
+    ) -> Result<()> {
+        let (mut file, view) = (self.shown(caller, stat), self.view());
+        file.mode &= !u32::from(self.unreal_permissions(&view.looks, inode));
+        let acl = || if self.needs.xattrs { self.access_acl(inode) } else { Ok(None) };
+        match permits(asker, &file, acl, &view.ids, wanted)? {
+            true => Ok(()),
+            false => Err(Errno::ACCESS),
+        }
+    }
+
+    /// The access ACL as stored; `None` where there is none or the source knows no ACLs.
+    fn access_acl(&self, inode: &Inode) -> Result<Option<SourceAcl>> {
+        let path = proc_path(&*self.tree.fd(inode)?);
+        match super::xattr::get(&path, "system.posix_acl_access".as_ref()) {
+            Ok(value) => Ok(Some(SourceAcl::parse(&value)?)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether names in a directory may be looked up.
+    pub(super) fn may_search(&self, caller: &Caller, dir: &Inode) -> Result<()> {
+        if self.checks() { self.check(caller, dir, SEARCH) } else { Ok(()) }
+    }
+
+    /// Whether a FIFO or socket may be got at, which the kernel then opens or connects to without asking.
+    pub(super) fn may_meet(&self, caller: &Caller, inode: &Inode, stat: &Statx) -> Result<()> {
+        let wanted = match inode.kind() {
+            FileType::Fifo => READ | WRITE,
+            FileType::Socket => WRITE,
+            _ => return Ok(()),
+        };
+        if !self.checks() {
+            return Ok(());
+        }
+        self.check_found(&Requester::of(caller), caller, inode, stat, wanted)
+    }
+
+    /// Whether a directory may be listed.
+    pub(super) fn may_list(&self, caller: &Caller, dir: &Inode) -> Result<()> {
+        if self.checks() { self.check(caller, dir, READ) } else { Ok(()) }
+    }
+
+    /// Whether a regular file may be opened so.
+    pub(super) fn may_open(&self, caller: &Caller, inode: &Inode, flags: OFlags) -> Result<()> {
+        if !self.checks() {
+            return Ok(());
+        }
+        let wanted = match flags & OFlags::ACCMODE {
+            _ if flags.bits() & FMODE_EXEC != 0 => Access::EXEC_OK,
+            OFlags::RDONLY => READ,
+            OFlags::WRONLY => WRITE,
+            _ => READ | WRITE,
+        };
+        self.check(caller, inode, wanted)
+    }
+
+    /// Whether names may be made in a directory.
+    pub(super) fn may_make_in(&self, caller: &Caller, dir: &Inode) -> Result<()> {
+        if self.checks() { self.check(caller, dir, WRITE | SEARCH) } else { Ok(()) }
+    }
+
+    /// Whether a name may be taken away: EACCES by the directory's permissions, EPERM by its sticky bit, EOVERFLOW for
+    /// what is unmapped.
+    pub(super) fn may_remove(
+        &self,
+        caller: &Caller,
+        (dir, dir_fd): (&Inode, &OwnedFd),
+        name: &std::ffi::CStr,
+    ) -> Result<()> {
+        if !self.checks() {
+            return Ok(());
+        }
+        self.check_removal(&Requester::of(caller), caller, (dir, dir_fd), name).map(drop)
+    }
+
+    /// As [`Self::may_remove`]; gives what the name means, if anything.
+    fn check_removal(
+        &self,
+        asker: &Requester<'_>,
+        caller: &Caller,
+        (dir, dir_fd): (&Inode, &OwnedFd),
+        name: &std::ffi::CStr,
+    ) -> Result<Option<Statx>> {
+        let dir_stat = self.tree.stat(dir)?;
+        self.check_found(asker, caller, dir, &dir_stat, WRITE | SEARCH)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let Ok(stat) = rustix::fs::statx(dir_fd, name, flags, StatxFlags::BASIC_STATS) else {
+            return Ok(None);
+        };
+        let (victim, shown_dir) = (self.shown(caller, &stat), self.shown(caller, &dir_stat));
+        if victim.uid.is_none() || victim.gid.is_none() {
+            return Err(Errno::OVERFLOW);
+        }
+        let sticky = u32::from(dir_stat.stx_mode) & STICKY != 0;
+        if sticky && !asker.owns(&victim) && !asker.owns(&shown_dir) {
+            return match asker.has_over(Capability::Fowner, &victim) {
+                true => Ok(Some(stat)),
+                false => Err(Errno::PERM),
+            };
+        }
+        Ok(Some(stat))
+    }
+
+    /// Whether a name may be moved over another, or exchanged with it.
+    pub(super) fn may_rename(
+        &self,
+        caller: &Caller,
+        from: (&Inode, &OwnedFd, &std::ffi::CStr),
+        to: (&Inode, &OwnedFd, &std::ffi::CStr),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        if !self.checks() {
+            return Ok(());
+        }
+        let asker = Requester::of(caller);
+        let moved = self.check_removal(&asker, caller, (from.0, from.1), from.2)?;
+        // Also where the new name means nothing yet: the directory's permissions are the same.
+        let target = self.check_removal(&asker, caller, (to.0, to.1), to.2)?;
+        if from.0.node() == to.0.node() {
+            return Ok(());
+        }
+        // The `..` of a directory that changes its parent is written.
+        let target = target.filter(|_| flags.contains(RenameFlags::EXCHANGE));
+        for (place, stat) in [(from, moved), (to, target)] {
+            let Some(stat) = stat else { continue };
+            if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() {
+                let inode = self.tree.lookup(
+                    place.0,
+                    std::os::unix::ffi::OsStrExt::from_bytes(place.2.to_bytes()),
+                )?;
+                let checked = self.check_found(&asker, caller, &inode.inode, &inode.stat, WRITE);
+                self.forget(inode.inode.node(), 1);
+                checked?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an inode may get one more name in a directory.
+    pub(super) fn may_link(&self, caller: &Caller, inode: &Inode, dir: &Inode) -> Result<()> {
+        if !self.checks() {
+            return Ok(());
+        }
+        let (asker, stat) = (Requester::of(caller), self.tree.stat(inode)?);
+        let file = self.shown(caller, &stat);
+        if file.uid.is_none() || file.gid.is_none() {
+            return Err(Errno::OVERFLOW);
+        }
+        // Linux `may_linkat`, fs.protected_hardlinks of proc(5).
+        if !asker.owns(&file) && protects_hardlinks() {
+            let mode = u32::from(stat.stx_mode);
+            let runs_as_group = mode & (SETGID | GROUP_EXECUTE) == SETGID | GROUP_EXECUTE;
+            let plain = inode.kind().is_file() && mode & SETUID == 0 && !runs_as_group;
+            let usable = plain
+                && match self.check_found(&asker, caller, inode, &stat, READ | WRITE) {
+                    Err(Errno::ACCESS) => false,
+                    result => result.map(|()| true)?,
+                };
+            if !usable && !asker.has_over(Capability::Fowner, &file) {
+                return Err(Errno::PERM);
+            }
+        }
+        self.check(caller, dir, WRITE | SEARCH)
+    }
+
+    /// Whether an extended attribute may be read or changed. The kernel has seen to `security.*` and `trusted.*`.
+    pub(super) fn may_use_xattr(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        name: &[u8],
+        wanted: Access,
+    ) -> Result<()> {
+        if !self.checks() || name.starts_with(b"security.") || name.starts_with(b"trusted.") {
+            return Ok(());
+        }
+        if !name.starts_with(b"system.") {
+            return self.check(caller, inode, wanted);
+        }
+        // ACLs: everybody reads them, and the owner sets them.
+        let file = self.shown(caller, &self.tree.stat(inode)?);
+        match wanted.contains(WRITE) && !Requester::of(caller).acts_as_owner(&file) {
+            true => Err(Errno::PERM),
+            false => Ok(()),
+        }
+    }
+
+    /// What of a change of attributes the caller may make, after the view's policies (Linux `setattr_prepare`,
+    /// chown(2), chmod(2), utimensat(2), truncate(2)). `handle_writes`: it comes through a file that is open for writing.
+    pub(super) fn may_set(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        handle_writes: bool,
+        mut set: SetAttr,
+    ) -> Result<SetAttr> {
+        if !self.checks() || set.is_empty() {
+            return Ok(set);
+        }
+        let (asker, stat) = (Requester::of(caller), self.tree.stat(inode)?);
+        let file = self.shown(caller, &stat);
+        let changes = |wanted| self.check_found(&asker, caller, inode, &stat, wanted);
+        // Times that come with a length are those of the write.
+        let touches = set.size.is_none()
+            && (set.atime, set.mtime) == (Some(SetTime::Now), Some(SetTime::Now));
+        if set.size.is_some() && !handle_writes {
+            changes(WRITE)?;
+        }
+        if touches && !asker.acts_as_owner(&file) {
+            changes(WRITE)?;
+        }
+        if (file.uid.is_none() && set.uid.is_none()) || (file.gid.is_none() && set.gid.is_none()) {
+            return Err(Errno::OVERFLOW);
+        }
+        let chowns = |is_mapped| match is_mapped {
+            true => asker.has_over(Capability::Chown, &file),
+            false => asker.has(Capability::Chown),
+        };
+        if let Some(uid) = set.uid {
+            let is_shown = asker.owns(&file) && file.uid == Some(uid);
+            if is_shown && matches!(self.viewer(&self.view(), caller), Viewer::Mirrored(_)) {
+                // It is his already, as far as he sees; the source keeps its owner, unless he may give files away there.
+                set.uid = chowns(true).then_some(uid);
+            } else if !is_shown && !chowns(file.uid.is_some()) {
+                return Err(Errno::PERM);
+            }
+        }
+        if let Some(gid) = set.gid {
+            let joins = asker.owns(&file) && (file.gid == Some(gid) || asker.is_in(gid));
+            if !joins && !chowns(file.gid.is_some()) {
+                return Err(Errno::PERM);
+            }
+        }
+        if let Some(mode) = set.mode {
+            if !asker.acts_as_owner(&file) {
+                if self.view().changes.chmod != Policy::Ignore {
+                    return Err(Errno::PERM);
+                }
+                // To ignore succeeds for everybody; only the owner sets what is let through of it all the same.
+                set.mode = None;
+            } else if mode & SETGID != 0 && !asker.keeps_setgid(&file) {
+                // Whoever is not in the file's group does not give its rights away.
+                set.mode = Some(mode & !SETGID);
+            }
+        }
+        let has_times = set.atime.is_some() || set.mtime.is_some();
+        if has_times && set.size.is_none() && !touches && !asker.acts_as_owner(&file) {
+            return Err(Errno::PERM);
+        }
+        Ok(set)
+    }
+}
+
+fn protects_hardlinks() -> bool {
+    std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| !value.starts_with(b"0"))
+}

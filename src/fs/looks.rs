@@ -1,0 +1,64 @@
+//! What of an inode's looks takes system calls: the size of a block device that is shown as a file, and which permissions
+//! the mounter has himself.
+
+use rustix::fs::{Access, AtFlags, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::{Attr, Fs, Result, Trust};
+use crate::source::{Inode, proc_path, reopen};
+use crate::sys;
+use crate::view::Looks;
+
+/// What goes by the blocks of 512 bytes.
+const BLOCK: u64 = 512;
+
+impl Fs {
+    /// An inode's attributes with what takes system calls to tell. What cannot be told is left as it is: nothing here
+    /// makes a stat fail.
+    pub(super) fn with_looks(&self, looks: &Looks, inode: &Inode, mut attr: Attr) -> Attr {
+        if looks.block_devices_as_files && inode.kind() == FileType::BlockDevice {
+            attr.size = self.device_size(inode).unwrap_or(0);
+            attr.blocks = attr.size / BLOCK;
+            attr.rdev = 0;
+            // Nobody tells that a device has another size.
+            if attr.trust == Trust::Watched {
+                attr.trust = Trust::Fresh;
+            }
+        }
+        attr.mode &= !self.unreal_permissions(looks, inode);
+        attr
+    }
+
+    /// The permissions of an inode that are shown to nobody, because the mounter lacks them.
+    pub(super) fn unreal_permissions(&self, looks: &Looks, inode: &Inode) -> u16 {
+        match looks.realistic_permissions && inode.kind() != FileType::Symlink {
+            true => self.lacking(inode).unwrap_or(0),
+            false => 0,
+        }
+    }
+
+    /// The size of a block device in bytes.
+    fn device_size(&self, inode: &Inode) -> Result<u64> {
+        let fd = self.tree.fd(inode)?;
+        let device = reopen(&fd, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        sys::file::device_size(&device)
+    }
+
+    /// The permission bits that would say, to all classes, what the mounter himself may not do.
+    fn lacking(&self, inode: &Inode) -> Result<u16> {
+        let fd = self.tree.fd(inode)?;
+        let path = proc_path(&fd);
+        let (dir, name) = path.shortest();
+        self.credentials.as_self(|| {
+            let lacks = |access| {
+                let asked = rustix::fs::accessat(dir, name, access, AtFlags::EACCESS);
+                // Whatever else goes wrong says nothing about rights.
+                matches!(asked, Err(Errno::ACCESS | Errno::PERM | Errno::ROFS))
+            };
+            [(Access::READ_OK, 0o444), (Access::WRITE_OK, 0o222), (Access::EXEC_OK, 0o111)]
+                .into_iter()
+                .filter(|(access, _)| lacks(*access))
+                .fold(0, |bits, (_, more)| bits | more)
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! Which names are there: excluded ones are not, and what a name may be believed to mean for how long.
+
+use std::cell::OnceCell;
+use std::ffi::OsStr;
+
+use rustix::io::Errno;
+
+use super::{Fs, Result, Trust};
+use crate::source::{Found, Inode};
+use crate::view::{Excluded, Verdict, View};
+
+/// The excluded names of one directory, for the time of one request.
+pub(super) struct Absent<'a> {
+    excluded: &'a Excluded,
+    fs: &'a Fs,
+    dir: &'a Inode,
+    /// Asked for when the first name needs it. `None`: the directory is not below the source's root.
+    path: OnceCell<Option<Vec<u8>>>,
+}
+
+impl Absent<'_> {
+    /// Whether a name is excluded.
+    pub(super) fn has(&self, name: &OsStr) -> bool {
+        match self.excluded.judge(name) {
+            Verdict::Shown => false,
+            Verdict::Hidden => true,
+            Verdict::ByPath => {
+                let path = self.path.get_or_init(|| self.fs.tree.path_of(self.dir));
+                path.as_ref().is_some_and(|path| self.excluded.hides(path, name))
+            }
+        }
+    }
+}
+
+impl Fs {
+    /// The excluded names of a directory.
+    pub(super) fn absent<'a>(&'a self, view: &'a View, dir: &'a Inode) -> Absent<'a> {
+        Absent { excluded: &view.excluded, fs: self, dir, path: OnceCell::new() }
+    }
+
+    /// ENOENT for an excluded name.
+    pub(super) fn find_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
+        if self.absent(&self.view(), dir).has(name) { Err(Errno::NOENT) } else { Ok(()) }
+    }
+
+    /// EPERM for a name that may not be made, because it is excluded.
+    pub(super) fn make_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
+        if self.absent(&self.view(), dir).has(name) { Err(Errno::PERM) } else { Ok(()) }
+    }
+
+    /// How long an excluded name may be believed to be missing. By itself it never appears; where its path decides, a
+    /// directory may move.
+    pub(super) fn trust_in_absence(&self, name: &OsStr) -> Trust {
+        match self.view().excluded.judge(name) {
+            Verdict::Hidden => Trust::Watched,
+            Verdict::Shown | Verdict::ByPath => Trust::Never,
+        }
+    }
+
+    /// How long a name may be believed to mean what was found, where its directory could be trusted for `trust`.
+    pub(super) fn trust_in_name(&self, name: &OsStr, found: &Found, trust: Trust) -> Trust {
+        let view = self.view();
+        // The kernel counts names by itself: when one goes that was shown as the only one, it takes the file for gone
+        // (link(2) of another name fails with ENOENT) until it looks it up again.
+        let miscounts = view.looks.hide_hard_links || view.resolve_symlinks.is_some();
+        if (miscounts && !found.inode.kind().is_dir()) || view.excluded.ends_paths(name) {
+            return Trust::Never;
+        }
+        // Where a link leads is not watched.
+        if found.is_by_link && trust == Trust::Watched { Trust::Fresh } else { trust }
+    }
+
+    /// Whether a symbolic link leads to what an excluded name hides: it then leads nowhere.
+    pub(super) fn leads_to_absent(&self, view: &View, found: &Found) -> bool {
+        !view.excluded.is_empty()
+            && self.tree.path_of(&found.inode).is_some_and(|path| view.excluded.hides_way_to(&path))
+    }
+}

@@ -1,0 +1,307 @@
+//! Whether a caller may read, write or run a file as the view shows it to him: the kernel's own rules
+//! (path_resolution(7), acl(5), capabilities(7); Linux `generic_permission`), for mounts where the kernel does not apply
+//! them. Pure; who asks tells of his groups and capabilities only when they decide.
+
+use rustix::fs::{Access, FileType};
+
+use crate::idmap::{IdView, MountGid, MountUid};
+use crate::translate::{SourceAcl, Who};
+use crate::view::Shown;
+
+/// Bits to execute, for all classes.
+const EXECUTE: u32 = 0o111;
+/// The bits of the group, or of the mask where there is an ACL.
+const GROUP: u32 = 0o070;
+
+/// The capabilities that override permissions, by their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Capability {
+    Chown = 0,
+    DacOverride = 1,
+    DacReadSearch = 2,
+    Fowner = 3,
+}
+
+/// Who asks.
+pub(super) trait Asker {
+    /// His filesystem uid.
+    fn uid(&self) -> MountUid;
+    /// Whether a group is his own or one of his supplementary groups.
+    fn is_in(&self, group: MountGid) -> bool;
+    /// Whether he has a capability that counts everywhere.
+    fn has(&self, capability: Capability) -> bool;
+    /// Whether he has a capability over a file.
+    fn has_over(&self, capability: Capability, file: &Shown) -> bool;
+
+    /// Whether a file is shown as his. What is unmapped is nobody's.
+    fn owns(&self, file: &Shown) -> bool {
+        file.uid == Some(self.uid())
+    }
+
+    /// Whether he may do to a file what its owner may (Linux `inode_owner_or_capable`).
+    fn acts_as_owner(&self, file: &Shown) -> bool {
+        self.owns(file) || self.has_over(Capability::Fowner, file)
+    }
+}
+
+/// Whether `asker` may access `file` in all the ways that are asked for.
+///
+/// `acl`: the file's access ACL as the source stores it, asked for when it could decide; `ids` show its entries.
+pub(super) fn permits<E>(
+    asker: &impl Asker,
+    file: &Shown,
+    acl: impl FnOnce() -> Result<Option<SourceAcl>, E>,
+    ids: &IdView,
+    wanted: Access,
+) -> Result<bool, E> {
+    // What an unmapped owner or group would be written back as is not known (Linux `HAS_UNMAPPED_ID`).
+    if wanted.contains(Access::WRITE_OK) && (file.uid.is_none() || file.gid.is_none()) {
+        return Ok(false);
+    }
+    Ok(by_bits(asker, file, acl, ids, bits(wanted))? || overrides(asker, file, wanted))
+}
+
+/// The lowest three bits of a mode.
+fn bits(wanted: Access) -> u32 {
+    wanted.bits() & 0o7
+}
+
+/// By owner, ACL, group and others (Linux `acl_permission_check`).
+fn by_bits<E>(
+    asker: &impl Asker,
+    file: &Shown,
+    acl: impl FnOnce() -> Result<Option<SourceAcl>, E>,
+    ids: &IdView,
+    wanted: u32,
+) -> Result<bool, E> {
+    let grants = |class: u32| wanted & !class == 0;
+    if asker.owns(file) {
+        return Ok(grants(file.mode >> 6));
+    }
+    if file.mode & GROUP != 0
+        && let Some(acl) = acl()?
+        && !acl.entries.is_empty()
+    {
+        return Ok(by_acl(asker, file, &acl, ids, wanted));
+    }
+    let (group, others) = (file.mode >> 3, file.mode);
+    if wanted & (group ^ others) != 0 && file.gid.is_some_and(|gid| asker.is_in(gid)) {
+        return Ok(grants(group));
+    }
+    Ok(grants(others))
+}
+
+/// By an ACL, for who does not own the file (Linux `posix_acl_permission`). An entry whose id is unmapped is about nobody.
+fn by_acl(asker: &impl Asker, file: &Shown, acl: &SourceAcl, ids: &IdView, wanted: u32) -> bool {
+    let grants = |perm: u16| wanted & !u32::from(perm) == 0;
+    let mask = acl.entries.iter().find(|entry| entry.who == Who::Mask).map(|entry| entry.perm);
+    let masked = |perm: u16| grants(perm & mask.unwrap_or(0o7));
+    let mut is_member = false;
+    for entry in &acl.entries {
+        match entry.who {
+            Who::User(id) if id.and_then(|id| ids.uid_to_mount(id)) == Some(asker.uid()) => {
+                return masked(entry.perm);
+            }
+            Who::OwningGroup | Who::Group(_) => {
+                let group = match entry.who {
+                    Who::Group(id) => id.and_then(|id| ids.gid_to_mount(id)),
+                    _ => file.gid,
+                };
+                // A member of several groups has what one of them has: all that is asked for, of one.
+                if group.is_some_and(|group| asker.is_in(group)) {
+                    if grants(entry.perm) {
+                        return masked(entry.perm);
+                    }
+                    is_member = true;
+                }
+            }
+            Who::Other => return !is_member && grants(entry.perm),
+            Who::Owner | Who::User(_) | Who::Mask => {}
+        }
+    }
+    false
+}
+
+/// By capabilities.
+fn overrides(asker: &impl Asker, file: &Shown, wanted: Access) -> bool {
+    let has = |capability| asker.has_over(capability, file);
+    if file.kind == FileType::Directory {
+        let reads = !wanted.contains(Access::WRITE_OK);
+        return (reads && has(Capability::DacReadSearch)) || has(Capability::DacOverride);
+    }
+    if bits(wanted) == bits(Access::READ_OK) && has(Capability::DacReadSearch) {
+        return true;
+    }
+    // Nobody runs what nobody may run.
+    let runs = wanted.contains(Access::EXEC_OK);
+    (!runs || file.mode & EXECUTE != 0) && has(Capability::DacOverride)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::idmap::{SourceGid, SourceUid};
+    use crate::translate::{Acl, Entry};
+
+    /// Uid 1000 with these groups and capabilities; counts how often it was asked about them.
+    #[derive(Default)]
+    struct Somebody {
+        groups: Vec<u32>,
+        capabilities: Vec<Capability>,
+        asked: Cell<u32>,
+    }
+
+    impl Somebody {
+        fn in_groups(groups: &[u32]) -> Self {
+            Self { groups: groups.to_vec(), ..Self::default() }
+        }
+
+        fn with(capability: Capability) -> Self {
+            Self { capabilities: vec![capability], ..Self::default() }
+        }
+
+        fn may(
+            &self,
+            file: &Shown,
+            acl: &[(Who<SourceUid, SourceGid>, u16)],
+            wanted: &str,
+        ) -> bool {
+            let entries = acl.iter().map(|&(who, perm)| Entry { who, perm }).collect();
+            let acl = || Ok::<_, Infallible>((!acl.is_empty()).then_some(Acl { entries }));
+            let mut access = Access::empty();
+            access.set(Access::READ_OK, wanted.contains('r'));
+            access.set(Access::WRITE_OK, wanted.contains('w'));
+            access.set(Access::EXEC_OK, wanted.contains('x'));
+            let Ok(answer) = permits(self, file, acl, &IdView::identity(), access);
+            answer
+        }
+    }
+
+    impl Asker for Somebody {
+        fn uid(&self) -> MountUid {
+            MountUid::new(1000).unwrap()
+        }
+
+        fn is_in(&self, group: MountGid) -> bool {
+            self.asked.set(self.asked.get() + 1);
+            self.groups.contains(&group.raw())
+        }
+
+        fn has(&self, capability: Capability) -> bool {
+            self.asked.set(self.asked.get() + 1);
+            self.capabilities.contains(&capability)
+        }
+
+        fn has_over(&self, capability: Capability, file: &Shown) -> bool {
+            self.has(capability) && file.uid.is_some() && file.gid.is_some()
+        }
+    }
+
+    fn file(uid: u32, gid: u32, mode: u32) -> Shown {
+        let (uid, gid) = (MountUid::new(uid), MountGid::new(gid));
+        Shown { uid, gid, kind: FileType::RegularFile, mode }
+    }
+
+    fn dir(uid: u32, gid: u32, mode: u32) -> Shown {
+        Shown { kind: FileType::Directory, ..file(uid, gid, mode) }
+    }
+
+    fn user(id: u32) -> Who<SourceUid, SourceGid> {
+        Who::User(SourceUid::new(id))
+    }
+
+    fn group(id: u32) -> Who<SourceUid, SourceGid> {
+        Who::Group(SourceGid::new(id))
+    }
+
+    #[test]
+    fn the_first_class_that_one_is_in_decides_alone() {
+        let me = Somebody::in_groups(&[50]);
+        assert!(me.may(&file(1000, 50, 0o400), &[], "r"));
+        assert!(!me.may(&file(1000, 50, 0o077), &[], "r"));
+        assert!(me.may(&file(1, 50, 0o040), &[], "r"));
+        assert!(!me.may(&file(1, 50, 0o707), &[], "r"));
+        assert!(!me.may(&file(1, 60, 0o770), &[], "r"));
+        assert!(me.may(&file(1, 60, 0o006), &[], "rw"));
+        assert!(!me.may(&file(1, 60, 0o006), &[], "rx"));
+    }
+
+    #[test]
+    fn nobody_is_asked_for_groups_that_do_not_decide() {
+        let me = Somebody::default();
+        assert!(me.may(&file(1000, 50, 0o700), &[], "rwx"));
+        assert!(me.may(&file(1, 50, 0o755), &[], "rx"));
+        assert_eq!(me.asked.get(), 0);
+        assert!(me.may(&file(1, 50, 0o704), &[], "r"));
+        assert_eq!(me.asked.get(), 1);
+    }
+
+    #[test]
+    fn capabilities_override_all_but_running_what_nobody_may_run() {
+        let me = Somebody::with(Capability::DacOverride);
+        assert!(me.may(&file(1, 1, 0), &[], "rw"));
+        assert!(!me.may(&file(1, 1, 0o666), &[], "x"));
+        assert!(me.may(&file(1, 1, 0o010), &[], "rwx"));
+        assert!(me.may(&dir(1, 1, 0), &[], "rwx"));
+        let me = Somebody::with(Capability::DacReadSearch);
+        assert!(me.may(&file(1, 1, 0), &[], "r"));
+        assert!(!me.may(&file(1, 1, 0o100), &[], "x"));
+        assert!(!me.may(&file(1, 1, 0), &[], "rw"));
+        assert!(me.may(&dir(1, 1, 0), &[], "rx"));
+        assert!(!me.may(&dir(1, 1, 0), &[], "wx"));
+        assert!(!Somebody::with(Capability::Fowner).may(&file(1, 1, 0), &[], "r"));
+    }
+
+    #[test]
+    fn what_is_unmapped_is_nobodys_and_not_written_to() {
+        let me = Somebody::with(Capability::DacOverride);
+        let unmapped = Shown { uid: None, ..file(0, 1, 0o707) };
+        assert!(me.may(&unmapped, &[], "rx"));
+        assert!(!me.may(&unmapped, &[], "w"));
+        assert!(!me.may(&Shown { mode: 0o700, ..unmapped }, &[], "r"));
+        assert!(!me.may(&Shown { gid: None, ..file(1000, 1, 0o777) }, &[], "w"));
+    }
+
+    #[test]
+    fn an_acl_speaks_for_users_and_groups_within_its_mask() {
+        let me = Somebody::in_groups(&[50, 60]);
+        let shown = file(1, 7, 0o670);
+        let acl = |perm, mask| {
+            [
+                (Who::Owner, 6),
+                (user(1000), perm),
+                (Who::OwningGroup, 0),
+                (Who::Mask, mask),
+                (Who::Other, 7),
+            ]
+        };
+        assert!(me.may(&shown, &acl(6, 7), "rw"));
+        assert!(!me.may(&shown, &acl(6, 4), "rw"));
+        assert!(me.may(&shown, &acl(6, 4), "r"));
+        assert!(!me.may(&shown, &acl(0, 7), "r"), "one's own entry comes before others'");
+        let groups = [
+            (Who::Owner, 6),
+            (Who::OwningGroup, 0),
+            (group(50), 4),
+            (group(60), 2),
+            (Who::Mask, 7),
+            (Who::Other, 7),
+        ];
+        assert!(me.may(&shown, &groups, "r") && me.may(&shown, &groups, "w"));
+        assert!(!me.may(&shown, &groups, "rw"), "no one group has both");
+        assert!(!me.may(&shown, &groups, "x"), "a member is not of the others");
+        assert!(Somebody::default().may(&shown, &groups, "x"));
+        assert!(!me.may(&file(1, 7, 0o600), &acl(7, 7), "r"), "no group bits: no ACL is looked at");
+        assert!(me.may(&file(1000, 7, 0o670), &acl(0, 7), "r"), "the owner's bits are in the mode");
+    }
+
+    #[test]
+    fn an_entry_without_an_id_is_about_nobody() {
+        let me = Somebody::default();
+        let acl = [(Who::User(None), 7), (Who::Group(None), 7), (Who::Mask, 7), (Who::Other, 0)];
+        assert!(!me.may(&file(1, 7, 0o070), &acl, "r"));
+    }
+}

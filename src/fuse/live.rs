@@ -1,0 +1,168 @@
+//! Changing what a mount shows while it is in use, with nothing of the former view left in the kernel's caches.
+//!
+//! The view is replaced first; then what the kernel remembers of the former one goes. That may be in its caches already,
+//! or on its way there in an answer that was made before:
+//!
+//! - Attributes and ACLs of inodes that the kernel knows: invalidating an inode raises its version (`attr_version`), and
+//!   the answer to a getattr or a look-up that was sent before leaves no trace; an ACL that is being fetched is not kept
+//!   (`forget_all_cached_acls` takes its place away).
+//! - Answers that are taken in whatever the version: of inodes that the kernel does not know yet (look-ups, listings with
+//!   attributes), of what is created, linked or changed. The kernel takes each of them in under the lock of a directory,
+//!   or of the changed inode. So every directory is settled, which waits for its lock, and all attributes are invalidated
+//!   once more. What changes a file's attributes holds only that file's lock, for which no notice waits; its answer has a
+//!   while from us to there, and after that while comes the last round.
+//! - Names, missing names and listings do not depend on ids and permissions. Where other names are hidden than before, the
+//!   epoch rises: a dentry is of the epoch in which its look-up was sent, and one of a former epoch is asked for again.
+//!   Otherwise names stay: a dentry that is asked for so is dropped first, and what is mounted on it goes with it.
+//! - Targets of symbolic links and the data of files depend on no view. Open files go on: they are bound to inodes.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::data::Data;
+use super::notices::KernelCache;
+use super::status::Reloads;
+use super::times::Times;
+use crate::config::{CachePolicy, Config};
+use crate::error::{Error, Result};
+use crate::idmap::MountUid;
+use crate::source::NodeId;
+use crate::view::View;
+use crate::watch::Notices;
+
+/// For how long a client may hold a directory before a change counts as made without him.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// For how long an answer may be on its way into the kernel's caches.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
+
+/// What was on its way for longer, since its client's thread did not run.
+const LATE: Duration = Duration::from_secs(1);
+
+/// See the module's head.
+#[derive(Debug, Clone)]
+pub struct Live {
+    notices: Weak<KernelCache>,
+    times: Times,
+    data: Arc<Data>,
+    reloads: Arc<Reloads>,
+}
+
+impl Live {
+    pub(super) fn new(
+        notices: Weak<KernelCache>,
+        times: Times,
+        data: Arc<Data>,
+        reloads: Arc<Reloads>,
+    ) -> Self {
+        Self { notices, times, data, reloads }
+    }
+
+    /// The count of reloads, which the mount tells whoever asks.
+    #[must_use]
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// The view of this moment. `None` when the mount is gone.
+    #[must_use]
+    pub fn view(&self) -> Option<Arc<View>> {
+        Some(self.notices.upgrade()?.fs().view_now())
+    }
+
+    /// Tells whom the mirror is for.
+    pub fn set_mirrored(&self, users: HashSet<MountUid>) {
+        if let Some(notices) = self.notices.upgrade() {
+            notices.fs().set_mirrored(users);
+        }
+    }
+
+    /// Shows what `config` says from now on: its view, whose mirror is for the users `mirrored`, its rates, and how long
+    /// answers are kept, where that is by time. When this returns, nobody is shown the former view any more. The view's needs must be those that the mount was made with.
+    ///
+    /// Refused where other names are to be hidden and the kernel cannot forget those it knows; nothing is changed then.
+    pub fn show(&self, config: &Config, mirrored: HashSet<MountUid>) -> Result<()> {
+        let Some(notices) = self.notices.upgrade() else { return Ok(()) };
+        let fs = notices.fs();
+        let names_change = fs.hides_others_than(&config.view);
+        if names_change {
+            // Now, to see whether it can; and when the view has changed, for what was looked up in between.
+            notices.names().map_err(|e| {
+                Error::refused(format!(
+                    "option 'exclude' cannot change on a live mount with this kernel ({e}): unmount and mount again"
+                ))
+            })?;
+        }
+        fs.set_view(config.view.clone());
+        fs.set_mirrored(mirrored);
+        self.data.set_rates(&config.data);
+        if let CachePolicy::Timeouts { .. } | CachePolicy::None = config.cache {
+            self.times.set(config.cache, fs.needs());
+        }
+        if names_change && let Err(e) = notices.names() {
+            log::warn!("names that were hidden or shown until now may be seen so for a while: {e}");
+        }
+        // What is known already needs not wait for anybody.
+        attributes(&notices);
+        settle_within(&notices, PATIENCE);
+        Ok(())
+    }
+}
+
+/// Waits until what is on its way into the kernel's caches has arrived, and takes it out. The wait goes on in its own
+/// thread when a client holds a directory for longer than `patience`.
+fn settle_within(notices: &Arc<KernelCache>, patience: Duration) {
+    let (done, waiting) = channel();
+    let weak = Arc::downgrade(notices);
+    let work = move || {
+        let Some(notices) = weak.upgrade() else { return };
+        std::thread::sleep(ON_ITS_WAY);
+        settle(&notices);
+        attributes(&notices);
+        drop(notices);
+        // Nobody waits any more when it took too long.
+        let _ = done.send(());
+        std::thread::sleep(LATE);
+        if let Some(notices) = weak.upgrade() {
+            attributes(&notices);
+        }
+    };
+    let thread = std::thread::Builder::new().name("settler".into()).stack_size(256 * 1024);
+    if let Err(e) = thread.spawn(work) {
+        log::warn!("no thread to settle in, and former owners may be seen for a while: {e}");
+        return;
+    }
+    if let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(patience) {
+        attributes(notices);
+        log::warn!("a client holds a directory: former owners may be seen in it until he lets go");
+    }
+}
+
+/// Invalidates what the kernel knows of all inodes, and the listings of directories.
+fn attributes(notices: &KernelCache) {
+    for (node, is_dir) in known(notices) {
+        if is_dir {
+            notices.listing(node);
+        } else {
+            notices.attributes(node);
+        }
+    }
+}
+
+fn settle(notices: &KernelCache) {
+    for (node, _) in known(notices).filter(|(_, is_dir)| *is_dir) {
+        notices.settle(node);
+    }
+}
+
+/// What the kernel knows, and whether it is a directory.
+fn known(notices: &KernelCache) -> impl Iterator<Item = (NodeId, bool)> {
+    let tree = notices.fs().tree();
+    tree.nodes().into_iter().filter_map(|node| {
+        // Forgotten meanwhile.
+        let inode = tree.inode(node).ok()?;
+        Some((node, inode.kind().is_dir()))
+    })
+}

@@ -1,0 +1,179 @@
+//! What a mount tells of its daemon: an ioctl of our own on the mount's root, by which `shiftbind --reload` finds the
+//! daemon and learns what became of its request. It is no secret, and changes nothing.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::error::{Error, Exit};
+use crate::sys;
+
+/// How many bytes the answer has.
+const SIZE: usize = 1024;
+
+/// `_IOR(0xbc, 0x73, [u8; 1024])`.
+pub(super) const REQUEST: u32 = 2 << 30 | (SIZE as u32) << 16 | 0xbc << 8 | 0x73;
+
+/// An answer begins with it: other filesystems may know the number, and mean something else.
+const MAGIC: [u8; 8] = *b"shiftbnd";
+
+/// Where the text begins.
+const HEAD: usize = 48;
+
+/// What a daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The daemon's process id, in its own pid namespace.
+    pub pid: u32,
+    /// The inode number of that namespace; 0 where the daemon has no /proc.
+    pub pid_namespace: u64,
+    /// How many reloads have begun. One that begins later reads the options as they are then.
+    pub begun: u64,
+    /// How many of these are over.
+    pub ended: u64,
+    /// Why the last one that is over was refused: exit status and message. `None`: it was not.
+    pub refused: Option<(Exit, String)>,
+}
+
+impl Status {
+    /// Asks a mount's root, which is open for reading. ENOTTY where it is no mount of ours.
+    pub fn ask(root: impl AsFd) -> Result<Self, Errno> {
+        let mut answer = [0; SIZE];
+        sys::file::ioctl(root, REQUEST, &mut answer)?;
+        Self::decode(&answer).ok_or(Errno::NOTTY)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let (code, text) = match &self.refused {
+            None => (0, ""),
+            Some((exit, text)) => (exit.code(), text.as_str()),
+        };
+        let mut bytes = Vec::with_capacity(SIZE);
+        bytes.extend(MAGIC);
+        for number in [u64::from(self.pid), self.pid_namespace, self.begun, self.ended] {
+            bytes.extend(number.to_ne_bytes());
+        }
+        bytes.extend(u64::from(code).to_ne_bytes());
+        // What does not fit is cut; the log has it all.
+        bytes.extend(text.bytes().take(SIZE - HEAD));
+        bytes.resize(SIZE, 0);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| {
+            let bytes = bytes.get(8 + 8 * at..16 + 8 * at)?;
+            Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        if !bytes.starts_with(&MAGIC) {
+            return None;
+        }
+        let text = bytes.get(HEAD..)?.split(|byte| *byte == 0).next()?;
+        let exit = match number(4)? {
+            0 => None,
+            1 => Some(Exit::Usage),
+            2 => Some(Exit::System),
+            16 => Some(Exit::File),
+            _ => Some(Exit::Mount),
+        };
+        Some(Self {
+            pid: u32::try_from(number(0)?).ok()?,
+            pid_namespace: number(1)?,
+            begun: number(2)?,
+            ended: number(3)?,
+            refused: exit.map(|exit| (exit, String::from_utf8_lossy(text).into_owned())),
+        })
+    }
+}
+
+/// The inode number of this process's pid namespace, by which two processes can tell whether ids mean the same to them.
+#[must_use]
+pub fn pid_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
+}
+
+/// The count of reloads, and what became of the last.
+#[derive(Debug, Default)]
+pub struct Reloads(Mutex<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    begun: u64,
+    ended: u64,
+    refused: Option<(Exit, String)>,
+}
+
+impl Reloads {
+    /// One begins: the options are read from now on.
+    pub fn begin(&self) {
+        self.lock().begun += 1;
+    }
+
+    /// It is over.
+    pub fn end(&self, result: &Result<(), Error>) {
+        let mut count = self.lock();
+        count.ended = count.begun;
+        count.refused = result.as_ref().err().map(|e| (e.exit(), e.to_string()));
+    }
+
+    /// The answer to [`REQUEST`].
+    pub(super) fn answer(&self) -> Vec<u8> {
+        let count = self.lock();
+        let status = Status {
+            pid: std::process::id(),
+            pid_namespace: pid_namespace().unwrap_or(0),
+            begun: count.begun,
+            ended: count.ended,
+            refused: count.refused.clone(),
+        };
+        drop(count);
+        status.encode()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(reloads: &Reloads) -> Status {
+        Status::decode(&reloads.answer()).unwrap()
+    }
+
+    #[test]
+    fn a_daemon_tells_who_it_is_and_what_became_of_the_last_reload() {
+        let reloads = Reloads::default();
+        let at_first = asked(&reloads);
+        assert_eq!((at_first.pid, at_first.begun, at_first.ended), (std::process::id(), 0, 0));
+        assert_eq!(Some(at_first.pid_namespace), pid_namespace());
+        reloads.begin();
+        assert_eq!((asked(&reloads).begun, asked(&reloads).ended), (1, 0));
+        reloads.end(&Err(Error::usage("option 'ünknown'")));
+        assert_eq!(asked(&reloads).refused, Some((Exit::Usage, "option 'ünknown'".to_owned())));
+        reloads.begin();
+        reloads.end(&Ok(()));
+        assert_eq!((asked(&reloads).ended, asked(&reloads).refused), (2, None));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_an_answer_always_has_its_size() {
+        let reloads = Reloads::default();
+        reloads.begin();
+        reloads.end(&Err(Error::refused("x".repeat(5000))));
+        assert_eq!(reloads.answer().len(), SIZE);
+        assert_eq!(asked(&reloads).refused, Some((Exit::Mount, "x".repeat(SIZE - HEAD))));
+    }
+
+    #[test]
+    fn what_others_answer_is_not_taken_for_ours() {
+        assert_eq!(Status::decode(&[0; SIZE]), None);
+        assert_eq!(Status::decode(b"shiftbnd"), None);
+        assert_eq!(Status::decode(&[]), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! Domains: which part of the tree an inode number belongs to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{PoisonError, RwLock};
+
+use rustix::fs::Statx;
+
+use super::inode::Domain;
+use super::mounts::MountIndex;
+
+/// The device of a file, as one number.
+pub(super) type Device = (u32, u32);
+
+pub(super) fn device(stat: &Statx) -> Device {
+    (stat.stx_dev_major, stat.stx_dev_minor)
+}
+
+/// A mount, a device in it, and by which link it was reached (0: by none).
+type Key = (MountIndex, Device, u32);
+
+/// Numbers given to the parts of the tree that were met; the root's is 0.
+#[derive(Debug)]
+pub(super) struct Domains {
+    root: (MountIndex, Device),
+    others: RwLock<Others>,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    by_key: HashMap<Key, Domain>,
+    /// Of those that links lead to: the domain of the same mount and device without the link.
+    plain: HashMap<Domain, Domain>,
+    last: u32,
+}
+
+impl Others {
+    fn of(&mut self, key: Key) -> Domain {
+        let next = Domain(self.last + 1);
+        let domain = *self.by_key.entry(key).or_insert(next);
+        if domain == next {
+            self.last = next.0;
+        }
+        domain
+    }
+}
+
+impl Domains {
+    pub(super) fn new(mount: MountIndex, device: Device) -> Self {
+        Self { root: (mount, device), others: RwLock::default() }
+    }
+
+    /// The device of the root that the mount began with.
+    pub(super) fn root_device(&self) -> Device {
+        self.root.1
+    }
+
+    /// The domain of files with these attributes in a mount, below the link with this number (0: below none).
+    pub(super) fn of(&self, mount: MountIndex, stat: &Statx, link: u32) -> Domain {
+        let key = (mount, device(stat), link);
+        if (key.0, key.1) == self.root && link == 0 {
+            return Domain(0);
+        }
+        let known =
+            self.others.read().unwrap_or_else(PoisonError::into_inner).by_key.get(&key).copied();
+        if let Some(domain) = known {
+            return domain;
+        }
+        let plain = match link {
+            0 => None,
+            _ => Some(self.of(mount, stat, 0)),
+        };
+        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+        let domain = others.of(key);
+        if let Some(plain) = plain {
+            others.plain.insert(domain, plain);
+        }
+        domain
+    }
+
+    /// The domain of the same mount and device that no link leads to.
+    pub(super) fn without_link(&self, domain: Domain) -> Domain {
+        if domain == Domain(0) {
+            return domain;
+        }
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+        others.plain.get(&domain).copied().unwrap_or(domain)
+    }
+
+    /// Forgets the domains of all links but these. One that comes back gets another number.
+    pub(super) fn keep_links(&self, links: &HashSet<u32>) {
+        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+        let Others { by_key, plain, .. } = &mut *others;
+        by_key.retain(|(_, _, link), domain| {
+            let stays = *link == 0 || links.contains(link);
+            if !stays {
+                plain.remove(domain);
+            }
+            stays
+        });
+    }
+}

@@ -1,0 +1,41 @@
+//! A source that is deleted and made again: the path is looked at again and again, and what it means is shown.
+//!
+//! What is deleted stays what is shown until something else is there: an empty directory in which nothing can be made
+//! (ENOENT). It is held open meanwhile, so that its inode number cannot come to mean the new one.
+
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+
+use super::domains::device;
+use super::inode::{Identity, Inode, NodeId};
+use super::mounts::SourceMount;
+use super::resolve::look;
+use super::tree::SourceTree;
+
+impl SourceTree {
+    /// Shows another root where the source's path means another directory by now: the old one and the new one. To be
+    /// called every second.
+    pub fn follow(&self) -> Option<(Arc<Inode>, Arc<Inode>)> {
+        let path = self.followed.as_ref()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let (seen, _) = look(&fd).ok()?;
+        let old = self.root();
+        let known = look(&*old.held()?).ok()?.0;
+        let is_same = (device(&seen), seen.stx_ino) == (device(&known), known.stx_ino)
+            && seen.stx_mnt_id == known.stx_mnt_id;
+        if is_same || self.is_own(device(&seen)) {
+            return None;
+        }
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask).ok()?;
+        let mount = self.mounts.find_or_add(stat.stx_mnt_id, || {
+            SourceMount::probe(&fd, stat.stx_mnt_id, self.is_privileged())
+        });
+        let identity =
+            Identity { domain: self.domains.of(mount, &stat, 0), ino: stat.stx_ino, handle: None };
+        let new = Inode::new(NodeId::ROOT, identity, mount, old.kind(), Some(fd), None);
+        Some((old, self.replace_root(new)))
+    }
+}

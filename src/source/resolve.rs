@@ -1,0 +1,287 @@
+//! Symbolic links shown as what they lead to: the walk to it, and the names that stand for directories reached so.
+//!
+//! The walk is our own, one component at a time, and looks at each directory before it steps in: a worker must never
+//! ask the mount that it serves. It follows links out of the source, which is what it is for.
+//!
+//! The FUSE kernel has one name for each directory. A directory that a link leads to is therefore another inode than the
+//! same directory under its own name, and so is every directory below it; files are shared. A link that leads to a
+//! directory above it, or above a link that led here, stays a link: who walks the tree comes to an end.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use super::domains::device;
+use super::inode::{Domain, Inode};
+use super::tree::{SourceTree, proc_path};
+
+/// Links that one path may lead through (Linux MAXSYMLINKS).
+const MOST_LINKS: u32 = 40;
+/// So many links are remembered before those that nobody uses are looked for.
+const MANY: usize = 1024;
+/// A path to step along, without opening anything for real.
+const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What a link leads to.
+#[derive(Debug)]
+pub struct Target {
+    pub(super) fd: OwnedFd,
+    stat: Statx,
+    /// The directory and the name in it; none where the path ends in `..`.
+    place: Option<(OwnedFd, CString)>,
+}
+
+impl Target {
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        FileType::from_raw_mode(u32::from(self.stat.stx_mode)).is_dir()
+    }
+
+    /// The directory that it is in and its name there. None of a directory that has others in it for sure.
+    #[must_use]
+    pub fn place(&self) -> Option<(&OwnedFd, &CStr)> {
+        self.place.as_ref().map(|(dir, name)| (dir, &**name))
+    }
+
+    pub(super) fn stat(&self) -> &Statx {
+        &self.stat
+    }
+}
+
+/// A link through which directories were reached.
+#[derive(Debug)]
+pub(super) struct Via {
+    /// Never used again.
+    pub(super) number: u32,
+    /// Where the link was: the path of its directory.
+    from: Vec<u8>,
+    /// The link through which that directory was reached.
+    above: Option<Arc<Via>>,
+}
+
+/// The directory of a link, and its name.
+type Place = (Domain, u64, OsString);
+
+/// The links that lead to directories, by where they are.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    known: Mutex<HashMap<Place, Arc<Via>>>,
+    last: AtomicU32,
+}
+
+impl Links {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Via>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link of this name, which leads to a directory.
+    fn enter(&self, dir: &Inode, name: &OsStr, from: Vec<u8>) -> Arc<Via> {
+        let new = || {
+            let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+            Arc::new(Via { number, from, above: dir.via().cloned() })
+        };
+        Arc::clone(self.lock().entry(place(dir, name)).or_insert_with(new))
+    }
+
+    /// Forgets the links below which the kernel knows nothing, if there are many: the numbers of the others.
+    fn sweep(&self) -> Option<HashSet<u32>> {
+        let mut known = self.lock();
+        if known.len() < MANY {
+            return None;
+        }
+        known.retain(|_, via| Arc::strong_count(via) > 1);
+        Some(known.values().map(|via| via.number).collect())
+    }
+}
+
+fn place(dir: &Inode, name: &OsStr) -> Place {
+    (dir.identity().domain, dir.identity().ino, name.to_owned())
+}
+
+impl SourceTree {
+    /// What the symbolic link of this name is shown as. `None` where it is none, or stays a link.
+    pub fn target(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        name: &CStr,
+    ) -> Result<Option<Target>, Errno> {
+        if !self.follows_links() {
+            return Ok(None);
+        }
+        let link = match rustix::fs::openat(dir_fd, name, STEP, Mode::empty()) {
+            // Whoever asked for it gets the errno from what he does.
+            Err(Errno::NOENT) => return Ok(None),
+            link => link?,
+        };
+        if look(&link)?.1 != FileType::Symlink {
+            return Ok(None);
+        }
+        self.target_of(dir, dir_fd, &link)
+    }
+
+    /// As [`Self::target`], for a link that was opened. EPERM when it leads to our own mount.
+    pub(super) fn target_of(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        link: &OwnedFd,
+    ) -> Result<Option<Target>, Errno> {
+        let target = match self.walk(dir_fd, link) {
+            Ok(target) => target,
+            // It leads nowhere, or round in circles.
+            Err(
+                Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::ACCESS,
+            ) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        let leaves = self.is_hidden_mount(target.stat.stx_mnt_id);
+        if leaves || (target.is_dir() && leads_back(dir, &path(dir_fd)?, &path(&target.fd)?)) {
+            return Ok(None);
+        }
+        Ok(Some(target))
+    }
+
+    /// The link by whose name the directories below it are told from the same directories elsewhere.
+    pub(super) fn enter_link(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        name: &OsStr,
+    ) -> Result<Arc<Via>, Errno> {
+        Ok(self.links.enter(dir, name, path(dir_fd)?))
+    }
+
+    /// A name was removed or moved: if it was a link's, the kernel takes the directory that it showed for dead, and the
+    /// next link of this name must show another.
+    pub fn retire_link(&self, dir: &Inode, name: &OsStr) {
+        if self.follows_links() {
+            self.links.lock().remove(&place(dir, name));
+        }
+    }
+
+    /// Forgets what no inode needs any more.
+    pub(super) fn sweep_links(&self) {
+        if let Some(used) = self.links.sweep() {
+            self.domains.keep_links(&used);
+        }
+    }
+
+    /// Walks to what a link leads to.
+    fn walk(&self, dir: &OwnedFd, link: &OwnedFd) -> Result<Target, Errno> {
+        let mut at = dir.try_clone().map_err(|_| Errno::MFILE)?;
+        // The components to come, the next one last.
+        let mut rest = Vec::new();
+        let mut place = None;
+        let mut links = 0;
+        self.turn(link, &mut at, &mut rest)?;
+        while let Some(name) = rest.pop() {
+            match name.to_bytes() {
+                b"" | b"." => continue,
+                _ => {}
+            }
+            let (_, kind) = self.step_in(&at)?;
+            if kind != FileType::Directory {
+                return Err(Errno::NOTDIR);
+            }
+            let next = rustix::fs::openat(&at, &*name, STEP, Mode::empty())?;
+            if look(&next)?.1 == FileType::Symlink {
+                links += 1;
+                if links >= MOST_LINKS {
+                    return Err(Errno::LOOP);
+                }
+                self.turn(&next, &mut at, &mut rest)?;
+                continue;
+            }
+            let from = std::mem::replace(&mut at, next);
+            place = (name.to_bytes() != b"..").then_some((from, name));
+        }
+        let (stat, _) = self.step_in(&at)?;
+        Ok(Target { fd: at, stat, place })
+    }
+
+    /// Goes on with where a link leads.
+    fn turn(&self, link: &OwnedFd, at: &mut OwnedFd, rest: &mut Vec<CString>) -> Result<(), Errno> {
+        let target = rustix::fs::readlinkat(link, c"", Vec::with_capacity(256))?.into_bytes();
+        if target.first() == Some(&b'/') {
+            *at = rustix::fs::open(c"/", STEP, Mode::empty())?;
+        }
+        for part in target.split(|byte| *byte == b'/').rev() {
+            rest.push(CString::new(part).map_err(|_| Errno::NOENT)?);
+        }
+        Ok(())
+    }
+
+    /// Looks at what a descriptor stands for before anything is asked of it. EPERM for our own mount.
+    fn step_in(&self, fd: &OwnedFd) -> Result<(Statx, FileType), Errno> {
+        let (stat, kind) = look(fd)?;
+        if self.is_own(device(&stat)) { Err(Errno::PERM) } else { Ok((stat, kind)) }
+    }
+}
+
+/// The attributes that the kernel has without asking anybody, a FUSE server least of all.
+pub(super) fn look(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
+    Ok((stat, FileType::from_raw_mode(u32::from(stat.stx_mode))))
+}
+
+/// The path of what a descriptor stands for, within the mounts that it belongs to.
+pub(super) fn path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let path = proc_path(fd);
+    let (dir, name) = path.shortest();
+    let path = rustix::fs::readlinkat(dir, name, Vec::with_capacity(256))?;
+    Ok(path.into_bytes())
+}
+
+/// Whether a directory is at or above that of the link, or above one of the links that led there.
+fn leads_back(dir: &Inode, from: &[u8], target: &[u8]) -> bool {
+    let mut above = dir.via();
+    if is_at_or_above(target, from) {
+        return true;
+    }
+    while let Some(via) = above {
+        if is_at_or_above(target, &via.from) {
+            return true;
+        }
+        above = via.above.as_ref();
+    }
+    false
+}
+
+fn is_at_or_above(upper: &[u8], lower: &[u8]) -> bool {
+    below(upper, lower).is_some()
+}
+
+/// What is left of a path below another; empty for the same.
+pub(super) fn below<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let upper = upper.strip_suffix(b"/").unwrap_or(upper);
+    match path.strip_prefix(upper)? {
+        [] => Some(&[]),
+        [b'/', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_below_another_by_whole_components() {
+        assert_eq!(below(b"/a", b"/a/b/c"), Some(&b"b/c"[..]));
+        assert_eq!(below(b"/a", b"/a"), Some(&b""[..]));
+        assert_eq!(below(b"/", b"/a"), Some(&b"a"[..]));
+        assert_eq!(below(b"/", b"/"), Some(&b""[..]));
+        assert_eq!(below(b"/a", b"/ab"), None);
+        assert_eq!(below(b"/a/b", b"/a"), None);
+    }
+}

@@ -1,0 +1,183 @@
+//! The user database beyond what nix has of it: groups of any size, and all users in one pass.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+/// How long an entry may be, in bytes. A group of a directory service can have tens of thousands of members.
+const MOST: usize = 64 << 20;
+const FIRST: usize = 16 << 10;
+
+/// What is asked of a group's entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupEntry {
+    /// Its gid.
+    pub gid: u32,
+    /// Its name.
+    pub name: CString,
+    /// The users named in it.
+    pub members: Vec<CString>,
+}
+
+/// What is asked of a user's entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserEntry {
+    /// His uid.
+    pub uid: u32,
+    /// The group he logs in with.
+    pub gid: u32,
+    /// His name.
+    pub name: CString,
+}
+
+/// The group with a gid; `None` when the database does not know it.
+pub fn group_by_gid(gid: u32) -> Result<Option<GroupEntry>, Errno> {
+    group(|entry, buffer, len, found| {
+        // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
+        unsafe { libc::getgrgid_r(gid, entry, buffer, len, found) }
+    })
+}
+
+/// The group with a name; `None` when the database does not know it.
+pub fn group_by_name(name: &CStr) -> Result<Option<GroupEntry>, Errno> {
+    group(|entry, buffer, len, found| {
+        // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
+        unsafe { libc::getgrnam_r(name.as_ptr(), entry, buffer, len, found) }
+    })
+}
+
+/// The uid of a user; `None` when the database does not know him.
+pub fn uid_by_name(name: &CStr) -> Result<Option<u32>, Errno> {
+    entry(
+        |entry, buffer, len, found| {
+            // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
+            unsafe { libc::getpwnam_r(name.as_ptr(), entry, buffer, len, found) }
+        },
+        |user: &libc::passwd| user.pw_uid,
+    )
+}
+
+/// Every user that the database tells of. Directory services may keep most to themselves.
+pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
+    // The pass has one place in the whole process.
+    static PASS: Mutex<()> = Mutex::new(());
+    let _pass = PASS.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: it takes nothing, and nobody else is in a pass.
+    unsafe { libc::setpwent() };
+    let mut users = Vec::new();
+    let result = loop {
+        let user = entry(
+            |entry, buffer, len, found| {
+                // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
+                unsafe { libc::getpwent_r(entry, buffer, len, found) }
+            },
+            |user: &libc::passwd| UserEntry {
+                uid: user.pw_uid,
+                gid: user.pw_gid,
+                name: text(user.pw_name),
+            },
+        );
+        match user {
+            Ok(Some(user)) => users.push(user),
+            Ok(None) => break Ok(users),
+            Err(e) => break Err(e),
+        }
+    };
+    // SAFETY: as setpwent.
+    unsafe { libc::endpwent() };
+    result
+}
+
+fn group(
+    ask: impl FnMut(*mut libc::group, *mut c_char, usize, *mut *mut libc::group) -> c_int,
+) -> Result<Option<GroupEntry>, Errno> {
+    entry(ask, |group: &libc::group| GroupEntry {
+        gid: group.gr_gid,
+        name: text(group.gr_name),
+        members: list(group.gr_mem),
+    })
+}
+
+/// Asks with buffers that grow until the answer fits, and takes from it what is wanted.
+fn entry<E, T>(
+    mut ask: impl FnMut(*mut E, *mut c_char, usize, *mut *mut E) -> c_int,
+    take: impl FnOnce(&E) -> T,
+) -> Result<Option<T>, Errno> {
+    let mut buffer: Vec<c_char> = vec![0; FIRST];
+    loop {
+        let mut entry = MaybeUninit::<E>::uninit();
+        let mut found = ptr::null_mut();
+        match ask(entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found) {
+            0 if found.is_null() => return Ok(None),
+            // SAFETY: on success it is the entry above, filled in, whose strings lie in the buffer.
+            0 => return Ok(Some(take(unsafe { &*found }))),
+            libc::ERANGE if buffer.len() < MOST => buffer = vec![0; buffer.len() * 4],
+            libc::EINTR => {}
+            // What the databases say of what they do not have (getpwnam(3)).
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            code => return Err(Errno::from_raw_os_error(code)),
+        }
+    }
+}
+
+fn text(at: *const c_char) -> CString {
+    if at.is_null() {
+        return CString::default();
+    }
+    // SAFETY: the strings of an entry end with NUL and live as long as its buffer, which the caller holds.
+    unsafe { CStr::from_ptr(at) }.to_owned()
+}
+
+fn list(mut at: *mut *mut c_char) -> Vec<CString> {
+    let mut names = Vec::new();
+    if at.is_null() {
+        return names;
+    }
+    // SAFETY: the list ends with a null pointer and lives as long as its entry's buffer, which the caller holds.
+    unsafe {
+        while !(*at).is_null() {
+            names.push(text(*at));
+            at = at.add(1);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_user_and_group_are_found_in_each_way() {
+        assert!(all_users().unwrap().iter().any(|user| user.uid == 0 && &*user.name == c"root"));
+        assert_eq!(uid_by_name(c"root"), Ok(Some(0)));
+        let root = group_by_gid(0).unwrap().unwrap();
+        assert_eq!(group_by_name(&root.name), Ok(Some(root)));
+    }
+
+    #[test]
+    fn what_is_not_there_is_none() {
+        assert_eq!(uid_by_name(c"no such user"), Ok(None));
+        assert_eq!(group_by_name(c"no such group"), Ok(None));
+        assert_eq!(group_by_gid(4_000_000_000), Ok(None));
+    }
+
+    #[test]
+    fn a_buffer_grows_until_the_answer_fits_and_not_for_ever() {
+        let mut asked = Vec::new();
+        let answer = entry(
+            |_: *mut libc::group, _, len, _| {
+                asked.push(len);
+                if len < 5 << 20 { libc::ERANGE } else { 0 }
+            },
+            |_| (),
+        );
+        assert_eq!(answer, Ok(None));
+        assert_eq!(asked.last(), Some(&(16 << 20)));
+        let never = entry(|_: *mut libc::group, _, _, _| libc::ERANGE, |_| ());
+        assert_eq!(never, Err(Errno::RANGE));
+    }
+}

@@ -1,0 +1,270 @@
+//! Names that are not there: patterns as shells have them, matched on bytes.
+//!
+//! A pattern without a slash hides a name in every directory. One with a slash is a path from the source's root, with or
+//! without a leading slash; `**` as a whole component stands for any number of directories. What lies below a hidden
+//! directory is hidden with it.
+
+mod glob;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+use glob::Glob;
+
+/// The patterns of one mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Excluded {
+    names: Vec<Glob>,
+    paths: Vec<Vec<Part>>,
+}
+
+/// One component of a path pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    /// `**`.
+    AnyDepth,
+    Name(Glob),
+}
+
+/// What a name alone says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is there.
+    Shown,
+    /// It is nowhere.
+    Hidden,
+    /// That depends on the directory's path.
+    ByPath,
+}
+
+impl Excluded {
+    /// Adds a pattern. An error says what is wrong with it.
+    pub fn add(&mut self, pattern: &OsStr) -> Result<(), String> {
+        let wrong = |what: &str| format!("'{}' {what}", pattern.display());
+        let bytes = pattern.as_bytes();
+        if bytes.is_empty() {
+            return Err("an empty pattern hides nothing".to_owned());
+        }
+        let mut parts = Vec::new();
+        for part in bytes.strip_prefix(b"/").unwrap_or(bytes).split(|byte| *byte == b'/') {
+            match part {
+                b"" => {
+                    return Err(wrong(
+                        "has an empty component: write no slash at the end and none twice",
+                    ));
+                }
+                b"." | b".." => {
+                    return Err(wrong("is a path from the source's root: write neither . nor .."));
+                }
+                b"**" => parts.push(Part::AnyDepth),
+                part => parts.push(Part::Name(Glob::parse(part).map_err(wrong)?)),
+            }
+        }
+        if parts.iter().all(|part| *part == Part::AnyDepth) {
+            return Err(wrong("would hide everything"));
+        }
+        match parts.as_slice() {
+            [Part::Name(name)] if !bytes.contains(&b'/') => self.names.push(name.clone()),
+            _ => self.paths.push(parts),
+        }
+        Ok(())
+    }
+
+    /// The patterns, in words that [`Self::add`] takes.
+    pub fn patterns(&self) -> impl Iterator<Item = String> {
+        let path = |parts: &Vec<Part>| parts.iter().map(Part::to_string).collect();
+        self.names.iter().map(Glob::to_string).chain(self.paths.iter().map(path))
+    }
+
+    /// Whether nothing is hidden.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.paths.is_empty()
+    }
+
+    /// Whether something is hidden by its path: a directory that moves may then hide or show what is below it.
+    #[must_use]
+    pub fn has_paths(&self) -> bool {
+        !self.paths.is_empty()
+    }
+
+    /// What a name alone says.
+    #[must_use]
+    pub fn judge(&self, name: &OsStr) -> Verdict {
+        let name = name.as_bytes();
+        if self.names.iter().any(|glob| glob.matches(name)) {
+            return Verdict::Hidden;
+        }
+        let is_open = |parts: &Vec<Part>| parts.last() == Some(&Part::AnyDepth);
+        if self.ends_paths(OsStr::from_bytes(name)) || self.paths.iter().any(is_open) {
+            return Verdict::ByPath;
+        }
+        Verdict::Shown
+    }
+
+    /// Whether a path pattern ends in something that this name matches, and not in `**`, which matches every name.
+    #[must_use]
+    pub fn ends_paths(&self, name: &OsStr) -> bool {
+        let ends_so = |parts: &Vec<Part>| match parts.last() {
+            Some(Part::Name(glob)) => glob.matches(name.as_bytes()),
+            _ => false,
+        };
+        self.paths.iter().any(ends_so)
+    }
+
+    /// Whether a name is hidden in the directory with this path from the source's root (`a/b`, empty for the root).
+    #[must_use]
+    pub fn hides(&self, dir: &[u8], name: &OsStr) -> bool {
+        match self.judge(name) {
+            Verdict::Shown => false,
+            Verdict::Hidden => true,
+            Verdict::ByPath => {
+                let path: Vec<_> = components(dir).chain([name.as_bytes()]).collect();
+                self.paths.iter().any(|parts| path_matches(parts, &path))
+            }
+        }
+    }
+
+    /// Whether a path from the source's root, or a directory on its way, is hidden.
+    #[must_use]
+    pub fn hides_way_to(&self, path: &[u8]) -> bool {
+        let path: Vec<_> = components(path).collect();
+        let name_hides = |name: &&[u8]| self.names.iter().any(|glob| glob.matches(name));
+        path.iter().any(name_hides)
+            || (1..=path.len())
+                .any(|end| self.paths.iter().any(|parts| path_matches(parts, &path[..end])))
+    }
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty())
+}
+
+/// Whether components match a path pattern: one pass that goes back to the last `**` only. One at the end stands for
+/// at least one component: what is in a directory, not the directory.
+fn path_matches(parts: &[Part], path: &[&[u8]]) -> bool {
+    let (mut at, mut seen) = (0, 0);
+    let mut retry = None;
+    loop {
+        match parts.get(at) {
+            None if seen == path.len() => return true,
+            Some(Part::AnyDepth) => {
+                if at + 1 == parts.len() {
+                    return seen < path.len();
+                }
+                at += 1;
+                retry = Some((at, seen));
+                continue;
+            }
+            Some(Part::Name(glob)) if path.get(seen).is_some_and(|name| glob.matches(name)) => {
+                at += 1;
+                seen += 1;
+                continue;
+            }
+            _ => {}
+        }
+        // The last `**` takes one component more.
+        match retry {
+            Some((after, from)) if from < path.len() => {
+                retry = Some((after, from + 1));
+                (at, seen) = (after, from + 1);
+            }
+            _ => return false,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AnyDepth => f.write_str("/**"),
+            Self::Name(glob) => write!(f, "/{glob}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excluded(patterns: &[&str]) -> Excluded {
+        let mut excluded = Excluded::default();
+        for pattern in patterns {
+            excluded.add(OsStr::new(pattern)).unwrap();
+        }
+        excluded
+    }
+
+    fn hides(pattern: &str, dir: &str, name: &str) -> bool {
+        excluded(&[pattern]).hides(dir.as_bytes(), OsStr::new(name))
+    }
+
+    #[test]
+    fn a_pattern_without_a_slash_hides_a_name_everywhere_and_needs_no_path() {
+        let all = excluded(&["*.o", ".git"]);
+        assert_eq!(all.judge(OsStr::new("a.o")), Verdict::Hidden);
+        assert_eq!(all.judge(OsStr::new("a.c")), Verdict::Shown);
+        assert!(all.hides(b"", OsStr::new(".git")) && all.hides(b"a/b", OsStr::new(".git")));
+        assert!(!all.has_paths());
+    }
+
+    #[test]
+    fn a_pattern_with_a_slash_is_a_path_from_the_root() {
+        for pattern in ["/a/b", "a/b"] {
+            assert!(hides(pattern, "a", "b"), "{pattern}");
+            assert!(!hides(pattern, "", "b") && !hides(pattern, "x/a", "b"), "{pattern}");
+            assert!(!hides(pattern, "a/b", "b") && !hides(pattern, "", "a"), "{pattern}");
+        }
+        assert!(hides("/b", "", "b") && !hides("/b", "a", "b"));
+        assert!(
+            hides("*/b", "x", "b") && !hides("*/b", "x/y", "b"),
+            "a star stays in its component"
+        );
+        assert_eq!(excluded(&["/a/b"]).judge(OsStr::new("b")), Verdict::ByPath);
+        assert_eq!(excluded(&["/a/b"]).judge(OsStr::new("a")), Verdict::Shown);
+    }
+
+    #[test]
+    fn two_stars_stand_for_any_number_of_directories() {
+        for dir in ["", "a", "a/b/c"] {
+            assert!(hides("**/x", dir, "x"), "{dir}");
+        }
+        assert!(hides("/a/**/x", "a", "x") && hides("/a/**/x", "a/b/c", "x"));
+        assert!(!hides("/a/**/x", "b/a", "x"));
+        assert!(hides("/a/**", "a", "x") && hides("/a/**", "a/b", "x") && !hides("/a/**", "", "a"));
+        assert!(hides("**/a/**/b/c", "a/b/a/b/b", "c"), "going back to an earlier try");
+        assert!(!hides("**/a/**/b/c", "a/b/a/b/d", "c"));
+    }
+
+    #[test]
+    fn the_way_to_a_path_is_hidden_with_any_directory_on_it() {
+        let all = excluded(&["secret", "/a/b"]);
+        assert!(
+            all.hides_way_to(b"x/secret/y")
+                && all.hides_way_to(b"a/b")
+                && all.hides_way_to(b"a/b/c")
+        );
+        assert!(!all.hides_way_to(b"b/a") && !all.hides_way_to(b""));
+    }
+
+    #[test]
+    fn patterns_that_mean_nothing_are_refused() {
+        for pattern in ["", "/", "a/", "a//b", "./a", "a/..", "**", "**/**", "[", "a\\"] {
+            assert!(Excluded::default().add(OsStr::new(pattern)).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_written_as_they_are_read() {
+        let patterns: Vec<_> = excluded(&["x/**/y\\*", "a*[!b-d]?"]).patterns().collect();
+        assert_eq!(patterns, ["a*[!b-d]?", "/x/**/y\\*"]);
+    }
+
+    #[test]
+    fn many_stars_take_no_longer_than_few() {
+        let pattern = format!("{}b", "**/a*a*a*ab/".repeat(20));
+        let dir = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaac/".repeat(100);
+        assert!(!hides(&pattern, &dir, "b"));
+    }
+}

@@ -1,0 +1,232 @@
+//! One component of a pattern: `*`, `?`, `[a-z]`, `[!x]`, `\x` (glob(7)).
+//!
+//! Written here because file names are bytes, which the crates that match text do not take, or only by way of a regular
+//! expression engine. A leading dot is nothing special: what is to be hidden is hidden.
+
+use std::fmt;
+
+/// See the module's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Glob {
+    parts: Vec<Part>,
+    text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    /// `*`: any number of characters.
+    Any,
+    /// `?`: one.
+    One,
+    /// This one.
+    Character(u32),
+    /// One of these ranges, or of none of them.
+    Set { ranges: Vec<(u32, u32)>, is_negated: bool },
+}
+
+/// The first character of some bytes and its length. A byte that is not part of valid UTF-8 is a character by itself,
+/// equal to no other.
+fn first(bytes: &[u8]) -> Option<(u32, usize)> {
+    let lead = *bytes.first()?;
+    let len = match lead {
+        0xC0..=0xDF => 2,
+        0xE0..=0xEF => 3,
+        0xF0..=0xF7 => 4,
+        _ => 1,
+    };
+    let text = bytes.get(..len).and_then(|part| std::str::from_utf8(part).ok());
+    match text.and_then(|text| text.chars().next()) {
+        Some(c) => Some((u32::from(c), len)),
+        None => Some((0x11_0000 + u32::from(lead), 1)),
+    }
+}
+
+impl Glob {
+    /// Reads a pattern without slashes.
+    pub(super) fn parse(pattern: &[u8]) -> Result<Self, &'static str> {
+        let mut parts = Vec::new();
+        let mut rest = pattern;
+        while let Some((c, len)) = first(rest) {
+            rest = &rest[len..];
+            parts.push(match char::from_u32(c) {
+                Some('*') if parts.last() == Some(&Part::Any) => continue,
+                Some('*') => Part::Any,
+                Some('?') => Part::One,
+                Some('\\') => Part::Character(quoted(&mut rest)?),
+                Some('[') => set(&mut rest)?,
+                _ => Part::Character(c),
+            });
+        }
+        Ok(Self { parts, text: String::from_utf8_lossy(pattern).into_owned() })
+    }
+
+    /// Whether a name matches: one pass that goes back to the last `*` only.
+    pub(super) fn matches(&self, name: &[u8]) -> bool {
+        let (mut at, mut rest) = (0, name);
+        let mut retry: Option<(usize, &[u8])> = None;
+        loop {
+            match (self.parts.get(at), first(rest)) {
+                (Some(Part::Any), _) => {
+                    at += 1;
+                    retry = Some((at, rest));
+                    continue;
+                }
+                (Some(part), Some((c, len))) if part.takes(c) => {
+                    at += 1;
+                    rest = &rest[len..];
+                    continue;
+                }
+                (None, None) => return true,
+                _ => {}
+            }
+            // The last star takes one character more.
+            let Some((after, from)) = retry else { return false };
+            let Some((_, len)) = first(from) else { return false };
+            retry = Some((after, &from[len..]));
+            (at, rest) = (after, &from[len..]);
+        }
+    }
+}
+
+impl Part {
+    fn takes(&self, c: u32) -> bool {
+        match self {
+            Self::Any => false,
+            Self::One => true,
+            Self::Character(own) => *own == c,
+            Self::Set { ranges, is_negated } => {
+                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *is_negated
+            }
+        }
+    }
+}
+
+/// The character after a backslash.
+fn quoted(rest: &mut &[u8]) -> Result<u32, &'static str> {
+    let (c, len) = first(rest).ok_or("ends in a backslash: write two to mean one")?;
+    *rest = &rest[len..];
+    Ok(c)
+}
+
+/// The rest of a set after its `[`. A `]` that comes first is a member.
+fn set(rest: &mut &[u8]) -> Result<Part, &'static str> {
+    const OPEN: &str = "has a [ without a ]: write \\[ to mean the character";
+    let is_negated = matches!(rest.first(), Some(b'!' | b'^'));
+    if is_negated {
+        *rest = &rest[1..];
+    }
+    let mut ranges = Vec::new();
+    loop {
+        let low = member(rest)?.ok_or(OPEN)?;
+        let high = match rest {
+            [b'-', next, ..] if *next != b']' => {
+                *rest = &rest[1..];
+                member(rest)?.ok_or(OPEN)?
+            }
+            _ => low,
+        };
+        if high < low {
+            return Err("has a range that ends before it begins");
+        }
+        ranges.push((low, high));
+        if rest.first() == Some(&b']') {
+            *rest = &rest[1..];
+            return Ok(Part::Set { ranges, is_negated });
+        }
+    }
+}
+
+fn member(rest: &mut &[u8]) -> Result<Option<u32>, &'static str> {
+    let Some((c, len)) = first(rest) else { return Ok(None) };
+    *rest = &rest[len..];
+    if c == u32::from('\\') { quoted(rest).map(Some) } else { Ok(Some(c)) }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matches(pattern: &str, name: impl AsRef<[u8]>) -> bool {
+        Glob::parse(pattern.as_bytes()).unwrap().matches(name.as_ref())
+    }
+
+    #[test]
+    fn stars_and_question_marks_match_characters() {
+        assert!(matches("*", "") && matches("*", ".hidden") && matches("a*b*c", "a--b--b--c"));
+        assert!(!matches("a*b*c", "a--c--b") && !matches("a", "ab") && !matches("", "a"));
+        assert!(
+            matches("?", "ä") && matches("?", "本") && !matches("?", "ab") && !matches("?", "")
+        );
+        assert!(matches("*~", "x~") && matches("**x", "yx"));
+    }
+
+    #[test]
+    fn sets_match_one_of_their_characters_or_none() {
+        assert!(matches("[a-cx]", "b") && matches("[a-cx]", "x") && !matches("[a-cx]", "d"));
+        assert!(matches("[!a-c]", "d") && matches("[^a-c]", "d") && !matches("[!a-c]", "a"));
+        assert!(matches("[]a]", "]") && matches("[a-]", "-") && matches("[!]]", "x"));
+        assert!(matches("[ä-ö]", "å") && matches("[\\]x]", "]") && !matches("[!a]", ""));
+    }
+
+    #[test]
+    fn a_backslash_takes_the_meaning_from_what_follows() {
+        assert!(matches("\\*", "*") && !matches("\\*", "x") && matches("\\\\", "\\"));
+        assert!(matches("\\[a]", "[a]"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_match_like_characters() {
+        assert!(matches("?", [0xFF]) && matches("*", [0xFF, 0xC3]) && matches("a?", [b'a', 0xC3]));
+        assert!(!matches("ÿ", [0xFF]), "the character of that number is another");
+        let raw = Glob::parse(&[b'x', 0xFF]).unwrap();
+        assert!(raw.matches(&[b'x', 0xFF]) && !raw.matches(&[b'x', 0xFE]));
+    }
+
+    #[test]
+    fn a_broken_pattern_says_what_is_wrong() {
+        for pattern in ["[", "[a", "[]", "[!]", "\\", "[z-a]", "[a-", "[\\"] {
+            assert!(Glob::parse(pattern.as_bytes()).is_err(), "{pattern}");
+        }
+    }
+
+    /// A matcher that is slow and plainly right.
+    fn slow(parts: &[Part], name: &[u8]) -> bool {
+        match (parts.split_first(), first(name)) {
+            (None, c) => c.is_none(),
+            (Some((Part::Any, after)), c) => {
+                slow(after, name) || c.is_some_and(|(_, len)| slow(parts, &name[len..]))
+            }
+            (Some((part, after)), Some((c, len))) => part.takes(c) && slow(after, &name[len..]),
+            (Some(_), None) => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_matches_what_a_plain_matcher_matches(
+            pattern in "[ab*?]{0,8}|[ab*?\\[\\]!\\\\-]{0,8}",
+            name in "[ab-]{0,8}",
+        ) {
+            if let Ok(glob) = Glob::parse(pattern.as_bytes()) {
+                prop_assert_eq!(glob.matches(name.as_bytes()), slow(&glob.parts, name.as_bytes()));
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(
+            pattern in proptest::collection::vec(any::<u8>(), 0..16),
+            name in proptest::collection::vec(any::<u8>(), 0..16),
+        ) {
+            if let Ok(glob) = Glob::parse(&pattern) {
+                let _ = glob.matches(&name);
+            }
+        }
+    }
+}
