@@ -10,6 +10,9 @@ use crate::view::View;
 /// The largest request for reading and writing, in bytes: the kernel's own limit by default.
 pub const MAX_REQUEST: u32 = 1 << 20;
 
+/// The largest request where alignment counts: half of what the kernel reads ahead by default.
+const MOST_ALIGNED: u32 = 64 << 10;
+
 /// The memory page that the kernel counts requests in, or a multiple of it.
 const PAGE: u32 = 4096;
 
@@ -156,7 +159,11 @@ impl DataPath {
     /// How far the kernel may read ahead, in bytes.
     #[must_use]
     pub fn most_readahead(&self) -> u32 {
-        at_rate(self.read_rate)
+        match self.forward_odirect {
+            // The limit on pages goes by it.
+            Some(_) => MAX_REQUEST,
+            None => at_rate(self.read_rate),
+        }
     }
 
     /// The largest read that the kernel may ask for, in bytes. `None`: its own limit.
@@ -172,13 +179,14 @@ impl DataPath {
         self.aligned(at_rate(self.write_rate))
     }
 
-    /// Where alignment counts, half of what the kernel's limit on pages allows: memory that does not begin with a page
-    /// needs one page more, and a request that would not fit is split anywhere. So it is split at multiples of this.
+    /// Where alignment counts, less than what the kernel's limit on a request's pages allows: memory that does not begin
+    /// with a page needs one page more, and a request that would not fit is split anywhere. So it is split at multiples of
+    /// this.
     fn aligned(&self, most: u32) -> u32 {
         match self.forward_odirect {
             Some(align) => {
-                let align = u32::try_from(align.get()).unwrap_or(PAGE).clamp(1, MAX_REQUEST / 2);
-                (most / 2 / align * align).max(align).max(PAGE)
+                let align = u32::try_from(align.get()).unwrap_or(PAGE).clamp(1, MAX_REQUEST);
+                (most.min(MOST_ALIGNED) / align * align).max(align).max(PAGE)
             }
             None => most,
         }
@@ -240,7 +248,7 @@ mod tests {
                 DataPath { forward_odirect: NonZeroUsize::new(align), ..DataPath::default() };
             let most = data.most_read().expect("a limit");
             assert_eq!(most as usize % align, 0, "{align}");
-            assert!((4096..=512 << 10).contains(&most), "{align}: {most}");
+            assert!((4096..=64 << 10).contains(&most), "{align}: {most}");
             assert_eq!(data.most_written(), most);
         }
     }

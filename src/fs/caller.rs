@@ -26,10 +26,29 @@ const HARMLESS: [i32; 8] = [
     libc::SIGTTOU,
 ];
 
-/// Whether a thread has got a signal that it will not survive. The kernel lets it end only when its request is answered.
-#[must_use]
-pub fn is_dying(thread: u32) -> bool {
-    Process::of(thread).is_dying()
+/// What becomes of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It lives on, or cannot be seen from here.
+    Lives,
+    /// It has got a signal that it will not survive, and ends when its request is answered.
+    Dies,
+    /// It has ended.
+    Gone,
+}
+
+impl Fate {
+    /// Looks at a thread by its id.
+    #[must_use]
+    pub fn of(thread: u32) -> Self {
+        let process = Process::of(thread);
+        match (thread, process.ended) {
+            (0, _) => Self::Lives,
+            (_, true) => Self::Gone,
+            _ if process.is_dying() => Self::Dies,
+            _ => Self::Lives,
+        }
+    }
 }
 
 /// Real and filesystem ids of a thread.
@@ -266,7 +285,9 @@ mod tests {
         assert!(with(libc::SIGKILL, 0) && with(libc::SIGTERM, 0));
         assert!(!with(libc::SIGALRM, 1 << (libc::SIGALRM - 1)));
         assert!(!with(libc::SIGCHLD, 0) && !with(libc::SIGTSTP, 0));
-        assert!(!is_dying(std::process::id()) && !is_dying(0));
+        assert_eq!(Fate::of(std::process::id()), Fate::Lives);
+        assert_eq!(Fate::of(u32::MAX), Fate::Gone);
+        assert_eq!(Fate::of(0), Fate::Lives);
     }
 
     #[test]

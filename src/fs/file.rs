@@ -107,8 +107,10 @@ pub struct Read {
     pub handle: u64,
     /// The place in the file.
     pub offset: u64,
-    /// For a client who has O_DIRECT set, and not for the page cache.
+    /// For a client who has O_DIRECT set.
     pub direct: bool,
+    /// For the page cache, and for a client only by way of it.
+    pub for_cache: bool,
 }
 
 /// Where and how a buffer is written.
@@ -118,7 +120,7 @@ pub struct Write {
     pub handle: u64,
     /// The place in the file.
     pub offset: u64,
-    /// For a client who has O_DIRECT set, and not for the page cache.
+    /// For a client who has O_DIRECT set.
     pub direct: bool,
     /// At the end of the file instead, wherever that is by then (O_APPEND).
     pub appends: bool,

@@ -38,7 +38,7 @@ use crate::source::{Credentials, Found, Inode, SourceTree};
 use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
-pub use caller::is_dying;
+pub use caller::Fate;
 pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, Opened, Read, Write};
 pub use ioctl::Ioctl;

@@ -326,7 +326,10 @@ impl Filesystem for Adapter {
         owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let read = Read { handle: handle.0, offset, direct: is_direct(flags.0, owner.is_some()) };
+        // Of what the page cache wants the kernel does not say whose it is.
+        let for_cache = owner.is_none();
+        let direct = is_direct(flags.0) && !for_cache;
+        let read = Read { handle: handle.0, offset, direct, for_cache };
         self.data.read(&self.fs, request.pid(), read, size as usize, move |data| match data {
             Ok(data) => reply.data(data),
             Err(e) => reply.error(errno(e)),
@@ -354,7 +357,7 @@ impl Filesystem for Adapter {
         let how = Write {
             handle: handle.0,
             offset,
-            direct: is_direct(flags.0, owner.is_some()),
+            direct: is_direct(flags.0) && owner.is_some(),
             appends: open_flags(flags.0).contains(OFlags::APPEND) && !is_cached,
             takes_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };

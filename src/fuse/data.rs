@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::pace::Pace;
+use super::pace::{Client, Pace};
 use crate::config::{Config, DataPath};
-use crate::fs::{Caller, Fs, Read, Result, Write, is_dying};
+use crate::fs::{Caller, Fate, Fs, Read, Result, Write};
 
 /// What writes that wait for their turn may keep in memory, all together. More than that is written when it comes, and
 /// only its answer waits: a worker must never wait, and clients with many threads have many requests.
@@ -34,8 +34,8 @@ impl Data {
             locks_on_source: config.locks_on_source,
             most_written: data.most_written(),
             most_readahead: data.most_readahead(),
-            reads: Pace::new(data.read_rate, is_dying),
-            writes: Pace::new(data.write_rate, is_dying),
+            reads: Pace::new(data.read_rate, Fate::of),
+            writes: Pace::new(data.write_rate, Fate::of),
             kept: Arc::default(),
         }
     }
@@ -49,6 +49,11 @@ impl Data {
     /// Whether data must come by here, because it is counted.
     pub(super) fn is_counted(&self) -> bool {
         self.reads.is_set() || self.writes.is_set()
+    }
+
+    /// Whether reads are counted. What the kernel has read is then worth keeping.
+    pub(super) fn counts_reads(&self) -> bool {
+        self.reads.is_set() && !self.direct_io
     }
 
     /// Reads and answers, here or later. EINTR when the client is killed meanwhile.
@@ -74,6 +79,7 @@ impl Data {
             return self.reads.give_back(size - moved);
         }
         let fs = Arc::clone(fs);
+        let client = Client { id: client, for_cache: read.for_cache };
         self.reads.wait(size, client, move |turn| match turn {
             Ok(()) => serve(&fs, answer),
             Err(e) => {
@@ -83,7 +89,8 @@ impl Data {
         });
     }
 
-    /// Writes and answers, here or later. EINTR when the client is killed meanwhile.
+    /// Writes and answers, here or later. EINTR when the client is killed meanwhile. What was written through a mapping has no
+    /// client (his id is 0): it is never given up, and who is killed waits for it, as on a slow disk.
     pub(super) fn write<F>(&self, fs: &Arc<Fs>, caller: Caller, data: &[u8], how: Write, answer: F)
     where
         F: FnOnce(Result<usize>) + Send + 'static,
@@ -97,13 +104,14 @@ impl Data {
             let moved = tell(fs.write(&caller, data, &how), answer);
             return self.writes.give_back(size - moved);
         }
+        let client = Client { id: caller.pid, for_cache: false };
         if self.kept.fetch_add(size, Ordering::Relaxed) + size > MOST_KEPT {
             self.kept.fetch_sub(size, Ordering::Relaxed);
             let result = fs.write(&caller, data, &how);
-            return self.writes.wait(size, caller.pid, move |_| tell(result, answer));
+            return self.writes.wait(size, client, move |_| tell(result, answer));
         }
         let (fs, data, kept) = (Arc::clone(fs), data.to_vec(), Arc::clone(&self.kept));
-        self.writes.wait(size, caller.pid, move |turn| {
+        self.writes.wait(size, client, move |turn| {
             let result = turn.and_then(|()| fs.write(&caller, &data, &how));
             kept.fetch_sub(size, Ordering::Relaxed);
             tell(result, answer)

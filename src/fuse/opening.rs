@@ -68,7 +68,13 @@ impl Adapter {
         if let Some(id) = id {
             return reply.opened_passthrough(handle, flags, &id);
         }
-        let flags = flags | self.cache_flags();
+        let mut flags = flags | self.cache_flags();
+        if self.data.counts_reads() {
+            // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the attributes
+            // that it is made to ask for, if the file has changed.
+            self.notices.attributes(node);
+            flags |= FopenFlags::FOPEN_KEEP_CACHE;
+        }
         match file.open() {
             Ok(_) => reply.opened(handle, flags),
             Err(rustix::io::Errno::AGAIN) => {

@@ -4,6 +4,9 @@
 //! What may pass at once is served by the worker that has it. What must wait is left to one thread, which serves each
 //! request when its time has come; the worker goes on. A client who is killed is let go with EINTR. A rate may change at
 //! any time; it then holds for those who wait already.
+//!
+//! What the kernel reads ahead locks pages of its cache for as long as it waits, also when the client is gone, and others
+//! who want these pages wait with it, without being interruptible. So that is given up with its client.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +15,24 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::fs::Fate;
+
 /// What an idle time is worth at most: so much may then pass at once.
 const CREDIT: Duration = Duration::from_millis(200);
 /// How often it is looked whether a waiting client is being killed: the kernel's word of it is not passed on to us.
 const LOOK: Duration = Duration::from_millis(20);
 /// A wait that no client will see the end of.
 const EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Client {
+    /// The thread.
+    pub(super) id: u32,
+    /// It waits for the page cache, which does without when the thread has ended. What it wants for itself may be wanted
+    /// also then, by its process (io_submit(2)).
+    pub(super) for_cache: bool,
+}
 
 /// What becomes of a request that had to wait: it is served, or EINTR says that its client is being killed.
 pub(super) type Turn = Result<(), Errno>;
@@ -32,7 +47,7 @@ pub(super) struct Pace {
     rate: AtomicU64,
     queue: Mutex<Queue>,
     changed: Condvar,
-    is_dying: fn(u32) -> bool,
+    fate: fn(u32) -> Fate,
 }
 
 #[derive(Debug)]
@@ -45,25 +60,25 @@ struct Queue {
 
 struct Waiting {
     bytes: usize,
-    client: u32,
+    client: Client,
     serve: Serve,
 }
 
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes for {}", self.bytes, self.client)
+        write!(f, "{} bytes for {:?}", self.bytes, self.client)
     }
 }
 
 impl Pace {
-    /// A rate in bytes per second. `is_dying` tells of a thread, by its id, whether it is being killed.
-    pub(super) fn new(rate: Option<f64>, is_dying: fn(u32) -> bool) -> Arc<Self> {
+    /// A rate in bytes per second. `fate` tells what becomes of a thread.
+    pub(super) fn new(rate: Option<f64>, fate: fn(u32) -> Fate) -> Arc<Self> {
         let queue = Queue { paid: Instant::now(), waiting: VecDeque::new(), has_thread: false };
         let pace = Self {
             rate: AtomicU64::new(0),
             queue: Mutex::new(queue),
             changed: Condvar::new(),
-            is_dying,
+            fate,
         };
         pace.set_rate(rate);
         Arc::new(pace)
@@ -113,7 +128,7 @@ impl Pace {
     pub(super) fn wait(
         self: &Arc<Self>,
         bytes: usize,
-        client: u32,
+        client: Client,
         serve: impl FnOnce(Turn) -> usize + Send + 'static,
     ) {
         let mut queue = self.lock();
@@ -172,15 +187,20 @@ impl Pace {
     }
 
     fn let_the_dying_go(&self) {
-        let clients: HashSet<u32> = self.lock().waiting.iter().map(|w| w.client).collect();
-        let dying: HashSet<u32> = clients.into_iter().filter(|id| (self.is_dying)(*id)).collect();
-        if dying.is_empty() {
+        let clients: HashSet<Client> = self.lock().waiting.iter().map(|w| w.client).collect();
+        let ends = |client: &Client| match (self.fate)(client.id) {
+            Fate::Lives => false,
+            Fate::Dies => true,
+            Fate::Gone => client.for_cache,
+        };
+        let ending: HashSet<Client> = clients.into_iter().filter(ends).collect();
+        if ending.is_empty() {
             return;
         }
         let gone: Vec<Waiting> = {
             let mut queue = self.lock();
             let all = std::mem::take(&mut queue.waiting);
-            let (gone, kept) = all.into_iter().partition(|w| dying.contains(&w.client));
+            let (gone, kept) = all.into_iter().partition(|w| ending.contains(&w.client));
             queue.waiting = kept;
             gone.into()
         };
@@ -222,7 +242,7 @@ mod tests {
     fn ask(pace: &Arc<Pace>, bytes: usize, client: u32, done: &mpsc::Sender<(u32, Turn)>) {
         if pace.must_wait(bytes) {
             let done = done.clone();
-            pace.wait(bytes, client, move |turn| {
+            pace.wait(bytes, Client { id: client, for_cache: client == 8 }, move |turn| {
                 done.send((client, turn)).expect("the test listens");
                 bytes
             });
@@ -233,7 +253,7 @@ mod tests {
 
     #[test]
     fn requests_pass_in_their_order_and_at_the_rate() {
-        let pace = Pace::new(Some(1000.0), |_| false);
+        let pace = Pace::new(Some(1000.0), |_| Fate::Lives);
         let (send, served) = mpsc::channel();
         let start = Instant::now();
         for client in 0..10 {
@@ -248,7 +268,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_nothing_waits() {
-        let pace = Pace::new(None, |_| false);
+        let pace = Pace::new(None, |_| Fate::Lives);
         assert!((0..100).all(|_| !pace.must_wait(usize::MAX)));
         for none in [0.0, -1.0, f64::NAN] {
             pace.set_rate(Some(none));
@@ -258,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_was_not_moved_is_not_paid_for() {
-        let pace = Pace::new(Some(1000.0), |_| false);
+        let pace = Pace::new(Some(1000.0), |_| Fate::Lives);
         std::thread::sleep(CREDIT);
         for _ in 0..100 {
             assert!(!pace.must_wait(100));
@@ -270,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_new_rate_holds_for_those_who_wait_already() {
-        let pace = Pace::new(Some(f64::MIN_POSITIVE), |_| false);
+        let pace = Pace::new(Some(f64::MIN_POSITIVE), |_| Fate::Lives);
         let (send, served) = mpsc::channel();
         ask(&pace, 1000, 1, &send);
         ask(&pace, 1000, 2, &send);
@@ -286,15 +306,21 @@ mod tests {
 
     #[test]
     fn a_client_who_is_killed_is_let_go_and_pays_nothing() {
-        let pace = Pace::new(Some(1.0), |client| client == 7);
+        let pace = Pace::new(Some(1.0), |client| match client {
+            7 => Fate::Dies,
+            8 | 9 => Fate::Gone,
+            _ => Fate::Lives,
+        });
         let (send, served) = mpsc::channel();
-        for client in [1, 7, 2, 7] {
+        for client in [1, 7, 8, 9, 2, 7] {
             ask(&pace, 1000, client, &send);
         }
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (7, Err(Errno::INTR)));
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (7, Err(Errno::INTR)));
+        for client in [7, 8, 7] {
+            assert_eq!(served.recv_timeout(WAIT).unwrap(), (client, Err(Errno::INTR)));
+        }
         pace.set_rate(Some(1e9));
         assert_eq!(served.recv_timeout(WAIT).unwrap(), (1, Ok(())));
+        assert_eq!(served.recv_timeout(WAIT).unwrap(), (9, Ok(())), "who wants it for himself");
         assert_eq!(served.recv_timeout(WAIT).unwrap(), (2, Ok(())));
     }
 }

@@ -119,6 +119,18 @@ pub(crate) fn raw_ioctl(file: &File, command: u32, word: u64) -> io::Result<u64>
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(word) }
 }
 
+/// An ioctl(2) on a buffer, which is larger than what the tests' requests move.
+pub(crate) fn buffer_ioctl(file: &File, command: u32, argument: &mut [u8]) -> io::Result<()> {
+    let mut room = argument.to_vec();
+    room.resize(1 << 20, 0);
+    // SAFETY: the requests that the tests make read or write less than a mebibyte, and the buffer outlives the call.
+    let result =
+        unsafe { libc::ioctl(file.as_raw_fd(), u64::from(command) as _, room.as_mut_ptr()) };
+    let len = argument.len();
+    argument.copy_from_slice(&room[..len]);
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// truncate(2) to nothing: by path, not through an open file.
 pub(crate) fn empty(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
@@ -169,6 +181,12 @@ impl Mapping {
     pub(crate) fn read(&self) -> Vec<u8> {
         // SAFETY: the mapping is `len` bytes long; nobody holds a reference into it.
         (0..self.len).map(|i| unsafe { self.at.add(i).read_volatile() }).collect()
+    }
+
+    /// Its first byte, read without allocation.
+    pub(crate) fn first(&self) -> u8 {
+        // SAFETY: the mapping has a byte; nobody holds a reference into it.
+        unsafe { self.at.read_volatile() }
     }
 
     /// Writes from its start.
