@@ -64,7 +64,8 @@ impl Fs {
 
     /// The access ACL as stored; `None` where there is none or the source knows no ACLs.
     fn access_acl(&self, inode: &Inode) -> Result<Option<SourceAcl>> {
-        let path = proc_path(&*self.tree.fd(inode)?);
+        let fd = self.tree.fd(inode)?;
+        let path = proc_path(&fd);
         match super::xattr::get(&path, "system.posix_acl_access".as_ref()) {
             Ok(value) => Ok(Some(SourceAcl::parse(&value)?)),
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),

@@ -24,7 +24,8 @@ impl Fs {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::READ_OK)?;
-        let path = self.xattr_path(&inode)?;
+        let fd = self.tree.fd(&inode)?;
+        let path = proc_path(&fd);
         let kind = classify(name.as_bytes());
         let value = match get(&path, name) {
             Err(Errno::OVERFLOW) if kind == XattrKind::Capability => FOREIGN_CAPS.to_vec(),
@@ -52,7 +53,8 @@ impl Fs {
         }
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let value = value_to_source(kind, value, &view.ids)?;
-        let path = self.xattr_path(&inode)?;
+        let fd = self.tree.fd(&inode)?;
+        let path = proc_path(&fd);
         let flags = XattrFlags::from_bits_retain(flags as u32);
         self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
         rustix::fs::setxattr(&*path, name, &value, flags)
@@ -89,7 +91,8 @@ impl Fs {
     pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
-        let path = self.xattr_path(&inode)?;
+        let fd = self.tree.fd(&inode)?;
+        let path = proc_path(&fd);
         let mut names = vec![0; 256];
         let len = loop {
             match rustix::fs::listxattr(&*path, &mut names[..]) {
@@ -116,18 +119,14 @@ impl Fs {
             return Ok(());
         }
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
-        let path = self.xattr_path(&inode)?;
+        let fd = self.tree.fd(&inode)?;
+        let path = proc_path(&fd);
         self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
         rustix::fs::removexattr(&*path, name)
     }
-
-    /// A path for the calls that take no O_PATH descriptor. It leads to the inode itself, also to a symbolic link.
-    fn xattr_path(&self, inode: &Inode) -> Result<DescriptorPath> {
-        Ok(proc_path(&*self.tree.fd(inode)?))
-    }
 }
 
-pub(super) fn get(path: &DescriptorPath, name: &OsStr) -> Result<Vec<u8>> {
+pub(super) fn get(path: &DescriptorPath<'_>, name: &OsStr) -> Result<Vec<u8>> {
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
     // Most are shorter, and most are not there.
     let mut short = [0; 256];

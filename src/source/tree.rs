@@ -350,7 +350,7 @@ pub(crate) fn component(name: &OsStr) -> Result<CString, Errno> {
 
 /// The path by which the kernel finds the inode behind a descriptor of ours, whatever its name is (proc_pid_fd(5)).
 #[must_use]
-pub fn proc_path(fd: &OwnedFd) -> DescriptorPath {
+pub fn proc_path(fd: &OwnedFd) -> DescriptorPath<'_> {
     DescriptorPath::of(fd)
 }
 

@@ -1,6 +1,7 @@
 //! Paths to what the process's own descriptors lead to, for calls that take paths only (proc_pid_fd(5)).
 
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -25,16 +26,17 @@ pub fn hold_own() -> Result<(), Errno> {
 }
 
 /// The path by which the kernel finds the inode behind a descriptor of ours, whatever its name is. It is followed, also to
-/// a symbolic link itself.
+/// a symbolic link itself. It borrows the descriptor: once that is closed, its number may lead to another inode.
 #[derive(Debug, Clone, Copy)]
-pub struct DescriptorPath {
+pub struct DescriptorPath<'fd> {
     path: [u8; LONGEST],
+    fd: PhantomData<BorrowedFd<'fd>>,
 }
 
-impl DescriptorPath {
-    /// The path of a descriptor, which must stay open for as long as the path is used.
+impl<'fd> DescriptorPath<'fd> {
+    /// The path of a descriptor.
     #[must_use]
-    pub fn of(fd: &impl AsFd) -> Self {
+    pub fn of(fd: &'fd impl AsFd) -> Self {
         let mut path = [0; LONGEST];
         path[..PREFIX.len()].copy_from_slice(PREFIX);
         let mut digits = [0; 10];
@@ -50,7 +52,7 @@ impl DescriptorPath {
         }
         let digits = &digits[at..];
         path[PREFIX.len()..PREFIX.len() + digits.len()].copy_from_slice(digits);
-        Self { path }
+        Self { path, fd: PhantomData }
     }
 
     /// The whole path.
@@ -71,7 +73,7 @@ impl DescriptorPath {
     }
 }
 
-impl std::ops::Deref for DescriptorPath {
+impl std::ops::Deref for DescriptorPath<'_> {
     type Target = CStr;
 
     fn deref(&self) -> &CStr {

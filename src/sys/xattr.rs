@@ -24,7 +24,7 @@ static KNOWN: AtomicBool = AtomicBool::new(true);
 
 /// Reads the attribute of the inode that a descriptor's path leads to: how many bytes it has. ERANGE when the buffer is
 /// too small.
-pub fn get(path: &DescriptorPath, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
+pub fn get(path: &DescriptorPath<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
     if !KNOWN.load(Ordering::Relaxed) {
         return rustix::fs::getxattr(path.whole(), name, buffer);
     }
