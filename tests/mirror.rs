@@ -139,20 +139,21 @@ fn two_callers_at_once_never_see_each_other_and_are_never_refused() {
     let done = AtomicBool::new(false);
     let hammer = |uid: u32, worker: u32| {
         for round in 0..ROUNDS {
-            let dir = mount.join(if (round + worker) % 2 == 0 { "plain" } else { "sticky" });
+            let dir =
+                mount.join(if (round + worker).is_multiple_of(2) { "plain" } else { "sticky" });
             let path = dir.join((round % 4).to_string());
             let what = |what: &str| format!("{what} as {uid} in round {round}");
             assert_eq!(owner(&path), uid, "{}", what("stat"));
             let file = OpenOptions::new().read(true).write(true).open(&path);
             let file = file.unwrap_or_else(|e| panic!("{}: {e}", what("open")));
             assert_eq!(file.metadata().expect("fstat").uid(), uid, "{}", what("fstat"));
-            let mode = Permissions::from_mode(if round % 3 == 0 { 0o600 } else { 0o640 });
+            let mode = Permissions::from_mode(if round.is_multiple_of(3) { 0o600 } else { 0o640 });
             fs::set_permissions(&path, mode).unwrap_or_else(|e| panic!("{}: {e}", what("chmod")));
             // Owned by the other on the source every second time.
             let mine = dir.join(format!("of {worker}"));
             File::create(&mine).unwrap_or_else(|e| panic!("{}: {e}", what("create")));
             let theirs = dir.join(format!("of {}", worker ^ 1));
-            match fs::remove_file(if round % 2 == 0 { &mine } else { &theirs }) {
+            match fs::remove_file(if round.is_multiple_of(2) { &mine } else { &theirs }) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => panic!("{}: {e}", what("unlink")),
                 _ => {}
             }
