@@ -24,7 +24,10 @@ INSTALLED = $(BINDIR)/shiftbind $(HELPERS:%=$(SBINDIR)/%) $(MANDIR)/man8/shiftbi
 	$(HELPERS:%=$(MANDIR)/man8/%.8) \
 	$(BASHDIR)/shiftbind $(ZSHDIR)/_shiftbind $(FISHDIR)/shiftbind.fish
 
-.PHONY: all man install uninstall
+# What stands in for bindfs, for whoever asks for it: fstab, units and scripts that name bindfs then mean this program.
+AS_BINDFS = $(BINDIR)/bindfs $(SBINDIR)/mount.bindfs
+
+.PHONY: all man install uninstall install-bindfs uninstall-bindfs
 
 all: target/release/shiftbind
 
@@ -51,3 +54,14 @@ install: $(BINARY)
 
 uninstall:
 	rm -f $(INSTALLED:%=$(DESTDIR)%)
+
+# Another program of that name is left alone.
+install-bindfs:
+	for link in $(AS_BINDFS:%=$(DESTDIR)%); do \
+		if test -e $$link && test ! -L $$link; then echo "$$link is another program; remove it first" >&2; exit 1; fi; \
+	done
+	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR)
+	for link in $(AS_BINDFS:%=$(DESTDIR)%); do ln -sfn $(BINDIR)/shiftbind $$link || exit 1; done
+
+uninstall-bindfs:
+	for link in $(AS_BINDFS:%=$(DESTDIR)%); do if test -L $$link; then rm $$link || exit 1; fi; done

@@ -7,6 +7,12 @@ use std::time::Duration;
 
 use crate::view::View;
 
+/// The largest request for reading and writing, in bytes: the kernel's own limit by default.
+pub const MAX_REQUEST: u32 = 1 << 20;
+
+/// The memory page that the kernel counts requests in, or a multiple of it.
+const PAGE: u32 = 4096;
+
 /// Everything that a mount needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -146,6 +152,45 @@ impl DataPath {
     pub fn may_pass(&self) -> bool {
         self.passthrough && !self.direct_io && self.read_rate.is_none() && self.write_rate.is_none()
     }
+
+    /// How far the kernel may read ahead, in bytes.
+    #[must_use]
+    pub fn most_readahead(&self) -> u32 {
+        at_rate(self.read_rate)
+    }
+
+    /// The largest read that the kernel may ask for, in bytes. `None`: its own limit.
+    #[must_use]
+    pub fn most_read(&self) -> Option<u32> {
+        let limits = self.read_rate.is_some() || self.forward_odirect.is_some();
+        limits.then(|| self.aligned(at_rate(self.read_rate)))
+    }
+
+    /// The largest write that the kernel may ask for, in bytes.
+    #[must_use]
+    pub fn most_written(&self) -> u32 {
+        self.aligned(at_rate(self.write_rate))
+    }
+
+    /// Where alignment counts, half of what the kernel's limit on pages allows: memory that does not begin with a page
+    /// needs one page more, and a request that would not fit is split anywhere. So it is split at multiples of this.
+    fn aligned(&self, most: u32) -> u32 {
+        match self.forward_odirect {
+            Some(align) => {
+                let align = u32::try_from(align.get()).unwrap_or(PAGE).clamp(1, MAX_REQUEST / 2);
+                (most / 2 / align * align).max(align).max(PAGE)
+            }
+            None => most,
+        }
+    }
+}
+
+/// What a rate moves in an eighth of a second: a large request would come late as a whole.
+fn at_rate(rate: Option<f64>) -> u32 {
+    match rate {
+        Some(rate) => ((rate / 8.0) as u32 / PAGE * PAGE).clamp(2 * PAGE, MAX_REQUEST),
+        None => MAX_REQUEST,
+    }
 }
 
 impl Default for DataPath {
@@ -171,4 +216,32 @@ pub struct ProcessConfig {
     pub verbosity: u8,
     /// Unmount when the process dies (`auto_unmount`).
     pub auto_unmount: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_small_where_a_rate_is() {
+        let data = |rate| DataPath { read_rate: rate, ..DataPath::default() };
+        assert_eq!(data(None).most_read(), None);
+        assert_eq!(data(Some(1048576.0)).most_read(), Some(128 << 10));
+        assert_eq!(data(Some(1.0)).most_read(), Some(8192));
+        assert_eq!(data(Some(f64::INFINITY)).most_read(), Some(MAX_REQUEST));
+        assert_eq!(data(Some(1.0)).most_written(), MAX_REQUEST);
+        assert_eq!(data(Some(1.0)).most_readahead(), 8192);
+    }
+
+    #[test]
+    fn requests_are_split_at_multiples_of_the_alignment() {
+        for align in [1, 512, 4096, 65536, 3 << 12] {
+            let data =
+                DataPath { forward_odirect: NonZeroUsize::new(align), ..DataPath::default() };
+            let most = data.most_read().expect("a limit");
+            assert_eq!(most as usize % align, 0, "{align}");
+            assert!((4096..=512 << 10).contains(&most), "{align}: {most}");
+            assert_eq!(data.most_written(), most);
+        }
+    }
 }

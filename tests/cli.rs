@@ -231,3 +231,51 @@ fn make_installs_where_mount_looks_and_uninstalls_everything() {
     make("uninstall");
     assert_eq!(files_below(root.path()), [] as [String; 0]);
 }
+
+#[test]
+fn make_links_bindfs_for_whoever_asks_and_leaves_another_program_alone() {
+    if !exists("make") {
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let make = |target: &str| {
+        Command::new("make")
+            .args(["-s", "-C", env!("CARGO_MANIFEST_DIR"), target, "PREFIX=/usr"])
+            .arg(format!("DESTDIR={}", root.path().display()))
+            .env_remove("MAKEFLAGS")
+            .output()
+            .unwrap()
+    };
+    assert!(make("install-bindfs").status.success());
+    assert!(make("install-bindfs").status.success());
+    assert_eq!(files_below(root.path()), ["sbin/mount.bindfs", "usr/bin/bindfs"]);
+    let link = std::fs::read_link(root.path().join("sbin/mount.bindfs")).unwrap();
+    assert_eq!(link, Path::new("/usr/bin/shiftbind"));
+    assert!(make("uninstall-bindfs").status.success());
+    assert_eq!(files_below(root.path()), [] as [String; 0]);
+    std::fs::write(root.path().join("usr/bin/bindfs"), "theirs").unwrap();
+    let refused = make("install-bindfs");
+    assert!(!refused.status.success());
+    assert!(text(&refused.stderr).contains("usr/bin/bindfs is another program"));
+    assert!(make("uninstall-bindfs").status.success());
+    assert_eq!(files_below(root.path()), ["usr/bin/bindfs"]);
+}
+
+#[test]
+fn under_the_name_bindfs_it_speaks_as_bindfs() {
+    let bindfs = |args: &[&str]| Command::new(PROGRAM).arg0("bindfs").args(args).output().unwrap();
+    let printed = |args: &[&str]| {
+        let output = bindfs(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        text(&output.stdout)
+    };
+    assert_eq!(
+        printed(&["-V"]),
+        format!("bindfs 1.18.4 (shiftbind {})\n", env!("CARGO_PKG_VERSION"))
+    );
+    assert!(printed(&["-h"]).starts_with("Usage: bindfs [options] dir mountpoint\n"));
+    assert!(printed(&["--fuse-version"]).contains("FUSE"));
+    let wrong = bindfs(&["/src", "/mnt", "-m", "nosuchuser"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(text(&wrong.stderr), "bindfs: option 'mirror': there is no user 'nosuchuser'\n");
+}

@@ -107,6 +107,10 @@ const KNOWN: &[Known] = &[
     known("docker run", &[CONTAINER]),
     known("Options=idmap=b:0:100000:65536,nosuid,nodev", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     known(
+        "-u www-data -g www-data -p u=rX:go=",
+        &["is $(owner /mnt/data/f) 33:33; is $(stat -c %a /mnt/data/f) 400; has /mnt/data ro"],
+    ),
+    known(
         "setpriv --reuid=alice",
         &["mounted /home/alice/view; has /home/alice/view ro
            setpriv --reuid=1000 --regid=1000 --clear-groups test -e /home/alice/view/f"],
@@ -124,6 +128,10 @@ const KNOWN: &[Known] = &[
         "--gidmap=staff:5000:1 --gidmap=100:5001:1",
         &["chown 7:staff /srv/pool/f; is $(owner /mnt/pool/f) 7:5000; chown 8:5001 /mnt/pool/f; is $(owner /srv/pool/f) 8:100
            chown 9:9 /mnt/pool/f; is $(owner /srv/pool/f) 9:9"],
+    ),
+    known(
+        "--force-group=www-data --perms=u=rX:go=",
+        &["is $(owner /mnt/pool/f) 33:33; is $(stat -c %a /mnt/pool) 500; has /mnt/pool ro"],
     ),
     known(
         "shiftbind /srv/images/debian /run/rootfs",

@@ -179,3 +179,137 @@ fn translation<K: Named>(
 fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
     IdMap::new(extents).map_err(|error| Error::usage(format!("{} map: {error}", K::WORD)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::FewAccounts;
+    use crate::idmap::{MountId, SourceId};
+
+    fn options(map: &str, idmap: &str) -> IdOptions {
+        let mut options = IdOptions::default();
+        if !map.is_empty() {
+            options.set_pairs(pairs::read_pairs(map, &FewAccounts).unwrap());
+        }
+        if !idmap.is_empty() {
+            options.add_map("idmap", Side::Both, idmap, &FewAccounts).unwrap();
+        }
+        options
+    }
+
+    fn finish(options: IdOptions) -> IdView {
+        options.finish(Dialect::Shiftbind).unwrap()
+    }
+
+    /// How a uid is shown, and what it is stored as.
+    fn uid(view: &IdView, id: u32) -> (Option<u32>, Option<u32>) {
+        (
+            view.uid_to_mount(SourceId::new(id).unwrap()).map(MountId::raw),
+            view.uid_to_source(MountId::new(id).unwrap()).map(SourceId::raw),
+        )
+    }
+
+    #[test]
+    fn ids_that_a_map_of_pairs_does_not_list_stay() {
+        let view = finish(options("1000/2000", ""));
+        assert_eq!(uid(&view, 1000), (Some(2000), Some(1000)));
+        assert_eq!(uid(&view, 2000), (Some(2000), Some(1000)));
+        assert_eq!(uid(&view, 7), (Some(7), Some(7)));
+        assert!(view.gids.map().is_identity(), "users alone oblige to nothing");
+    }
+
+    #[test]
+    fn extents_beside_pairs_add_up_and_the_others_are_denied() {
+        let view = finish(options("1000/2000:@50/@60", "0:100000:10"));
+        assert_eq!(uid(&view, 1000).0, Some(2000));
+        assert_eq!(uid(&view, 3).0, Some(100_003));
+        assert_eq!(uid(&view, 500), (None, None));
+        let as_bindfs = options("1000/2000", "u:0:100000:10").finish(Dialect::Bindfs).unwrap();
+        assert_eq!(uid(&as_bindfs, 500), (Some(500), Some(500)));
+    }
+
+    #[test]
+    fn an_explicit_policy_wins_over_that_of_the_map() {
+        let mut options = options("1000/2000", "");
+        options.set_unmapped((Unmapped::Deny, Unmapped::Deny));
+        assert_eq!(uid(&finish(options), 7), (None, None));
+    }
+
+    #[test]
+    fn a_range_that_pairs_list_already_is_an_error() {
+        let error = options("1000/2000", "1000:5:1").finish(Dialect::Shiftbind).unwrap_err();
+        assert!(error.to_string().contains("overlap"), "{error}");
+    }
+
+    #[test]
+    fn an_offset_alone_moves_every_id_and_cuts_at_the_ends() {
+        let mut options = IdOptions::default();
+        options.set_offset(Opt::UidOffset, 1000);
+        let view = finish(options);
+        assert_eq!(uid(&view, 5), (Some(1005), None));
+        assert_eq!(uid(&view, 1005), (Some(2005), Some(5)));
+        assert_eq!(uid(&view, 4_294_967_294).0, None);
+        assert_eq!(uid(&view, 4_294_966_294), (Some(4_294_967_294), Some(4_294_965_294)));
+        assert!(view.gids.map().is_identity());
+    }
+
+    #[test]
+    fn an_offset_comes_after_a_map_from_a_file() {
+        let mut options = IdOptions::default();
+        options.passwd[0] = Some(vec![Extent::new(501, 1000, 1).unwrap()]);
+        options.set_offset(Opt::UidOffset, 10);
+        let view = finish(options);
+        assert_eq!(uid(&view, 501).0, Some(1010));
+        assert_eq!(uid(&view, 1010).1, Some(501));
+        assert_eq!(uid(&view, 7).0, Some(17), "what the file does not list is moved as well");
+        assert_eq!(uid(&view, 17).1, Some(7));
+        assert_eq!(uid(&view, 511).1, None, "501 is shown as 1010 and nothing else");
+    }
+
+    #[test]
+    fn an_offset_leaves_denied_ids_denied() {
+        let mut options = options("", "0:100:10");
+        options.set_offset(Opt::UidOffset, -50);
+        let view = finish(options);
+        assert_eq!(uid(&view, 3).0, Some(53));
+        assert_eq!(uid(&view, 20), (None, None));
+    }
+
+    #[test]
+    fn an_offset_and_pairs_contradict_each_other() {
+        let mut options = options("1/2", "");
+        options.set_offset(Opt::GidOffset, 1);
+        let error = options.finish(Dialect::Bindfs).unwrap_err().to_string();
+        assert!(error.starts_with("option 'gid-offset' contradicts map"), "{error}");
+    }
+
+    #[test]
+    fn a_file_and_pairs_that_name_one_id_are_an_error() {
+        let mut options = options("1000/5", "");
+        options.passwd[1] = Some(vec![Extent::new(1000, 501, 1).unwrap()]);
+        assert!(options.finish(Dialect::Bindfs).unwrap_err().to_string().contains("1000"));
+    }
+
+    #[test]
+    fn identity_shows_every_id_as_itself() {
+        let mut options = options("", "u:0:5:1");
+        options.add_map("gidmap", Side::Groups, "identity", &FewAccounts).unwrap();
+        let view = finish(options);
+        assert!(view.gids.map().is_identity() && !view.uids.map().is_identity());
+    }
+
+    #[test]
+    fn one_kind_alone_is_an_error_that_shows_the_way_out() {
+        let error = |idmap| options("", idmap).finish(Dialect::Shiftbind).unwrap_err().to_string();
+        assert!(error("u:0:1:1").contains("--gidmap=identity"));
+        assert!(error("g:0:1:1").contains("--uidmap=identity"));
+        assert!(options("", "u:0:1:1").finish(Dialect::Bindfs).is_ok());
+    }
+
+    #[test]
+    fn overlaps_are_refused_by_both_names() {
+        let error = options("", "0:0:10;9:100:1").finish(Dialect::Shiftbind).unwrap_err();
+        let error = error.to_string();
+        assert!(error.starts_with("uid map: extents 0:0:10 and 9:100:1 overlap"), "{error}");
+    }
+}

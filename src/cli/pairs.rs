@@ -212,3 +212,257 @@ pub(super) fn read_principals(
     }
     Ok(principals)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::FewAccounts;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn read(text: &str) -> Read<Pairs> {
+        read_pairs(text, &FewAccounts)
+    }
+
+    fn shown<K: Named>(extents: &[Extent<K>]) -> String {
+        extents.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    fn both(text: &str) -> (String, String) {
+        let pairs = read(text).expect(text);
+        (shown(&pairs.uids), shown(&pairs.gids))
+    }
+
+    fn pair(uids: &str, gids: &str) -> (String, String) {
+        (uids.to_owned(), gids.to_owned())
+    }
+
+    #[test]
+    fn pairs_are_of_names_numbers_and_ranges() {
+        for (text, uids, gids) in [
+            ("1000/2000", "1000:2000:1", ""),
+            ("alice/bob:@staff/@users", "1000:2000:1", "50:100:1"),
+            ("alice/bob,@staff/@users", "1000:2000:1", "50:100:1"),
+            ("0/5:1000-1999/100000", "0:5:1 1000:100000:1000", ""),
+            ("1000-1999/100000-100999", "1000:100000:1000", ""),
+            ("@10-19/@0", "", "10:0:10"),
+            ("7-7/9", "7:9:1", ""),
+            ("1000/1000:5/6", "5:6:1", ""),
+            ("10-19/10", "", ""),
+            (":5/6::7/8:", "5:6:1 7:8:1", ""),
+            ("0/4294967294", "0:4294967294:1", ""),
+        ] {
+            assert_eq!(both(text), pair(uids, gids), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pair_is_refused_with_the_item() {
+        for (text, message) in [
+            ("", "the map is empty; give USER1/USER2 or @GROUP1/@GROUP2"),
+            (":", "the map is empty; give USER1/USER2 or @GROUP1/@GROUP2"),
+            ("1000", "'1000': give USER1/USER2 or @GROUP1/@GROUP2"),
+            ("1000/", "'1000/': a uid is missing"),
+            ("/1000", "'/1000': a uid is missing"),
+            ("@/@5", "'@/@5': a gid is missing"),
+            ("1/2:eve/3", "'eve/3': there is no user 'eve'"),
+            ("@alice/@5", "'@alice/@5': there is no group 'alice'"),
+            ("1/@2", "'1/@2': a user cannot be shown as a group; put @ before both"),
+            (
+                "4294967295/1",
+                "'4294967295/1': 4294967295 means \"no id\"; the largest id is 4294967294",
+            ),
+            (
+                "4294967296/1",
+                "'4294967296/1': 4294967296 is too large; the largest id is 4294967294",
+            ),
+            ("9-1/0", "'9-1/0': 9-1 ends before it begins"),
+            ("0-9/0-4", "'0-9/0-4': 10 ids cannot be shown as 5"),
+            ("5/0-4", "'5/0-4': 1 ids cannot be shown as 5"),
+            (
+                "0-9/4294967290",
+                "'0-9/4294967290': extent 0:4294967290:10 runs past 4294967294, the largest id",
+            ),
+            ("-1/5", "'-1/5': there is no user '-1'"),
+        ] {
+            assert_eq!(read(text).unwrap_err(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_stands_once_on_each_side() {
+        let check = |text: &str| check_once(&read(text).unwrap().uids);
+        assert!(check("1/2:3/4:2/1").is_ok());
+        let twice = |text: &str| check(text).unwrap_err().to_string();
+        assert!(twice("1/2:1/3").contains("uid 1 stands twice on the source"));
+        assert!(twice("1/2:3/2").contains("uid 2 stands twice at the mount"));
+        assert!(twice("10-19/100:15/7").contains("uid 15 stands twice on the source"));
+        assert!(twice("10-19/100:5/105").contains("uid 105 stands twice at the mount"));
+        let error = check_once(&read("@1/@2:@1/@3").unwrap().gids).unwrap_err().to_string();
+        assert!(error.contains("gid 1"), "{error}");
+    }
+
+    fn file_of(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn from_file(text: &str, way: Way) -> (Result<String>, Vec<String>) {
+        let file = file_of(text);
+        let mut warnings = Vec::new();
+        let extents =
+            read_accounts::<User>("map-passwd", file.path(), way, &FewAccounts, &mut warnings);
+        (extents.map(|extents| shown(&extents)), warnings)
+    }
+
+    #[test]
+    fn a_passwd_file_maps_by_name_either_way() {
+        let text = "# ours\n\nalice:x:501:20:Alice:/home/alice:/bin/sh\nbob::502\nroot:x:0:0\n";
+        let (extents, warnings) = from_file(text, Way::FromFile);
+        assert_eq!(extents.unwrap(), "501:1000:1 502:2000:1", "an empty field is a field");
+        assert!(warnings.is_empty());
+        assert_eq!(from_file(text, Way::ToFile).0.unwrap(), "1000:501:1 2000:502:1");
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_here_is_passed_over_with_a_warning() {
+        let (extents, warnings) = from_file("eve:x:1:1\nalice:x:2:2\n", Way::FromFile);
+        assert_eq!(extents.unwrap(), "2:1000:1");
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].ends_with(":1: there is no user 'eve' here; passed over"));
+    }
+
+    #[test]
+    fn a_bad_line_is_refused_with_its_number() {
+        for (text, message) in [
+            ("alice:x:1\nbob", ":2: 'bob' is not a line NAME:x:UID"),
+            ("alice:x:\n", ":1: a uid is missing"),
+            ("alice:x:me\n", ":1: 'me' is not a uid"),
+            ("alice:x:-1\n", ":1: '-1' is not a uid"),
+            (
+                "alice:x:4294967295\n",
+                ":1: 4294967295 means \"no id\"; the largest id is 4294967294",
+            ),
+        ] {
+            let error = from_file(text, Way::FromFile).0.unwrap_err().to_string();
+            assert!(error.ends_with(message), "{error}");
+        }
+        let missing = Path::new("/no/such/file");
+        let none = read_accounts::<User>(
+            "map-passwd",
+            missing,
+            Way::FromFile,
+            &FewAccounts,
+            &mut Vec::new(),
+        );
+        let error = none.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "option 'map-passwd': /no/such/file: No such file or directory"
+        );
+        assert_eq!(error.exit().code(), 1);
+    }
+
+    #[test]
+    fn offsets_are_signed_numbers() {
+        for (text, offset) in
+            [("5", 5), ("+5", 5), ("-5", -5), ("0", 0), ("4294967294", 4_294_967_294)]
+        {
+            assert_eq!(read_offset(text), Ok(offset), "{text}");
+        }
+        for text in
+            ["", "x", "1.5", "4294967295", "-4294967295", "1 ", "--1", "9".repeat(30).as_str()]
+        {
+            assert!(read_offset(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_offset_cuts_what_would_leave_the_range_of_ids() {
+        let moved = |source, mount, count, offset| {
+            shown(&shifted(&[Extent::<User>::new(source, mount, count).unwrap()], offset))
+        };
+        assert_eq!(moved(0, 0, 10, 5), "0:5:10");
+        assert_eq!(moved(0, 0, 10, -5), "5:0:5");
+        assert_eq!(moved(0, 100, 10, -105), "5:0:5");
+        assert_eq!(moved(0, 0, 10, -10), "");
+        assert_eq!(moved(0, MAX_ID - 9, 10, 5), "0:4294967290:5");
+        assert_eq!(moved(0, MAX_ID, 1, 1), "");
+    }
+
+    #[test]
+    fn principals_are_users_and_groups_named_once() {
+        use crate::view::Principal;
+        let read = |text| read_principals(text, &FewAccounts);
+        let text = |list: Vec<Principal>| format!("{list:?}");
+        assert_eq!(text(read("alice:bob,@staff").unwrap()), text(read("1000,2000:@50").unwrap()));
+        assert_eq!(read("alice:alice").unwrap().len(), 1);
+        for bad in ["eve", "@alice", "@", "", ":", "4294967295", "4294967296"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn any_pairs() -> impl Strategy<Value = Vec<(u32, u32, u32)>> {
+        let pair = (0..=MAX_ID, 0..=MAX_ID, 1u32..5000).prop_filter("fits", |(s, m, count)| {
+            s != m && s.checked_add(*count).is_some() && m.checked_add(*count).is_some()
+        });
+        prop::collection::vec(pair, 1..10)
+    }
+
+    fn any_disjoint() -> impl Strategy<Value = Vec<Extent<User>>> {
+        prop::collection::vec((0u32..5, 0u32..100, 1u32..9), 0..8).prop_map(|parts| {
+            let mut source = 0;
+            let mut out = Vec::new();
+            for (gap, mount, count) in parts {
+                source += gap;
+                out.push(Extent::new(source, mount, count).unwrap());
+                source += count;
+            }
+            out
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn written_pairs_are_read_as_the_same(pairs in any_pairs(), separator in "[:,]", long in any::<bool>()) {
+            let text: Vec<String> = pairs.iter().map(|(source, mount, count)| match (count, long) {
+                (1, _) => format!("{source}/{mount}"),
+                (n, true) => format!("{source}-{}/{mount}-{}", source + (n - 1), mount + (n - 1)),
+                (n, false) => format!("{source}-{}/{mount}", source + (n - 1)),
+            }).collect();
+            let expected: Vec<String> = pairs.iter().map(|(s, m, n)| format!("{s}:{m}:{n}")).collect();
+            prop_assert_eq!(both(&text.join(&separator)), (expected.join(" "), String::new()));
+        }
+
+        #[test]
+        fn no_text_makes_them_panic(text in "[0-9/@:, a-z-]{0,30}|.{0,20}") {
+            let _ = (read(&text), read_offset(&text), read_principals(&text, &FewAccounts));
+        }
+
+        #[test]
+        fn what_no_extent_holds_is_the_rest(extents in any_disjoint()) {
+            let rest = rest(&extents);
+            for id in (0..100).chain([MAX_ID - 1, MAX_ID]) {
+                let holds = |e: &Extent<User>| id >= e.source().raw() && id - e.source().raw() < e.count();
+                let times = extents.iter().filter(|e| holds(e)).count() + rest.iter().filter(|e| holds(e)).count();
+                prop_assert_eq!(times, 1, "{}", id);
+            }
+            prop_assert!(rest.iter().all(|e| e.source().raw() == e.mount().raw()));
+        }
+
+        #[test]
+        fn an_offset_adds_to_each_id_or_drops_it(extents in any_disjoint(), offset in -120i64..120) {
+            let moved = shifted(&extents, offset);
+            for extent in &extents {
+                for n in 0..extent.count() {
+                    let source = extent.source().raw() + n;
+                    let expected = i64::from(extent.mount().raw() + n) + offset;
+                    let found = moved.iter().find(|e| source >= e.source().raw() && source - e.source().raw() < e.count());
+                    let found = found.map(|e| i64::from(e.mount().raw() + (source - e.source().raw())));
+                    prop_assert_eq!(found, Some(expected).filter(|id| *id >= 0));
+                }
+            }
+        }
+    }
+}

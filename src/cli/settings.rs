@@ -223,8 +223,9 @@ impl Settings {
     }
 
     /// Makes the configuration of a mount.
-    pub(super) fn into_config(self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
+    pub(super) fn into_config(mut self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
         let cache = self.cache_policy()?;
+        self.warnings.extend(self.shown.take_warnings());
         let root_only = self.ids.root_only().chain(self.shown.root_only()).collect();
         let ids = self.ids.finish(self.dialect)?;
         let is_bindfs = self.dialect == Dialect::Bindfs;

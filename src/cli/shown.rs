@@ -31,6 +31,8 @@ pub(super) struct ShownOptions {
     resolve_symlinks: bool,
     link_removal: LinkRemoval,
     excluded: Vec<String>,
+    /// What the user should be told.
+    warnings: Vec<String>,
 }
 
 impl ShownOptions {
@@ -47,8 +49,8 @@ impl ShownOptions {
             Opt::CreateAsMounter => self.by = Some(CreatedBy::Mounter),
             Opt::CreateForUser => self.creation.uid = SourceId::new(user()?),
             Opt::CreateForGroup => self.creation.gid = SourceId::new(group()?),
-            Opt::CreateWithPerms => self.creation.perms = text.parse()?,
-            Opt::Perms => self.perms = text.parse()?,
+            Opt::CreateWithPerms => self.creation.perms = self.rules("create-with-perms", text)?,
+            Opt::Perms => self.perms = self.rules("perms", text)?,
             Opt::Umask => self.umask = Some(values::mask(text)?),
             Opt::Fmask => self.fmask = Some(values::mask(text)?),
             Opt::Dmask => self.dmask = Some(values::mask(text)?),
@@ -64,7 +66,18 @@ impl ShownOptions {
         Ok(true)
     }
 
+    fn rules(&mut self, option: &str, text: &str) -> Read<PermRules> {
+        let rules: PermRules = text.parse()?;
+        self.warnings.extend(rules.idle().map(|rule| {
+            format!("option '{option}': '{rule}' names none of u, g, o and a, and so does nothing")
+        }));
+        Ok(rules)
+    }
+
     fn apply_change(&mut self, id: Opt, text: &str) -> Read<bool> {
+        if id == Opt::ChmodFilter {
+            self.changes.chmod_filter = self.rules("chmod-filter", text)?;
+        }
         let changes = &mut self.changes;
         match id {
             Opt::ChownNormal => changes.chown = Policy::Normal,
@@ -76,7 +89,7 @@ impl ShownOptions {
             Opt::ChmodNormal => changes.chmod = Policy::Normal,
             Opt::ChmodIgnore => changes.chmod = Policy::Ignore,
             Opt::ChmodDeny => changes.chmod = Policy::Deny,
-            Opt::ChmodFilter => changes.chmod_filter = text.parse()?,
+            Opt::ChmodFilter => {}
             Opt::ChmodAllowX => changes.chmod_allow_x = true,
             Opt::XattrRw => changes.xattrs = Xattrs::ReadWrite,
             Opt::XattrRo => changes.xattrs = Xattrs::ReadOnly,
@@ -98,6 +111,11 @@ impl ShownOptions {
         ]
         .into_iter()
         .filter_map(|(given, option)| given.then_some(option))
+    }
+
+    /// What the user should be told of options that are taken all the same.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Makes the view.

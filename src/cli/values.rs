@@ -179,6 +179,39 @@ mod tests {
         assert!(cache_mode("timeout=").is_err());
     }
 
+    #[test]
+    fn rates_are_powers_of_1024() {
+        for (text, bytes) in [
+            ("1", 1.0),
+            ("0.5", 0.5),
+            ("10k", 10_240.0),
+            ("1M", 1_048_576.0),
+            ("1.5M", 1_572_864.0),
+            ("2G", 2_147_483_648.0),
+            ("1T", 1_099_511_627_776.0),
+        ] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "0", "0k", "-1", "1m", "1K", "k", "1kB", "1 k", "inf", "nan", "1e3", "."] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        assert!(rate(&"9".repeat(400)).is_err());
+    }
+
+    #[test]
+    fn masks_are_octal_and_leave_special_bits_alone() {
+        assert_eq!((mask("022"), mask("0"), mask("0777")), (Ok(0o22), Ok(0), Ok(0o777)));
+        for text in ["", "8", "1000", "0o22", "-1", "+1", "u=r", &"7".repeat(30)] {
+            assert!(mask(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_for_names() {
+        assert_eq!(glob("*.tmp").as_deref(), Ok("*.tmp"));
+        assert!(glob("a/b").unwrap_err().contains("not paths"));
+    }
+
     fn squashed(text: &str) -> (u32, u32) {
         match unmapped(text, &FewAccounts) {
             Ok((Unmapped::Squash(uid), Unmapped::Squash(gid))) => (uid.raw(), gid.raw()),
@@ -207,7 +240,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_written_rate_is_read_as_the_same(number in 1u32..1_000_000, unit in 0usize..5) {
+            let letters = ["", "k", "M", "G", "T"];
+            let factor = 1024f64.powi(i32::try_from(unit).unwrap());
+            prop_assert_eq!(rate(&format!("{number}{}", letters[unit])), Ok(f64::from(number) * factor));
+        }
+
+        #[test]
         fn no_text_makes_them_panic(text in ".{0,20}|(squash|timeout)=.{0,20}|[0-9.]{0,30}[a-z]{0,2}") {
+            let _ = (rate(&text), mask(&text), glob(&text), link_removal(&text));
             let _ = (duration(&text), cache_mode(&text), unmapped(&text, &FewAccounts), number(&text, 1, 9));
         }
     }

@@ -48,6 +48,17 @@ const IGNORED: &[&str] = &[
     "seclabel",
 ];
 
+/// Options of libfuse, of one version or another, for what always holds here.
+const ALWAYS_SO: &[&str] = &[
+    "nonempty",
+    "big_writes",
+    "large_read",
+    "use_ino",
+    "readdir_ino",
+    "hard_remove",
+    "auto_cache",
+];
+
 /// What the kernel shows of a FUSE mount, and mount(8) repeats when it remounts.
 const FROM_MOUNT_TABLE: &[&str] = &["fd", "rootmode", "user_id", "group_id", "blksize"];
 
@@ -138,16 +149,27 @@ pub(super) enum Unknown {
 pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
     for word in split(list)? {
-        given.extend(option_of(word, unknown)?);
+        given.extend(option_of(with_bare_equals(word), unknown, " in -o")?);
     }
     Ok(given)
 }
 
-/// The option that a word stands for; `None` where it may be passed over.
-fn option_of(word: Word, unknown: Unknown) -> Result<Option<Given>> {
+/// A word whose `=` was written `\=`, as some wikis do: libfuse takes it.
+fn with_bare_equals(word: Word) -> Word {
+    let Some((name, start)) = word.name.split_once('=') else { return word };
+    let mut value = OsString::from(start);
+    if let Some(rest) = &word.value {
+        value.push("=");
+        value.push(rest);
+    }
+    Word { name: name.to_owned(), value: Some(value) }
+}
+
+/// The option that a word stands for; `None` where it may be passed over. `place`: where it stands, for messages.
+fn option_of(word: Word, unknown: Unknown, place: &str) -> Result<Option<Given>> {
     let name = &word.name;
     let Some((option, on)) = options::by_word(name) else {
-        check_foreign(name, unknown)?;
+        check_foreign(name, unknown, place)?;
         return Ok(None);
     };
     match (option.value, &word.value) {
@@ -178,18 +200,19 @@ pub(super) fn options_of_file(path: &Path) -> Result<Vec<Given>> {
         };
         let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
         let value = value.map(|value| OsString::from_vec(value.to_vec()));
-        let read = option_of(Word { name, value }, Unknown::Refuse);
+        let read = option_of(Word { name, value }, Unknown::Refuse, "");
         given.extend(read.map_err(|e| Error::usage(format!("{place}:{}: {e}", number + 1)))?);
     }
     Ok(given)
 }
 
 /// A word that is none of our options: whether it may be passed over.
-fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
+fn check_foreign(name: &str, unknown: Unknown, place: &str) -> Result<()> {
     if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| *word == name) {
         return Err(Error::usage(format!("option '{name}': {reason}")));
     }
     let ignored = IGNORED.contains(&name)
+        || ALWAYS_SO.contains(&name)
         || FROM_MOUNT_TABLE.contains(&name)
         || name.starts_with("x-")
         || name.starts_with("X-");
@@ -197,7 +220,7 @@ fn check_foreign(name: &str, unknown: Unknown) -> Result<()> {
         return Ok(());
     }
     let hint = did_you_mean(name, options::words(), "");
-    Err(Error::usage(format!("unknown option '{name}' in -o; {hint}")))
+    Err(Error::usage(format!("unknown option '{name}'{place}; {hint}")))
 }
 
 #[cfg(test)]
@@ -260,6 +283,21 @@ mod tests {
         let error = |list| options_of(OsStr::new(list), Unknown::Refuse).unwrap_err().to_string();
         assert_eq!(error("ro=1"), "option 'ro' takes no value");
         assert_eq!(error("uidmap"), "option 'uidmap' needs a value: uidmap=MAP");
+    }
+
+    #[test]
+    fn an_escaped_equals_sign_still_ends_the_name() {
+        let given = options_of(OsStr::new(r"create-with-perms\=ud=rwx:uf=rw"), Unknown::Refuse);
+        let given = given.unwrap();
+        assert_eq!(given[0].option.long, "create-with-perms");
+        assert_eq!(given[0].value.as_deref(), Some(OsStr::new("ud=rwx:uf=rw")));
+    }
+
+    #[test]
+    fn words_of_older_libfuses_for_what_always_holds_are_passed_over() {
+        let given = options_of(OsStr::new("nonempty,big_writes,use_ino"), Unknown::Refuse);
+        assert!(given.unwrap().is_empty());
+        assert!(options_of(OsStr::new("kernel_cache"), Unknown::Refuse).is_err());
     }
 
     fn escaped(text: &str) -> String {

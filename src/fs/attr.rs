@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfs, Timespec, Timest
 use rustix::io::Errno;
 
 use super::privileges::SETGID;
-use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
+use super::{Attr, Caller, Fs, Result, SetAttr, SetTime};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::source::{Inode, NodeId, proc_path, reopen};
 use crate::sys;
@@ -72,10 +72,7 @@ impl Fs {
         if set.atime.is_some() || set.mtime.is_some() {
             set_times(&fd, set.atime, set.mtime)?;
         }
-        let trust = match inode.is_watched() {
-            true => Trust::Watched,
-            false => Trust::Fresh,
-        };
+        let trust = self.cover_attributes(&inode);
         Ok(self.attr(caller, &inode, &self.tree.stat(&inode)?, trust))
     }
 

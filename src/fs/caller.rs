@@ -14,6 +14,24 @@ const FSETID: u32 = 4;
 /// CAP_SYS_ADMIN.
 const SYS_ADMIN: u32 = 21;
 
+/// Signals that end nobody who has not asked for it: ignored by default, or stopping (signal(7)).
+const HARMLESS: [i32; 8] = [
+    libc::SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGURG,
+    libc::SIGWINCH,
+    libc::SIGSTOP,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+/// Whether a thread has got a signal that it will not survive. The kernel lets it end only when its request is answered.
+#[must_use]
+pub fn is_dying(thread: u32) -> bool {
+    Process::of(thread).is_dying()
+}
+
 /// Real and filesystem ids of a thread.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Ids {
@@ -35,6 +53,8 @@ pub(super) struct Process {
     permitted: u64,
     /// Signals that wait and are neither blocked nor ignored.
     signals: u64,
+    /// Signals that it has handlers for.
+    caught: u64,
     ended: bool,
 }
 
@@ -71,6 +91,7 @@ impl Process {
                 "CapEff" => process.effective = hex(value),
                 "CapPrm" => process.permitted = hex(value),
                 "SigPnd" | "ShdPnd" => pending |= hex(value),
+                "SigCgt" => process.caught = hex(value),
                 "SigBlk" | "SigIgn" => ignored |= hex(value),
                 _ => {}
             }
@@ -128,6 +149,12 @@ impl Process {
     /// Whether a wait of it must end: a signal came, or it is gone.
     pub(super) fn is_interrupted(&self) -> bool {
         self.ended || self.signals != 0
+    }
+
+    /// Whether it is being killed.
+    fn is_dying(&self) -> bool {
+        let harmless = HARMLESS.iter().fold(0, |set, signal| set | 1 << (signal - 1));
+        self.signals & !self.caught & !harmless != 0
     }
 
     /// A capability that counts everywhere: one in our own user namespace.
@@ -228,6 +255,18 @@ mod tests {
         assert_eq!(process.groups, [4, 24, 1000]);
         assert!(process.is_admin() && !process.may_keep_bits());
         assert!(process.is_interrupted());
+    }
+
+    #[test]
+    fn only_a_signal_that_is_neither_handled_nor_harmless_kills() {
+        let with = |pending: i32, caught: u64| {
+            let text = format!("ShdPnd:\t{:x}\nSigCgt:\t{caught:x}\n", 1u64 << (pending - 1));
+            Process::parse(&text).is_dying()
+        };
+        assert!(with(libc::SIGKILL, 0) && with(libc::SIGTERM, 0));
+        assert!(!with(libc::SIGALRM, 1 << (libc::SIGALRM - 1)));
+        assert!(!with(libc::SIGCHLD, 0) && !with(libc::SIGTSTP, 0));
+        assert!(!is_dying(std::process::id()) && !is_dying(0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::privileges::{SETGID, SETUID};
 use super::{Caller, Entry, Fs, Opened, Result, Trust, decode_dev};
-use crate::source::{NodeId, component, proc_path, reopen};
+use crate::source::{Inode, NodeId, component, proc_path, reopen};
 
 /// How often a name that comes and goes on the source is tried to be made.
 const TRIES: u32 = 100;
@@ -88,8 +88,14 @@ impl Fs {
         let mode = self.create_as(caller, kind, mode, umask)?;
         self.may_make_in(caller, &dir)?;
         make(&dir_fd, &c_name, mode)?;
-        let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, name)?, trust))
+        self.found_again(caller, &dir, name)
+    }
+
+    /// The entry of what was just made.
+    fn found_again(&self, caller: &Caller, dir: &Inode, name: &OsStr) -> Result<Entry> {
+        let trust = self.cover_names(dir);
+        let stirred = dir.stirred();
+        Ok(self.entry(caller, dir, stirred, &self.tree.lookup(dir, name)?, trust))
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
@@ -120,8 +126,7 @@ impl Fs {
             )?,
             result => result?,
         }
-        let trust = self.cover_names(&dir);
-        Ok(self.entry(caller, &self.tree.lookup(&dir, new_name)?, trust))
+        self.found_again(caller, &dir, new_name)
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -140,7 +145,7 @@ impl Fs {
         let c_name = component(name)?;
         let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
         self.may_make_in(caller, &dir)?;
-        let wanted = super::file::source_flags(asked);
+        let wanted = self.source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);
         let mut tries = 0;
@@ -156,10 +161,15 @@ impl Fs {
                 return Err(Errno::STALE);
             }
         };
+        let stirred = dir.stirred();
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let entry = self.entry(caller, &found, trust);
+        let mut entry = self.entry(caller, &dir, stirred, &found, trust);
+        if wanted & OFlags::ACCMODE == OFlags::RDWR && entry.attr.trust == Trust::Watched {
+            // See `keep_open`.
+            entry.attr.trust = Trust::Fresh;
+        }
         let fd = Arc::new(fd);
         let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
         // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.

@@ -188,8 +188,9 @@ impl Fs {
                 if entry.is_dot() {
                     return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
                 }
+                let stirred = dir.inode.stirred();
                 let found = match self.tree.lookup(&dir.inode, entry.name) {
-                    Ok(found) => self.entry(caller, &found, trust),
+                    Ok(found) => self.entry(caller, &dir.inode, stirred, &found, trust),
                     Err(Errno::NOENT | Errno::STALE) => return Ok(Taken::Yes),
                     Err(e) => return Err(e),
                 };

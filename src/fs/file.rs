@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::direct::AlignedBuffer;
 use super::privileges::{Rights, SETGID, SETUID};
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, reopen};
@@ -25,6 +26,9 @@ pub struct OpenFile {
     anchor: Arc<OwnedFd>,
     /// The source's file, opened as the caller asked.
     file: OnceLock<Arc<OwnedFd>>,
+    /// The same for requests of the other sort: with O_DIRECT where `file` is without, and without it for what comes from
+    /// the page cache where `file` is with it.
+    other: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
 }
@@ -41,7 +45,7 @@ pub struct Opened {
     pub may_pass: bool,
     /// Whether each close of a descriptor is to be told, and not only the last: it releases its process's locks.
     pub needs_flush: bool,
-    /// Whether the kernel still believes attributes whose changes are no longer watched.
+    /// Whether the kernel is no longer to believe attributes that it was told.
     pub stale_attributes: bool,
 }
 
@@ -76,28 +80,46 @@ impl OpenFile {
     }
 
     fn open_with(&self, flags: OFlags) -> Result<&OwnedFd> {
-        if let Some(file) = self.file.get() {
+        self.open_in(&self.file, self.flags | flags)
+    }
+
+    /// The source's file for a request with or without O_DIRECT.
+    fn open_for(&self, direct: bool) -> Result<&OwnedFd> {
+        if direct == self.flags.contains(OFlags::DIRECT) {
+            return self.open();
+        }
+        self.open_in(&self.other, (self.flags ^ OFlags::DIRECT) | OFlags::NOCTTY | OFlags::NONBLOCK)
+    }
+
+    fn open_in<'a>(&self, place: &'a OnceLock<Arc<OwnedFd>>, flags: OFlags) -> Result<&'a OwnedFd> {
+        if let Some(file) = place.get() {
             return Ok(file);
         }
-        let opened = reopen(&self.anchor, self.flags | flags)?;
-        Ok(self.file.get_or_init(|| Arc::new(opened)))
+        let opened = reopen(&self.anchor, flags)?;
+        Ok(place.get_or_init(|| Arc::new(opened)))
     }
 }
 
-/// The flags with which the source is opened for a caller's flags: what the kernel has dealt with is left out.
-///
-/// So is O_DIRECT, whose alignment our buffers do not keep, and O_APPEND: what was written through a mapping goes to its
-/// own place (each append is one by itself, see [`Fs::write`]).
-pub(super) fn source_flags(flags: OFlags) -> OFlags {
-    let kept = OFlags::ACCMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME;
-    flags & kept
+/// What is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    /// The open file's number.
+    pub handle: u64,
+    /// The place in the file.
+    pub offset: u64,
+    /// For a client who has O_DIRECT set, and not for the page cache.
+    pub direct: bool,
 }
 
 /// Where and how a buffer is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Write {
+    /// The open file's number.
+    pub handle: u64,
     /// The place in the file.
     pub offset: u64,
+    /// For a client who has O_DIRECT set, and not for the page cache.
+    pub direct: bool,
     /// At the end of the file instead, wherever that is by then (O_APPEND).
     pub appends: bool,
     /// The kernel says that the caller's writes take setuid and setgid bits.
@@ -115,6 +137,18 @@ fn check_attributes(stat: &Statx, flags: OFlags) -> Result<()> {
 }
 
 impl Fs {
+    /// The flags with which the source is opened for a caller's flags: what the kernel has dealt with is left out.
+    ///
+    /// So is O_APPEND, since what was written through a mapping goes to its own place (each append is one by itself, see
+    /// [`Fs::write`]), and O_DIRECT, unless the buffers are to keep its alignment.
+    pub(super) fn source_flags(&self, flags: OFlags) -> OFlags {
+        let mut kept = OFlags::ACCMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME;
+        if self.direct_align.is_some() {
+            kept |= OFlags::DIRECT;
+        }
+        flags & kept
+    }
+
     /// Starts to open a regular file: the kernel or [`OpenFile::open`] does the rest. ESTALE when it is gone: the kernel
     /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
     pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<Opened> {
@@ -125,7 +159,7 @@ impl Fs {
             // Never opened for real.
             _ => return Err(Errno::ACCESS),
         }
-        let mut flags = source_flags(asked);
+        let mut flags = self.source_flags(asked);
         let anchor = match self.tree.fd(&inode) {
             Err(Errno::STALE) => {
                 self.tree.take_care();
@@ -152,11 +186,13 @@ impl Fs {
     ) -> Opened {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
-        let stale_attributes = for_writing
-            && self.watch.as_ref().is_some_and(|watch| watch.uncover_file(&self.tree, &inode));
+        // What is stored to a shared mapping, which takes a file opened for both, changes its times and tells nobody.
+        let stale_attributes = self.watch.is_some()
+            && flags & OFlags::ACCMODE == OFlags::RDWR
+            && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let file = Arc::new(OpenFile { anchor, file, inode, flags });
+        let file = Arc::new(OpenFile { anchor, file, other: OnceLock::new(), inode, flags });
         let handle = self.files.insert(Arc::clone(&file), spread);
         let needs_flush = for_writing || self.locks.are_held_on(file.inode.node());
         Opened { handle, file, may_pass: false, needs_flush, stale_attributes }
@@ -180,44 +216,33 @@ impl Fs {
     }
 
     /// Reads into a buffer until it is full or the file ends: how many bytes there are.
-    pub fn read(&self, handle: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let file = self.files.get(handle)?;
-        let fd = file.open()?;
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match rustix::io::pread(fd, &mut buffer[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(Errno::INTR) => {}
-                Err(e) if filled == 0 => return Err(e),
-                Err(_) => break,
+    pub fn read(&self, read: &Read, buffer: &mut [u8]) -> Result<usize> {
+        let file = self.files.get(read.handle)?;
+        match self.direct_align.filter(|_| read.direct) {
+            Some(align) => {
+                let mut aligned = AlignedBuffer::new(buffer.len(), align.get())?;
+                let count = read_at(file.open_for(true)?, read.offset, aligned.bytes_mut())?;
+                buffer[..count].copy_from_slice(&aligned.bytes()[..count]);
+                Ok(count)
             }
+            None => read_at(file.open_for(false)?, read.offset, buffer),
         }
-        Ok(filled)
     }
 
     /// Writes a buffer: how many bytes were taken.
-    pub fn write(&self, caller: &Caller, handle: u64, data: &[u8], how: &Write) -> Result<usize> {
-        let file = self.files.get(handle)?;
-        let fd = file.open()?;
+    pub fn write(&self, caller: &Caller, data: &[u8], how: &Write) -> Result<usize> {
+        let file = self.files.get(how.handle)?;
+        let align = self.direct_align.filter(|_| how.direct);
+        let fd = file.open_for(align.is_some())?;
         let rights = match how.takes_privileges {
             true => self.rights_to_write(caller, &file.inode)?,
             false => Rights::ALL,
         };
         self.write_as(caller, rights)?;
-        let flags = if how.appends { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
-        let mut written = 0;
-        while written < data.len() {
-            let part = [IoSlice::new(&data[written..])];
-            match rustix::io::pwritev2(fd, &part, how.offset + written as u64, flags) {
-                Ok(0) => break,
-                Ok(count) => written += count,
-                Err(Errno::INTR) => {}
-                Err(e) if written == 0 => return Err(e),
-                Err(_) => break,
-            }
+        match align {
+            Some(align) => write_at(fd, AlignedBuffer::holding(data, align.get())?.bytes(), how),
+            None => write_at(fd, data, how),
         }
-        Ok(written)
     }
 
     /// A descriptor of the file was closed: the owner's locks on it go (fcntl(2)).
@@ -284,6 +309,36 @@ impl Fs {
             len,
         )
     }
+}
+
+fn read_at(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(e) if filled == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(filled)
+}
+
+fn write_at(fd: &OwnedFd, data: &[u8], how: &Write) -> Result<usize> {
+    let flags = if how.appends { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
+    let mut written = 0;
+    while written < data.len() {
+        let part = [IoSlice::new(&data[written..])];
+        match rustix::io::pwritev2(fd, &part, how.offset + written as u64, flags) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(Errno::INTR) => {}
+            Err(e) if written == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(written)
 }
 
 pub(super) fn sync(fd: &OwnedFd, data_only: bool) -> Result<()> {

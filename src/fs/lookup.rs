@@ -13,13 +13,14 @@ impl Fs {
         let dir = self.tree.inode(parent)?;
         self.may_search(caller, &dir)?;
         let trust = self.cover_names(&dir);
+        let stirred = dir.stirred();
         match self.tree.lookup(&dir, name) {
             Ok(found) => {
                 if let Err(e) = self.may_meet(caller, &found.inode, &found.stat) {
                     self.forget(found.inode.node(), 1);
                     return Err(e);
                 }
-                Ok(Lookup::Found(self.entry(caller, &found, trust)))
+                Ok(Lookup::Found(self.entry(caller, &dir, stirred, &found, trust)))
             }
             Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
             Err(e) => Err(e),

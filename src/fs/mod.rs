@@ -9,6 +9,7 @@ mod caller;
 mod checks;
 mod create;
 mod dir;
+mod direct;
 mod file;
 mod handles;
 mod ioctl;
@@ -21,19 +22,23 @@ mod types;
 mod xattr;
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use rustix::fs::{FileType, Mode, Statx};
 use rustix::io::Errno;
 
+use crate::config::DataPath;
 use crate::idmap::{MountUid, SourceGid, SourceUid};
 use crate::source::{Credentials, Found, Inode, SourceTree};
 use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
+pub use caller::is_dying;
 pub use dir::{DirEntry, OpenDir};
-pub use file::{OpenFile, Opened, Write};
+pub use file::{OpenFile, Opened, Read, Write};
+pub use ioctl::Ioctl;
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
 pub use types::{
     Attr, Caller, Entry, Lookup, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev, encode_dev,
@@ -57,13 +62,14 @@ pub struct Fs {
     locks: lock::Locks,
     watch: Option<Watch>,
     passes_data: bool,
+    /// What a client's O_DIRECT takes on the source, where it is kept: buffers aligned to so many bytes.
+    direct_align: Option<NonZeroUsize>,
 }
 
 impl Fs {
     /// A filesystem that shows `tree` through `view`, and takes note of what it answers in `watch`.
-    /// `passes_data`: the kernel may read and write the source's files by itself.
     #[must_use]
-    pub fn new(tree: SourceTree, view: View, watch: Option<Watch>, passes_data: bool) -> Self {
+    pub fn new(tree: SourceTree, view: View, watch: Option<Watch>, data: &DataPath) -> Self {
         Self {
             tree,
             needs: view.needs(),
@@ -75,7 +81,8 @@ impl Fs {
             streams: dir::Streams::default(),
             locks: lock::Locks::default(),
             watch,
-            passes_data,
+            passes_data: data.may_pass(),
+            direct_align: data.forward_odirect,
         }
     }
 
@@ -210,9 +217,15 @@ impl Fs {
         self.credentials.act_as_raw(caller.uid.raw(), gid)
     }
 
-    /// The entry for what was found under a name. Its attributes are believed for a moment only: the kernel may not know
-    /// the inode yet when word of a change goes out.
-    fn entry(&self, caller: &Caller, found: &Found, name: Trust) -> Entry {
+    /// The entry for what was found under a name in a directory. `stirred`: the directory's count before it was looked up.
+    fn entry(
+        &self,
+        caller: &Caller,
+        dir: &Inode,
+        stirred: u32,
+        found: &Found,
+        name: Trust,
+    ) -> Entry {
         let mut stat = found.stat;
         if let Some(watch) = &self.watch
             && found.inode.kind().is_dir()
@@ -222,8 +235,43 @@ impl Fs {
             // What changed before the watch began is seen now, what changes after it is told.
             stat = self.tree.stat(&found.inode).unwrap_or(stat);
         }
-        let attr = self.attr(caller, &found.inode, &stat, Trust::Fresh);
+        let trust = self.trust_in_found(dir, stirred, &found.inode, &stat, name);
+        let attr = self.attr(caller, &found.inode, &stat, trust);
         Entry { node: found.inode.node(), attr, name }
+    }
+
+    /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch
+    /// tells what is done to the file, and nothing was told while it was looked up.
+    fn trust_in_found(
+        &self,
+        dir: &Inode,
+        stirred: u32,
+        inode: &Inode,
+        stat: &Statx,
+        name: Trust,
+    ) -> Trust {
+        if name != Trust::Watched {
+            return Trust::Fresh;
+        }
+        match inode.kind() {
+            FileType::Directory if !inode.is_watched() => return Trust::Fresh,
+            FileType::Directory => {}
+            // See `cover_attributes`.
+            FileType::RegularFile if !self.passes_data => return Trust::Fresh,
+            // It may be changed by another name, in a directory that nobody watches.
+            _ if stat.stx_nlink > 1 => {
+                inode.set_told(false);
+                return Trust::Fresh;
+            }
+            _ => inode.set_told(true),
+        }
+        if inode.is_busy() || inode.has_writers() {
+            Trust::Never
+        } else if dir.stirred() == stirred {
+            Trust::Watched
+        } else {
+            Trust::Fresh
+        }
     }
 
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
@@ -238,15 +286,15 @@ impl Fs {
     /// believed.
     fn cover_attributes(&self, inode: &Inode) -> Trust {
         let Some(watch) = &self.watch else { return Trust::Fresh };
-        if inode.has_writers() {
-            // Its writes are the kernel's own business, and a mark would tax each of them.
+        if inode.has_writers() || inode.is_busy() {
+            // A store to a mapping changes its times and tells nobody; and who writes now will write again.
             return Trust::Never;
         }
         let covered = match inode.kind() {
             // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
             FileType::RegularFile if !self.passes_data => false,
             FileType::Directory => watch.cover(&self.tree, inode),
-            _ => watch.cover_file(&self.tree, inode),
+            _ => inode.is_told() || watch.cover_file(&self.tree, inode),
         };
         if covered && watch.is_trustworthy() { Trust::Watched } else { Trust::Fresh }
     }

@@ -10,6 +10,8 @@ use super::caller::Process;
 use super::privileges::Rights;
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
+use crate::sys;
+use crate::sys::descriptors::DescriptorPath;
 use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
 use crate::view::Xattrs;
 
@@ -119,15 +121,23 @@ impl Fs {
     }
 
     /// A path for the calls that take no O_PATH descriptor. It leads to the inode itself, also to a symbolic link.
-    fn xattr_path(&self, inode: &Inode) -> Result<CString> {
+    fn xattr_path(&self, inode: &Inode) -> Result<DescriptorPath> {
         Ok(proc_path(&*self.tree.fd(inode)?))
     }
 }
 
-pub(super) fn get(path: &CString, name: &OsStr) -> Result<Vec<u8>> {
-    let mut value = vec![0; 256];
+pub(super) fn get(path: &DescriptorPath, name: &OsStr) -> Result<Vec<u8>> {
+    let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
+    // Most are shorter, and most are not there.
+    let mut short = [0; 256];
+    match sys::xattr::get(path, &name, &mut short) {
+        Ok(len) => return Ok(short[..len].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(e) => return Err(e),
+    }
+    let mut value = vec![0; 4096];
     loop {
-        match rustix::fs::getxattr(&**path, name, &mut value[..]) {
+        match sys::xattr::get(path, &name, &mut value) {
             Ok(len) => {
                 value.truncate(len);
                 return Ok(value);

@@ -14,23 +14,23 @@ use fuser::{
 };
 use rustix::fs::OFlags;
 
-use super::answers::{NOTHING, caller, empty, lock_kind, node, open_flags, xattr};
+use super::answers::{NOTHING, caller, empty, is_direct, lock_kind, node, open_flags, xattr};
 use super::backing::Backings;
 use super::convert::{errno, file_attr, file_type, set_time};
+use super::data::Data;
 use super::notices::KernelCache;
 use super::opening::beside;
 use super::times::Times;
 use crate::config::CachePolicy;
 use crate::fs::{
-    Attr, Entry, Fs, LockKind, LockRange, LockRequest, Lookup, Result, SetAttr, Write,
+    Attr, Entry, Fs, Ioctl, LockKind, LockRange, LockRequest, Lookup, Read, Result, SetAttr, Write,
 };
 use crate::idmap::{MountGid, MountUid};
 use crate::view::Checks;
 
-/// The largest request for reading and writing, in bytes; the kernel's own limit by default.
-const MAX_REQUEST: u32 = 1 << 20;
 /// Requests that the kernel may have under way in the background.
 const MAX_BACKGROUND: u16 = 64;
+
 /// The filesystem as fuser calls it.
 #[derive(Debug)]
 pub(super) struct Adapter {
@@ -38,6 +38,7 @@ pub(super) struct Adapter {
     pub(super) times: Times,
     pub(super) notices: Arc<KernelCache>,
     pub(super) backings: Arc<Backings>,
+    pub(super) data: Arc<Data>,
     /// Whether the kernel keeps directory listings until it is told that they changed.
     keeps_listings: bool,
     /// How deep the source is stacked: 1, or 2 where it is stacked itself.
@@ -50,13 +51,15 @@ impl Adapter {
         cache: CachePolicy,
         backings: Arc<Backings>,
         notices: Arc<KernelCache>,
+        data: Arc<Data>,
     ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
         let needs = fs.needs();
         // Where we check permissions, we must see who opens a directory.
         let keeps_listings = needs.checks == Checks::Kernel
             && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
-        Self { fs, times: Times::of(cache, needs), backings, notices, keeps_listings, stack_depth }
+        let times = Times::of(cache, needs);
+        Self { fs, times, backings, notices, data, keeps_listings, stack_depth }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -82,7 +85,6 @@ impl Filesystem for Adapter {
         // ATOMIC_O_TRUNC is left out: the kernel then clears setuid bits of a truncated file by the caller's rights.
         let wanted = [
             InitFlags::FUSE_DONT_MASK,
-            InitFlags::FUSE_POSIX_LOCKS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_AUTO_INVAL_DATA,
@@ -99,7 +101,11 @@ impl Filesystem for Adapter {
         // Of no use where the kernel keeps no names.
         let listings = [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_READDIRPLUS_AUTO];
         let listings = listings.into_iter().filter(|_| kernel_checks);
-        for flag in wanted.into_iter().chain(acls).chain(listings) {
+        // Else the kernel keeps them, within the mount.
+        let locks = self.data.locks_on_source.then_some(InitFlags::FUSE_POSIX_LOCKS);
+        // Files past the page cache can be mapped all the same, also to be shared.
+        let maps = self.data.direct_io.then_some(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        for flag in wanted.into_iter().chain(acls).chain(listings).chain(locks).chain(maps) {
             if config.add_capabilities(flag).is_err() {
                 log::info!("the kernel's FUSE lacks {flag:?}");
             }
@@ -111,10 +117,10 @@ impl Filesystem for Adapter {
             self.backings.forbid();
         }
         // Each takes the nearest value that the kernel allows.
-        if let Err(most) = config.set_max_write(MAX_REQUEST) {
+        if let Err(most) = config.set_max_write(self.data.most_written) {
             let _ = config.set_max_write(most);
         }
-        if let Err(most) = config.set_max_readahead(MAX_REQUEST) {
+        if let Err(most) = config.set_max_readahead(self.data.most_readahead) {
             let _ = config.set_max_readahead(most);
         }
         let _ = config.set_max_background(MAX_BACKGROUND);
@@ -298,20 +304,20 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
+        flags: OpenFlags,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let mut buffer = vec![0; size as usize];
-        match self.fs.read(handle.0, offset, &mut buffer) {
-            Ok(count) => reply.data(&buffer[..count]),
+        let read = Read { handle: handle.0, offset, direct: is_direct(flags.0, owner.is_some()) };
+        self.data.read(&self.fs, request.pid(), read, size as usize, move |data| match data {
+            Ok(data) => reply.data(data),
             Err(e) => reply.error(errno(e)),
-        }
+        });
     }
 
     fn write(
@@ -323,22 +329,26 @@ impl Filesystem for Adapter {
         data: &[u8],
         write_flags: WriteFlags,
         flags: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let caller = match caller(request) {
+            Ok(caller) => caller,
+            Err(e) => return reply.error(errno(e)),
+        };
         // What comes from the page cache goes where it was mapped, also in a file opened to append.
         let is_cached = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let how = Write {
+            handle: handle.0,
             offset,
+            direct: is_direct(flags.0, owner.is_some()),
             appends: open_flags(flags.0).contains(OFlags::APPEND) && !is_cached,
             takes_privileges: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
-        let written =
-            caller(request).and_then(|caller| self.fs.write(&caller, handle.0, data, &how));
-        match written {
+        self.data.write(&self.fs, caller, data, how, move |written| match written {
             Ok(count) => reply.written(count as u32),
             Err(e) => reply.error(errno(e)),
-        }
+        });
     }
 
     fn flush(
@@ -349,6 +359,10 @@ impl Filesystem for Adapter {
         owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        if !self.data.locks_on_source {
+            // There is nothing to release; told so once, the kernel never asks.
+            return reply.error(Errno::ENOSYS);
+        }
         empty(reply, self.fs.flush(handle.0, owner.0));
     }
 
@@ -582,13 +596,28 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         ino: INodeNo,
-        _: FileHandle,
-        _: IoctlFlags,
+        handle: FileHandle,
+        flags: IoctlFlags,
         command: u32,
         input: &[u8],
         room: u32,
         reply: ReplyIoctl,
     ) {
+        let ioctl = Ioctl {
+            node: node(ino),
+            handle: handle.0,
+            is_dir: flags.contains(IoctlFlags::FUSE_IOCTL_DIR),
+            is_compat: flags.contains(IoctlFlags::FUSE_IOCTL_COMPAT),
+            command,
+            room: room as usize,
+        };
+        if self.fs.forwards(&ioctl) {
+            let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
+            return beside(move || match fs.forward_ioctl(&ioctl, &input) {
+                Ok((returned, output)) => reply.ioctl(returned, &output),
+                Err(e) => reply.error(errno(e)),
+            });
+        }
         match self.fs.ioctl(node(ino), command, input, room as usize) {
             Ok(output) => reply.ioctl(0, &output),
             Err(e) => reply.error(errno(e)),
@@ -652,6 +681,10 @@ impl Filesystem for Adapter {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        if self.data.is_counted() {
+            // The kernel then reads and writes, which is counted.
+            return reply.error(Errno::EOPNOTSUPP);
+        }
         let copied = caller(request).and_then(|caller| {
             self.fs.copy_file_range(&caller, (from.0, from_offset), (to.0, to_offset), len)
         });

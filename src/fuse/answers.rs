@@ -26,6 +26,12 @@ pub(super) fn open_flags(flags: i32) -> OFlags {
     OFlags::from_bits_retain(flags as u32)
 }
 
+/// Whether a request is for a client's own buffer, with O_DIRECT set: of what comes from the page cache the kernel does not
+/// say whose it is.
+pub(super) fn is_direct(flags: i32, names_owner: bool) -> bool {
+    names_owner && open_flags(flags).contains(OFlags::DIRECT)
+}
+
 pub(super) fn empty(reply: ReplyEmpty, result: Result<()>) {
     match result {
         Ok(()) => reply.ok(),

@@ -16,9 +16,9 @@ use crate::source::{Inode, NodeId};
 
 const SHARDS: usize = 16;
 /// Ids of closed files at most: each keeps a source file open in the kernel.
-const MOST_WARM: usize = 1024;
+const MOST_WARM: usize = 16384;
 /// How long the id of a closed file is kept.
-const WARM: Duration = Duration::from_secs(2);
+const WARM: Duration = Duration::from_secs(10);
 
 /// See the module's head.
 #[derive(Debug)]

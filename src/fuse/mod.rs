@@ -5,8 +5,10 @@ mod adapter;
 mod answers;
 mod backing;
 mod convert;
+mod data;
 mod notices;
 mod opening;
+mod pace;
 mod server;
 mod times;
 

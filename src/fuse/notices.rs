@@ -44,11 +44,16 @@ impl KernelCache {
         let _ = self.notifier.set(notifier);
     }
 
-    fn send(&self, send: impl FnOnce(&Notifier) -> std::io::Result<()>) {
-        let Some(notifier) = self.notifier.get() else { return };
-        if let Err(e) = send(notifier) {
-            // The mount is gone, or what was to be dropped is.
-            log::debug!("the kernel refused a notice: {e}");
+    /// Sends a notice: whether the kernel knew what is to be dropped.
+    fn send(&self, send: impl FnOnce(&Notifier) -> std::io::Result<()>) -> bool {
+        let Some(notifier) = self.notifier.get() else { return false };
+        match send(notifier) {
+            Ok(()) => true,
+            Err(e) => {
+                // The mount is gone, or what was to be dropped is.
+                log::debug!("the kernel refused a notice: {e}");
+                false
+            }
         }
     }
 }
@@ -64,8 +69,8 @@ impl Notices for KernelCache {
         self.send(|notifier| notifier.inval_entry(INodeNo(dir.0), OsStr::new(".shiftbind-settle")));
     }
 
-    fn attributes(&self, node: NodeId) {
-        self.send(|notifier| notifier.inval_inode(INodeNo(node.0), -1, 0));
+    fn attributes(&self, node: NodeId) -> bool {
+        self.send(|notifier| notifier.inval_inode(INodeNo(node.0), -1, 0))
     }
 
     fn listing(&self, dir: NodeId) {

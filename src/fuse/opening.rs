@@ -28,6 +28,14 @@ impl Adapter {
         }
     }
 
+    /// Whether what we read and write goes past the page cache.
+    fn cache_flags(&self) -> FopenFlags {
+        match self.data.direct_io {
+            true => FopenFlags::FOPEN_DIRECT_IO,
+            false => FopenFlags::empty(),
+        }
+    }
+
     pub(super) fn close(&self, handle: u64) {
         close(&self.fs, &self.backings, handle);
     }
@@ -60,6 +68,7 @@ impl Adapter {
         if let Some(id) = id {
             return reply.opened_passthrough(handle, flags, &id);
         }
+        let flags = flags | self.cache_flags();
         match file.open() {
             Ok(_) => reply.opened(handle, flags),
             Err(rustix::io::Errno::AGAIN) => {
@@ -94,7 +103,9 @@ impl Adapter {
                     Some(id) => {
                         reply.created_passthrough(&ttl, &attr, generation, handle, flags, &id);
                     }
-                    None => reply.created(&ttl, &attr, generation, handle, flags),
+                    None => {
+                        reply.created(&ttl, &attr, generation, handle, flags | self.cache_flags());
+                    }
                 }
             }
             Err(e) => reply.error(errno(e)),
@@ -104,6 +115,13 @@ impl Adapter {
 
 /// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks, which
 /// go with the last close then.
+///
+/// Of what was opened for writing it must tell where locks are held on the source, though most who write take no lock.
+/// Whether it tells is settled at open, and a lock can be taken later, through this descriptor or another: it must be gone
+/// when close(2) returns (fcntl(2)), and this is the only word of the closing process that comes by then. The last
+/// close's own (RELEASE) comes some time afterwards, and not at all while a copy of the descriptor (dup(2), fork(2)) is
+/// open elsewhere. Where the kernel keeps the locks, it is told at the first close to tell of no other; what was written
+/// through a mapping is written out at each close all the same, and its errors are told.
 fn flush_flags(opened: &Opened) -> FopenFlags {
     match opened.needs_flush {
         true => FopenFlags::empty(),

@@ -11,8 +11,9 @@ use rustix::process::Resource;
 
 use super::adapter::Adapter;
 use super::backing::Backings;
+use super::data::Data;
 use super::notices::KernelCache;
-use crate::config::{Access, CachePolicy, Config};
+use crate::config::{Access, CachePolicy, Config, DataPath};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::idmap::MountUid;
@@ -29,6 +30,7 @@ const MOST_FDS: u64 = 4096;
 #[derive(Debug)]
 pub struct Server {
     session: JoinHandle<std::io::Result<()>>,
+    data: Arc<Data>,
     fs: Weak<Fs>,
 }
 
@@ -43,16 +45,24 @@ impl Server {
     ) -> Result<Self> {
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
+        crate::sys::descriptors::hold_own()
+            .map_err(|e| Error::system("/proc must be mounted", e))?;
         let tree = SourceTree::new(root, room, config.one_file_system);
         let (cache, watch) = cache_of(config, &tree)?;
-        let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, config.data.may_pass()));
+        let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
         let weak = Arc::downgrade(&fs);
         let backings = Arc::new(Backings::new(config.data.may_pass()));
         let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
         let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
-        let adapter =
-            Adapter::new(Arc::clone(&fs), cache, Arc::clone(&backings), Arc::clone(&notices));
+        let data = Arc::new(Data::new(config));
+        let adapter = Adapter::new(
+            Arc::clone(&fs),
+            cache,
+            Arc::clone(&backings),
+            Arc::clone(&notices),
+            Arc::clone(&data),
+        );
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
@@ -78,7 +88,13 @@ impl Server {
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
         spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
-        Ok(Self { session, fs: weak })
+        Ok(Self { session, data, fs: weak })
+    }
+
+    /// Takes other rates from now on, also for what waits already. They do not matter where the kernel moves data past us:
+    /// a mount that was made without a rate, with passthrough and without direct I/O, cannot get one.
+    pub fn set_rates(&self, data: &DataPath) {
+        self.data.set_rates(data);
     }
 
     /// The filesystem, for as long as it is served.

@@ -129,7 +129,7 @@ fn finish(child: &mut Child) -> String {
 
 fn explained(said: &str) -> String {
     let advice = if said.contains("user_allow_other") {
-        " (ask root to add that line, or mount without allow_other)"
+        " (ask root to add that line, or mount without allow_other: --no-allow-other)"
     } else if said.contains("/dev/fuse") {
         " (the device must be accessible to normal users: mode 0666)"
     } else {

@@ -56,7 +56,7 @@ impl Plan {
             root_mode,
             flags,
             access: access(config),
-            max_read: config.max_read,
+            max_read: config.max_read.into_iter().chain(config.data.most_read()).min(),
             kernel_checks,
         }
     }

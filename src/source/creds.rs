@@ -14,6 +14,7 @@ use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
+use crate::sys::creds::Verify;
 
 #[derive(Clone, Copy)]
 struct Acting {
@@ -33,6 +34,8 @@ pub struct Credentials {
     privileged: bool,
     uid: u32,
     gid: u32,
+    /// Whether setting an id may fail.
+    verify: Verify,
     /// What the process may do, as every worker starts.
     capabilities: CapabilitySets,
 }
@@ -49,7 +52,12 @@ impl Credentials {
             inheritable: none,
         });
         let privileged = capabilities.effective.contains(needed);
-        Self { privileged, uid: geteuid().as_raw(), gid: getegid().as_raw(), capabilities }
+        let verify = match privileged && maps_every_id("uid_map") && maps_every_id("gid_map") {
+            true => Verify::No,
+            false => Verify::Yes,
+        };
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Self { privileged, uid, gid, verify, capabilities }
     }
 
     /// The process's own ids, as those of files that it makes.
@@ -83,11 +91,11 @@ impl Credentials {
         // A call that fails leaves the id as it was: what is in force stays known. It fails for an id that means nothing in
         // the process's user namespace, and as such an id nobody can own anything.
         if now.uid != uid {
-            sys::creds::set_fsuid(uid).map_err(|_| Errno::OVERFLOW)?;
+            sys::creds::set_fsuid(uid, self.verify).map_err(|_| Errno::OVERFLOW)?;
             ACTING.set(Some(Acting { uid, ..now }));
         }
         if now.gid != gid {
-            sys::creds::set_fsgid(gid).map_err(|_| Errno::OVERFLOW)?;
+            sys::creds::set_fsgid(gid, self.verify).map_err(|_| Errno::OVERFLOW)?;
             ACTING.set(Some(Acting { uid, gid, ..now }));
         }
         Ok(())
@@ -120,7 +128,8 @@ impl Credentials {
         }
     }
 
-    /// The first time in a thread: an umask of its own, and capabilities that stay when ids change.
+    /// The first time in a thread: an umask of its own, and capabilities that stay when ids change. It starts with the ids
+    /// and capabilities of the thread that made it, which may have been acting as somebody.
     fn enter_thread(&self) -> Acting {
         if let Some(acting) = ACTING.get() {
             return acting;
@@ -129,6 +138,10 @@ impl Credentials {
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
                 .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
+            sys::creds::set_fsuid(self.uid, self.verify).unwrap_or_else(|_| abort("setfsuid"));
+            sys::creds::set_fsgid(self.gid, self.verify).unwrap_or_else(|_| abort("setfsgid"));
+            rustix::thread::set_capabilities(None, self.capabilities)
+                .unwrap_or_else(|_| abort("capset"));
         }
         let umask = 0;
         rustix::process::umask(Mode::empty());
@@ -138,8 +151,48 @@ impl Credentials {
     }
 }
 
+/// Whether the process's user namespace is one in which every id means itself (user_namespaces(7)).
+fn maps_every_id(map: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/self/{map}"))
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// Ends the process: a thread whose ids are not what they should be must never serve again.
 fn abort(what: &str) -> ! {
     log::error!("{what} failed: cannot set a worker's credentials");
     std::process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The filesystem ids and effective capabilities of the calling thread (proc_pid_status(5)).
+    fn in_force() -> (String, String, String) {
+        let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc is mounted");
+        let last = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key)).expect("it has the line");
+            line.split_whitespace().last().expect("the line has a value").to_owned()
+        };
+        (last("Uid:"), last("Gid:"), last("CapEff:"))
+    }
+
+    #[test]
+    fn a_thread_made_by_one_that_acts_as_somebody_starts_as_ourselves() {
+        let ours = Credentials::of_process();
+        assert!(ours.are_privileged(), "these tests run as root");
+        let before = in_force();
+        std::thread::spawn(move || {
+            ours.act_as_raw(1234, 5678).expect("act as somebody");
+            ours.set_fsetid(false);
+            assert_eq!(in_force().0, "1234");
+            let made = std::thread::spawn(move || {
+                ours.act_as_self().expect("act as ourselves");
+                in_force()
+            });
+            assert_eq!(made.join().expect("the thread ends"), before);
+        })
+        .join()
+        .expect("the thread ends");
+    }
 }

@@ -1,7 +1,7 @@
 //! One inode of the source that the kernel knows: what it is, and how it is reached.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
@@ -42,6 +42,12 @@ pub struct Inode {
     kind: FileType,
     held: Mutex<Held>,
     watched: AtomicBool,
+    /// Its directory is watched, and tells what is done to it.
+    told: AtomicBool,
+    /// Somebody is writing to it without being told of.
+    busy: AtomicBool,
+    /// Of a directory: counts what its watch told of files in it.
+    stirred: AtomicU32,
     /// Tells it from any other inode that has or had the same node id.
     serial: u64,
 }
@@ -71,7 +77,18 @@ impl Inode {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let held = Mutex::new(Held { fd: pin.map(Arc::new), opens, writers: 0 });
-        Self { node, identity, mount, kind, held, watched: AtomicBool::new(false), serial }
+        Self {
+            node,
+            identity,
+            mount,
+            kind,
+            held,
+            watched: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            stirred: AtomicU32::new(0),
+            serial,
+        }
     }
 
     /// Its number in requests.
@@ -118,6 +135,40 @@ impl Inode {
     /// Notes whether it is watched.
     pub fn set_watched(&self, watched: bool) {
         self.watched.store(watched, Ordering::Release);
+    }
+
+    /// Whether a watch on its directory tells what is done to it.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
+    }
+
+    /// Notes whether a watch on its directory tells what is done to it.
+    pub fn set_told(&self, told: bool) {
+        self.told.store(told, Ordering::Release);
+    }
+
+    /// Whether somebody is writing to it, so that no answer about it stays true.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    /// Notes whether somebody is writing to it.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Release);
+    }
+
+    /// How often the watch on this directory has told of files in it.
+    #[must_use]
+    pub fn stirred(&self) -> u32 {
+        self.stirred.load(Ordering::Acquire)
+    }
+
+    /// Notes that the watch on this directory tells of a file in it, which may not be known yet: whoever is looking it up
+    /// must not believe for long what he saw.
+    pub fn stir(&self) {
+        self.stirred.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn identity(&self) -> &Identity {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +19,7 @@ use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::root::SourceRoot;
 use super::table::{InodeTable, MAX_DOMAINS, Newcomer};
 use crate::sys;
+use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
 const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
@@ -376,15 +377,15 @@ impl SourceTree {
         }
     }
 
-    /// The node id of the inode that an event names, if the kernel knows it.
+    /// The inode that an event names, if the kernel knows it.
     #[must_use]
-    pub fn node_of(&self, handle: &FileHandle) -> Option<NodeId> {
+    pub fn inode_of(&self, handle: &FileHandle) -> Option<Arc<Inode>> {
         let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else { return None };
         let ino = field.of(handle)?;
         if ino == self.root.identity().ino {
-            return Some(NodeId::ROOT);
+            return Some(Arc::clone(&self.root));
         }
-        Some(self.table.find_life(Domain(0), ino, handle)?.node())
+        self.table.find_life(Domain(0), ino, handle)
     }
 
     /// Whether the kernel, which has forgotten this inode, knows it again.
@@ -446,11 +447,13 @@ pub(crate) fn component(name: &OsStr) -> Result<CString, Errno> {
 
 /// The path by which the kernel finds the inode behind a descriptor of ours, whatever its name is (proc_pid_fd(5)).
 #[must_use]
-pub fn proc_path(fd: &OwnedFd) -> CString {
-    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+pub fn proc_path(fd: &OwnedFd) -> DescriptorPath {
+    DescriptorPath::of(fd)
 }
 
 /// Opens the inode behind a descriptor once more, with other flags.
 pub fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(proc_path(fd), flags | OFlags::CLOEXEC, Mode::empty())
+    let path = proc_path(fd);
+    let (dir, name) = path.shortest();
+    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())
 }

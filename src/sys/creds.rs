@@ -6,24 +6,34 @@ use rustix::io::Errno;
 
 use crate::idmap::NO_ID;
 
-fn set_and_check(call: libc::c_long, id: u32) -> Result<(), Errno> {
-    // setfsuid(2) and setfsgid(2) report no error: a second call with an invalid id tells what is in force.
-    // SAFETY: both calls take an integer and touch no memory.
-    let now = unsafe {
-        libc::syscall(call, id);
-        libc::syscall(call, NO_ID)
-    };
+/// Whether the kernel is asked what is in force after ids were set: setfsuid(2) and setfsgid(2) report no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Yes.
+    Yes,
+    /// No: the thread has the capability to set every id, and every id means something in its user namespace.
+    No,
+}
+
+fn set(call: libc::c_long, id: u32, verify: Verify) -> Result<(), Errno> {
+    // SAFETY: the call takes an integer and touches no memory.
+    unsafe { libc::syscall(call, id) };
+    if verify == Verify::No {
+        return Ok(());
+    }
+    // SAFETY: as above. An invalid id changes nothing, and the answer is what is in force.
+    let now = unsafe { libc::syscall(call, NO_ID) };
     if now as u32 == id { Ok(()) } else { Err(Errno::PERM) }
 }
 
 /// Sets the thread's filesystem uid (setfsuid(2)). EPERM when the kernel kept another.
-pub fn set_fsuid(uid: u32) -> Result<(), Errno> {
-    set_and_check(libc::SYS_setfsuid, uid)
+pub fn set_fsuid(uid: u32, verify: Verify) -> Result<(), Errno> {
+    set(libc::SYS_setfsuid, uid, verify)
 }
 
 /// Sets the thread's filesystem gid (setfsgid(2)). EPERM when the kernel kept another.
-pub fn set_fsgid(gid: u32) -> Result<(), Errno> {
-    set_and_check(libc::SYS_setfsgid, gid)
+pub fn set_fsgid(gid: u32, verify: Verify) -> Result<(), Errno> {
+    set(libc::SYS_setfsgid, gid, verify)
 }
 
 /// Gives the calling thread a working directory and umask of its own (unshare(2), CLONE_FS).

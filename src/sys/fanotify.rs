@@ -53,6 +53,19 @@ pub fn mark(group: impl AsFd, add: bool, mask: u64, path: &CStr) -> Result<(), E
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// Keeps the writes to a file from becoming events, whichever mark would tell of them, or lets them be told again.
+pub fn ignore(group: impl AsFd, writes: bool, path: &CStr) -> Result<(), Errno> {
+    let how = if writes { libc::FAN_MARK_ADD } else { libc::FAN_MARK_REMOVE };
+    // FAN_MARK_IGNORE_SURV: a write does not end it.
+    let flags = how | libc::FAN_MARK_IGNORED_MASK | libc::FAN_MARK_IGNORED_SURV_MODIFY;
+    let group = group.as_fd().as_raw_fd();
+    // SAFETY: the path is NUL-terminated.
+    let result = unsafe {
+        libc::fanotify_mark(group, flags, libc::FAN_MODIFY, libc::AT_FDCWD, path.as_ptr())
+    };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// The records of what was read from a group, as far as they are whole.
 pub fn events(mut bytes: &[u8]) -> impl Iterator<Item = Event<'_>> {
     std::iter::from_fn(move || {

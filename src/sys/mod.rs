@@ -1,7 +1,9 @@
 //! Thin wrappers of the system calls that rustix lacks. All `unsafe` of the project lives in this folder.
 
 pub mod accounts;
+pub mod apart;
 pub mod creds;
+pub mod descriptors;
 pub mod fanotify;
 pub mod file;
 pub mod handle;
@@ -10,3 +12,4 @@ pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod signal;
+pub mod xattr;

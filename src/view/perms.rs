@@ -1,4 +1,4 @@
-//! Rules for permission bits, in bindfs's words: `u=rwX:go-w`, `0640,d+x`.
+//! Rules for permission bits, in bindfs's words: `u=rwX:go-w`, `0640,ad+x`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -69,6 +69,12 @@ impl PermRules {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Rules that do nothing, because they name neither class nor `a`: `d+x`. bindfs takes them, and so do we.
+    pub fn idle(&self) -> impl Iterator<Item = String> {
+        let is_idle = |rule: &&Rule| matches!(rule.change, Change::Symbolic { classes: 0, .. });
+        self.0.iter().filter(is_idle).map(ToString::to_string)
     }
 
     /// Adds rules after those that there are.
@@ -292,6 +298,12 @@ mod tests {
         assert_eq!(apply("600"), 0o4600);
         assert_eq!(apply("2600"), 0o2600);
         assert_eq!(apply("a="), 0o4000);
+    }
+
+    #[test]
+    fn rules_that_name_nobody_are_known_to_do_nothing() {
+        let rules: PermRules = "f=r:ad+x:0600:=w:d-x".parse().unwrap();
+        assert_eq!(rules.idle().collect::<Vec<_>>(), ["f=r", "d-x"]);
     }
 
     #[test]

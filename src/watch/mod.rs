@@ -1,15 +1,16 @@
 //! Changes made behind our back: what others change on the source is taken out of the kernel's caches.
 //!
-//! A fanotify(7) mark on each directory that the kernel caches names of tells of names that come and go, of attributes
-//! of the directory and its files that change, and of files that were closed after writing. A mark on a file tells of
-//! each write to it; only files that are asked for again and again get one, since it costs whoever writes them. Nothing is
-//! marked that the kernel does not cache: who works elsewhere on the same filesystem pays nothing.
+//! A fanotify(7) mark on each directory that the kernel caches names of tells of names that come and go, and of what is
+//! done to the directory and to the files in it. A file with several names gets a mark of its own when it is asked for again:
+//! it may be changed by a name in a directory that nobody watches. Nothing is marked that the kernel does not cache: who
+//! works elsewhere on the same filesystem pays nothing.
 //!
 //! What the daemon itself does on behalf of the mount's clients is told by its process id and left out: the kernel's
 //! caches know it already. Not where an inode may be known twice, through two mounts of its filesystem.
 //!
 //! Locks: `marking`, then `dirs`, which is never held across a system call or a notice.
 
+mod busy;
 mod notice;
 mod pace;
 
@@ -20,21 +21,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
 use crate::sys::handle::FileHandle;
 
+use busy::Busy;
 pub use notice::Notices;
 use pace::Pace;
 
-/// On directories. Not FAN_MODIFY: it would double the cost of every small write in the directory.
+/// On directories.
 const DIR_EVENTS: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
     | libc::FAN_MOVED_FROM
     | libc::FAN_MOVED_TO
     | libc::FAN_ATTRIB
+    | libc::FAN_MODIFY
     | libc::FAN_CLOSE_WRITE
     | libc::FAN_DELETE_SELF
     | libc::FAN_MOVE_SELF
@@ -42,6 +46,10 @@ const DIR_EVENTS: u64 = libc::FAN_CREATE
     | libc::FAN_EVENT_ON_CHILD;
 /// On files.
 const FILE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_ATTRIB;
+/// A file that is moved leaves the directory that told of it.
+const MOVES: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+/// What tells of writes: with the second the writer is done.
+const WRITES: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
 /// Files with a mark of their own at most; each keeps an inode in the kernel's memory.
 const MOST_FILES: usize = 65536;
 /// How long events may gather before they are read: a burst costs one wake-up.
@@ -131,15 +139,6 @@ impl Watch {
         true
     }
 
-    /// Ends the watch over a file that is going to be written here: whether it was watched.
-    pub fn uncover_file(&self, tree: &SourceTree, file: &Inode) -> bool {
-        if !file.is_watched() {
-            return false;
-        }
-        let _marking = self.marking(file.node());
-        self.unmark(tree, file)
-    }
-
     /// Ends the watch over an inode that the kernel has forgotten.
     pub fn forget(&self, tree: &SourceTree, inode: &Inode) {
         if !inode.is_watched() {
@@ -209,7 +208,14 @@ impl Watch {
         let mut group = std::fs::File::from(group);
         let mut buffer = vec![0; 64 * 1024];
         let own = rustix::process::getpid().as_raw_nonzero().get();
+        let mut busy = Busy::default();
         loop {
+            if !busy.is_empty() && !self.waits_for(busy::REST / 4) {
+                let mut batch = notice::Batch::default();
+                busy.listen_again(&self.group, tree, &mut batch);
+                self.pace.send(batch, &**notices);
+                continue;
+            }
             let filled = match group.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(filled) => filled,
@@ -226,13 +232,33 @@ impl Watch {
                     batch.everything();
                 } else if event.pid != own || tree.has_siblings() {
                     let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
-                    let child = event.child.and_then(|handle| tree.node_of(&handle));
-                    batch.add(&event, dir, child);
+                    if let Some(dir) = dir.and_then(|dir| tree.inode(dir).ok()) {
+                        // First: whoever enters the file from now on is told by this count, whoever has, below.
+                        dir.stir();
+                    }
+                    let child = event.child.and_then(|handle| tree.inode_of(&handle));
+                    batch.add(&event, dir, child.as_ref().map(|child| child.node()));
+                    if let Some(child) = child {
+                        if event.mask & MOVES != 0 {
+                            child.set_told(false);
+                        }
+                        if event.mask & WRITES == libc::FAN_MODIFY {
+                            busy.leave(&self.group, tree, child, dir);
+                        }
+                    }
                 }
             }
+            busy.listen_again(&self.group, tree, &mut batch);
             self.pace.send(batch, &**notices);
             std::thread::sleep(GATHER);
         }
+    }
+
+    /// Waits for events: whether there are any in this time.
+    fn waits_for(&self, time: Duration) -> bool {
+        let mut fds = [PollFd::new(&self.group, PollFlags::IN)];
+        let timeout = Timespec::try_from(time).ok();
+        !matches!(poll(&mut fds, timeout.as_ref()), Ok(0))
     }
 
     fn dirs(&self) -> MutexGuard<'_, HashMap<FileHandle, NodeId>> {

@@ -1,6 +1,6 @@
 //! What is to be taken out of the kernel's caches, gathered from the events that were read at once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -13,8 +13,9 @@ pub trait Notices {
     fn name(&self, dir: NodeId, name: &OsStr);
     /// Waits for the look-ups that are under way in a directory: the kernel then knows the inodes that they found.
     fn settle(&self, dir: NodeId);
-    /// The attributes of an inode, and its ACLs.
-    fn attributes(&self, node: NodeId);
+    /// The attributes of an inode, and its ACLs: whether the kernel knows the inode. If it does, answers that are under
+    /// way are not believed either.
+    fn attributes(&self, node: NodeId) -> bool;
     /// The attributes of a directory and its cached listing.
     fn listing(&self, dir: NodeId);
     /// All names and all attributes: something was missed.
@@ -28,8 +29,8 @@ const NAMES: u64 = libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     names: HashSet<(NodeId, OsString)>,
-    parents: HashSet<NodeId>,
-    attributes: HashSet<NodeId>,
+    /// What was done to an inode, with the directory whose look-ups may be about to find it.
+    attributes: HashMap<NodeId, Option<NodeId>>,
     listings: HashSet<NodeId>,
     everything: bool,
 }
@@ -48,20 +49,33 @@ impl Batch {
             self.listings.insert(dir);
         }
         if let Some(child) = child {
-            self.attributes.insert(child);
-            self.parents.extend(dir);
+            self.changed(child, dir);
         }
         // The directory itself.
         if event.name == b"." {
-            self.attributes.extend(dir);
+            self.attributes.extend(dir.map(|dir| (dir, None)));
         }
     }
 
-    /// Sends what needs not wait: attributes of what the kernel knows already.
-    pub(super) fn send_attributes(&self, notices: &impl Notices) {
-        for node in self.attributes.union(&self.listings) {
-            notices.attributes(*node);
+    /// Takes in that something was done to an inode in a directory.
+    pub(super) fn changed(&mut self, node: NodeId, dir: Option<NodeId>) {
+        let known = self.attributes.entry(node).or_default();
+        *known = dir.or(*known);
+    }
+
+    /// Sends what needs not wait: attributes of what the kernel knows already. What it does not know stays, for a look-up
+    /// may be about to tell it.
+    pub(super) fn send_attributes(&mut self, notices: &impl Notices) {
+        self.attributes.retain(|node, dir| !notices.attributes(*node) && dir.is_some());
+        for dir in &self.listings {
+            notices.attributes(*dir);
         }
+    }
+
+    /// Whether there is nothing left to send.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { names, attributes, listings, everything } = self;
+        names.is_empty() && attributes.is_empty() && listings.is_empty() && !everything
     }
 
     /// Sends it all.
@@ -76,10 +90,11 @@ impl Batch {
             notices.listing(*dir);
         }
         // Taking a name has waited for the directory already.
-        for dir in self.parents.difference(&self.listings) {
+        let parents: HashSet<NodeId> = self.attributes.values().flatten().copied().collect();
+        for dir in parents.difference(&self.listings) {
             notices.settle(*dir);
         }
-        for node in self.attributes.difference(&self.listings) {
+        for node in self.attributes.keys() {
             notices.attributes(*node);
         }
     }
@@ -100,8 +115,9 @@ mod tests {
         fn settle(&self, dir: NodeId) {
             self.0.borrow_mut().push(format!("settle {}", dir.0));
         }
-        fn attributes(&self, node: NodeId) {
+        fn attributes(&self, node: NodeId) -> bool {
             self.0.borrow_mut().push(format!("attributes {}", node.0));
+            node.0 < 100
         }
         fn listing(&self, dir: NodeId) {
             self.0.borrow_mut().push(format!("listing {}", dir.0));
@@ -115,12 +131,17 @@ mod tests {
         Event { mask, pid: 1, dir: None, name, child: None }
     }
 
-    fn sent(batch: Batch) -> Vec<String> {
-        let log = Log::default();
-        batch.send(&log);
-        let mut sent = log.0.into_inner();
-        sent.sort();
-        sent
+    /// What is sent at once, and what in its turn.
+    fn sent(mut batch: Batch) -> [Vec<String>; 2] {
+        let sorted = |log: Log| {
+            let mut sent = log.0.into_inner();
+            sent.sort();
+            sent
+        };
+        let (first, second) = (Log::default(), Log::default());
+        batch.send_attributes(&first);
+        batch.send(&second);
+        [sorted(first), sorted(second)]
     }
 
     #[test]
@@ -129,7 +150,9 @@ mod tests {
         for _ in 0..3 {
             batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)), Some(NodeId(6)));
         }
-        assert_eq!(sent(batch), ["attributes 6", "listing 5", "name 5 n"]);
+        let [first, second] = sent(batch);
+        assert_eq!(first, ["attributes 5", "attributes 6"]);
+        assert_eq!(second, ["listing 5", "name 5 n"]);
     }
 
     #[test]
@@ -137,7 +160,9 @@ mod tests {
         let mut batch = Batch::default();
         batch.add(&event(libc::FAN_ATTRIB, b"n"), Some(NodeId(5)), Some(NodeId(6)));
         batch.add(&event(libc::FAN_ATTRIB | libc::FAN_ONDIR, b"."), Some(NodeId(7)), None);
-        assert_eq!(sent(batch), ["attributes 6", "attributes 7", "settle 5"]);
+        let [first, second] = sent(batch);
+        assert_eq!(first, ["attributes 6", "attributes 7"]);
+        assert_eq!(second, [""; 0]);
     }
 
     #[test]
@@ -145,6 +170,15 @@ mod tests {
         let mut batch = Batch::default();
         batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)), None);
         batch.everything();
-        assert_eq!(sent(batch), ["everything"]);
+        assert_eq!(sent(batch)[1], ["everything"]);
+    }
+
+    #[test]
+    fn an_inode_that_the_kernel_does_not_know_may_be_about_to_be_told_to_it() {
+        let mut batch = Batch::default();
+        batch.add(&event(libc::FAN_MODIFY, b"n"), Some(NodeId(5)), Some(NodeId(600)));
+        let [first, second] = sent(batch);
+        assert_eq!(first, ["attributes 600"]);
+        assert_eq!(second, ["attributes 600", "settle 5"], "once its look-up has ended");
     }
 }

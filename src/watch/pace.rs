@@ -72,8 +72,11 @@ impl Pace {
     }
 
     /// Sends a batch: what needs not wait at once, the rest in its turn.
-    pub(super) fn send(&self, batch: Batch, notices: &impl Notices) {
+    pub(super) fn send(&self, mut batch: Batch, notices: &impl Notices) {
         batch.send_attributes(notices);
+        if batch.is_empty() {
+            return;
+        }
         match self.sender.try_send(batch) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
@@ -127,8 +130,9 @@ mod tests {
             self.names.fetch_add(1, Ordering::AcqRel);
         }
         fn settle(&self, _: NodeId) {}
-        fn attributes(&self, _: NodeId) {
+        fn attributes(&self, _: NodeId) -> bool {
             self.attributes.fetch_add(1, Ordering::AcqRel);
+            true
         }
         fn listing(&self, _: NodeId) {}
         fn everything(&self) {

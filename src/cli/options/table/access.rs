@@ -7,7 +7,7 @@ pub(super) const ACCESS: &[OptionDef] = &[
     OptionDef {
         opposite: Some("no-allow-other"),
         opposite_short: Some('n'),
-        default: "allow_other when root mounts",
+        default: "allow_other when root mounts, and under the name bindfs",
         ..flag(
             Opt::AllowOther,
             "allow-other",
@@ -31,9 +31,10 @@ pub(super) const ACCESS: &[OptionDef] = &[
         "default-permissions",
         "default_permissions",
         Category::Access,
-        "Let the kernel check permissions (always so)",
-        "Let the kernel check permissions against what the mount shows. This is always so; the option is accepted for \
-         mount.fuse3(8)'s sake.",
+        "Let the kernel check permissions (so wherever it can)",
+        "Let the kernel check permissions against what the mount shows. This is so wherever it can: with mirror, \
+         mirror-only, chown-ignore, chgrp-ignore and chmod-ignore the daemon checks them, by the same rules. The option is \
+         accepted for mount.fuse3(8)'s sake.",
     ),
     OptionDef {
         value: value("NAME"),
@@ -49,7 +50,7 @@ pub(super) const ACCESS: &[OptionDef] = &[
     },
     OptionDef {
         value: value("NAME"),
-        default: "shiftbind",
+        default: "the name of the program: shiftbind or bindfs",
         ..flag(
             Opt::Subtype,
             "subtype",

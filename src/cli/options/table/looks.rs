@@ -11,9 +11,10 @@ pub(super) const LOOKS: &[OptionDef] = &[
             "exclude",
             "exclude",
             Category::Looks,
-            "Hide names that match GLOB; may be repeated",
-            "Files and directories whose name matches GLOB (glob(7); a name, not a path) are not there: not listed, not \
-             found (ENOENT), and not to be created. May be given several times.",
+            "Hide names or paths that match GLOB; may be repeated",
+            "What GLOB matches is not there: not listed, not found (ENOENT), and not to be created; nor is what lies below \
+             it. A GLOB (glob(7)) without a slash is a name in any directory; one with a slash is a path from SOURCE, in \
+             which ** stands for any number of directories. May be given several times.",
         )
     },
     flag(

@@ -44,7 +44,7 @@ pub(super) const MAPS: &[OptionDef] = &[
     },
     OptionDef {
         value: one_of("POLICY", &["deny", "pass", "squash="]),
-        default: "deny",
+        default: "deny; with map alone, and under the name bindfs, pass",
         ..flag(
             Opt::Unmapped,
             "unmapped",

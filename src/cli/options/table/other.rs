@@ -41,8 +41,8 @@ pub(super) const OTHER: &[OptionDef] = &[
             "",
             Category::Other,
             "Have the daemon of MOUNTPOINT read its options again",
-            "shiftbind --reload MOUNTPOINT: has the daemon that serves MOUNTPOINT read its options again. See CHANGING A \
-             MOUNT.",
+            "shiftbind --reload MOUNTPOINT: has the daemon that serves MOUNTPOINT read its options again. See Changing a \
+             mount.",
         )
     },
     flag(

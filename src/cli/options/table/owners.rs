@@ -16,8 +16,7 @@ pub(super) const OWNERS: &[OptionDef] = &[
             Category::Owners,
             "Show everything as owned by USER",
             "Everything is shown as owned by USER, a name or an id, whatever the source says. What is created and what \
-             chown(2) stores is not affected: chown the way of the map, create-for-user and chown-ignore decide about \
-             that. Within -o, owner without a value is fstab's word and means nothing here, and so is user.",
+             chown(2) stores is not affected: the map, create-for-user and chown-ignore decide about that. Within -o, owner without a value is fstab's word and means nothing here, and so is user.",
         )
     },
     OptionDef {
@@ -45,8 +44,9 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "These users, and members of @groups, see themselves as owners of everything",
             "Each of USERS sees himself as the owner of everything, and each member of a group written @GROUP. They are \
              separated by commas or colons. The daemon then checks permissions itself, for each caller with what he \
-             sees, and the kernel keeps no attributes. Who is a member is read when the mount is made and again on \
-             SIGUSR1.",
+             sees, and the kernel keeps no attributes. Sticky bits of directories are heeded but not shown, setuid bits \
+             of files are not shown, and devices cannot be opened: the kernel would judge by who looked last. Who is a \
+             member of a group is read when the mount is made and again on SIGUSR1.",
         )
     },
     OptionDef {
@@ -86,7 +86,7 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "map_passwd",
             Category::Owners,
             "Map the uids in a passwd(5) file to those of the same names here",
-            "For each line NAME:…:UID of FILE, which has the form of passwd(5), UID is shown as the uid that NAME has on \
+            "For each line NAME:x:UID of FILE, which has the form of passwd(5), UID is shown as the uid that NAME has on \
              this machine. Names that nobody has here are passed over with a warning; blank lines and lines that begin \
              with # are passed over. Otherwise as map, with which it adds up. Only root may use it.",
         )

@@ -1,12 +1,15 @@
 //! `--explain`: a mount in words. One fact a line, each line with its subject first, so that grep finds it.
 
-use std::collections::BTreeMap;
+mod ids;
+mod view;
+
 use std::fmt::Write;
 use std::time::Duration;
 
 use crate::accounts::{Accounts, Named, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
-use crate::idmap::{Extent, IdMap, MAX_ID, MountId, SourceId, Translation, Unmapped};
+use crate::idmap::{IdMap, Translation, Unmapped};
+use crate::view::View;
 
 /// Names are looked up for this many extents of a kind: a look-up may go over the network.
 const NAMED: usize = 32;
@@ -29,22 +32,23 @@ pub fn explain_with(config: &Config, cache: Option<&str>, accounts: &dyn Account
     let mut out = Lines(String::new());
     out.push("source", config.source.display());
     out.push("mountpoint", config.mountpoint.display());
-    explain_ids(&mut out, &config.view.ids.uids, accounts);
-    explain_ids(&mut out, &config.view.ids.gids, accounts);
+    if let Some(file) = &config.options_file {
+        out.push("config", format!("{}, which --reload reads again", file.display()));
+    }
+    ids::explain_ids(&mut out, &config.view.ids.uids, accounts);
+    ids::explain_ids(&mut out, &config.view.ids.gids, accounts);
+    view::explain_owners(&mut out, &config.view, accounts);
+    view::explain_creation(&mut out, &config.view, accounts);
+    view::explain_looks(&mut out, config);
+    view::explain_changes(&mut out, &config.view);
     out.push("engine", "fuse (this version has no other)");
     out.push("kernel", kernel_verdict(config));
     match cache {
         Some(found) => out.push("cache", found),
         None => out.push("cache", cache_words(config.cache)),
     }
-    out.push(
-        "passthrough",
-        if config.data.passthrough {
-            "auto: file data goes past the daemon where the kernel allows it"
-        } else {
-            "off: file data goes through the daemon, because passthrough=off was given"
-        },
-    );
+    view::explain_checks(&mut out, &config.view);
+    view::explain_data(&mut out, config);
     out.push(
         "access",
         match config.access {
@@ -65,88 +69,6 @@ impl Lines {
         // Writing to a String does not fail.
         let _ = writeln!(self.0, "{subject}: {fact}");
     }
-
-    /// A line for each of the first ranges, and how many more there are.
-    fn push_ranges(&mut self, subject: &str, ranges: &[Range], fact: impl Fn(&Range) -> String) {
-        for range in ranges.iter().take(LISTED) {
-            self.push(subject, fact(range));
-        }
-        if ranges.len() > LISTED {
-            self.push(subject, format!("… and {} more such ranges", ranges.len() - LISTED));
-        }
-    }
-}
-
-/// Ids from a first to a last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    first: u32,
-    last: u32,
-}
-
-impl Range {
-    fn new(first: u32, count: u32) -> Self {
-        Self { first, last: first + (count - 1) }
-    }
-
-    /// As many ids, from another one on.
-    fn moved_to(self, first: u32) -> Self {
-        Self { first, last: first + (self.last - self.first) }
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.first == self.last {
-            write!(f, "{}", self.first)
-        } else {
-            write!(f, "{}..{}", self.first, self.last)
-        }
-    }
-}
-
-fn explain_ids<K: Named>(out: &mut Lines, ids: &Translation<K>, accounts: &dyn Accounts) {
-    let map = ids.map();
-    if map.is_identity() {
-        out.push(K::WORD, "every source id is shown as itself");
-        return;
-    }
-    for (number, extent) in map.extents().iter().enumerate() {
-        explain_extent(out, extent, accounts, number < NAMED);
-    }
-    let source_gaps = gaps(map.extents().iter().map(source_range));
-    let mount_gaps = gaps(map.extents().iter().map(mount_range));
-    explain_gaps(out, ids, &source_gaps, &mount_gaps, accounts);
-    explain_winners(out, ids, &source_gaps);
-}
-
-fn source_range<K: Named>(extent: &Extent<K>) -> Range {
-    Range::new(extent.source().raw(), extent.count())
-}
-
-fn mount_range<K: Named>(extent: &Extent<K>) -> Range {
-    Range::new(extent.mount().raw(), extent.count())
-}
-
-fn explain_extent<K: Named>(
-    out: &mut Lines,
-    extent: &Extent<K>,
-    accounts: &dyn Accounts,
-    with_names: bool,
-) {
-    let (source, mount) = (source_range(extent), mount_range(extent));
-    let names = [source.first, mount.first]
-        .map(|id| with_names.then(|| K::name_of(accounts, id)).flatten());
-    if extent.count() > 1 {
-        out.push(K::WORD, format!("source {source} is shown as {mount}"));
-        if names == [None, None] {
-            return;
-        }
-    }
-    let [source_name, mount_name] = names;
-    let source = with_name(source.first, source_name);
-    let mount = with_name(mount.first, mount_name);
-    out.push(K::WORD, format!("source {source} is shown as {mount}"));
 }
 
 fn with_name(id: u32, name: Option<String>) -> String {
@@ -156,87 +78,12 @@ fn with_name(id: u32, name: Option<String>) -> String {
     }
 }
 
-/// The ids that no range holds.
-fn gaps(ranges: impl Iterator<Item = Range>) -> Vec<Range> {
-    let mut ranges: Vec<Range> = ranges.collect();
-    ranges.sort_by_key(|range| range.first);
-    let mut gaps = Vec::new();
-    // One past MAX_ID is still a u32.
-    let mut next = 0;
-    for range in ranges {
-        if range.first > next {
-            gaps.push(Range { first: next, last: range.first - 1 });
-        }
-        next = next.max(range.last + 1);
-    }
-    if next <= MAX_ID {
-        gaps.push(Range { first: next, last: MAX_ID });
-    }
-    gaps
-}
-
-fn explain_gaps<K: Named>(
-    out: &mut Lines,
-    ids: &Translation<K>,
-    source_gaps: &[Range],
-    mount_gaps: &[Range],
-    accounts: &dyn Accounts,
-) {
-    let (shown, stored) = match ids.unmapped() {
-        Unmapped::Deny => (
-            "shown as the overflow id (65534), owned by nobody".to_owned(),
-            "cannot be stored (EOVERFLOW)".to_owned(),
-        ),
-        Unmapped::Pass => ("shown as it is".to_owned(), "stored as it is".to_owned()),
-        Unmapped::Squash(to) => {
-            let stored = ids.to_source(to).map_or(to.raw(), SourceId::raw);
-            let name = |id| with_name(id, K::name_of(accounts, id));
-            (format!("shown as {}", name(to.raw())), format!("stored as {}", name(stored)))
-        }
-    };
-    out.push_ranges(K::WORD, source_gaps, |gap| format!("source {gap} is unmapped: {shown}"));
-    out.push_ranges(K::WORD, mount_gaps, |gap| format!("mount {gap} is unmapped: {stored}"));
-}
-
-/// Where one mount id stands for several source ids: which of them the way back leads to.
-fn explain_winners<K: Named>(out: &mut Lines, ids: &Translation<K>, source_gaps: &[Range]) {
-    let passed: &[Range] = if matches!(ids.unmapped(), Unmapped::Pass) { source_gaps } else { &[] };
-    // How many extents, and how many passed ranges, begin less those that end at an id.
-    let mut steps: BTreeMap<u32, (i64, i64)> = BTreeMap::new();
-    for extent in ids.map().extents() {
-        let range = mount_range(extent);
-        steps.entry(range.first).or_default().0 += 1;
-        steps.entry(range.last + 1).or_default().0 -= 1;
-    }
-    for range in passed {
-        steps.entry(range.first).or_default().1 += 1;
-        steps.entry(range.last + 1).or_default().1 -= 1;
-    }
-    let mut contested = Vec::new();
-    let (mut extents, mut passes) = (0, 0);
-    let mut points = steps.into_iter().peekable();
-    while let Some((first, (more_extents, more_passes))) = points.next() {
-        extents += more_extents;
-        passes += more_passes;
-        if let Some((next, _)) = points.peek()
-            && extents > 0
-            && extents + passes > 1
-        {
-            contested.push(Range { first, last: next - 1 });
-        }
-    }
-    out.push_ranges(K::WORD, &contested, |range| {
-        let winner = MountId::new(range.first).and_then(|id| ids.to_source(id));
-        let winner = range.moved_to(winner.map_or(range.first, SourceId::raw));
-        format!(
-            "mount {range} stands for several source ids: stored as {winner}, whose extent is the first"
-        )
-    });
-}
-
-/// Whether the kernel's own idmapped mounts could do the same, and if not why not.
+/// Whether the kernel's own mounts could do the same, and if not why not.
 fn kernel_verdict(config: &Config) -> String {
     let (uids, gids) = (&config.view.ids.uids, &config.view.ids.gids);
+    if config.view != View::of_ids(config.view.ids.clone()) {
+        return "no mount of the kernel's own could do this: more than ids is changed".to_owned();
+    }
     if uids.map().is_identity() && gids.map().is_identity() {
         return "nothing is mapped: an ordinary bind mount shows the same".to_owned();
     }
@@ -307,9 +154,9 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use std::ffi::OsString;
 
-    use super::super::{Command, parse_with};
     use super::*;
     use crate::accounts::FewAccounts;
+    use crate::cli::{Command, parse_with};
 
     fn explained(args: &str) -> Vec<String> {
         let argv =
@@ -421,5 +268,75 @@ mod tests {
         let uid = of(&lines, "uid");
         assert_eq!(uid.len(), 10_000 + 2 * (LISTED + 1));
         assert_eq!(uid[10_000 + LISTED], "… and 9900 more such ranges");
+    }
+
+    #[test]
+    fn what_bindfs_can_do_is_told_with_its_cause() {
+        let lines = explained("-u alice -g staff -p 0640:ad+x --create-for-user=bob --umask=027");
+        assert_eq!(
+            of(&lines, "owner"),
+            ["everything is shown as owned by 1000 (alice), because of force-user"]
+        );
+        assert_eq!(of(&lines, "group").len(), 1);
+        assert!(of(&lines, "permissions")[0].contains("0640:dugo+x:f0750:d0750"), "{lines:?}");
+        assert!(of(&lines, "new files")[0].starts_with("belong to 2000 (bob) on the source"));
+        assert!(of(&lines, "kernel")[0].starts_with("no mount of the kernel"), "{lines:?}");
+        assert_eq!(of(&lines, "checks"), ["the kernel checks permissions, on what is shown"]);
+    }
+
+    #[test]
+    fn a_mirror_is_told_with_what_it_costs() {
+        let lines = explained("-M alice:@staff");
+        let mirror = of(&lines, "mirror");
+        assert!(mirror[0].starts_with("1000 (alice) is shown"), "{mirror:?}");
+        assert!(mirror[1].starts_with("every member of group 50 (staff) is"), "{mirror:?}");
+        assert!(mirror[2].starts_with("all others but root"), "{mirror:?}");
+        assert!(of(&lines, "checks")[0].contains("because everyone in mirror"), "{lines:?}");
+        assert_eq!(of(&lines, "devices").len(), 1);
+        let cache = of(&lines, "cache");
+        assert!(cache.iter().any(|line| line.starts_with("names: not kept")), "{cache:?}");
+        assert!(cache.iter().any(|line| line.starts_with("attributes: not kept")), "{cache:?}");
+    }
+
+    #[test]
+    fn policies_are_told_with_who_checks_and_why() {
+        let lines = explained(
+            "--chown-ignore --chmod-deny --chmod-allow-x --xattr-ro --delete-deny --rename-deny --enable-ioctl",
+        );
+        assert_eq!(of(&lines, "chown"), ["succeeds for everybody and changes nothing"]);
+        assert_eq!(of(&lines, "chmod")[0], "fails with EPERM");
+        assert_eq!(of(&lines, "chmod").len(), 2);
+        for subject in ["xattrs", "delete", "rename", "ioctl"] {
+            assert_eq!(of(&lines, subject).len(), 1, "{subject}");
+        }
+        assert!(of(&lines, "checks")[0].ends_with("chown-ignore is to succeed for everybody"));
+        assert!(of(&explained(""), "chown").is_empty());
+    }
+
+    #[test]
+    fn why_data_does_not_go_past_the_daemon_is_told() {
+        let passthrough = |args: &str| of(&explained(args), "passthrough")[0].to_owned();
+        assert!(passthrough("").starts_with("auto: "));
+        assert!(passthrough("--read-rate=1M").ends_with("because read-rate was given"));
+        assert!(passthrough("--direct-io").ends_with("because direct-io was given"));
+        assert!(passthrough("--passthrough=off").ends_with("because passthrough=off was given"));
+        let lines = explained("--write-rate=1k --forward-odirect=512 --disable-lock-forwarding");
+        assert_eq!(of(&lines, "write rate"), ["at most 1024 bytes per second, all users together"]);
+        assert_eq!(of(&lines, "O_DIRECT").len(), 1);
+        assert_eq!(of(&lines, "locks"), ["hold within the mount only"]);
+    }
+
+    #[test]
+    fn what_is_hidden_or_shown_otherwise_is_told() {
+        let lines = explained(
+            "--exclude=*.tmp --exclude=.git --hide-hard-links --ctime-from-mtime --block-devices-as-files \
+             --resolve-symlinks --resolved-symlink-deletion=target-first --follow-source --one-file-system",
+        );
+        assert_eq!(of(&lines, "excluded").len(), 2);
+        assert!(of(&lines, "symbolic links")[1].ends_with("what it leads to, then the link"));
+        for subject in ["links", "change time", "block devices", "other filesystems"] {
+            assert_eq!(of(&lines, subject).len(), 1, "{subject}");
+        }
+        assert_eq!(of(&lines, "source").len(), 2, "its path, and that it is followed");
     }
 }

@@ -1,5 +1,7 @@
 //! Whole command lines, in both grammars.
 
+mod bindfs;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;

@@ -1,0 +1,214 @@
+//! What is shown and what may change, in words. What is as on the source is not mentioned.
+
+use super::{Lines, with_name};
+use crate::accounts::{Accounts, Named};
+use crate::config::Config;
+use crate::idmap::{Group, Kind, User};
+use crate::view::{Checks, CreatedBy, LinkRemoval, Mirror, Policy, Principal, View, Xattrs};
+
+fn named<K: Kind + Named>(id: u32, accounts: &dyn Accounts) -> String {
+    with_name(id, K::name_of(accounts, id))
+}
+
+pub(super) fn explain_owners(out: &mut Lines, view: &View, accounts: &dyn Accounts) {
+    if let Some(uid) = view.forced.uid {
+        let user = named::<User>(uid.raw(), accounts);
+        out.push("owner", format!("everything is shown as owned by {user}, because of force-user"));
+    }
+    if let Some(gid) = view.forced.gid {
+        let group = named::<Group>(gid.raw(), accounts);
+        out.push("group", format!("everything is shown as {group}'s, because of force-group"));
+    }
+    if let Some(mirror) = &view.mirror {
+        explain_mirror(out, mirror, accounts);
+    }
+}
+
+fn explain_mirror(out: &mut Lines, mirror: &Mirror, accounts: &dyn Accounts) {
+    for principal in &mirror.principals {
+        let who = match principal {
+            Principal::User(uid) => named::<User>(uid.raw(), accounts),
+            Principal::Group(gid) => {
+                format!("every member of group {}", named::<Group>(gid.raw(), accounts))
+            }
+        };
+        out.push("mirror", format!("{who} is shown as the owner of everything to himself"));
+    }
+    if mirror.only {
+        out.push("mirror", "all others but root see files without any permission");
+    }
+    out.push(
+        "mirror",
+        "sticky bits of directories are heeded but not shown, and setuid bits of files are not shown",
+    );
+}
+
+pub(super) fn explain_creation(out: &mut Lines, view: &View, accounts: &dyn Accounts) {
+    let creation = &view.creation;
+    if creation.by == CreatedBy::Mounter {
+        out.push(
+            "new files",
+            "belong to who mounted, and to counterparts of those whom the map names",
+        );
+    }
+    if let Some(uid) = creation.uid {
+        let user = named::<User>(uid.raw(), accounts);
+        out.push(
+            "new files",
+            format!("belong to {user} on the source, because of create-for-user"),
+        );
+    }
+    if let Some(gid) = creation.gid {
+        let group = named::<Group>(gid.raw(), accounts);
+        out.push(
+            "new files",
+            format!(
+                "belong to group {group} on the source, because of create-for-group; below a directory with the setgid \
+                 bit to its group"
+            ),
+        );
+    }
+    if !creation.perms.is_empty() {
+        out.push("new files", format!("their permissions are changed by {}", creation.perms));
+    }
+}
+
+pub(super) fn explain_looks(out: &mut Lines, config: &Config) {
+    let view = &config.view;
+    if !view.perms.is_empty() {
+        out.push("permissions", format!("shown after the rules {}", view.perms));
+    }
+    let looks = &view.looks;
+    for (given, subject, fact) in [
+        (looks.realistic_permissions, "permissions", "those that who mounts lacks are not shown"),
+        (looks.hide_hard_links, "links", "the count is shown as 1"),
+        (looks.ctime_from_mtime, "change time", "the modification time is shown in its place"),
+        (looks.block_devices_as_files, "block devices", "shown as regular files"),
+        (config.one_file_system, "other filesystems", "what is mounted below the source is hidden"),
+        (config.follow_source, "source", "followed to what takes its name when it is replaced"),
+    ] {
+        if given {
+            out.push(subject, fact);
+        }
+    }
+    for pattern in &view.excluded {
+        out.push(
+            "excluded",
+            format!("names that match {pattern}: not listed, not found, not created"),
+        );
+    }
+    if let Some(removal) = view.resolve_symlinks {
+        out.push("symbolic links", "shown as what they lead to, also outside the source");
+        let removed = match removal {
+            LinkRemoval::Deny => "nothing (EPERM)",
+            LinkRemoval::SymlinkOnly => "the link",
+            LinkRemoval::SymlinkFirst => "the link, then what it leads to",
+            LinkRemoval::TargetFirst => "what it leads to, then the link",
+        };
+        out.push("symbolic links", format!("deleting one deletes {removed}"));
+    }
+}
+
+pub(super) fn explain_changes(out: &mut Lines, view: &View) {
+    let changes = &view.changes;
+    for (policy, subject) in
+        [(changes.chown, "chown"), (changes.chgrp, "chgrp"), (changes.chmod, "chmod")]
+    {
+        match policy {
+            Policy::Normal => {}
+            Policy::Ignore => out.push(subject, "succeeds for everybody and changes nothing"),
+            Policy::Deny => out.push(subject, "fails with EPERM"),
+        }
+    }
+    let filters = !changes.chmod_filter.is_empty() && changes.chmod == Policy::Normal;
+    if filters {
+        out.push("chmod", format!("what is asked for is changed by {}", changes.chmod_filter));
+    }
+    if changes.chmod_allow_x && changes.chmod != Policy::Normal {
+        out.push("chmod", "bits to execute regular files can be changed all the same");
+    }
+    match changes.xattrs {
+        Xattrs::ReadWrite => {}
+        Xattrs::ReadOnly => out.push("xattrs", "can be read only; a change fails with EACCES"),
+        Xattrs::None => {
+            out.push("xattrs", "there are none, nor access control lists (EOPNOTSUPP)");
+        }
+    }
+    for (given, subject, fact) in [
+        (changes.deny_delete, "delete", "fails with EPERM, as does a rename over a file"),
+        (changes.deny_rename, "rename", "fails with EPERM"),
+        (changes.forward_ioctls, "ioctl", "every request goes to the source, without a check"),
+    ] {
+        if given {
+            out.push(subject, fact);
+        }
+    }
+}
+
+/// Who checks permissions, and what the kernel does not keep on that account.
+pub(super) fn explain_checks(out: &mut Lines, view: &View) {
+    let needs = view.needs();
+    if needs.checks == Checks::Kernel {
+        out.push("checks", "the kernel checks permissions, on what is shown");
+        return;
+    }
+    let changes = &view.changes;
+    let ignored = [
+        (changes.chown, "chown-ignore is"),
+        (changes.chgrp, "chgrp-ignore is"),
+        (changes.chmod, "chmod-ignore is"),
+    ];
+    let why = match ignored.iter().find(|(policy, _)| *policy == Policy::Ignore) {
+        _ if needs.per_caller => "everyone in mirror sees another owner".to_owned(),
+        Some((_, name)) => format!("{name} to succeed for everybody"),
+        None => "the kernel could not".to_owned(),
+    };
+    out.push("checks", format!("the daemon checks permissions at every request, because {why}"));
+    out.push("devices", "cannot be opened (nodev): the kernel would not ask the daemon");
+    out.push("cache", "names: not kept, since the daemon checks each step of a path");
+    if needs.per_caller {
+        out.push("cache", "attributes: not kept, since they depend on who asks");
+    }
+}
+
+/// How data and locks go.
+pub(super) fn explain_data(out: &mut Lines, config: &Config) {
+    let data = &config.data;
+    let obstacles: Vec<&str> = [
+        (!data.passthrough, "passthrough=off"),
+        (data.direct_io, "direct-io"),
+        (data.read_rate.is_some(), "read-rate"),
+        (data.write_rate.is_some(), "write-rate"),
+    ]
+    .into_iter()
+    .filter_map(|(given, option)| given.then_some(option))
+    .collect();
+    if obstacles.is_empty() && data.may_pass() {
+        out.push("passthrough", "auto: file data goes past the daemon where the kernel allows it");
+    } else {
+        let why = obstacles.join(" and ");
+        out.push(
+            "passthrough",
+            format!("off: file data goes through the daemon, because {why} was given"),
+        );
+    }
+    if data.direct_io {
+        out.push("direct io", "every read and write goes to the source, past the page cache");
+    }
+    if let Some(align) = data.forward_odirect {
+        out.push("O_DIRECT", format!("kept on the source, with buffers aligned to {align} bytes"));
+    }
+    for (rate, subject) in [(data.read_rate, "read rate"), (data.write_rate, "write rate")] {
+        if let Some(rate) = rate {
+            out.push(subject, format!("at most {rate} bytes per second, all users together"));
+        }
+    }
+    out.push(
+        "locks",
+        if config.locks_on_source {
+            "POSIX locks hold on the source; flock(2) within the mount"
+        } else {
+            "hold within the mount only"
+        },
+    );
+}

@@ -1,0 +1,68 @@
+//! O_DIRECT kept on the source: buffers that lie where the source wants them.
+
+use rustix::io::Errno;
+
+/// A buffer whose first byte lies at a multiple of an alignment.
+#[derive(Debug)]
+pub(super) struct AlignedBuffer {
+    room: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedBuffer {
+    /// Zeros. ENOMEM when there is no such room.
+    pub(super) fn new(len: usize, align: usize) -> Result<Self, Errno> {
+        let most = len.checked_add(align).ok_or(Errno::NOMEM)?;
+        let mut room = Vec::new();
+        room.try_reserve_exact(most).map_err(|_| Errno::NOMEM)?;
+        room.resize(most, 0);
+        let address = room.as_ptr().addr();
+        // The room is never moved: the vector keeps its size.
+        let start = match address % align {
+            0 => 0,
+            beyond => align - beyond,
+        };
+        Ok(Self { room, start, len })
+    }
+
+    /// A copy of some bytes.
+    pub(super) fn holding(bytes: &[u8], align: usize) -> Result<Self, Errno> {
+        let mut buffer = Self::new(bytes.len(), align)?;
+        buffer.bytes_mut().copy_from_slice(bytes);
+        Ok(buffer)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.room[self.start..self.start + self.len]
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.room[self.start..self.start + self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_lies_at_a_multiple_of_its_alignment() {
+        for align in [1, 2, 512, 1000, 4096, 1 << 20] {
+            for len in [0, 1, 511, 100_000] {
+                let bytes: Vec<u8> = (0..len).map(|n| n as u8).collect();
+                let mut buffer = AlignedBuffer::holding(&bytes, align).expect("there is room");
+                assert_eq!(buffer.bytes().as_ptr().addr() % align, 0, "{align}, {len}");
+                assert_eq!(buffer.bytes(), bytes);
+                assert_eq!(buffer.bytes_mut().len(), len);
+            }
+        }
+    }
+
+    #[test]
+    fn an_alignment_beyond_all_memory_is_refused() {
+        for align in [usize::MAX, usize::MAX / 2] {
+            assert_eq!(AlignedBuffer::new(4096, align).err(), Some(Errno::NOMEM));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading and writing where the daemon does it: in its time, where there is a rate, and into which buffers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::pace::Pace;
+use crate::config::{Config, DataPath};
+use crate::fs::{Caller, Fs, Read, Result, Write, is_dying};
+
+/// What writes that wait for their turn may keep in memory, all together. More than that is written when it comes, and
+/// only its answer waits: a worker must never wait, and clients with many threads have many requests.
+const MOST_KEPT: usize = 64 << 20;
+
+/// How data is moved.
+#[derive(Debug)]
+pub(super) struct Data {
+    /// Files are opened past the page cache.
+    pub(super) direct_io: bool,
+    /// POSIX locks come to us; else the kernel keeps them.
+    pub(super) locks_on_source: bool,
+    /// The largest write, and how far is read ahead, in bytes.
+    pub(super) most_written: u32,
+    pub(super) most_readahead: u32,
+    reads: Arc<Pace>,
+    writes: Arc<Pace>,
+    kept: Arc<AtomicUsize>,
+}
+
+impl Data {
+    pub(super) fn new(config: &Config) -> Self {
+        let data = &config.data;
+        Self {
+            direct_io: data.direct_io,
+            locks_on_source: config.locks_on_source,
+            most_written: data.most_written(),
+            most_readahead: data.most_readahead(),
+            reads: Pace::new(data.read_rate, is_dying),
+            writes: Pace::new(data.write_rate, is_dying),
+            kept: Arc::default(),
+        }
+    }
+
+    /// Takes other rates from now on. Where the kernel moves data past us, they do not matter.
+    pub(super) fn set_rates(&self, data: &DataPath) {
+        self.reads.set_rate(data.read_rate);
+        self.writes.set_rate(data.write_rate);
+    }
+
+    /// Whether data must come by here, because it is counted.
+    pub(super) fn is_counted(&self) -> bool {
+        self.reads.is_set() || self.writes.is_set()
+    }
+
+    /// Reads and answers, here or later. EINTR when the client is killed meanwhile.
+    pub(super) fn read<F>(&self, fs: &Arc<Fs>, client: u32, read: Read, size: usize, answer: F)
+    where
+        F: FnOnce(Result<&[u8]>) + Send + 'static,
+    {
+        let serve = move |fs: &Fs, answer: F| {
+            let mut buffer = vec![0; size];
+            match fs.read(&read, &mut buffer) {
+                Ok(count) => {
+                    answer(Ok(&buffer[..count]));
+                    count
+                }
+                Err(e) => {
+                    answer(Err(e));
+                    0
+                }
+            }
+        };
+        if !self.reads.must_wait(size) {
+            let moved = serve(fs, answer);
+            return self.reads.give_back(size - moved);
+        }
+        let fs = Arc::clone(fs);
+        self.reads.wait(size, client, move |turn| match turn {
+            Ok(()) => serve(&fs, answer),
+            Err(e) => {
+                answer(Err(e));
+                0
+            }
+        });
+    }
+
+    /// Writes and answers, here or later. EINTR when the client is killed meanwhile.
+    pub(super) fn write<F>(&self, fs: &Arc<Fs>, caller: Caller, data: &[u8], how: Write, answer: F)
+    where
+        F: FnOnce(Result<usize>) + Send + 'static,
+    {
+        let size = data.len();
+        let tell = |result: Result<usize>, answer: F| {
+            answer(result);
+            result.unwrap_or(0)
+        };
+        if !self.writes.must_wait(size) {
+            let moved = tell(fs.write(&caller, data, &how), answer);
+            return self.writes.give_back(size - moved);
+        }
+        if self.kept.fetch_add(size, Ordering::Relaxed) + size > MOST_KEPT {
+            self.kept.fetch_sub(size, Ordering::Relaxed);
+            let result = fs.write(&caller, data, &how);
+            return self.writes.wait(size, caller.pid, move |_| tell(result, answer));
+        }
+        let (fs, data, kept) = (Arc::clone(fs), data.to_vec(), Arc::clone(&self.kept));
+        self.writes.wait(size, caller.pid, move |turn| {
+            let result = turn.and_then(|()| fs.write(&caller, &data, &how));
+            kept.fetch_sub(size, Ordering::Relaxed);
+            tell(result, answer)
+        });
+    }
+}

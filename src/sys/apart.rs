@@ -1,0 +1,256 @@
+//! An ioctl(2) made by a process of its own, which has nothing that could be taken from it.
+//!
+//! The number of an ioctl tells how many bytes it moves, but some move more: arrays behind the structure, or memory that
+//! an address in it names; others name descriptors. Made by us for somebody else, such a request would read and write
+//! our memory and our files at his choice. So a child makes it that has one descriptor, copies of our memory that nobody
+//! looks at again, the argument at the very end of a mapping, and a filter (seccomp(2)) under which even a child whose
+//! memory was written over can do nothing but ioctls on that descriptor. What is shared with it is the argument alone:
+//! whoever maps memory that is shared otherwise must keep it from children (madvise(2), MADV_DONTFORK).
+
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use rustix::io::Errno;
+
+use super::creds::last_errno;
+
+/// What BPF programs of seccomp look at (`struct seccomp_data`).
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
+
+/// AUDIT_ARCH_* of linux/audit.h: without it a number may mean another call.
+#[cfg(target_arch = "x86_64")]
+const NATIVE: Option<u32> = Some(0xc000_003e);
+#[cfg(target_arch = "aarch64")]
+const NATIVE: Option<u32> = Some(0xc000_00b7);
+#[cfg(target_arch = "riscv64")]
+const NATIVE: Option<u32> = Some(0xc000_00f3);
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+const NATIVE: Option<u32> = None;
+
+/// What the child leaves at the beginning of the shared memory.
+const NOT_MADE: i32 = 0;
+const MADE: i32 = 1;
+
+/// Memory that is shared with a child: a page for how the call ended, and the argument, behind which nothing is.
+struct Shared {
+    start: *mut libc::c_void,
+    len: usize,
+    argument: *mut u8,
+    argument_len: usize,
+}
+
+impl Shared {
+    fn holding(bytes: &[u8]) -> Result<Self, Errno> {
+        // SAFETY: takes an integer.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let page = usize::try_from(page).map_err(|_| Errno::NOSYS)?;
+        let room = bytes.len().next_multiple_of(page);
+        let len = page + room + page;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+            libc::mmap(std::ptr::null_mut(), len, access, flags, -1, 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(last_errno());
+        }
+        // SAFETY: both lie within the mapping, whose last page is `page + room` bytes in.
+        let (guard, argument) = unsafe {
+            let guard = start.byte_add(page + room);
+            (guard, guard.byte_sub(bytes.len()).cast::<u8>())
+        };
+        let shared = Self { start, len, argument, argument_len: bytes.len() };
+        // SAFETY: the last page of our own mapping, which nobody uses.
+        if unsafe { libc::mprotect(guard, page, libc::PROT_NONE) } == -1 {
+            return Err(last_errno());
+        }
+        // SAFETY: `argument` has room for exactly these bytes, and no child has it yet.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), argument, bytes.len()) };
+        Ok(shared)
+    }
+
+    /// Where the child tells whether it made the call, and what that returned.
+    fn report(&self) -> *mut [i32; 2] {
+        self.start.cast()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: exactly our mapping; no reference into it is left, and the child has ended.
+        unsafe { libc::munmap(self.start, self.len) };
+    }
+}
+
+/// Makes an ioctl whose argument is a buffer, read and written in place: what it returns. A request that moves more than
+/// the buffer has fails with EFAULT.
+///
+/// ENOSYS where the kernel has no seccomp(2) filters.
+pub fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<i32, Errno> {
+    let native = NATIVE.ok_or(Errno::NOSYS)?;
+    let shared = Shared::holding(argument)?;
+    let fd = fd.as_fd().as_raw_fd();
+    let filter = filter(native, fd);
+    // SAFETY: the child makes system calls only, on memory that was there before, and ends by exit_group(2): it takes no
+    // lock that another thread could have held, and drops nothing.
+    let child = match unsafe { libc::fork() } {
+        -1 => return Err(last_errno()),
+        0 => {
+            // SAFETY: as above; this is the child.
+            unsafe { make(fd, request, &shared, &filter) }
+        }
+        child => child,
+    };
+    let mut status = 0;
+    // SAFETY: the status outlives the call. ECHILD means that the child has ended, too.
+    while unsafe { libc::waitpid(child, &raw mut status, 0) } == -1 && last_errno() == Errno::INTR {
+    }
+    // SAFETY: the child has ended; the pointers lie within the mapping.
+    let [made, returned] = unsafe { shared.report().read_volatile() };
+    if made != MADE {
+        return Err(if libc::WIFSIGNALED(status) { Errno::IO } else { Errno::NOSYS });
+    }
+    if returned < 0 {
+        return Err(Errno::from_raw_os_error(returned.wrapping_neg()));
+    }
+    // SAFETY: the mapping has exactly as many bytes there as the buffer.
+    unsafe {
+        let from = shared.argument;
+        std::ptr::copy_nonoverlapping(from, argument.as_mut_ptr(), shared.argument_len);
+    }
+    Ok(returned)
+}
+
+/// A filter that lets a process make ioctls on one descriptor and end. It is killed for anything else.
+fn filter(native: u32, fd: RawFd) -> [libc::sock_filter; 9] {
+    let load = |at| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
+    let skip_unless = |value, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, no);
+    let skip_if = |value, yes| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, 0);
+    let end_with = |action| op(libc::BPF_RET | libc::BPF_K, action, 0, 0);
+    // The descriptor is in the lower half of its argument.
+    let argument = FIRST_ARGUMENT + if cfg!(target_endian = "big") { 4 } else { 0 };
+    [
+        load(ARCHITECTURE),
+        skip_unless(native, 6),
+        load(NUMBER),
+        skip_if(libc::SYS_exit_group as u32, 3),
+        skip_unless(libc::SYS_ioctl as u32, 3),
+        load(argument),
+        skip_unless(fd as u32, 1),
+        end_with(libc::SECCOMP_RET_ALLOW),
+        end_with(libc::SECCOMP_RET_KILL_PROCESS),
+    ]
+}
+
+fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+/// Makes the call in a child that has just been forked, and ends it.
+///
+/// # Safety
+///
+/// To be called in a forked child only. Every descriptor but one is closed.
+unsafe fn make(fd: RawFd, request: u32, shared: &Shared, filter: &[libc::sock_filter]) -> ! {
+    let none: libc::c_ulong = 0;
+    let program = libc::sock_fprog {
+        len: filter.len() as libc::c_ushort,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    // SAFETY: the process is a copy that ends here; the pointers lead to memory of its own or to what is shared.
+    unsafe {
+        let report = shared.report();
+        report.write_volatile([NOT_MADE, 0]);
+        if fd > 0 {
+            libc::syscall(libc::SYS_close_range, 0, fd - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0);
+        let one: libc::c_ulong = 1;
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, none, none, none) == 0
+            && libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
+                &raw const program,
+            ) == 0
+        {
+            let request = libc::c_ulong::from(request);
+            let returned = libc::syscall(libc::SYS_ioctl, fd, request, shared.argument);
+            let returned = match returned {
+                -1 => -*libc::__errno_location(),
+                returned => returned as i32,
+            };
+            report.write_volatile([MADE, returned]);
+        }
+        loop {
+            libc::syscall(libc::SYS_exit_group, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    fn own_source() -> File {
+        File::open(file!()).expect("tests run where the source is")
+    }
+
+    #[test]
+    fn a_call_reads_and_writes_its_argument_and_its_error_comes_back() {
+        let file = own_source();
+        // FIONREAD: how many bytes are left in the file.
+        let mut argument = [0; 4];
+        assert_eq!(ioctl(&file, 0x541b, &mut argument), Ok(0));
+        let len = file.metadata().expect("stat").len();
+        assert_eq!(u64::from(u32::from_ne_bytes(argument)), len);
+        assert_eq!(ioctl(&file, 0x5401, &mut [0; 64]), Err(Errno::NOTTY));
+    }
+
+    #[test]
+    fn a_call_that_writes_beyond_its_argument_gets_efault() {
+        // FIONREAD writes four bytes.
+        for len in [0, 1, 3] {
+            assert_eq!(ioctl(own_source(), 0x541b, &mut [0; 3][..len]), Err(Errno::FAULT), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_names_another_descriptor_gets_ebadf() {
+        let (file, other) = (own_source(), own_source());
+        // FICLONERANGE begins with the number of the file to clone from.
+        let mut range = [0; 32];
+        range[..8].copy_from_slice(&i64::from(other.as_raw_fd()).to_ne_bytes());
+        assert_eq!(ioctl(&file, 0x4020_940d, &mut range), Err(Errno::BADF));
+    }
+
+    #[test]
+    fn a_process_under_the_filter_is_killed_for_any_other_call() {
+        let filter = filter(NATIVE.expect("tests run where there is a filter"), 0);
+        // SAFETY: the child makes system calls only, and ends by one.
+        let child = unsafe {
+            match libc::fork() {
+                0 => {
+                    let program = libc::sock_fprog {
+                        len: filter.len() as libc::c_ushort,
+                        filter: filter.as_ptr().cast_mut(),
+                    };
+                    libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+                    let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+                    libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program);
+                    // Not on the descriptor that it may use.
+                    libc::syscall(libc::SYS_ioctl, 1, 0x5401, 0);
+                    libc::syscall(libc::SYS_exit_group, 0);
+                    unreachable!()
+                }
+                child => child,
+            }
+        };
+        let mut status = 0;
+        // SAFETY: the status outlives the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS, "{status:x}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Paths to what the process's own descriptors lead to, for calls that take paths only (proc_pid_fd(5)).
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// `/proc/self/fd`, held open: a path of one component is resolved in half the time.
+static OWN: OnceLock<OwnedFd> = OnceLock::new();
+
+const PREFIX: &[u8] = b"/proc/self/fd/";
+/// The longest number has ten digits.
+const LONGEST: usize = PREFIX.len() + 10 + 1;
+
+/// Holds the directory of the process's own descriptors open. To be called by the process that will serve: it means
+/// nothing in a child.
+pub fn hold_own() -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let own = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;
+    // Who comes second finds the same directory.
+    let _ = OWN.set(own);
+    Ok(())
+}
+
+/// The path by which the kernel finds the inode behind a descriptor of ours, whatever its name is. It is followed, also to
+/// a symbolic link itself.
+#[derive(Debug, Clone, Copy)]
+pub struct DescriptorPath {
+    path: [u8; LONGEST],
+}
+
+impl DescriptorPath {
+    /// The path of a descriptor, which must stay open for as long as the path is used.
+    #[must_use]
+    pub fn of(fd: &impl AsFd) -> Self {
+        let mut path = [0; LONGEST];
+        path[..PREFIX.len()].copy_from_slice(PREFIX);
+        let mut digits = [0; 10];
+        let mut number = fd.as_fd().as_raw_fd().unsigned_abs();
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        let digits = &digits[at..];
+        path[PREFIX.len()..PREFIX.len() + digits.len()].copy_from_slice(digits);
+        Self { path }
+    }
+
+    /// The whole path.
+    #[must_use]
+    pub fn whole(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.path).unwrap_or(c"")
+    }
+
+    /// A directory, and the path from there: the shortest way.
+    #[must_use]
+    pub fn shortest(&self) -> (BorrowedFd<'_>, &CStr) {
+        match OWN.get() {
+            Some(own) => {
+                (own.as_fd(), CStr::from_bytes_until_nul(&self.path[PREFIX.len()..]).unwrap_or(c""))
+            }
+            None => (CWD, self.whole()),
+        }
+    }
+}
+
+impl std::ops::Deref for DescriptorPath {
+    type Target = CStr;
+
+    fn deref(&self) -> &CStr {
+        self.whole()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_descriptor_is_found_by_its_number() {
+        let file = File::open("/dev/null").unwrap();
+        let path = DescriptorPath::of(&file);
+        assert_eq!(path.whole().to_str().unwrap(), format!("/proc/self/fd/{}", file.as_raw_fd()));
+        hold_own().unwrap();
+        let (dir, name) = path.shortest();
+        let again = rustix::fs::openat(dir, name, OFlags::RDONLY, Mode::empty()).unwrap();
+        let rdev = |stat: rustix::fs::Stat| stat.st_rdev;
+        assert_eq!(
+            rdev(rustix::fs::fstat(&again).unwrap()),
+            rdev(rustix::fs::fstat(&file).unwrap())
+        );
+    }
+}
