@@ -6,7 +6,9 @@
 //! to it (devices are shut off by the mount). `.` and `..` are not looked up, so that a directory on the way is searched
 //! by its neighbours in the path only.
 
+use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Access, AtFlags, FileType, OFlags, RenameFlags, Statx, StatxFlags};
 use rustix::io::Errno;
@@ -15,7 +17,7 @@ use super::caller::Requester;
 use super::permission::{Asker, Capability, permits};
 use super::privileges::{SETGID, SETUID};
 use super::{Caller, Fs, Result, SetAttr, SetTime};
-use crate::source::{Inode, proc_path};
+use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::SourceAcl;
 use crate::view::{Policy, Viewer};
 
@@ -31,12 +33,7 @@ const SEARCH: Access = Access::EXEC_OK;
 
 impl Fs {
     /// Whether the caller may access an inode in these ways: access(2). EACCES if not.
-    pub fn access(
-        &self,
-        caller: &Caller,
-        node: crate::source::NodeId,
-        wanted: Access,
-    ) -> Result<()> {
+    pub fn access(&self, caller: &Caller, node: NodeId, wanted: Access) -> Result<()> {
         self.check(caller, &*self.tree.inode(node)?, wanted)
     }
 
@@ -121,7 +118,7 @@ impl Fs {
         &self,
         caller: &Caller,
         (dir, dir_fd): (&Inode, &OwnedFd),
-        name: &std::ffi::CStr,
+        name: &CStr,
     ) -> Result<()> {
         if !self.checks() {
             return Ok(());
@@ -135,7 +132,7 @@ impl Fs {
         asker: &Requester<'_>,
         caller: &Caller,
         (dir, dir_fd): (&Inode, &OwnedFd),
-        name: &std::ffi::CStr,
+        name: &CStr,
     ) -> Result<Option<Statx>> {
         let dir_stat = self.tree.stat(dir)?;
         self.check_found(asker, caller, dir, &dir_stat, WRITE | SEARCH)?;
@@ -161,8 +158,8 @@ impl Fs {
     pub(super) fn may_rename(
         &self,
         caller: &Caller,
-        from: (&Inode, &OwnedFd, &std::ffi::CStr),
-        to: (&Inode, &OwnedFd, &std::ffi::CStr),
+        from: (&Inode, &OwnedFd, &CStr),
+        to: (&Inode, &OwnedFd, &CStr),
         flags: RenameFlags,
     ) -> Result<()> {
         if !self.checks() {
@@ -180,10 +177,8 @@ impl Fs {
         for (place, stat) in [(from, moved), (to, target)] {
             let Some(stat) = stat else { continue };
             if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() {
-                let inode = self.tree.lookup(
-                    place.0,
-                    std::os::unix::ffi::OsStrExt::from_bytes(place.2.to_bytes()),
-                )?;
+                let name = OsStr::from_bytes(place.2.to_bytes());
+                let inode = self.tree.lookup(place.0, name)?;
                 let checked = self.check_found(&asker, caller, &inode.inode, &inode.stat, WRITE);
                 self.forget(inode.inode.node(), 1);
                 checked?;

@@ -83,8 +83,6 @@ macro_rules! questions {
 
 /// All of them.
 pub(crate) fn questions() -> Vec<Question> {
-    let (read, write, run) = (Access::READ_OK, Access::WRITE_OK, Access::EXEC_OK);
-    let _ = (read, write, run);
     let looks = questions! { Other:
         "stat" => |at| io(fs::metadata(at.join("d/f")));
         "stat of a link" => |at| io(fs::symlink_metadata(at.join("d/l")));
