@@ -224,6 +224,9 @@ pub struct ProcessConfig {
     pub verbosity: u8,
     /// Unmount when the process dies (`auto_unmount`).
     pub auto_unmount: bool,
+    /// Called by mount(8), which does not recognise our mounts in the mount table: what is mounted already is not mounted
+    /// once more.
+    pub by_mount8: bool,
 }
 
 #[cfg(test)]

@@ -99,9 +99,11 @@ pub fn parse_with(
     if dialect::helper(&name).is_some() {
         let helper::HelperInvocation { invocation, fake } = helper::parse(argv)?;
         let Invocation { given, operands } = invocation;
-        let settings = Settings::read(given, dialect, accounts)?;
+        let mut settings = Settings::read(given, dialect, accounts)?;
+        settings.by_mount8();
         return command_of(settings, operands, fake);
     }
+    let by_mount8 = is_from_mount_fuse(&argv);
     let invocation = arguments::parse(argv)?;
     let asked = |id| invocation.given.iter().any(|one| one.option.id == id);
     if asked(Opt::Help) {
@@ -128,10 +130,23 @@ pub fn parse_with(
         return reload_of(&given, operands);
     }
     let mut settings = Settings::read(given, dialect, accounts)?;
+    if by_mount8 {
+        settings.by_mount8();
+    }
     if dialect == Dialect::Bindfs {
         settings.harden();
     }
     command_of(settings, operands, false)
+}
+
+/// Whether the call has the form in which mount.fuse3(8) starts a program for mount(8): `PROGRAM SOURCE MOUNTPOINT -o
+/// rw,…`. mount(8) always begins with one of `rw` and `ro`.
+fn is_from_mount_fuse(argv: &[OsString]) -> bool {
+    let [_, source, mountpoint, flag, list] = argv else { return false };
+    let is_operand = |argument: &OsString| !argument.as_encoded_bytes().starts_with(b"-");
+    let first = list.as_encoded_bytes().split(|byte| *byte == b',').next();
+    let begins = matches!(first, Some(b"rw" | b"ro"));
+    flag == "-o" && is_operand(source) && is_operand(mountpoint) && begins
 }
 
 /// `--reload MOUNTPOINT`: the options are those that the daemon reads again.

@@ -87,6 +87,11 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The call comes from mount(8).
+    pub(super) fn by_mount8(&mut self) {
+        self.process.by_mount8 = true;
+    }
+
     /// Whether a mount that is there is to be changed.
     pub(super) fn is_remount(&self) -> bool {
         self.remount

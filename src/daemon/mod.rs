@@ -43,6 +43,9 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     logging::install(config.process.verbosity);
     mount::check_rights(&config)?;
     let opened = Opened::open(&config)?;
+    if config.process.by_mount8 && mount::is_there(&opened.plan, &opened.point)? {
+        return Ok(());
+    }
     if config.process.foreground {
         serve(&config, opened, options, &mut Announce::InFront)
     } else {
@@ -94,14 +97,22 @@ fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Annou
     limits::settle();
     let mirrored = mirror::users(&config.view)?;
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
-    let (new, device) = NewMount::make(&plan, &point)?;
+    let (mut new, device) = NewMount::make(&plan, &point)?;
     let probe = probe::start(&new, &point)?;
-    let _lifeline = match config.process.auto_unmount {
+    let lifeline = match config.process.auto_unmount {
         true => Some(guardian::start(&new)?),
         false => None,
     };
-    let server = Server::start(source, config, mirrored, device, new.device(&point)?)?;
+    let server =
+        Server::start(source, config, mirrored, device, new.device(&point)?, new.is_detached())?;
     probe.wait()?;
+    if let Some(part) = server.attached() {
+        new.narrow(part)?;
+    }
+    if let Some(lifeline) = &lifeline {
+        let told = new.mounted().and_then(|mounted| lifeline.tell(&mounted));
+        told.map_err(|e| Error::system("cannot tell the guardian of auto_unmount", e))?;
+    }
     let mounted = new.attach(&point)?;
     drop(point);
     // Who gave a file means it to be read again; else a hang-up in front is the terminal's.

@@ -14,7 +14,7 @@ use fuser::{
 };
 use rustix::fs::OFlags;
 
-use super::answers::{NOTHING, caller, empty, is_direct, lock_kind, node, open_flags, xattr};
+use super::answers::{NOTHING, caller, empty, is_direct, lock_kind, open_flags, xattr};
 use super::backing::Backings;
 use super::convert::{errno, file_attr, file_type, set_time};
 use super::data::Data;
@@ -22,6 +22,7 @@ use super::notices::KernelCache;
 use super::opening::beside;
 use super::status::{REQUEST as STATUS, Reloads};
 use super::times::Times;
+use super::wire::Wire;
 use crate::config::CachePolicy;
 use crate::fs::{
     Attr, Entry, Fs, Ioctl, LockKind, LockRange, LockRequest, Lookup, Moved, Read, Result, SetAttr,
@@ -42,6 +43,7 @@ pub(super) struct Adapter {
     pub(super) notices: Arc<KernelCache>,
     pub(super) backings: Arc<Backings>,
     pub(super) data: Arc<Data>,
+    wire: Wire,
     /// What is told to whoever asks for a reload.
     reloads: Arc<Reloads>,
     /// Whether the kernel keeps directory listings until it is told that they changed.
@@ -58,6 +60,7 @@ impl Adapter {
         notices: Arc<KernelCache>,
         data: Arc<Data>,
         reloads: Arc<Reloads>,
+        wire: Wire,
     ) -> Self {
         let stack_depth = if fs.tree().is_stacked() { 2 } else { 1 };
         let needs = fs.needs();
@@ -65,7 +68,7 @@ impl Adapter {
         let keeps_listings = needs.checks == Checks::Kernel
             && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever);
         let times = Times::of(cache, needs);
-        Self { fs, times, backings, notices, data, reloads, keeps_listings, stack_depth }
+        Self { fs, times, backings, notices, data, wire, reloads, keeps_listings, stack_depth }
     }
 
     fn answer_entry(&self, reply: ReplyEntry, entry: Result<Entry>) {
@@ -134,7 +137,20 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match caller(request).and_then(|caller| self.fs.lookup(&caller, node(parent), name)) {
+        if let Some(root) = self.wire.root_at(parent, name) {
+            let attr = caller(request).and_then(|caller| self.fs.getattr(&caller, NodeId::ROOT));
+            return match attr {
+                Ok(attr) => {
+                    let time = self.times.attr(&attr);
+                    let attr = FileAttr { ino: root, ..file_attr(&attr) };
+                    reply.entry(&time, &attr, Generation(0));
+                }
+                Err(e) => reply.error(errno(e)),
+            };
+        }
+        match caller(request)
+            .and_then(|caller| self.fs.lookup(&caller, self.wire.node(parent), name))
+        {
             Ok(Lookup::Found(entry)) => self.answer_entry(reply, Ok(entry)),
             Ok(Lookup::Missing(trust)) => match self.times.missing(trust) {
                 Duration::ZERO => reply.error(Errno::ENOENT),
@@ -146,13 +162,13 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
-        if self.fs.forget(node(ino), lookups) {
-            self.backings.cool(node(ino));
+        if self.fs.forget(self.wire.node(ino), lookups) {
+            self.backings.cool(self.wire.node(ino));
         }
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let attr = caller(request).and_then(|caller| self.fs.getattr(&caller, node(ino)));
+        let attr = caller(request).and_then(|caller| self.fs.getattr(&caller, self.wire.node(ino)));
         self.answer_attr(reply, attr);
     }
 
@@ -182,7 +198,7 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        let (node, handle) = (node(ino), handle.map(|handle| handle.0));
+        let (node, handle) = (self.wire.node(ino), handle.map(|handle| handle.0));
         let caller = match caller(request) {
             Ok(caller) => caller,
             Err(e) => return reply.error(errno(e)),
@@ -200,7 +216,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        match self.fs.readlink(node(ino)) {
+        match self.fs.readlink(self.wire.node(ino)) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(errno(e)),
         }
@@ -216,8 +232,9 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let made = caller(request)
-            .and_then(|caller| self.fs.mknod(&caller, node(parent), name, mode, umask, rdev));
+        let made = caller(request).and_then(|caller| {
+            self.fs.mknod(&caller, self.wire.node(parent), name, mode, umask, rdev)
+        });
         self.answer_entry(reply, made);
     }
 
@@ -231,17 +248,19 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let made = caller(request)
-            .and_then(|caller| self.fs.mkdir(&caller, node(parent), name, mode, umask));
+            .and_then(|caller| self.fs.mkdir(&caller, self.wire.node(parent), name, mode, umask));
         self.answer_entry(reply, made);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let gone = caller(request).and_then(|caller| self.fs.unlink(&caller, node(parent), name));
+        let gone = caller(request)
+            .and_then(|caller| self.fs.unlink(&caller, self.wire.node(parent), name));
         empty(reply, gone);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let gone = caller(request).and_then(|caller| self.fs.rmdir(&caller, node(parent), name));
+        let gone =
+            caller(request).and_then(|caller| self.fs.rmdir(&caller, self.wire.node(parent), name));
         empty(reply, gone);
     }
 
@@ -253,8 +272,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let made = caller(request)
-            .and_then(|caller| self.fs.symlink(&caller, node(parent), name, target.as_os_str()));
+        let made = caller(request).and_then(|caller| {
+            self.fs.symlink(&caller, self.wire.node(parent), name, target.as_os_str())
+        });
         self.answer_entry(reply, made);
     }
 
@@ -270,13 +290,23 @@ impl Filesystem for Adapter {
     ) {
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
         let result = caller(request).and_then(|caller| {
-            self.fs.rename(&caller, node(parent), name, node(new_parent), new_name, flags)
+            self.fs.rename(
+                &caller,
+                self.wire.node(parent),
+                name,
+                self.wire.node(new_parent),
+                new_name,
+                flags,
+            )
         });
         let moved = result.as_ref().copied().unwrap_or(Moved::Alone);
         empty(reply, result.map(drop));
         if moved == Moved::WithPaths {
             let notices = Arc::clone(&self.notices);
-            let places = [(node(parent), name.to_owned()), (node(new_parent), new_name.to_owned())];
+            let places = [
+                (self.wire.node(parent), name.to_owned()),
+                (self.wire.node(new_parent), new_name.to_owned()),
+            ];
             // The kernel holds the directories until it has the reply.
             beside(move || notices.moved(&places));
         }
@@ -290,13 +320,14 @@ impl Filesystem for Adapter {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let linked = caller(request)
-            .and_then(|caller| self.fs.link(&caller, node(ino), node(new_parent), new_name));
+        let linked = caller(request).and_then(|caller| {
+            self.fs.link(&caller, self.wire.node(ino), self.wire.node(new_parent), new_name)
+        });
         self.answer_entry(reply, linked);
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.answer_open(caller(request), node(ino), open_flags(flags.0), reply);
+        self.answer_open(caller(request), self.wire.node(ino), open_flags(flags.0), reply);
     }
 
     fn create(
@@ -310,7 +341,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let made = caller(request).and_then(|caller| {
-            self.fs.create(&caller, node(parent), name, mode, umask, open_flags(flags))
+            self.fs.create(&caller, self.wire.node(parent), name, mode, umask, open_flags(flags))
         });
         self.answer_create(made, reply);
     }
@@ -412,7 +443,7 @@ impl Filesystem for Adapter {
             // Told so once, the kernel opens directories without us and keeps what they list.
             return reply.error(Errno::ENOSYS);
         }
-        match caller(request).and_then(|caller| self.fs.opendir(&caller, node(ino))) {
+        match caller(request).and_then(|caller| self.fs.opendir(&caller, self.wire.node(ino))) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(e) => reply.error(errno(e)),
         }
@@ -426,7 +457,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let result = self.fs.readdir(node(ino), handle.0, offset, |entry| {
+        let result = self.fs.readdir(self.wire.node(ino), handle.0, offset, |entry| {
             reply.add(INodeNo(entry.ino), entry.cookie, file_type(entry.kind), entry.name)
         });
         match result {
@@ -448,17 +479,18 @@ impl Filesystem for Adapter {
             Ok(caller) => caller,
             Err(e) => return reply.error(errno(e)),
         };
-        let result = self.fs.readdirplus(&caller, node(ino), handle.0, offset, |entry, found| {
-            let attr = match found {
-                Some(found) => file_attr(&found.attr),
-                // Neither `.` nor `..` is looked up: the kernel takes only number and type from here.
-                None => {
-                    FileAttr { ino: INodeNo(entry.ino), kind: file_type(entry.kind), ..NOTHING }
-                }
-            };
-            let ttl = found.map_or(Duration::ZERO, |found| self.times.both(found));
-            reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, generation)
-        });
+        let result =
+            self.fs.readdirplus(&caller, self.wire.node(ino), handle.0, offset, |entry, found| {
+                let attr = match found {
+                    Some(found) => file_attr(&found.attr),
+                    // Neither `.` nor `..` is looked up: the kernel takes only number and type from here.
+                    None => {
+                        FileAttr { ino: INodeNo(entry.ino), kind: file_type(entry.kind), ..NOTHING }
+                    }
+                };
+                let ttl = found.map_or(Duration::ZERO, |found| self.times.both(found));
+                reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, generation)
+            });
         match result {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(e)),
@@ -484,11 +516,11 @@ impl Filesystem for Adapter {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        empty(reply, self.fs.fsyncdir(node(ino), handle.0, data_only));
+        empty(reply, self.fs.fsyncdir(self.wire.node(ino), handle.0, data_only));
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        match self.fs.statfs(node(ino)) {
+        match self.fs.statfs(self.wire.node(ino)) {
             Ok(s) => reply.statfs(
                 s.f_blocks,
                 s.f_bfree,
@@ -514,7 +546,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let result = caller(request)
-            .and_then(|caller| self.fs.setxattr(&caller, node(ino), name, value, flags));
+            .and_then(|caller| self.fs.setxattr(&caller, self.wire.node(ino), name, value, flags));
         empty(reply, result);
     }
 
@@ -526,7 +558,8 @@ impl Filesystem for Adapter {
         room: u32,
         reply: ReplyXattr,
     ) {
-        let value = caller(request).and_then(|caller| self.fs.getxattr(&caller, node(ino), name));
+        let value =
+            caller(request).and_then(|caller| self.fs.getxattr(&caller, self.wire.node(ino), name));
         xattr(reply, room, value);
     }
 
@@ -534,13 +567,13 @@ impl Filesystem for Adapter {
         xattr(
             reply,
             room,
-            caller(request).and_then(|caller| self.fs.listxattr(&caller, node(ino))),
+            caller(request).and_then(|caller| self.fs.listxattr(&caller, self.wire.node(ino))),
         );
     }
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let result =
-            caller(request).and_then(|caller| self.fs.removexattr(&caller, node(ino), name));
+        let result = caller(request)
+            .and_then(|caller| self.fs.removexattr(&caller, self.wire.node(ino), name));
         empty(reply, result);
     }
 
@@ -550,7 +583,8 @@ impl Filesystem for Adapter {
             return reply.error(Errno::ENOSYS);
         }
         let wanted = rustix::fs::Access::from_bits_truncate(wanted.bits() as u32);
-        let may = caller(request).and_then(|caller| self.fs.access(&caller, node(ino), wanted));
+        let may =
+            caller(request).and_then(|caller| self.fs.access(&caller, self.wire.node(ino), wanted));
         empty(reply, may);
     }
 
@@ -619,11 +653,11 @@ impl Filesystem for Adapter {
         room: u32,
         reply: ReplyIoctl,
     ) {
-        if command == STATUS && node(ino) == NodeId::ROOT {
+        if command == STATUS && self.wire.node(ino) == NodeId::ROOT {
             return reply.ioctl(0, &self.reloads.answer());
         }
         let ioctl = Ioctl {
-            node: node(ino),
+            node: self.wire.node(ino),
             handle: handle.0,
             is_dir: flags.contains(IoctlFlags::FUSE_IOCTL_DIR),
             is_compat: flags.contains(IoctlFlags::FUSE_IOCTL_COMPAT),
@@ -637,7 +671,7 @@ impl Filesystem for Adapter {
                 Err(e) => reply.error(errno(e)),
             });
         }
-        match self.fs.ioctl(node(ino), command, input, room as usize) {
+        match self.fs.ioctl(self.wire.node(ino), command, input, room as usize) {
             Ok(output) => reply.ioctl(0, &output),
             Err(e) => reply.error(errno(e)),
         }

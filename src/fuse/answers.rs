@@ -8,7 +8,6 @@ use rustix::fs::OFlags;
 use super::convert::errno;
 use crate::fs::{Caller, LockKind, Result};
 use crate::idmap::{MountGid, MountUid};
-use crate::source::NodeId;
 
 /// Who asks. EOVERFLOW for an id that is none, which the kernel does not send.
 pub(super) fn caller(request: &Request) -> Result<Caller> {
@@ -16,10 +15,6 @@ pub(super) fn caller(request: &Request) -> Result<Caller> {
     let uid = MountUid::new(request.uid()).ok_or(overflow)?;
     let gid = MountGid::new(request.gid()).ok_or(overflow)?;
     Ok(Caller { uid, gid, pid: request.pid() })
-}
-
-pub(super) fn node(ino: INodeNo) -> NodeId {
-    NodeId(ino.0)
 }
 
 pub(super) fn open_flags(flags: i32) -> OFlags {

@@ -13,6 +13,7 @@ mod pace;
 mod server;
 mod status;
 mod times;
+mod wire;
 
 pub use live::Live;
 pub use server::Server;

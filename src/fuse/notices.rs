@@ -6,8 +6,9 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
-use fuser::{INodeNo, Notifier};
+use fuser::Notifier;
 
+use super::wire::Wire;
 use crate::fs::Fs;
 use crate::source::NodeId;
 use crate::watch::Notices;
@@ -27,11 +28,12 @@ pub(super) struct KernelCache {
     notifier: OnceLock<Notifier>,
     device: File,
     fs: Arc<Fs>,
+    wire: Wire,
 }
 
 impl KernelCache {
-    pub(super) fn new(device: OwnedFd, fs: Arc<Fs>) -> Self {
-        Self { notifier: OnceLock::new(), device: device.into(), fs }
+    pub(super) fn new(device: OwnedFd, fs: Arc<Fs>, wire: Wire) -> Self {
+        Self { notifier: OnceLock::new(), device: device.into(), fs, wire }
     }
 
     /// The filesystem that the kernel caches.
@@ -75,21 +77,23 @@ impl KernelCache {
 
 impl Notices for KernelCache {
     fn name(&self, dir: NodeId, name: &OsStr) {
-        self.send(|notifier| notifier.inval_entry(INodeNo(dir.0), name));
+        self.send(|notifier| notifier.inval_entry(self.wire.number(dir), name));
     }
 
     fn settle(&self, dir: NodeId) {
         // The notice waits for the directory's lock, and with it for every look-up under way there. Whether there is
         // such a name matters little: it would be asked for once more.
-        self.send(|notifier| notifier.inval_entry(INodeNo(dir.0), OsStr::new(".shiftbind-settle")));
+        self.send(|notifier| {
+            notifier.inval_entry(self.wire.number(dir), OsStr::new(".shiftbind-settle"))
+        });
     }
 
     fn attributes(&self, node: NodeId) -> bool {
-        self.send(|notifier| notifier.inval_inode(INodeNo(node.0), -1, 0))
+        self.send(|notifier| notifier.inval_inode(self.wire.number(node), -1, 0))
     }
 
     fn listing(&self, dir: NodeId) {
-        self.send(|notifier| notifier.inval_inode(INodeNo(dir.0), 0, 0));
+        self.send(|notifier| notifier.inval_inode(self.wire.number(dir), 0, 0));
     }
 
     fn everything(&self) {

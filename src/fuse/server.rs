@@ -1,6 +1,7 @@
 //! One mount's server: answers the kernel's first request, runs the workers, ends with the connection.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ use super::backing::Backings;
 use super::data::Data;
 use super::live::Live;
 use super::notices::KernelCache;
+use super::wire::Wire;
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -32,17 +34,20 @@ const MOST_FDS: u64 = 4096;
 pub struct Server {
     session: JoinHandle<std::io::Result<()>>,
     live: Live,
+    wire: Wire,
 }
 
 impl Server {
     /// Answers FUSE_INIT on the device (the kernel has sent it when the filesystem was made) and starts the workers.
-    /// `mirrored`: the users that the view's mirror is for. `own`: the device number of the filesystem that is served.
+    /// `mirrored`: the users that the view's mirror is for. `own`: the device number of the filesystem that is served. `by_name`: what is attached
+    /// may be a directory in it.
     pub fn start(
         root: SourceRoot,
         config: &Config,
         mirrored: HashSet<MountUid>,
         device: OwnedFd,
         own: (u32, u32),
+        by_name: bool,
     ) -> Result<Self> {
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
@@ -51,11 +56,14 @@ impl Server {
         let tree = SourceTree::new(root, room, scope(config));
         tree.beware_of(own);
         let (cache, watch) = cache_of(config, &tree)?;
+        // A root that is replaced one day has no number of its own.
+        let by_name = by_name && !config.follow_source;
+        let wire = Wire::new(tree.root_number().filter(|_| by_name));
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
         let backings = Arc::new(Backings::new(config.data.may_pass()));
         let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
-        let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs)));
+        let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs), wire));
         let data = Arc::new(Data::new(config));
         let reloads = Arc::default();
         let adapter = Adapter::new(
@@ -65,6 +73,7 @@ impl Server {
             Arc::clone(&notices),
             Arc::clone(&data),
             Arc::clone(&reloads),
+            wire,
         );
         let live = Live::new(Arc::downgrade(&notices), adapter.times.clone(), data, reloads);
         let is_root = rustix::process::geteuid().is_root();
@@ -92,7 +101,7 @@ impl Server {
             .spawn(move || session.run())
             .map_err(|e| Error::system("cannot start a thread", e))?;
         spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
-        Ok(Self { session, live })
+        Ok(Self { session, live, wire })
     }
 
     /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
@@ -108,6 +117,12 @@ impl Server {
                 format!("timeout: everything 1s, because the source cannot be watched: {why}")
             }
         })
+    }
+
+    /// The directory in the filesystem that is to be attached. `None`: its root.
+    #[must_use]
+    pub fn attached(&self) -> Option<&'static OsStr> {
+        self.wire.attached()
     }
 
     /// What can be changed while it is served.

@@ -10,7 +10,7 @@ mod point;
 mod rights;
 mod table;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -66,6 +66,15 @@ impl Plan {
 fn full_path(source: &Path) -> OsString {
     let path = fs::canonicalize(source).or_else(|_| std::path::absolute(source));
     path.map_or_else(|_| source.as_os_str().to_owned(), PathBuf::into_os_string)
+}
+
+/// Whether what is planned is at the mount point already: what mount(8) asks for again because it does not recognise the
+/// root of our mounts in the mount table.
+pub fn is_there(plan: &Plan, point: &MountPoint) -> Result<bool> {
+    let kind = [b"fuse.", plan.subtype.as_bytes()].concat();
+    Identity::of_path(point.path())
+        .and_then(|mount| mount.is(&kind, detached::shortened(&plan.fsname)))
+        .map_err(|e| Error::system("/proc must be mounted", e))
 }
 
 /// A mount that is made but not in service yet. Dropping it takes it away.
@@ -124,6 +133,20 @@ impl NewMount {
         }
     }
 
+    /// Whether it is attached nowhere yet, so that a part of it can be in its place.
+    #[must_use]
+    pub fn is_detached(&self) -> bool {
+        matches!(self.way, Some(Way::Detached { .. }))
+    }
+
+    /// Leaves only a directory in its root. It must be served by now, and attached nowhere.
+    pub fn narrow(&mut self, part: &OsStr) -> Result<()> {
+        if let Some(Way::Detached { mount }) = &self.way {
+            self.way = Some(Way::Detached { mount: detached::part(mount, part)? });
+        }
+        Ok(())
+    }
+
     /// Makes it visible at the mount point.
     pub fn attach(mut self, point: &MountPoint) -> Result<Mounted> {
         let mounted = self
@@ -162,6 +185,19 @@ pub struct Mounted {
 }
 
 impl Mounted {
+    /// Written down, for another process of ours.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        format!("{} {}\n", u8::from(self.by_fusermount), self.identity.to_words())
+    }
+
+    /// What was written down. `None` when it is not whole.
+    #[must_use]
+    pub fn from_line(line: &str) -> Option<Self> {
+        let (by, words) = line.strip_suffix('\n')?.split_once(' ')?;
+        Some(Self { identity: Identity::from_words(words)?, by_fusermount: by == "1" })
+    }
+
     /// Unmounts it if it is still there. `lazy` takes it out of sight also while it is in use.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
         if !self.by_fusermount {

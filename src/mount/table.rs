@@ -36,6 +36,21 @@ impl Identity {
         Self::ask(fd, c"", AtFlags::EMPTY_PATH)
     }
 
+    /// As four numbers, of which the second is `-` where the kernel has none.
+    pub(super) fn to_words(self) -> String {
+        let unique = self.unique.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        format!("{} {unique} {} {}", self.id, self.device.0, self.device.1)
+    }
+
+    /// From such numbers.
+    pub(super) fn from_words(words: &str) -> Option<Self> {
+        let words: Vec<&str> = words.split(' ').collect();
+        let [id, unique, major, minor] = words.as_slice() else { return None };
+        let unique = if *unique == "-" { None } else { Some(unique.parse().ok()?) };
+        let device = (major.parse().ok()?, minor.parse().ok()?);
+        Some(Self { id: id.parse().ok()?, unique, device })
+    }
+
     /// The topmost mount at a path.
     pub(super) fn of_path(path: &Path) -> io::Result<Self> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
@@ -73,6 +88,13 @@ impl Identity {
         let table = read_table()?;
         let ours = table.into_iter().find(|m| m.id == self.id && m.device == self.device);
         Ok(ours.filter(|m| m.fuse).and_then(|m| m.mounter))
+    }
+
+    /// Whether it is a mount of this type that shows this as its source.
+    pub(super) fn is(&self, kind: &[u8], source: &OsStr) -> io::Result<bool> {
+        let is_it = |m: &Line| m.id == self.id && m.device == self.device;
+        let table = read_table()?;
+        Ok(table.iter().any(|m| is_it(m) && m.kind == kind && m.source == source))
     }
 
     /// Every place where this mount's filesystem is, bind mounts of it included.
@@ -114,6 +136,10 @@ struct Line {
     device: (u32, u32),
     mountpoint: PathBuf,
     fuse: bool,
+    /// The filesystem's type.
+    kind: Vec<u8>,
+    /// What is shown as its source.
+    source: OsString,
     /// `user_id` of a FUSE mount.
     mounter: Option<u32>,
 }
@@ -138,10 +164,12 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = fields.next()?;
     let fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");
-    let options = fields.nth(1).unwrap_or_default();
+    let source = unescape(fields.next().unwrap_or_default());
+    let options = fields.next().unwrap_or_default();
     let user = options.split(|b| *b == b',').find_map(|word| word.strip_prefix(b"user_id="));
     let mounter = user.and_then(number).and_then(|id| id.try_into().ok());
-    Some(Line { id, device, mountpoint, fuse, mounter })
+    let kind = fs_type.to_owned();
+    Some(Line { id, device, mountpoint, fuse, kind, source, mounter })
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -184,6 +212,8 @@ mod tests {
                 device: (0, 98),
                 mountpoint: PathBuf::from("/mnt/a b\nc\\d"),
                 fuse: true,
+                kind: b"fuse.shiftbind".to_vec(),
+                source: "/a,b".into(),
                 mounter: Some(0)
             })
         );
@@ -205,6 +235,17 @@ mod tests {
     fn the_root_is_found_in_the_real_table() {
         let root = Identity::of_path(Path::new("/")).unwrap();
         assert_eq!(root.reachable_place().unwrap(), Some(PathBuf::from("/")));
+    }
+
+    #[test]
+    fn what_was_written_down_is_read_again() {
+        for unique in [None, Some(u64::MAX)] {
+            let identity = Identity { id: 36, unique, device: (0, 98) };
+            assert_eq!(Identity::from_words(&identity.to_words()), Some(identity));
+        }
+        for words in ["", "1 2 3", "1 2 3 x", "- 2 3 4", "1 2 3 4 5"] {
+            assert_eq!(Identity::from_words(words), None, "{words}");
+        }
     }
 
     #[test]

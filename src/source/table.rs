@@ -86,9 +86,14 @@ impl Default for InodeTable {
     }
 }
 
+/// Whether an inode number fits into a node id, beside the part of the tree that it belongs to.
+pub(super) fn is_plain(ino: u64) -> bool {
+    ino > NodeId::ROOT.0 && ino < 1 << DOMAIN_SHIFT
+}
+
 /// The node id that an inode number has when nothing else took it. `None`: it always gets one of our own.
 fn plain(domain: Domain, ino: u64) -> Option<NodeId> {
-    let fits = domain.0 < PLAIN_DOMAINS && ino > NodeId::ROOT.0 && ino < 1 << DOMAIN_SHIFT;
+    let fits = domain.0 < PLAIN_DOMAINS && is_plain(ino);
     fits.then_some(NodeId((u64::from(domain.0) << DOMAIN_SHIFT) | ino))
 }
 

@@ -151,6 +151,14 @@ impl SourceTree {
         below(&root, &own).map(<[u8]>::to_vec)
     }
 
+    /// The root's inode number, where it is a directory and no other inode's node id can be the same.
+    #[must_use]
+    pub fn root_number(&self) -> Option<u64> {
+        let root = self.root();
+        let ino = root.identity().ino;
+        (root.kind().is_dir() && super::table::is_plain(ino)).then_some(ino)
+    }
+
     /// The inode of a node id. ESTALE when the kernel was never told of it.
     pub fn inode(&self, node: NodeId) -> Result<Arc<Inode>, Errno> {
         self.table.get(node).ok_or(Errno::STALE)
