@@ -482,3 +482,42 @@ fn under_the_name_bindfs_its_options_and_its_line_are_reloaded() {
     );
     assert_eq!(mount.owner("f"), (2005, 2006));
 }
+
+#[test]
+fn names_that_are_hidden_or_shown_from_now_on_are_so_at_once() {
+    let mount = Mount::new(&format!("{LOW},exclude=*.old"));
+    mount.ok("mkdir a/dir && touch a/dir/x.old a/dir/x.new a/dir/plain");
+    let names = || {
+        let listed = fs::read_dir(mount.at("dir")).unwrap();
+        let mut names: Vec<_> =
+            listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let is_there = |name: &str| fs::symlink_metadata(mount.at(&format!("dir/{name}"))).is_ok();
+    for _ in 0..2 {
+        assert_eq!(names(), ["plain", "x.new"]);
+        assert!(!is_there("x.old") && is_there("x.new"), "known to be missing, and to be there");
+        mount.reload(&format!("{LOW},exclude=*.new"));
+        assert!(is_there("x.old") && !is_there("x.new"));
+        assert_eq!(names(), ["plain", "x.old"]);
+        mount.reload(&format!("{LOW},exclude=*.old"));
+    }
+    let mut open = File::open(mount.at("dir/plain")).unwrap();
+    mount.reload(&format!("{LOW},exclude=plain"));
+    assert!(!is_there("plain"));
+    open.read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
+fn a_rate_that_is_raised_holds_for_who_waits_already() {
+    let mount = Mount::new(&format!("{LOW},read_rate=20000"));
+    mount.ok("head -c 2000000 /dev/zero > a/large");
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| mount.ok("cat m/large | wc -c"));
+        thread::sleep(std::time::Duration::from_millis(300));
+        assert!(!reader.is_finished(), "a hundred seconds at this rate");
+        mount.reload(&format!("{LOW},read_rate=1G"));
+        assert_eq!(reader.join().unwrap().trim(), "2000000");
+    });
+}
