@@ -302,7 +302,7 @@ impl Fs {
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
     fn cover_names(&self, dir: &Inode) -> Trust {
         match &self.watch {
-            Some(watch) if watch.cover(&self.tree, dir) && watch.is_trustworthy() => Trust::Watched,
+            Some(watch) if watch.cover(&self.tree, dir) && watch.is_trustworthy(dir) => Trust::Watched,
             _ => Trust::Fresh,
         }
     }
@@ -321,7 +321,7 @@ impl Fs {
             FileType::Directory => watch.cover(&self.tree, inode),
             _ => inode.is_told() || watch.cover_file(&self.tree, inode),
         };
-        if covered && watch.is_trustworthy() { Trust::Watched } else { Trust::Fresh }
+        if covered { Trust::Watched } else { Trust::Fresh }
     }
 
     /// Runs the watch over the source, if there is one, until the mount ends.
@@ -345,7 +345,7 @@ impl Fs {
         self.streams.sweep();
         self.tree.sweep();
         if let Some(watch) = &self.watch {
-            watch.check(notices);
+            watch.check();
         }
     }
 

@@ -184,15 +184,15 @@ impl Watch {
         sys::fanotify::mark(&self.group, add, events, &proc_path(&fd))
     }
 
-    /// Whether word of changes gets through, so that answers may be believed for long.
+    /// Whether word of changes in a directory gets through, so that its names may be believed for long.
     #[must_use]
-    pub fn is_trustworthy(&self) -> bool {
-        !self.pace.is_held_up()
+    pub fn is_trustworthy(&self, dir: &Inode) -> bool {
+        !self.pace.is_held_up(dir.node())
     }
 
     /// Looks whether word of changes gets through; to be called every second.
-    pub fn check(&self, notices: &impl Notices) {
-        self.pace.check(notices);
+    pub fn check(&self) {
+        self.pace.check();
     }
 
     /// Takes what events tell out of the caches, until the mount ends.
@@ -201,7 +201,6 @@ impl Watch {
         N: Notices + Send + Sync + 'static,
     {
         if let Err(e) = self.pace.start(notices) {
-            // Every batch is then held up, and nothing believed for long.
             log::error!("no thread for notices: {e}");
         }
         let Ok(group) = self.group.try_clone() else { return };

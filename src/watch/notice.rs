@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use super::pace::Work;
 use crate::source::NodeId;
 use crate::sys::fanotify::Event;
 
@@ -72,31 +73,26 @@ impl Batch {
         }
     }
 
-    /// Whether there is nothing left to send.
-    pub(super) fn is_empty(&self) -> bool {
-        let Self { names, attributes, listings, everything } = self;
-        names.is_empty() && attributes.is_empty() && listings.is_empty() && !everything
+    /// Whether something was missed, so that all names and attributes must go.
+    pub(super) fn is_everything(&self) -> bool {
+        self.everything
     }
 
-    /// Sends it all.
-    pub(super) fn send(self, notices: &impl Notices) {
-        if self.everything {
-            return notices.everything();
+    /// What is left to send, by directory.
+    pub(super) fn into_works(self) -> HashMap<NodeId, Work> {
+        let mut works: HashMap<NodeId, Work> = HashMap::new();
+        for (dir, name) in self.names {
+            works.entry(dir).or_default().names.insert(name);
         }
-        for (dir, name) in &self.names {
-            notices.name(*dir, name);
+        for dir in self.listings {
+            works.entry(dir).or_default().listing = true;
         }
-        for dir in &self.listings {
-            notices.listing(*dir);
+        for (node, dir) in self.attributes {
+            if let Some(dir) = dir {
+                works.entry(dir).or_default().inodes.insert(node);
+            }
         }
-        // Taking a name has waited for the directory already.
-        let parents: HashSet<NodeId> = self.attributes.values().flatten().copied().collect();
-        for dir in parents.difference(&self.listings) {
-            notices.settle(*dir);
-        }
-        for node in self.attributes.keys() {
-            notices.attributes(*node);
-        }
+        works
     }
 }
 
@@ -131,17 +127,17 @@ mod tests {
         Event { mask, pid: 1, dir: None, name, child: None }
     }
 
-    /// What is sent at once, and what in its turn.
-    fn sent(mut batch: Batch) -> [Vec<String>; 2] {
-        let sorted = |log: Log| {
-            let mut sent = log.0.into_inner();
-            sent.sort();
-            sent
-        };
-        let (first, second) = (Log::default(), Log::default());
-        batch.send_attributes(&first);
-        batch.send(&second);
-        [sorted(first), sorted(second)]
+    /// What is sent at once, and what is left, by directory.
+    fn sent(mut batch: Batch) -> (Vec<String>, HashMap<NodeId, Work>) {
+        let log = Log::default();
+        batch.send_attributes(&log);
+        let mut sent = log.0.into_inner();
+        sent.sort();
+        (sent, batch.into_works())
+    }
+
+    fn names<const N: usize>(names: [&str; N]) -> HashSet<OsString> {
+        names.map(OsString::from).into()
     }
 
     #[test]
@@ -150,9 +146,10 @@ mod tests {
         for _ in 0..3 {
             batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)), Some(NodeId(6)));
         }
-        let [first, second] = sent(batch);
+        let (first, rest) = sent(batch);
         assert_eq!(first, ["attributes 5", "attributes 6"]);
-        assert_eq!(second, ["listing 5", "name 5 n"]);
+        let work = Work { names: names(["n"]), listing: true, ..Work::default() };
+        assert_eq!(rest, HashMap::from([(NodeId(5), work)]));
     }
 
     #[test]
@@ -160,9 +157,9 @@ mod tests {
         let mut batch = Batch::default();
         batch.add(&event(libc::FAN_ATTRIB, b"n"), Some(NodeId(5)), Some(NodeId(6)));
         batch.add(&event(libc::FAN_ATTRIB | libc::FAN_ONDIR, b"."), Some(NodeId(7)), None);
-        let [first, second] = sent(batch);
+        let (first, rest) = sent(batch);
         assert_eq!(first, ["attributes 6", "attributes 7"]);
-        assert_eq!(second, [""; 0]);
+        assert!(rest.is_empty());
     }
 
     #[test]
@@ -170,15 +167,16 @@ mod tests {
         let mut batch = Batch::default();
         batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)), None);
         batch.everything();
-        assert_eq!(sent(batch)[1], ["everything"]);
+        assert!(batch.is_everything());
     }
 
     #[test]
     fn an_inode_that_the_kernel_does_not_know_may_be_about_to_be_told_to_it() {
         let mut batch = Batch::default();
         batch.add(&event(libc::FAN_MODIFY, b"n"), Some(NodeId(5)), Some(NodeId(600)));
-        let [first, second] = sent(batch);
+        let (first, rest) = sent(batch);
         assert_eq!(first, ["attributes 600"]);
-        assert_eq!(second, ["attributes 600", "settle 5"], "once its look-up has ended");
+        let work = Work { inodes: [NodeId(600)].into(), ..Work::default() };
+        assert_eq!(rest, HashMap::from([(NodeId(5), work)]), "once its look-up has ended");
     }
 }
