@@ -140,12 +140,11 @@ pub fn parse_with(
 }
 
 /// Whether the call has the form in which mount.fuse3(8) starts a program for mount(8): `PROGRAM SOURCE MOUNTPOINT -o
-/// rw,…`. mount(8) always begins with one of `rw` and `ro`.
+/// rw,…`. mount(8) always begins with one of `rw` and `ro`, and never gives that alone.
 fn is_from_mount_fuse(argv: &[OsString]) -> bool {
     let [_, source, mountpoint, flag, list] = argv else { return false };
     let is_operand = |argument: &OsString| !argument.as_encoded_bytes().starts_with(b"-");
-    let first = list.as_encoded_bytes().split(|byte| *byte == b',').next();
-    let begins = matches!(first, Some(b"rw" | b"ro"));
+    let begins = [b"rw,", b"ro,"].iter().any(|word| list.as_encoded_bytes().starts_with(*word));
     flag == "-o" && is_operand(source) && is_operand(mountpoint) && begins
 }
 
