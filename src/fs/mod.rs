@@ -302,7 +302,9 @@ impl Fs {
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
     fn cover_names(&self, dir: &Inode) -> Trust {
         match &self.watch {
-            Some(watch) if watch.cover(&self.tree, dir) && watch.is_trustworthy(dir) => Trust::Watched,
+            Some(watch) if watch.cover(&self.tree, dir) && watch.is_trustworthy(dir) => {
+                Trust::Watched
+            }
             _ => Trust::Fresh,
         }
     }
