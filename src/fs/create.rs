@@ -166,11 +166,11 @@ impl Fs {
                 return Err(Errno::STALE);
             }
         };
-        let stirred = dir.stirred();
+        let told = self.told_of(&dir);
         let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let place = Place { dir: &dir, name, trust, stirred };
+        let place = Place { dir: &dir, name, trust, told };
         let mut entry = self.entry(caller, &place, &found);
         if wanted & OFlags::ACCMODE == OFlags::RDWR && entry.attr.trust == Trust::Watched {
             // See `keep_open`.

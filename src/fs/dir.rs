@@ -222,7 +222,7 @@ impl Fs {
                     dir: &dir.inode,
                     name: entry.name,
                     trust,
-                    stirred: dir.inode.stirred(),
+                    told: self.told_of(&dir.inode),
                 };
                 let found = match self.find(&dir.inode, entry.name) {
                     Ok(found) => self.entry(caller, &place, &found),

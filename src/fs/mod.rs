@@ -56,7 +56,7 @@ struct Place<'a> {
     /// How long the directory's names may be believed.
     trust: Trust,
     /// The directory's count of what its watch has told.
-    stirred: u32,
+    told: u32,
 }
 
 /// As what an unmapped owner is shown (/proc/sys/kernel/overflowuid).
@@ -248,7 +248,11 @@ impl Fs {
     /// Where a name is about to be looked up. What is told of the directory from now on counts against what is found.
     fn place<'a>(&self, dir: &'a Inode, name: &'a OsStr) -> Place<'a> {
         let trust = self.cover_names(dir);
-        Place { dir, name, trust, stirred: dir.stirred() }
+        Place { dir, name, trust, told: self.told_of(dir) }
+    }
+
+    fn told_of(&self, dir: &Inode) -> u32 {
+        self.watch.as_ref().map_or(0, |watch| watch.told_of(dir))
     }
 
     /// The entry for what was found at a place.
@@ -292,7 +296,7 @@ impl Fs {
         }
         if inode.is_busy() || inode.has_writers() {
             Trust::Never
-        } else if place.dir.stirred() == place.stirred {
+        } else if self.told_of(place.dir) == place.told {
             Trust::Watched
         } else {
             Trust::Fresh

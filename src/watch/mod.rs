@@ -17,7 +17,7 @@ mod pace;
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ const FILE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_ATTRIB;
 const MOVES: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 /// What tells of writes: with the second the writer is done.
 const WRITES: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
+/// How many counts all directories share: one that is another's costs a look-up its trust.
+const COUNTS: usize = 4096;
 /// Files with a mark of their own at most; each keeps an inode in the kernel's memory.
 const MOST_FILES: usize = 65536;
 /// How long events may gather before they are read: a burst costs one wake-up.
@@ -63,6 +65,8 @@ pub struct Watch {
     dirs: Mutex<HashMap<FileHandle, NodeId>>,
     files: AtomicUsize,
     pace: Arc<Pace>,
+    /// How often directories have told of files in them; several share a count.
+    told: Box<[AtomicU32]>,
     /// Held over setting or taking the mark of an inode, by node id: who takes one must not take another's.
     marking: [Mutex<()>; 16],
 }
@@ -81,6 +85,7 @@ impl Watch {
             dirs: Mutex::default(),
             files: AtomicUsize::new(0),
             pace: Arc::default(),
+            told: (0..COUNTS).map(|_| AtomicU32::new(0)).collect(),
             marking: Default::default(),
         };
         watch.mark_dir(tree, &root)?;
@@ -190,6 +195,17 @@ impl Watch {
         !self.pace.is_held_up(dir.node())
     }
 
+    /// How often a directory has told of files in it (and some others of theirs): who looks a file up while it does may
+    /// not be known as yet, and must not believe for long what he saw.
+    #[must_use]
+    pub fn told_of(&self, dir: &Inode) -> u32 {
+        self.count(dir.node()).load(Ordering::Acquire)
+    }
+
+    fn count(&self, dir: NodeId) -> &AtomicU32 {
+        &self.told[dir.0 as usize % COUNTS]
+    }
+
     /// Looks whether word of changes gets through; to be called every second.
     pub fn check(&self) {
         self.pace.check();
@@ -231,9 +247,9 @@ impl Watch {
                     batch.everything();
                 } else if event.pid != own || tree.has_siblings() {
                     let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
-                    if let Some(dir) = dir.and_then(|dir| tree.inode(dir).ok()) {
+                    if let Some(dir) = dir {
                         // First: whoever enters the file from now on is told by this count, whoever has, below.
-                        dir.stir();
+                        self.count(dir).fetch_add(1, Ordering::AcqRel);
                     }
                     let child = event.child.and_then(|handle| tree.inode_of(&handle));
                     batch.add(&event, dir, child.as_ref().map(|child| child.node()));
