@@ -1,0 +1,150 @@
+//! What the kernel asks of the daemon, and what that takes: requests and system calls per operation, as ARCHITECTURE.md
+//! has them. Counts do not depend on how busy the machine is.
+
+mod support;
+
+// The comparison in `benches/` uses more of them.
+#[allow(dead_code)]
+#[path = "../benches/compare/count.rs"]
+mod count;
+#[path = "../benches/compare/syscalls.rs"]
+mod syscalls;
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use count::{Counter, Counts};
+use support::{LoopFs, Mount, loop_fs};
+
+const TIMES: u64 = 100;
+
+/// What reads and answers a message, what threads of their own do every second, and what std checks in a debug build.
+const TRANSPORT: [&str; 7] =
+    ["read", "writev", "clock_nanosleep", "futex", "poll", "ppoll", "fcntl"];
+
+struct Bench {
+    counter: Counter,
+    mount: Mount,
+    // Dropped last.
+    _disk: LoopFs,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let disk = loop_fs("ext4", 64);
+        let source = disk.path().join("source");
+        fs::create_dir(&source).expect("make the source");
+        for i in 0..TIMES {
+            fs::write(source.join(format!("file-{i}")), b"content").expect("make a file");
+        }
+        let mount = Mount::builder().source(&source).arg("--threads=1").start();
+        let device = fs::metadata(mount.path()).expect("look at the mount").dev();
+        let counter = Counter::new(mount.pid().expect("a daemon"), device);
+        Self { counter, mount, _disk: disk }
+    }
+
+    fn file(&self, i: u64) -> PathBuf {
+        self.mount.join(format!("file-{i}"))
+    }
+
+    /// Counts what is done [`TIMES`] times.
+    fn each(&self, mut work: impl FnMut(u64)) -> Counts {
+        self.counter.start().expect("count");
+        (0..TIMES).for_each(&mut work);
+        let counts = self.counter.stop(TIMES).expect("count");
+        assert!(!counts.approximate, "the kernel's trace points are needed");
+        counts
+    }
+}
+
+/// How often per operation the kernel asked: opcode and count, all others counted as one more.
+#[track_caller]
+fn requests(what: &str, counts: &Counts, most: &[(&str, u64)]) {
+    for (opcode, asked) in &counts.requests {
+        let allowed = most.iter().find(|(name, _)| name == opcode).map_or(0, |(_, most)| *most);
+        // A few stragglers of what was done before are nobody's.
+        assert!(
+            *asked <= allowed * TIMES + 3,
+            "{what}: {asked} times {opcode} in {TIMES}: {counts:?}"
+        );
+    }
+}
+
+/// How many system calls an operation takes, without its messages.
+#[track_caller]
+fn calls(what: &str, counts: &Counts, most: u64) {
+    let own = counts.syscalls.iter().filter(|(name, _)| !TRANSPORT.contains(&name.as_str()));
+    let total: u64 = own.map(|(_, count)| count).sum();
+    assert!(total <= most * TIMES + 30, "{what}: {total} system calls in {TIMES}: {counts:?}");
+}
+
+fn stat(path: &Path) {
+    fs::symlink_metadata(path).expect("stat");
+}
+
+#[test]
+fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_says() {
+    let bench = Bench::new();
+    let file = |i| bench.file(i);
+
+    let looked_up = bench.each(|i| stat(&file(i)));
+    requests("look-up", &looked_up, &[("LOOKUP", 1)]);
+    calls("look-up", &looked_up, 2);
+
+    let again = bench.each(|i| stat(&file(i)));
+    requests("stat again", &again, &[]);
+    calls("stat again", &again, 0);
+
+    let missing = bench.mount.join("missing");
+    let missed = bench.each(|_| assert!(fs::symlink_metadata(&missing).is_err()));
+    requests("a missing name", &missed, &[]);
+
+    fs::read_dir(bench.mount.path()).expect("list").count();
+    let listed = bench.each(|_| {
+        assert_eq!(fs::read_dir(bench.mount.path()).expect("list").count() as u64, TIMES);
+    });
+    requests("listing again", &listed, &[]);
+
+    let first = bench.each(|i| drop(File::open(file(i)).expect("open")));
+    requests("open", &first, &[("OPEN", 1), ("RELEASE", 1)]);
+    let warm = bench.each(|i| drop(File::open(file(i)).expect("open")));
+    requests("open, warm", &warm, &[("OPEN", 1), ("RELEASE", 1)]);
+    // The file's attributes, and no ioctl.
+    calls("open, warm", &warm, 1);
+
+    let mode = |i| Permissions::from_mode(if i % 2 == 0 { 0o600 } else { 0o640 });
+    let changed = bench.each(|i| fs::set_permissions(file(1), mode(i)).expect("chmod"));
+    requests("chmod", &changed, &[("SETATTR", 1)]);
+    calls("chmod", &changed, 2);
+
+    let made = bench.each(|i| {
+        let mut new = File::create_new(bench.mount.join(format!("new-{i}"))).expect("create");
+        new.write_all(b"content").expect("write");
+    });
+    let most = ["LOOKUP", "CREATE", "GETATTR", "GETXATTR", "FLUSH", "RELEASE"].map(|one| (one, 1));
+    requests("create, write, close", &made, &most);
+    calls("create, write, close", &made, 14);
+
+    let gone =
+        bench.each(|i| fs::remove_file(bench.mount.join(format!("new-{i}"))).expect("unlink"));
+    requests("unlink", &gone, &[("UNLINK", 1), ("GETATTR", 1), ("LOOKUP", 1)]);
+    calls("unlink", &gone, 8);
+
+    what_is_written_and_read_costs_no_request(&bench);
+}
+
+/// In the same test, since a process has one trace buffer.
+fn what_is_written_and_read_costs_no_request(bench: &Bench) {
+    let file = OpenOptions::new().read(true).write(true).open(bench.file(0)).expect("open");
+    let written = bench.each(|i| file.write_all_at(&[b'x'; 4096], i * 4096).expect("write"));
+    requests("write", &written, &[]);
+    calls("write", &written, 0);
+    let mut buffer = [0; 4096];
+    let read = bench.each(|i| file.read_exact_at(&mut buffer, i * 4096).expect("read"));
+    requests("read", &read, &[]);
+    let appended = OpenOptions::new().append(true).open(bench.file(1)).expect("open");
+    let more = bench.each(|_| (&appended).write_all(b"a line\n").expect("append"));
+    requests("append", &more, &[]);
+}
