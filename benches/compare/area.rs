@@ -8,64 +8,48 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{FlockOperation, flock};
-
 use crate::process;
-
-/// Where areas of this and of earlier runs lie.
-const PARENT: &str = env!("CARGO_TARGET_TMPDIR");
-const PREFIX: &str = "compare-";
+use crate::room::folder::Folder;
 
 /// See the module's head. Removed when dropped.
 pub struct Area {
-    folder: PathBuf,
+    folder: Folder,
     /// Smaller data, for a run that only shows that everything works.
     pub quick: bool,
-    /// Held as long as the area is in use.
-    _lock: File,
 }
 
 impl Area {
     /// Makes an empty area, and removes those that a killed run has left.
     pub fn new(quick: bool) -> io::Result<Self> {
-        for entry in fs::read_dir(PARENT)?.flatten() {
-            let left = entry.path();
-            let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
-            if ours && lock(&left).is_ok() {
-                fs::remove_dir_all(&left)?;
-            }
-        }
-        let folder = Path::new(PARENT).join(format!("{PREFIX}{}", std::process::id()));
-        fs::create_dir(&folder)?;
-        let lock = lock(&folder)?;
+        let folder = Folder::new("compare")?;
         for name in ["source", "mount", "log", "other"] {
-            fs::create_dir(folder.join(name))?;
+            folder.dir(name)?;
         }
-        Ok(Self { folder, quick, _lock: lock })
+        Ok(Self { folder, quick })
     }
 
     /// The directory that every contender shows.
     pub fn source(&self) -> PathBuf {
-        self.folder.join("source")
+        self.folder.path().join("source")
     }
 
     /// An empty directory to mount a contender on.
     pub fn mount_point(&self, contender: &str) -> io::Result<PathBuf> {
-        let point = self.folder.join("mount").join(contender);
+        let point = self.folder.path().join("mount").join(contender);
         fs::create_dir_all(&point)?;
         Ok(point)
     }
 
     /// A directory on the same filesystem, but not in the source.
     pub fn other(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.folder.join("other").join(name);
+        let path = self.folder.path().join("other").join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
     }
 
     /// Where a contender's daemon writes its messages.
     pub fn log(&self, contender: &str) -> PathBuf {
-        self.folder.join("log").join(contender)
+        self.folder.path().join("log").join(contender)
     }
 
     /// 100 folders of 100 empty files (quick: 10).
@@ -194,14 +178,6 @@ impl Area {
     }
 }
 
-impl Drop for Area {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            eprintln!("compare: cannot remove {}: {error}", self.folder.display());
-        }
-    }
-}
-
 const TREE_FILES: u32 = 100;
 const SMALL_FILES: u32 = 100;
 
@@ -215,10 +191,4 @@ fn files(folder: &Path, count: u32, content: &[u8]) -> io::Result<()> {
         file.write_all(content)?;
     }
     Ok(())
-}
-
-fn lock(area: &Path) -> io::Result<File> {
-    let file = File::create(area.join("lock"))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(file)
 }

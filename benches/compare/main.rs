@@ -11,6 +11,8 @@ mod idmapped;
 mod plot;
 mod process;
 mod report;
+#[path = "../room/mod.rs"]
+mod room;
 mod round;
 mod sources;
 mod stopwatch;
@@ -19,10 +21,10 @@ mod workload;
 
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
+use room::namespace;
 
 /// Set once we are in a mount namespace of our own.
 const INSIDE: &str = "SHIFTBIND_COMPARE_INSIDE";
@@ -42,28 +44,9 @@ fn run() -> io::Result<()> {
         Request::Help => print!("{}", arguments::HELP),
         Request::List => workload::all().iter().for_each(|workload| println!("{}", workload.name)),
         Request::Run(arguments) if std::env::var_os(INSIDE).is_some() => compare(&arguments)?,
-        Request::Run(_) => return Err(enter_namespace()),
+        Request::Run(_) => return Err(namespace::enter(INSIDE)),
     }
     Ok(())
-}
-
-/// Runs this program again in a mount namespace whose mounts nobody else sees. Returns when that failed.
-fn enter_namespace() -> io::Error {
-    if !rustix::process::geteuid().is_root() {
-        return io::Error::other(
-            "needs root, to mount; try: sudo --preserve-env=PATH cargo bench …",
-        );
-    }
-    let own = match std::env::current_exe() {
-        Ok(own) => own,
-        Err(error) => return error,
-    };
-    Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "--"])
-        .arg(own)
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .exec()
 }
 
 fn compare(arguments: &Arguments) -> io::Result<()> {

@@ -70,6 +70,7 @@ struct Tree<'a> {
     folders: u64,
     /// Whether the bare tree is the shown one.
     one: bool,
+    quick: bool,
 }
 
 impl Tree<'_> {
@@ -135,7 +136,7 @@ impl Tree<'_> {
 
 pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
     let folders = (arguments.names / TENTHS).div_ceil(FILES + 1).max(1);
-    let tree = Tree { place, folders, one: arguments.walk_only };
+    let tree = Tree { place, folders, one: arguments.walk_only, quick: arguments.quick };
     let inode = place.filesystem.kind.inode_cache();
     let kinds = format!("fuse_inode + dentry + {inode}");
     let mut measured = Measured {
@@ -177,7 +178,7 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
         let mount = place.mount()?;
         for (at, size) in SIZES.into_iter().enumerate().rev() {
             let rest = at.checked_sub(1).map_or(0, |below| SIZES[below]);
-            memory::drop_inodes()?;
+            memory::drop_inodes(tree.quick)?;
             let gone = tree.time(&mount, Work::Remove, size, rest..size, |path| {
                 finish(Command::new("rm").arg("-rf").arg(path))
             })?;
@@ -212,7 +213,7 @@ fn walk(tree: &Tree<'_>, measured: &mut Measured, size: u64) -> io::Result<()> {
     measured.took.push(tree.time(&mount, Work::Find, size, 0..size, find)?);
     measured.took.push(tree.time(&mount, Work::Du, size, 0..size, du)?);
     let walked = State::of(tree, &mount)?;
-    memory::drop_inodes()?;
+    memory::drop_inodes(tree.quick)?;
     let dropped = State::of(tree, &mount)?;
     measured.memory.row(kept(size * tree.names_in_tenth(), before, walked, dropped));
     mount.stop()?;
