@@ -17,7 +17,7 @@ use super::privileges::{SETGID, SETUID};
 use super::{Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{Inode, proc_path};
 use crate::translate::SourceAcl;
-use crate::view::{Policy, Viewer};
+use crate::view::{Policy, Shown, Viewer};
 
 /// S_ISVTX of inode(7).
 const STICKY: u32 = 0o1000;
@@ -55,18 +55,25 @@ impl Fs {
     ) -> Result<()> {
         let (mut file, view) = (self.shown(caller, stat), self.view());
         file.mode &= !u32::from(self.unreal_permissions(&view.looks, inode));
-        let acl = || if self.needs.xattrs { self.access_acl(inode) } else { Ok(None) };
+        let acl = || match self.needs.xattrs {
+            true => self.access_acl(&*self.tree.fd(inode)?, stat, &file),
+            false => Ok(None),
+        };
         match permits(asker, &file, acl, &view.ids, wanted)? {
             true => Ok(()),
             false => Err(Errno::ACCESS),
         }
     }
 
-    /// The access ACL as stored; `None` where there is none or the source knows no ACLs.
-    fn access_acl(&self, inode: &Inode) -> Result<Option<SourceAcl>> {
-        let path = proc_path(&*self.tree.fd(inode)?);
-        match super::xattr::get(&path, "system.posix_acl_access".as_ref()) {
-            Ok(value) => Ok(Some(SourceAcl::parse(&value)?)),
+    /// The access ACL, with ids as stored and as far as the permissions that are shown go; `None` where there is none or the
+    /// source knows no ACLs.
+    fn access_acl(&self, fd: &OwnedFd, stat: &Statx, shown: &Shown) -> Result<Option<SourceAcl>> {
+        match super::xattr::get(&proc_path(fd), "system.posix_acl_access".as_ref()) {
+            Ok(value) => {
+                let mut acl = SourceAcl::parse(&value)?;
+                acl.show_as(u32::from(stat.stx_mode), shown.mode);
+                Ok(Some(acl))
+            }
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
             Err(e) => Err(e),
         }

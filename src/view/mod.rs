@@ -126,6 +126,12 @@ impl View {
         Shown { uid, gid, kind, mode }
     }
 
+    /// Whether permissions may be shown as others than those that are stored.
+    #[must_use]
+    pub fn shows_other_permissions(&self) -> bool {
+        !self.perms.is_empty() || self.looks.realistic_permissions || self.mirror.is_some()
+    }
+
     /// The type that is shown for a type on the source.
     #[must_use]
     pub fn shown_kind(&self, kind: FileType) -> FileType {
