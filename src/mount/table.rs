@@ -67,6 +67,12 @@ impl Identity {
         Ok(read_table()?.iter().any(|m| m.id == self.id && m.device == self.device && m.fuse))
     }
 
+    /// Whether the kernel checks permissions in it, as it does in every filesystem but some FUSE mounts.
+    pub(super) fn kernel_checks(&self) -> io::Result<bool> {
+        let is_it = |m: &Line| m.id == self.id && m.device == self.device;
+        Ok(read_table()?.iter().any(|m| is_it(m) && m.kernel_checks))
+    }
+
     /// The user who mounted it (`user_id`), as the kernel tells of a FUSE mount. `None`: it is none, or not in this mount
     /// namespace.
     pub(super) fn mounter(&self) -> io::Result<Option<u32>> {
@@ -114,6 +120,8 @@ struct Line {
     device: (u32, u32),
     mountpoint: PathBuf,
     fuse: bool,
+    /// `default_permissions` of a FUSE mount; others have it always.
+    kernel_checks: bool,
     /// `user_id` of a FUSE mount.
     mounter: Option<u32>,
 }
@@ -141,7 +149,8 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     let options = fields.nth(1).unwrap_or_default();
     let user = options.split(|b| *b == b',').find_map(|word| word.strip_prefix(b"user_id="));
     let mounter = user.and_then(number).and_then(|id| id.try_into().ok());
-    Some(Line { id, device, mountpoint, fuse, mounter })
+    let kernel_checks = !fuse || options.split(|b| *b == b',').any(|w| w == b"default_permissions");
+    Some(Line { id, device, mountpoint, fuse, kernel_checks, mounter })
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
@@ -184,6 +193,7 @@ mod tests {
                 device: (0, 98),
                 mountpoint: PathBuf::from("/mnt/a b\nc\\d"),
                 fuse: true,
+                kernel_checks: false,
                 mounter: Some(0)
             })
         );
