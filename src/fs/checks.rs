@@ -145,11 +145,42 @@ impl Fs {
     ) -> Result<Option<Statx>> {
         let dir_stat = self.tree.stat(dir)?;
         self.check_found(asker, caller, dir, &dir_stat, WRITE | SEARCH)?;
+        self.check_victim(asker, caller, &dir_stat, (dir_fd, name))
+    }
+
+    /// Whether a name may be taken away from a directory to which a symbolic link led, and which nobody has looked up. The
+    /// kernel was not asked about it.
+    pub(super) fn may_remove_there(
+        &self,
+        caller: &Caller,
+        (dir_fd, name): (&OwnedFd, &std::ffi::CStr),
+    ) -> Result<()> {
+        let (asker, view) = (Requester::of(caller), self.view());
+        let stat = rustix::fs::statx(dir_fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let dir = self.shown(caller, &stat);
+        let acl = || match self.needs.xattrs {
+            true => self.access_acl(dir_fd, &stat, &dir),
+            false => Ok(None),
+        };
+        match permits(&asker, &dir, acl, &view.ids, WRITE | SEARCH)? {
+            true => self.check_victim(&asker, caller, &stat, (dir_fd, name)).map(drop),
+            false => Err(Errno::ACCESS),
+        }
+    }
+
+    /// The sticky bit's part of it.
+    fn check_victim(
+        &self,
+        asker: &Requester<'_>,
+        caller: &Caller,
+        dir_stat: &Statx,
+        (dir_fd, name): (&OwnedFd, &std::ffi::CStr),
+    ) -> Result<Option<Statx>> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let Ok(stat) = rustix::fs::statx(dir_fd, name, flags, StatxFlags::BASIC_STATS) else {
             return Ok(None);
         };
-        let (victim, shown_dir) = (self.shown(caller, &stat), self.shown(caller, &dir_stat));
+        let (victim, shown_dir) = (self.shown(caller, &stat), self.shown(caller, dir_stat));
         if victim.uid.is_none() || victim.gid.is_none() {
             return Err(Errno::OVERFLOW);
         }
@@ -223,6 +254,18 @@ impl Fs {
             }
         }
         self.check(caller, dir, WRITE | SEARCH)
+    }
+
+    /// Whether the caller may do what an inode's owner may: EPERM if not.
+    pub(super) fn may_act_as_owner(&self, caller: &Caller, inode: &Inode) -> Result<()> {
+        if !self.checks() {
+            return Ok(());
+        }
+        let file = self.shown(caller, &self.tree.stat(inode)?);
+        match Requester::of(caller).acts_as_owner(&file) {
+            true => Ok(()),
+            false => Err(Errno::PERM),
+        }
     }
 
     /// Whether an extended attribute may be read or changed. The kernel has seen to `security.*` and `trusted.*`.

@@ -610,7 +610,7 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         flags: IoctlFlags,
@@ -637,7 +637,9 @@ impl Filesystem for Adapter {
                 Err(e) => reply.error(errno(e)),
             });
         }
-        match self.fs.ioctl(node(ino), command, input, room as usize) {
+        let output = caller(request)
+            .and_then(|caller| self.fs.ioctl(&caller, node(ino), command, input, room as usize));
+        match output {
             Ok(output) => reply.ioctl(0, &output),
             Err(e) => reply.error(errno(e)),
         }
