@@ -42,7 +42,8 @@ impl Membership {
     pub(super) fn acting_gid(self, own: u32) -> u32 {
         match self {
             Self::Of(group) => group.raw(),
-            Self::NotOf(group) if group.raw() == own => own ^ 1,
+            // 4294967295 is no id.
+            Self::NotOf(group) if group.raw() == own => own.checked_sub(1).unwrap_or(1),
             Self::Any | Self::NotOf(_) => own,
         }
     }
