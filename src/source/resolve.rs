@@ -91,10 +91,11 @@ impl Links {
         Arc::clone(self.lock().entry(place(dir, name)).or_insert_with(new))
     }
 
-    /// Forgets the links below which the kernel knows nothing, if there are many: the numbers of the others.
-    fn sweep(&self) -> Option<HashSet<u32>> {
+    /// Forgets the links below which the kernel knows nothing, if there are many: the numbers of the others. `are_many`:
+    /// there are, counting those that were retired.
+    fn sweep(&self, are_many: bool) -> Option<HashSet<u32>> {
         let mut known = self.lock();
-        if known.len() < MANY {
+        if known.len() < MANY && !are_many {
             return None;
         }
         known.retain(|_, via| Arc::strong_count(via) > 1);
@@ -172,7 +173,7 @@ impl SourceTree {
 
     /// Forgets what no inode needs any more.
     pub(super) fn sweep_links(&self) {
-        if let Some(used) = self.links.sweep() {
+        if let Some(used) = self.links.sweep(self.domains.of_links() >= 2 * MANY) {
             self.domains.keep_links(&used);
         }
     }
