@@ -3,15 +3,17 @@
 //! A path says nothing about whose mount is there: others may have mounted over ours, or in its place. So our mount is
 //! remembered by the kernel's id for it, and every unmount compares before it acts.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::mount::{UnmountFlags, unmount};
+
+use crate::sys::mount::unescape;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): an id that is never given to another mount.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -141,7 +143,7 @@ fn parse_line(line: &[u8]) -> Option<Line> {
         number(&device[..colon])?.try_into().ok()?,
         number(&device[colon + 1..])?.try_into().ok()?,
     );
-    let mountpoint = PathBuf::from(unescape(fields.nth(1)?));
+    let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     // A variable number of optional fields ends with a dash.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = fields.next()?;
@@ -155,28 +157,6 @@ fn parse_line(line: &[u8]) -> Option<Line> {
 
 fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// Undoes the kernel's `\ooo` for blanks, line ends and backslashes.
-fn unescape(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
-        match (first, octal) {
-            (b'\\', Some(digits)) => {
-                let value =
-                    digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
-                bytes.push(u8::try_from(value & 0xff).unwrap_or(b'?'));
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    OsStr::from_bytes(&bytes).to_owned()
 }
 
 #[cfg(test)]
@@ -208,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_backslash_that_starts_no_escape_stays() {
-        assert_eq!(unescape(br"a\b\0"), OsStr::new(r"a\b\0"));
+        assert_eq!(unescape(br"a\b\0"), br"a\b\0");
     }
 
     #[test]

@@ -151,6 +151,21 @@ impl SourceTree {
         below(&root, &own).map(<[u8]>::to_vec)
     }
 
+    /// Whether something is mounted in our own mount at a name or below it, as far as our mount namespace goes.
+    #[must_use]
+    pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
+        let places = self.own.get().and_then(|own| sys::mount::places_in(*own).ok());
+        let Some(places) = places.filter(|places| !places.is_empty()) else { return false };
+        let Some(dir) = self.path_of(dir) else { return false };
+        let parts = |path: &[u8]| -> Vec<Vec<u8>> {
+            let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+            parts.map(<[u8]>::to_vec).collect()
+        };
+        let mut at = parts(&dir);
+        at.push(name.as_bytes().to_vec());
+        places.iter().any(|place| parts(place).starts_with(&at))
+    }
+
     /// The inode of a node id. ESTALE when the kernel was never told of it.
     pub fn inode(&self, node: NodeId) -> Result<Arc<Inode>, Errno> {
         self.table.get(node).ok_or(Errno::STALE)

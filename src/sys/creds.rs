@@ -52,7 +52,8 @@ pub(crate) fn last_errno() -> Errno {
 pub(crate) fn refuse_other_ids() {
     let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = |at: u32| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
-    let skip = |value: u32, yes, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, no);
+    let skip =
+        |value: u32, yes, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, no);
     let end = |action: u32| op(libc::BPF_RET | libc::BPF_K, action, 0, 0);
     let low = 16 + if cfg!(target_endian = "big") { 4 } else { 0 };
     let filter = [
