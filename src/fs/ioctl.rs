@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{Fs, Opened, Result};
+use super::{Caller, Fs, Opened, Result};
 use crate::source::NodeId;
 use crate::sys;
 
@@ -93,8 +93,16 @@ impl Fs {
 
     /// The answer to an ioctl on a file or directory. ENOTTY for a request that is not passed on.
     ///
-    /// The kernel has checked that the caller owns the inode and may set the flags (`vfs_fileattr_set`).
-    pub fn ioctl(&self, node: NodeId, command: u32, input: &[u8], room: usize) -> Result<Vec<u8>> {
+    /// The kernel has checked that the caller owns the inode and may set the flags (`vfs_fileattr_set`), by the owner that
+    /// it was told last.
+    pub fn ioctl(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        command: u32,
+        input: &[u8],
+        room: usize,
+    ) -> Result<Vec<u8>> {
         // The kernel's own interface moves an int for the requests that are declared with a long.
         let (command, moves) = match command {
             GETFLAGS | SETFLAGS | GETVERSION => (command, 4),
@@ -105,6 +113,9 @@ impl Fs {
         let given = input.len().min(moves);
         argument[..given].copy_from_slice(&input[..given]);
         let inode = self.tree.inode(node)?;
+        if matches!(command, SETFLAGS | FSSETXATTR) {
+            self.may_act_as_owner(caller, &inode)?;
+        }
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::NONBLOCK)?;
         sys::file::ioctl(&fd, command, &mut argument)?;
         Ok(argument[..room.min(argument.len())].to_vec())

@@ -208,6 +208,14 @@ impl Fs {
         let view = self.view();
         let (uid, gid) = self.owner_of_new(&view, caller)?;
         let perms = &view.creation.perms;
+        let mut mode = mode;
+        // Bits by which others would get what somebody else may do are not the caller's to give.
+        if view.ids.uid_to_source(caller.uid) != Some(uid) {
+            mode &= !privileges::SETUID;
+        }
+        if !kind.is_dir() && view.ids.gid_to_source(caller.gid) != Some(gid) {
+            mode &= !privileges::SETGID;
+        }
         let (mode, umask) = match perms.is_empty() {
             true => (mode & 0o7777, umask),
             false => (perms.apply(kind, mode & 0o7777 & !umask), 0),

@@ -7,9 +7,11 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::caller::Process;
+use super::types::stored;
 use super::{Caller, Fs, Result};
 use crate::idmap::SourceGid;
 use crate::source::Inode;
+use crate::view::View;
 
 pub(super) const SETUID: u32 = 0o4000;
 pub(super) const SETGID: u32 = 0o2000;
@@ -40,7 +42,8 @@ impl Membership {
     pub(super) fn acting_gid(self, own: u32) -> u32 {
         match self {
             Self::Of(group) => group.raw(),
-            Self::NotOf(group) if group.raw() == own => own ^ 1,
+            // 4294967295 is no id.
+            Self::NotOf(group) if group.raw() == own => own.checked_sub(1).unwrap_or(1),
             Self::Any | Self::NotOf(_) => own,
         }
     }
@@ -86,6 +89,35 @@ impl Fs {
             return false;
         }
         process.keeps_setgid(caller, &self.shown(caller, stat))
+    }
+
+    /// A mode to be set, without the bits by which whoever runs the file would get what its owner or group may do, where
+    /// they are the caller's only as far as is shown: he would get it on the source. (Linux `setattr_prepare` asks no more
+    /// than whose the file is shown to be.)
+    pub(super) fn own_bits(
+        &self,
+        view: &View,
+        caller: &Caller,
+        inode: &Inode,
+        mode: u32,
+    ) -> Result<u32> {
+        if mode & (SETUID | SETGID) == 0 || inode.kind().is_dir() {
+            return Ok(mode);
+        }
+        let stored = stored(&self.tree.stat(inode)?);
+        let (shown, owner) = (view.show(stored, self.viewer(view, caller)), view.owner(stored));
+        if (shown.uid, shown.gid) == (owner.uid, owner.gid) {
+            return Ok(mode);
+        }
+        let process = Process::of(caller.pid).asking_as(caller);
+        let mut kept = mode;
+        if owner.uid != Some(caller.uid) && !process.overrides_owner(&owner) {
+            kept &= !SETUID;
+        }
+        if !process.keeps_setgid(caller, &owner) {
+            kept &= !SETGID;
+        }
+        Ok(kept)
     }
 
     /// Whether a change of owner leaves the setgid bit. It takes the setuid bit whoever asks (chown(2)), and to take a bit

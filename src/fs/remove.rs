@@ -66,6 +66,7 @@ impl Fs {
         };
         let remove_target = || {
             let (parent, name) = target.place().ok_or(Errno::NOTEMPTY)?;
+            self.may_remove_there(caller, (parent, name))?;
             let last = self.tree.held_by_last_name_of(&target);
             rustix::fs::unlinkat(parent, name, how)?;
             last.is_gone();

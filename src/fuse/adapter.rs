@@ -644,7 +644,7 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         flags: IoctlFlags,
@@ -671,7 +671,10 @@ impl Filesystem for Adapter {
                 Err(e) => reply.error(errno(e)),
             });
         }
-        match self.fs.ioctl(self.wire.node(ino), command, input, room as usize) {
+        let node = self.wire.node(ino);
+        let output = caller(request)
+            .and_then(|caller| self.fs.ioctl(&caller, node, command, input, room as usize));
+        match output {
             Ok(output) => reply.ioctl(0, &output),
             Err(e) => reply.error(errno(e)),
         }

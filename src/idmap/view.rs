@@ -51,6 +51,15 @@ impl<K: Kind> Translation<K> {
         })
     }
 
+    /// As [`Self::to_mount`], but nothing for an id that is only squashed: that is shown as somebody else.
+    #[must_use]
+    pub fn counterpart(&self, id: SourceId<K>) -> Option<MountId<K>> {
+        match self.unmapped {
+            Unmapped::Squash(_) => self.map.to_mount(id),
+            Unmapped::Deny | Unmapped::Pass => self.to_mount(id),
+        }
+    }
+
     /// What a mount id is stored as. `None`: it cannot be stored (EOVERFLOW).
     #[must_use]
     pub fn to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {

@@ -8,8 +8,9 @@ use super::PermRules;
 /// Bits to execute, for all classes.
 const EXECUTE: u32 = 0o111;
 
-/// S_ISUID of inode(7).
+/// S_ISUID and S_ISGID of inode(7).
 pub(super) const SETUID: u32 = 0o4000;
+pub(super) const SETGID: u32 = 0o2000;
 
 /// What becomes of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
