@@ -17,6 +17,7 @@ use super::words;
 use crate::accounts::Accounts;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
+use crate::view::Checks;
 
 /// What the options said so far.
 pub(super) struct Settings {
@@ -230,10 +231,17 @@ impl Settings {
         let root_only = self.ids.root_only().chain(self.shown.root_only()).collect();
         let ids = self.ids.finish(self.dialect)?;
         let is_bindfs = self.dialect == Dialect::Bindfs;
+        let view = self.shown.finish(ids, self.dialect)?;
+        if self.flags.nodev == Some(false) && view.needs().checks == Checks::Ours {
+            self.warnings.push(
+                "option 'dev' does nothing with mirror, chown-ignore, chgrp-ignore and chmod-ignore: devices stay shut"
+                    .to_owned(),
+            );
+        }
         Ok(Config {
             source,
             mountpoint,
-            view: self.shown.finish(ids, self.dialect)?,
+            view,
             flags: self.flags,
             // bindfs takes it for granted, for users too.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),
