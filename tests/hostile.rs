@@ -126,7 +126,7 @@ fn nobody_makes_a_setuid_file_that_is_somebody_elses_from_the_start() {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o6755).open(mount.join("f")).expect("create");
         let kind = rustix::fs::FileType::RegularFile;
-        rustix::fs::mknodat(CWD, &mount.join("n"), kind, 0o6755.into(), 0).expect("mknod");
+        rustix::fs::mknodat(CWD, mount.join("n"), kind, 0o6755.into(), 0).expect("mknod");
     });
     for name in ["f", "n"] {
         let meta = fs::metadata(mount.in_source(name)).expect("stat");

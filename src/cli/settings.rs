@@ -17,7 +17,6 @@ use super::words;
 use crate::accounts::Accounts;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
-use crate::view::Checks;
 
 /// What the options said so far.
 pub(super) struct Settings {
@@ -232,12 +231,6 @@ impl Settings {
         let ids = self.ids.finish(self.dialect)?;
         let is_bindfs = self.dialect == Dialect::Bindfs;
         let view = self.shown.finish(ids, self.dialect)?;
-        if self.flags.nodev == Some(false) && view.needs().checks == Checks::Ours {
-            self.warnings.push(
-                "option 'dev' does nothing with mirror, chown-ignore, chgrp-ignore and chmod-ignore: devices stay shut"
-                    .to_owned(),
-            );
-        }
         Ok(Config {
             source,
             mountpoint,

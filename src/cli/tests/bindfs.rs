@@ -244,8 +244,6 @@ fn an_option_that_does_nothing_as_it_is_given_is_told() {
         ("--chmod-filter=a-w --chmod-ignore", "chmod-filter"),
         ("--chmod-filter=a-w --chmod-deny", "chmod-filter"),
         ("--resolved-symlink-deletion=deny", "resolved-symlink-deletion"),
-        ("-o dev --chown-ignore", "dev"),
-        ("-o dev --mirror=root", "dev"),
     ] {
         let warnings = config(words).warnings;
         assert_eq!(warnings.len(), 1, "{words}: {warnings:?}");
@@ -255,7 +253,6 @@ fn an_option_that_does_nothing_as_it_is_given_is_told() {
         "--chmod-allow-x --chmod-deny",
         "--chmod-filter=a-w",
         "--resolved-symlink-deletion=deny --resolve-symlinks",
-        "-o dev",
         "--chown-ignore",
     ] {
         assert!(config(words).warnings.is_empty(), "{words}");
