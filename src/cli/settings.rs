@@ -235,10 +235,11 @@ impl Settings {
         let root_only = self.ids.root_only().chain(self.shown.root_only()).collect();
         let ids = self.ids.finish(self.dialect)?;
         let is_bindfs = self.dialect == Dialect::Bindfs;
+        let view = self.shown.finish(ids, self.dialect)?;
         Ok(Config {
             source,
             mountpoint,
-            view: self.shown.finish(ids, self.dialect)?,
+            view,
             flags: self.flags,
             // bindfs takes it for granted, for users too.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),

@@ -59,14 +59,24 @@ impl Rights {
 impl Fs {
     /// The rights with which a caller writes to a file (Linux `setattr_should_drop_suidgid`).
     pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
+        let has_bits = bits(&self.tree.stat(inode)?) != 0;
+        if has_bits && Process::of(caller.pid).asking_as(caller).may_keep_bits() {
+            return Ok(Rights::ALL);
+        }
+        match has_bits {
+            true => self.rights_of_a_stranger(caller, inode),
+            false => Ok(Rights::ANY),
+        }
+    }
+
+    /// The rights with which a caller writes who lacks CAP_FSETID, as the kernel says: it may act for somebody else than the
+    /// thread that it names.
+    pub(super) fn rights_of_a_stranger(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
         let stat = self.tree.stat(inode)?;
         if bits(&stat) == 0 {
             return Ok(Rights::ANY);
         }
-        let process = Process::of(caller.pid);
-        if process.may_keep_bits() {
-            return Ok(Rights::ALL);
-        }
+        let process = Process::of(caller.pid).asking_as(caller);
         let keeps = self.keeps_setgid(&process, caller, &stat);
         Ok(Rights { fsetid: Some(false), membership: membership(&stat, keeps) })
     }
@@ -78,7 +88,8 @@ impl Fs {
         if u32::from(stat.stx_mode) & SETGID == 0 {
             return Ok(Rights::ANY);
         }
-        let keeps = Process::of(caller.pid).keeps_setgid(caller, &self.shown(caller, &stat));
+        let process = Process::of(caller.pid).asking_as(caller);
+        let keeps = process.keeps_setgid(caller, &self.shown(caller, &stat));
         Ok(Rights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
 
@@ -128,7 +139,7 @@ impl Fs {
         if bits == 0 {
             return Ok(true);
         }
-        let process = Process::of(caller.pid);
+        let process = Process::of(caller.pid).asking_as(caller);
         let keeps = self.keeps_setgid(&process, caller, &stat);
         if bits == SETGID && keeps {
             return Ok(true);

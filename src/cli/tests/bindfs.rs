@@ -238,6 +238,28 @@ fn a_rule_that_does_nothing_is_told() {
 }
 
 #[test]
+fn an_option_that_does_nothing_as_it_is_given_is_told() {
+    for (words, option) in [
+        ("--chmod-allow-x", "chmod-allow-x"),
+        ("--chmod-filter=a-w --chmod-ignore", "chmod-filter"),
+        ("--chmod-filter=a-w --chmod-deny", "chmod-filter"),
+        ("--resolved-symlink-deletion=deny", "resolved-symlink-deletion"),
+    ] {
+        let warnings = config(words).warnings;
+        assert_eq!(warnings.len(), 1, "{words}: {warnings:?}");
+        assert!(warnings[0].starts_with(&format!("option '{option}' does nothing")), "{words}");
+    }
+    for words in [
+        "--chmod-allow-x --chmod-deny",
+        "--chmod-filter=a-w",
+        "--resolved-symlink-deletion=deny --resolve-symlinks",
+        "--chown-ignore",
+    ] {
+        assert!(config(words).warnings.is_empty(), "{words}");
+    }
+}
+
+#[test]
 fn under_its_name_the_defaults_are_those_of_bindfs() {
     let config = bindfs("");
     assert_eq!(config.subtype, "bindfs");

@@ -120,7 +120,8 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "xattr_none",
         Category::Changes,
         "There are no extended attributes",
-        "There are no extended attributes, and no access control lists: every call for one fails with EOPNOTSUPP.",
+        "There are no extended attributes, and no access control lists: every call for one fails with EOPNOTSUPP. \
+         Permissions go by the mode alone then, which can be more than a list on the source grants.",
     ),
     flag(
         Opt::DeleteDeny,
