@@ -79,6 +79,12 @@ impl IdOptions {
         }
     }
 
+    /// Whether ids are moved by an offset, which leaves some without a counterpart that nobody thought of: with a positive
+    /// one, root's.
+    pub(super) fn has_offset(&self) -> bool {
+        self.uid_offset.is_some() || self.gid_offset.is_some()
+    }
+
     /// Those of the given options that bindfs, too, has for root only.
     pub(super) fn root_only(&self) -> impl Iterator<Item = &'static str> {
         [

@@ -228,12 +228,15 @@ impl Settings {
         let cache = self.cache_policy()?;
         self.warnings.extend(self.shown.take_warnings());
         let root_only = self.ids.root_only().chain(self.shown.root_only()).collect();
+        let names_by_unmapped = self.ids.has_offset();
         let ids = self.ids.finish(self.dialect)?;
+        let mut view = self.shown.finish(ids, self.dialect)?;
+        view.changes.names_by_unmapped = names_by_unmapped;
         let is_bindfs = self.dialect == Dialect::Bindfs;
         Ok(Config {
             source,
             mountpoint,
-            view: self.shown.finish(ids, self.dialect)?,
+            view,
             flags: self.flags,
             // bindfs takes it for granted, for users too.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),

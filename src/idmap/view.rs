@@ -51,6 +51,13 @@ impl<K: Kind> Translation<K> {
         })
     }
 
+    /// What an extent stores a mount id as that means another id on the source. Extents of ids that stay as they are name
+    /// nobody.
+    #[must_use]
+    pub fn counterpart(&self, id: MountId<K>) -> Option<SourceId<K>> {
+        self.map.to_source(id).filter(|source| source.raw() != id.raw())
+    }
+
     /// What a mount id is stored as. `None`: it cannot be stored (EOVERFLOW).
     #[must_use]
     pub fn to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
@@ -132,6 +139,17 @@ mod tests {
         let t = translation(Unmapped::Pass);
         assert_eq!(both(&t, 50), (Some(50), Some(50)));
         assert_eq!(both(&t, 100), (Some(100), Some(0)), "the map wins on the way back");
+    }
+
+    #[test]
+    fn only_who_is_another_on_the_source_has_a_counterpart() {
+        let counterpart = |t: &Translation<User>, id| {
+            t.counterpart(MountUid::new(id).unwrap()).map(SourceId::raw)
+        };
+        let t = translation(Unmapped::Pass);
+        assert_eq!((counterpart(&t, 103), counterpart(&t, 3)), (Some(3), None));
+        let all = Translation::<User>::new(IdMap::identity(), Unmapped::Deny);
+        assert_eq!(counterpart(&all, 1000), None);
     }
 
     #[test]
