@@ -19,13 +19,21 @@ pub enum Unmapped<K: Kind> {
 pub struct Translation<K: Kind> {
     map: IdMap<K>,
     unmapped: Unmapped<K>,
+    /// Which extents name somebody, where not all do.
+    named: Option<IdMap<K>>,
 }
 
 impl<K: Kind> Translation<K> {
     /// Joins a map and a policy.
     #[must_use]
     pub fn new(map: IdMap<K>, unmapped: Unmapped<K>) -> Self {
-        Self { map, unmapped }
+        Self { map, unmapped, named: None }
+    }
+
+    /// The same, where only these extents name somebody: the others move ids that nobody has listed.
+    #[must_use]
+    pub fn naming(self, named: IdMap<K>) -> Self {
+        Self { named: Some(named), ..self }
     }
 
     /// The extents.
@@ -55,7 +63,8 @@ impl<K: Kind> Translation<K> {
     /// nobody.
     #[must_use]
     pub fn counterpart(&self, id: MountId<K>) -> Option<SourceId<K>> {
-        self.map.to_source(id).filter(|source| source.raw() != id.raw())
+        let named = self.named.as_ref().unwrap_or(&self.map);
+        named.to_source(id).filter(|source| source.raw() != id.raw())
     }
 
     /// What a mount id is stored as. `None`: it cannot be stored (EOVERFLOW).
