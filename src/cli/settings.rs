@@ -112,7 +112,9 @@ impl Settings {
         let Given { option, on, value } = given;
         let name = option.long;
         let value = value.unwrap_or_default();
-        if option.value.is_some() && value.is_empty() {
+        // A list of no rules is one.
+        let is_list = matches!(option.id, Opt::Perms | Opt::CreateWithPerms | Opt::ChmodFilter);
+        if option.value.is_some() && value.is_empty() && !is_list {
             return Err(Error::usage(format!("option '{name}': the value is empty")));
         }
         // Only what names files may be other than UTF-8.
