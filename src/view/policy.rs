@@ -66,6 +66,8 @@ pub struct Changes {
     pub deny_delete: bool,
     /// Renaming fails with EPERM.
     pub deny_rename: bool,
+    /// Who has no counterpart on the source may give and move names all the same, since no owner is stored for that.
+    pub names_by_unmapped: bool,
     /// Every ioctl on a file is passed to the source, without a check.
     pub forward_ioctls: bool,
 }

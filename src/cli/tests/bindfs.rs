@@ -221,7 +221,8 @@ fn literal_values_are_checked() {
     ] {
         assert_eq!(error(args), message, "{args}");
     }
-    for flag in ["-u", "-g", "-p", "-m", "--map"] {
+    assert!(command(&["shiftbind", "-p", "", "/src", "/mnt"]).is_ok(), "a list of no rules");
+    for flag in ["-u", "-g", "-m", "--map"] {
         let empty = command(&["shiftbind", flag, "", "/src", "/mnt"]).unwrap_err().to_string();
         assert!(empty.ends_with(": the value is empty"), "{flag}: {empty}");
     }
