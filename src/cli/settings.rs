@@ -240,7 +240,6 @@ impl Settings {
         let mut view = self.shown.finish(ids, self.dialect)?;
         view.changes.names_by_unmapped = names_by_unmapped;
         let is_bindfs = self.dialect == Dialect::Bindfs;
-        let view = self.shown.finish(ids, self.dialect)?;
         Ok(Config {
             source,
             mountpoint,

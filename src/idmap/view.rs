@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn only_who_is_another_on_the_source_has_a_counterpart() {
         let counterpart = |t: &Translation<User>, id| {
-            t.counterpart(MountUid::new(id).unwrap()).map(SourceId::raw)
+            t.named_to_source(MountUid::new(id).unwrap()).map(SourceId::raw)
         };
         let t = translation(Unmapped::Pass);
         assert_eq!((counterpart(&t, 103), counterpart(&t, 3)), (Some(3), None));
