@@ -665,8 +665,12 @@ impl Filesystem for Adapter {
             room: room as usize,
         };
         if self.fs.forwards(&ioctl) {
+            let caller = match caller(request) {
+                Ok(caller) => caller,
+                Err(e) => return reply.error(errno(e)),
+            };
             let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
-            return beside(move || match fs.forward_ioctl(&ioctl, &input) {
+            return beside(move || match fs.forward_ioctl(&caller, &ioctl, &input) {
                 Ok((returned, output)) => reply.ioctl(returned, &output),
                 Err(e) => reply.error(errno(e)),
             });
