@@ -66,7 +66,7 @@ impl Fs {
     ///
     /// Nobody's permission is asked beyond the flags with which the file was opened; what it may do on the source is what
     /// whoever mounted may, for callers with CAP_SYS_ADMIN, and what the caller may without a capability, for all others.
-    /// Nothing of ours can be reached by it (see [`sys::apart`]): the numbers of
+    /// Nothing of ours can be reached by it (`sys::apart`): the numbers of
     /// some requests do not tell all that they move. Those fail with EFAULT, or EBADF where they name descriptors.
     pub fn forward_ioctl(
         &self,
