@@ -1,0 +1,65 @@
+//! How soon a change on the source is seen at the mount, and what the watch that sees to it costs those who work on the
+//! same filesystem without having to do with the mount.
+
+mod arguments;
+mod changes;
+#[path = "../room/mod.rs"]
+mod room;
+mod strangers;
+mod visibility;
+
+use std::io;
+use std::process::ExitCode;
+
+use arguments::{Arguments, Request};
+use room::filesystem::Filesystem;
+use room::folder::Folder;
+use room::{figures, namespace};
+
+/// Set once we are in namespaces of our own.
+const INSIDE: &str = "SHIFTBIND_COHERENCE_INSIDE";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coherence: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    match arguments::parse(std::env::args().skip(1)).map_err(io::Error::other)? {
+        Request::Help => print!("{}", arguments::HELP),
+        Request::Run(arguments) if std::env::var_os(INSIDE).is_some() => measure(&arguments)?,
+        Request::Run(_) => return Err(namespace::enter_with_processes(INSIDE)),
+    }
+    Ok(())
+}
+
+fn measure(arguments: &Arguments) -> io::Result<()> {
+    let folder = Folder::new("coherence")?;
+    let names = 100_000 + 4 * arguments.directories + arguments.entries;
+    let filesystem = Filesystem::new(&folder, arguments.on, names)?;
+    println!(
+        "Linux {}, {} CPUs, source on {}, load average {}",
+        rustix::system::uname().release().to_string_lossy(),
+        std::thread::available_parallelism()?,
+        arguments.on.name(),
+        load()?,
+    );
+    if !arguments.strangers_only {
+        visibility::measure(&folder, &filesystem, arguments)?;
+    }
+    if !arguments.changes_only {
+        strangers::measure(&folder, &filesystem, arguments)?;
+    }
+    println!("\nload average {} at the end", load()?);
+    Ok(())
+}
+
+fn load() -> io::Result<String> {
+    let averages = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(averages.split(' ').next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,265 @@
+//! What a mount that watches thousands of directories costs a process that works on the same filesystem, elsewhere and in a
+//! watched directory, and what a watched directory costs in memory.
+//!
+//! The same loops run without the mount and with it, in turns. What is compared is the processor time of the thread that
+//! works: it does not tell what else the machine is doing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, inotify, openat, statat, unlinkat};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::arguments::Arguments;
+use crate::figures::{Figures, Table, short, thousands};
+use crate::room::daemon::{Daemon, finish};
+use crate::room::filesystem::Filesystem;
+use crate::room::folder::Folder;
+use crate::room::memory;
+
+/// Watched directories in a folder.
+const PER_FOLDER: u64 = 100;
+
+/// What a stranger does, over and over; the directory is the working directory's.
+struct Work {
+    name: &'static str,
+    /// How often, in one loop.
+    turns: u64,
+    /// Does it so often with a file that is open and a directory.
+    run: fn(file: &File, dir: &Path, turns: u64) -> io::Result<()>,
+}
+
+const WORKS: [Work; 5] = [
+    Work {
+        name: "pwrite of 1 byte",
+        turns: 20_000,
+        run: |file, _, turns| (0..turns).try_for_each(|_| file.write_all_at(b"x", 0)),
+    },
+    Work {
+        name: "stat",
+        turns: 20_000,
+        run: |_, dir, turns| {
+            let path = dir.join("file");
+            (0..turns)
+                .try_for_each(|_| Ok(statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).map(drop)?))
+        },
+    },
+    Work {
+        name: "open and close, to read",
+        turns: 10_000,
+        run: |_, dir, turns| {
+            let path = dir.join("file");
+            (0..turns).try_for_each(|_| File::open(&path).map(drop))
+        },
+    },
+    Work {
+        name: "open, write 1 byte, close",
+        turns: 5_000,
+        run: |_, dir, turns| {
+            let path = dir.join("file");
+            (0..turns)
+                .try_for_each(|_| OpenOptions::new().write(true).open(&path)?.write_all_at(b"x", 0))
+        },
+    },
+    Work {
+        name: "create and unlink",
+        turns: 2_000,
+        run: |_, dir, turns| {
+            let path = dir.join("new");
+            (0..turns).try_for_each(|_| {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                drop(openat(CWD, &path, flags, Mode::from_raw_mode(0o600))?);
+                Ok(unlinkat(CWD, &path, AtFlags::empty())?)
+            })
+        },
+    },
+];
+
+/// Processor time of this thread.
+fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// A loop is run in so many parts, and the quickest counts: even processor time is longer when others use the caches.
+const CHUNKS: u64 = 10;
+
+/// Nanoseconds a turn of each work.
+fn work(dir: &Path, quick: bool) -> io::Result<[f64; WORKS.len()]> {
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("file"))?;
+    let mut took = [0.0; WORKS.len()];
+    for (took, work) in took.iter_mut().zip(WORKS) {
+        let turns = if quick { work.turns / 50 } else { work.turns };
+        // Once for the caches.
+        (work.run)(&file, dir, turns / 20)?;
+        *took = f64::INFINITY;
+        for _ in 0..CHUNKS {
+            let start = own_time();
+            (work.run)(&file, dir, turns / CHUNKS)?;
+            let each = (own_time() - start).as_nanos() as f64 / (turns / CHUNKS) as f64;
+            *took = took.min(each);
+        }
+    }
+    Ok(took)
+}
+
+/// Everybody who is on the filesystem in a round.
+struct Round {
+    without: [f64; WORKS.len()],
+    /// No mount, but somebody's inotify(7) watch on a directory that nobody uses: as on most systems.
+    inotify: [f64; WORKS.len()],
+    with: [f64; WORKS.len()],
+    watched: [f64; WORKS.len()],
+}
+
+pub fn measure(folder: &Folder, filesystem: &Filesystem, arguments: &Arguments) -> io::Result<()> {
+    let source = filesystem.root().join("watched");
+    let elsewhere = filesystem.root().join("elsewhere");
+    fs::create_dir(&elsewhere)?;
+    fs::create_dir(filesystem.root().join("unused"))?;
+    for number in 0..arguments.directories {
+        let dir = source.join(format!("{}/{}", number / PER_FOLDER, number % PER_FOLDER));
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("file"), "x")?;
+    }
+    filesystem.settle()?;
+    let point = folder.path().join("watching");
+    let mount = |policy: &str| -> io::Result<Daemon> {
+        let mount = arguments.shiftbind.mount(&source, &point, &[policy])?;
+        finish(Command::new("find").arg(mount.point()))?;
+        Ok(mount)
+    };
+    let alone = || -> io::Result<[[f64; WORKS.len()]; 2]> {
+        let without = work(&elsewhere, arguments.quick)?;
+        let inotify = inotify::init(inotify::CreateFlags::CLOEXEC)?;
+        inotify::add_watch(
+            &inotify,
+            filesystem.root().join("unused"),
+            inotify::WatchFlags::CREATE,
+        )?;
+        Ok([without, work(&elsewhere, arguments.quick)?])
+    };
+    let mut rounds = Vec::new();
+    let mut events = Duration::ZERO;
+    for number in 0..arguments.rounds {
+        let mut without = None;
+        if number % 2 == 0 {
+            without = Some(alone()?);
+        }
+        let mount = mount("cache=coherent")?;
+        let with = work(&elsewhere, arguments.quick)?;
+        let pid = mount.pid().to_string();
+        let before = memory::processor_time(&pid, false)?;
+        let watched = work(&source.join("0/0"), arguments.quick)?;
+        events += memory::processor_time(&pid, false)? - before;
+        mount.stop()?;
+        let [without, inotify] = match without {
+            Some(without) => without,
+            None => alone()?,
+        };
+        rounds.push(Round { without, inotify, with, watched });
+    }
+    report(&rounds, events, arguments);
+    memory_of_watches(filesystem, arguments, &source, &point)
+}
+
+fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
+    let heading = format!(
+        "What {} watched directories cost others on the filesystem, processor time of a call in ns, {} rounds",
+        thousands(arguments.directories),
+        arguments.rounds,
+    );
+    let mut table = Table::new(
+        heading,
+        &[
+            "work",
+            "no mount",
+            "one inotify watch of another program, no mount: slower than without, %",
+            "elsewhere",
+            "slower than that, %",
+            "slower than without, % (quartiles)",
+            "in a watched directory",
+            "slower than without, % (quartiles)",
+        ],
+    );
+    for (at, work) in WORKS.iter().enumerate() {
+        let figures = |of: &dyn Fn(&Round) -> f64| rounds.iter().map(of).collect::<Figures>();
+        let median = |of: &dyn Fn(&Round) -> f64| short(figures(of).median());
+        // Of each round by itself: what changes from round to round is in both.
+        let slower = |than: &dyn Fn(&Round) -> f64, of: &dyn Fn(&Round) -> f64| {
+            let more = figures(&|round| (of(round) / than(round) - 1.0) * 100.0);
+            let [low, middle, high] = [25.0, 50.0, 75.0].map(|part| short(more.percentile(part)));
+            format!("{middle} ({low} to {high})")
+        };
+        table.row([
+            work.name.to_owned(),
+            median(&|round| round.without[at]),
+            slower(&|round| round.without[at], &|round| round.inotify[at]),
+            median(&|round| round.with[at]),
+            slower(&|round| round.inotify[at], &|round| round.with[at]),
+            slower(&|round| round.without[at], &|round| round.with[at]),
+            median(&|round| round.watched[at]),
+            slower(&|round| round.without[at], &|round| round.watched[at]),
+        ]);
+    }
+    println!("{table}");
+    let per_round = events.as_secs_f64() * 1e3 / rounds.len() as f64;
+    let turns: u64 = WORKS.iter().map(|work| work.turns).sum();
+    println!(
+        "In the watched directory, {} calls a round make the daemon work for {} ms.",
+        thousands(if arguments.quick { turns / 50 } else { turns }),
+        short(per_round),
+    );
+}
+
+/// Compares what a mount that watches keeps of a directory with what one keeps that does not. Both have walked a part
+/// first: what a daemon needs once is not counted.
+fn memory_of_watches(
+    filesystem: &Filesystem,
+    arguments: &Arguments,
+    source: &Path,
+    point: &Path,
+) -> io::Result<()> {
+    let kinds = ["fanotify_mark", "fsnotify_mark_connector", filesystem.kind.inode_cache()];
+    let folders = fs::read_dir(source)?.count() as u64;
+    let part = folders.div_ceil(5);
+    let count = (arguments.directories - (part * PER_FOLDER).min(arguments.directories)).max(1);
+    let kept = |policy| -> io::Result<(f64, [f64; 3])> {
+        let mount = arguments.shiftbind.mount(source, point, &[policy])?;
+        let state = |folders: std::ops::Range<u64>| -> io::Result<(u64, [u64; 3])> {
+            for folder in folders {
+                finish(Command::new("find").arg(mount.point().join(folder.to_string())))?;
+            }
+            let slabs = kinds.map(|kind| memory::slab(kind).unwrap_or_default().objects);
+            Ok((memory::own(mount.pid())?, slabs))
+        };
+        let (own_before, before) = state(0..part)?;
+        let (own, after) = state(part..folders)?;
+        mount.stop()?;
+        let each = |more: u64, less: u64| more.saturating_sub(less) as f64 / count as f64;
+        Ok((each(own, own_before), [0, 1, 2].map(|at| each(after[at], before[at]))))
+    };
+    // The first walk makes what both find later.
+    kept("cache=timeout=600s")?;
+    let (plain, plain_slabs) = kept("cache=timeout=600s")?;
+    let (watching, slabs) = kept("cache=coherent")?;
+    let size = |at: usize| memory::slab(kinds[at]).unwrap_or_default().size;
+    println!(
+        "\nA watched directory takes {} bytes of the daemon's memory (with its inode and that of the one file in it {}), and \
+         of the kernel's {} marks of {} bytes and {} connectors of {} bytes. A mark keeps the source's inode ({} bytes) in \
+         memory for as long as the kernel caches the directory at the mount.",
+        short(watching - plain),
+        short(watching),
+        short(slabs[0] - plain_slabs[0]),
+        size(0),
+        short(slabs[1] - plain_slabs[1]),
+        size(1),
+        size(2),
+    );
+    Ok(())
+}

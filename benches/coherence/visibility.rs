@@ -1,0 +1,125 @@
+//! From a change on the source to its visibility at the mount.
+//!
+//! The kernel has it all cached, and is trusted to have it for ten minutes, when the change is made: on the source itself, or
+//! through another mount of the same source. The clock runs from the moment when the changing call has returned to the
+//! moment when the mount shows the change; it is asked about 10 to 20 times a millisecond.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::arguments::Arguments;
+use crate::changes::{CHANGES, Change, Kept};
+use crate::figures::{Figures, Table, millis, short};
+use crate::room::filesystem::Filesystem;
+use crate::room::folder::Folder;
+
+/// After this a change is taken for never seen.
+const LOST: Duration = Duration::from_secs(30);
+const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
+/// What was done to prepare a change has reached everybody by then.
+const QUIET: Duration = Duration::from_millis(4);
+
+/// One kind of change, made one way.
+struct Watched {
+    change: &'static Change,
+    /// Where it is made and where it is to be seen.
+    made: PathBuf,
+    seen: PathBuf,
+    kept: Kept,
+    took: Vec<f64>,
+}
+
+impl Watched {
+    fn run(&mut self, round: u64) -> io::Result<()> {
+        let shows = || (self.change.shows)(&self.seen, round);
+        for _ in 0..3 {
+            sleep(QUIET);
+            if shows()? {
+                return Err(io::Error::other(format!("{}: seen too soon", self.change.name)));
+            }
+        }
+        (self.change.make)(&self.made, &mut self.kept, round)?;
+        let start = Instant::now();
+        while !shows()? {
+            if start.elapsed() > LOST {
+                return Err(io::Error::other(format!("{}: never seen", self.change.name)));
+            }
+            sleep(BETWEEN_LOOKS);
+        }
+        self.took.push(millis(start.elapsed()));
+        Ok(())
+    }
+}
+
+pub fn measure(folder: &Folder, filesystem: &Filesystem, arguments: &Arguments) -> io::Result<()> {
+    let source = filesystem.root().join("changes");
+    fs::create_dir(&source)?;
+    let point = |name: &str| folder.path().join(name);
+    let mount = arguments.shiftbind.mount(&source, &point("mount"), &["cache=coherent"])?;
+    let other = arguments.shiftbind.mount(&source, &point("other"), &["cache=coherent"])?;
+    let ways = [source.as_path(), other.point()];
+    let mut watched = Vec::new();
+    for (number, change) in CHANGES.iter().enumerate() {
+        for (way, made_in) in ways.into_iter().enumerate() {
+            let name = format!("{number}-{way}");
+            let dir = source.join(&name);
+            fs::create_dir(&dir)?;
+            if change.is_large {
+                fill(&dir, arguments.entries)?;
+            }
+            (change.before)(&dir, arguments.changes)?;
+            let seen = mount.point().join(&name);
+            // All of it is known to the kernel.
+            for entry in fs::read_dir(&seen)? {
+                fs::symlink_metadata(entry?.path())?;
+            }
+            let (made, kept) = (made_in.join(&name), Kept::default());
+            watched.push(Watched { change, made, seen, kept, took: Vec::new() });
+        }
+    }
+    for round in 0..arguments.changes {
+        for watched in &mut watched {
+            watched.run(round)?;
+        }
+    }
+    report(&watched, arguments);
+    drop(watched);
+    mount.stop()?;
+    other.stop()?;
+    Ok(())
+}
+
+fn fill(dir: &Path, entries: u64) -> io::Result<()> {
+    (0..entries).try_for_each(|number| fs::write(dir.join(format!("entry-{number}")), ""))
+}
+
+fn report(watched: &[Watched], arguments: &Arguments) {
+    let heading = format!(
+        "From a change to its visibility at the mount, ms, {} of each kind; the large directory has {} entries",
+        arguments.changes, arguments.entries,
+    );
+    let mut table = Table::new(
+        heading,
+        &[
+            "change",
+            "on the source: median",
+            "p99",
+            "most",
+            "through another mount: median",
+            "p99",
+            "most",
+        ],
+    );
+    for both in watched.chunks(2) {
+        let mut cells = vec![both[0].change.name.to_owned()];
+        for way in both {
+            let took: Figures = way.took.iter().copied().collect();
+            cells.extend([took.median(), took.percentile(99.0), took.most()].map(short));
+        }
+        table.cells(cells);
+    }
+    println!("{table}");
+}

@@ -1,0 +1,117 @@
+//! shiftbind as users start it: a command that returns when the mount answers, and a daemon that stays.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{UnmountFlags, unmount};
+
+/// Which shiftbind, and how it is called.
+pub struct Shiftbind {
+    /// The binary.
+    pub binary: PathBuf,
+    /// More `-o` options.
+    pub options: Option<String>,
+}
+
+/// A mount and the daemon that serves it. Unmounted when dropped.
+pub struct Daemon {
+    pid: u32,
+    point: PathBuf,
+    /// How long the command took that started it.
+    pub start_up: Duration,
+    mounted: bool,
+}
+
+impl Shiftbind {
+    /// The one just built.
+    pub fn built() -> Self {
+        Self { binary: PathBuf::from(env!("CARGO_BIN_EXE_shiftbind")), options: None }
+    }
+
+    /// Shows `source` at `point`, which is made if it is not there, with these options and those of the command line.
+    pub fn mount(&self, source: &Path, point: &Path, options: &[&str]) -> io::Result<Daemon> {
+        fs::create_dir_all(point)?;
+        let pidfile = point.with_extension("pid");
+        let mut command = Command::new(&self.binary);
+        command.arg("-o").arg(format!("pidfile={}", pidfile.display()));
+        for option in options.iter().copied().chain(self.options.as_deref()) {
+            command.arg("-o").arg(option);
+        }
+        command.arg(source).arg(point);
+        let before = fs::metadata(point)?.dev();
+        let start = Instant::now();
+        finish(&mut command)?;
+        let start_up = start.elapsed();
+        if fs::metadata(point)?.dev() == before {
+            return Err(io::Error::other("shiftbind returned without a mount"));
+        }
+        let pid = fs::read_to_string(&pidfile)?.trim().parse().map_err(io::Error::other)?;
+        Ok(Daemon { pid, point: point.to_owned(), start_up, mounted: true })
+    }
+}
+
+impl Daemon {
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Where it shows the source.
+    pub fn point(&self) -> &Path {
+        &self.point
+    }
+
+    /// Unmounts, and waits until the process has ended: how long that took.
+    pub fn stop(mut self) -> io::Result<Duration> {
+        self.end()
+    }
+
+    fn end(&mut self) -> io::Result<Duration> {
+        self.mounted = false;
+        let start = Instant::now();
+        // A file that was just closed may be released a moment later.
+        while let Err(error) = unmount(&self.point, UnmountFlags::empty()) {
+            if start.elapsed() > Duration::from_secs(5) {
+                unmount(&self.point, UnmountFlags::DETACH)?;
+                return Err(error.into());
+            }
+            sleep(Duration::from_millis(5));
+        }
+        let process = Path::new("/proc").join(self.pid.to_string());
+        while process.exists() {
+            if start.elapsed() > Duration::from_secs(60) {
+                return Err(io::Error::other("shiftbind outlives its mount by a minute"));
+            }
+            sleep(Duration::from_millis(1));
+        }
+        Ok(start.elapsed())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.mounted
+            && let Err(error) = self.end()
+        {
+            eprintln!("{}: {error}", self.point.display());
+        }
+    }
+}
+
+/// Runs a command to its end; an error tells what it wrote last.
+pub fn finish(command: &mut Command) -> io::Result<()> {
+    let output =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    let last = message.lines().last().unwrap_or("no message");
+    let program = command.get_program().to_string_lossy();
+    Err(io::Error::other(format!("{program}: {}: {last}", output.status)))
+}

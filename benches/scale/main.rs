@@ -1,0 +1,124 @@
+//! What becomes of time and memory when there is very much of something: names, entries of one directory, open files,
+//! client threads, mounts. Everything is done on the bare source as well, in turns, so that what grows there is not held
+//! against the mount.
+
+mod arguments;
+mod directory;
+mod files;
+mod mounts;
+#[path = "../room/mod.rs"]
+mod room;
+mod threads;
+mod tree;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use arguments::{Arguments, Request, Section};
+use room::daemon::{Daemon, Shiftbind};
+use room::filesystem::Filesystem;
+use room::folder::Folder;
+use room::{figures, namespace};
+
+/// Set once we are in namespaces of our own.
+const INSIDE: &str = "SHIFTBIND_SCALE_INSIDE";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("scale: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    match arguments::parse(std::env::args().skip(1)).map_err(io::Error::other)? {
+        Request::Help => print!("{}", arguments::HELP),
+        Request::Run(arguments) if std::env::var_os(INSIDE).is_some() => measure(&arguments)?,
+        Request::Run(_) => return Err(namespace::enter_with_processes(INSIDE)),
+    }
+    Ok(())
+}
+
+/// Where everything is measured.
+struct Place<'a> {
+    /// A directory of the filesystem that no mount shows.
+    bare: PathBuf,
+    /// One that is shown.
+    source: PathBuf,
+    /// Where.
+    point: PathBuf,
+    filesystem: &'a Filesystem,
+    shiftbind: &'a Shiftbind,
+}
+
+impl Place<'_> {
+    /// Shows the source; nothing is cached of it.
+    fn mount(&self) -> io::Result<Daemon> {
+        // Root stays root, so that root can do the same work on both sides.
+        self.shiftbind.mount(&self.source, &self.point, &["idmap=0:0:1:1:100001:65535"])
+    }
+
+    /// The name of something where it is not shown and where it is.
+    fn both(&self, name: impl AsRef<Path>) -> [PathBuf; 2] {
+        [self.bare.join(&name), self.point.join(&name)]
+    }
+
+    /// A directory on both sides, made past the mount.
+    fn both_dirs(&self, name: &str) -> io::Result<[PathBuf; 2]> {
+        let dirs = [self.bare.join(name), self.source.join(name)];
+        dirs.iter().try_for_each(std::fs::create_dir)?;
+        Ok(dirs)
+    }
+}
+
+fn measure(arguments: &Arguments) -> io::Result<()> {
+    room_for_descriptors()?;
+    let folder = Folder::new("scale")?;
+    let names = 2 * arguments.names + 2 * arguments.entries + 4 * arguments.files + 100_000;
+    let filesystem = Filesystem::new(&folder, arguments.on, names)?;
+    let place = Place {
+        bare: filesystem.root().join("bare"),
+        source: filesystem.root().join("source"),
+        point: folder.path().join("mount"),
+        filesystem: &filesystem,
+        shiftbind: &arguments.shiftbind,
+    };
+    std::fs::create_dir(&place.bare)?;
+    std::fs::create_dir(&place.source)?;
+    println!(
+        "Linux {}, {} CPUs, source on {}, load average {}",
+        rustix::system::uname().release().to_string_lossy(),
+        std::thread::available_parallelism()?,
+        arguments.on.name(),
+        load()?,
+    );
+    for section in &arguments.sections {
+        let start = std::time::Instant::now();
+        match section {
+            Section::Tree => tree::measure(&place, arguments)?,
+            Section::Directory => directory::measure(&place, arguments)?,
+            Section::Files => files::measure(&place, arguments)?,
+            Section::Threads => threads::measure(&place, arguments)?,
+            Section::Mounts => mounts::measure(&place, arguments)?,
+        }
+        eprintln!("scale: {} took {:.0?}", section.name(), start.elapsed());
+    }
+    println!("\nload average {} at the end", load()?);
+    Ok(())
+}
+
+fn load() -> io::Result<String> {
+    let averages = std::fs::read_to_string("/proc/loadavg")?;
+    Ok(averages.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// As many as may be had: thousands of files are to be open at once.
+fn room_for_descriptors() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?)
+}

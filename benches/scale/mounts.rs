@@ -1,0 +1,86 @@
+//! Very many mounts at once: how long each takes to start, and what an idle daemon needs.
+
+use std::fs;
+use std::io;
+use std::time::Instant;
+
+use crate::Place;
+use crate::arguments::Arguments;
+use crate::figures::{Figures, Table, micros, millis, short, thousands};
+use crate::room::memory;
+
+/// How many are taken together in the table.
+const GROUP: usize = 10;
+
+pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
+    let [_, source] = place.both_dirs("mounts")?;
+    for number in 0..100 {
+        fs::write(source.join(number.to_string()), "content")?;
+    }
+    let folder = place.point.with_file_name("points");
+    fs::create_dir(&folder)?;
+    let mut daemons = Vec::new();
+    for number in 0..arguments.mounts {
+        let point = folder.join(number.to_string());
+        let daemon = place.shiftbind.mount(&source, &point, &["idmap=0:0:1:1:100001:65535"])?;
+        daemons.push(daemon);
+    }
+    // What they do once in a while is over by then.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let heading = format!("{} mounts at once", arguments.mounts);
+    let mut table = Table::new(
+        heading,
+        &[
+            "mounts",
+            "start-up, ms (median, most)",
+            "idle daemon, KiB (median, most)",
+            "threads",
+            "descriptors",
+            "stat of 100 files for the first time, µs each",
+        ],
+    );
+    let mut first = 1;
+    for group in daemons.chunks(GROUP) {
+        let start_up: Figures = group.iter().map(|daemon| millis(daemon.start_up)).collect();
+        let figure = |of: &dyn Fn(u32) -> io::Result<f64>| -> io::Result<Figures> {
+            group.iter().map(|daemon| of(daemon.pid())).collect()
+        };
+        let idle = figure(&|pid| Ok(memory::own(pid)? as f64 / 1024.0))?;
+        let threads = figure(&|pid| Ok(memory::threads(pid)? as f64))?;
+        let descriptors = figure(&|pid| Ok(memory::descriptors(pid)? as f64))?;
+        let stats = group.iter().map(|daemon| {
+            let start = Instant::now();
+            for number in 0..100 {
+                fs::symlink_metadata(daemon.point().join(number.to_string()))?;
+            }
+            Ok(micros(start.elapsed()) / 100.0)
+        });
+        let stats = stats.collect::<io::Result<Figures>>()?;
+        table.row([
+            format!("{first} to {}", first + group.len() - 1),
+            format!("{}, {}", short(start_up.median()), short(start_up.most())),
+            format!("{}, {}", thousands(idle.median() as u64), thousands(idle.most() as u64)),
+            threads.median().to_string(),
+            descriptors.median().to_string(),
+            short(stats.median()),
+        ]);
+        first += group.len();
+    }
+    let [alone, last] =
+        [daemons.first(), daemons.last()].map(|daemon| daemon.map(|d| millis(d.start_up)));
+    println!("{table}");
+    println!(
+        "The first took {} ms to start, the last {} ms.",
+        short(alone.unwrap_or(f64::NAN)),
+        short(last.unwrap_or(f64::NAN)),
+    );
+    let start = Instant::now();
+    let ends = daemons.into_iter().map(|daemon| daemon.stop().map(millis));
+    let ends = ends.collect::<io::Result<Figures>>()?;
+    println!(
+        "Unmounting all of them one after the other took {} ms, each {} ms (median).",
+        short(millis(start.elapsed())),
+        short(ends.median()),
+    );
+    Ok(())
+}
