@@ -1,42 +1,98 @@
-//! That the comparison in `benches/compare` still works: one workload, a short run, and the shape of what it writes.
-//! Never the figures.
+//! That the comparison in `benches/compare` and the measurements of scale and coherence still work: short runs, and the
+//! shape of what they write. Never the figures.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Output};
+
+/// A benchmark built as the tests are: nobody reads these figures.
+fn bench(name: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO"))
+        .args(["bench", "--quiet", "--profile", "dev", "--bench", name, "--"])
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap()
+}
+
+/// What a benchmark wrote that ended well. `None`, said once, where it could not mount.
+fn report(name: &str, arguments: &[&str]) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: the benchmark mounts, which needs root");
+        return None;
+    }
+    let output = bench(name, arguments);
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {messages}", output.status);
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+/// The cells of the line that starts with that.
+fn cells(text: &str, start: &str) -> Vec<String> {
+    let line = text.lines().find(|line| line.starts_with(start));
+    let line = line.unwrap_or_else(|| panic!("no line {start} in:\n{text}"));
+    line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
+/// That a row has a number above zero in that column.
+fn is_measured(text: &str, row: &str, column: usize) {
+    let cells = cells(text, &format!("| {row} |"));
+    let number: f64 = cells[column].parse().unwrap_or_else(|_| panic!("{row}: {text}"));
+    assert!(number > 0.0, "{row}: {text}");
+}
+
+#[test]
+fn a_little_of_everything_is_measured() {
+    let quick = ["--quick", "--names", "2000", "--entries", "2000", "--files", "50"];
+    let few = ["--threads", "8", "--mounts", "12", "--on", "tmpfs"];
+    let Some(text) = report("scale", &[&quick[..], &few].concat()) else { return };
+    for work in ["make (mkdir, open O_CREAT, close)", "`find`, fresh mount", "`du` again"] {
+        is_measured(&text, work, 1);
+        is_measured(&text, work, 5);
+    }
+    assert_eq!(cells(&text, "| 204 |").len(), 9, "what is kept of a tenth: {text}");
+    is_measured(&text, "list, all, µs an entry", 4);
+    is_measured(&text, "read 4 KiB", 4);
+    is_measured(&text, "open, read 4 KiB, close", 6);
+    assert_eq!(cells(&text, "| 11 to 12 |").len(), 6, "{text}");
+    assert!(text.contains("Unmounting all of them"), "{text}");
+}
+
+#[test]
+fn a_few_changes_are_seen_and_what_watching_costs_is_measured() {
+    let few = ["--entries", "200", "--directories", "300", "--on", "tmpfs"];
+    let Some(text) = report("coherence", &[&["--quick"][..], &few].concat()) else { return };
+    for change in ["create", "append, the file stays open", "setxattr of an ACL"] {
+        is_measured(&text, change, 1);
+        is_measured(&text, change, 4);
+    }
+    is_measured(&text, "pwrite of 1 byte", 1);
+    is_measured(&text, "pwrite of 1 byte", 3);
+    assert!(text.contains("A watched directory takes"), "{text}");
+}
+
+#[test]
+fn a_part_that_is_not_there_is_an_error() {
+    for (name, arguments) in [("scale", ["--only", "none"]), ("coherence", ["--on", "none"])] {
+        let output = bench(name, &arguments);
+        assert!(!output.status.success());
+        let messages = String::from_utf8_lossy(&output.stderr);
+        assert!(messages.contains("none: "), "{messages}");
+    }
+}
 
 #[test]
 fn a_quick_comparison_writes_a_table_a_csv_and_a_picture() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: the comparison mounts, which needs root");
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let (csv, plot) = (folder.path().join("result.csv"), folder.path().join("result.svg"));
-    // Built as the tests are: nobody reads these figures.
-    let output = Command::new(env!("CARGO"))
-        .args(["bench", "--quiet", "--profile", "dev", "--bench", "compare", "--"])
-        .args(["--quick", "--runs", "2", "--with", "idmapped,shiftbind", "stat, one file"])
-        .arg("--csv")
-        .arg(&csv)
-        .arg("--plot")
-        .arg(&plot)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    let messages = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {messages}", output.status);
+    let quick = ["--quick", "--runs", "2", "--with", "idmapped,shiftbind", "stat, one file"];
+    let files = ["--csv", csv.to_str().unwrap(), "--plot", plot.to_str().unwrap()];
+    let Some(text) = report("compare", &[&quick[..], &files].concat()) else { return };
 
-    let text = String::from_utf8(output.stdout).unwrap();
-    let cells = |start: &str| -> Vec<String> {
-        let line = text.lines().find(|line| line.starts_with(start));
-        let line = line.unwrap_or_else(|| panic!("no line {start} in:\n{text}\n{messages}"));
-        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
-    };
     let heads = ["work", "goal", "source, per second", "idmapped", "shiftbind"];
-    let head = cells("| work | goal |");
+    let head = cells(&text, "| work | goal |");
     assert_eq!(head[..5], heads);
     assert_eq!(head[5], "requests per operation");
-    let row = cells("| stat, one file |");
+    let row = cells(&text, "| stat, one file |");
     assert_eq!(row.len(), head.len(), "{text}");
     assert_eq!(row[1], "≥ 0.95");
     for cell in &row[2..5] {

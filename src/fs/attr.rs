@@ -2,11 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfs, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfs, Statx, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::privileges::SETGID;
-use super::{Attr, Caller, Fs, Result, SetAttr, SetTime};
+use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::source::{Inode, NodeId, proc_path, reopen};
 use crate::sys;
@@ -16,9 +16,20 @@ impl Fs {
     /// The attributes of an inode.
     pub fn getattr(&self, caller: &Caller, node: NodeId) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
-        let trust = self.cover_attributes(&inode);
-        let stat = self.tree.stat(&inode)?;
+        let (stat, trust) = self.covered_stat(&inode)?;
         Ok(self.attr(caller, &inode, &stat, trust))
+    }
+
+    /// An inode's attributes, and how long they may be believed.
+    fn covered_stat(&self, inode: &Inode) -> Result<(Statx, Trust)> {
+        let trust = self.cover_attributes(inode);
+        let stat = self.tree.stat(inode)?;
+        if !self.has_more_names(inode, &stat) {
+            return Ok((stat, trust));
+        }
+        // Now by a mark of its own, set before its attributes are read.
+        let trust = self.cover_attributes(inode);
+        Ok((self.tree.stat(inode)?, trust))
     }
 
     /// Changes attributes and tells the new ones. EOVERFLOW when an owner or group to be set has no counterpart on the
@@ -76,8 +87,8 @@ impl Fs {
         if set.atime.is_some() || set.mtime.is_some() {
             set_times(&fd, set.atime, set.mtime)?;
         }
-        let trust = self.cover_attributes(&inode);
-        Ok(self.attr(caller, &inode, &self.tree.stat(&inode)?, trust))
+        let (stat, trust) = self.covered_stat(&inode)?;
+        Ok(self.attr(caller, &inode, &stat, trust))
     }
 
     /// What remains of a change after the view's policies. EPERM when part of it is refused.

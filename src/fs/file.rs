@@ -178,7 +178,10 @@ impl Fs {
             flags |= asked & OFlags::APPEND;
         }
         let may_pass = inode.kind().is_file() && u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
-        Ok(Opened { may_pass, ..self.keep_open(inode, anchor, None, flags) })
+        let has_more_names = self.has_more_names(&inode, &stat);
+        let mut opened = self.keep_open(inode, anchor, None, flags);
+        opened.stale_attributes |= has_more_names;
+        Ok(Opened { may_pass, ..opened })
     }
 
     pub(super) fn keep_open(

@@ -349,6 +349,16 @@ impl Fs {
         if covered { Trust::Watched } else { Trust::Fresh }
     }
 
+    /// Whether an inode of which its directory was to tell has got more names. It may be changed by one in a directory that
+    /// nobody watches, and the watch on its own directory tells of it no longer.
+    fn has_more_names(&self, inode: &Inode, stat: &Statx) -> bool {
+        let has = stat.stx_nlink > 1 && inode.is_told() && !inode.kind().is_dir();
+        if has {
+            inode.set_told(false);
+        }
+        has
+    }
+
     /// Runs the watch over the source, if there is one, until the mount ends.
     pub fn watch<N: Notices + Send + Sync + 'static>(&self, notices: &Arc<N>) {
         if let Some(watch) = &self.watch {
