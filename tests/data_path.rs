@@ -415,6 +415,9 @@ const MOVE_EXTENT: u32 = 0xc028_660f;
 const GET_MAP: u32 = 0xc0c0_583b;
 const IS_TERMINAL: u32 = 0x5401;
 
+/// FIFREEZE of linux/fs.h.
+const FREEZE: u32 = 0xc004_5877;
+
 /// A filesystem's label as its ioctls have it.
 fn label(text: &str) -> Vec<u8> {
     let mut label = text.as_bytes().to_vec();
@@ -467,7 +470,7 @@ fn every_ioctl_is_forwarded_with_its_data_both_ways_and_only_if_asked_for() {
 }
 
 #[test]
-fn a_forwarded_ioctl_is_made_with_the_rights_of_who_mounted() {
+fn a_forwarded_ioctl_is_made_with_the_rights_of_who_mounted_only_for_an_administrator() {
     let filesystem = loop_fs("ext4", 32);
     fs::write(filesystem.path().join("f"), "text").expect("write");
     sh(filesystem.path(), "chmod 666 f");
@@ -478,7 +481,10 @@ fn a_forwarded_ioctl_is_made_with_the_rights_of_who_mounted() {
         (there, ioctl(&open(&mount.join("f")), SET_LABEL, &label("his")))
     });
     assert_eq!(there, Err(libc::EPERM), "the source asks for CAP_SYS_ADMIN");
-    assert_eq!(here, Ok(label("his")), "the mount does not");
+    assert_eq!(here, there, "and so does the mount");
+    let freeze = as_user(1000, 1000, &[], || ioctl(&open(&mount.join("f")), FREEZE, &[0; 4]));
+    assert_eq!(freeze, Err(libc::EPERM));
+    assert_eq!(ioctl(&open(&mount.join("f")), SET_LABEL, &label("ours")), Ok(label("ours")));
 }
 
 #[test]

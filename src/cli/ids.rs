@@ -79,6 +79,12 @@ impl IdOptions {
         }
     }
 
+    /// Whether ids are moved by an offset, which leaves some without a counterpart that nobody thought of: with a positive
+    /// one, root's.
+    pub(super) fn has_offset(&self) -> bool {
+        self.uid_offset.is_some() || self.gid_offset.is_some()
+    }
+
     /// Those of the given options that bindfs, too, has for root only.
     pub(super) fn root_only(&self) -> impl Iterator<Item = &'static str> {
         [
@@ -168,12 +174,13 @@ fn translation<K: Named>(
     };
     // Ids that pass get the offset as well, so they need extents. Checked for overlaps first.
     let mut extents = map_of(extents)?.extents().to_vec();
+    let named = map_of(pairs::shifted(&extents, offset))?;
     let passes = none || unmapped == Unmapped::Pass;
     if passes {
         extents.extend(pairs::rest(&extents));
     }
     let unmapped = if passes { Unmapped::Deny } else { unmapped };
-    Ok(Translation::new(map_of(pairs::shifted(&extents, offset))?, unmapped))
+    Ok(Translation::new(map_of(pairs::shifted(&extents, offset))?, unmapped).naming(named))
 }
 
 fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
@@ -259,6 +266,8 @@ mod tests {
         options.passwd[0] = Some(vec![Extent::new(501, 1000, 1).unwrap()]);
         options.set_offset(Opt::UidOffset, 10);
         let view = finish(options);
+        let named = |id| view.uids.named_to_source(MountId::new(id).unwrap()).map(SourceId::raw);
+        assert_eq!((named(1010), named(17)), (Some(501), None), "only who is listed is named");
         assert_eq!(uid(&view, 501).0, Some(1010));
         assert_eq!(uid(&view, 1010).1, Some(501));
         assert_eq!(uid(&view, 7).0, Some(17), "what the file does not list is moved as well");

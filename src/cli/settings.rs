@@ -117,7 +117,9 @@ impl Settings {
         let Given { option, on, value } = given;
         let name = option.long;
         let value = value.unwrap_or_default();
-        if option.value.is_some() && value.is_empty() {
+        // A list of no rules is one.
+        let is_list = matches!(option.id, Opt::Perms | Opt::CreateWithPerms | Opt::ChmodFilter);
+        if option.value.is_some() && value.is_empty() && !is_list {
             return Err(Error::usage(format!("option '{name}': the value is empty")));
         }
         // Only what names files may be other than UTF-8.
@@ -233,12 +235,15 @@ impl Settings {
         let cache = self.cache_policy()?;
         self.warnings.extend(self.shown.take_warnings());
         let root_only = self.ids.root_only().chain(self.shown.root_only()).collect();
+        let names_by_unmapped = self.ids.has_offset();
         let ids = self.ids.finish(self.dialect)?;
+        let mut view = self.shown.finish(ids, self.dialect)?;
+        view.changes.names_by_unmapped = names_by_unmapped;
         let is_bindfs = self.dialect == Dialect::Bindfs;
         Ok(Config {
             source,
             mountpoint,
-            view: self.shown.finish(ids, self.dialect)?,
+            view,
             flags: self.flags,
             // bindfs takes it for granted, for users too.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),

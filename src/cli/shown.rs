@@ -117,6 +117,26 @@ impl ShownOptions {
 
     /// What the user should be told of options that are taken all the same.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        let changes = &self.changes;
+        let is_plain = changes.chmod == Policy::Normal;
+        let idle = [
+            (changes.chmod_allow_x && is_plain, "chmod-allow-x", "chmod-ignore or chmod-deny"),
+            (
+                !changes.chmod_filter.is_empty() && !is_plain,
+                "chmod-filter",
+                "neither chmod-ignore nor chmod-deny",
+            ),
+            (
+                self.link_removal != LinkRemoval::default() && !self.resolve_symlinks,
+                "resolved-symlink-deletion",
+                "resolve-symlinks",
+            ),
+        ];
+        for (is_idle, option, with) in idle {
+            if is_idle {
+                self.warnings.push(format!("option '{option}' does nothing but with {with}"));
+            }
+        }
         std::mem::take(&mut self.warnings)
     }
 

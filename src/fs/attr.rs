@@ -73,6 +73,7 @@ impl Fs {
             self.chown(&fd, None, None, keeps_setgid)?;
         }
         if let Some(mode) = set.mode {
+            let mode = self.own_bits(&view, caller, &inode, mode)?;
             if mode & SETGID != 0 {
                 // The kernel has taken the bit from whoever may not give it.
                 self.credentials.set_fsetid(true);

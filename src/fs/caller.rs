@@ -131,7 +131,7 @@ impl Process {
     /// The same thread with the rights that a request of it carries. The kernel may ask on its behalf with others than its
     /// own, and /proc tells only those: access(2) asks by the real ids, and takes the capabilities of who is not root by
     /// them; an overlay or an NFS server asks as somebody else altogether, whose groups and capabilities nobody tells.
-    fn asking_as(mut self, caller: &Caller) -> Self {
+    pub(super) fn asking_as(mut self, caller: &Caller) -> Self {
         let asks = (Some(caller.uid.raw()), Some(caller.gid.raw()));
         let Ids { uid, fs_uid, gid, fs_gid } = self.ids;
         if asks == (fs_uid, fs_gid) {

@@ -19,7 +19,7 @@ use super::privileges::{SETGID, SETUID};
 use super::{Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::SourceAcl;
-use crate::view::{Policy, Viewer};
+use crate::view::{Policy, Shown, Viewer};
 
 /// S_ISVTX of inode(7).
 const STICKY: u32 = 0o1000;
@@ -52,19 +52,25 @@ impl Fs {
     ) -> Result<()> {
         let (mut file, view) = (self.shown(caller, stat), self.view());
         file.mode &= !u32::from(self.unreal_permissions(&view.looks, inode));
-        let acl = || if self.needs.xattrs { self.access_acl(inode) } else { Ok(None) };
+        let acl = || match self.needs.xattrs {
+            true => self.access_acl(&*self.tree.fd(inode)?, stat, &file),
+            false => Ok(None),
+        };
         match permits(asker, &file, acl, &view.ids, wanted)? {
             true => Ok(()),
             false => Err(Errno::ACCESS),
         }
     }
 
-    /// The access ACL as stored; `None` where there is none or the source knows no ACLs.
-    fn access_acl(&self, inode: &Inode) -> Result<Option<SourceAcl>> {
-        let fd = self.tree.fd(inode)?;
-        let path = proc_path(&fd);
-        match super::xattr::get(&path, "system.posix_acl_access".as_ref()) {
-            Ok(value) => Ok(Some(SourceAcl::parse(&value)?)),
+    /// The access ACL, with ids as stored and as far as the permissions that are shown go; `None` where there is none or the
+    /// source knows no ACLs.
+    fn access_acl(&self, fd: &OwnedFd, stat: &Statx, shown: &Shown) -> Result<Option<SourceAcl>> {
+        match super::xattr::get(&proc_path(fd), "system.posix_acl_access".as_ref()) {
+            Ok(value) => {
+                let mut acl = SourceAcl::parse(&value)?;
+                acl.show_as(u32::from(stat.stx_mode), shown.mode);
+                Ok(Some(acl))
+            }
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
             Err(e) => Err(e),
         }
@@ -136,11 +142,42 @@ impl Fs {
     ) -> Result<Option<Statx>> {
         let dir_stat = self.tree.stat(dir)?;
         self.check_found(asker, caller, dir, &dir_stat, WRITE | SEARCH)?;
+        self.check_victim(asker, caller, &dir_stat, (dir_fd, name))
+    }
+
+    /// Whether a name may be taken away from a directory to which a symbolic link led, and which nobody has looked up. The
+    /// kernel was not asked about it.
+    pub(super) fn may_remove_there(
+        &self,
+        caller: &Caller,
+        (dir_fd, name): (&OwnedFd, &std::ffi::CStr),
+    ) -> Result<()> {
+        let (asker, view) = (Requester::of(caller), self.view());
+        let stat = rustix::fs::statx(dir_fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        let dir = self.shown(caller, &stat);
+        let acl = || match self.needs.xattrs {
+            true => self.access_acl(dir_fd, &stat, &dir),
+            false => Ok(None),
+        };
+        match permits(&asker, &dir, acl, &view.ids, WRITE | SEARCH)? {
+            true => self.check_victim(&asker, caller, &stat, (dir_fd, name)).map(drop),
+            false => Err(Errno::ACCESS),
+        }
+    }
+
+    /// The sticky bit's part of it.
+    fn check_victim(
+        &self,
+        asker: &Requester<'_>,
+        caller: &Caller,
+        dir_stat: &Statx,
+        (dir_fd, name): (&OwnedFd, &std::ffi::CStr),
+    ) -> Result<Option<Statx>> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let Ok(stat) = rustix::fs::statx(dir_fd, name, flags, StatxFlags::BASIC_STATS) else {
             return Ok(None);
         };
-        let (victim, shown_dir) = (self.shown(caller, &stat), self.shown(caller, &dir_stat));
+        let (victim, shown_dir) = (self.shown(caller, &stat), self.shown(caller, dir_stat));
         if victim.uid.is_none() || victim.gid.is_none() {
             return Err(Errno::OVERFLOW);
         }
@@ -212,6 +249,18 @@ impl Fs {
             }
         }
         self.check(caller, dir, WRITE | SEARCH)
+    }
+
+    /// Whether the caller may do what an inode's owner may: EPERM if not.
+    pub(super) fn may_act_as_owner(&self, caller: &Caller, inode: &Inode) -> Result<()> {
+        if !self.checks() {
+            return Ok(());
+        }
+        let file = self.shown(caller, &self.tree.stat(inode)?);
+        match Requester::of(caller).acts_as_owner(&file) {
+            true => Ok(()),
+            false => Err(Errno::PERM),
+        }
     }
 
     /// Whether an extended attribute may be read or changed. The kernel has seen to `security.*` and `trusted.*`.

@@ -102,7 +102,7 @@ impl Fs {
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
-    /// made (Linux `may_create`).
+    /// made (Linux `may_create`), unless the view lets him.
     pub fn link(
         &self,
         caller: &Caller,
@@ -110,7 +110,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> Result<Entry> {
-        self.owner_of_new(&self.view(), caller)?;
+        self.may_give_names(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
         self.make_shown(&dir, new_name)?;

@@ -242,7 +242,7 @@ impl Fs {
         let align = self.direct_align.filter(|_| how.direct);
         let fd = file.open_for(align.is_some())?;
         let rights = match how.takes_privileges {
-            true => self.rights_to_write(caller, &file.inode)?,
+            true => self.rights_of_a_stranger(caller, &file.inode)?,
             false => Rights::ALL,
         };
         self.write_as(caller, rights)?;

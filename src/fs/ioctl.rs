@@ -1,5 +1,5 @@
 //! ioctl: the inode flags that chattr(1) and lsattr(1) use (ioctl_iflags(2), ioctl_fsxattr(2)). Everything else is
-//! refused, unless every ioctl is to be forwarded: it reaches the source with our rights, not with the caller's.
+//! refused, unless every ioctl is to be forwarded.
 //!
 //! FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR come from the kernel's own `vfs_fileattr_set`, which has looked at the caller's
 //! rights and at a read-only mount; it never lets a program's own call of that number through. Its 32 bit twin has
@@ -10,9 +10,11 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{Fs, Opened, Result};
+use super::caller::Process;
+use super::{Caller, Fs, Opened, Result};
 use crate::source::NodeId;
 use crate::sys;
+use crate::sys::apart::Rights;
 
 const GETFLAGS: u32 = 0x8008_6601;
 const SETFLAGS: u32 = 0x4008_6602;
@@ -62,23 +64,41 @@ impl Fs {
 
     /// Makes an ioctl on the source's file: what it returns, and the data that goes back. May take long.
     ///
-    /// Nobody's permission is asked beyond the flags with which the file was opened: it is made with the rights of
-    /// whoever mounted, as bindfs does. But nothing of ours can be reached by it (see [`sys::apart`]): the numbers of
+    /// Nobody's permission is asked beyond the flags with which the file was opened; what it may do on the source is what
+    /// whoever mounted may, for callers with CAP_SYS_ADMIN, and what the caller may without a capability, for all others.
+    /// Nothing of ours can be reached by it (`sys::apart`): the numbers of
     /// some requests do not tell all that they move. Those fail with EFAULT, or EBADF where they name descriptors.
-    pub fn forward_ioctl(&self, ioctl: &Ioctl, input: &[u8]) -> Result<(i32, Vec<u8>)> {
+    pub fn forward_ioctl(
+        &self,
+        caller: &Caller,
+        ioctl: &Ioctl,
+        input: &[u8],
+    ) -> Result<(i32, Vec<u8>)> {
         let mut argument = vec![0; ioctl.moves()];
         let given = input.len().min(argument.len());
         argument[..given].copy_from_slice(&input[..given]);
-        if self.credentials.are_privileged() {
-            self.credentials.act_as_self()?;
-        }
+        // Many a request asks for no more than a capability, and freezes or shuts down the whole filesystem: ours are for
+        // who has as much himself.
+        let rights = match !self.credentials.are_privileged() || Process::of(caller.pid).is_admin()
+        {
+            true => {
+                if self.credentials.are_privileged() {
+                    self.credentials.act_as_self()?;
+                }
+                Rights::Ours
+            }
+            false => {
+                self.act_for(caller)?;
+                Rights::None
+            }
+        };
         let returned = if ioctl.is_dir {
             let inode = self.tree.inode(ioctl.node)?;
             let fd = self.tree.open(&inode, OFlags::RDONLY)?;
-            sys::apart::ioctl(&fd, ioctl.command, &mut argument)?
+            sys::apart::ioctl(&fd, ioctl.command, &mut argument, rights)?
         } else {
             let file = self.files.get(ioctl.handle)?;
-            sys::apart::ioctl(file.open_and_wait()?, ioctl.command, &mut argument)?
+            sys::apart::ioctl(file.open_and_wait()?, ioctl.command, &mut argument, rights)?
         };
         argument.truncate(ioctl.room);
         Ok((returned, argument))
@@ -93,8 +113,16 @@ impl Fs {
 
     /// The answer to an ioctl on a file or directory. ENOTTY for a request that is not passed on.
     ///
-    /// The kernel has checked that the caller owns the inode and may set the flags (`vfs_fileattr_set`).
-    pub fn ioctl(&self, node: NodeId, command: u32, input: &[u8], room: usize) -> Result<Vec<u8>> {
+    /// The kernel has checked that the caller owns the inode and may set the flags (`vfs_fileattr_set`), by the owner that
+    /// it was told last.
+    pub fn ioctl(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        command: u32,
+        input: &[u8],
+        room: usize,
+    ) -> Result<Vec<u8>> {
         // The kernel's own interface moves an int for the requests that are declared with a long.
         let (command, moves) = match command {
             GETFLAGS | SETFLAGS | GETVERSION => (command, 4),
@@ -105,6 +133,9 @@ impl Fs {
         let given = input.len().min(moves);
         argument[..given].copy_from_slice(&input[..given]);
         let inode = self.tree.inode(node)?;
+        if matches!(command, SETFLAGS | FSSETXATTR) {
+            self.may_act_as_owner(caller, &inode)?;
+        }
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::NONBLOCK)?;
         sys::file::ioctl(&fd, command, &mut argument)?;
         Ok(argument[..room.min(argument.len())].to_vec())

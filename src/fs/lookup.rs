@@ -11,7 +11,7 @@ impl Fs {
     /// Finds what a name in a directory means.
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
-        self.may_search(caller, &dir)?;
+        self.may_search(caller, &dir).map_err(|e| self.refusal(e, &dir, name))?;
         if self.find_shown(&dir, name).is_err() {
             return Ok(Lookup::Missing(self.trust_in_absence(name)));
         }
@@ -21,12 +21,21 @@ impl Fs {
             Ok(found) => {
                 if let Err(e) = self.may_meet(caller, &found.inode, &found.stat) {
                     self.forget(found.inode.node(), 1);
-                    return Err(e);
+                    return Err(self.refusal(e, &dir, name));
                 }
                 Ok(Lookup::Found(self.entry(caller, &place, &found)))
             }
             Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
             Err(e) => Err(e),
+        }
+    }
+
+    /// The error of a look-up that is not permitted. The kernel asks for one whenever somebody walks by a name; told of any
+    /// error but this one it forgets the name for all, and takes away what others have mounted on it or below.
+    fn refusal(&self, error: Errno, dir: &Inode, name: &OsStr) -> Errno {
+        match self.tree.has_mounts_at(dir, name) {
+            true => Errno::NOMEM,
+            false => error,
         }
     }
 

@@ -192,14 +192,25 @@ impl Fs {
             }
             CreatedBy::Mounter => {
                 let (own_uid, own_gid) = self.credentials.own();
-                let uid = view.ids.uids.map().to_source(caller.uid).or(own_uid);
-                let gid = view.ids.gids.map().to_source(caller.gid).or(own_gid);
-                (uid, gid)
+                (
+                    view.ids.uids.named_to_source(caller.uid).or(own_uid),
+                    view.ids.gids.named_to_source(caller.gid).or(own_gid),
+                )
             }
         };
         let uid = creation.uid.or(uid).ok_or(Errno::OVERFLOW)?;
         let gid = creation.gid.or(gid).ok_or(Errno::OVERFLOW)?;
         Ok((uid, gid))
+    }
+
+    /// Whether the caller may give a name to what is there already. EOVERFLOW when he could own nothing (Linux `may_create`),
+    /// unless the view lets him.
+    fn may_give_names(&self, caller: &Caller) -> Result<()> {
+        let view = self.view();
+        match view.changes.names_by_unmapped {
+            true => Ok(()),
+            false => self.owner_of_new(&view, caller).map(drop),
+        }
     }
 
     /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask that
@@ -208,6 +219,14 @@ impl Fs {
         let view = self.view();
         let (uid, gid) = self.owner_of_new(&view, caller)?;
         let perms = &view.creation.perms;
+        let mut mode = mode;
+        // Bits by which others would get what somebody else may do are not the caller's to give.
+        if view.ids.uid_to_source(caller.uid) != Some(uid) {
+            mode &= !privileges::SETUID;
+        }
+        if !kind.is_dir() && view.ids.gid_to_source(caller.gid) != Some(gid) {
+            mode &= !privileges::SETGID;
+        }
         let (mode, umask) = match perms.is_empty() {
             true => (mode & 0o7777, umask),
             false => (perms.apply(kind, mode & 0o7777 & !umask), 0),

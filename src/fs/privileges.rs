@@ -7,9 +7,11 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::caller::Process;
+use super::types::stored;
 use super::{Caller, Fs, Result};
 use crate::idmap::SourceGid;
 use crate::source::Inode;
+use crate::view::View;
 
 pub(super) const SETUID: u32 = 0o4000;
 pub(super) const SETGID: u32 = 0o2000;
@@ -40,7 +42,8 @@ impl Membership {
     pub(super) fn acting_gid(self, own: u32) -> u32 {
         match self {
             Self::Of(group) => group.raw(),
-            Self::NotOf(group) if group.raw() == own => own ^ 1,
+            // 4294967295 is no id.
+            Self::NotOf(group) if group.raw() == own => own.checked_sub(1).unwrap_or(1),
             Self::Any | Self::NotOf(_) => own,
         }
     }
@@ -56,14 +59,24 @@ impl Rights {
 impl Fs {
     /// The rights with which a caller writes to a file (Linux `setattr_should_drop_suidgid`).
     pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
+        let has_bits = bits(&self.tree.stat(inode)?) != 0;
+        if has_bits && Process::of(caller.pid).asking_as(caller).may_keep_bits() {
+            return Ok(Rights::ALL);
+        }
+        match has_bits {
+            true => self.rights_of_a_stranger(caller, inode),
+            false => Ok(Rights::ANY),
+        }
+    }
+
+    /// The rights with which a caller writes who lacks CAP_FSETID, as the kernel says: it may act for somebody else than the
+    /// thread that it names.
+    pub(super) fn rights_of_a_stranger(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
         let stat = self.tree.stat(inode)?;
         if bits(&stat) == 0 {
             return Ok(Rights::ANY);
         }
-        let process = Process::of(caller.pid);
-        if process.may_keep_bits() {
-            return Ok(Rights::ALL);
-        }
+        let process = Process::of(caller.pid).asking_as(caller);
         let keeps = self.keeps_setgid(&process, caller, &stat);
         Ok(Rights { fsetid: Some(false), membership: membership(&stat, keeps) })
     }
@@ -75,7 +88,8 @@ impl Fs {
         if u32::from(stat.stx_mode) & SETGID == 0 {
             return Ok(Rights::ANY);
         }
-        let keeps = Process::of(caller.pid).keeps_setgid(caller, &self.shown(caller, &stat));
+        let process = Process::of(caller.pid).asking_as(caller);
+        let keeps = process.keeps_setgid(caller, &self.shown(caller, &stat));
         Ok(Rights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
 
@@ -88,6 +102,35 @@ impl Fs {
         process.keeps_setgid(caller, &self.shown(caller, stat))
     }
 
+    /// A mode to be set, without the bits by which whoever runs the file would get what its owner or group may do, where
+    /// they are the caller's only as far as is shown: he would get it on the source. (Linux `setattr_prepare` asks no more
+    /// than whose the file is shown to be.)
+    pub(super) fn own_bits(
+        &self,
+        view: &View,
+        caller: &Caller,
+        inode: &Inode,
+        mode: u32,
+    ) -> Result<u32> {
+        if mode & (SETUID | SETGID) == 0 || inode.kind().is_dir() {
+            return Ok(mode);
+        }
+        let stored = stored(&self.tree.stat(inode)?);
+        let (shown, owner) = (view.show(stored, self.viewer(view, caller)), view.owner(stored));
+        if (shown.uid, shown.gid) == (owner.uid, owner.gid) {
+            return Ok(mode);
+        }
+        let process = Process::of(caller.pid).asking_as(caller);
+        let mut kept = mode;
+        if owner.uid != Some(caller.uid) && !process.overrides_owner(&owner) {
+            kept &= !SETUID;
+        }
+        if !process.keeps_setgid(caller, &owner) {
+            kept &= !SETGID;
+        }
+        Ok(kept)
+    }
+
     /// Whether a change of owner leaves the setgid bit. It takes the setuid bit whoever asks (chown(2)), and to take a bit
     /// is a change of mode: EPERM for who neither owns the file nor has CAP_FOWNER over it (Linux `notify_change`).
     pub(super) fn chown_keeps_setgid(&self, caller: &Caller, inode: &Inode) -> Result<bool> {
@@ -96,7 +139,7 @@ impl Fs {
         if bits == 0 {
             return Ok(true);
         }
-        let process = Process::of(caller.pid);
+        let process = Process::of(caller.pid).asking_as(caller);
         let keeps = self.keeps_setgid(&process, caller, &stat);
         if bits == SETGID && keeps {
             return Ok(true);

@@ -66,6 +66,7 @@ impl Fs {
         };
         let remove_target = || {
             let (parent, name) = target.place().ok_or(Errno::NOTEMPTY)?;
+            self.may_remove_there(caller, (parent, name))?;
             let last = self.tree.held_by_last_name_of(&target);
             rustix::fs::unlinkat(parent, name, how)?;
             last.is_gone();
@@ -122,10 +123,10 @@ impl Fs {
             return Err(Errno::PERM);
         }
         // A name that is new is made, and only who has a counterpart on the source makes anything (Linux `may_create`).
-        if self.owner_of_new(&self.view(), caller).is_err()
+        if let Err(e) = self.may_give_names(caller)
             && !self.tree.has_name(&to_fd, &c_new_name)
         {
-            return Err(Errno::OVERFLOW);
+            return Err(e);
         }
         self.may_rename(caller, (&from, &from_fd, &c_name), (&to, &to_fd, &c_new_name), flags)?;
         if flags.contains(RenameFlags::WHITEOUT) {

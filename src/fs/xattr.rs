@@ -12,7 +12,9 @@ use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::sys;
 use crate::sys::descriptors::DescriptorPath;
-use crate::translate::{FOREIGN_CAPS, XattrKind, classify, value_to_mount, value_to_source};
+use crate::translate::{
+    FOREIGN_CAPS, SourceAcl, XattrKind, classify, value_to_mount, value_to_source,
+};
 use crate::view::{View, Xattrs};
 
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
@@ -31,7 +33,21 @@ impl Fs {
             Err(Errno::OVERFLOW) if kind == XattrKind::Capability => FOREIGN_CAPS.to_vec(),
             value => value?,
         };
-        Ok(value_to_mount(kind, &value, &self.view().ids)?.into_owned())
+        let view = self.view();
+        if kind == XattrKind::AclAccess && view.shows_other_permissions() {
+            let acl = self.acl_as_shown(caller, &inode, &value)?;
+            return Ok(acl.to_mount(&view.ids).print());
+        }
+        Ok(value_to_mount(kind, &value, &view.ids)?.into_owned())
+    }
+
+    /// An access ACL that grants what the file's permissions are shown to grant.
+    fn acl_as_shown(&self, caller: &Caller, inode: &Inode, value: &[u8]) -> Result<SourceAcl> {
+        let (mut acl, stat) = (SourceAcl::parse(value)?, self.tree.stat(inode)?);
+        let unreal = u32::from(self.unreal_permissions(&self.view().looks, inode));
+        let shown = self.shown(caller, &stat).mode & !unreal;
+        acl.show_as(u32::from(stat.stx_mode), shown);
+        Ok(acl)
     }
 
     /// Sets an attribute. EINVAL when its value names an id without a counterpart on the source; nothing is changed

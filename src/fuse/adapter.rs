@@ -644,7 +644,7 @@ impl Filesystem for Adapter {
 
     fn ioctl(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         flags: IoctlFlags,
@@ -665,13 +665,20 @@ impl Filesystem for Adapter {
             room: room as usize,
         };
         if self.fs.forwards(&ioctl) {
+            let caller = match caller(request) {
+                Ok(caller) => caller,
+                Err(e) => return reply.error(errno(e)),
+            };
             let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
-            return beside(move || match fs.forward_ioctl(&ioctl, &input) {
+            return beside(move || match fs.forward_ioctl(&caller, &ioctl, &input) {
                 Ok((returned, output)) => reply.ioctl(returned, &output),
                 Err(e) => reply.error(errno(e)),
             });
         }
-        match self.fs.ioctl(self.wire.node(ino), command, input, room as usize) {
+        let node = self.wire.node(ino);
+        let output = caller(request)
+            .and_then(|caller| self.fs.ioctl(&caller, node, command, input, room as usize));
+        match output {
             Ok(output) => reply.ioctl(0, &output),
             Err(e) => reply.error(errno(e)),
         }

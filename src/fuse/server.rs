@@ -59,6 +59,9 @@ impl Server {
         // A root that is replaced one day has no number of its own.
         let by_name = by_name && !config.follow_source;
         let wire = Wire::new(tree.root_number().filter(|_| by_name));
+        if let Some(part) = wire.attached() {
+            tree.shown_as(part);
+        }
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
         let backings = Arc::new(Backings::new(config.data.may_pass()));

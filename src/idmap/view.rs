@@ -19,13 +19,21 @@ pub enum Unmapped<K: Kind> {
 pub struct Translation<K: Kind> {
     map: IdMap<K>,
     unmapped: Unmapped<K>,
+    /// Which extents name somebody, where not all do.
+    named: Option<IdMap<K>>,
 }
 
 impl<K: Kind> Translation<K> {
     /// Joins a map and a policy.
     #[must_use]
     pub fn new(map: IdMap<K>, unmapped: Unmapped<K>) -> Self {
-        Self { map, unmapped }
+        Self { map, unmapped, named: None }
+    }
+
+    /// The same, where only these extents name somebody: the others move ids that nobody has listed.
+    #[must_use]
+    pub fn naming(self, named: IdMap<K>) -> Self {
+        Self { named: Some(named), ..self }
     }
 
     /// The extents.
@@ -49,6 +57,23 @@ impl<K: Kind> Translation<K> {
             Unmapped::Pass => MountId::new(id.raw()),
             Unmapped::Squash(to) => Some(to),
         })
+    }
+
+    /// As [`Self::to_mount`], but nothing for an id that is only squashed: that is shown as somebody else.
+    #[must_use]
+    pub fn counterpart(&self, id: SourceId<K>) -> Option<MountId<K>> {
+        match self.unmapped {
+            Unmapped::Squash(_) => self.map.to_mount(id),
+            Unmapped::Deny | Unmapped::Pass => self.to_mount(id),
+        }
+    }
+
+    /// What an extent stores a mount id as that means another id on the source. Extents of ids that stay as they are name
+    /// nobody.
+    #[must_use]
+    pub fn named_to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
+        let named = self.named.as_ref().unwrap_or(&self.map);
+        named.to_source(id).filter(|source| source.raw() != id.raw())
     }
 
     /// What a mount id is stored as. `None`: it cannot be stored (EOVERFLOW).
@@ -132,6 +157,17 @@ mod tests {
         let t = translation(Unmapped::Pass);
         assert_eq!(both(&t, 50), (Some(50), Some(50)));
         assert_eq!(both(&t, 100), (Some(100), Some(0)), "the map wins on the way back");
+    }
+
+    #[test]
+    fn only_who_is_another_on_the_source_has_a_counterpart() {
+        let counterpart = |t: &Translation<User>, id| {
+            t.named_to_source(MountUid::new(id).unwrap()).map(SourceId::raw)
+        };
+        let t = translation(Unmapped::Pass);
+        assert_eq!((counterpart(&t, 103), counterpart(&t, 3)), (Some(3), None));
+        let all = Translation::<User>::new(IdMap::identity(), Unmapped::Deny);
+        assert_eq!(counterpart(&all, 1000), None);
     }
 
     #[test]

@@ -79,13 +79,20 @@ pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
         _ => Error::mount(format!("remount {}", mountpoint.display()), e),
     };
     let point = MountPoint::open(mountpoint)?;
-    if !Identity::of_descriptor(&point).and_then(|mount| mount.is_fuse()).map_err(failed)? {
+    let identity = Identity::of_descriptor(&point).map_err(failed)?;
+    if !identity.is_fuse().map_err(failed)? {
         return Err(Error::refused(format!(
             "remount {}: this is not a mount of ours; use mount(8)",
             mountpoint.display()
         )));
     }
-    let (set, clear) = attributes(&complete(flags));
+    let mut flags = complete(flags);
+    if !identity.kernel_checks().map_err(failed)? {
+        // The kernel opens devices without asking us.
+        flags.nodev = Some(true);
+    }
+    let flags = &flags;
+    let (set, clear) = attributes(flags);
     mount_setattr(&point, set, clear).map_err(failed)?;
     match change_filesystem(&point, flags) {
         // In a container the mount may be its own while the filesystem is the host's.

@@ -7,11 +7,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::mount::{UnmountFlags, unmount};
+
+use crate::sys::mount::unescape;
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): an id that is never given to another mount.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -82,6 +84,12 @@ impl Identity {
         Ok(read_table()?.iter().any(|m| m.id == self.id && m.device == self.device && m.fuse))
     }
 
+    /// Whether the kernel checks permissions in it, as it does in every filesystem but some FUSE mounts.
+    pub(super) fn kernel_checks(&self) -> io::Result<bool> {
+        let is_it = |m: &Line| m.id == self.id && m.device == self.device;
+        Ok(read_table()?.iter().any(|m| is_it(m) && m.kernel_checks))
+    }
+
     /// The user who mounted it (`user_id`), as the kernel tells of a FUSE mount. `None`: it is none, or not in this mount
     /// namespace.
     pub(super) fn mounter(&self) -> io::Result<Option<u32>> {
@@ -140,6 +148,8 @@ struct Line {
     kind: Vec<u8>,
     /// What is shown as its source.
     source: OsString,
+    /// `default_permissions` of a FUSE mount; others have it always.
+    kernel_checks: bool,
     /// `user_id` of a FUSE mount.
     mounter: Option<u32>,
 }
@@ -159,43 +169,30 @@ fn parse_line(line: &[u8]) -> Option<Line> {
         number(&device[..colon])?.try_into().ok()?,
         number(&device[colon + 1..])?.try_into().ok()?,
     );
-    let mountpoint = PathBuf::from(unescape(fields.nth(1)?));
+    let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     // A variable number of optional fields ends with a dash.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = fields.next()?;
     let fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");
-    let source = unescape(fields.next().unwrap_or_default());
+    let source = OsString::from_vec(unescape(fields.next().unwrap_or_default()));
     let options = fields.next().unwrap_or_default();
     let user = options.split(|b| *b == b',').find_map(|word| word.strip_prefix(b"user_id="));
     let mounter = user.and_then(number).and_then(|id| id.try_into().ok());
-    let kind = fs_type.to_owned();
-    Some(Line { id, device, mountpoint, fuse, kind, source, mounter })
+    let kernel_checks = !fuse || options.split(|b| *b == b',').any(|w| w == b"default_permissions");
+    Some(Line {
+        id,
+        device,
+        mountpoint,
+        fuse,
+        kind: fs_type.to_owned(),
+        source,
+        kernel_checks,
+        mounter,
+    })
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// Undoes the kernel's `\ooo` for blanks, line ends and backslashes.
-fn unescape(field: &[u8]) -> OsString {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
-        match (first, octal) {
-            (b'\\', Some(digits)) => {
-                let value =
-                    digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
-                bytes.push(u8::try_from(value & 0xff).unwrap_or(b'?'));
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    OsStr::from_bytes(&bytes).to_owned()
 }
 
 #[cfg(test)]
@@ -214,6 +211,7 @@ mod tests {
                 fuse: true,
                 kind: b"fuse.shiftbind".to_vec(),
                 source: "/a,b".into(),
+                kernel_checks: false,
                 mounter: Some(0)
             })
         );
@@ -228,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_backslash_that_starts_no_escape_stays() {
-        assert_eq!(unescape(br"a\b\0"), OsStr::new(r"a\b\0"));
+        assert_eq!(unescape(br"a\b\0"), br"a\b\0");
     }
 
     #[test]

@@ -22,7 +22,12 @@ struct Acting {
     gid: u32,
     umask: u32,
     fsetid: bool,
+    /// Whether setting an id may fail.
+    verify: Verify,
 }
+
+/// An id to see whether ids can be set: not one that a thread starts with.
+const SOMEBODY: u32 = 65533;
 
 thread_local! {
     static ACTING: Cell<Option<Acting>> = const { Cell::new(None) };
@@ -34,7 +39,7 @@ pub struct Credentials {
     privileged: bool,
     uid: u32,
     gid: u32,
-    /// Whether setting an id may fail.
+    /// Whether setting an id may fail, as far as capabilities and the user namespace go.
     verify: Verify,
     /// What the process may do, as every worker starts.
     capabilities: CapabilitySets,
@@ -103,11 +108,11 @@ impl Credentials {
         // A call that fails leaves the id as it was: what is in force stays known. It fails for an id that means nothing in
         // the process's user namespace, and as such an id nobody can own anything.
         if now.uid != uid {
-            sys::creds::set_fsuid(uid, self.verify).map_err(|_| Errno::OVERFLOW)?;
+            sys::creds::set_fsuid(uid, now.verify).map_err(|_| Errno::OVERFLOW)?;
             ACTING.set(Some(Acting { uid, ..now }));
         }
         if now.gid != gid {
-            sys::creds::set_fsgid(gid, self.verify).map_err(|_| Errno::OVERFLOW)?;
+            sys::creds::set_fsgid(gid, now.verify).map_err(|_| Errno::OVERFLOW)?;
             ACTING.set(Some(Acting { uid, gid, ..now }));
         }
         Ok(())
@@ -147,17 +152,24 @@ impl Credentials {
             return acting;
         }
         sys::creds::unshare_fs().unwrap_or_else(|_| abort("unshare"));
+        let mut verify = self.verify;
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
                 .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
-            sys::creds::set_fsuid(self.uid, self.verify).unwrap_or_else(|_| abort("setfsuid"));
-            sys::creds::set_fsgid(self.gid, self.verify).unwrap_or_else(|_| abort("setfsgid"));
+            // Whatever else there is may refuse (a security module, a filter of system calls), and says so to all alike.
+            let takes = sys::creds::set_fsuid(SOMEBODY, Verify::Yes)
+                .and_then(|()| sys::creds::set_fsgid(SOMEBODY, Verify::Yes));
+            if takes.is_err() {
+                verify = Verify::Yes;
+            }
+            sys::creds::set_fsuid(self.uid, Verify::Yes).unwrap_or_else(|_| abort("setfsuid"));
+            sys::creds::set_fsgid(self.gid, Verify::Yes).unwrap_or_else(|_| abort("setfsgid"));
             rustix::thread::set_capabilities(None, self.capabilities)
                 .unwrap_or_else(|_| abort("capset"));
         }
         let umask = 0;
         rustix::process::umask(Mode::empty());
-        let acting = Acting { uid: self.uid, gid: self.gid, umask, fsetid: true };
+        let acting = Acting { uid: self.uid, gid: self.gid, umask, fsetid: true, verify };
         ACTING.set(Some(acting));
         acting
     }
@@ -187,6 +199,20 @@ mod tests {
             line.split_whitespace().last().expect("the line has a value").to_owned()
         };
         (last("Uid:"), last("Gid:"), last("CapEff:"))
+    }
+
+    #[test]
+    fn an_id_that_something_else_than_a_capability_refuses_is_not_taken_for_set() {
+        let ours = Credentials::of_process();
+        assert!(ours.are_privileged(), "these tests run as root");
+        std::thread::spawn(move || {
+            sys::creds::refuse_other_ids();
+            assert_eq!(ours.act_as_raw(1234, 5678), Err(Errno::OVERFLOW));
+            assert_eq!(in_force().0, "0");
+            assert_eq!(ours.act_as_self(), Ok(()));
+        })
+        .join()
+        .expect("the thread ends");
     }
 
     #[test]

@@ -86,6 +86,11 @@ impl Domains {
         others.plain.get(&domain).copied().unwrap_or(domain)
     }
 
+    /// How many domains links lead to.
+    pub(super) fn of_links(&self) -> usize {
+        self.others.read().unwrap_or_else(PoisonError::into_inner).plain.len()
+    }
+
     /// Forgets the domains of all links but these. One that comes back gets another number.
     pub(super) fn keep_links(&self, links: &HashSet<u32>) {
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);

@@ -1,25 +1,25 @@
 //! A source that is deleted and made again: the path is looked at again and again, and what it means is shown.
 //!
 //! What is deleted stays what is shown until something else is there: an empty directory in which nothing can be made
-//! (ENOENT). It is held open meanwhile, so that its inode number cannot come to mean the new one.
+//! (ENOENT). Symbolic links are followed if they are root's or our own user's: whoever may rename the source could make it
+//! mean any directory otherwise. The old root is held open meanwhile, so that its inode number cannot come to mean the new one.
 
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, StatxFlags};
 
 use super::domains::device;
 use super::inode::{Identity, Inode, NodeId};
 use super::mounts::SourceMount;
-use super::resolve::look;
+use super::resolve::{Target, look};
 use super::tree::SourceTree;
 
 impl SourceTree {
     /// Shows another root where the source's path means another directory by now: the old one and the new one. To be
     /// called every second.
     pub fn follow(&self) -> Option<(Arc<Inode>, Arc<Inode>)> {
-        let path = self.followed.as_ref()?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        let target = self.walk_trusted(self.followed.as_ref()?).ok().filter(Target::is_dir)?;
+        let fd = target.fd;
         let (seen, _) = look(&fd).ok()?;
         let old = self.root();
         let known = look(&*old.held()?).ok()?.0;

@@ -10,6 +10,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -89,10 +91,11 @@ impl Links {
         Arc::clone(self.lock().entry(place(dir, name)).or_insert_with(new))
     }
 
-    /// Forgets the links below which the kernel knows nothing, if there are many: the numbers of the others.
-    fn sweep(&self) -> Option<HashSet<u32>> {
+    /// Forgets the links below which the kernel knows nothing, if there are many: the numbers of the others. `are_many`:
+    /// there are, counting those that were retired.
+    fn sweep(&self, are_many: bool) -> Option<HashSet<u32>> {
         let mut known = self.lock();
-        if known.len() < MANY {
+        if known.len() < MANY && !are_many {
             return None;
         }
         known.retain(|_, via| Arc::strong_count(via) > 1);
@@ -170,7 +173,7 @@ impl SourceTree {
 
     /// Forgets what no inode needs any more.
     pub(super) fn sweep_links(&self) {
-        if let Some(used) = self.links.sweep() {
+        if let Some(used) = self.links.sweep(self.domains.of_links() >= 2 * MANY) {
             self.domains.keep_links(&used);
         }
     }
@@ -178,11 +181,29 @@ impl SourceTree {
     /// Walks to what a link leads to.
     fn walk(&self, dir: &OwnedFd, link: &OwnedFd) -> Result<Target, Errno> {
         let mut at = dir.try_clone().map_err(|_| Errno::MFILE)?;
-        // The components to come, the next one last.
         let mut rest = Vec::new();
+        self.turn(link, &mut at, &mut rest)?;
+        self.go_on(at, rest, |_| true)
+    }
+
+    /// Walks an absolute path along symbolic links of root's and of our own user's. EACCES for others: what we may read,
+    /// whoever makes a link may not.
+    pub(super) fn walk_trusted(&self, path: &Path) -> Result<Target, Errno> {
+        let own = rustix::process::geteuid().as_raw();
+        let root = rustix::fs::open(c"/", STEP, Mode::empty())?;
+        let rest = components(path.as_os_str().as_bytes())?;
+        self.go_on(root, rest, |link| link.stx_uid == 0 || link.stx_uid == own)
+    }
+
+    /// Walks from a directory along components, the next one last, and along the links that `may_follow`.
+    fn go_on(
+        &self,
+        mut at: OwnedFd,
+        mut rest: Vec<CString>,
+        may_follow: impl Fn(&Statx) -> bool,
+    ) -> Result<Target, Errno> {
         let mut place = None;
         let mut links = 0;
-        self.turn(link, &mut at, &mut rest)?;
         while let Some(name) = rest.pop() {
             match name.to_bytes() {
                 b"" | b"." => continue,
@@ -193,7 +214,11 @@ impl SourceTree {
                 return Err(Errno::NOTDIR);
             }
             let next = rustix::fs::openat(&at, &*name, STEP, Mode::empty())?;
-            if look(&next)?.1 == FileType::Symlink {
+            let (stat, kind) = look(&next)?;
+            if kind == FileType::Symlink {
+                if !may_follow(&stat) {
+                    return Err(Errno::ACCESS);
+                }
                 links += 1;
                 if links >= MOST_LINKS {
                     return Err(Errno::LOOP);
@@ -214,9 +239,7 @@ impl SourceTree {
         if target.first() == Some(&b'/') {
             *at = rustix::fs::open(c"/", STEP, Mode::empty())?;
         }
-        for part in target.split(|byte| *byte == b'/').rev() {
-            rest.push(CString::new(part).map_err(|_| Errno::NOENT)?);
-        }
+        rest.extend(components(&target)?);
         Ok(())
     }
 
@@ -225,6 +248,12 @@ impl SourceTree {
         let (stat, kind) = look(fd)?;
         if self.is_own(device(&stat)) { Err(Errno::PERM) } else { Ok((stat, kind)) }
     }
+}
+
+/// The components of a path, the first one last.
+fn components(path: &[u8]) -> Result<Vec<CString>, Errno> {
+    let parts = path.split(|byte| *byte == b'/').rev();
+    parts.map(|part| CString::new(part).map_err(|_| Errno::NOENT)).collect()
 }
 
 /// The attributes that the kernel has without asking anybody, a FUSE server least of all.

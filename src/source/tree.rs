@@ -55,6 +55,8 @@ pub struct SourceTree {
     pub(super) is_private: bool,
     /// The device of our own mount.
     own: OnceLock<Device>,
+    /// The directory in our own filesystem that shows the source's root; absent where that is its root.
+    own_part: OnceLock<&'static OsStr>,
     pub(super) links: Links,
     is_stacked: bool,
     /// Whether part of the root's filesystem was met a second time, through another mount.
@@ -93,6 +95,7 @@ impl SourceTree {
             scope,
             is_private,
             own: OnceLock::new(),
+            own_part: OnceLock::new(),
             links: Links::default(),
             is_stacked,
             has_siblings: AtomicBool::new(false),
@@ -117,6 +120,11 @@ impl SourceTree {
     /// Tells the device of our own mount, once it is made and before anything is asked of the tree.
     pub fn beware_of(&self, own: (u32, u32)) {
         let _ = self.own.set(own);
+    }
+
+    /// Tells under which name in our own filesystem the source's root is shown, where that is not its root.
+    pub fn shown_as(&self, part: &'static OsStr) {
+        let _ = self.own_part.set(part);
     }
 
     /// Whether a device is that of our own mount, of which we must never ask anything.
@@ -157,6 +165,22 @@ impl SourceTree {
         let root = self.root();
         let ino = root.identity().ino;
         (root.kind().is_dir() && super::table::is_plain(ino)).then_some(ino)
+    }
+
+    /// Whether something is mounted in our own mount at a name or below it, as far as our mount namespace goes.
+    #[must_use]
+    pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
+        let places = self.own.get().and_then(|own| sys::mount::places_in(*own).ok());
+        let Some(places) = places.filter(|places| !places.is_empty()) else { return false };
+        let Some(dir) = self.path_of(dir) else { return false };
+        let parts = |path: &[u8]| -> Vec<Vec<u8>> {
+            let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+            parts.map(<[u8]>::to_vec).collect()
+        };
+        let part = self.own_part.get().map(|part| part.as_bytes().to_vec());
+        let mut at: Vec<_> = part.into_iter().chain(parts(&dir)).collect();
+        at.push(name.as_bytes().to_vec());
+        places.iter().any(|place| parts(place).starts_with(&at))
     }
 
     /// The inode of a node id. ESTALE when the kernel was never told of it.

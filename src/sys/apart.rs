@@ -84,11 +84,25 @@ impl Drop for Shared {
     }
 }
 
+/// With which capabilities a call is made; its filesystem ids are the calling thread's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// This process's.
+    Ours,
+    /// None.
+    None,
+}
+
 /// Makes an ioctl whose argument is a buffer, read and written in place: what it returns. A request that moves more than
 /// the buffer has fails with EFAULT.
 ///
 /// ENOSYS where the kernel has no seccomp(2) filters.
-pub fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<i32, Errno> {
+pub fn ioctl(
+    fd: impl AsFd,
+    request: u32,
+    argument: &mut [u8],
+    rights: Rights,
+) -> Result<i32, Errno> {
     let native = NATIVE.ok_or(Errno::NOSYS)?;
     let shared = Shared::holding(argument)?;
     let fd = fd.as_fd().as_raw_fd();
@@ -99,7 +113,7 @@ pub fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<i32, Er
         -1 => return Err(last_errno()),
         0 => {
             // SAFETY: as above; this is the child.
-            unsafe { make(fd, request, &shared, &filter) }
+            unsafe { make(fd, request, &shared, &filter, rights) }
         }
         child => child,
     };
@@ -148,12 +162,31 @@ fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
+/// Gives up the calling process's capabilities (capset(2)), if it is to: whether it has what it is to have.
+fn gives_up(rights: Rights) -> bool {
+    /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
+    const VERSION_3: u32 = 0x2008_0522;
+    if rights == Rights::Ours {
+        return true;
+    }
+    let header: [u32; 2] = [VERSION_3, 0];
+    let none = [0_u32; 6];
+    // SAFETY: both have the layout of the kernel's structures, and the kernel only reads them.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) == 0 }
+}
+
 /// Makes the call in a child that has just been forked, and ends it.
 ///
 /// # Safety
 ///
 /// To be called in a forked child only. Every descriptor but one is closed.
-unsafe fn make(fd: RawFd, request: u32, shared: &Shared, filter: &[libc::sock_filter]) -> ! {
+unsafe fn make(
+    fd: RawFd,
+    request: u32,
+    shared: &Shared,
+    filter: &[libc::sock_filter],
+    rights: Rights,
+) -> ! {
     let none: libc::c_ulong = 0;
     let program = libc::sock_fprog {
         len: filter.len() as libc::c_ushort,
@@ -168,7 +201,8 @@ unsafe fn make(fd: RawFd, request: u32, shared: &Shared, filter: &[libc::sock_fi
         }
         libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0);
         let one: libc::c_ulong = 1;
-        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, none, none, none) == 0
+        if gives_up(rights)
+            && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, none, none, none) == 0
             && libc::prctl(
                 libc::PR_SET_SECCOMP,
                 libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
@@ -203,17 +237,21 @@ mod tests {
         let file = own_source();
         // FIONREAD: how many bytes are left in the file.
         let mut argument = [0; 4];
-        assert_eq!(ioctl(&file, 0x541b, &mut argument), Ok(0));
+        assert_eq!(ioctl(&file, 0x541b, &mut argument, Rights::Ours), Ok(0));
         let len = file.metadata().expect("stat").len();
         assert_eq!(u64::from(u32::from_ne_bytes(argument)), len);
-        assert_eq!(ioctl(&file, 0x5401, &mut [0; 64]), Err(Errno::NOTTY));
+        assert_eq!(ioctl(&file, 0x5401, &mut [0; 64], Rights::None), Err(Errno::NOTTY));
     }
 
     #[test]
     fn a_call_that_writes_beyond_its_argument_gets_efault() {
         // FIONREAD writes four bytes.
         for len in [0, 1, 3] {
-            assert_eq!(ioctl(own_source(), 0x541b, &mut [0; 3][..len]), Err(Errno::FAULT), "{len}");
+            assert_eq!(
+                ioctl(own_source(), 0x541b, &mut [0; 3][..len], Rights::Ours),
+                Err(Errno::FAULT),
+                "{len}"
+            );
         }
     }
 
@@ -223,7 +261,7 @@ mod tests {
         // FICLONERANGE begins with the number of the file to clone from.
         let mut range = [0; 32];
         range[..8].copy_from_slice(&i64::from(other.as_raw_fd()).to_ne_bytes());
-        assert_eq!(ioctl(&file, 0x4020_940d, &mut range), Err(Errno::BADF));
+        assert_eq!(ioctl(&file, 0x4020_940d, &mut range, Rights::Ours), Err(Errno::BADF));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `mount_setattr(2)`: changing the options of an existing mount.
+//! `mount_setattr(2)`: changing the options of an existing mount. What is mounted where, as far as a filesystem's server needs it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -45,4 +45,84 @@ fn change(
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The paths, from the root of the filesystem with this device, at which something else is mounted in it, as far as this
+/// process's mount namespace goes.
+pub fn places_in(device: (u32, u32)) -> io::Result<Vec<Vec<u8>>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(places(&table, device))
+}
+
+fn places(table: &[u8], device: (u32, u32)) -> Vec<Vec<u8>> {
+    let device = format!("{}:{}", device.0, device.1);
+    let lines = || table.split(|byte| *byte == b'\n').filter_map(line);
+    let ours: Vec<Line<'_>> = lines().filter(|line| line.device == device.as_bytes()).collect();
+    lines()
+        .filter_map(|line| {
+            let upper = ours.iter().find(|upper| upper.id == line.parent)?;
+            let (root, at) = (unescape(upper.root), unescape(upper.place));
+            let below = unescape(line.place).strip_prefix(at.as_slice())?.to_vec();
+            Some([&root[..], b"/", &below[..]].concat())
+        })
+        .collect()
+}
+
+/// The first fields of a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+struct Line<'a> {
+    id: &'a [u8],
+    parent: &'a [u8],
+    device: &'a [u8],
+    root: &'a [u8],
+    place: &'a [u8],
+}
+
+fn line(line: &[u8]) -> Option<Line<'_>> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    Some(Line {
+        id: fields.next()?,
+        parent: fields.next()?,
+        device: fields.next()?,
+        root: fields.next()?,
+        place: fields.next()?,
+    })
+}
+
+/// A path in /proc/self/mountinfo without the kernel's `\ooo` for blanks, line ends and backslashes.
+pub fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        match (first, octal) {
+            (b'\\', Some(digits)) => {
+                let value =
+                    digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+                bytes.push(u8::try_from(value & 0xff).unwrap_or(b'?'));
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_in_a_filesystem_is_found_by_its_path_there() {
+        let table = br"20 1 8:1 / / rw - ext4 /dev/x rw
+30 20 0:50 / /m\040n rw - fuse.shiftbind /s rw
+31 30 0:51 / /m\040n/a/b rw - tmpfs t rw
+32 20 0:50 /a /bound rw - fuse.shiftbind /s rw
+33 32 0:51 / /bound/c rw - tmpfs t rw
+34 20 0:51 / /other rw - tmpfs t rw";
+        assert_eq!(places(table, (0, 50)), [&b"///a/b"[..], b"/a//c"]);
+        assert!(places(b"", (0, 50)).is_empty() && places(b"1 2", (0, 50)).is_empty());
+    }
 }

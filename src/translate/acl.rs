@@ -175,6 +175,26 @@ impl<U: RawId, G: RawId> Acl<U, G> {
     }
 }
 
+impl<U, G> Acl<U, G> {
+    /// An access ACL, where the permissions of its file are shown as others than those that are stored (nine bits each):
+    /// the mask bounds the named entries, so they have no more than the group is shown to have. What the group is shown to
+    /// have beyond what is stored, the owning group has.
+    pub fn show_as(&mut self, stored: u32, shown: u32) {
+        let class = |mode: u32, shift: u32| (mode >> shift) as u16 & 0o7;
+        let (group, added) = (class(shown, 3), class(shown & !stored, 3));
+        let has_mask = self.entries.iter().any(|entry| matches!(entry.who, Who::Mask));
+        for entry in &mut self.entries {
+            entry.perm = match entry.who {
+                Who::Owner => class(shown, 6),
+                Who::OwningGroup if has_mask => entry.perm | added,
+                Who::OwningGroup | Who::Mask => group,
+                Who::User(_) | Who::Group(_) => entry.perm,
+                Who::Other => class(shown, 0),
+            };
+        }
+    }
+}
+
 impl SourceAcl {
     /// As the mount shows it.
     #[must_use]

@@ -110,9 +110,13 @@ impl View {
         gid = self.forced.gid.or(gid);
         let mut mode = stored.mode;
         // The kernel knows one owner only, and would run the file as whoever looked last. To its caller, whose own it is,
-        // the bit means nothing.
-        if self.mirror.is_some() {
+        // the bit means nothing. And nobody gives what another user's programs may do by being shown as their owner.
+        let owner = self.owner(stored);
+        if self.mirror.is_some() || uid != owner.uid {
             mode &= !policy::SETUID;
+        }
+        if gid != owner.gid && !stored.kind.is_dir() {
+            mode &= !policy::SETGID;
         }
         let kind = self.shown_kind(stored.kind);
         match viewer {
@@ -124,6 +128,22 @@ impl View {
             mode = self.perms.apply(stored.kind, mode);
         }
         Shown { uid, gid, kind, mode }
+    }
+
+    /// An inode as it would be shown by its ids alone: whose it is, and not whom it is shown to belong to because all is, or
+    /// because nothing else is known.
+    #[must_use]
+    pub fn owner(&self, stored: Stored) -> Shown {
+        let Stored { uid, gid, kind, mode } = stored;
+        let uid = uid.and_then(|uid| self.ids.uids.counterpart(uid));
+        let gid = gid.and_then(|gid| self.ids.gids.counterpart(gid));
+        Shown { uid, gid, kind, mode }
+    }
+
+    /// Whether permissions may be shown as others than those that are stored.
+    #[must_use]
+    pub fn shows_other_permissions(&self) -> bool {
+        !self.perms.is_empty() || self.looks.realistic_permissions || self.mirror.is_some()
     }
 
     /// The type that is shown for a type on the source.

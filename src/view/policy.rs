@@ -8,8 +8,9 @@ use super::PermRules;
 /// Bits to execute, for all classes.
 const EXECUTE: u32 = 0o111;
 
-/// S_ISUID of inode(7).
+/// S_ISUID and S_ISGID of inode(7).
 pub(super) const SETUID: u32 = 0o4000;
+pub(super) const SETGID: u32 = 0o2000;
 
 /// What becomes of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Changes {
     pub deny_delete: bool,
     /// Renaming fails with EPERM.
     pub deny_rename: bool,
+    /// Who has no counterpart on the source may give and move names all the same, since no owner is stored for that.
+    pub names_by_unmapped: bool,
     /// Every ioctl on a file is passed to the source, without a check.
     pub forward_ioctls: bool,
 }

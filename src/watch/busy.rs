@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::notice::Batch;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
@@ -70,12 +72,17 @@ impl Busy {
             if left.until > now {
                 return true;
             }
-            if let Ok(fd) = tree.passing_fd(&left.inode) {
-                // An inode that is gone took its mark along.
-                let _ = sys::fanotify::ignore(group, false, &proc_path(&fd));
-            }
-            left.inode.set_busy(false);
             batch.changed(*node, left.dir);
+            let heard = tree
+                .passing_fd(&left.inode)
+                .and_then(|fd| sys::fanotify::ignore(group, false, &proc_path(&fd)));
+            if let Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) = heard {
+                // Still not to be believed: nobody would tell of its writes.
+                left.until = now + REST;
+                return true;
+            }
+            // Else an inode that is gone took its mark along.
+            left.inode.set_busy(false);
             false
         });
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -20,6 +21,8 @@ pub(crate) struct Builder {
     args: Vec<OsString>,
     source: Option<PathBuf>,
     mountpoint: Option<PathBuf>,
+    program: PathBuf,
+    called: Option<OsString>,
 }
 
 /// A running mount. Dropping it unmounts and checks that the daemon ended well and left nothing.
@@ -41,6 +44,18 @@ impl Builder {
     /// Adds an argument.
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Calls the program by another name, whose defaults then hold.
+    pub(crate) fn called(mut self, name: &str) -> Self {
+        self.called = Some(name.into());
+        self
+    }
+
+    /// Runs another program in place of ours, to see what a test says of it.
+    pub(crate) fn program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
         self
     }
 
@@ -75,7 +90,10 @@ impl Builder {
             return Ok(mount);
         }
         let log = File::create(mount.log()).expect("make the daemon's log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shiftbind"));
+        let mut command = Command::new(&self.program);
+        if let Some(name) = &self.called {
+            command.arg0(name);
+        }
         command.arg("-f").arg(&mount.source).arg(&mount.mountpoint).args(&self.args);
         for map in &self.maps {
             command.arg("-o").arg(format!("idmap={map}"));
@@ -92,7 +110,14 @@ impl Builder {
 impl Mount {
     /// A mount to be described.
     pub(crate) fn builder() -> Builder {
-        Builder { maps: Vec::new(), args: Vec::new(), source: None, mountpoint: None }
+        Builder {
+            maps: Vec::new(),
+            args: Vec::new(),
+            source: None,
+            mountpoint: None,
+            program: env!("CARGO_BIN_EXE_shiftbind").into(),
+            called: None,
+        }
     }
 
     /// A mount of a new directory that shows every id as it is.

@@ -221,7 +221,8 @@ fn literal_values_are_checked() {
     ] {
         assert_eq!(error(args), message, "{args}");
     }
-    for flag in ["-u", "-g", "-p", "-m", "--map"] {
+    assert!(command(&["shiftbind", "-p", "", "/src", "/mnt"]).is_ok(), "a list of no rules");
+    for flag in ["-u", "-g", "-m", "--map"] {
         let empty = command(&["shiftbind", flag, "", "/src", "/mnt"]).unwrap_err().to_string();
         assert!(empty.ends_with(": the value is empty"), "{flag}: {empty}");
     }
@@ -235,6 +236,28 @@ fn a_rule_that_does_nothing_is_told() {
         ["option 'perms': 'f=r' names none of u, g, o and a, and so does nothing"]
     );
     assert!(config("-p af=r").warnings.is_empty());
+}
+
+#[test]
+fn an_option_that_does_nothing_as_it_is_given_is_told() {
+    for (words, option) in [
+        ("--chmod-allow-x", "chmod-allow-x"),
+        ("--chmod-filter=a-w --chmod-ignore", "chmod-filter"),
+        ("--chmod-filter=a-w --chmod-deny", "chmod-filter"),
+        ("--resolved-symlink-deletion=deny", "resolved-symlink-deletion"),
+    ] {
+        let warnings = config(words).warnings;
+        assert_eq!(warnings.len(), 1, "{words}: {warnings:?}");
+        assert!(warnings[0].starts_with(&format!("option '{option}' does nothing")), "{words}");
+    }
+    for words in [
+        "--chmod-allow-x --chmod-deny",
+        "--chmod-filter=a-w",
+        "--resolved-symlink-deletion=deny --resolve-symlinks",
+        "--chown-ignore",
+    ] {
+        assert!(config(words).warnings.is_empty(), "{words}");
+    }
 }
 
 #[test]

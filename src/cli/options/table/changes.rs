@@ -120,7 +120,8 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "xattr_none",
         Category::Changes,
         "There are no extended attributes",
-        "There are no extended attributes, and no access control lists: every call for one fails with EOPNOTSUPP.",
+        "There are no extended attributes, and no access control lists: every call for one fails with EOPNOTSUPP. \
+         Permissions go by the mode alone then, which can be more than a list on the source grants.",
     ),
     flag(
         Opt::DeleteDeny,
@@ -144,7 +145,8 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "enable_ioctl",
         Category::Changes,
         "Pass every ioctl on to the source",
-        "Passes every ioctl(2) on a file on to the source, as who mounted and without a check. Those of lsattr(1) and \
-         chattr(1) are passed without this option.",
+        "Passes every ioctl(2) on a file on to the source, without a check of ours: as who mounted for callers with \
+         CAP_SYS_ADMIN, and as the caller, without a capability, for all others. Those of lsattr(1) and chattr(1) are \
+         passed without this option.",
     ),
 ];

@@ -32,8 +32,9 @@ pub(super) const LOOKS: &[OptionDef] = &[
         "follow_source",
         Category::Looks,
         "When SOURCE is deleted and made again, show the new one",
-        "When the directory SOURCE is deleted or renamed and another one takes its name, show that one. Otherwise the mount \
-         stays with the directory that it was made of.",
+        "When the directory SOURCE is deleted or renamed and another one takes its name, show that one. A symbolic link \
+         on the way there is followed if it is root's or of who mounted. Otherwise the mount stays with the directory \
+         that it was made of.",
     ),
     flag(
         Opt::HideHardLinks,
@@ -63,7 +64,7 @@ pub(super) const LOOKS: &[OptionDef] = &[
             "What deleting a resolved link deletes",
             "What is deleted with resolve-symlinks when a name is deleted that is a symbolic link on the source: nothing \
              (deny: EPERM), the link (symlink-only), the link and then what it leads to (symlink-first), or the other way \
-             round (target-first).",
+             round (target-first). What it leads to goes only if who deletes may delete it where it is.",
         )
     },
     flag(

@@ -79,8 +79,8 @@ pub(super) const SPEED: &[OptionDef] = &[
             "direct_io",
             Category::Cache,
             "Pass every read and write to the source, past the page cache, or not",
-            "Every read and write goes to the source by way of the daemon, past the mount's page cache. Files then cannot be \
-             mapped as shared memory. no-direct-io is the default.",
+            "Every read and write goes to the source by way of the daemon, past the mount's page cache; only mappings of \
+             files have pages there. no-direct-io is the default.",
         )
     },
     OptionDef {

@@ -1,0 +1,122 @@
+//! Whom new files belong to on the source: by every option, kind of file and caller, also in a directory with setgid.
+
+use std::fs::{self, File};
+use std::os::unix::fs as unix;
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, mknodat};
+
+use super::caller::Caller;
+use super::differences;
+use super::look::owner;
+use super::sweep::{ROOT, STRANGER};
+use super::twins::{Mounter, Side, Twins, errno};
+
+/// A map shows 3000 and the group 3100 as him.
+const MAPPED: Caller =
+    Caller { name: "mapped", uid: 1000, gid: 1000, groups: &[], capabilities: None };
+const CALLERS: [Caller; 3] = [ROOT, MAPPED, STRANGER];
+const KINDS: [&str; 5] = ["file", "dir", "fifo", "socket", "symlink"];
+/// Open to all; `s` has setgid and the group 50, which nobody is in.
+const TREE: &str = "mkdir d s; chown 7:50 d s; chmod 777 d; chmod 2777 s";
+
+fn make(path: &Path, kind: &str) -> String {
+    errno(match kind {
+        "file" => File::create(path).map(drop),
+        "dir" => fs::create_dir(path),
+        "fifo" => mknodat(CWD, path, FileType::Fifo, 0o644.into(), 0).map_err(Into::into),
+        "socket" => mknodat(CWD, path, FileType::Socket, 0o644.into(), 0).map_err(Into::into),
+        _ => unix::symlink("target", path),
+    })
+}
+
+/// Makes everything in a directory as everybody: what came of it, owner and mode on the source.
+fn made(side: &Side, dir: &str, round: &str, callers: &[Caller]) -> Vec<String> {
+    let mut all = Vec::new();
+    for caller in callers {
+        for kind in KINDS {
+            let name = format!("{dir}/{round}-{}-{kind}", caller.name);
+            let answer = caller.run(|| make(&side.at(&name), kind));
+            all.push(format!("{kind} by {}: {answer} {}", caller.name, owner(&side.src(&name))));
+        }
+    }
+    all
+}
+
+/// What is made in a plain directory is the same as with bindfs; what is made under setgid, where it is right.
+fn owned_alike(mounter: Mounter, rows: &[&[&str]]) {
+    let Some(mut twins) = Twins::mounted_by(mounter, &[], TREE) else { return };
+    for (number, options) in rows.iter().enumerate() {
+        twins.again(options);
+        let round = number.to_string();
+        // With these root has no counterpart on the source.
+        let has_offset = options.iter().any(|one| one.contains("offset"));
+        let callers = if has_offset { &CALLERS[1..] } else { &CALLERS[..] };
+        twins.same(&format!("{options:?}"), |side| made(side, "d", &round, callers));
+        let [theirs, ours] = twins.both().map(|side| made(side, "s", &round, callers));
+        let is_chosen = options.iter().any(|one| one.contains("-group=") || one.contains('@'));
+        if is_chosen {
+            differences::find("create-for-group", "in a directory with setgid");
+            assert!(ours.iter().all(|made| made.contains(":50:")), "{options:?}: {ours:#?}");
+        } else {
+            assert_eq!(ours, theirs, "{options:?}, setgid");
+        }
+    }
+}
+
+#[test]
+fn what_is_made_belongs_to_whom_bindfs_gives_it() {
+    owned_alike(
+        Mounter::Root,
+        &[
+            &[],
+            &["--create-as-user"],
+            &["--create-as-mounter"],
+            &["--create-for-user=77"],
+            &["--create-for-group=78"],
+            &["--create-for-user=77", "--create-for-group=daemon"],
+            &["-o", "create-for-user=77,create-as-mounter"],
+            &["--map=3000/1000:@3100/@1000"],
+            &["--map=3000/1000"],
+            &["--map=3000/1000:@3100/@1000", "--create-as-mounter"],
+            &["--map=3000/1000:@3100/@1000", "--create-for-user=77"],
+            &["--force-user=5", "--force-group=6"],
+            &["--force-user=5", "--create-for-user=77"],
+            &["--mirror=1000"],
+            &["--mirror=1000", "--create-for-user=77", "--create-for-group=78"],
+            &["--uid-offset=3", "--gid-offset=2"],
+            &["--uid-offset=3", "--create-as-mounter"],
+            &["--uid-offset=3", "--create-for-user=77"],
+            &["--create-with-perms=go-rwx"],
+            &["--create-with-perms=a+rwX", "--create-for-user=77"],
+        ],
+    );
+}
+
+#[test]
+fn what_is_made_in_a_users_mount_is_his() {
+    owned_alike(
+        Mounter::User,
+        &[
+            &[],
+            &["--create-as-mounter"],
+            &["--force-user=5"],
+            &["--mirror=4000"],
+            &["--create-with-perms=go="],
+        ],
+    );
+}
+
+#[test]
+fn who_has_no_counterpart_makes_nothing_and_leaves_nothing_behind() {
+    let Some(twins) = Twins::of(&["--uid-offset=5000"], TREE) else { return };
+    let left = |side: &Side| {
+        let answers = KINDS.map(|kind| STRANGER.run(|| make(&side.at(&format!("d/{kind}")), kind)));
+        (answers, fs::read_dir(side.src("d")).expect("list").count())
+    };
+    twins.differ(
+        ("--uid-offset", "created by who has no counterpart"),
+        &(["EOVERFLOW"; 5].map(str::to_owned), 0),
+        left,
+    );
+}

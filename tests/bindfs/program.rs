@@ -1,0 +1,130 @@
+//! The program: exit statuses, help, version, words that mean nothing, and what is refused.
+
+use std::fs;
+
+use super::differences;
+use super::support::eventually;
+use super::twins::{Mounter, Side, Twins, Whose, World};
+
+fn idle(twins: &Twins) -> [Side; 2] {
+    [(Whose::Theirs, "a"), (Whose::Ours, "b")]
+        .map(|(whose, name)| twins.world().side_named(whose, name, "touch f"))
+}
+
+/// What a program prints, without a source or mount point.
+fn prints(world: &World, whose: Whose, arguments: &[&str]) -> (bool, String) {
+    let mut command = world.command(whose);
+    let output = command.args(arguments).output().expect("run the program");
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn every_option_that_bindfs_lists_is_one_of_ours() {
+    let Some(twins) = Twins::of(&[], "") else { return };
+    let (_, theirs) = prints(twins.world(), Whose::Theirs, &["--help"]);
+    let (_, ours) = prints(twins.world(), Whose::Ours, &["--help"]);
+    let names: Vec<&str> = theirs
+        .split_whitespace()
+        .filter(|word| word.starts_with("--"))
+        .map(|word| word.split(['=', '.', ',']).next().unwrap_or(word))
+        .collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        let bare = name.trim_start_matches("--");
+        let is_there = ours.contains(name)
+            || ours.contains(&format!("[no-]{bare}"))
+            || is_known(twins.world(), bare);
+        assert!(is_there, "{name} is not in our help");
+    }
+}
+
+/// Whether an option is taken, with or without a value, up to the explanation of what it would do.
+fn is_known(world: &World, name: &str) -> bool {
+    let (_, page) = prints(world, Whose::Ours, &["--generate=man"]);
+    page.replace("\\-", "-").contains(&format!("--{name}"))
+}
+
+#[test]
+fn help_and_versions_are_printed_and_nothing_fails() {
+    let Some(twins) = Twins::of(&[], "") else { return };
+    for option in ["-h", "--help", "-V", "--version", "--fuse-version"] {
+        for whose in [Whose::Theirs, Whose::Ours] {
+            let (is_good, text) = prints(twins.world(), whose, &[option]);
+            assert!(is_good && !text.is_empty(), "{whose:?} {option}: {text}");
+        }
+    }
+    let (_, version) = prints(twins.world(), Whose::Ours, &["--version"]);
+    assert!(version.starts_with("bindfs 1."), "{version}");
+}
+
+#[test]
+fn words_for_others_are_taken_by_a_direct_call() {
+    let world = World::new(Mounter::Root);
+    let side = world.side(Whose::Ours, "");
+    for words in [
+        "user,auto,noauto,defaults",
+        "nofail,_netdev",
+        "x-systemd.automount,comment=x",
+        "",
+        ",,rw,",
+        "nonempty",
+    ] {
+        let (output, has_mounted) = world.try_out(&side, &["-o", words]);
+        assert!(has_mounted && output.status.success(), "{words}: {output:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_mounts_nothing() {
+    let Some(twins) = Twins::of(&[], "") else { return };
+    let sides = idle(&twins);
+    let rows: [&[&str]; 9] = [
+        &["--no-such-option"],
+        &["-o", "nosuchword=1"],
+        &["-u", "nosuchuser"],
+        &["-g", "nosuchgroup"],
+        &["--create-for-user=nosuchuser"],
+        &["--mirror=1", "--mirror-only=2"],
+        &["--forward-odirect=0"],
+        &["/tmp"],
+        &["--map-passwd=/nonexistent"],
+    ];
+    for options in rows {
+        for side in &sides {
+            let (output, has_mounted) = twins.world().try_out(side, options);
+            assert!(
+                !has_mounted && !output.status.success(),
+                "{:?} {options:?}: {output:?}",
+                side.whose
+            );
+        }
+    }
+}
+
+#[test]
+fn a_failure_has_an_exit_status_where_bindfs_says_0() {
+    let Some(twins) = Twins::of(&[], "") else { return };
+    differences::find("mirror", "an unknown user");
+    let [theirs, ours] = idle(&twins);
+    for option in ["--mirror=nosuchuser", "--mirror=@nosuchgroup", "--mirror-only=nosuchuser"] {
+        let (output, has_mounted) = twins.world().try_out(&ours, &[option]);
+        assert!(!output.status.success() && !has_mounted, "{option}: {output:?}");
+        let (output, has_mounted) = twins.world().try_out(&theirs, &[option]);
+        assert!(
+            output.status.success() || has_mounted,
+            "bindfs is right by now: {option}: {output:?}"
+        );
+    }
+}
+
+/// The daemon goes to the background when it has mounted, and ends with its mount.
+#[test]
+fn without_f_the_program_returns_when_the_mount_is_there() {
+    let Some(twins) = Twins::of(&[], "") else { return };
+    for side in &idle(&twins) {
+        let (output, has_mounted) = twins.world().try_out(side, &["-p", "a+r"]);
+        assert!(output.status.success() && has_mounted, "{:?}: {output:?}", side.whose);
+        eventually("it is unmounted", || !side.is_mounted());
+    }
+    assert!(fs::metadata(twins.ours.at("")).is_ok());
+}

@@ -1,0 +1,347 @@
+//! Twins of one source: one shown by bindfs, one by us under its name.
+
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+
+use super::differences;
+use super::support::{Scratch, scratch, sh, sys};
+
+/// Who mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mounter {
+    Root,
+    /// The user 1000, through fusermount3, where the administrator lets users allow others in.
+    User,
+}
+
+/// Whose program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Theirs,
+    Ours,
+}
+
+/// The source and the mount of one program.
+pub(crate) struct Side {
+    pub(crate) whose: Whose,
+    source: PathBuf,
+    point: PathBuf,
+    log: PathBuf,
+    daemon: Option<Child>,
+}
+
+/// See the module's head.
+pub(crate) struct Twins {
+    pub(crate) theirs: Side,
+    pub(crate) ours: Side,
+    world: World,
+}
+
+/// Where mounts are made: a directory that users can reach, on a tmpfs of its own, with our program as `bindfs` in `bin`.
+pub(crate) struct World {
+    scratch: Scratch,
+    mounter: Mounter,
+    is_gone: bool,
+}
+
+/// Whether bindfs is there. On CI it must be.
+fn bindfs_is_here() -> bool {
+    let is_here = Command::new("bindfs").arg("--version").output().is_ok();
+    if !is_here {
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        assert!(!ci, "bindfs is not installed: this compares with it (apt-get install bindfs)");
+        println!("skipped: bindfs is not installed, and there is nothing to compare with");
+    }
+    is_here
+}
+
+impl World {
+    pub(crate) fn new(mounter: Mounter) -> Self {
+        let scratch = scratch();
+        sh(
+            scratch.path(),
+            "mkdir w && mount -t tmpfs -o mode=755 world w && cd w && mkdir bin && touch log",
+        );
+        let area = scratch.join("w");
+        let program = area.join("bin/shiftbind");
+        // The directory of the build may be closed to users.
+        File::create(&program).expect("make a place for the program");
+        mount_bind(env!("CARGO_BIN_EXE_shiftbind"), &program).expect("bind the program");
+        symlink("shiftbind", area.join("bin/bindfs")).expect("name it bindfs");
+        if mounter == Mounter::User {
+            sh(
+                &area,
+                "mknod -m 666 fuse c 10 229; echo user_allow_other > conf; \
+                 mount --bind fuse /dev/fuse; mount --bind conf /etc/fuse.conf",
+            );
+        }
+        Self { scratch, mounter, is_gone: false }
+    }
+
+    /// A path in it.
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.scratch.join("w").join(name)
+    }
+
+    /// A command of one of the programs, about to run as who mounts.
+    pub(crate) fn command(&self, whose: Whose) -> Command {
+        let program = match whose {
+            Whose::Theirs => "bindfs".into(),
+            Whose::Ours => self.join("bin/bindfs"),
+        };
+        let mut command = match self.mounter {
+            Mounter::Root => Command::new(program),
+            Mounter::User => {
+                let mut command = Command::new("setpriv");
+                command.args([
+                    "--reuid=1000",
+                    "--regid=1000",
+                    "--clear-groups",
+                    "--pdeathsig=KILL",
+                ]);
+                command.arg(program);
+                command
+            }
+        };
+        command.stdin(Stdio::null()).env("LC_ALL", "C").env_remove("RUST_LOG");
+        command.current_dir(self.join(""));
+        command
+    }
+
+    /// A new source with this in it (a shell script), and nothing mounted yet.
+    pub(crate) fn side(&self, whose: Whose, tree: &str) -> Side {
+        self.side_named(whose, if whose == Whose::Theirs { "theirs" } else { "ours" }, tree)
+    }
+
+    pub(crate) fn side_named(&self, whose: Whose, name: &str, tree: &str) -> Side {
+        let dir = self.join(name);
+        let (source, point, log) = (dir.join("source"), dir.join("mnt"), dir.join("log"));
+        sh(&self.join(""), &format!("mkdir -p {name}/source {name}/mnt"));
+        if self.mounter == Mounter::User {
+            sh(&dir, "chown 1000:1000 source mnt");
+        }
+        sh(&source, tree);
+        Side { whose, source, point, log, daemon: None }
+    }
+
+    /// Mounts. An error is what the program said.
+    pub(crate) fn mount(&self, side: &mut Side, options: &[&str]) -> Result<(), String> {
+        let log = File::create(&side.log).expect("make a log");
+        let mut command = self.command(side.whose);
+        command.arg("-f").args(options).arg(&side.source).arg(&side.point);
+        command.stdout(log.try_clone().expect("share the log")).stderr(log);
+        sys::die_with_parent(&mut command);
+        let mut daemon = command.spawn().expect("start the program");
+        let start = Instant::now();
+        loop {
+            if let Some(status) = daemon.try_wait().expect("look for the program") {
+                return Err(format!("{status}: {}", side.said()));
+            }
+            if side.is_mounted() {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "no mount: {}", side.said());
+            thread::sleep(Duration::from_millis(2));
+        }
+        side.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Runs a program to its end with these arguments, source and mount point; whatever it has mounted is taken away.
+    pub(crate) fn try_out(&self, side: &Side, arguments: &[&str]) -> (Output, bool) {
+        let mut command = self.command(side.whose);
+        command.args(arguments).arg(&side.source).arg(&side.point);
+        // A daemon would keep pipes open.
+        let (out, err) = (self.join("out"), self.join("err"));
+        command.stdout(File::create(&out).expect("make a file"));
+        command.stderr(File::create(&err).expect("make a file"));
+        let status = command.status().expect("run the program");
+        let has_mounted = side.is_mounted();
+        if has_mounted {
+            let _ = unmount(&side.point, UnmountFlags::DETACH);
+        }
+        let read = |path| fs::read(path).expect("read what it said");
+        (Output { status, stdout: read(out), stderr: read(err) }, has_mounted)
+    }
+
+    /// Ours alone, mounted.
+    pub(crate) fn ours(self, options: &[&str], tree: &str) -> Alone {
+        let mut ours = self.side(Whose::Ours, tree);
+        self.mount(&mut ours, options).unwrap_or_else(|why| panic!("ours, {options:?}: {why}"));
+        Alone { ours, world: self }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.is_gone {
+            return;
+        }
+        let _ = unmount(self.join(""), UnmountFlags::DETACH);
+        if self.mounter == Mounter::User {
+            let _ = unmount("/dev/fuse", UnmountFlags::DETACH);
+            let _ = unmount("/etc/fuse.conf", UnmountFlags::DETACH);
+        }
+        self.is_gone = true;
+    }
+}
+
+/// Our mount without a twin, for what bindfs has learnt since or gets wrong.
+pub(crate) struct Alone {
+    pub(crate) ours: Side,
+    #[allow(dead_code)]
+    pub(crate) world: World,
+}
+
+impl Twins {
+    /// Twins that root mounts; `None` where bindfs is not installed. The shell script makes what is in each source.
+    pub(crate) fn of(options: &[&str], tree: &str) -> Option<Self> {
+        Self::mounted_by(Mounter::Root, options, tree)
+    }
+
+    pub(crate) fn mounted_by(mounter: Mounter, options: &[&str], tree: &str) -> Option<Self> {
+        if !bindfs_is_here() {
+            return None;
+        }
+        let world = World::new(mounter);
+        let (mut theirs, mut ours) =
+            (world.side(Whose::Theirs, tree), world.side(Whose::Ours, tree));
+        for side in [&mut theirs, &mut ours] {
+            if let Err(why) = world.mount(side, options) {
+                panic!("{:?} does not mount with {options:?}: {why}", side.whose);
+            }
+        }
+        Some(Self { theirs, ours, world })
+    }
+
+    /// Mounts both anew, with other options.
+    pub(crate) fn again(&mut self, options: &[&str]) {
+        for side in [&mut self.theirs, &mut self.ours] {
+            side.end();
+            if let Err(why) = self.world.mount(side, options) {
+                panic!("{:?} does not mount with {options:?}: {why}", side.whose);
+            }
+        }
+    }
+
+    /// Both, for what is done to one after the other.
+    pub(crate) fn both(&self) -> [&Side; 2] {
+        [&self.theirs, &self.ours]
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Does the same at both; what comes of it must be the same, and is given.
+    #[track_caller]
+    pub(crate) fn same<T: PartialEq + Debug>(&self, what: &str, run: impl Fn(&Side) -> T) -> T {
+        let [theirs, ours] = self.both().map(run);
+        assert_eq!(ours, theirs, "{what}: ours, and bindfs's");
+        ours
+    }
+
+    /// Does the same at both, where this is right and what bindfs does is not, as `DIFFERENCES` has it.
+    #[track_caller]
+    pub(crate) fn differ<T: PartialEq + Debug>(
+        &self,
+        (option, operation): (&str, &str),
+        right: &T,
+        run: impl Fn(&Side) -> T,
+    ) {
+        differences::find(option, operation);
+        let [theirs, ours] = self.both().map(run);
+        assert_eq!(ours, *right, "{option}, {operation}");
+        assert_ne!(theirs, *right, "{option}, {operation}: bindfs is right by now");
+    }
+}
+
+impl Side {
+    /// A path at the mount.
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.point.clone() } else { self.point.join(name) }
+    }
+
+    /// A path on the source.
+    pub(crate) fn src(&self, name: &str) -> PathBuf {
+        if name.is_empty() { self.source.clone() } else { self.source.join(name) }
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.whose == Whose::Ours
+    }
+
+    /// What the program has said.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("it is mounted").id()
+    }
+
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.mount_line().is_some()
+    }
+
+    /// Its line of the mount table (proc_pid_mountinfo(5)).
+    pub(crate) fn mount_line(&self) -> Option<String> {
+        let table =
+            fs::read_to_string("/proc/thread-self/mountinfo").expect("read the mount table");
+        let place = format!(" {} ", self.point.display());
+        table.lines().rfind(|line| line.contains(&place)).map(str::to_owned)
+    }
+
+    /// Unmounts and gives how the program ended.
+    pub(crate) fn end(&mut self) -> Option<ExitStatus> {
+        let mut daemon = self.daemon.take()?;
+        let start = Instant::now();
+        while unmount(&self.point, UnmountFlags::empty()).is_err() {
+            if start.elapsed() > Duration::from_secs(2) {
+                let _ = unmount(&self.point, UnmountFlags::DETACH);
+                break;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        loop {
+            match daemon.try_wait().expect("look for the program") {
+                Some(status) => return Some(status),
+                None if start.elapsed() > Duration::from_secs(5) => {
+                    let _ = daemon.kill();
+                    return daemon.wait().ok();
+                }
+                None => thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        let status = self.end();
+        if self.is_ours() && !thread::panicking() {
+            assert!(status.is_none_or(|status| status.success()), "{status:?}: {}", self.said());
+        }
+    }
+}
+
+/// The error number of what failed, by name; `ok` of what did not.
+pub(crate) fn errno<T>(result: std::io::Result<T>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => super::look::name(error.raw_os_error().expect("an error of the kernel's")),
+    }
+}
+
+/// Whether a path is there, whatever it is.
+pub(crate) fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}

@@ -1,0 +1,273 @@
+//! What a local attacker tries: a user of the mount, or one who may write to the source, gets nothing that is not his.
+
+mod support;
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{self as unix, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::fs::CWD;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use support::sys::{buffer_ioctl, raw_ioctl};
+use support::{Mount, as_user, eventually, scratch, sh};
+
+const ALICE: u32 = 1000;
+const NOBODY: u32 = 65534;
+
+fn errno<T>(result: io::Result<T>) -> Option<i32> {
+    result.err().and_then(|error| error.raw_os_error())
+}
+
+fn as_alice<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    as_user(ALICE, ALICE, &[], run)
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("stat").mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+// --- permissions that are shown ---
+
+#[test]
+fn an_acl_grants_no_more_than_the_permissions_that_are_shown() {
+    for args in [&["--perms=a-w"][..], &["--perms=a-w", "--chown-ignore"]] {
+        let source = scratch();
+        sh(
+            source.path(),
+            "echo x > f; chown 500:500 f; chmod 660 f; setfacl -m u:1000:rw,g:77:rw f",
+        );
+        let mut builder = Mount::builder().source(source.path());
+        for arg in args {
+            builder = builder.arg(*arg);
+        }
+        let mount = builder.start();
+        let f = mount.join("f");
+        assert_eq!(mode(&f), 0o440, "{args:?}");
+        as_alice(|| {
+            assert_eq!(fs::read_to_string(&f).expect("she may read"), "x\n");
+            assert_eq!(errno(write(&f, "y")), Some(libc::EACCES), "{args:?}");
+        });
+        as_user(2000, 77, &[], || {
+            assert_eq!(errno(write(&f, "y")), Some(libc::EACCES), "{args:?}");
+        });
+        assert_eq!(fs::read_to_string(mount.in_source("f")).expect("read"), "x\n");
+    }
+}
+
+#[test]
+fn what_the_group_is_shown_to_have_beyond_an_acl_the_owning_group_has() {
+    let source = scratch();
+    sh(source.path(), "echo x > f; chown 500:77 f; chmod 600 f; setfacl -m u:1000:-,g::- f");
+    let mount = Mount::builder().source(source.path()).arg("--perms=g+r").start();
+    as_user(2000, 77, &[], || fs::read(mount.join("f")).expect("the group reads"));
+    as_alice(|| assert_eq!(errno(fs::read(mount.join("f"))), Some(libc::EACCES)));
+}
+
+// --- setuid and setgid ---
+
+#[test]
+fn a_setuid_file_runs_as_nobody_whom_it_does_not_belong_to() {
+    for args in [
+        &["--force-user=0", "--force-group=0"][..],
+        &["-o", "idmap=b:5000:5000:1,unmapped=squash=0:0"],
+    ] {
+        let source = scratch();
+        sh(source.path(), "cp $(which id) id; chown 1000:1000 id; chmod 6755 id");
+        let mut builder = Mount::builder().source(source.path());
+        for arg in args {
+            builder = builder.arg(*arg);
+        }
+        let mount = builder.start();
+        let id = mount.join("id");
+        assert_eq!((mode(&id), fs::metadata(&id).expect("stat").uid()), (0o755, 0), "{args:?}");
+        let said = as_alice(|| Command::new(&id).arg("-u").output().expect("run id"));
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "1000\n", "{args:?}");
+        assert_eq!(mode(&mount.in_source("id")), 0o6755);
+    }
+}
+
+#[test]
+fn whoever_is_shown_as_the_owner_makes_no_setuid_file_of_somebody_elses() {
+    for arg in ["--force-user=1000", "--mirror=1000"] {
+        let mount = Mount::builder().arg(arg).start();
+        let (f, own) = (mount.in_source("f"), mount.in_source("own"));
+        sh(mount.source(), "echo x > f; chmod 755 f; echo y > own; chown 1000:1000 own");
+        as_alice(|| {
+            write(&mount.join("f"), "hers").expect("she owns it, as far as is shown");
+            chmod(&mount.join("f"), 0o6711).expect("chmod");
+            chmod(&mount.join("own"), 0o4711).expect("chmod");
+        });
+        assert_eq!((mode(&f), mode(&own)), (0o711, 0o4711), "{arg}");
+        // Root may: he could do so on the source.
+        chmod(&mount.join("f"), 0o4711).expect("chmod");
+        assert_eq!(mode(&f), 0o4711, "{arg}");
+    }
+}
+
+#[test]
+fn nobody_makes_a_setuid_file_that_is_somebody_elses_from_the_start() {
+    let mount = Mount::builder()
+        .arg("--create-for-user=0")
+        .arg("--create-for-group=0")
+        .start()
+        .open_to_all();
+    as_alice(|| {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o6755).open(mount.join("f")).expect("create");
+        let kind = rustix::fs::FileType::RegularFile;
+        rustix::fs::mknodat(CWD, mount.join("n"), kind, 0o6755.into(), 0).expect("mknod");
+    });
+    for name in ["f", "n"] {
+        let meta = fs::metadata(mount.in_source(name)).expect("stat");
+        assert_eq!((meta.uid(), meta.mode() & 0o7777), (0, 0o755), "{name}");
+    }
+}
+
+// --- out of the source ---
+
+#[test]
+fn a_source_that_becomes_somebodys_link_is_not_followed() {
+    let place = scratch();
+    let hers = place.dir("hers");
+    sh(place.path(), "mkdir secret hers/data; echo top > secret/x; chmod 755 .");
+    unix::chown(&hers, Some(ALICE), Some(ALICE)).expect("chown");
+    let mount = Mount::builder()
+        .source(&hers.join("data"))
+        .arg("--follow-source")
+        .arg("--force-user=1000")
+        .start();
+    as_alice(|| {
+        fs::rename(hers.join("data"), hers.join("old")).expect("rename");
+        unix::symlink("../secret", hers.join("data")).expect("make the link");
+    });
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(errno(fs::read(mount.join("x"))), Some(libc::ENOENT));
+    // What follows is followed.
+    as_alice(|| {
+        fs::remove_file(hers.join("data")).expect("remove the link");
+        fs::create_dir(hers.join("data")).expect("mkdir");
+        File::create(hers.join("data/new")).expect("create");
+    });
+    eventually("the new directory is shown", || mount.join("new").exists());
+}
+
+#[test]
+fn what_a_link_leads_to_is_removed_only_by_whom_it_may_be_removed_there() {
+    for (policy, link_goes) in [("target-first", false), ("symlink-first", true)] {
+        let place = scratch();
+        let source = place.dir("source");
+        sh(
+            place.path(),
+            "chmod 777 source; mkdir -m 755 priv; mkdir -m 1777 tmp; mkdir -m 777 open; \
+             touch priv/f tmp/f open/f; for d in priv tmp open; do ln -s ../$d/f source/$d; done",
+        );
+        let mount = Mount::builder()
+            .source(&source)
+            .arg("--resolve-symlinks")
+            .arg(format!("--resolved-symlink-deletion={policy}"))
+            .start();
+        as_alice(|| {
+            for (dir, refused) in [("priv", libc::EACCES), ("tmp", libc::EPERM)] {
+                let expected = (!link_goes).then_some(refused);
+                assert_eq!(errno(fs::remove_file(mount.join(dir))), expected, "{policy}, {dir}");
+            }
+            fs::remove_file(mount.join("open")).expect("she may");
+        });
+        let there = |name: &str| place.path().join(name).exists();
+        assert!(there("priv/f") && there("tmp/f") && !there("open/f"), "{policy}");
+    }
+}
+
+// --- where we check permissions ---
+
+#[test]
+fn a_stranger_does_not_unmount_what_is_mounted_where_he_may_not_look() {
+    let made = Mount::builder().arg("--chown-ignore").start();
+    sh(made.source(), "mkdir -p priv/a/b; chmod 700 priv");
+    let at = made.join("priv/a/b");
+    mount("none", &at, "tmpfs", MountFlags::empty(), None).expect("mount below");
+    File::create(at.join("inside")).expect("create");
+    as_alice(|| {
+        for name in ["priv/a", "priv/a/b", "priv/a/b/inside"] {
+            assert!(fs::symlink_metadata(made.join(name)).is_err(), "{name}");
+        }
+        // Beside the way to the mount the errno is the ordinary one.
+        assert_eq!(errno(fs::symlink_metadata(made.join("priv/x"))), Some(libc::EACCES));
+    });
+    assert!(at.join("inside").exists(), "still mounted");
+    unmount(&at, UnmountFlags::empty()).expect("unmount");
+}
+
+#[test]
+fn devices_stay_shut_when_the_mounts_options_change() {
+    let place = scratch();
+    let config = place.path().join("config");
+    fs::write(&config, "chown-ignore\n").expect("write the options");
+    let mount = Mount::builder().arg(format!("--config={}", config.display())).start();
+    sh(mount.source(), "mknod null c 1 3; chmod 600 null");
+    let opened = || as_alice(|| errno(File::open(mount.join("null"))));
+    assert_eq!(opened(), Some(libc::EACCES));
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shiftbind"));
+        assert!(command.args(args).arg(mount.path()).status().expect("run").success(), "{args:?}");
+    };
+    run(&["-o", "remount,rw", "none"]);
+    assert_eq!(opened(), Some(libc::EACCES), "after a remount");
+    fs::write(&config, "chown-ignore\nnoexec\n").expect("write the options");
+    run(&["--reload"]);
+    assert_eq!(opened(), Some(libc::EACCES), "after a reload");
+}
+
+/// FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of ioctl_iflags(2), and FS_NODUMP_FL.
+const GETFLAGS: u32 = 0x8008_6601;
+const SETFLAGS: u32 = 0x4008_6602;
+const NODUMP: u32 = 0x40;
+
+#[test]
+fn nobody_is_not_taken_for_the_owner_of_what_is_unmapped() {
+    let mount = Mount::builder().arg("--mirror=5000").arg("--idmap=b:5000:5000:1").start();
+    let f = mount.in_source("f");
+    sh(mount.source(), "touch f; chown 77:77 f; chmod 644 f");
+    let refused = as_user(NOBODY, NOBODY, &[], || {
+        let file = File::open(mount.join("f")).expect("everybody reads");
+        assert_eq!(file.metadata().expect("stat").uid(), NOBODY);
+        raw_ioctl(&file, SETFLAGS, u64::from(NODUMP)).map(drop)
+    });
+    assert_eq!(errno(refused), Some(libc::EPERM));
+    let mut flags = [0; 8];
+    buffer_ioctl(&File::open(&f).expect("open"), GETFLAGS, &mut flags).expect("flags");
+    assert_eq!(u64::from_ne_bytes(flags) as u32 & NODUMP, 0);
+}
+
+// --- what is left behind ---
+
+#[test]
+fn links_that_come_and_go_leave_nothing_in_memory() {
+    let mount = Mount::builder().arg("--resolve-symlinks").arg("--cache=none").start();
+    fs::create_dir(mount.in_source("d")).expect("mkdir");
+    let round = |count: usize| {
+        for _ in 0..count {
+            unix::symlink("/usr", mount.in_source("l")).expect("make a link");
+            fs::remove_dir(mount.join("l")).expect("remove it");
+        }
+        // The sweeper comes once a second.
+        std::thread::sleep(Duration::from_millis(1500));
+    };
+    round(5000);
+    round(5000);
+    let before = mount.resident_kib();
+    (0..2).for_each(|_| round(5000));
+    let grown = mount.resident_kib().saturating_sub(before);
+    assert!(grown < 500, "{grown} KiB more");
+}
