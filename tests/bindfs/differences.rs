@@ -15,7 +15,58 @@ pub(crate) struct Difference {
 /// Those who are not the owner, whom the kernel refuses before bindfs is asked.
 const IGNORES: &str = "what is to be ignored has to succeed for everybody; with bindfs the kernel refuses strangers first";
 
+/// Who is only shown as the owner.
+const SHOWN: &str =
+    "who is only shown as the owner must not lend the real one's rights to a program of his own";
+
 pub(crate) const DIFFERENCES: &[Difference] = &[
+    Difference {
+        option: "--force-user",
+        operations: &[
+            "chmod with setuid by a member",
+            "chmod with setuid by a stranger",
+            "chmod with setgid by a stranger",
+            "chmod with setgid by a member",
+        ],
+        why: SHOWN,
+        man: "gives no setuid or setgid bit to what is another's",
+    },
+    Difference {
+        option: "--mirror",
+        operations: &[
+            "chmod with setuid by a mirrored user",
+            "chmod with setgid by a mirrored user",
+        ],
+        why: SHOWN,
+        man: "gives no setuid or setgid bit to what is another's",
+    },
+    Difference {
+        option: "--mirror-only",
+        operations: &[
+            "chmod with setuid by a mirrored user",
+            "chmod with setgid by a mirrored user",
+        ],
+        why: SHOWN,
+        man: "gives no setuid or setgid bit to what is another's",
+    },
+    Difference {
+        option: "-m",
+        operations: &[
+            "chmod with setuid by a mirrored user",
+            "chmod with setgid by a mirrored user",
+        ],
+        why: SHOWN,
+        man: "gives no setuid or setgid bit to what is another's",
+    },
+    Difference {
+        option: "-M",
+        operations: &[
+            "chmod with setuid by a mirrored user",
+            "chmod with setgid by a mirrored user",
+        ],
+        why: SHOWN,
+        man: "gives no setuid or setgid bit to what is another's",
+    },
     Difference {
         option: "*",
         operations: &["exchange"],
