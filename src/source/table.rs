@@ -222,7 +222,7 @@ impl InodeTable {
                 return None;
             }
             let inode = shard.remove(&node.0)?.inode;
-            if shard.capacity() > 1024 && shard.len() < shard.capacity() / 8 {
+            if shard.capacity() > 128 && shard.len() < shard.capacity() / 8 {
                 let room = shard.len() * 2;
                 shard.shrink_to(room);
             }
