@@ -5,13 +5,14 @@
 //! warm: a file that is opened again soon costs no ioctl.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fuser::BackingId;
+use rustix::io::Errno;
 
+use super::device::Backing;
+use crate::fs::Result;
 use crate::source::{Inode, NodeId};
 
 const SHARDS: usize = 16;
@@ -34,7 +35,7 @@ struct Opens {
     /// Tells an inode from a later one with the same node id.
     inode: Arc<Inode>,
     /// The backing id; `None` when the daemon reads and writes.
-    id: Option<Arc<BackingId>>,
+    id: Option<Arc<Backing>>,
     count: u32,
 }
 
@@ -59,8 +60,8 @@ impl Backings {
         &self,
         inode: &Arc<Inode>,
         wanted: impl FnOnce() -> bool,
-        register: impl FnOnce() -> io::Result<BackingId>,
-    ) -> Option<Arc<BackingId>> {
+        register: impl FnOnce() -> Result<Backing>,
+    ) -> Option<Arc<Backing>> {
         let mut shard = self.shard(inode.node());
         let known = shard.get_mut(&inode.node()).filter(|opens| Arc::ptr_eq(&opens.inode, inode));
         if let Some(opens) = known {
@@ -79,7 +80,7 @@ impl Backings {
         let id = may.then(register).and_then(|registered| match registered {
             Ok(id) => Some(Arc::new(id)),
             Err(e) => {
-                self.refused(&e);
+                self.refused(e);
                 None
             }
         });
@@ -90,10 +91,10 @@ impl Backings {
         id
     }
 
-    fn refused(&self, error: &io::Error) {
-        match error.raw_os_error() {
+    fn refused(&self, error: Errno) {
+        match error {
             // Not ours to have (no CAP_SYS_ADMIN), or a kernel without it: it will not change.
-            Some(libc::EPERM | libc::ENOTTY | libc::EOPNOTSUPP) => {
+            Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP => {
                 log::info!("no FUSE passthrough: {error}");
                 self.forbid();
             }

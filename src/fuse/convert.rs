@@ -1,30 +1,28 @@
-//! Between fuser's types and ours.
+//! Between the protocol's numbers and our types.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
 
-use crate::fs::{Attr, SetTime, Timestamp};
-use crate::idmap::NO_ID;
+use super::protocol::layout::{AttrPart, SetAttrIn, fattr};
+use crate::fs::{Attr, LockKind, Result, SetAttr, SetTime, Timestamp};
+use crate::idmap::{MountGid, MountUid, NO_ID};
 
-/// An errno of ours on fuser's wire.
-pub(super) fn errno(e: rustix::io::Errno) -> Errno {
-    Errno::from_i32(e.raw_os_error())
-}
-
-/// Attributes on fuser's wire. An unmapped owner goes as "no id": the kernel shows it as the overflow id, matches no
+/// Attributes for the kernel. An unmapped owner goes as "no id": the kernel shows it as the overflow id, matches no
 /// caller with it, and applies the rules of idmapped mounts to the inode.
-pub(super) fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.ino),
+pub(super) fn attributes(attr: &Attr) -> AttrPart {
+    AttrPart {
+        ino: attr.ino,
         size: attr.size,
         blocks: attr.blocks,
-        atime: to_system_time(attr.atime),
-        mtime: to_system_time(attr.mtime),
-        ctime: to_system_time(attr.ctime),
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: file_type(attr.kind),
-        perm: attr.mode,
+        atime: attr.atime.sec,
+        mtime: attr.mtime.sec,
+        ctime: attr.ctime.sec,
+        atime_nsec: attr.atime.nsec,
+        mtime_nsec: attr.mtime.nsec,
+        ctime_nsec: attr.ctime.nsec,
+        mode: type_bits(attr.kind) | u32::from(attr.mode),
         nlink: attr.nlink,
         uid: attr.uid.map_or(NO_ID, |uid| uid.raw()),
         gid: attr.gid.map_or(NO_ID, |gid| gid.raw()),
@@ -34,65 +32,86 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-pub(super) fn file_type(kind: rustix::fs::FileType) -> FileType {
+/// The type in a mode.
+pub(super) fn type_bits(kind: FileType) -> u32 {
     match kind {
-        rustix::fs::FileType::Directory => FileType::Directory,
-        rustix::fs::FileType::Symlink => FileType::Symlink,
-        rustix::fs::FileType::Fifo => FileType::NamedPipe,
-        rustix::fs::FileType::Socket => FileType::Socket,
-        rustix::fs::FileType::CharacterDevice => FileType::CharDevice,
-        rustix::fs::FileType::BlockDevice => FileType::BlockDevice,
-        rustix::fs::FileType::RegularFile | rustix::fs::FileType::Unknown => FileType::RegularFile,
+        FileType::Unknown => libc::S_IFREG,
+        kind => kind.as_raw_mode(),
     }
 }
 
-fn to_system_time(time: Timestamp) -> SystemTime {
-    let nanos = Duration::from_nanos(time.nsec.into());
-    let whole = Duration::from_secs(time.sec.unsigned_abs());
-    let base = if time.sec >= 0 {
-        SystemTime::UNIX_EPOCH.checked_add(whole)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_sub(whole)
-    };
-    base.and_then(|base| base.checked_add(nanos)).unwrap_or(SystemTime::UNIX_EPOCH)
+/// The type in a directory entry (`DT_…`).
+pub(super) fn entry_type(kind: FileType) -> u32 {
+    match kind {
+        FileType::Unknown => u32::from(libc::DT_UNKNOWN),
+        kind => kind.as_raw_mode() >> 12,
+    }
 }
 
-/// A time to set, as fuser read it from the wire: before 1970 fuser 0.18 subtracts the nanoseconds instead of adding
-/// them, so the seconds and nanoseconds of the distance from 1970 are those of the wire.
-pub(super) fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(time) => {
-            SetTime::To(match time.duration_since(SystemTime::UNIX_EPOCH) {
-                Ok(after) => Timestamp { sec: after.as_secs() as i64, nsec: after.subsec_nanos() },
-                Err(e) => {
-                    let before = e.duration();
-                    let sec = (before.as_secs() as i64).wrapping_neg();
-                    Timestamp { sec, nsec: before.subsec_nanos() }
-                }
-            })
-        }
+/// How long an answer may be believed: seconds and nanoseconds.
+pub(super) fn validity(time: Duration) -> (u64, u32) {
+    (time.as_secs(), time.subsec_nanos())
+}
+
+/// What is to be changed, and the open file through which it is, if there is one.
+pub(super) fn changes(asked: &SetAttrIn) -> (SetAttr, Option<u64>) {
+    let has = |bit: u32| asked.valid & bit != 0;
+    let time = |given: u32, now: u32, sec: i64, nsec: u32| {
+        has(given).then(|| match has(now) {
+            true => SetTime::Now,
+            false => SetTime::To(Timestamp { sec, nsec }),
+        })
+    };
+    let set = SetAttr {
+        mode: has(fattr::MODE).then_some(asked.mode),
+        uid: has(fattr::UID).then_some(asked.uid).and_then(MountUid::new),
+        gid: has(fattr::GID).then_some(asked.gid).and_then(MountGid::new),
+        size: has(fattr::SIZE).then_some(asked.size),
+        atime: time(fattr::ATIME, fattr::ATIME_NOW, asked.atime, asked.atime_nsec),
+        mtime: time(fattr::MTIME, fattr::MTIME_NOW, asked.mtime, asked.mtime_nsec),
+    };
+    (set, has(fattr::HANDLE).then_some(asked.handle))
+}
+
+pub(super) fn open_flags(flags: u32) -> OFlags {
+    OFlags::from_bits_retain(flags)
+}
+
+pub(super) fn is_direct(flags: u32) -> bool {
+    open_flags(flags).contains(OFlags::DIRECT)
+}
+
+pub(super) fn lock_kind(kind: u32) -> Result<LockKind> {
+    match kind as i32 {
+        libc::F_RDLCK => Ok(LockKind::Read),
+        libc::F_WRLCK => Ok(LockKind::Write),
+        libc::F_UNLCK => Ok(LockKind::Unlock),
+        _ => Err(Errno::INVAL),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::FromZeros;
 
     #[test]
-    fn times_before_1970_keep_their_fraction() {
-        // fuser reads -5 s + 250 ms as 1970 - 5.25 s.
-        let wire = SystemTime::UNIX_EPOCH - Duration::new(5, 250_000_000);
-        let time = Timestamp { sec: -5, nsec: 250_000_000 };
-        assert_eq!(set_time(TimeOrNow::SpecificTime(wire)), SetTime::To(time));
-        let shown = to_system_time(time);
-        assert_eq!(shown, SystemTime::UNIX_EPOCH - Duration::new(4, 750_000_000));
+    fn times_go_as_they_come() {
+        let mut asked = SetAttrIn::new_zeroed();
+        (asked.mtime, asked.mtime_nsec) = (-5, 250_000_000);
+        assert_eq!(changes(&asked).0.mtime, None, "nothing was asked for");
+        asked.valid = fattr::MTIME | fattr::ATIME | fattr::ATIME_NOW | fattr::HANDLE;
+        asked.handle = 9;
+        let (set, handle) = changes(&asked);
+        assert_eq!(set.mtime, Some(SetTime::To(Timestamp { sec: -5, nsec: 250_000_000 })));
+        assert_eq!((set.atime, handle), (Some(SetTime::Now), Some(9)));
     }
 
     #[test]
-    fn the_ends_of_time_do_not_panic() {
-        for sec in [i64::MIN, i64::MIN + 1, -1, 0, 1, i64::MAX] {
-            let _ = to_system_time(Timestamp { sec, nsec: 999_999_999 });
-        }
+    fn types_are_those_of_stat_and_getdents() {
+        assert_eq!(type_bits(FileType::Directory), libc::S_IFDIR);
+        assert_eq!(entry_type(FileType::Directory), u32::from(libc::DT_DIR));
+        assert_eq!(entry_type(FileType::Symlink), u32::from(libc::DT_LNK));
+        assert_eq!(entry_type(FileType::Unknown), 0);
     }
 }

@@ -40,6 +40,12 @@ impl Data {
         }
     }
 
+    /// How many bytes the largest request has.
+    pub(super) fn request_room(&self) -> usize {
+        // A write's data, and a page for what stands before it.
+        self.most_written as usize + 4096
+    }
+
     /// Takes other rates from now on. Where the kernel moves data past us, they do not matter.
     pub(super) fn set_rates(&self, data: &DataPath) {
         self.reads.set_rate(data.read_rate);

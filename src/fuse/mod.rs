@@ -1,19 +1,20 @@
-//! The transport: fuser's requests in, its replies out. No fuser type leaves this folder, so that another transport can
-//! take its place.
+//! The transport: the kernel's requests in, answers and notices out. Nothing of the protocol leaves this folder.
 
-mod adapter;
-mod answers;
 mod backing;
 mod convert;
+mod crew;
 mod data;
+mod device;
 mod live;
 mod notices;
-mod opening;
+mod numbers;
+mod operations;
 mod pace;
+mod protocol;
 mod server;
+mod spin;
 mod status;
 mod times;
-mod wire;
 
 pub use live::Live;
 pub use server::Server;

@@ -1,39 +1,26 @@
 //! Notices to the kernel: what it is to drop from its caches.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use fuser::Notifier;
-
-use super::wire::Wire;
-use crate::fs::Fs;
+use super::device::Device;
+use super::numbers::Numbers;
+use super::protocol::Notice;
+use crate::fs::{Fs, Result};
 use crate::source::NodeId;
 use crate::watch::Notices;
-
-/// FUSE_NOTIFY_INC_EPOCH (linux/fuse.h, 7.44): every name is asked for again. fuser does not know it.
-const INC_EPOCH: [u8; 16] = {
-    let mut message = [0; 16];
-    message[0] = 16;
-    message[4] = 8;
-    message
-};
 
 /// The kernel's caches of one mount.
 #[derive(Debug)]
 pub(super) struct KernelCache {
-    /// There once the kernel's first request was answered.
-    notifier: OnceLock<Notifier>,
-    device: File,
+    device: Arc<Device>,
     fs: Arc<Fs>,
-    wire: Wire,
+    numbers: Numbers,
 }
 
 impl KernelCache {
-    pub(super) fn new(device: OwnedFd, fs: Arc<Fs>, wire: Wire) -> Self {
-        Self { notifier: OnceLock::new(), device: device.into(), fs, wire }
+    pub(super) fn new(device: Arc<Device>, fs: Arc<Fs>, numbers: Numbers) -> Self {
+        Self { device, fs, numbers }
     }
 
     /// The filesystem that the kernel caches.
@@ -42,13 +29,8 @@ impl KernelCache {
     }
 
     /// Makes the kernel ask again for every name, whether it was there or not. EINVAL where it cannot (before Linux 6.16).
-    pub(super) fn names(&self) -> std::io::Result<()> {
-        (&self.device).write_all(&INC_EPOCH)
-    }
-
-    /// Notices can go out from now on.
-    pub(super) fn connect(&self, notifier: Notifier) {
-        let _ = self.notifier.set(notifier);
+    pub(super) fn names(&self) -> Result<()> {
+        Notice::Epoch.send(&self.device)
     }
 
     /// Drops all names below these, and what directories list.
@@ -62,9 +44,8 @@ impl KernelCache {
     }
 
     /// Sends a notice: whether the kernel knew what is to be dropped.
-    fn send(&self, send: impl FnOnce(&Notifier) -> std::io::Result<()>) -> bool {
-        let Some(notifier) = self.notifier.get() else { return false };
-        match send(notifier) {
+    fn send(&self, notice: Notice<'_>) -> bool {
+        match notice.send(&self.device) {
             Ok(()) => true,
             Err(e) => {
                 // The mount is gone, or what was to be dropped is.
@@ -73,27 +54,29 @@ impl KernelCache {
             }
         }
     }
+
+    fn inode(&self, node: NodeId, from: i64) -> bool {
+        self.send(Notice::Inode { node: self.numbers.number(node), from })
+    }
 }
 
 impl Notices for KernelCache {
     fn name(&self, dir: NodeId, name: &OsStr) {
-        self.send(|notifier| notifier.inval_entry(self.wire.number(dir), name));
+        self.send(Notice::Name { parent: self.numbers.number(dir), name });
     }
 
     fn settle(&self, dir: NodeId) {
         // The notice waits for the directory's lock, and with it for every look-up under way there. Whether there is
         // such a name matters little: it would be asked for once more.
-        self.send(|notifier| {
-            notifier.inval_entry(self.wire.number(dir), OsStr::new(".shiftbind-settle"))
-        });
+        self.name(dir, OsStr::new(".shiftbind-settle"));
     }
 
     fn attributes(&self, node: NodeId) -> bool {
-        self.send(|notifier| notifier.inval_inode(self.wire.number(node), -1, 0))
+        self.inode(node, -1)
     }
 
     fn listing(&self, dir: NodeId) {
-        self.send(|notifier| notifier.inval_inode(self.wire.number(dir), 0, 0));
+        self.inode(dir, 0);
     }
 
     fn everything(&self) {

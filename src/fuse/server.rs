@@ -7,18 +7,21 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fuser::{Session, SessionACL};
+use rustix::io::Errno;
 use rustix::process::Resource;
 
-use super::adapter::Adapter;
 use super::backing::Backings;
+use super::crew::Crew;
 use super::data::Data;
+use super::device::Device;
 use super::live::Live;
 use super::notices::KernelCache;
-use super::wire::Wire;
+use super::numbers::Numbers;
+use super::operations::{Admission, Operations};
+use super::times::Times;
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
-use crate::fs::Fs;
+use crate::fs::{self, Fs};
 use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
@@ -32,9 +35,9 @@ const MOST_FDS: u64 = 4096;
 /// A mount that is being served.
 #[derive(Debug)]
 pub struct Server {
-    session: JoinHandle<std::io::Result<()>>,
+    workers: Vec<JoinHandle<fs::Result<()>>>,
     live: Live,
-    wire: Wire,
+    numbers: Numbers,
 }
 
 impl Server {
@@ -58,53 +61,45 @@ impl Server {
         let (cache, watch) = cache_of(config, &tree)?;
         // A root that is replaced one day has no number of its own.
         let by_name = by_name && !config.follow_source;
-        let wire = Wire::new(tree.root_number().filter(|_| by_name));
-        if let Some(part) = wire.attached() {
+        let numbers = Numbers::new(tree.root_number().filter(|_| by_name));
+        if let Some(part) = numbers.attached() {
             tree.shown_as(part);
         }
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
         let backings = Arc::new(Backings::new(config.data.may_pass()));
-        let again = device.try_clone().map_err(|e| Error::system("/dev/fuse", e))?;
-        let notices = Arc::new(KernelCache::new(again, Arc::clone(&fs), wire));
-        let data = Arc::new(Data::new(config));
-        let reloads = Arc::default();
-        let adapter = Adapter::new(
-            Arc::clone(&fs),
-            cache,
-            Arc::clone(&backings),
-            Arc::clone(&notices),
-            Arc::clone(&data),
-            Arc::clone(&reloads),
-            wire,
-        );
-        let live = Live::new(Arc::downgrade(&notices), adapter.times.clone(), data, reloads);
+        let device = Arc::new(Device::new(device));
+        let notices = Arc::new(KernelCache::new(Arc::clone(&device), Arc::clone(&fs), numbers));
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
-        let acl = match access {
-            Access::Everyone => SessionACL::All,
-            Access::OwnerAndRoot => SessionACL::RootAndOwner,
-            Access::Owner => SessionACL::Owner,
-        };
-        let mut settings = fuser::Config::default();
-        settings.acl = acl;
-        settings.n_threads = Some(config.threads.get());
-        // Cloning opens /dev/fuse again, which a user whose mount fusermount3 made may not.
-        settings.clone_fd = is_root && config.threads.get() > 1;
-        let failed = |e| Error::mount("cannot talk to the kernel's FUSE", e);
-        let session = Session::from_fd(adapter, device, acl, settings).map_err(failed)?;
-        notices.connect(session.notifier());
+        let operations = Arc::new(Operations {
+            times: Times::of(cache, fs.needs()),
+            keeps_listings: Operations::keeps_listings(&fs, cache),
+            fs: Arc::clone(&fs),
+            backings: Arc::clone(&backings),
+            notices: Arc::clone(&notices),
+            data: Arc::new(Data::new(config)),
+            reloads: Arc::default(),
+            numbers,
+            admission: Admission::new(access),
+        });
+        let live = Live::new(
+            Arc::downgrade(&notices),
+            operations.times.clone(),
+            Arc::clone(&operations.data),
+            Arc::clone(&operations.reloads),
+        );
+        operations.begin(&device).map_err(|e| {
+            Error::mount("cannot talk to the kernel's FUSE", e)
+        })?;
         if fs.is_watching() {
             let (fs, notices) = (Arc::clone(&fs), Arc::clone(&notices));
             spawn("watch", move || fs.watch(&notices))?;
         }
-        let session = std::thread::Builder::new()
-            .name("session".into())
-            .spawn(move || session.run())
-            .map_err(|e| Error::system("cannot start a thread", e))?;
+        let workers = start_workers(&operations, device, config.threads.get())?;
         spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
-        Ok(Self { session, live, wire })
+        Ok(Self { workers, live, numbers })
     }
 
     /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
@@ -125,7 +120,7 @@ impl Server {
     /// The directory in the filesystem that is to be attached. `None`: its root.
     #[must_use]
     pub fn attached(&self) -> Option<&'static OsStr> {
-        self.wire.attached()
+        self.numbers.attached()
     }
 
     /// What can be changed while it is served.
@@ -136,14 +131,46 @@ impl Server {
 
     /// Waits until the filesystem is unmounted and the workers have ended.
     pub fn wait(self) -> Result<()> {
-        match self.session.join() {
-            Ok(Ok(())) => Ok(()),
-            // What a worker may read when the filesystem is unmounted at this very moment.
-            Ok(Err(e)) if e.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
-            Ok(Err(e)) => Err(Error::system("the connection to the kernel broke", e)),
-            Err(_) => Err(Error::refused("a worker ended unexpectedly")),
+        let mut result = Ok(());
+        for worker in self.workers {
+            match worker.join() {
+                Ok(Ok(())) => {}
+                // What a worker may read when the filesystem is unmounted at this very moment.
+                Ok(Err(Errno::CONNABORTED)) => {}
+                Ok(Err(e)) => {
+                    result = Err(Error::system("the connection to the kernel broke", e));
+                }
+                Err(_) => result = Err(Error::refused("a worker ended unexpectedly")),
+            }
         }
+        result
     }
+}
+
+/// Starts the threads that answer. Each has an open file of /dev/fuse of its own, where it may be opened.
+fn start_workers(
+    operations: &Arc<Operations>,
+    device: Arc<Device>,
+    count: usize,
+) -> Result<Vec<JoinHandle<fs::Result<()>>>> {
+    let mut devices = vec![device];
+    while devices.len() < count {
+        // A user whose mount fusermount3 made may not open it, perhaps.
+        let another = devices[0].another(true).map_or_else(|_| Arc::clone(&devices[0]), Arc::new);
+        devices.push(another);
+    }
+    let quick = devices[0].another(false).ok().map(Arc::new);
+    let room = operations.data.request_room();
+    let crew = Arc::new(Crew::new(devices));
+    let start = |own: usize| {
+        let (crew, operations, quick) = (Arc::clone(&crew), Arc::clone(operations), quick.clone());
+        let work = move || {
+            crew.work(own, quick.as_ref(), room, |bytes, device| operations.serve(bytes, device))
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{own}")).spawn(work);
+        thread.map_err(|e| Error::system("cannot start a thread", e))
+    };
+    (0..count).map(start).collect()
 }
 
 fn scope(config: &Config) -> Scope {

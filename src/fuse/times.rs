@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::config::CachePolicy;
-use crate::fs::{Attr, Entry, Trust};
+use crate::fs::{Attr, Trust};
 use crate::view::{Checks, Needs};
 
 /// As long as the kernel can count.
@@ -56,11 +56,6 @@ impl Times {
     pub(super) fn attr(&self, attr: &Attr) -> Duration {
         let kept = self.0.load();
         by(attr.trust, kept.watched_attr, kept.attr)
-    }
-
-    /// Name and attributes, where the reply has room for one time: the shorter.
-    pub(super) fn both(&self, entry: &Entry) -> Duration {
-        self.name(entry.name).min(self.attr(&entry.attr))
     }
 }
 

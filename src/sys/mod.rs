@@ -6,6 +6,7 @@ pub mod creds;
 pub mod descriptors;
 pub mod fanotify;
 pub mod file;
+pub mod fuse;
 pub mod handle;
 pub mod lock;
 pub mod memory;

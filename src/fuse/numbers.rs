@@ -7,8 +7,6 @@
 
 use std::ffi::OsStr;
 
-use fuser::INodeNo;
-
 use crate::source::NodeId;
 
 /// The name of that directory, which the mount table shows as the mount's root.
@@ -16,12 +14,12 @@ const NAME: &str = "shifted";
 
 /// See the module's head.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wire {
+pub(super) struct Numbers {
     /// The number of the source's root where it is not the filesystem's own root.
     root: Option<u64>,
 }
 
-impl Wire {
+impl Numbers {
     /// Numbers for a source whose root has this inode number. `None`: the filesystem's own root is attached.
     pub(super) fn new(root: Option<u64>) -> Self {
         Self { root }
@@ -33,21 +31,21 @@ impl Wire {
     }
 
     /// Whether a name in a directory is the one under which the source's root is found: its number.
-    pub(super) fn root_at(self, dir: INodeNo, name: &OsStr) -> Option<INodeNo> {
-        let root = self.root.filter(|_| dir.0 == NodeId::ROOT.0 && name == NAME)?;
-        Some(INodeNo(root))
+    pub(super) fn root_at(self, dir: u64, name: &OsStr) -> Option<u64> {
+        let root = self.root.filter(|_| dir == NodeId::ROOT.0 && name == NAME)?;
+        Some(root)
     }
 
     /// The node that the kernel means.
-    pub(super) fn node(self, ino: INodeNo) -> NodeId {
-        if self.root == Some(ino.0) { NodeId::ROOT } else { NodeId(ino.0) }
+    pub(super) fn node(self, ino: u64) -> NodeId {
+        if self.root == Some(ino) { NodeId::ROOT } else { NodeId(ino) }
     }
 
     /// The kernel's number of a node.
-    pub(super) fn number(self, node: NodeId) -> INodeNo {
+    pub(super) fn number(self, node: NodeId) -> u64 {
         match self.root {
-            Some(root) if node == NodeId::ROOT => INodeNo(root),
-            _ => INodeNo(node.0),
+            Some(root) if node == NodeId::ROOT => root,
+            _ => node.0,
         }
     }
 }
@@ -58,19 +56,19 @@ mod tests {
 
     #[test]
     fn the_sources_root_has_two_numbers_where_it_is_attached_by_name() {
-        let wire = Wire::new(Some(42));
-        assert_eq!(wire.attached().unwrap(), NAME);
-        assert_eq!(wire.root_at(INodeNo(1), NAME.as_ref()), Some(INodeNo(42)));
-        assert_eq!(wire.root_at(INodeNo(42), NAME.as_ref()), None);
-        assert_eq!((wire.node(INodeNo(42)), wire.node(INodeNo(1))), (NodeId::ROOT, NodeId::ROOT));
-        assert_eq!((wire.number(NodeId::ROOT), wire.number(NodeId(7))), (INodeNo(42), INodeNo(7)));
+        let numbers = Numbers::new(Some(42));
+        assert_eq!(numbers.attached().unwrap(), NAME);
+        assert_eq!(numbers.root_at(1, NAME.as_ref()), Some(42));
+        assert_eq!(numbers.root_at(42, NAME.as_ref()), None);
+        assert_eq!((numbers.node(42), numbers.node(1)), (NodeId::ROOT, NodeId::ROOT));
+        assert_eq!((numbers.number(NodeId::ROOT), numbers.number(NodeId(7))), (42, 7));
     }
 
     #[test]
     fn elsewhere_every_number_is_the_node() {
-        let wire = Wire::new(None);
-        assert_eq!(wire.attached(), None);
-        assert_eq!(wire.root_at(INodeNo(1), NAME.as_ref()), None);
-        assert_eq!((wire.node(INodeNo(42)), wire.number(NodeId::ROOT)), (NodeId(42), INodeNo(1)));
+        let numbers = Numbers::new(None);
+        assert_eq!(numbers.attached(), None);
+        assert_eq!(numbers.root_at(1, NAME.as_ref()), None);
+        assert_eq!((numbers.node(42), numbers.number(NodeId::ROOT)), (NodeId(42), 1));
     }
 }

@@ -1,0 +1,79 @@
+//! /dev/fuse: requests come out of it, answers and notices go into it.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::sys;
+
+/// One open file of /dev/fuse, with the connection of one mount. An answer goes back through the one that the request came
+/// through.
+#[derive(Debug)]
+pub(super) struct Device(OwnedFd);
+
+impl Device {
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Another open file with the same connection; `blocking`: whether [`Self::receive`] waits. EACCES where /dev/fuse may not be opened
+    /// (fusermount3 may, for its user).
+    pub(super) fn another(&self, blocking: bool) -> Result<Self, Errno> {
+        let mode = if blocking { OFlags::empty() } else { OFlags::NONBLOCK };
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | mode;
+        let fresh = rustix::fs::open(c"/dev/fuse", flags, Mode::empty())?;
+        sys::fuse::clone_connection(&fresh, &self.0)?;
+        Ok(Self(fresh))
+    }
+
+    /// Reads a request: its length. ENODEV when the filesystem is unmounted; EAGAIN when there is none and this is not to wait; EINTR and
+    /// ENOENT when there might be one the next time.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        rustix::io::read(&self.0, buffer)
+    }
+
+    /// Writes an answer or a notice, whole. ENOENT when nobody waits for the answer any more.
+    pub(super) fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        rustix::io::writev(&self.0, parts).map(drop)
+    }
+
+    /// Hands a file over to the kernel, see [`sys::fuse::open_backing`].
+    pub(super) fn open_backing(self: &Arc<Self>, file: BorrowedFd<'_>) -> Result<Backing, Errno> {
+        let id = sys::fuse::open_backing(&self.0, file)?;
+        Ok(Backing { device: Arc::downgrade(self), id })
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A file that the kernel reads and writes by itself, until this is dropped and no file is open on it.
+#[derive(Debug)]
+pub(super) struct Backing {
+    /// With the connection the kernel lets go of all.
+    device: Weak<Device>,
+    id: i32,
+}
+
+impl Backing {
+    /// The kernel's number of it.
+    pub(super) fn id(&self) -> i32 {
+        self.id
+    }
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        if let Some(device) = self.device.upgrade()
+            && let Err(e) = sys::fuse::close_backing(&*device, self.id)
+        {
+            log::warn!("the kernel does not let go of a file: {e}");
+        }
+    }
+}

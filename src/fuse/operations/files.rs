@@ -1,0 +1,136 @@
+//! What is done to open files.
+
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::{Operations, beside};
+use crate::fs::{Ioctl, Read, Result, Write};
+use crate::fuse::convert::{is_direct, open_flags};
+use crate::fuse::protocol::layout::{
+    CopyFileRangeIn, FSYNC_DATA_ONLY, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,
+    READ_LOCKOWNER, ReadIn, ReleaseIn, WriteIn, WriteOut, ioctl, write,
+};
+use crate::fuse::protocol::{Reply, Request};
+use crate::fuse::status::REQUEST as STATUS;
+use crate::source::NodeId;
+
+impl Operations {
+    pub(super) fn read(&self, request: &Request<'_>, reply: Reply) {
+        let asked = match request.argument::<ReadIn>() {
+            Ok((asked, _)) => asked,
+            Err(e) => return reply.error(e),
+        };
+        // Of what the page cache wants the kernel does not say whose it is.
+        let for_cache = asked.read_flags & READ_LOCKOWNER == 0;
+        let direct = is_direct(asked.flags) && !for_cache;
+        let read = Read { handle: asked.handle, offset: asked.offset, direct, for_cache };
+        self.data.read(&self.fs, request.header.pid, read, asked.size as usize, move |data| {
+            reply.data(data);
+        });
+    }
+
+    pub(super) fn write(&self, request: &Request<'_>, reply: Reply) {
+        let parts = request
+            .argument::<WriteIn>()
+            .and_then(|(asked, rest)| Ok((asked, rest.bytes(asked.size)?, request.caller()?)));
+        let (asked, data, caller) = match parts {
+            Ok(parts) => parts,
+            Err(e) => return reply.error(e),
+        };
+        let is = |flag: u32| asked.write_flags & flag != 0;
+        // What comes from the page cache goes where it was mapped, also in a file opened to append.
+        let is_cached = is(write::CACHE);
+        let how = Write {
+            handle: asked.handle,
+            offset: asked.offset,
+            direct: is_direct(asked.flags) && is(write::LOCKOWNER),
+            appends: open_flags(asked.flags).contains(OFlags::APPEND) && !is_cached,
+            takes_privileges: is(write::KILL_SUIDGID),
+        };
+        self.data.write(&self.fs, caller, data, how, move |written| {
+            reply.with(written.map(write_out));
+        });
+    }
+
+    pub(super) fn release(&self, request: &Request<'_>) -> Result<()> {
+        let (ReleaseIn { handle, .. }, _) = request.argument()?;
+        self.close(handle);
+        Ok(())
+    }
+
+    pub(super) fn fsync(&self, request: &Request<'_>) -> Result<()> {
+        let (FsyncIn { handle, flags, .. }, _) = request.argument()?;
+        self.fs.fsync(handle, flags & FSYNC_DATA_ONLY != 0)
+    }
+
+    pub(super) fn fallocate(&self, request: &Request<'_>) -> Result<()> {
+        let (FallocateIn { handle, offset, length, mode, .. }, _) = request.argument()?;
+        self.fs.fallocate(&request.caller()?, handle, mode as i32, offset, length)
+    }
+
+    pub(super) fn lseek(&self, request: &Request<'_>) -> Result<LseekOut> {
+        let (LseekIn { handle, offset, whence, .. }, _) = request.argument()?;
+        let offset = self.fs.lseek(handle, offset as i64, whence as i32)?;
+        Ok(LseekOut { offset })
+    }
+
+    pub(super) fn copy_file_range(&self, request: &Request<'_>) -> Result<WriteOut> {
+        if self.data.is_counted() {
+            // The kernel then reads and writes, which is counted.
+            return Err(Errno::OPNOTSUPP);
+        }
+        let (asked, _) = request.argument::<CopyFileRangeIn>()?;
+        let (from, to) = ((asked.handle, asked.offset), (asked.to_handle, asked.to_offset));
+        self.fs.copy_file_range(&request.caller()?, from, to, asked.len).map(write_out)
+    }
+
+    pub(super) fn ioctl(&self, request: &Request<'_>, reply: Reply) {
+        let parts = request
+            .argument::<IoctlIn>()
+            .and_then(|(asked, rest)| Ok((asked, rest.bytes(asked.in_size)?)));
+        let (asked, input) = match parts {
+            Ok(parts) => parts,
+            Err(e) => return reply.error(e),
+        };
+        let node = self.node(request);
+        if asked.command == STATUS && node == NodeId::ROOT {
+            return ioctl_answer(reply, Ok((0, self.reloads.answer())));
+        }
+        let caller = match request.caller() {
+            Ok(caller) => caller,
+            Err(e) => return reply.error(e),
+        };
+        let room = asked.out_size as usize;
+        let forwarded = Ioctl {
+            node,
+            handle: asked.handle,
+            is_dir: asked.flags & ioctl::DIR != 0,
+            is_compat: asked.flags & ioctl::COMPAT != 0,
+            command: asked.command,
+            room,
+        };
+        if self.fs.forwards(&forwarded) {
+            let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
+            return beside(move || {
+                ioctl_answer(reply, fs.forward_ioctl(&caller, &forwarded, &input));
+            });
+        }
+        let output = self.fs.ioctl(&caller, node, asked.command, input, room);
+        ioctl_answer(reply, output.map(|output| (0, output)));
+    }
+}
+
+fn ioctl_answer(reply: Reply, answer: Result<(i32, impl AsRef<[u8]>)>) {
+    match answer {
+        Ok((result, output)) => {
+            reply.parts(&IoctlOut { result, ..IoctlOut::default() }, output.as_ref());
+        }
+        Err(e) => reply.error(e),
+    }
+}
+
+fn write_out(count: usize) -> WriteOut {
+    WriteOut { size: count as u32, padding: 0 }
+}

@@ -1,0 +1,131 @@
+//! Opening files: whether the kernel reads and writes them by itself, and what may have to wait.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::{Operations, beside};
+use crate::fs::{Fs, OpenFile, Opened, Result};
+use crate::fuse::backing::Backings;
+use crate::fuse::convert::open_flags;
+use crate::fuse::device::{Backing, Device};
+use crate::fuse::protocol::layout::{CreateIn, CreateOut, OpenIn, OpenOut, fopen};
+use crate::fuse::protocol::{Reply, Request};
+use crate::watch::Notices;
+
+impl Operations {
+    /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
+    fn register(&self, device: &Arc<Device>, file: &OpenFile) -> Result<Backing> {
+        self.fs.hand_over()?;
+        match device.open_backing(file.anchor()) {
+            // Linux before 6.16 takes only files that are open for real.
+            Err(Errno::BADF) => device.open_backing(file.open()?.as_fd()),
+            result => result,
+        }
+    }
+
+    /// Whether what we read and write goes past the page cache.
+    fn cache_flags(&self) -> u32 {
+        if self.data.direct_io { fopen::DIRECT_IO } else { 0 }
+    }
+
+    pub(super) fn close(&self, handle: u64) {
+        close(&self.fs, &self.backings, handle);
+    }
+
+    /// Opens a file and answers how: the kernel reads and writes it by itself, or we do.
+    pub(super) fn open(&self, request: &Request<'_>, reply: Reply) {
+        let node = self.node(request);
+        let opened = request.argument().and_then(|(OpenIn { flags, .. }, _)| {
+            self.fs.open(&request.caller()?, node, open_flags(flags))
+        });
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(Errno::ISDIR) => {
+                let opened = self.fs.open_for_ioctl(node);
+                return reply.with(opened.map(|opened| open_out(opened.handle, 0)));
+            }
+            Err(e) => return reply.error(e),
+        };
+        if opened.stale_attributes {
+            self.notices.attributes(node);
+        }
+        let (handle, file) = (opened.handle, &opened.file);
+        let register = || self.register(reply.device(), file);
+        let id = self.backings.open(file.inode(), || opened.may_pass, register);
+        let flags = flush_flags(&opened);
+        if let Some(id) = id {
+            return reply.with(Ok(passed(handle, flags, &id)));
+        }
+        let mut flags = flags | self.cache_flags();
+        if self.data.counts_reads() {
+            // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the attributes
+            // that it is made to ask for, if the file has changed.
+            self.notices.attributes(node);
+            flags |= fopen::KEEP_CACHE;
+        }
+        match file.open() {
+            Ok(_) => reply.with(Ok(open_out(handle, flags))),
+            Err(Errno::AGAIN) => {
+                let (fs, backings) = (Arc::clone(&self.fs), Arc::clone(&self.backings));
+                let file = Arc::clone(file);
+                beside(move || match file.open_and_wait() {
+                    Ok(_) => reply.with(Ok(open_out(handle, flags))),
+                    Err(e) => {
+                        close(&fs, &backings, handle);
+                        reply.error(e);
+                    }
+                });
+            }
+            Err(e) => {
+                self.close(opened.handle);
+                reply.error(e);
+            }
+        }
+    }
+
+    /// Makes a file and opens it.
+    pub(super) fn create(&self, request: &Request<'_>, device: &Arc<Device>) -> Result<CreateOut> {
+        let (CreateIn { flags, mode, umask, .. }, rest) = request.argument()?;
+        let (name, _) = rest.name()?;
+        let (caller, parent) = (request.caller()?, self.node(request));
+        let (entry, opened) =
+            self.fs.create(&caller, parent, name, mode, umask, open_flags(flags))?;
+        let (handle, file) = (opened.handle, &opened.file);
+        let register = || self.register(device, file);
+        let id = self.backings.open(file.inode(), || opened.may_pass, register);
+        let open = match id {
+            Some(id) => passed(handle, 0, &id),
+            None => open_out(handle, self.cache_flags()),
+        };
+        Ok(CreateOut { entry: self.entry_out(&entry), open })
+    }
+}
+
+fn open_out(handle: u64, open_flags: u32) -> OpenOut {
+    OpenOut { handle, open_flags, backing_id: 0 }
+}
+
+fn passed(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
+    OpenOut { handle, open_flags: flags | fopen::PASSTHROUGH, backing_id: backing.id() }
+}
+
+/// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks, which
+/// go with the last close then.
+///
+/// Of what was opened for writing it must tell where locks are held on the source, though most who write take no lock.
+/// Whether it tells is settled at open, and a lock can be taken later, through this descriptor or another: it must be gone
+/// when close(2) returns (fcntl(2)), and this is the only word of the closing process that comes by then. The last
+/// close's own (RELEASE) comes some time afterwards, and not at all while a copy of the descriptor (dup(2), fork(2)) is
+/// open elsewhere. Where the kernel keeps the locks, it is told at the first close to tell of no other; what was written
+/// through a mapping is written out at each close all the same, and its errors are told.
+fn flush_flags(opened: &Opened) -> u32 {
+    if opened.needs_flush { 0 } else { fopen::NOFLUSH }
+}
+
+fn close(fs: &Fs, backings: &Backings, handle: u64) {
+    if let Ok(file) = fs.release(handle) {
+        backings.close(file.inode());
+    }
+}

@@ -1,0 +1,50 @@
+//! Extended attributes, ACLs among them.
+
+use rustix::io::Errno;
+
+use super::Operations;
+use crate::fs::Result;
+use crate::fuse::protocol::layout::{GetXattrIn, GetXattrOut, SetXattrIn};
+use crate::fuse::protocol::{Reply, Request};
+
+impl Operations {
+    pub(super) fn setxattr(&self, request: &Request<'_>) -> Result<()> {
+        let (SetXattrIn { size, flags }, rest) = request.argument()?;
+        let (name, rest) = rest.name()?;
+        let value = rest.bytes(size)?;
+        self.fs.setxattr(&request.caller()?, self.node(request), name, value, flags as i32)
+    }
+
+    pub(super) fn getxattr(&self, request: &Request<'_>, reply: Reply) {
+        let parts = request.argument::<GetXattrIn>();
+        let value = parts.and_then(|(GetXattrIn { size, .. }, rest)| {
+            let (name, _) = rest.name()?;
+            Ok((size, self.fs.getxattr(&request.caller()?, self.node(request), name)?))
+        });
+        answer(reply, value);
+    }
+
+    pub(super) fn listxattr(&self, request: &Request<'_>, reply: Reply) {
+        let parts = request.argument::<GetXattrIn>();
+        let value = parts.and_then(|(GetXattrIn { size, .. }, _)| {
+            Ok((size, self.fs.listxattr(&request.caller()?, self.node(request))?))
+        });
+        answer(reply, value);
+    }
+
+    pub(super) fn removexattr(&self, request: &Request<'_>) -> Result<()> {
+        self.fs.removexattr(&request.caller()?, self.node(request), request.name()?)
+    }
+}
+
+/// Answers with a value, or with its size where there is no room asked for.
+fn answer(reply: Reply, value: Result<(u32, Vec<u8>)>) {
+    match value {
+        Ok((0, value)) => {
+            reply.with(Ok(GetXattrOut { size: value.len() as u32, padding: 0 }));
+        }
+        Ok((room, value)) if value.len() > room as usize => reply.error(Errno::RANGE),
+        Ok((_, value)) => reply.bytes(&value),
+        Err(e) => reply.error(e),
+    }
+}

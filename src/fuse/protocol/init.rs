@@ -1,0 +1,146 @@
+//! The first request: what both sides can do.
+
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::layout::{InitIn, InitOut};
+use super::{Reply, Request, opcode};
+use crate::fuse::device::Device;
+
+/// The protocol's version that is spoken here. The kernel's may be older or newer.
+const MAJOR: u32 = 7;
+const MINOR: u32 = 44;
+/// Before it an answer had another length.
+const OLDEST_MINOR: u32 = 23;
+
+/// What the kernel can do, and we may want (`FUSE_…` of fuse_init_in.flags and, above 32 bits, flags2).
+pub(in crate::fuse) mod flag {
+    pub const ASYNC_READ: u64 = 1 << 0;
+    pub const POSIX_LOCKS: u64 = 1 << 1;
+    pub const BIG_WRITES: u64 = 1 << 5;
+    pub const DONT_MASK: u64 = 1 << 6;
+    pub const FLOCK_LOCKS: u64 = 1 << 10;
+    pub const AUTO_INVAL_DATA: u64 = 1 << 12;
+    pub const DO_READDIRPLUS: u64 = 1 << 13;
+    pub const READDIRPLUS_AUTO: u64 = 1 << 14;
+    pub const ASYNC_DIO: u64 = 1 << 15;
+    pub const PARALLEL_DIROPS: u64 = 1 << 18;
+    pub const POSIX_ACL: u64 = 1 << 20;
+    pub const MAX_PAGES: u64 = 1 << 22;
+    pub const CACHE_SYMLINKS: u64 = 1 << 23;
+    pub const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
+    pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+    pub const INIT_EXT: u64 = 1 << 30;
+    pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
+    pub const PASSTHROUGH: u64 = 1 << 37;
+}
+
+/// What we want.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::fuse) struct Wishes {
+    /// Of [`flag`].
+    pub(in crate::fuse) flags: u64,
+    /// The largest write, in bytes.
+    pub(in crate::fuse) max_write: u32,
+    /// How far is read ahead, in bytes; the kernel may have less.
+    pub(in crate::fuse) max_readahead: u32,
+    /// Requests that may be under way in the background.
+    pub(in crate::fuse) max_background: u16,
+    /// How deep the source is stacked, with passthrough.
+    pub(in crate::fuse) stack_depth: u32,
+}
+
+/// Answers the kernel's first request, which must be waiting or come soon: the flags that both sides have. EPROTO for a
+/// kernel before 3.15; ENODEV when the mount is gone already.
+pub(in crate::fuse) fn negotiate(device: &Arc<Device>, wishes: &Wishes) -> Result<u64, Errno> {
+    let mut buffer = vec![0; super::MIN_BUFFER];
+    loop {
+        let len = match device.receive(&mut buffer) {
+            Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => continue,
+            received => received?,
+        };
+        let request = Request::read(&buffer[..len]).ok_or(Errno::PROTO)?;
+        let reply = Reply::new(device, request.header.unique);
+        if request.header.opcode != opcode::INIT {
+            reply.error(Errno::IO);
+            return Err(Errno::PROTO);
+        }
+        let (init, rest) = request.argument::<InitIn>()?;
+        if init.major > MAJOR {
+            // It asks again in our version.
+            reply.with(Ok(InitOut { major: MAJOR, minor: MINOR, ..InitOut::default() }));
+            continue;
+        }
+        if init.major < MAJOR || init.minor < OLDEST_MINOR {
+            reply.error(Errno::PROTO);
+            return Err(Errno::PROTO);
+        }
+        // Linux before 5.17 ends here.
+        let more = rest.argument::<u32>().map_or(0, |(flags2, _)| flags2);
+        let (answer, agreed) = answer(&init, more, wishes);
+        reply.with(Ok(answer));
+        return Ok(agreed);
+    }
+}
+
+fn answer(init: &InitIn, more: u32, wishes: &Wishes) -> (InitOut, u64) {
+    let offered = match u64::from(init.flags) & flag::INIT_EXT {
+        0 => u64::from(init.flags),
+        _ => u64::from(init.flags) | u64::from(more) << 32,
+    };
+    let agreed = offered & (wishes.flags | flag::INIT_EXT | flag::MAX_PAGES);
+    let max_readahead = wishes.max_readahead.min(init.max_readahead);
+    let page = rustix::param::page_size() as u32;
+    let most_pages = wishes.max_write.max(max_readahead).max(1).div_ceil(page);
+    let passes = agreed & flag::PASSTHROUGH != 0;
+    let answer = InitOut {
+        major: MAJOR,
+        minor: MINOR.min(init.minor),
+        max_readahead,
+        flags: agreed as u32,
+        max_background: wishes.max_background,
+        congestion_threshold: wishes.max_background / 4 * 3,
+        max_write: wishes.max_write,
+        time_gran: 1,
+        max_pages: u16::try_from(most_pages).unwrap_or(u16::MAX),
+        flags2: (agreed >> 32) as u32,
+        max_stack_depth: if passes { wishes.stack_depth } else { 0 },
+        ..InitOut::default()
+    };
+    (answer, agreed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WISHES: Wishes = Wishes {
+        flags: flag::DONT_MASK | flag::PASSTHROUGH | flag::POSIX_ACL,
+        max_write: 1 << 20,
+        max_readahead: 1 << 20,
+        max_background: 64,
+        stack_depth: 1,
+    };
+
+    fn init(flags: u64) -> InitIn {
+        InitIn { major: 7, minor: 45, max_readahead: 128 << 10, flags: flags as u32 }
+    }
+
+    #[test]
+    fn only_what_both_sides_have_is_agreed_upon() {
+        let offered = flag::INIT_EXT | flag::DONT_MASK | flag::PASSTHROUGH | flag::ASYNC_READ;
+        let (answer, agreed) = answer(&init(offered), (offered >> 32) as u32, &WISHES);
+        assert_eq!(agreed, flag::INIT_EXT | flag::DONT_MASK | flag::PASSTHROUGH);
+        assert_eq!((answer.flags, answer.flags2), (agreed as u32, (agreed >> 32) as u32));
+        assert_eq!((answer.minor, answer.max_readahead, answer.max_pages), (44, 128 << 10, 256));
+        assert_eq!(answer.max_stack_depth, 1);
+    }
+
+    #[test]
+    fn an_old_kernel_has_no_second_word() {
+        let (answer, agreed) = answer(&init(flag::DONT_MASK), u32::MAX, &WISHES);
+        assert_eq!(agreed, flag::DONT_MASK);
+        assert_eq!((answer.flags2, answer.max_stack_depth), (0, 0));
+    }
+}

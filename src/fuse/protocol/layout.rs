@@ -1,0 +1,195 @@
+//! The structures of requests (`…In`) and answers (`…Out`), field by field.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// A structure that the kernel sends.
+macro_rules! sent {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, FromBytes, Immutable, KnownLayout)]
+        #[repr(C)]
+        pub struct $name { $(pub $field: $type),* }
+    )*};
+}
+
+/// A structure that the kernel is answered with.
+macro_rules! answered {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+        #[repr(C)]
+        pub struct $name { $(pub $field: $type),* }
+    )*};
+}
+
+sent! {
+    /// What each request begins with. `len` counts all of it, this header too.
+    InHeader {
+        len: u32, opcode: u32, unique: u64, node: u64,
+        uid: u32, gid: u32, pid: u32, extensions: u16, padding: u16,
+    }
+    /// Linux has a second word of flags behind it since 5.17.
+    InitIn { major: u32, minor: u32, max_readahead: u32, flags: u32 }
+    ForgetIn { lookups: u64 }
+    BatchForgetIn { count: u32, padding: u32 }
+    ForgetOne { node: u64, lookups: u64 }
+    SetAttrIn {
+        valid: u32, padding: u32, handle: u64, size: u64, lock_owner: u64,
+        atime: i64, mtime: i64, ctime: i64, atime_nsec: u32, mtime_nsec: u32, ctime_nsec: u32,
+        mode: u32, unused4: u32, uid: u32, gid: u32, unused5: u32,
+    }
+    MknodIn { mode: u32, rdev: u32, umask: u32, padding: u32 }
+    MkdirIn { mode: u32, umask: u32 }
+    RenameIn { new_parent: u64 }
+    Rename2In { new_parent: u64, flags: u32, padding: u32 }
+    LinkIn { node: u64 }
+    OpenIn { flags: u32, open_flags: u32 }
+    CreateIn { flags: u32, mode: u32, umask: u32, open_flags: u32 }
+    ReleaseIn { handle: u64, flags: u32, release_flags: u32, lock_owner: u64 }
+    FlushIn { handle: u64, unused: u32, padding: u32, lock_owner: u64 }
+    ReadIn {
+        handle: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32,
+    }
+    WriteIn {
+        handle: u64, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: u32, padding: u32,
+    }
+    FsyncIn { handle: u64, flags: u32, padding: u32 }
+    SetXattrIn { size: u32, flags: u32 }
+    GetXattrIn { size: u32, padding: u32 }
+    LockIn { handle: u64, owner: u64, start: u64, end: u64, kind: u32, pid: u32, flags: u32, padding: u32 }
+    AccessIn { mask: u32, padding: u32 }
+    IoctlIn { handle: u64, flags: u32, command: u32, argument: u64, in_size: u32, out_size: u32 }
+    FallocateIn { handle: u64, offset: u64, length: u64, mode: u32, padding: u32 }
+    LseekIn { handle: u64, offset: u64, whence: u32, padding: u32 }
+    CopyFileRangeIn {
+        handle: u64, offset: u64, to_node: u64, to_handle: u64, to_offset: u64, len: u64, flags: u64,
+    }
+    StatxIn { getattr_flags: u32, reserved: u32, handle: u64, flags: u32, mask: u32 }
+}
+
+answered! {
+    /// What each answer begins with; `error` is 0 or an errno, negated.
+    OutHeader { len: u32, error: i32, unique: u64 }
+    InitOut {
+        major: u32, minor: u32, max_readahead: u32, flags: u32,
+        max_background: u16, congestion_threshold: u16, max_write: u32, time_gran: u32,
+        max_pages: u16, map_alignment: u16, flags2: u32, max_stack_depth: u32,
+        request_timeout: u16, unused: [u16; 11],
+    }
+    /// `struct fuse_attr`.
+    AttrPart {
+        ino: u64, size: u64, blocks: u64, atime: i64, mtime: i64, ctime: i64,
+        atime_nsec: u32, mtime_nsec: u32, ctime_nsec: u32,
+        mode: u32, nlink: u32, uid: u32, gid: u32, rdev: u32, blksize: u32, flags: u32,
+    }
+    AttrOut { valid: u64, valid_nsec: u32, padding: u32, attr: AttrPart }
+    EntryOut {
+        node: u64, generation: u64, entry_valid: u64, attr_valid: u64,
+        entry_valid_nsec: u32, attr_valid_nsec: u32, attr: AttrPart,
+    }
+    OpenOut { handle: u64, open_flags: u32, backing_id: i32 }
+    CreateOut { entry: EntryOut, open: OpenOut }
+    WriteOut { size: u32, padding: u32 }
+    StatfsOut {
+        blocks: u64, bfree: u64, bavail: u64, files: u64, ffree: u64,
+        bsize: u32, namelen: u32, frsize: u32, padding: u32, spare: [u32; 6],
+    }
+    GetXattrOut { size: u32, padding: u32 }
+    LockOut { start: u64, end: u64, kind: u32, pid: u32 }
+    IoctlOut { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
+    LseekOut { offset: i64 }
+    /// `struct fuse_sx_time`.
+    StatxTime { sec: i64, nsec: u32, reserved: i32 }
+    /// `struct fuse_statx`.
+    StatxPart {
+        mask: u32, blksize: u32, attributes: u64, nlink: u32, uid: u32, gid: u32, mode: u16, spare0: u16,
+        ino: u64, size: u64, blocks: u64, attributes_mask: u64,
+        atime: StatxTime, btime: StatxTime, ctime: StatxTime, mtime: StatxTime,
+        rdev_major: u32, rdev_minor: u32, dev_major: u32, dev_minor: u32, spare2: [u64; 14],
+    }
+    StatxOut { valid: u64, valid_nsec: u32, flags: u32, spare: [u64; 2], stat: StatxPart }
+    /// `struct fuse_dirent`, without the name behind it.
+    DirEntryHead { ino: u64, offset: u64, name_len: u32, kind: u32 }
+    InvalInodeOut { node: u64, offset: i64, len: i64 }
+    InvalEntryOut { parent: u64, name_len: u32, flags: u32 }
+}
+
+/// Which fields of [`SetAttrIn`] count (`FATTR_…`).
+pub mod fattr {
+    pub const MODE: u32 = 1 << 0;
+    pub const UID: u32 = 1 << 1;
+    pub const GID: u32 = 1 << 2;
+    pub const SIZE: u32 = 1 << 3;
+    pub const ATIME: u32 = 1 << 4;
+    pub const MTIME: u32 = 1 << 5;
+    pub const HANDLE: u32 = 1 << 6;
+    pub const ATIME_NOW: u32 = 1 << 7;
+    pub const MTIME_NOW: u32 = 1 << 8;
+}
+
+/// `FUSE_READ_LOCKOWNER`: the reader is known; without it the page cache reads.
+pub const READ_LOCKOWNER: u32 = 1 << 1;
+/// `FUSE_WRITE_…`.
+pub mod write {
+    /// It comes from the page cache, and who wrote it is not known.
+    pub const CACHE: u32 = 1 << 0;
+    /// The writer is known.
+    pub const LOCKOWNER: u32 = 1 << 1;
+    /// Setuid and setgid bits go with it.
+    pub const KILL_SUIDGID: u32 = 1 << 2;
+}
+/// `FUSE_FSYNC_FDATASYNC`.
+pub const FSYNC_DATA_ONLY: u32 = 1 << 0;
+/// `FUSE_LK_FLOCK`: a flock(2), not a lock of a range.
+pub const LOCK_FLOCK: u32 = 1 << 0;
+/// `FUSE_RELEASE_FLOCK_UNLOCK`: the open file may hold a flock(2).
+pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+/// `FUSE_IOCTL_…`.
+pub mod ioctl {
+    /// From a 32 bit program.
+    pub const COMPAT: u32 = 1 << 0;
+    /// On a directory.
+    pub const DIR: u32 = 1 << 4;
+}
+/// `FOPEN_…`: how the kernel is to treat an open file.
+pub mod fopen {
+    /// Past the page cache.
+    pub const DIRECT_IO: u32 = 1 << 0;
+    /// What the page cache has of it stays.
+    pub const KEEP_CACHE: u32 = 1 << 1;
+    /// No FLUSH at close(2).
+    pub const NOFLUSH: u32 = 1 << 5;
+    /// The kernel reads and writes the backing file by itself.
+    pub const PASSTHROUGH: u32 = 1 << 7;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::size_of;
+
+    use super::*;
+
+    #[test]
+    fn the_sizes_are_the_kernels() {
+        // From a C program with sizeof of each structure in linux/fuse.h.
+        assert_eq!(size_of::<InHeader>(), 40);
+        assert_eq!(size_of::<InitIn>(), 16);
+        assert_eq!(size_of::<SetAttrIn>(), 88);
+        assert_eq!(size_of::<ReadIn>(), 40);
+        assert_eq!(size_of::<WriteIn>(), 40);
+        assert_eq!(size_of::<LockIn>(), 48);
+        assert_eq!(size_of::<IoctlIn>(), 32);
+        assert_eq!(size_of::<CopyFileRangeIn>(), 56);
+        assert_eq!(size_of::<StatxIn>(), 24);
+        assert_eq!(size_of::<OutHeader>(), 16);
+        assert_eq!(size_of::<InitOut>(), 64);
+        assert_eq!(size_of::<AttrOut>(), 104);
+        assert_eq!(size_of::<EntryOut>(), 128);
+        assert_eq!(size_of::<OpenOut>(), 16);
+        assert_eq!(size_of::<StatfsOut>(), 80);
+        assert_eq!(size_of::<LockOut>(), 24);
+        assert_eq!(size_of::<StatxPart>(), 256);
+        assert_eq!(size_of::<StatxOut>(), 288);
+        assert_eq!(size_of::<DirEntryHead>(), 24);
+    }
+}

@@ -1,0 +1,109 @@
+//! The answer to a request.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use zerocopy::{Immutable, IntoBytes};
+
+use super::layout::OutHeader;
+use crate::fs::Result;
+use crate::fuse::device::Device;
+
+/// The right to answer one request, once; it can be kept and used from any thread. Dropped unused, it answers with EIO, so that no client
+/// waits for ever.
+#[derive(Debug)]
+pub(in crate::fuse) struct Reply {
+    /// Where the request was read, and the answer must go.
+    device: Arc<Device>,
+    unique: u64,
+    is_open: bool,
+}
+
+impl Reply {
+    pub(in crate::fuse) fn new(device: &Arc<Device>, unique: u64) -> Self {
+        Self { device: Arc::clone(device), unique, is_open: true }
+    }
+
+    /// Where the answer will go.
+    pub(in crate::fuse) fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Answers with a structure, or with an errno.
+    pub(in crate::fuse) fn with<T: IntoBytes + Immutable>(self, result: Result<T>) {
+        match result {
+            Ok(answer) => self.bytes(answer.as_bytes()),
+            Err(e) => self.error(e),
+        }
+    }
+
+    /// Answers that it is done.
+    pub(in crate::fuse) fn done(self, result: Result<()>) {
+        match result {
+            Ok(()) => self.bytes(&[]),
+            Err(e) => self.error(e),
+        }
+    }
+
+    /// Answers with bytes, or with an errno.
+    pub(in crate::fuse) fn data(self, result: Result<impl AsRef<[u8]>>) {
+        match result {
+            Ok(data) => self.bytes(data.as_ref()),
+            Err(e) => self.error(e),
+        }
+    }
+
+    /// Answers with bytes.
+    pub(in crate::fuse) fn bytes(self, bytes: &[u8]) {
+        self.send(0, &[bytes]);
+    }
+
+    /// Answers with a structure and what is behind it.
+    pub(in crate::fuse) fn parts(self, head: &(impl IntoBytes + Immutable), rest: &[u8]) {
+        self.send(0, &[head.as_bytes(), rest]);
+    }
+
+    /// Answers with an errno.
+    pub(in crate::fuse) fn error(self, error: Errno) {
+        self.send(-error.raw_os_error(), &[]);
+    }
+
+    fn send(mut self, error: i32, parts: &[&[u8]]) {
+        self.is_open = false;
+        answer(&self.device, self.unique, error, parts);
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.is_open {
+            answer(&self.device, self.unique, -Errno::IO.raw_os_error(), &[]);
+        }
+    }
+}
+
+fn answer(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
+    let len = size_of::<OutHeader>() + parts.iter().map(|part| part.len()).sum::<usize>();
+    // Larger than any request of the kernel's allows.
+    let Ok(len) = u32::try_from(len) else { return answer(device, unique, -libc::EIO, &[]) };
+    let header = OutHeader { len, error, unique };
+    let mut slices = [IoSlice::new(header.as_bytes()), IoSlice::new(&[]), IoSlice::new(&[])];
+    let mut count = 1;
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        slices[count] = IoSlice::new(part);
+        count += 1;
+    }
+    match device.send(&slices[..count]) {
+        Ok(()) => {}
+        // The client was interrupted and waits no more, or the mount is gone.
+        Err(Errno::NOENT | Errno::NODEV) => {}
+        Err(e) => {
+            log::warn!("the kernel refused an answer: {e}");
+            if error == 0 {
+                // It must have one.
+                answer(device, unique, -libc::EIO, &[]);
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A request, read from the bytes that the kernel sent.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::io::Errno;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use super::layout::InHeader;
+use crate::fs::{Caller, Result};
+use crate::idmap::{MountGid, MountUid};
+
+/// One request.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::fuse) struct Request<'a> {
+    /// The header.
+    pub(in crate::fuse) header: InHeader,
+    body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// The request in a buffer. `None` when it is cut short, which the kernel's never is.
+    pub(in crate::fuse) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
+        (header.len as usize == bytes.len()).then_some(Self { header, body })
+    }
+
+    /// Who asks. EOVERFLOW for an id that is none, which the kernel does not send.
+    pub(in crate::fuse) fn caller(&self) -> Result<Caller> {
+        let InHeader { uid, gid, pid, .. } = self.header;
+        let uid = MountUid::new(uid).ok_or(Errno::OVERFLOW)?;
+        let gid = MountGid::new(gid).ok_or(Errno::OVERFLOW)?;
+        Ok(Caller { uid, gid, pid })
+    }
+
+    /// The structure that the body begins with, and what is behind it. EIO when it is cut short.
+    pub(in crate::fuse) fn argument<T>(&self) -> Result<(T, Body<'a>)>
+    where
+        T: FromBytes + Immutable + KnownLayout,
+    {
+        Body(self.body).argument()
+    }
+
+    /// What is behind the header.
+    pub(in crate::fuse) fn body(&self) -> Body<'a> {
+        Body(self.body)
+    }
+
+    /// A body that is one name.
+    pub(in crate::fuse) fn name(&self) -> Result<&'a OsStr> {
+        Body(self.body).name().map(|(name, _)| name)
+    }
+}
+
+/// What is left of a request's body.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::fuse) struct Body<'a>(&'a [u8]);
+
+impl<'a> Body<'a> {
+    /// A structure. EIO when it is cut short.
+    pub(in crate::fuse) fn argument<T>(self) -> Result<(T, Self)>
+    where
+        T: FromBytes + Immutable + KnownLayout,
+    {
+        let (argument, rest) = T::read_from_prefix(self.0).map_err(|_| Errno::IO)?;
+        Ok((argument, Self(rest)))
+    }
+
+    /// A name and the NUL behind it. EIO when there is none.
+    pub(in crate::fuse) fn name(self) -> Result<(&'a OsStr, Self)> {
+        let end = self.0.iter().position(|byte| *byte == 0).ok_or(Errno::IO)?;
+        Ok((OsStr::from_bytes(&self.0[..end]), Self(&self.0[end + 1..])))
+    }
+
+    /// So many bytes. EIO when there are less.
+    pub(in crate::fuse) fn bytes(self, len: u32) -> Result<&'a [u8]> {
+        self.0.get(..len as usize).ok_or(Errno::IO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::RenameIn;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend((40 + body.len() as u32).to_ne_bytes());
+        bytes.extend(12u32.to_ne_bytes());
+        bytes.extend(77u64.to_ne_bytes());
+        bytes.extend(5u64.to_ne_bytes());
+        for id in [1000u32, 100, 4242, 0] {
+            bytes.extend(id.to_ne_bytes());
+        }
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn a_rename_is_read() {
+        let mut body = 9u64.to_ne_bytes().to_vec();
+        body.extend(b"old\0new\0");
+        let bytes = request(&body);
+        let request = Request::read(&bytes).unwrap();
+        assert_eq!((request.header.unique, request.header.node), (77, 5));
+        let caller = request.caller().unwrap();
+        assert_eq!((caller.uid.raw(), caller.gid.raw(), caller.pid), (1000, 100, 4242));
+        let (argument, rest) = request.argument::<RenameIn>().unwrap();
+        let (old, rest) = rest.name().unwrap();
+        let (new, _) = rest.name().unwrap();
+        assert_eq!((argument.new_parent, old, new), (9, OsStr::new("old"), OsStr::new("new")));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_refused() {
+        let bytes = request(b"name without an end");
+        let read = Request::read(&bytes).unwrap();
+        assert_eq!(read.name().unwrap_err(), Errno::IO);
+        assert_eq!(read.body().bytes(100).unwrap_err(), Errno::IO);
+        assert_eq!(request(b"").len(), 40);
+        assert!(Request::read(&bytes[..bytes.len() - 1]).is_none());
+        assert!(Request::read(&bytes[..39]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..96)) {
+            let len = bytes.len() as u32;
+            let mut bytes = bytes;
+            if len >= 4 {
+                bytes[..4].copy_from_slice(&len.to_ne_bytes());
+            }
+            if let Some(request) = Request::read(&bytes) {
+                let _ = request.name();
+                let _ = request.argument::<RenameIn>().and_then(|(_, rest)| rest.name());
+            }
+        }
+    }
+}
