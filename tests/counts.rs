@@ -21,8 +21,8 @@ use support::{LoopFs, Mount, loop_fs};
 const TIMES: u64 = 100;
 
 /// What reads and answers a message, what threads of their own do every second, and what std checks in a debug build.
-const TRANSPORT: [&str; 7] =
-    ["read", "writev", "clock_nanosleep", "futex", "poll", "ppoll", "fcntl"];
+const TRANSPORT: [&str; 8] =
+    ["read", "writev", "clock_nanosleep", "futex", "poll", "ppoll", "fcntl", "sched_yield"];
 
 struct Bench {
     counter: Counter,
@@ -113,6 +113,13 @@ fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_sa
     requests("open, warm", &warm, &[("OPEN", 1), ("RELEASE", 1)]);
     // The file's attributes, and no ioctl.
     calls("open, warm", &warm, 1);
+
+    // However often: what is opened again and again stays warm.
+    for i in 0..40_000 {
+        drop(File::open(file(i % TIMES)).expect("open"));
+    }
+    let warm = bench.each(|i| drop(File::open(file(i)).expect("open")));
+    calls("open, warm for long", &warm, 1);
 
     let mode = |i| Permissions::from_mode(if i % 2 == 0 { 0o600 } else { 0o640 });
     let changed = bench.each(|i| fs::set_permissions(file(1), mode(i)).expect("chmod"));

@@ -18,6 +18,8 @@ use crate::source::{Inode, NodeId};
 const SHARDS: usize = 16;
 /// Ids of closed files at most: each keeps a source file open in the kernel.
 const MOST_WARM: usize = 16384;
+/// How many files that were used again are passed over to find one that was not.
+const MOST_SPARED: usize = 16;
 /// How long the id of a closed file is kept.
 const WARM: Duration = Duration::from_secs(10);
 
@@ -26,6 +28,8 @@ const WARM: Duration = Duration::from_secs(10);
 pub(super) struct Backings {
     allowed: AtomicBool,
     shards: Vec<Mutex<HashMap<NodeId, Opens>>>,
+    /// Closed files, each once, with the time that it has in [`Opens::queued`], the oldest first. A file that was used again
+    /// meanwhile goes back to the end when its turn comes.
     warm: Mutex<VecDeque<(NodeId, Instant)>>,
 }
 
@@ -37,6 +41,17 @@ struct Opens {
     /// The backing id; `None` when the daemon reads and writes.
     id: Option<Arc<Backing>>,
     count: u32,
+    /// When it was closed last.
+    closed: Instant,
+    /// With which time it stands in the queue of closed files.
+    queued: Option<Instant>,
+}
+
+impl Opens {
+    fn new(inode: &Arc<Inode>, id: Option<Arc<Backing>>) -> Self {
+        let closed = Instant::now();
+        Self { inode: Arc::clone(inode), id, count: 1, closed, queued: None }
+    }
 }
 
 impl Backings {
@@ -69,9 +84,7 @@ impl Backings {
                 opens.count += 1;
                 return opens.id.clone();
             }
-            let id = None;
-            let stale =
-                shard.insert(inode.node(), Opens { inode: Arc::clone(inode), id, count: 1 });
+            let stale = shard.insert(inode.node(), Opens::new(inode, None));
             drop(shard);
             drop(stale);
             return None;
@@ -84,8 +97,7 @@ impl Backings {
                 None
             }
         });
-        let opens = Opens { inode: Arc::clone(inode), id: id.clone(), count: 1 };
-        let stale = shard.insert(inode.node(), opens);
+        let stale = shard.insert(inode.node(), Opens::new(inode, id.clone()));
         drop(shard);
         drop(stale);
         id
@@ -104,7 +116,7 @@ impl Backings {
 
     /// Counts a close.
     pub(super) fn close(&self, inode: &Arc<Inode>) {
-        let node = inode.node();
+        let (node, now) = (inode.node(), Instant::now());
         let gone = {
             let mut shard = self.shard(node);
             let Some(opens) = shard.get_mut(&node) else { return };
@@ -115,19 +127,61 @@ impl Backings {
             if opens.count > 0 {
                 return;
             }
-            if opens.id.is_none() { shard.remove(&node) } else { None }
+            if opens.id.is_none() {
+                shard.remove(&node)
+            } else {
+                opens.closed = now;
+                if opens.queued.is_some() {
+                    // Its turn comes later then.
+                    return;
+                }
+                opens.queued = Some(now);
+                None
+            }
         };
         if gone.is_some() {
             return;
         }
-        let coldest = {
+        let mut warm = self.warm();
+        warm.push_back((node, now));
+        if warm.len() <= MOST_WARM {
+            return;
+        }
+        let mut first = warm.pop_front();
+        drop(warm);
+        // Who was used again meanwhile is spared for somebody who was not.
+        for _ in 0..MOST_SPARED {
+            let Some((node, queued)) = first else { return };
+            let Some(again) = self.take_turn(node, queued) else { return };
             let mut warm = self.warm();
-            warm.push_back((node, Instant::now()));
-            if warm.len() > MOST_WARM { warm.pop_front() } else { None }
-        };
-        if let Some((node, _)) = coldest {
+            warm.push_back((node, again));
+            first = warm.pop_front();
+        }
+        if let Some((node, _)) = first {
             self.cool(node);
         }
+    }
+
+    /// The turn of a file that was taken from the queue: its id goes if nobody has it open, unless it was closed again since. Then it goes
+    /// back to the queue, with this time.
+    fn take_turn(&self, node: NodeId, queued: Instant) -> Option<Instant> {
+        let gone = {
+            let mut shard = self.shard(node);
+            let opens = shard.get_mut(&node).filter(|opens| opens.queued == Some(queued))?;
+            if opens.count > 0 {
+                // Closed one day, it comes again.
+                opens.queued = None;
+                return None;
+            }
+            if opens.closed > queued {
+                opens.queued = Some(opens.closed);
+                return opens.queued;
+            }
+            shard.remove(&node)
+        };
+        // Closed without the lock: it is an ioctl.
+        drop(gone);
+        None
     }
 
     /// The kernel has forgotten an inode, or it has lost its last name: its id goes if nobody has it open.
@@ -146,16 +200,16 @@ impl Backings {
     /// Lets go of ids that nobody has used for a while, so that files deleted on the source give their room back.
     pub(super) fn sweep(&self) {
         loop {
-            let node = {
+            let first = {
                 let mut warm = self.warm();
                 match warm.front() {
                     Some((_, since)) if since.elapsed() >= WARM => warm.pop_front(),
                     _ => None,
                 }
             };
-            match node {
-                Some((node, _)) => self.cool(node),
-                None => return,
+            let Some((node, queued)) = first else { return };
+            if let Some(again) = self.take_turn(node, queued) {
+                self.warm().push_back((node, again));
             }
         }
     }
