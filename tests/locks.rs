@@ -184,3 +184,70 @@ fn flock_excludes_two_clients_of_the_mount() {
     drop((one, two));
     assert_eq!(waiter.wait(), Some(0));
 }
+
+#[test]
+fn flock_at_the_mount_and_on_the_source_exclude_each_other() {
+    let mount = Mount::identity();
+    let (ours, theirs) = (open(&mount.join("f")), open(&mount.in_source("f")));
+    flock(&theirs, FlockOperation::LockExclusive).expect("lock");
+    let refused = Err(Errno::WOULDBLOCK);
+    assert_eq!(flock(&ours, FlockOperation::NonBlockingLockShared), refused);
+    flock(&theirs, FlockOperation::Unlock).expect("unlock");
+    flock(&ours, FlockOperation::NonBlockingLockShared).expect("lock");
+    flock(&theirs, FlockOperation::NonBlockingLockShared).expect("share");
+    assert_eq!(flock(&theirs, FlockOperation::NonBlockingLockExclusive), refused);
+    let copy = ours.try_clone().expect("dup");
+    drop(ours);
+    flock(&theirs, FlockOperation::NonBlockingLockShared).expect("share again");
+    assert_eq!(
+        flock(&theirs, FlockOperation::NonBlockingLockExclusive),
+        refused,
+        "a copy of the descriptor holds it"
+    );
+    drop(copy);
+    eventually("the last close releases it", || {
+        flock(&theirs, FlockOperation::NonBlockingLockExclusive).is_ok()
+    });
+    assert!(another_gets(&mount.join("f"), Lock::whole(Exclusive)), "it is no POSIX lock");
+}
+
+#[test]
+fn a_lock_that_was_just_closed_is_not_in_the_way() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    for round in 0..500 {
+        let file = open(&path);
+        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(locked, Ok(()), "round {round}");
+    }
+}
+
+#[test]
+fn a_wait_for_flock_is_interrupted_by_a_signal() {
+    let mount = Mount::identity();
+    let path = mount.join("f");
+    let holder = open(&mount.in_source("f"));
+    flock(&holder, FlockOperation::LockExclusive).expect("lock");
+    let waiter = Process::on(&path, |file| {
+        sys::interrupt_on(libc::SIGUSR1);
+        match flock(file, FlockOperation::LockExclusive) {
+            Err(Errno::INTR) => 7,
+            _ => 1,
+        }
+    });
+    thread::sleep(Duration::from_millis(100));
+    waiter.signal(Signal::USR1);
+    assert_eq!(waiter.wait(), Some(7));
+    flock(&holder, FlockOperation::Unlock).expect("unlock");
+    flock(open(&path), FlockOperation::NonBlockingLockExclusive).expect("nobody else took it");
+}
+
+#[test]
+fn with_locks_kept_in_the_kernel_flock_holds_within_the_mount() {
+    let mount = Mount::builder().arg("-o").arg("disable-lock-forwarding").start();
+    let (ours, theirs) = (open(&mount.join("f")), open(&mount.in_source("f")));
+    flock(&theirs, FlockOperation::LockExclusive).expect("lock");
+    flock(&ours, FlockOperation::NonBlockingLockExclusive).expect("lock");
+    let other = open(&mount.join("f"));
+    assert_eq!(flock(&other, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK));
+}

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, IFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::fs::{UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
-use support::{Mount, as_root_with_umask, as_user, same_as_bare, sh, shape};
+use support::{Mount, as_root_with_umask, as_user, eventually, same_as_bare, sh, shape};
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -441,12 +441,36 @@ fn opening_obeys_its_flags_as_natively() {
 }
 
 #[test]
-fn o_tmpfile_is_refused_as_a_filesystem_without_it_refuses() {
-    let mount = Mount::identity();
-    let result = rustix::fs::open(
-        mount.path(),
-        rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR,
-        0o600.into(),
-    );
-    assert_eq!(result.err(), Some(Errno::OPNOTSUPP));
+fn a_file_without_a_name_belongs_to_its_maker_and_can_be_given_one() {
+    use rustix::fs::{AtFlags, CWD, OFlags};
+    let mount = Mount::builder().arg("-oidmap=b:1000:2000:10").start();
+    unix::chown(mount.source(), Some(1000), Some(1000)).expect("chown");
+    let dir = mount.path();
+    // Before it writes in a directory whose owner it has for unmapped, the kernel does not ask whether that is still so.
+    eventually("the new owner is seen", || fs::metadata(dir).is_ok_and(|meta| meta.uid() == 2000));
+    let open =
+        |flags: OFlags| rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | flags, 0o666.into());
+    let denied = as_user(2001, 2002, &[], || open(OFlags::empty()).err());
+    assert_eq!(denied, Some(Errno::ACCESS), "he may not write the directory");
+    fs::set_permissions(mount.source(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    eventually("the new mode is seen", || {
+        fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o777 == 0o777)
+    });
+    let give = |fd: &std::os::fd::OwnedFd, to: &str| {
+        let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd));
+        rustix::fs::linkat(CWD, name, CWD, dir.join(to), AtFlags::SYMLINK_FOLLOW)
+    };
+    as_user(2001, 2002, &[], || {
+        let file = open(OFlags::empty()).expect("O_TMPFILE");
+        rustix::io::write(&file, b"content").expect("write");
+        let stat = rustix::fs::fstat(&file).expect("stat");
+        assert_eq!((stat.st_uid, stat.st_gid, stat.st_nlink, stat.st_size), (2001, 2002, 0, 7));
+        give(&file, "named").expect("link");
+        let never = open(OFlags::EXCL).expect("O_TMPFILE with O_EXCL");
+        assert_eq!(give(&never, "never").err(), Some(Errno::NOENT));
+    });
+    let stored = fs::metadata(mount.in_source("named")).expect("stat");
+    assert_eq!((stored.uid(), stored.gid(), stored.nlink()), (1001, 1002, 1));
+    assert_eq!(fs::read(mount.join("named")).expect("read"), b"content");
+    assert_eq!(fs::read_dir(mount.source()).expect("list").count(), 1, "nothing else is there");
 }

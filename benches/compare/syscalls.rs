@@ -76,6 +76,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_capset, "capset"),
     (libc::SYS_umask, "umask"),
     (libc::SYS_futex, "futex"),
+    (libc::SYS_sched_yield, "sched_yield"),
     (libc::SYS_faccessat, "faccessat"),
     (libc::SYS_faccessat2, "faccessat2"),
     (libc::SYS_fcntl, "fcntl"),

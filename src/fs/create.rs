@@ -167,11 +167,43 @@ impl Fs {
             }
         };
         let told = self.told_of(&dir);
-        let found = self.tree.enter_created(dir.mount(), &fd)?;
         // The kernel has just looked the name up.
         let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        let place = Place { dir: &dir, name, trust, told };
-        let mut entry = self.entry(caller, &place, &found);
+        self.made_and_opened(caller, &Place { dir: &dir, name, trust, told }, fd, wanted)
+    }
+
+    /// Makes a regular file without a name and opens it (open(2), O_TMPFILE). EOPNOTSUPP where the source has none.
+    pub fn tmpfile(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        mode: u32,
+        umask: u32,
+        asked: OFlags,
+    ) -> Result<(Entry, Opened)> {
+        let dir = self.tree.inode(parent)?;
+        let dir_fd = self.tree.fd(&dir)?;
+        let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
+        self.may_make_in(caller, &dir)?;
+        let wanted = self.source_flags(asked);
+        // With O_EXCL it never gets a name.
+        let flags = wanted | OFlags::TMPFILE | OFlags::CLOEXEC | (asked & OFlags::EXCL);
+        let fd = rustix::fs::openat(&*dir_fd, c".", flags, mode)?;
+        // No directory tells of it.
+        let place = Place { dir: &dir, name: OsStr::new(""), trust: Trust::Fresh, told: 0 };
+        self.made_and_opened(caller, &place, fd, wanted)
+    }
+
+    /// The answer for a file that was just made and opened.
+    fn made_and_opened(
+        &self,
+        caller: &Caller,
+        place: &Place<'_>,
+        fd: OwnedFd,
+        wanted: OFlags,
+    ) -> Result<(Entry, Opened)> {
+        let found = self.tree.enter_created(place.dir.mount(), &fd)?;
+        let mut entry = self.entry(caller, place, &found);
         if wanted & OFlags::ACCMODE == OFlags::RDWR && entry.attr.trust == Trust::Watched {
             // See `keep_open`.
             entry.attr.trust = Trust::Fresh;

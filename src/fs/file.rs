@@ -29,6 +29,8 @@ pub struct OpenFile {
     /// The same for requests of the other sort: with O_DIRECT where `file` is without, and without it for what comes from
     /// the page cache where `file` is with it.
     other: OnceLock<Arc<OwnedFd>>,
+    /// What holds its flock(2) on the source.
+    flock: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
 }
@@ -60,6 +62,11 @@ impl OpenFile {
     #[must_use]
     pub fn inode(&self) -> &Arc<Inode> {
         &self.inode
+    }
+
+    /// What holds its flock(2) on the source, once there was one.
+    pub(super) fn flock(&self) -> &OnceLock<Arc<OwnedFd>> {
+        &self.flock
     }
 
     /// Whether it was opened for writing.
@@ -199,7 +206,14 @@ impl Fs {
             && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let file = Arc::new(OpenFile { anchor, file, other: OnceLock::new(), inode, flags });
+        let file = Arc::new(OpenFile {
+            anchor,
+            file,
+            other: OnceLock::new(),
+            flock: OnceLock::new(),
+            inode,
+            flags,
+        });
         let handle = self.files.insert(Arc::clone(&file), spread);
         let needs_flush = for_writing || self.locks.are_held_on(file.inode.node());
         Opened { handle, file, may_pass: false, needs_flush, stale_attributes }

@@ -6,7 +6,7 @@
 //! beside him would be woken for each request, and for nothing.
 //!
 //! A soloist must not keep the mount waiting when a request takes him long. So one of those who rest looks after him every
-//! millisecond, and ends the solo when he is busy with the same request as before, or when nothing was asked for a while.
+//! two milliseconds, and ends the solo when he is busy with the same request as before, or when nothing was asked for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,7 @@ const ALONE_AFTER_LONG: i32 = 4096;
 /// Requests that came while another waited already, after which a solo ends.
 const BACKLOG: u32 = 256;
 /// How often the soloist is looked after.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(2);
 /// So many times without a request before a solo ends.
 const QUIET_TICKS: u32 = 10;
 
@@ -175,10 +175,7 @@ impl Crew {
             return;
         }
         let guard = self.lock();
-        if self
-            .soloist
-            .compare_exchange(soloist, ALL, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        if self.soloist.compare_exchange(soloist, ALL, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {
             self.alone.store(alone, Ordering::Relaxed);
         }

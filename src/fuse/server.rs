@@ -90,9 +90,9 @@ impl Server {
             Arc::clone(&operations.data),
             Arc::clone(&operations.reloads),
         );
-        operations.begin(&device).map_err(|e| {
-            Error::mount("cannot talk to the kernel's FUSE", e)
-        })?;
+        operations
+            .begin(&device)
+            .map_err(|e| Error::mount("cannot talk to the kernel's FUSE", e))?;
         if fs.is_watching() {
             let (fs, notices) = (Arc::clone(&fs), Arc::clone(&notices));
             spawn("watch", move || fs.watch(&notices))?;

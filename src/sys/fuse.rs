@@ -22,8 +22,7 @@ struct BackingMap {
 pub fn clone_connection(fresh: impl AsFd, device: impl AsFd) -> Result<(), Errno> {
     let mut number = device.as_fd().as_raw_fd() as u32;
     // SAFETY: the kernel reads four bytes, which are there.
-    let result =
-        unsafe { libc::ioctl(fresh.as_fd().as_raw_fd(), CLONE.into(), &raw mut number) };
+    let result = unsafe { libc::ioctl(fresh.as_fd().as_raw_fd(), CLONE.into(), &raw mut number) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 

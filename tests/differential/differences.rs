@@ -41,16 +41,6 @@ enum Excuses {
 /// All of them.
 pub(crate) const ALLOWED: &[Allowed] = &[
     Allowed {
-        name: "no O_TMPFILE",
-        why: "fuser carries no FUSE_TMPFILE, and the kernel then says EOPNOTSUPP, or EACCES, before it asks us",
-        parts: false,
-        matches: |op, _, ours| {
-            let unasked = [Some(Errno::OPNOTSUPP), Some(Errno::ACCESS)];
-            matches!(op, Op::Tmpfile { .. }) && unasked.contains(&ours.errno)
-        },
-        excuses: Excuses::All,
-    },
-    Allowed {
         name: "EACCES or EPERM before EOVERFLOW when creating",
         why: "an idmapped mount asks first whether the caller can be stored (may_create), then whether he may write the \
               directory, link a directory or make a device; on FUSE the kernel looks at all these before it asks us",
@@ -159,6 +149,7 @@ fn creates(op: &Op) -> bool {
     matches!(
         op,
         Op::Open { .. }
+            | Op::Tmpfile { .. }
             | Op::WriteFile { .. }
             | Op::Mkdir { .. }
             | Op::Mknod { .. }

@@ -205,10 +205,6 @@ pub(super) fn explain_data(out: &mut Lines, config: &Config) {
     }
     out.push(
         "locks",
-        if config.locks_on_source {
-            "POSIX locks hold on the source; flock(2) within the mount"
-        } else {
-            "hold within the mount only"
-        },
+        if config.locks_on_source { "hold on the source" } else { "hold within the mount only" },
     );
 }

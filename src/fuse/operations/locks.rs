@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use super::Operations;
 use crate::fs::{LockKind, LockRange, LockRequest, Result};
 use crate::fuse::convert::lock_kind;
-use crate::fuse::protocol::layout::{FlushIn, LockIn, LockOut};
+use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LOCK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
 
 impl Operations {
@@ -21,7 +21,7 @@ impl Operations {
     pub(super) fn getlk(&self, request: &Request<'_>) -> Result<LockOut> {
         let (asked, _) = request.argument::<LockIn>()?;
         let unlocked = LockOut { kind: libc::F_UNLCK as u32, ..LockOut::default() };
-        let conflict = self.fs.getlk(&lock(&asked)?)?;
+        let conflict = self.fs.getlk(&lock(&asked, request.header.unique)?)?;
         Ok(conflict.map_or(unlocked, |conflict| {
             let kind = match conflict.range.kind {
                 LockKind::Write => libc::F_WRLCK,
@@ -37,19 +37,31 @@ impl Operations {
     }
 
     pub(super) fn setlk(&self, request: &Request<'_>, waits: bool, reply: Reply) {
+        let call = request.header.unique;
         let parts = request
             .argument::<LockIn>()
-            .and_then(|(asked, _)| Ok((request.caller()?, lock(&asked)?)));
-        match parts {
-            Ok((caller, lock)) => {
-                self.fs.setlk(&caller, lock, waits, move |result| reply.done(result));
-            }
-            Err(e) => reply.error(e),
+            .and_then(|(asked, _)| Ok((request.caller()?, asked, lock(&asked, call)?)));
+        let (caller, asked, lock) = match parts {
+            Ok(parts) => parts,
+            Err(e) => return reply.error(e),
+        };
+        let done = move |result| reply.done(result);
+        if asked.flags & LOCK_FLOCK != 0 {
+            self.fs.flock(&caller, (asked.handle, call), lock.range.kind, waits, done);
+        } else {
+            self.fs.setlk(&caller, lock, waits, done);
+        }
+    }
+
+    /// A client who waits has got a signal. There is no answer to this; the request that it is about is answered.
+    pub(super) fn interrupt(&self, request: &Request<'_>) {
+        if let Ok((InterruptIn { unique }, _)) = request.argument() {
+            self.fs.interrupt(unique);
         }
     }
 }
 
-fn lock(asked: &LockIn) -> Result<LockRequest> {
+fn lock(asked: &LockIn, call: u64) -> Result<LockRequest> {
     let range = LockRange { start: asked.start, end: asked.end, kind: lock_kind(asked.kind)? };
-    Ok(LockRequest { handle: asked.handle, owner: asked.owner, range, pid: asked.pid })
+    Ok(LockRequest { handle: asked.handle, owner: asked.owner, range, pid: asked.pid, call })
 }

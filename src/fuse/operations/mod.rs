@@ -122,7 +122,7 @@ impl Operations {
         }
         // Else the kernel keeps them, within the mount.
         if self.data.locks_on_source {
-            flags |= flag::POSIX_LOCKS;
+            flags |= flag::POSIX_LOCKS | flag::FLOCK_LOCKS;
         }
         // Files past the page cache can be mapped all the same, also to be shared.
         if self.data.direct_io {
@@ -154,6 +154,7 @@ impl Operations {
         match request.header.opcode {
             opcode::FORGET => return self.forget(request),
             opcode::BATCH_FORGET => return self.batch_forget(request),
+            opcode::INTERRUPT => return self.interrupt(request),
             _ => {}
         }
         let reply = Reply::new(device, request.header.unique);
@@ -174,6 +175,7 @@ impl Operations {
             opcode::LINK => reply.with(self.link(request)),
             opcode::OPEN => self.open(request, reply),
             opcode::CREATE => reply.with(self.create(request, device)),
+            opcode::TMPFILE => reply.with(self.tmpfile(request, device)),
             opcode::READ => self.read(request, reply),
             opcode::WRITE => self.write(request, reply),
             opcode::STATFS => reply.with(self.statfs(request)),
@@ -198,7 +200,8 @@ impl Operations {
             opcode::LSEEK => reply.with(self.lseek(request)),
             opcode::COPY_FILE_RANGE => reply.with(self.copy_file_range(request)),
             opcode::DESTROY => reply.done(Ok(())),
-            // Told so once, the kernel does without: POLL (regular files are always ready, poll(2)), INTERRUPT, BMAP, SYNCFS.
+            // Told so once, the kernel does without: POLL (regular files are always ready, poll(2)), BMAP, STATX (which
+            // would be asked for each time that a program wants to know a birth time, as many do without looking at it).
             _ => reply.error(Errno::NOSYS),
         }
     }

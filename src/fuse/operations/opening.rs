@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::{Operations, beside};
-use crate::fs::{Fs, OpenFile, Opened, Result};
+use crate::fs::{Entry, Fs, OpenFile, Opened, Result};
 use crate::fuse::backing::Backings;
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
@@ -90,8 +90,19 @@ impl Operations {
         let (CreateIn { flags, mode, umask, .. }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
         let (caller, parent) = (request.caller()?, self.node(request));
-        let (entry, opened) =
-            self.fs.create(&caller, parent, name, mode, umask, open_flags(flags))?;
+        let made = self.fs.create(&caller, parent, name, mode, umask, open_flags(flags))?;
+        Ok(self.answer_made(made, device))
+    }
+
+    /// Makes a file without a name and opens it.
+    pub(super) fn tmpfile(&self, request: &Request<'_>, device: &Arc<Device>) -> Result<CreateOut> {
+        let (CreateIn { flags, mode, umask, .. }, _) = request.argument()?;
+        let (caller, parent) = (request.caller()?, self.node(request));
+        let made = self.fs.tmpfile(&caller, parent, mode, umask, open_flags(flags))?;
+        Ok(self.answer_made(made, device))
+    }
+
+    fn answer_made(&self, (entry, opened): (Entry, Opened), device: &Arc<Device>) -> CreateOut {
         let (handle, file) = (opened.handle, &opened.file);
         let register = || self.register(device, file);
         let id = self.backings.open(file.inode(), || opened.may_pass, register);
@@ -99,7 +110,7 @@ impl Operations {
             Some(id) => passed(handle, 0, &id),
             None => open_out(handle, self.cache_flags()),
         };
-        Ok(CreateOut { entry: self.entry_out(&entry), open })
+        CreateOut { entry: self.entry_out(&entry), open }
     }
 }
 

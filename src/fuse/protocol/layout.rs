@@ -57,6 +57,7 @@ sent! {
     SetXattrIn { size: u32, flags: u32 }
     GetXattrIn { size: u32, padding: u32 }
     LockIn { handle: u64, owner: u64, start: u64, end: u64, kind: u32, pid: u32, flags: u32, padding: u32 }
+    InterruptIn { unique: u64 }
     AccessIn { mask: u32, padding: u32 }
     IoctlIn { handle: u64, flags: u32, command: u32, argument: u64, in_size: u32, out_size: u32 }
     FallocateIn { handle: u64, offset: u64, length: u64, mode: u32, padding: u32 }
@@ -64,7 +65,6 @@ sent! {
     CopyFileRangeIn {
         handle: u64, offset: u64, to_node: u64, to_handle: u64, to_offset: u64, len: u64, flags: u64,
     }
-    StatxIn { getattr_flags: u32, reserved: u32, handle: u64, flags: u32, mask: u32 }
 }
 
 answered! {
@@ -98,16 +98,6 @@ answered! {
     LockOut { start: u64, end: u64, kind: u32, pid: u32 }
     IoctlOut { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
     LseekOut { offset: i64 }
-    /// `struct fuse_sx_time`.
-    StatxTime { sec: i64, nsec: u32, reserved: i32 }
-    /// `struct fuse_statx`.
-    StatxPart {
-        mask: u32, blksize: u32, attributes: u64, nlink: u32, uid: u32, gid: u32, mode: u16, spare0: u16,
-        ino: u64, size: u64, blocks: u64, attributes_mask: u64,
-        atime: StatxTime, btime: StatxTime, ctime: StatxTime, mtime: StatxTime,
-        rdev_major: u32, rdev_minor: u32, dev_major: u32, dev_minor: u32, spare2: [u64; 14],
-    }
-    StatxOut { valid: u64, valid_nsec: u32, flags: u32, spare: [u64; 2], stat: StatxPart }
     /// `struct fuse_dirent`, without the name behind it.
     DirEntryHead { ino: u64, offset: u64, name_len: u32, kind: u32 }
     InvalInodeOut { node: u64, offset: i64, len: i64 }
@@ -142,8 +132,6 @@ pub mod write {
 pub const FSYNC_DATA_ONLY: u32 = 1 << 0;
 /// `FUSE_LK_FLOCK`: a flock(2), not a lock of a range.
 pub const LOCK_FLOCK: u32 = 1 << 0;
-/// `FUSE_RELEASE_FLOCK_UNLOCK`: the open file may hold a flock(2).
-pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
 /// `FUSE_IOCTL_…`.
 pub mod ioctl {
     /// From a 32 bit program.
@@ -180,7 +168,6 @@ mod tests {
         assert_eq!(size_of::<LockIn>(), 48);
         assert_eq!(size_of::<IoctlIn>(), 32);
         assert_eq!(size_of::<CopyFileRangeIn>(), 56);
-        assert_eq!(size_of::<StatxIn>(), 24);
         assert_eq!(size_of::<OutHeader>(), 16);
         assert_eq!(size_of::<InitOut>(), 64);
         assert_eq!(size_of::<AttrOut>(), 104);
@@ -188,8 +175,6 @@ mod tests {
         assert_eq!(size_of::<OpenOut>(), 16);
         assert_eq!(size_of::<StatfsOut>(), 80);
         assert_eq!(size_of::<LockOut>(), 24);
-        assert_eq!(size_of::<StatxPart>(), 256);
-        assert_eq!(size_of::<StatxOut>(), 288);
         assert_eq!(size_of::<DirEntryHead>(), 24);
     }
 }

@@ -37,14 +37,7 @@ impl Listing {
         self.push(entry.as_bytes(), entry.attr.ino, cookie, kind, name)
     }
 
-    fn push(
-        &mut self,
-        inode: &[u8],
-        ino: u64,
-        offset: u64,
-        kind: u32,
-        name: &OsStr,
-    ) -> bool {
+    fn push(&mut self, inode: &[u8], ino: u64, offset: u64, kind: u32, name: &OsStr) -> bool {
         let name = name.as_bytes();
         let size = inode.len() + size_of::<DirEntryHead>() + name.len();
         let padded = size.next_multiple_of(8);

@@ -60,5 +60,4 @@ pub(super) mod opcode {
     pub const LSEEK: u32 = 46;
     pub const COPY_FILE_RANGE: u32 = 47;
     pub const TMPFILE: u32 = 51;
-    pub const STATX: u32 = 52;
 }

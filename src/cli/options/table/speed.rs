@@ -126,9 +126,9 @@ pub(super) const SPEED: &[OptionDef] = &[
             "enable-lock-forwarding",
             "enable_lock_forwarding",
             Category::Cache,
-            "Hold POSIX locks on the source, or within the mount only",
-            "POSIX locks (fcntl(2)) are held on the source, so that they exclude its other users too, or within the mount \
-             only. flock(2) always holds within the mount only.",
+            "Hold locks on the source, or within the mount only",
+            "Locks (fcntl(2), flock(2)) are held on the source, so that they exclude its other users too, or within the \
+             mount only.",
         )
     },
     OptionDef {

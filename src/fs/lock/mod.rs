@@ -3,28 +3,24 @@
 //!
 //! Each lock owner (a process, as fcntl(2) has it) gets an open file description of its own on the source, and its locks
 //! are open file description locks there. Whoever waits for a lock waits in a thread of his own, so that no worker is
-//! ever blocked. flock(2) never comes here: the kernel keeps it within the mount.
+//! ever blocked.
+
+mod flock;
+mod waiters;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
-use rustix::thread::Pid;
 
-use super::caller::Process;
 use super::{Caller, Fs, OpenFile, Result};
 use crate::source::{NodeId, reopen};
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
-
-/// Waiters at most; more are answered with ENOLCK.
-const MAX_WAITERS: usize = 4096;
-/// How often it is looked whether a waiter was interrupted: the kernel's interrupt request is not passed on to us.
-const LOOK: Duration = Duration::from_millis(20);
+use waiters::Waiters;
 
 /// The locks of one mount.
 #[derive(Debug, Default)]
@@ -32,7 +28,7 @@ pub(super) struct Locks {
     files: Mutex<HashMap<NodeId, HashMap<u64, Owner>>>,
     /// How many files anybody holds a lock on: mostly none, and then nobody takes the mutex.
     held: AtomicUsize,
-    waiters: Arc<Waiters>,
+    pub(super) waiters: Arc<Waiters>,
 }
 
 /// One owner's locks on one file.
@@ -43,18 +39,6 @@ struct Owner {
     /// The open file that the last of them came through.
     handle: u64,
     ranges: Vec<LockRange>,
-}
-
-/// Threads that wait for a lock, by the client for whom they wait.
-#[derive(Debug, Default)]
-struct Waiters {
-    list: Mutex<Vec<Waiter>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Waiter {
-    thread: Pid,
-    client: u32,
 }
 
 /// What a request for a lock says beyond its range.
@@ -68,6 +52,8 @@ pub struct LockRequest {
     pub range: LockRange,
     /// The owner's process id, as GETLK tells it to others.
     pub pid: u32,
+    /// The request's number, under which the kernel may interrupt it.
+    pub call: u64,
 }
 
 impl Fs {
@@ -126,20 +112,14 @@ impl Fs {
     where
         F: FnOnce(Result<()>) + Send + 'static,
     {
-        if self.locks.waiters.lock().len() >= MAX_WAITERS {
-            return done(Err(Errno::NOLCK));
-        }
         let fs = Arc::clone(self);
-        // A thread that cannot be had drops the answer with the closure; the adapter then answers with EIO.
-        let waiter = move || {
-            let result = fs.locks.waiters.during(caller.pid, || fs.lock_and_wait(&request));
-            done(result);
-        };
-        let started =
-            std::thread::Builder::new().name("lock".into()).stack_size(128 * 1024).spawn(waiter);
-        if let Err(e) = started {
-            log::warn!("no thread to wait for a lock in: {e}");
-        }
+        let wait = move || fs.lock_and_wait(&request);
+        self.locks.waiters.wait(caller.pid, request.call, wait, done);
+    }
+
+    /// Interrupts the wait for a lock that a request began, or will begin in a moment.
+    pub fn interrupt(&self, call: u64) {
+        self.locks.waiters.interrupt(call);
     }
 
     fn lock_and_wait(&self, request: &LockRequest) -> Result<()> {
@@ -324,55 +304,6 @@ fn cut(ranges: &mut Vec<LockRange>, start: u64, end: u64) {
         }
     }
     *ranges = kept;
-}
-
-impl Waiters {
-    /// Runs a wait of the calling thread, which ends with EINTR when the client is interrupted.
-    fn during<T>(self: &Arc<Self>, client: u32, wait: impl FnOnce() -> T) -> T {
-        let thread = rustix::thread::gettid();
-        let first = {
-            let mut list = self.lock();
-            list.push(Waiter { thread, client });
-            list.len() == 1
-        };
-        if first {
-            self.watch();
-        }
-        let result = wait();
-        self.lock().retain(|waiter| waiter.thread != thread);
-        result
-    }
-
-    /// Watches over the waiters for as long as there are any.
-    fn watch(self: &Arc<Self>) {
-        if let Err(e) = sys::signal::arm_wake_up() {
-            log::warn!("waits for locks cannot be interrupted: {e}");
-            return;
-        }
-        let waiters: Weak<Self> = Arc::downgrade(self);
-        let watch = move || {
-            while let Some(waiters) = waiters.upgrade() {
-                let list = waiters.lock().clone();
-                if list.is_empty() {
-                    return;
-                }
-                for waiter in list {
-                    if waiter.client != 0 && Process::of(waiter.client).is_interrupted() {
-                        sys::signal::wake(waiter.thread);
-                    }
-                }
-                drop(waiters);
-                std::thread::sleep(LOOK);
-            }
-        };
-        if let Err(e) = std::thread::Builder::new().name("lock-watch".into()).spawn(watch) {
-            log::warn!("waits for locks cannot be interrupted: {e}");
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Waiter>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]

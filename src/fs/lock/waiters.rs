@@ -1,0 +1,155 @@
+//! Threads that wait for a lock, each for one client.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::Pid;
+
+use crate::fs::Result;
+use crate::fs::caller::Process;
+use crate::sys;
+
+/// Waiters at most; more are answered with ENOLCK.
+const MOST: usize = 4096;
+/// How often those are woken who were interrupted: a signal that comes just before the system call is lost. And how often it is
+/// looked whether a client is gone.
+const LOOK: Duration = Duration::from_millis(20);
+/// Interrupts that may come before their request.
+const MOST_EARLY: usize = 64;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(in crate::fs) struct Waiters {
+    list: Mutex<List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    waiters: Vec<Waiter>,
+    /// Another worker may have been handed the interrupt before the request has come so far.
+    early: VecDeque<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiter {
+    thread: Pid,
+    client: u32,
+    /// The number of the client's request.
+    call: u64,
+    is_interrupted: bool,
+}
+
+impl Waiters {
+    /// Waits in a thread of its own, and tells `done` how it ended: with EINTR when the client was interrupted, with ENOLCK when
+    /// there are too many. A thread that cannot be had drops `done` with the rest.
+    pub(super) fn wait(
+        self: &Arc<Self>,
+        client: u32,
+        call: u64,
+        wait: impl FnOnce() -> Result<()> + Send + 'static,
+        done: impl FnOnce(Result<()>) + Send + 'static,
+    ) {
+        if self.lock().waiters.len() >= MOST {
+            return done(Err(Errno::NOLCK));
+        }
+        let waiters = Arc::clone(self);
+        let run = move || done(waiters.during(client, call, wait));
+        let started =
+            std::thread::Builder::new().name("lock".into()).stack_size(128 * 1024).spawn(run);
+        if let Err(e) = started {
+            log::warn!("no thread to wait for a lock in: {e}");
+        }
+    }
+
+    fn during(
+        self: &Arc<Self>,
+        client: u32,
+        call: u64,
+        wait: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let thread = rustix::thread::gettid();
+        let first = {
+            let mut list = self.lock();
+            if let Some(at) = list.early.iter().position(|early| *early == call) {
+                list.early.remove(at);
+                return Err(Errno::INTR);
+            }
+            list.waiters.push(Waiter { thread, client, call, is_interrupted: false });
+            list.waiters.len() == 1
+        };
+        if first {
+            self.watch();
+        }
+        let result = wait();
+        self.lock().waiters.retain(|waiter| waiter.thread != thread);
+        result
+    }
+
+    /// Ends the wait of a request, or keeps in mind that it is not to begin.
+    pub(super) fn interrupt(&self, call: u64) {
+        let mut list = self.lock();
+        match list.waiters.iter_mut().find(|waiter| waiter.call == call) {
+            Some(waiter) => {
+                waiter.is_interrupted = true;
+                sys::signal::wake(waiter.thread);
+            }
+            None => {
+                list.early.push_back(call);
+                if list.early.len() > MOST_EARLY {
+                    list.early.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Watches over the waiters for as long as there are any.
+    fn watch(self: &Arc<Self>) {
+        if let Err(e) = sys::signal::arm_wake_up() {
+            log::warn!("waits for locks cannot be interrupted: {e}");
+            return;
+        }
+        let waiters: Weak<Self> = Arc::downgrade(self);
+        let watch = move || {
+            while let Some(waiters) = waiters.upgrade() {
+                let list = waiters.lock().waiters.clone();
+                if list.is_empty() {
+                    return;
+                }
+                for waiter in list {
+                    if waiter.is_interrupted
+                        || (waiter.client != 0 && Process::of(waiter.client).is_interrupted())
+                    {
+                        sys::signal::wake(waiter.thread);
+                    }
+                }
+                drop(waiters);
+                std::thread::sleep(LOOK);
+            }
+        };
+        if let Err(e) = std::thread::Builder::new().name("lock-watch".into()).spawn(watch) {
+            log::warn!("waits for locks cannot be interrupted: {e}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_that_comes_before_its_request_is_kept_for_it() {
+        let waiters = Arc::new(Waiters::default());
+        waiters.interrupt(7);
+        assert_eq!(waiters.during(0, 8, || Ok(())), Ok(()));
+        assert_eq!(waiters.during(0, 7, || Ok(())), Err(Errno::INTR));
+        assert_eq!(waiters.during(0, 7, || Ok(())), Ok(()), "once");
+        (0..1000).for_each(|call| waiters.interrupt(call));
+        assert_eq!(waiters.lock().early.len(), MOST_EARLY);
+    }
+}
