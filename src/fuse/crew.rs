@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -19,10 +19,15 @@ use super::spin::Spin;
 
 /// Requests one at a time before a solo begins.
 const ALONE: i32 = 64;
-/// The same after a solo that was ended because a request took long.
-const ALONE_AFTER_LONG: i32 = 4096;
+/// The same after a solo that kept somebody waiting.
+const ALONE_AFTER_LONG: i32 = 1024;
 /// Requests that came while another waited already, after which a solo ends.
 const BACKLOG: u32 = 256;
+/// A request that takes so long has waited for something: for a disk, perhaps.
+const LONG: Duration = Duration::from_micros(300);
+/// So many of them among so many requests end a solo.
+const MOST_LONG: u32 = 3;
+const STRETCH: u32 = 64;
 /// How often the soloist is looked after.
 const TICK: Duration = Duration::from_millis(2);
 /// So many times without a request before a solo ends.
@@ -114,8 +119,7 @@ impl Crew {
     ) -> Result<(), Errno> {
         // Untouched pages cost nothing.
         let mut buffer = vec![0; room];
-        let mut spin = Spin::default();
-        let mut backlog = 0;
+        let mut solo = Solo::default();
         let device = &self.posts[own].device;
         while !self.has_ended.load(Ordering::Acquire) {
             match self.soloist.load(Ordering::Acquire) {
@@ -128,27 +132,15 @@ impl Crew {
                     // Who waits beside us would be woken in vain.
                     let is_alone = self.resting.load(Ordering::Acquire) + 1 == self.posts.len();
                     let quick = quick.filter(|_| is_alone);
-                    let found = match quick {
-                        Some(quick) => spin.receive(quick, &mut buffer)?,
-                        None => None,
-                    };
-                    let (len, from) = match (found, quick) {
-                        (Some(found), Some(quick)) => {
-                            backlog = if found.at_once { backlog + 1 } else { 0 };
-                            (found.len, quick)
-                        }
-                        _ => match receive(device, &mut buffer)? {
-                            Some(len) => (len, device),
-                            None => continue,
-                        },
+                    let Some((len, from)) = solo.receive(device, quick, &mut buffer)? else {
+                        continue;
                     };
                     let steps = &self.posts[own].steps;
                     steps.fetch_add(1, Ordering::Release);
-                    serve(&buffer[..len], from);
+                    let took = timed(|| serve(&buffer[..len], from));
                     steps.fetch_add(1, Ordering::Release);
-                    if backlog >= BACKLOG {
-                        backlog = 0;
-                        self.end_solo(own, 0);
+                    if !solo.goes_on(took) {
+                        self.end_solo(own, ALONE - ALONE_AFTER_LONG);
                     }
                 }
                 _ => self.rest(),
@@ -160,9 +152,9 @@ impl Crew {
     /// Serves a request beside others, and plays solo from then on when nobody else had anything to do for long.
     fn serve_in_company(&self, own: usize, serve: impl FnOnce()) {
         let others = self.serving.fetch_add(1, Ordering::AcqRel);
-        serve();
+        let took = timed(serve);
         self.serving.fetch_sub(1, Ordering::AcqRel);
-        if others > 0 {
+        if others > 0 || took > LONG {
             self.alone.fetch_min(0, Ordering::Relaxed);
         } else if self.alone.fetch_add(1, Ordering::Relaxed) + 1 >= ALONE {
             self.alone.store(0, Ordering::Relaxed);
@@ -241,6 +233,55 @@ impl Crew {
     }
 }
 
+/// A soloist's own account.
+#[derive(Debug, Default)]
+struct Solo {
+    spin: Spin,
+    /// Requests in a row that were waiting already.
+    backlog: u32,
+    /// Requests in this stretch of [`STRETCH`], and those of them that took long.
+    count: u32,
+    long: u32,
+}
+
+impl Solo {
+    /// Reads the next request: its length and where it was read. `None`: there was none after all.
+    fn receive<'a>(
+        &mut self,
+        device: &'a Arc<Device>,
+        quick: Option<&'a Arc<Device>>,
+        buffer: &mut [u8],
+    ) -> Result<Option<(usize, &'a Arc<Device>)>, Errno> {
+        if let Some(quick) = quick
+            && let Some(found) = self.spin.receive(quick, buffer)?
+        {
+            self.backlog = if found.at_once { self.backlog + 1 } else { 0 };
+            return Ok(Some((found.len, quick)));
+        }
+        Ok(receive(device, buffer)?.map(|len| (len, device)))
+    }
+
+    /// Whether the solo goes on after a request that took so long.
+    fn goes_on(&mut self, took: Duration) -> bool {
+        if self.count == STRETCH {
+            (self.count, self.long) = (0, 0);
+        }
+        self.count += 1;
+        self.long += u32::from(took > LONG);
+        let goes_on = self.backlog < BACKLOG && self.long < MOST_LONG;
+        if !goes_on {
+            (self.backlog, self.count, self.long) = (0, 0, 0);
+        }
+        goes_on
+    }
+}
+
+fn timed(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
 fn seen(before: u64, now: u64) -> Seen {
     match (before == now, now % 2) {
         (false, _) => Seen::Progress,
@@ -261,6 +302,18 @@ fn receive(device: &Device, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_solo_ends_where_requests_wait_or_are_waited_for() {
+        let mut solo = Solo::default();
+        assert!((0..100_000).all(|_| solo.goes_on(Duration::from_micros(5))));
+        // Now and then somebody takes the processor.
+        assert!((0..1000).all(|at| solo.goes_on(LONG * u32::from(at % STRETCH == 7) * 2)));
+        assert!((0..100).any(|_| !solo.goes_on(LONG * 2)));
+        solo.backlog = BACKLOG;
+        assert!(!solo.goes_on(Duration::ZERO));
+        assert!(solo.goes_on(Duration::ZERO), "from the beginning");
+    }
 
     #[test]
     fn the_watchman_tells_a_long_request_from_a_quiet_mount() {

@@ -5,6 +5,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::FlockOperation;
+
 use super::support::{Lock, LockKind, Process, sh_output, sys};
 use super::twins::{Mounter, Side, Twins, Whose, World, errno};
 
@@ -89,7 +91,11 @@ fn reaches_the_source(side: &Side) -> bool {
     let open = |path: &Path| File::options().read(true).write(true).open(path).expect("open");
     let (held, asked) = (open(&side.at("f")), open(&side.src("f")));
     Lock::whole(LockKind::Exclusive).of_description().try_set(&held).expect("lock");
-    Lock::whole(LockKind::Exclusive).of_description().try_set(&asked).is_err()
+    let posix = Lock::whole(LockKind::Exclusive).of_description().try_set(&asked).is_err();
+    rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).expect("flock");
+    let flock = rustix::fs::flock(&asked, FlockOperation::NonBlockingLockShared).is_err();
+    assert_eq!(posix, flock, "both sorts of locks are forwarded, or none");
+    posix
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! Who serves requests: one worker alone where they come one by one, and never so that others wait for him.
+
+mod support;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Mount, eventually};
+
+/// A request that the kernel answers from no cache.
+fn ask(file: &Path) {
+    let mut value = [0; 16];
+    let answer = rustix::fs::getxattr(file, "user.missing", &mut value[..]);
+    assert_eq!(answer, Err(rustix::io::Errno::NODATA));
+}
+
+fn ask_for(time: Duration, file: &Path) -> u64 {
+    let start = Instant::now();
+    let mut count = 0;
+    while start.elapsed() < time {
+        ask(file);
+        count += 1;
+    }
+    count
+}
+
+/// How often the daemon's threads went to sleep, all together.
+fn sleeps(mount: &Mount) -> u64 {
+    let pid = mount.pid().expect("a daemon runs");
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
+    threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok())
+        .filter_map(|status| {
+            let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .sum()
+}
+
+#[test]
+fn a_request_that_waits_for_the_source_holds_up_nobody() {
+    // The inner mount's daemon is stopped, so that whoever asks for something there waits.
+    let inner = Mount::identity();
+    fs::write(inner.in_source("slow"), "x").expect("write");
+    let scratch = Mount::identity();
+    let source = scratch.source().to_owned();
+    fs::create_dir(source.join("below")).expect("mkdir");
+    fs::write(source.join("f"), "x").expect("write");
+    rustix::mount::mount_bind(inner.path(), source.join("below")).expect("bind");
+    let outer = Mount::builder().source(&source).arg("--threads=2").start();
+    let (quick, slow) = (outer.join("f"), outer.join("below/slow"));
+    assert_eq!(fs::read(&slow).expect("read"), b"x");
+    let stopped = Pid::from_raw(inner.pid().expect("a daemon runs") as i32).expect("a pid");
+
+    for round in 0..5 {
+        // Long enough for one worker to be alone.
+        ask_for(Duration::from_millis(100), &quick);
+        kill_process(stopped, Signal::STOP).expect("stop");
+        let waits = AtomicBool::new(true);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Chmod goes to the source, whatever is cached.
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600 + round);
+                fs::set_permissions(&slow, mode).expect("chmod");
+                waits.store(false, Ordering::Release);
+            });
+            thread::sleep(Duration::from_millis(20));
+            let longest = AtomicU64::new(0);
+            for _ in 0..100 {
+                let start = Instant::now();
+                ask(&quick);
+                longest.fetch_max(start.elapsed().as_millis() as u64, Ordering::Relaxed);
+            }
+            assert!(waits.load(Ordering::Acquire), "the slow one is still waiting");
+            kill_process(stopped, Signal::CONT).expect("go on");
+            println!("round {round}: {} ms at most", longest.into_inner());
+        });
+    }
+    rustix::mount::unmount(source.join("below"), rustix::mount::UnmountFlags::DETACH)
+        .expect("unmount");
+}
+
+#[test]
+fn an_idle_mount_wakes_for_nothing_but_its_sweeper() {
+    let mount = Mount::builder().arg("--threads=4").start();
+    fs::write(mount.in_source("f"), "x").expect("write");
+    ask_for(Duration::from_millis(300), &mount.join("f"));
+    eventually("the workers sleep again", || {
+        let before = sleeps(&mount);
+        thread::sleep(Duration::from_secs(2));
+        // The sweeper's every second, and room for a second one.
+        sleeps(&mount) - before <= 6
+    });
+}
+
+#[test]
+fn many_clients_and_one_take_turns_without_losing_a_request() {
+    let mount = Mount::builder().arg("--threads=4").start();
+    for client in 0..8 {
+        fs::write(mount.in_source(client.to_string()), "x").expect("write");
+    }
+    for _ in 0..10 {
+        assert!(ask_for(Duration::from_millis(30), &mount.join("0")) > 0);
+        thread::scope(|scope| {
+            for client in 0..8 {
+                let file = mount.join(client.to_string());
+                scope.spawn(move || assert!(ask_for(Duration::from_millis(30), &file) > 0));
+            }
+        });
+    }
+    // The mount still ends as it should, whoever listens.
+    let held = File::open(mount.join("0")).expect("open");
+    ask_for(Duration::from_millis(30), &mount.join("0"));
+    drop(held);
+    assert!(mount.unmount().is_some_and(|status| status.success()));
+}
