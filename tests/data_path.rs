@@ -620,3 +620,22 @@ fn two_clients_of_two_mounts_never_both_hold_an_exclusive_lock() {
     let bytes = fs::read(one.in_source("f")).expect("read");
     assert_eq!(bytes, (4 * TIMES).to_ne_bytes());
 }
+
+#[test]
+fn the_largest_extended_attribute_fits_however_small_writes_are_made() {
+    let disk = loop_fs("xfs", 320);
+    let source = disk.path().join("source");
+    fs::create_dir(&source).expect("mkdir");
+    fs::write(source.join("f"), "x").expect("write");
+    let mount = Mount::builder().source(&source).arg("--write-rate=1k").start();
+    let value = vec![b'v'; 65536];
+    let file = mount.join("f");
+    rustix::fs::setxattr(&file, "user.large", &value, rustix::fs::XattrFlags::empty())
+        .expect("setxattr");
+    let mut read = vec![0; 65536];
+    assert_eq!(rustix::fs::getxattr(&file, "user.large", &mut read[..]), Ok(65536));
+    assert!(read == value);
+    let long = "n".repeat(255);
+    fs::rename(&file, mount.join(&long)).expect("rename");
+    std::os::unix::fs::symlink("t".repeat(1023), mount.join("link")).expect("symlink");
+}

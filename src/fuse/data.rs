@@ -11,6 +11,9 @@ use crate::fs::{Caller, Fate, Fs, Read, Result, Write};
 /// only its answer waits: a worker must never wait, and clients with many threads have many requests.
 const MOST_KEPT: usize = 64 << 20;
 
+/// The largest value of an extended attribute (linux/limits.h).
+const XATTR_SIZE_MAX: usize = 65536;
+
 /// How data is moved.
 #[derive(Debug)]
 pub(super) struct Data {
@@ -42,8 +45,8 @@ impl Data {
 
     /// How many bytes the largest request has.
     pub(super) fn request_room(&self) -> usize {
-        // A write's data, and a page for what stands before it.
-        self.most_written as usize + 4096
+        // The data of a write, the value of an extended attribute or two names, and what stands before them.
+        (self.most_written as usize).max(XATTR_SIZE_MAX) + 8192
     }
 
     /// Takes other rates from now on. Where the kernel moves data past us, they do not matter.
