@@ -45,12 +45,47 @@ impl Hasher for NodeHasher {
     }
 }
 
-type Shard = HashMap<u64, Entry, BuildHasherDefault<NodeHasher>>;
+/// Fewer places than this are not worth giving back.
+const LEAST_ROOM: usize = 128;
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: HashMap<u64, Entry, BuildHasherDefault<NodeHasher>>,
+    /// The most entries since [`InodeTable::start_anew`].
+    most: usize,
+}
 
 #[derive(Debug)]
 struct Entry {
     inode: Arc<Inode>,
     lookups: u64,
+}
+
+impl Shard {
+    fn insert(&mut self, inode: &Arc<Inode>) {
+        let entry = Entry { inode: Arc::clone(inode), lookups: 1 };
+        self.entries.insert(inode.node().0, entry);
+        self.most = self.most.max(self.entries.len());
+    }
+
+    /// Takes an inode out, and gives back room that it is unlikely to need again.
+    fn remove(&mut self, node: NodeId) -> Option<Arc<Inode>> {
+        let entry = self.entries.remove(&node.0)?;
+        let (len, room) = (self.entries.len(), self.entries.capacity());
+        if room > LEAST_ROOM && len < room / 8 {
+            self.entries.shrink_to(len * 2);
+        }
+        Some(entry.inode)
+    }
+}
+
+/// How many inodes there are and were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Now.
+    pub(super) known: usize,
+    /// At most since [`InodeTable::start_anew`], or a little more: each shard had its most at a time of its own.
+    pub(super) most: usize,
 }
 
 /// Where an inode that was not known is entered.
@@ -101,15 +136,14 @@ impl InodeTable {
     /// Enters the root, which has the node id 1 and is never forgotten, or another in its place.
     pub(super) fn enter_root(&self, inode: Inode) -> Arc<Inode> {
         let inode = Arc::new(inode);
-        let entry = Entry { inode: Arc::clone(&inode), lookups: 1 };
-        self.shard(NodeId::ROOT).insert(NodeId::ROOT.0, entry);
+        self.shard(NodeId::ROOT).insert(&inode);
         inode
     }
 
     /// The inode with this node id.
     #[must_use]
     pub fn get(&self, node: NodeId) -> Option<Arc<Inode>> {
-        self.shard(node).get(&node.0).map(|entry| Arc::clone(&entry.inode))
+        self.shard(node).entries.get(&node.0).map(|entry| Arc::clone(&entry.inode))
     }
 
     /// The inode with this number, if the kernel knows it under its plain node id.
@@ -141,7 +175,7 @@ impl InodeTable {
     pub fn nodes(&self) -> Vec<NodeId> {
         let keys = |shard: &Mutex<Shard>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.keys().map(|node| NodeId(*node)).collect::<Vec<_>>()
+            shard.entries.keys().map(|node| NodeId(*node)).collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(keys).collect()
     }
@@ -162,7 +196,7 @@ impl InodeTable {
         }
         if let Some(node) = plain(new.identity.domain, new.identity.ino) {
             let mut shard = self.shard(node);
-            match shard.get_mut(&node.0) {
+            match shard.entries.get_mut(&node.0) {
                 Some(entry) if *entry.inode.identity() == new.identity => {
                     entry.lookups += 1;
                     return Arc::clone(&entry.inode);
@@ -181,7 +215,8 @@ impl InodeTable {
         let odd = self.odd();
         odd.get(&(identity.domain, identity.ino))?.iter().find_map(|node| {
             let mut shard = self.shard(*node);
-            let entry = shard.get_mut(&node.0).filter(|e| e.inode.identity() == identity)?;
+            let entry =
+                shard.entries.get_mut(&node.0).filter(|e| e.inode.identity() == identity)?;
             entry.lookups += 1;
             Some(Arc::clone(&entry.inode))
         })
@@ -191,7 +226,7 @@ impl InodeTable {
         let mut odd = self.odd();
         let nodes = odd.entry((new.identity.domain, new.identity.ino)).or_default();
         for node in nodes.iter() {
-            if let Some(entry) = self.shard(*node).get_mut(&node.0)
+            if let Some(entry) = self.shard(*node).entries.get_mut(&node.0)
                 && *entry.inode.identity() == new.identity
             {
                 entry.lookups += 1;
@@ -215,18 +250,13 @@ impl InodeTable {
         }
         let inode = {
             let mut shard = self.shard(node);
-            let entry = shard.get_mut(&node.0)?;
+            let entry = shard.entries.get_mut(&node.0)?;
             debug_assert!(entry.lookups >= lookups, "the kernel forgets no more than it looked up");
             entry.lookups = entry.lookups.saturating_sub(lookups);
             if entry.lookups > 0 {
                 return None;
             }
-            let inode = shard.remove(&node.0)?.inode;
-            if shard.capacity() > 128 && shard.len() < shard.capacity() / 8 {
-                let room = shard.len() * 2;
-                shard.shrink_to(room);
-            }
-            inode
+            shard.remove(node)?
         };
         if node.0 >= ODD {
             let key = (inode.identity().domain, inode.identity().ino);
@@ -246,9 +276,27 @@ impl InodeTable {
     /// How many inodes the kernel knows.
     #[must_use]
     pub fn len(&self) -> usize {
-        let count =
-            |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
-        self.shards.iter().map(count).sum()
+        self.extent().known
+    }
+
+    /// How many inodes the kernel knows and knew. The most is counted as they come: between two looks at the table
+    /// thousands may come and go.
+    pub(super) fn extent(&self) -> Extent {
+        let mut extent = Extent { known: 0, most: 0 };
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            extent.known += shard.entries.len();
+            extent.most += shard.most;
+        }
+        extent
+    }
+
+    /// From now on the most is counted anew.
+    pub(super) fn start_anew(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.most = shard.entries.len();
+        }
     }
 
     /// Whether the kernel knows nothing, not even the root.
@@ -265,7 +313,7 @@ impl InodeTable {
 
 fn insert(shard: &mut Shard, node: NodeId, new: Newcomer) -> Arc<Inode> {
     let inode = Arc::new(Inode::new(node, new.identity, new.mount, new.kind, new.pin, new.via));
-    shard.insert(node.0, Entry { inode: Arc::clone(&inode), lookups: 1 });
+    shard.insert(&inode);
     inode
 }
 
@@ -300,6 +348,25 @@ mod tests {
         assert!(table.forget(NodeId(42), 1).is_some());
         assert!(table.get(NodeId(42)).is_none());
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn what_comes_and_goes_between_two_looks_is_counted_and_leaves_no_room_behind() {
+        let table = InodeTable::default();
+        let many = 100..100_100;
+        for ino in many.clone() {
+            table.enter(newcomer(0, ino, 1));
+        }
+        for ino in many {
+            assert!(table.forget(NodeId(ino), 1).is_some());
+        }
+        assert_eq!(table.extent(), Extent { known: 0, most: 100_000 });
+        let room = |shard: &Mutex<Shard>| shard.lock().unwrap().entries.capacity();
+        let room: usize = table.shards.iter().map(room).sum();
+        assert!(room <= SHARDS * LEAST_ROOM, "room for {room} entries is left");
+        table.enter(newcomer(0, 42, 1));
+        table.start_anew();
+        assert_eq!(table.extent(), Extent { known: 1, most: 1 });
     }
 
     #[test]
