@@ -33,7 +33,7 @@ pub(super) struct Streams {
     waiting: Mutex<VecDeque<(Arc<OpenDir>, Instant)>>,
 }
 
-/// Streams that wait at most; each holds a descriptor and a buffer.
+/// Streams that wait at most; each holds a descriptor, and a buffer until its end.
 const MOST_WAITING: usize = 64;
 /// How long a stream waits.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -294,6 +294,10 @@ impl Stream {
         self.buffer.resize(BUFFER, 0);
         (self.at, self.filled) = (0, 0);
         self.filled = sys::file::getdents(fd, &mut self.buffer)?;
+        if self.filled == 0 {
+            // Whoever waits for a listing to go on that has ended needs no room for it.
+            self.buffer = Vec::new();
+        }
         Ok(self.filled > 0)
     }
 }

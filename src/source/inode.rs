@@ -45,6 +45,8 @@ pub struct Inode {
     via: Option<Arc<Via>>,
     held: Mutex<Held>,
     flags: Flags,
+    /// How many look-ups the kernel has to give back; it changes under the lock of the table.
+    lookups: AtomicU64,
     /// Tells it from any other inode that has or had the same node id.
     serial: u64,
 }
@@ -88,7 +90,7 @@ struct Held {
 const FOR_LIFE: u32 = u32::MAX;
 
 impl Inode {
-    /// An inode; `pin` keeps it reachable for life where no handle does.
+    /// An inode that was looked up once; `pin` keeps it reachable for life where no handle does.
     pub(super) fn new(
         node: NodeId,
         identity: Identity,
@@ -101,7 +103,27 @@ impl Inode {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let held = Mutex::new(Held { fd: pin.map(Arc::new), opens, writers: 0 });
-        Self { node, identity, mount, kind, via, held, flags: Flags::default(), serial }
+        let (flags, lookups) = (Flags::default(), AtomicU64::new(1));
+        Self { node, identity, mount, kind, via, held, flags, lookups, serial }
+    }
+
+    /// Where it is in the table.
+    pub(super) fn key(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Counts one look-up.
+    pub(super) fn count_lookup(&self) {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes look-ups off the count: whether they were the last.
+    pub(super) fn give_back_lookups(&self, lookups: u64) -> bool {
+        let before = self.lookups.load(Ordering::Relaxed);
+        debug_assert!(before >= lookups, "the kernel forgets no more than it looked up");
+        let left = before.saturating_sub(lookups);
+        self.lookups.store(left, Ordering::Relaxed);
+        left == 0
     }
 
     /// Its number in requests.

@@ -11,6 +11,7 @@ mod mounts;
 mod resolve;
 mod root;
 mod table;
+mod thrift;
 mod tree;
 
 pub use creds::Credentials;

@@ -3,10 +3,13 @@
 //! The node id is made from the inode number, so finding an inode is one step. Where that number is taken (two devices,
 //! a number used again for another file while the kernel still knows the first), a number from a range of our own serves.
 //!
+//! The counts are in the inodes, and change under the shard's lock: who finds an inode there counts before it can go.
+//!
 //! Locks: `odd`, then a shard. Neither is held across a system call.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,12 +48,80 @@ impl Hasher for NodeHasher {
     }
 }
 
-type Shard = HashMap<u64, Entry, BuildHasherDefault<NodeHasher>>;
+/// Fewer places than this are not worth giving back.
+const LEAST_ROOM: usize = 128;
 
+/// An inode, found by its node id. It is the key itself: there are millions of them.
 #[derive(Debug)]
-struct Entry {
-    inode: Arc<Inode>,
-    lookups: u64,
+struct Known(Arc<Inode>);
+
+impl Borrow<NodeId> for Known {
+    fn borrow(&self) -> &NodeId {
+        self.0.key()
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for Known {}
+
+impl Hash for Known {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key().hash(state);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    inodes: HashSet<Known, BuildHasherDefault<NodeHasher>>,
+    /// The most inodes since [`InodeTable::start_anew`].
+    most: usize,
+}
+
+impl Shard {
+    fn get(&self, node: NodeId) -> Option<&Arc<Inode>> {
+        self.inodes.get(&node).map(|known| &known.0)
+    }
+
+    /// Enters an inode, in the place of another with its node id.
+    fn enter(&mut self, inode: &Arc<Inode>) {
+        self.inodes.replace(Known(Arc::clone(inode)));
+        self.most = self.most.max(self.inodes.len());
+    }
+
+    /// Finds an inode and counts one look-up, if `is_it`.
+    fn look_up(&self, node: NodeId, is_it: impl FnOnce(&Identity) -> bool) -> Option<Arc<Inode>> {
+        let inode = self.get(node).filter(|inode| is_it(inode.identity()))?;
+        inode.count_lookup();
+        Some(Arc::clone(inode))
+    }
+
+    /// Gives back look-ups. If these were the last ones, takes the inode out, and gives back room that is unlikely to be
+    /// needed again.
+    fn forget(&mut self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
+        if !self.get(node)?.give_back_lookups(lookups) {
+            return None;
+        }
+        let Known(inode) = self.inodes.take(&node)?;
+        let (len, room) = (self.inodes.len(), self.inodes.capacity());
+        if room > LEAST_ROOM && len < room / 8 {
+            self.inodes.shrink_to(len * 2);
+        }
+        Some(inode)
+    }
+}
+
+/// How many inodes there are and were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Now.
+    pub(super) known: usize,
+    /// At most since [`InodeTable::start_anew`], or a little more: each shard had its most at a time of its own.
+    pub(super) most: usize,
 }
 
 /// Where an inode that was not known is entered.
@@ -101,15 +172,14 @@ impl InodeTable {
     /// Enters the root, which has the node id 1 and is never forgotten, or another in its place.
     pub(super) fn enter_root(&self, inode: Inode) -> Arc<Inode> {
         let inode = Arc::new(inode);
-        let entry = Entry { inode: Arc::clone(&inode), lookups: 1 };
-        self.shard(NodeId::ROOT).insert(NodeId::ROOT.0, entry);
+        self.shard(NodeId::ROOT).enter(&inode);
         inode
     }
 
     /// The inode with this node id.
     #[must_use]
     pub fn get(&self, node: NodeId) -> Option<Arc<Inode>> {
-        self.shard(node).get(&node.0).map(|entry| Arc::clone(&entry.inode))
+        self.shard(node).get(node).cloned()
     }
 
     /// The inode with this number, if the kernel knows it under its plain node id.
@@ -141,7 +211,7 @@ impl InodeTable {
     pub fn nodes(&self) -> Vec<NodeId> {
         let keys = |shard: &Mutex<Shard>| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.keys().map(|node| NodeId(*node)).collect::<Vec<_>>()
+            shard.inodes.iter().map(|known| known.0.node()).collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(keys).collect()
     }
@@ -162,16 +232,14 @@ impl InodeTable {
         }
         if let Some(node) = plain(new.identity.domain, new.identity.ino) {
             let mut shard = self.shard(node);
-            match shard.get_mut(&node.0) {
-                Some(entry) if *entry.inode.identity() == new.identity => {
-                    entry.lookups += 1;
-                    return Arc::clone(&entry.inode);
-                }
-                // Taken by a file that had the number before: answering with its node id would let requests meant for
-                // the one reach the other.
-                Some(_) => {}
-                None => return insert(&mut shard, node, new),
+            if let Some(inode) = shard.look_up(node, |identity| *identity == new.identity) {
+                return inode;
             }
+            if shard.get(node).is_none() {
+                return insert(&mut shard, node, new);
+            }
+            // Taken by a file that had the number before: answering with its node id would let requests meant for the
+            // one reach the other.
         }
         self.enter_odd(new)
     }
@@ -179,24 +247,18 @@ impl InodeTable {
     /// Finds an inode under a number of our own and counts one look-up.
     fn find_odd(&self, identity: &Identity) -> Option<Arc<Inode>> {
         let odd = self.odd();
-        odd.get(&(identity.domain, identity.ino))?.iter().find_map(|node| {
-            let mut shard = self.shard(*node);
-            let entry = shard.get_mut(&node.0).filter(|e| e.inode.identity() == identity)?;
-            entry.lookups += 1;
-            Some(Arc::clone(&entry.inode))
-        })
+        let nodes = odd.get(&(identity.domain, identity.ino))?;
+        nodes.iter().find_map(|node| self.shard(*node).look_up(*node, |known| known == identity))
     }
 
     fn enter_odd(&self, new: Newcomer) -> Arc<Inode> {
         let mut odd = self.odd();
         let nodes = odd.entry((new.identity.domain, new.identity.ino)).or_default();
-        for node in nodes.iter() {
-            if let Some(entry) = self.shard(*node).get_mut(&node.0)
-                && *entry.inode.identity() == new.identity
-            {
-                entry.lookups += 1;
-                return Arc::clone(&entry.inode);
-            }
+        let known = nodes.iter().find_map(|node| {
+            self.shard(*node).look_up(*node, |identity| *identity == new.identity)
+        });
+        if let Some(inode) = known {
+            return inode;
         }
         let node = NodeId(self.next_odd.fetch_add(1, Ordering::Relaxed));
         nodes.push(node);
@@ -213,21 +275,7 @@ impl InodeTable {
         if node == NodeId::ROOT {
             return None;
         }
-        let inode = {
-            let mut shard = self.shard(node);
-            let entry = shard.get_mut(&node.0)?;
-            debug_assert!(entry.lookups >= lookups, "the kernel forgets no more than it looked up");
-            entry.lookups = entry.lookups.saturating_sub(lookups);
-            if entry.lookups > 0 {
-                return None;
-            }
-            let inode = shard.remove(&node.0)?.inode;
-            if shard.capacity() > 128 && shard.len() < shard.capacity() / 8 {
-                let room = shard.len() * 2;
-                shard.shrink_to(room);
-            }
-            inode
-        };
+        let inode = self.shard(node).forget(node, lookups)?;
         if node.0 >= ODD {
             let key = (inode.identity().domain, inode.identity().ino);
             let mut odd = self.odd();
@@ -246,9 +294,27 @@ impl InodeTable {
     /// How many inodes the kernel knows.
     #[must_use]
     pub fn len(&self) -> usize {
-        let count =
-            |shard: &Mutex<Shard>| shard.lock().unwrap_or_else(PoisonError::into_inner).len();
-        self.shards.iter().map(count).sum()
+        self.extent().known
+    }
+
+    /// How many inodes the kernel knows and knew. The most is counted as they come: between two looks at the table
+    /// thousands may come and go.
+    pub(super) fn extent(&self) -> Extent {
+        let mut extent = Extent { known: 0, most: 0 };
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            extent.known += shard.inodes.len();
+            extent.most += shard.most;
+        }
+        extent
+    }
+
+    /// From now on the most is counted anew.
+    pub(super) fn start_anew(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.most = shard.inodes.len();
+        }
     }
 
     /// Whether the kernel knows nothing, not even the root.
@@ -265,7 +331,7 @@ impl InodeTable {
 
 fn insert(shard: &mut Shard, node: NodeId, new: Newcomer) -> Arc<Inode> {
     let inode = Arc::new(Inode::new(node, new.identity, new.mount, new.kind, new.pin, new.via));
-    shard.insert(node.0, Entry { inode: Arc::clone(&inode), lookups: 1 });
+    shard.enter(&inode);
     inode
 }
 
@@ -300,6 +366,53 @@ mod tests {
         assert!(table.forget(NodeId(42), 1).is_some());
         assert!(table.get(NodeId(42)).is_none());
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn look_ups_and_forgets_at_once_lose_no_count() {
+        const ROUNDS: usize = 20_000;
+        let table = InodeTable::default();
+        let gone = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..ROUNDS {
+                        // Two lives of one number: one of them gets a node id of our own.
+                        let (one, other) = (newcomer(0, 42, 0), newcomer(0, 42, 1));
+                        let known = [table.enter(one), table.enter(other)];
+                        let last = known.map(|inode| {
+                            let found = table.get(inode.node()).expect("it was looked up");
+                            assert!(Arc::ptr_eq(&found, &inode), "in round {round}");
+                            table.forget(inode.node(), 1)
+                        });
+                        gone.fetch_add(last.iter().flatten().count(), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert!(table.is_empty());
+        assert!(gone.into_inner() >= 2, "the last of each was the last");
+        assert_eq!(table.odd_count.load(Ordering::Relaxed), 0);
+        assert!(table.odd().is_empty());
+    }
+
+    #[test]
+    fn what_comes_and_goes_between_two_looks_is_counted_and_leaves_no_room_behind() {
+        let table = InodeTable::default();
+        let many = 100..100_100;
+        for ino in many.clone() {
+            table.enter(newcomer(0, ino, 1));
+        }
+        for ino in many {
+            assert!(table.forget(NodeId(ino), 1).is_some());
+        }
+        assert_eq!(table.extent(), Extent { known: 0, most: 100_000 });
+        let room = |shard: &Mutex<Shard>| shard.lock().unwrap().inodes.capacity();
+        let room: usize = table.shards.iter().map(room).sum();
+        assert!(room <= SHARDS * LEAST_ROOM, "room for {room} entries is left");
+        table.enter(newcomer(0, 42, 1));
+        table.start_anew();
+        assert_eq!(table.extent(), Extent { known: 1, most: 1 });
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
@@ -21,6 +21,7 @@ use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::resolve::{Links, Via, below, path};
 use super::root::SourceRoot;
 use super::table::InodeTable;
+use super::thrift::Thrift;
 use crate::sys;
 use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
@@ -63,8 +64,7 @@ pub struct SourceTree {
     pub(super) has_siblings: AtomicBool,
     /// How many look-ups are still to keep what they find open.
     pub(super) careful: AtomicU32,
-    /// The most inodes known since memory was last given back.
-    most_known: AtomicUsize,
+    thrift: Mutex<Thrift>,
 }
 
 impl SourceTree {
@@ -100,7 +100,7 @@ impl SourceTree {
             is_stacked,
             has_siblings: AtomicBool::new(false),
             careful: AtomicU32::new(0),
-            most_known: AtomicUsize::new(0),
+            thrift: Mutex::default(),
         }
     }
 
@@ -205,12 +205,10 @@ impl SourceTree {
     pub fn sweep(&self) {
         self.fds.sweep();
         self.sweep_links();
-        let known = self.table.len();
-        let most = self.most_known.fetch_max(known, Ordering::Relaxed).max(known);
-        // Inodes forgotten by the thousand leave the allocator with pages that the system could use.
-        if most - known > known / 2 + 10_000 {
+        if self.thrift.lock().unwrap_or_else(PoisonError::into_inner).is_due(self.table.extent()) {
+            // First: what is forgotten meanwhile counts for the next time.
+            self.table.start_anew();
             sys::memory::trim();
-            self.most_known.store(known, Ordering::Relaxed);
         }
     }
 

@@ -1,6 +1,7 @@
 //! File handles: a name for an inode that outlives paths and descriptors (name_to_handle_at(2)).
 
 use std::ffi::CStr;
+use std::num::NonZeroU8;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::fs::OFlags;
@@ -8,36 +9,39 @@ use rustix::io::Errno;
 
 use super::creds::last_errno;
 
-/// The longest handle that is kept; longer ones (some network filesystems) are answered as ENOTSUP.
+/// The longest handle that is kept; longer ones (some network filesystems) are answered as ENOTSUP, and so are empty ones
+/// and types beyond a byte, which no filesystem has.
 pub const MAX_BYTES: usize = 24;
 
-/// A file handle as the kernel gave it.
+/// A file handle as the kernel gave it, kept in few bytes: there are millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileHandle {
-    kind: i32,
-    len: u32,
+    kind: u8,
+    len: NonZeroU8,
     bytes: [u8; MAX_BYTES],
 }
 
 impl FileHandle {
-    /// A handle from its parts; `None` when it is too long to be kept.
+    /// A handle from its parts; `None` when it cannot be kept (see [`MAX_BYTES`]).
     #[must_use]
     pub fn from_parts(kind: i32, handle: &[u8]) -> Option<Self> {
+        let kind = u8::try_from(kind).ok()?;
+        let len = NonZeroU8::new(u8::try_from(handle.len()).ok()?)?;
         let mut bytes = [0; MAX_BYTES];
         bytes.get_mut(..handle.len())?.copy_from_slice(handle);
-        Some(Self { kind, len: handle.len() as u32, bytes })
+        Some(Self { kind, len, bytes })
     }
 
     /// The handle's type, private to the filesystem that made it.
     #[must_use]
     pub fn kind(&self) -> i32 {
-        self.kind
+        self.kind.into()
     }
 
     /// The handle's bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len as usize]
+        &self.bytes[..usize::from(self.len.get())]
     }
 }
 
@@ -74,10 +78,9 @@ pub fn name_to_handle(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), 
             other => other,
         });
     }
-    let len = raw.handle_bytes.min(MAX_BYTES as u32);
-    let mut bytes = [0; MAX_BYTES];
-    bytes[..len as usize].copy_from_slice(&raw.f_handle[..len as usize]);
-    Ok((FileHandle { kind: raw.handle_type, len, bytes }, mount_id))
+    let bytes = &raw.f_handle[..(raw.handle_bytes as usize).min(MAX_BYTES)];
+    let handle = FileHandle::from_parts(raw.handle_type, bytes).ok_or(Errno::NOTSUP)?;
+    Ok((handle, mount_id))
 }
 
 /// Opens the inode of a handle on the filesystem that `mount` is in. ESTALE when the inode is gone.
@@ -88,8 +91,11 @@ pub fn open_by_handle(
     handle: &FileHandle,
     flags: OFlags,
 ) -> Result<OwnedFd, Errno> {
-    let mut raw =
-        Raw { handle_bytes: handle.len, handle_type: handle.kind, f_handle: handle.bytes };
+    let mut raw = Raw {
+        handle_bytes: handle.len.get().into(),
+        handle_type: handle.kind(),
+        f_handle: handle.bytes,
+    };
     // SAFETY: `raw` has the layout of struct file_handle, with handle_bytes valid bytes behind it.
     let fd = unsafe {
         libc::syscall(
@@ -108,4 +114,27 @@ pub fn open_by_handle(
     }
     // SAFETY: the call has just returned this descriptor; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_keeps_its_parts_in_few_bytes() {
+        let handle = FileHandle::from_parts(0x81, &[7; MAX_BYTES]).expect("it fits");
+        assert_eq!((handle.kind(), handle.bytes()), (0x81, &[7; MAX_BYTES][..]));
+        assert_ne!(FileHandle::from_parts(1, &[7; 8]), FileHandle::from_parts(2, &[7; 8]));
+        assert_ne!(FileHandle::from_parts(1, &[0; 8]), FileHandle::from_parts(1, &[0; 9]));
+        assert_eq!(size_of::<Option<FileHandle>>(), MAX_BYTES + 2);
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_no_handle() {
+        assert_eq!(FileHandle::from_parts(1, &[7; MAX_BYTES + 1]), None);
+        assert_eq!(FileHandle::from_parts(1, &[7; 300]), None);
+        assert_eq!(FileHandle::from_parts(1, &[]), None);
+        assert_eq!(FileHandle::from_parts(0x100, &[7; 8]), None);
+        assert_eq!(FileHandle::from_parts(-1, &[7; 8]), None);
+    }
 }
