@@ -18,7 +18,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use count::{Counter, Counts};
-use support::{LoopFs, Mount, loop_fs, scratch, sh, sh_output};
+use support::{LoopFs, Mount, as_user, eventually, loop_fs, scratch, sh, sh_output};
 
 /// How soon a change must be seen, also on a machine that has much else to do.
 const SOON: Duration = Duration::from_secs(5);
@@ -450,4 +450,32 @@ fn voluntary_switches(process: u32, name: &str) -> u64 {
         (called.trim() == name).then(|| count.trim().parse().ok())?
     };
     tasks.flatten().find_map(|task| of_thread(task.path())).expect("the thread runs")
+}
+
+#[test]
+fn who_gets_a_directory_on_the_source_may_write_it_at_the_mount_though_nobody_looked() {
+    let mount = Mount::builder().map("b:1000:2000:10").start();
+    let (dir, file) = (mount.in_source("d"), mount.in_source("f"));
+    fs::create_dir(&dir).expect("mkdir");
+    fs::write(&file, "x").expect("write");
+    fs::create_dir(dir.join("mounted")).expect("mkdir");
+    let below = mount.join("d/mounted");
+    for name in ["d", "f", "d/mounted"] {
+        assert_eq!(fs::metadata(mount.join(name)).expect("stat").uid(), 65534, "unmapped");
+    }
+    rustix::mount::mount_bind(scratch().path(), &below).expect("mount");
+    let mounted = fs::metadata(&below).expect("stat").dev();
+    for path in [&dir, &file] {
+        std::os::unix::fs::chown(path, Some(1001), Some(1001)).expect("chown");
+    }
+    // Neither lists nor asks for attributes: what the kernel believes is all that there is.
+    eventually("he may make something in his directory", || {
+        as_user(2001, 2001, &[], || fs::create_dir(mount.join("d/new"))).is_ok()
+    });
+    eventually("he may write his file", || {
+        as_user(2001, 2001, &[], || fs::OpenOptions::new().write(true).open(mount.join("f")))
+            .is_ok()
+    });
+    assert_eq!(fs::metadata(&below).expect("stat").dev(), mounted, "what is mounted below stays");
+    rustix::mount::unmount(&below, rustix::mount::UnmountFlags::DETACH).expect("unmount");
 }

@@ -161,6 +161,7 @@ impl Fs {
     fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, trust: Trust) -> Attr {
         let view = self.view();
         let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust);
+        inode.set_unowned(attr.uid.is_none() || attr.gid.is_none());
         if self.needs.per_caller {
             // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for others.
             // That nobody owns the file is then for our own checks to know.

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::device::Device;
 use super::numbers::Numbers;
@@ -14,13 +15,20 @@ use crate::watch::Notices;
 #[derive(Debug)]
 pub(super) struct KernelCache {
     device: Arc<Device>,
+    /// Whether names can be doubted without being taken (FUSE_HAS_EXPIRE_ONLY, Linux 6.2).
+    can_expire: AtomicBool,
     fs: Arc<Fs>,
     numbers: Numbers,
 }
 
 impl KernelCache {
     pub(super) fn new(device: Arc<Device>, fs: Arc<Fs>, numbers: Numbers) -> Self {
-        Self { device, fs, numbers }
+        Self { device, can_expire: AtomicBool::new(false), fs, numbers }
+    }
+
+    /// The kernel can look names up again without dropping them.
+    pub(super) fn allow_expiry(&self) {
+        self.can_expire.store(true, Ordering::Relaxed);
     }
 
     /// The filesystem that the kernel caches.
@@ -62,7 +70,13 @@ impl KernelCache {
 
 impl Notices for KernelCache {
     fn name(&self, dir: NodeId, name: &OsStr) {
-        self.send(Notice::Name { parent: self.numbers.number(dir), name });
+        self.send(Notice::Name { parent: self.numbers.number(dir), name, stays: false });
+    }
+
+    fn look_up_again(&self, dir: NodeId, name: &OsStr) {
+        if self.can_expire.load(Ordering::Relaxed) {
+            self.send(Notice::Name { parent: self.numbers.number(dir), name, stays: true });
+        }
     }
 
     fn settle(&self, dir: NodeId) {

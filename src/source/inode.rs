@@ -61,6 +61,8 @@ const WATCHED: u8 = 1;
 const TOLD: u8 = 2;
 /// Somebody is writing to it without being told of.
 const BUSY: u8 = 4;
+/// See [`Inode::is_unowned`].
+const UNOWNED: u8 = 8;
 
 impl Flags {
     fn has(&self, flag: u8) -> bool {
@@ -192,6 +194,20 @@ impl Inode {
     /// Notes whether somebody is writing to it.
     pub fn set_busy(&self, busy: bool) {
         self.flags.set(BUSY, busy);
+    }
+
+    /// Whether the kernel was told last that its owner or group is unmapped. It then refuses to write it without asking
+    /// whether that is still so (Linux `HAS_UNMAPPED_ID` in `inode_permission`).
+    #[must_use]
+    pub fn is_unowned(&self) -> bool {
+        self.flags.has(UNOWNED)
+    }
+
+    /// Takes in what the kernel is being told of its owner.
+    pub fn set_unowned(&self, unowned: bool) {
+        if unowned != self.is_unowned() {
+            self.flags.set(UNOWNED, unowned);
+        }
     }
 
     /// The link through which a directory was reached.

@@ -254,6 +254,9 @@ impl Watch {
                     let child = event.child.and_then(|handle| tree.inode_of(&handle));
                     batch.add(&event, dir, child.as_ref().map(|child| child.node()));
                     if let Some(child) = child {
+                        if event.mask & libc::FAN_ATTRIB != 0 && child.is_unowned() {
+                            batch.look_up_again(&event, dir);
+                        }
                         if event.mask & MOVES != 0 {
                             child.set_told(false);
                         }

@@ -12,6 +12,8 @@ use crate::sys::fanotify::Event;
 pub trait Notices {
     /// A name in a directory, whether it was there or not.
     fn name(&self, dir: NodeId, name: &OsStr);
+    /// A name that is to be looked up when it is used next, and stays otherwise, with whatever is mounted on it.
+    fn look_up_again(&self, dir: NodeId, name: &OsStr);
     /// Waits for the look-ups that are under way in a directory: the kernel then knows the inodes that they found.
     fn settle(&self, dir: NodeId);
     /// The attributes of an inode, and its ACLs: whether the kernel knows the inode. If it does, answers that are under
@@ -30,6 +32,8 @@ const NAMES: u64 = libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | 
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     names: HashSet<(NodeId, OsString)>,
+    /// Names that stay but are to be looked up again.
+    doubted: HashSet<(NodeId, OsString)>,
     /// What was done to an inode, with the directory whose look-ups may be about to find it.
     attributes: HashMap<NodeId, Option<NodeId>>,
     listings: HashSet<NodeId>,
@@ -55,6 +59,13 @@ impl Batch {
         // The directory itself.
         if event.name == b"." {
             self.attributes.extend(dir.map(|dir| (dir, None)));
+        }
+    }
+
+    /// Takes in that what the event names is to be looked up again, since the kernel would not ask for its attributes.
+    pub(super) fn look_up_again(&mut self, event: &Event<'_>, dir: Option<NodeId>) {
+        if let Some(dir) = dir.filter(|_| event.name != b".") {
+            self.doubted.insert((dir, OsStr::from_bytes(event.name).to_owned()));
         }
     }
 
@@ -84,6 +95,9 @@ impl Batch {
         for (dir, name) in self.names {
             works.entry(dir).or_default().names.insert(name);
         }
+        for (dir, name) in self.doubted {
+            works.entry(dir).or_default().doubted.insert(name);
+        }
         for dir in self.listings {
             works.entry(dir).or_default().listing = true;
         }
@@ -107,6 +121,9 @@ mod tests {
     impl Notices for Log {
         fn name(&self, dir: NodeId, name: &OsStr) {
             self.0.borrow_mut().push(format!("name {} {}", dir.0, name.display()));
+        }
+        fn look_up_again(&self, dir: NodeId, name: &OsStr) {
+            self.0.borrow_mut().push(format!("look up {} {}", dir.0, name.display()));
         }
         fn settle(&self, dir: NodeId) {
             self.0.borrow_mut().push(format!("settle {}", dir.0));
@@ -160,6 +177,18 @@ mod tests {
         let (first, rest) = sent(batch);
         assert_eq!(first, ["attributes 6", "attributes 7"]);
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_name_is_looked_up_again_by_its_directory() {
+        let mut batch = Batch::default();
+        for name in [&b"n"[..], b"."] {
+            let event = event(libc::FAN_ATTRIB, name);
+            batch.look_up_again(&event, Some(NodeId(5)));
+            batch.look_up_again(&event, None);
+        }
+        let work = Work { doubted: names(["n"]), ..Work::default() };
+        assert_eq!(sent(batch).1, HashMap::from([(NodeId(5), work)]));
     }
 
     #[test]

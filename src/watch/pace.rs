@@ -25,6 +25,8 @@ const MOST_LANES: usize = 64;
 pub(super) struct Work {
     /// Names to take.
     pub(super) names: HashSet<OsString>,
+    /// Names to look up again.
+    pub(super) doubted: HashSet<OsString>,
     /// Whether its listing goes.
     pub(super) listing: bool,
     /// Inodes that a look-up under way in it may be about to tell the kernel.
@@ -34,6 +36,7 @@ pub(super) struct Work {
 impl Work {
     fn merge(&mut self, more: Self) {
         self.names.extend(more.names);
+        self.doubted.extend(more.doubted);
         self.listing |= more.listing;
         self.inodes.extend(more.inodes);
     }
@@ -41,6 +44,9 @@ impl Work {
     fn send(self, dir: NodeId, notices: &impl Notices) {
         for name in &self.names {
             notices.name(dir, name);
+        }
+        for name in self.doubted.difference(&self.names) {
+            notices.look_up_again(dir, name);
         }
         if self.listing {
             notices.listing(dir);
@@ -207,6 +213,7 @@ mod tests {
             }
             self.names[usize::from(dir == FREE)].fetch_add(1, Ordering::AcqRel);
         }
+        fn look_up_again(&self, _: NodeId, _: &OsStr) {}
         fn settle(&self, _: NodeId) {}
         fn attributes(&self, _: NodeId) -> bool {
             self.attributes.fetch_add(1, Ordering::AcqRel);

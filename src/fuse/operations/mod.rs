@@ -108,6 +108,7 @@ impl Operations {
             | flag::NO_OPENDIR_SUPPORT
             // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
             | flag::HANDLE_KILLPRIV_V2
+            | flag::HAS_EXPIRE_ONLY
             | flag::PASSTHROUGH;
         let needs = self.fs.needs();
         let kernel_checks = needs.checks == Checks::Kernel;
@@ -137,6 +138,9 @@ impl Operations {
         };
         let agreed = negotiate(device, &wishes)?;
         log::debug!("the kernel's FUSE lacks {:#x} of what was asked", flags & !agreed);
+        if agreed & flag::HAS_EXPIRE_ONLY != 0 {
+            self.notices.allow_expiry();
+        }
         if agreed & flag::PASSTHROUGH == 0 {
             log::info!("the kernel's FUSE has no passthrough");
             self.backings.forbid();

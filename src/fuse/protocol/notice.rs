@@ -26,6 +26,8 @@ pub(in crate::fuse) enum Notice<'a> {
         parent: u64,
         /// The name.
         name: &'a OsStr,
+        /// It is to be looked up again only, with all that is known below it (FUSE_EXPIRE_ONLY).
+        stays: bool,
     },
     /// All names (Linux 6.16).
     Epoch,
@@ -39,10 +41,10 @@ impl Notice<'_> {
                 let body = InvalInodeOut { node, offset: from, len: 0 };
                 send(device, 2, &[body.as_bytes(), &[], &[]])
             }
-            Notice::Name { parent, name } => {
+            Notice::Name { parent, name, stays } => {
                 let name = name.as_bytes();
                 let name_len = u32::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?;
-                let body = InvalEntryOut { parent, name_len, flags: 0 };
+                let body = InvalEntryOut { parent, name_len, flags: u32::from(stays) };
                 send(device, 3, &[body.as_bytes(), name, b"\0"])
             }
             Notice::Epoch => send(device, 8, &[&[], &[], &[]]),
