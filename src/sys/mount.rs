@@ -88,18 +88,16 @@ fn line(line: &[u8]) -> Option<Line<'_>> {
     })
 }
 
-/// A path in /proc/self/mountinfo without the kernel's `\ooo` for blanks, line ends and backslashes.
+/// A field of fstab or /proc/self/mountinfo without the `\040` and the like for blanks, line ends and backslashes (getmntent(3)); a backslash
+/// before anything else stays.
 pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
-        match (first, octal) {
-            (b'\\', Some(digits)) => {
-                let value =
-                    digits.iter().fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
-                bytes.push(u8::try_from(value & 0xff).unwrap_or(b'?'));
-                rest = &tail[3..];
+        match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
             }
             _ => {
                 bytes.push(*first);
