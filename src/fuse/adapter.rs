@@ -492,7 +492,10 @@ impl Filesystem for Adapter {
                 reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, generation)
             });
         match result {
-            Ok(()) => reply.ok(),
+            Ok(next) => {
+                reply.ok();
+                self.fs.look_ahead(next);
+            }
             Err(e) => reply.error(errno(e)),
         }
     }

@@ -60,7 +60,9 @@ impl Times {
 
     /// Name and attributes, where the reply has room for one time: the shorter.
     pub(super) fn both(&self, entry: &Entry) -> Duration {
-        self.name(entry.name).min(self.attr(&entry.attr))
+        let kept = self.0.load();
+        let name = by(entry.name, kept.watched, kept.name);
+        name.min(by(entry.attr.trust, kept.watched_attr, kept.attr))
     }
 }
 
