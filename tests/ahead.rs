@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -15,8 +16,11 @@ use support::{Mount, loop_fs, sh};
 /// Long enough for the next directory to be seen ahead, and not too long for that to count.
 const MEANWHILE: Duration = Duration::from_millis(10);
 
+/// What it is, and how it is made.
+type Change = (&'static str, fn(&Path));
+
 /// What is done to a directory of files `f0` to `f9`.
-const CHANGES: [(&str, fn(&Path)); 12] = [
+const CHANGES: [Change; 12] = [
     ("nothing", |_| ()),
     ("a new file", |dir| drop(File::create_new(dir.join("new")).expect("create"))),
     ("a file less", |dir| fs::remove_file(dir.join("f3")).expect("unlink")),
@@ -66,17 +70,34 @@ fn folders(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).expect("list").map(|entry| entry.expect("list").path()).collect()
 }
 
-/// What a directory shows: names with all attributes but the time of access.
-fn shown(dir: &Path) -> Vec<(String, u64, u32, u32, u32, u64, u64, i64, i64)> {
-    let mut shown: Vec<_> = fs::read_dir(dir)
-        .expect("list")
+/// What a directory shows of a name.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    name: OsString,
+    ino: u64,
+    mode: u32,
+    owner: (u32, u32),
+    nlink: u64,
+    len: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+}
+
+fn shown(dir: &Path) -> Vec<Shown> {
+    let entries = fs::read_dir(dir).expect("list").map(|entry| entry.expect("list"));
+    let mut shown: Vec<_> = entries
         .map(|entry| {
-            let path = entry.expect("list").path();
-            let stat = fs::symlink_metadata(&path).expect("stat");
-            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            let (uid, gid, ino) = (stat.uid(), stat.gid(), stat.ino());
-            let (mtime, ctime) = (stat.mtime_nsec(), stat.ctime_nsec());
-            (name, ino, stat.mode(), uid, gid, stat.nlink(), stat.len(), mtime, ctime)
+            let stat = fs::symlink_metadata(entry.path()).expect("stat");
+            Shown {
+                name: entry.file_name(),
+                ino: stat.ino(),
+                mode: stat.mode(),
+                owner: (stat.uid(), stat.gid()),
+                nlink: stat.nlink(),
+                len: stat.len(),
+                mtime: (stat.mtime(), stat.mtime_nsec()),
+                ctime: (stat.ctime(), stat.ctime_nsec()),
+            }
         })
         .collect();
     shown.sort();
