@@ -59,8 +59,8 @@ impl Fs {
 
     /// The kernel gives back look-ups: whether they were the last.
     pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
-        // What was done to it through the mount can no longer be told from its being known.
-        let _change = self.lookout.change();
+        // What was done to it through the mount is soon no longer told by its being known.
+        drop(self.lookout.change());
         self.give_back_all(node, lookups)
     }
 

@@ -247,9 +247,15 @@ impl Fs {
         if is_old || stream.cookie() != offset { stream.seek(&dir.fd, offset) } else { Ok(()) }
     }
 
+    /// Whether clients of the mount have done nothing since that could make untrue what was seen of files that the kernel does
+    /// not know. To be asked again when they are entered: they may have been forgotten in between.
+    pub(super) fn has_changed_nothing_since(&self, ahead: &Ahead) -> bool {
+        self.lookout.changes.load(Ordering::Acquire) == ahead.changes
+    }
+
     fn holds(&self, dir: &Inode, ahead: &Ahead) -> bool {
         ahead.since.elapsed() < YOUNG
-            && self.lookout.changes.load(Ordering::Acquire) == ahead.changes
+            && self.has_changed_nothing_since(ahead)
             && !self.tree.is_careful()
             && dir.is_watched()
             && self.watch.as_ref().is_some_and(|watch| watch.has_told_all(dir, ahead.told))

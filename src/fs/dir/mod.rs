@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::{Caller, Entry, Fs, Place, Result, Trust};
 use crate::source::{Inode, NodeId, Seen};
 
+use ahead::Ahead;
 pub(super) use ahead::Lookout;
 pub use ahead::Next;
 pub(super) use stream::Streams;
@@ -41,8 +42,8 @@ enum Came {
 /// An entry of a directory where its stream stands.
 struct Offer<'a> {
     entry: &'a DirEntry<'a>,
-    /// What it was seen to be ahead, with what the directory had told by then.
-    seen: Option<(&'a Seen, u32)>,
+    /// What it was seen to be ahead.
+    seen: Option<(&'a Seen, &'a Ahead)>,
 }
 
 impl Fs {
@@ -155,9 +156,13 @@ impl Fs {
                 let told = self.told_of(&dir.inode);
                 let place = Place { dir: &dir.inode, name: entry.name, trust, told };
                 // What the kernel knows is looked at again: its clients may have done something to it.
-                let ahead = seen.and_then(|(seen, told)| {
+                let ahead = seen.and_then(|(seen, ahead)| {
                     let inode = self.tree.enter_unknown(&dir.inode, seen)?;
-                    let place = Place { told, ..place };
+                    if !self.has_changed_nothing_since(ahead) {
+                        self.give_back(inode.node());
+                        return None;
+                    }
+                    let place = Place { told: ahead.told(), ..place };
                     Some(self.entry_of(caller, &place, &inode, seen.stat(), false))
                 });
                 let found = match ahead {
@@ -244,7 +249,7 @@ impl Fs {
             let is_there = record.is_dot()
                 || !(absent.has(record.name) || self.tree.hides(&dir.fd, record.name));
             if is_there {
-                let seen = ahead.and_then(|ahead| Some((ahead.first()?, ahead.told())));
+                let seen = ahead.and_then(|ahead| Some((ahead.first()?, ahead)));
                 match offer(Offer { entry: &DirEntry { ino, kind, ..record }, seen }) {
                     Ok(Taken::Yes) => {}
                     Ok(Taken::Full) => return Ok(Came::Somewhere),
