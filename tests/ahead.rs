@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::{Mount, loop_fs, sh};
 
 /// Long enough for the next directory to be seen ahead, and not too long for that to count.
@@ -125,6 +126,32 @@ fn changed_on_the_way(changed: impl Fn(&Mount, &str) -> PathBuf) {
 #[test]
 fn a_change_on_the_source_just_before_a_directory_is_listed_is_seen() {
     changed_on_the_way(|mount, name| mount.in_source(name));
+}
+
+/// The daemon has no time to hear of the change before it is asked to list the directory.
+#[test]
+fn a_change_that_the_daemon_has_not_heard_of_yet_is_seen() {
+    let signal = |mount: &Mount, signal: Signal| {
+        let pid = mount.pid().and_then(|pid| Pid::from_raw(pid as i32)).expect("a daemon");
+        kill_process(pid, signal).expect("stop or go on");
+    };
+    let mount = Mount::identity();
+    tree(mount.source(), 4 * CHANGES.len());
+    for (at, folder) in folders(mount.path()).iter().enumerate() {
+        let name = folder.file_name().expect("a name");
+        let (what, change) = CHANGES[at % CHANGES.len()];
+        sleep(MEANWHILE);
+        signal(&mount, Signal::STOP);
+        change(&mount.in_source(name));
+        let listed = std::thread::scope(|scope| {
+            let listed = scope.spawn(|| shown(folder));
+            // It is asked, and then has both to do at once.
+            sleep(Duration::from_millis(2));
+            signal(&mount, Signal::CONT);
+            listed.join().expect("list")
+        });
+        assert_eq!(listed, shown(&mount.in_source(name)), "{what}");
+    }
 }
 
 #[test]
