@@ -19,6 +19,8 @@ use count::{Counter, Counts};
 use support::{LoopFs, Mount, loop_fs};
 
 const TIMES: u64 = 100;
+/// Of a tree, each with so many files.
+const FOLDERS: u64 = 20;
 
 /// What reads and answers a message, what threads of their own do every second, and what std checks in a debug build.
 const TRANSPORT: [&str; 8] =
@@ -33,12 +35,15 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::of(files)
+    }
+
+    /// The mount of a source that is made by `make`.
+    fn of(make: impl FnOnce(&Path)) -> Self {
         let disk = loop_fs("ext4", 64);
         let source = disk.path().join("source");
         fs::create_dir(&source).expect("make the source");
-        for i in 0..TIMES {
-            fs::write(source.join(format!("file-{i}")), b"content").expect("make a file");
-        }
+        make(&source);
         let mount = Mount::builder().source(&source).arg("--threads=1").start();
         let device = fs::metadata(mount.path()).expect("look at the mount").dev();
         let counter = Counter::new(mount.pid().expect("a daemon"), device);
@@ -56,6 +61,12 @@ impl Bench {
         let counts = self.counter.stop(TIMES).expect("count");
         assert!(!counts.approximate, "the kernel's trace points are needed");
         counts
+    }
+}
+
+fn files(dir: &Path) {
+    for i in 0..TIMES {
+        fs::write(dir.join(format!("file-{i}")), b"content").expect("make a file");
     }
 }
 
@@ -140,6 +151,45 @@ fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_sa
     calls("unlink", &gone, 8);
 
     what_is_written_and_read_costs_no_request(&bench);
+    drop(bench);
+    a_walk_costs_no_more_for_being_looked_ahead_of();
+}
+
+/// Every entry is asked for its attributes. How many there are.
+fn walk(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).expect("list").map(|entry| entry.expect("list").path());
+    entries
+        .map(|path| {
+            let is_dir = fs::symlink_metadata(&path).expect("stat").is_dir();
+            1 + if is_dir { walk(&path) } else { 0 }
+        })
+        .sum()
+}
+
+fn a_walk_costs_no_more_for_being_looked_ahead_of() {
+    let bench = Bench::of(|source| {
+        for i in 0..FOLDERS {
+            let folder = source.join(format!("folder-{i}"));
+            fs::create_dir(&folder).expect("make a folder");
+            files(&folder);
+        }
+    });
+    bench.counter.start().expect("count");
+    assert_eq!(walk(bench.mount.path()), FOLDERS * (TIMES + 1));
+    let counts = bench.counter.stop(FOLDERS * TIMES).expect("count");
+    let count = |name: &str| counts.syscalls.get(name).copied().unwrap_or(0);
+    let own = counts.syscalls.iter().filter(|(name, _)| !TRANSPORT.contains(&name.as_str()));
+    let total: u64 = own.map(|(_, count)| count).sum();
+    assert!(total <= FOLDERS * (2 * TIMES + 18) + 30, "{total} system calls: {counts:?}");
+    let lists = counts.requests.get("READDIRPLUS").copied().unwrap_or(0);
+    assert!(lists <= 2 * FOLDERS + 4, "{lists} lists: {counts:?}");
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+        // Whether what was seen ahead is still true is asked once for each folder.
+        assert!(
+            count("ppoll") + count("poll") >= FOLDERS / 2,
+            "it was not looked ahead: {counts:?}"
+        );
+    }
 }
 
 /// In the same test, since a process has one trace buffer.

@@ -6,9 +6,8 @@
 //! to it (devices are shut off by the mount). `.` and `..` are not looked up, so that a directory on the way is searched
 //! by its neighbours in the path only.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Access, AtFlags, FileType, OFlags, RenameFlags, Statx, StatxFlags};
 use rustix::io::Errno;
@@ -214,10 +213,9 @@ impl Fs {
         for (place, stat) in [(from, moved), (to, target)] {
             let Some(stat) = stat else { continue };
             if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() {
-                let name = OsStr::from_bytes(place.2.to_bytes());
-                let inode = self.tree.lookup(place.0, name)?;
+                let inode = self.tree.lookup(place.0, place.1, place.2)?;
                 let checked = self.check_found(&asker, caller, &inode.inode, &inode.stat, WRITE);
-                self.forget(inode.inode.node(), 1);
+                self.give_back(inode.inode.node());
                 checked?;
             }
         }

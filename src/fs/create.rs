@@ -85,6 +85,7 @@ impl Fs {
         (kind, mode, umask): (FileType, u32, u32),
         make: impl FnOnce(&OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
+        let _change = self.lookout.change();
         let dir = self.tree.inode(parent)?;
         self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
@@ -110,6 +111,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> Result<Entry> {
+        let _change = self.lookout.change();
         self.may_give_names(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
@@ -144,6 +146,7 @@ impl Fs {
         umask: u32,
         asked: OFlags,
     ) -> Result<(Entry, Opened)> {
+        let _change = self.lookout.change();
         let dir = self.tree.inode(parent)?;
         self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;

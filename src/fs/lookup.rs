@@ -1,11 +1,13 @@
 //! Names to inodes, and inodes forgotten.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Lookup, Result};
-use crate::source::{Found, Inode, NodeId};
+use crate::source::{Found, Inode, NodeId, component};
 
 impl Fs {
     /// Finds what a name in a directory means.
@@ -20,7 +22,7 @@ impl Fs {
         match self.find(&dir, name) {
             Ok(found) => {
                 if let Err(e) = self.may_meet(caller, &found.inode, &found.stat) {
-                    self.forget(found.inode.node(), 1);
+                    self.give_back(found.inode.node());
                     return Err(self.refusal(e, &dir, name));
                 }
                 Ok(Lookup::Found(self.entry(caller, &place, &found)))
@@ -41,16 +43,33 @@ impl Fs {
 
     /// Finds what a name in a directory means that is not excluded, and counts one look-up.
     pub(super) fn find(&self, dir: &Inode, name: &OsStr) -> Result<Found> {
-        let found = self.tree.lookup(dir, name)?;
+        let c_name = component(name)?;
+        self.find_in(dir, &*self.tree.fd(dir)?, &c_name)
+    }
+
+    /// As [`Self::find`], where the directory is open already, and the name one that it lists.
+    pub(super) fn find_in(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Found> {
+        let found = self.tree.lookup(dir, dir_fd, name)?;
         if found.is_by_link && self.leads_to_absent(&self.view(), &found) {
-            self.forget(found.inode.node(), 1);
-            return self.tree.lookup_itself(dir, name);
+            self.give_back(found.inode.node());
+            return self.tree.lookup_itself(dir, OsStr::from_bytes(name.to_bytes()));
         }
         Ok(found)
     }
 
     /// The kernel gives back look-ups: whether they were the last.
     pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
+        // What was done to it through the mount is soon no longer told by its being known.
+        drop(self.lookout.change());
+        self.give_back_all(node, lookups)
+    }
+
+    /// Gives back a look-up that the kernel was not told of.
+    pub(super) fn give_back(&self, node: NodeId) {
+        self.give_back_all(node, 1);
+    }
+
+    fn give_back_all(&self, node: NodeId, lookups: u64) -> bool {
         let Some(inode) = self.tree.forget(node, lookups) else { return false };
         if let Some(watch) = &self.watch {
             watch.forget(&self.tree, &inode);

@@ -39,7 +39,7 @@ use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
 pub use caller::Fate;
-pub use dir::{DirEntry, OpenDir};
+pub use dir::{DirEntry, Next, OpenDir};
 pub use file::{OpenFile, Opened, Read, Write};
 pub use ioctl::Ioctl;
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};
@@ -74,6 +74,7 @@ pub struct Fs {
     files: handles::Handles<OpenFile>,
     dirs: handles::Handles<OpenDir>,
     streams: dir::Streams,
+    lookout: dir::Lookout,
     locks: lock::Locks,
     watch: Option<Watch>,
     passes_data: bool,
@@ -94,6 +95,7 @@ impl Fs {
             files: handles::Handles::default(),
             dirs: handles::Handles::default(),
             streams: dir::Streams::default(),
+            lookout: dir::Lookout::default(),
             locks: lock::Locks::default(),
             watch,
             passes_data: data.may_pass(),
@@ -277,23 +279,35 @@ impl Fs {
 
     /// The entry for what was found at a place.
     fn entry(&self, caller: &Caller, place: &Place<'_>, found: &Found) -> Entry {
-        let mut stat = found.stat;
+        self.entry_of(caller, place, &found.inode, &found.stat, found.is_by_link)
+    }
+
+    fn entry_of(
+        &self,
+        caller: &Caller,
+        place: &Place<'_>,
+        inode: &Inode,
+        stat: &Statx,
+        is_by_link: bool,
+    ) -> Entry {
+        let mut covered = None;
         if let Some(watch) = &self.watch
-            && found.inode.kind().is_dir()
-            && !found.inode.is_watched()
-            && watch.cover(&self.tree, &found.inode)
+            && inode.kind().is_dir()
+            && !inode.is_watched()
+            && watch.cover(&self.tree, inode)
         {
             // What changed before the watch began is seen now, what changes after it is told.
-            stat = self.tree.stat(&found.inode).unwrap_or(stat);
+            covered = self.tree.stat(inode).ok();
         }
-        let name = self.trust_in_name(place.name, found, place.trust);
-        let trust = match found.is_by_link {
+        let stat = covered.as_ref().unwrap_or(stat);
+        let name = self.trust_in_name(place, inode, is_by_link);
+        let trust = match is_by_link {
             // The directory does not tell of what is elsewhere.
             true => Trust::Fresh,
-            false => self.trust_in_found(place, &found.inode, &stat),
+            false => self.trust_in_found(place, inode, stat),
         };
-        let attr = self.attr(caller, &found.inode, &stat, trust);
-        Entry { node: found.inode.node(), attr, name }
+        let attr = self.attr(caller, inode, stat, trust);
+        Entry { node: inode.node(), attr, name }
     }
 
     /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch
@@ -378,7 +392,9 @@ impl Fs {
             }
             notices.everything();
         }
-        self.streams.sweep();
+        for _ in 0..self.streams.sweep() {
+            self.lookout.was_of_use(false);
+        }
         self.tree.sweep();
         if let Some(watch) = &self.watch {
             watch.check();

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
-use super::{Fs, Result, Trust};
+use super::{Fs, Place, Result, Trust};
 use crate::source::{Found, Inode};
 use crate::view::{Excluded, Verdict, View};
 
@@ -57,17 +57,23 @@ impl Fs {
         }
     }
 
-    /// How long a name may be believed to mean what was found, where its directory could be trusted for `trust`.
-    pub(super) fn trust_in_name(&self, name: &OsStr, found: &Found, trust: Trust) -> Trust {
+    /// How long a name may be believed to mean what was found at a place.
+    pub(super) fn trust_in_name(
+        &self,
+        place: &Place<'_>,
+        inode: &Inode,
+        is_by_link: bool,
+    ) -> Trust {
+        let Place { name, trust, .. } = *place;
         let view = self.view();
         // The kernel counts names by itself: when one goes that was shown as the only one, it takes the file for gone
         // (link(2) of another name fails with ENOENT) until it looks it up again.
         let miscounts = view.looks.hide_hard_links || view.resolve_symlinks.is_some();
-        if (miscounts && !found.inode.kind().is_dir()) || view.excluded.ends_paths(name) {
+        if (miscounts && !inode.kind().is_dir()) || view.excluded.ends_paths(name) {
             return Trust::Never;
         }
         // Where a link leads is not watched.
-        if found.is_by_link && trust == Trust::Watched { Trust::Fresh } else { trust }
+        if is_by_link && trust == Trust::Watched { Trust::Fresh } else { trust }
     }
 
     /// Whether a symbolic link leads to what an excluded name hides: it then leads nowhere.

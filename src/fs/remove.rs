@@ -24,6 +24,7 @@ impl Fs {
         if self.view().changes.deny_delete {
             return Err(Errno::PERM);
         }
+        let _change = self.lookout.change();
         let dir = self.tree.inode(parent)?;
         self.find_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
@@ -106,6 +107,7 @@ impl Fs {
         if deny_rename {
             return Err(Errno::PERM);
         }
+        let _change = self.lookout.change();
         let from = self.tree.inode(parent)?;
         let to = self.tree.inode(new_parent)?;
         self.find_shown(&from, name)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::config::CachePolicy;
-use crate::fs::{Attr, Trust};
+use crate::fs::{Attr, Entry, Trust};
 use crate::view::{Checks, Needs};
 
 /// As long as the kernel can count.
@@ -40,16 +40,17 @@ impl Times {
         self.0.store(Arc::new(Kept::of(cache, needs)));
     }
 
-    /// A name.
-    pub(super) fn name(&self, trust: Trust) -> Duration {
-        let kept = self.0.load();
-        by(trust, kept.watched, kept.name)
-    }
-
     /// A name that is missing.
     pub(super) fn missing(&self, trust: Trust) -> Duration {
         let kept = self.0.load();
         by(trust, kept.watched, kept.missing)
+    }
+
+    /// A name, and the attributes that come with it.
+    pub(super) fn entry(&self, entry: &Entry) -> (Duration, Duration) {
+        let kept = self.0.load();
+        let name = by(entry.name, kept.watched, kept.name);
+        (name, by(entry.attr.trust, kept.watched_attr, kept.attr))
     }
 
     /// Attributes.

@@ -1,7 +1,8 @@
 //! Look-ups: from a name in a directory, or a descriptor, to an inode of the table.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +15,7 @@ use super::mounts::{MountIndex, Reach, SourceMount};
 use super::resolve::{Target, Via, look};
 use super::table::Newcomer;
 use super::tree::{BASIC, ITSELF, SourceTree, component, number, reopen};
-use crate::sys::handle::name_to_handle;
+use crate::sys::handle::{FileHandle, name_to_handle};
 
 /// An inode with its attributes as they were when it was found.
 #[derive(Debug)]
@@ -28,22 +29,48 @@ pub struct Found {
     pub is_by_link: bool,
 }
 
+/// What a name meant at one moment. It is not entered anywhere, and no look-up is counted.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    handle: FileHandle,
+    stat: Statx,
+}
+
+impl Seen {
+    /// Its attributes.
+    #[must_use]
+    pub fn stat(&self) -> &Statx {
+        &self.stat
+    }
+
+    fn kind(&self) -> FileType {
+        FileType::from_raw_mode(u32::from(self.stat.stx_mode))
+    }
+
+    /// Whether it is something else than a directory, and has no second name.
+    #[must_use]
+    pub fn has_one_name(&self) -> bool {
+        !self.kind().is_dir() && self.stat.stx_nlink == 1
+    }
+}
+
 impl SourceTree {
-    /// Finds a name in a directory and counts one look-up.
+    /// Finds a name in a directory and counts one look-up. `dir_fd`: any descriptor of the directory; the name is one
+    /// component, neither `.` nor `..`.
     ///
-    /// ENOENT when there is none, EINVAL for `.` and `..`, else the source's own error.
-    pub fn lookup(&self, dir: &Inode, name: &OsStr) -> Result<Found, Errno> {
-        let dir_fd = self.fd(dir)?;
-        let c_name = component(name)?;
+    /// ENOENT when there is none, else the source's own error.
+    pub fn lookup(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Found, Errno> {
         if !self.takes_care()
-            && let Some(found) = self.lookup_unopened(dir, &dir_fd, &c_name)?
+            && let Some(seen) = self.see(dir, dir_fd, name)?
+            && let Some(found) = self.enter_seen(dir, &seen)
         {
             return Ok(found);
         }
-        let fd = self.step(&dir_fd, &c_name)?;
+        let fd = self.step(dir_fd, name)?;
         if self.follows_links() && look(&fd)?.1 == FileType::Symlink {
-            return match self.target_of(dir, &dir_fd, &fd)? {
-                Some(target) => self.enter_target(dir, &dir_fd, name, target),
+            let name = OsStr::from_bytes(name.to_bytes());
+            return match self.target_of(dir, dir_fd, &fd)? {
+                Some(target) => self.enter_target(dir, dir_fd, name, target),
                 None => Ok(Found { is_by_link: true, ..self.enter_open(dir, None, fd)? }),
             };
         }
@@ -94,17 +121,18 @@ impl SourceTree {
                 .is_ok()
     }
 
-    /// The look-up without opening: the handle says which inode the name meant, the attributes are those of the inode
-    /// that had this number afterwards. When the two are not of one life of the inode, the handle is the older one and
-    /// opens nothing (ESTALE), so no attributes are ever believed of another file.
+    /// Whether what the next look-ups find is kept open.
+    #[must_use]
+    pub fn is_careful(&self) -> bool {
+        self.careful.load(Ordering::Relaxed) > 0
+    }
+
+    /// Looks at a name without opening what it means: the handle says which inode that is, the attributes are those of the
+    /// inode that had this number afterwards. When the two are not of one life of the inode, the handle is the older one
+    /// and opens nothing (ESTALE), so no attributes are ever believed of another file.
     ///
     /// `None` where it takes a descriptor to tell.
-    fn lookup_unopened(
-        &self,
-        dir: &Inode,
-        dir_fd: &OwnedFd,
-        name: &CString,
-    ) -> Result<Option<Found>, Errno> {
+    pub fn see(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Option<Seen>, Errno> {
         let Reach::HandleWithIno(field) = self.mounts.reach(dir.mount()) else {
             return Ok(None);
         };
@@ -116,24 +144,39 @@ impl SourceTree {
         if mount_id as u64 != self.mounts.id(dir.mount()) {
             return Ok(None);
         }
-        let stat = rustix::fs::statx(dir_fd, &**name, ITSELF, BASIC)?;
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        if self.follows_links() && kind == FileType::Symlink {
-            return Ok(None);
-        }
-        let domain = self.domains.of(dir.mount(), &stat, number(dir.via()));
+        let stat = rustix::fs::statx(dir_fd, name, ITSELF, BASIC)?;
         // A btrfs subvolume has inode numbers of its own: the number alone does not tell which one was meant.
-        if field.of(&handle) != Some(stat.stx_ino) || domain != dir.identity().domain {
-            return Ok(None);
+        let is_one = field.of(&handle) == Some(stat.stx_ino)
+            && self.domains.of(dir.mount(), &stat, number(dir.via())) == dir.identity().domain;
+        Ok(is_one.then_some(Seen { handle, stat }))
+    }
+
+    /// Enters what a name in a directory was seen to mean, and counts one look-up. `None` where it takes a descriptor to
+    /// tell.
+    fn enter_seen(&self, dir: &Inode, seen: &Seen) -> Option<Found> {
+        let inode = self.table.enter(self.newcomer(dir, seen)?);
+        Some(Found { inode, stat: seen.stat, is_by_link: false })
+    }
+
+    /// As the look-up of what was seen a moment ago, but only if neither it nor another inode that had its number is known to
+    /// the kernel.
+    #[must_use]
+    pub fn enter_unknown(&self, dir: &Inode, seen: &Seen) -> Option<Arc<Inode>> {
+        self.table.enter_unknown(self.newcomer(dir, seen)?)
+    }
+
+    fn newcomer(&self, dir: &Inode, seen: &Seen) -> Option<Newcomer> {
+        let kind = seen.kind();
+        if self.follows_links() && kind == FileType::Symlink {
+            return None;
         }
         let (via, domain) = match dir.via() {
-            Some(via) if kind.is_dir() => (Some(Arc::clone(via)), domain),
-            Some(_) => (None, self.domains.without_link(domain)),
-            None => (None, domain),
+            Some(via) if kind.is_dir() => (Some(Arc::clone(via)), dir.identity().domain),
+            Some(_) => (None, self.domains.without_link(dir.identity().domain)),
+            None => (None, dir.identity().domain),
         };
-        let identity = Identity { domain, ino: stat.stx_ino, handle: Some(handle) };
-        let new = Newcomer { identity, mount: dir.mount(), kind, pin: None, via };
-        Ok(Some(Found { inode: self.table.enter(new), stat, is_by_link: false }))
+        let identity = Identity { domain, ino: seen.stat.stx_ino, handle: Some(seen.handle) };
+        Some(Newcomer { identity, mount: dir.mount(), kind, pin: None, via })
     }
 
     /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when it

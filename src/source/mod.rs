@@ -18,7 +18,7 @@ pub use creds::Credentials;
 pub use fds::FdCache;
 pub use inode::{Domain, Inode, NodeId};
 pub use last::LastName;
-pub use lookup::Found;
+pub use lookup::{Found, Seen};
 pub use mounts::{InoField, MountIndex, Mounts, Reach, SourceMount};
 pub use resolve::Target;
 pub use root::{SourceFlags, SourceRoot};

@@ -244,6 +244,17 @@ impl InodeTable {
         self.enter_odd(new)
     }
 
+    /// Enters an inode and counts one look-up, unless one that has or had its number is known, or it takes a number of our
+    /// own.
+    pub(super) fn enter_unknown(&self, new: Newcomer) -> Option<Arc<Inode>> {
+        let node = plain(new.identity.domain, new.identity.ino)?;
+        if self.odd_count.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let mut shard = self.shard(node);
+        if shard.get(node).is_some() { None } else { Some(insert(&mut shard, node, new)) }
+    }
+
     /// Finds an inode under a number of our own and counts one look-up.
     fn find_odd(&self, identity: &Identity) -> Option<Arc<Inode>> {
         let odd = self.odd();
@@ -413,6 +424,20 @@ mod tests {
         table.enter(newcomer(0, 42, 1));
         table.start_anew();
         assert_eq!(table.extent(), Extent { known: 1, most: 1 });
+    }
+
+    #[test]
+    fn only_what_has_no_life_in_the_table_is_entered_as_unknown() {
+        let table = InodeTable::default();
+        assert!(table.enter_unknown(newcomer(0, 1 << 48, 0)).is_none(), "it has no plain number");
+        assert!(table.enter_unknown(newcomer(0, 42, 0)).is_some());
+        assert!(table.enter_unknown(newcomer(0, 42, 0)).is_none());
+        assert!(table.enter_unknown(newcomer(0, 42, 1)).is_none(), "a later life");
+        assert!(table.forget(NodeId(42), 1).is_some(), "one look-up was counted");
+        let odd = table.enter(newcomer(0, 1, 0)).node();
+        assert!(table.enter_unknown(newcomer(0, 42, 0)).is_none(), "it may be an odd one");
+        table.forget(odd, 1);
+        assert!(table.enter_unknown(newcomer(0, 42, 0)).is_some());
     }
 
     #[test]

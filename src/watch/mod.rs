@@ -67,6 +67,8 @@ pub struct Watch {
     pace: Arc<Pace>,
     /// How often directories have told of files in them; several share a count.
     told: Box<[AtomicU32]>,
+    /// Odd from before events are taken from the queue until they are counted.
+    turns: AtomicU32,
     /// Held over setting or taking the mark of an inode, by node id: who takes one must not take another's.
     marking: [Mutex<()>; 16],
 }
@@ -86,6 +88,7 @@ impl Watch {
             files: AtomicUsize::new(0),
             pace: Arc::default(),
             told: (0..COUNTS).map(|_| AtomicU32::new(0)).collect(),
+            turns: AtomicU32::new(0),
             marking: Default::default(),
         };
         watch.mark_dir(tree, &root)?;
@@ -202,6 +205,18 @@ impl Watch {
         self.count(dir.node()).load(Ordering::Acquire)
     }
 
+    /// Whether a directory has told nothing since it had told `told`, not even of what was done the moment before: nobody
+    /// has any event of it that is not counted.
+    #[must_use]
+    pub fn has_told_all(&self, dir: &Inode, told: u32) -> bool {
+        let turns = self.turns.load(Ordering::SeqCst);
+        // An event of before is in the queue, or was taken from it before: in this turn, or in a former one.
+        turns.is_multiple_of(2)
+            && self.waits_for(Some(Duration::ZERO)) == Ok(false)
+            && self.turns.load(Ordering::SeqCst) == turns
+            && self.told_of(dir) == told
+    }
+
     fn count(&self, dir: NodeId) -> &AtomicU32 {
         &self.told[dir.0 as usize % COUNTS]
     }
@@ -225,16 +240,25 @@ impl Watch {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let mut busy = Busy::default();
         loop {
-            if !busy.is_empty() && !self.waits_for(busy::REST / 4) {
-                let mut batch = notice::Batch::default();
-                busy.listen_again(&self.group, tree, &mut batch);
-                self.pace.send(batch, &**notices);
-                continue;
+            match self.waits_for((!busy.is_empty()).then_some(busy::REST / 4)) {
+                Err(Errno::INTR) => continue,
+                Ok(false) => {
+                    let mut batch = notice::Batch::default();
+                    busy.listen_again(&self.group, tree, &mut batch);
+                    self.pace.send(batch, &**notices);
+                    continue;
+                }
+                // Another error comes again where it is told.
+                Ok(true) | Err(_) => {}
             }
+            self.turns.fetch_add(1, Ordering::SeqCst);
             let filled = match group.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(filled) => filled,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                    self.turns.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
                 Err(e) => {
                     log::error!("the watch over the source ends: {e}");
                     notices.everything();
@@ -244,6 +268,9 @@ impl Watch {
             let mut batch = notice::Batch::default();
             for event in sys::fanotify::events(&buffer[..filled]) {
                 if event.mask & libc::FAN_Q_OVERFLOW != 0 {
+                    for count in &self.told {
+                        count.fetch_add(1, Ordering::AcqRel);
+                    }
                     batch.everything();
                 } else if event.pid != own || tree.has_siblings() {
                     let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
@@ -266,17 +293,18 @@ impl Watch {
                     }
                 }
             }
+            self.turns.fetch_add(1, Ordering::SeqCst);
             busy.listen_again(&self.group, tree, &mut batch);
             self.pace.send(batch, &**notices);
             std::thread::sleep(GATHER);
         }
     }
 
-    /// Waits for events: whether there are any in this time.
-    fn waits_for(&self, time: Duration) -> bool {
+    /// Waits for events: whether there are any in this time, or ever.
+    fn waits_for(&self, time: Option<Duration>) -> Result<bool, Errno> {
         let mut fds = [PollFd::new(&self.group, PollFlags::IN)];
-        let timeout = Timespec::try_from(time).ok();
-        !matches!(poll(&mut fds, timeout.as_ref()), Ok(0))
+        let timeout = time.and_then(|time| Timespec::try_from(time).ok());
+        poll(&mut fds, timeout.as_ref()).map(|ready| ready > 0)
     }
 
     fn dirs(&self) -> MutexGuard<'_, HashMap<FileHandle, NodeId>> {

@@ -192,7 +192,7 @@ impl Operations {
             opcode::FLUSH => reply.done(self.flush(request)),
             opcode::OPENDIR => reply.with(self.opendir(request)),
             opcode::READDIR => reply.data(self.readdir(request)),
-            opcode::READDIRPLUS => reply.data(self.readdirplus(request)),
+            opcode::READDIRPLUS => self.readdirplus(request, reply),
             opcode::RELEASEDIR => reply.done(self.releasedir(request)),
             opcode::FSYNCDIR => reply.done(self.fsyncdir(request)),
             opcode::GETLK => reply.with(self.getlk(request)),
@@ -216,7 +216,7 @@ impl Operations {
     }
 
     fn entry_out(&self, entry: &Entry) -> EntryOut {
-        let (name, attr) = (self.times.name(entry.name), self.times.attr(&entry.attr));
+        let (name, attr) = self.times.entry(entry);
         entry_out(self.numbers.number(entry.node), &entry.attr, name, attr)
     }
 
