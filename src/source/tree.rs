@@ -338,6 +338,12 @@ impl SourceTree {
             .is_ok_and(|stat| self.is_hidden_mount(stat.stx_mnt_id))
     }
 
+    /// Whether the kernel knows an entry of a directory, as far as its inode number tells.
+    #[must_use]
+    pub fn seems_known(&self, dir: &Inode, kind: FileType, ino: u64) -> bool {
+        self.table.get(NodeId(self.shown_ino(dir, kind, ino))).is_some()
+    }
+
     /// The inode number to show for an entry of a directory.
     #[must_use]
     pub fn shown_ino(&self, dir: &Inode, kind: FileType, ino: u64) -> u64 {

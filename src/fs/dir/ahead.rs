@@ -78,8 +78,9 @@ pub(in crate::fs) struct Lookout {
     trails: Mutex<Trails>,
     /// Counts what clients of the mount do to names, and what the kernel forgets.
     changes: AtomicU32,
+    /// Listings under way, and looks ahead.
     at_work: AtomicUsize,
-    most_at_work: usize,
+    processors: usize,
     in_vain: AtomicU32,
     rests_since: Mutex<Option<Instant>>,
 }
@@ -91,11 +92,20 @@ impl Default for Lookout {
             trails: Mutex::default(),
             changes: AtomicU32::new(0),
             at_work: AtomicUsize::new(0),
-            // On one processor nothing is won.
-            most_at_work: processors / 2,
+            processors,
             in_vain: AtomicU32::new(0),
             rests_since: Mutex::default(),
         }
+    }
+}
+
+/// Work that counts while it is under way.
+#[must_use]
+pub(super) struct AtWork<'a>(&'a Lookout);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.at_work.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -113,6 +123,17 @@ impl Lookout {
     /// Something is about to be changed that may have been seen ahead.
     pub(in crate::fs) fn change(&self) -> Change<'_> {
         Change(self)
+    }
+
+    /// Counts work from now on.
+    pub(super) fn works(&self) -> AtWork<'_> {
+        self.at_work.fetch_add(1, Ordering::Relaxed);
+        AtWork(self)
+    }
+
+    /// Whether a processor is left over, beside those of the work under way and of a client. Else nothing is won.
+    fn has_room(&self) -> bool {
+        self.at_work.load(Ordering::Relaxed) + 1 < self.processors
     }
 
     pub(super) fn trails(&self) -> MutexGuard<'_, Trails> {
@@ -147,24 +168,21 @@ impl Fs {
         self.watch.is_some()
             && self.needs.checks == Checks::Kernel
             && !self.tree.follows_links()
-            && self.lookout.most_at_work > 0
+            && self.lookout.processors > 1
     }
 
     /// Looks at what may be asked for next. To be called when what was asked for is answered.
     pub fn look_ahead(&self, next: Next) {
-        if matches!(next, Next::Unknown) || self.lookout.rests() {
+        if matches!(next, Next::Unknown) || !self.lookout.has_room() || self.lookout.rests() {
             return;
         }
-        let lookout = &self.lookout;
-        if lookout.at_work.fetch_add(1, Ordering::AcqRel) < lookout.most_at_work {
-            let seen = match next {
-                Next::Unknown => Ok(()),
-                Next::More(dir) => self.see_more(&dir),
-                Next::Dir(node) => self.see_dir(node),
-            };
-            seen.unwrap_or_else(|e| log::debug!("nothing is seen ahead: {e}"));
-        }
-        lookout.at_work.fetch_sub(1, Ordering::AcqRel);
+        let _works = self.lookout.works();
+        let seen = match next {
+            Next::Unknown => Ok(()),
+            Next::More(dir) => self.see_more(&dir),
+            Next::Dir(node) => self.see_dir(node),
+        };
+        seen.unwrap_or_else(|e| log::debug!("nothing is seen ahead: {e}"));
     }
 
     fn see_more(&self, dir: &OpenDir) -> Result<()> {
@@ -213,7 +231,11 @@ impl Fs {
             if expected && dir.is_asked() {
                 break;
             }
-            let is_worth_it = !entry.is_dot() && !entry.kind.is_dir() && !absent.has(entry.name);
+            // What is known is looked at again anyway: where others have walked already there is nothing to do.
+            let is_worth_it = !entry.is_dot()
+                && !entry.kind.is_dir()
+                && !absent.has(entry.name)
+                && !self.tree.seems_known(&dir.inode, entry.kind, entry.ino);
             let seen = match is_worth_it {
                 true => self.tree.see(&dir.inode, &dir.fd, entry.c_name).ok().flatten(),
                 false => None,

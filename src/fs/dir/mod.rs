@@ -68,6 +68,7 @@ impl Fs {
         offset: u64,
         run: impl FnOnce(&Arc<OpenDir>) -> Result<T>,
     ) -> Result<T> {
+        let _works = self.lookout.works();
         if handle != 0 {
             return run(&self.dirs.get(handle)?);
         }
