@@ -28,6 +28,8 @@ pub(in crate::fs) struct Waiters {
 #[derive(Debug, Default)]
 struct List {
     waiters: Vec<Waiter>,
+    /// Whether a thread watches over them.
+    is_watched: bool,
     /// Another worker may have been handed the interrupt before the request has come so far.
     early: VecDeque<u64>,
 }
@@ -69,17 +71,22 @@ impl Waiters {
         call: u64,
         wait: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
+        // Before anybody can be woken: the signal would end the daemon.
+        if let Err(e) = sys::signal::arm_wake_up() {
+            log::warn!("a wait for a lock cannot be interrupted: {e}");
+            return Err(e);
+        }
         let thread = rustix::thread::gettid();
-        let first = {
+        let is_watched = {
             let mut list = self.lock();
             if let Some(at) = list.early.iter().position(|early| *early == call) {
                 list.early.remove(at);
                 return Err(Errno::INTR);
             }
             list.waiters.push(Waiter { thread, client, call, is_interrupted: false });
-            list.waiters.len() == 1
+            std::mem::replace(&mut list.is_watched, true)
         };
-        if first {
+        if !is_watched {
             self.watch();
         }
         let result = wait();
@@ -106,17 +113,10 @@ impl Waiters {
 
     /// Watches over the waiters for as long as there are any.
     fn watch(self: &Arc<Self>) {
-        if let Err(e) = sys::signal::arm_wake_up() {
-            log::warn!("waits for locks cannot be interrupted: {e}");
-            return;
-        }
         let waiters: Weak<Self> = Arc::downgrade(self);
         let watch = move || {
             while let Some(waiters) = waiters.upgrade() {
-                let list = waiters.lock().waiters.clone();
-                if list.is_empty() {
-                    return;
-                }
+                let Some(list) = waiters.watched() else { return };
                 for waiter in list {
                     if waiter.is_interrupted
                         || (waiter.client != 0 && Process::of(waiter.client).is_interrupted())
@@ -130,7 +130,15 @@ impl Waiters {
         };
         if let Err(e) = std::thread::Builder::new().name("lock-watch".into()).spawn(watch) {
             log::warn!("waits for locks cannot be interrupted: {e}");
+            self.lock().is_watched = false;
         }
+    }
+
+    /// Who is to be watched over. `None`: nobody, and the watch ends.
+    fn watched(&self) -> Option<Vec<Waiter>> {
+        let mut list = self.lock();
+        list.is_watched = !list.waiters.is_empty();
+        list.is_watched.then(|| list.waiters.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
@@ -151,5 +159,28 @@ mod tests {
         assert_eq!(waiters.during(0, 7, || Ok(())), Ok(()), "once");
         (0..1000).for_each(|call| waiters.interrupt(call));
         assert_eq!(waiters.lock().early.len(), MOST_EARLY);
+    }
+
+    #[test]
+    fn one_thread_watches_over_all() {
+        let waiters = Arc::new(Waiters::default());
+        let watches = || {
+            let threads = std::fs::read_dir("/proc/self/task").unwrap();
+            let names = threads.filter_map(|thread| {
+                std::fs::read_to_string(thread.ok()?.path().join("comm")).ok()
+            });
+            names.filter(|name| name.trim() == "lock-watch").count()
+        };
+        // Each time there is a waiter, but never the same one for long.
+        for call in 0..60 {
+            let wait = || {
+                std::thread::sleep(LOOK / 4);
+                Ok(())
+            };
+            assert_eq!(waiters.during(0, call, wait), Ok(()));
+        }
+        // And those of other tests.
+        let count = watches();
+        assert!(count < 10, "{count}");
     }
 }
