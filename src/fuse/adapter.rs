@@ -492,10 +492,7 @@ impl Filesystem for Adapter {
                 reply.add(attr.ino, entry.cookie, entry.name, &ttl, &attr, generation)
             });
         match result {
-            Ok(next) => {
-                reply.ok();
-                self.fs.look_ahead(next);
-            }
+            Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(e)),
         }
     }

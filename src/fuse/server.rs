@@ -99,6 +99,10 @@ impl Server {
             let (fs, notices) = (Arc::clone(&fs), Arc::clone(&notices));
             spawn("watch", move || fs.watch(&notices))?;
         }
+        if fs.looks_ahead() {
+            let fs = Arc::clone(&fs);
+            spawn("ahead", move || fs.keep_looking_ahead())?;
+        }
         let session = std::thread::Builder::new()
             .name("session".into())
             .spawn(move || session.run())
