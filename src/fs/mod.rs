@@ -39,7 +39,7 @@ use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
 pub use caller::Fate;
-pub use dir::{DirEntry, Next, OpenDir};
+pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, Opened, Read, Write};
 pub use ioctl::Ioctl;
 pub use lock::{Conflict, LockKind, LockRange, LockRequest};

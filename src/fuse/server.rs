@@ -97,6 +97,10 @@ impl Server {
             let (fs, notices) = (Arc::clone(&fs), Arc::clone(&notices));
             spawn("watch", move || fs.watch(&notices))?;
         }
+        if fs.looks_ahead() {
+            let fs = Arc::clone(&fs);
+            spawn("ahead", move || fs.keep_looking_ahead())?;
+        }
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
         Ok(Self { workers, live, numbers })

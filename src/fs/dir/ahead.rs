@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -30,6 +30,8 @@ const YOUNG: Duration = Duration::from_millis(100);
 /// So often in a row it may have been in vain, and then not for so long.
 const MOST_IN_VAIN: u32 = 3;
 const REST: Duration = Duration::from_secs(1);
+/// What waits to be looked at, at most.
+const MOST_WAITING: usize = 4;
 
 /// What the entries of a stream were seen to be, from where it stands.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Ahead {
 
 /// What may be asked for next, after a listing.
 #[derive(Debug)]
-pub enum Next {
+pub(super) enum Next {
     /// Nobody knows.
     Unknown,
     /// More of the same directory.
@@ -81,6 +83,8 @@ pub(in crate::fs) struct Lookout {
     /// Listings under way, and looks ahead.
     at_work: AtomicUsize,
     processors: usize,
+    waiting: Mutex<VecDeque<Next>>,
+    wake: Condvar,
     in_vain: AtomicU32,
     rests_since: Mutex<Option<Instant>>,
 }
@@ -93,6 +97,8 @@ impl Default for Lookout {
             changes: AtomicU32::new(0),
             at_work: AtomicUsize::new(0),
             processors,
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
             in_vain: AtomicU32::new(0),
             rests_since: Mutex::default(),
         }
@@ -123,6 +129,10 @@ impl Lookout {
     /// Something is about to be changed that may have been seen ahead.
     pub(in crate::fs) fn change(&self) -> Change<'_> {
         Change(self)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Next>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts work from now on.
@@ -164,25 +174,45 @@ impl Lookout {
 
 impl Fs {
     /// Whether looking ahead is worth anything, and what is seen is told of when it changes.
-    pub(super) fn looks_ahead(&self) -> bool {
+    #[must_use]
+    pub fn looks_ahead(&self) -> bool {
         self.watch.is_some()
             && self.needs.checks == Checks::Kernel
             && !self.tree.follows_links()
             && self.lookout.processors > 1
     }
 
-    /// Looks at what may be asked for next. To be called when what was asked for is answered.
-    pub fn look_ahead(&self, next: Next) {
-        if matches!(next, Next::Unknown) || !self.lookout.has_room() || self.lookout.rests() {
+    /// Has the thread that looks ahead look at what may be asked for next.
+    pub(super) fn look_ahead(&self, next: Next) {
+        let lookout = &self.lookout;
+        if matches!(next, Next::Unknown) || !lookout.has_room() || lookout.rests() {
             return;
         }
-        let _works = self.lookout.works();
-        let seen = match next {
-            Next::Unknown => Ok(()),
-            Next::More(dir) => self.see_more(&dir),
-            Next::Dir(node) => self.see_dir(node),
-        };
-        seen.unwrap_or_else(|e| log::debug!("nothing is seen ahead: {e}"));
+        let mut waiting = lookout.waiting();
+        if waiting.len() < MOST_WAITING {
+            waiting.push_back(next);
+            drop(waiting);
+            lookout.wake.notify_one();
+        }
+    }
+
+    /// Looks ahead until the mount ends.
+    pub fn keep_looking_ahead(&self) {
+        let lookout = &self.lookout;
+        loop {
+            let nothing = |waiting: &mut VecDeque<Next>| waiting.is_empty();
+            let waiting = lookout.wake.wait_while(lookout.waiting(), nothing);
+            let next = waiting.unwrap_or_else(PoisonError::into_inner).pop_front();
+            let _works = lookout.works();
+            let seen = match next {
+                None | Some(Next::Unknown) => Ok(()),
+                Some(Next::More(dir)) => self.see_more(&dir),
+                // Else the client was faster.
+                Some(Next::Dir(node)) if !lookout.trails().expects(node) => Ok(()),
+                Some(Next::Dir(node)) => self.see_dir(node),
+            };
+            seen.unwrap_or_else(|e| log::debug!("nothing is seen ahead: {e}"));
+        }
     }
 
     fn see_more(&self, dir: &OpenDir) -> Result<()> {

@@ -15,9 +15,8 @@ use rustix::io::Errno;
 use super::{Caller, Entry, Fs, Place, Result, Trust};
 use crate::source::{Inode, NodeId, Seen};
 
-use ahead::Ahead;
 pub(super) use ahead::Lookout;
-pub use ahead::Next;
+use ahead::{Ahead, Next};
 pub(super) use stream::Streams;
 pub use stream::{DirEntry, OpenDir};
 
@@ -137,8 +136,6 @@ impl Fs {
 
     /// Offers entries with their inodes. A name that vanished meanwhile is left out. For `.` and `..` no look-up is
     /// counted; their inode is that of the directory itself and stands only for the type.
-    ///
-    /// What may be asked for next is to be looked at when this is answered ([`Self::look_ahead`]).
     pub fn readdirplus(
         &self,
         caller: &Caller,
@@ -146,8 +143,8 @@ impl Fs {
         handle: u64,
         offset: u64,
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
-    ) -> Result<Next> {
-        self.listing(node, handle, offset, |dir| {
+    ) -> Result<()> {
+        let next = self.listing(node, handle, offset, |dir| {
             let trust = self.cover_names(&dir.inode);
             let mut below = Vec::new();
             let came = self.offer(dir, offset, |Offer { entry, seen }| {
@@ -183,7 +180,10 @@ impl Fs {
                 Ok(Taken::Yes)
             })?;
             Ok(if handle == 0 { self.next(dir, offset, came, &below) } else { Next::Unknown })
-        })
+        })?;
+        // Before the answer: then a processor is idle, since the client waits. When he has it he may take ours.
+        self.look_ahead(next);
+        Ok(())
     }
 
     /// The entry for a name of a directory. `None` where there is nothing to show.

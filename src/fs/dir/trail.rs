@@ -57,6 +57,11 @@ impl Trails {
         self.trails.iter().rev().any(|trail| trail.dir == dir && trail.in_a_row >= SURE)
     }
 
+    /// Whether the listing of a directory is expected to begin.
+    pub(super) fn expects(&self, dir: NodeId) -> bool {
+        self.expected.iter().any(|(node, _)| *node == dir)
+    }
+
     /// The listing of a directory has ended: which is expected next, if that is sure enough.
     pub(super) fn next(&mut self, dir: NodeId) -> Option<NodeId> {
         let own = self.trails.iter().rposition(|trail| trail.dir == dir)?;

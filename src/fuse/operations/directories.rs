@@ -3,12 +3,12 @@
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{Next, Result};
+use crate::fs::Result;
 use crate::fuse::convert::{entry_type, type_bits};
 use crate::fuse::protocol::layout::{
     AttrPart, EntryOut, FSYNC_DATA_ONLY, FsyncIn, OpenOut, ReadIn, ReleaseIn,
 };
-use crate::fuse::protocol::{Listing, Reply, Request};
+use crate::fuse::protocol::{Listing, Request};
 
 impl Operations {
     pub(super) fn opendir(&self, request: &Request<'_>) -> Result<OpenOut> {
@@ -29,22 +29,12 @@ impl Operations {
         Ok(listing)
     }
 
-    pub(super) fn readdirplus(&self, request: &Request<'_>, reply: Reply) {
-        match self.list_with_inodes(request) {
-            Ok((listing, next)) => {
-                reply.bytes(listing.as_ref());
-                self.fs.look_ahead(next);
-            }
-            Err(e) => reply.error(e),
-        }
-    }
-
-    fn list_with_inodes(&self, request: &Request<'_>) -> Result<(Listing, Next)> {
+    pub(super) fn readdirplus(&self, request: &Request<'_>) -> Result<Listing> {
         let (ReadIn { handle, offset, size, .. }, _) = request.argument()?;
         let mut listing = Listing::new(size);
         let caller = request.caller()?;
         let node = self.node(request);
-        let next = self.fs.readdirplus(&caller, node, handle, offset, |entry, found| {
+        self.fs.readdirplus(&caller, node, handle, offset, |entry, found| {
             let answer = match found {
                 Some(found) => self.entry_out(found),
                 // Neither `.` nor `..` is looked up: the kernel takes only number and type from here.
@@ -56,7 +46,7 @@ impl Operations {
             };
             listing.add_plus(&answer, entry.cookie, answer.attr.mode >> 12, entry.name)
         })?;
-        Ok((listing, next))
+        Ok(listing)
     }
 
     pub(super) fn releasedir(&self, request: &Request<'_>) -> Result<()> {

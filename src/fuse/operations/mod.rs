@@ -192,7 +192,7 @@ impl Operations {
             opcode::FLUSH => reply.done(self.flush(request)),
             opcode::OPENDIR => reply.with(self.opendir(request)),
             opcode::READDIR => reply.data(self.readdir(request)),
-            opcode::READDIRPLUS => self.readdirplus(request, reply),
+            opcode::READDIRPLUS => reply.data(self.readdirplus(request)),
             opcode::RELEASEDIR => reply.done(self.releasedir(request)),
             opcode::FSYNCDIR => reply.done(self.fsyncdir(request)),
             opcode::GETLK => reply.with(self.getlk(request)),
