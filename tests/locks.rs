@@ -5,6 +5,8 @@ mod support;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use support::LockKind::{Exclusive, None as Unlock, Shared};
-use support::{Lock, Mount, Process, eventually, sys};
+use support::{Lock, Mount, Process, as_user, eventually, scratch, sh, sys};
 
 fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("open")
@@ -240,6 +242,80 @@ fn a_wait_for_flock_is_interrupted_by_a_signal() {
     assert_eq!(waiter.wait(), Some(7));
     flock(&holder, FlockOperation::Unlock).expect("unlock");
     flock(open(&path), FlockOperation::NonBlockingLockExclusive).expect("nobody else took it");
+}
+
+#[test]
+fn a_flock_that_is_refused_holds_up_nobody() {
+    let mount = Mount::builder().arg("--threads=1").start();
+    let path = mount.join("f");
+    let holder = open(&mount.in_source("f"));
+    flock(&holder, FlockOperation::LockExclusive).expect("lock");
+    let other = open(&mount.join("other"));
+    eventually("others are served many times meanwhile", || {
+        let (refused, ends) = (AtomicU32::new(0), AtomicBool::new(false));
+        let mut served = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let file = open(&path);
+                while !ends.load(Ordering::Relaxed) {
+                    let answer = flock(&file, FlockOperation::NonBlockingLockShared);
+                    assert_eq!(answer, Err(Errno::WOULDBLOCK));
+                    refused.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            while refused.load(Ordering::Relaxed) < 50 {
+                let lock = Lock::whole(Exclusive);
+                assert_eq!(lock.query(&other).expect("F_GETLK"), None);
+                served += 1;
+            }
+            ends.store(true, Ordering::Relaxed);
+        });
+        served > 4 * 50
+    });
+}
+
+#[test]
+fn a_user_who_mounts_holds_flock_on_what_he_may_not_read() {
+    let place = scratch();
+    let (source, point) = (place.dir("source"), place.dir("point"));
+    sh(
+        place.path(),
+        "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; umount -l dev; \
+         chmod 711 .; touch source/log; chmod 200 source/log; chown 1000:1000 source/log point source",
+    );
+    let program = place.path().join("shiftbind");
+    std::fs::copy(env!("CARGO_BIN_EXE_shiftbind"), &program).expect("copy the program");
+    as_user(1000, 1000, &[], || {
+        let mut command = Command::new(&program);
+        sys::die_with_parent(&mut command);
+        let mut daemon = command.arg("-f").args([&source, &point]).spawn().expect("start");
+        let log = || OpenOptions::new().write(true).open(point.join("log"));
+        eventually("it is mounted", || log().is_ok());
+        let ours = log().expect("open");
+        flock(&ours, FlockOperation::LockExclusive).expect("lock");
+        let theirs = OpenOptions::new().write(true).open(source.join("log")).expect("open");
+        let refused = flock(&theirs, FlockOperation::NonBlockingLockShared);
+        assert_eq!(refused, Err(Errno::WOULDBLOCK));
+        drop((ours, theirs));
+        eventually("it is unmounted", || {
+            let unmounted = Command::new("fusermount3").arg("-u").arg(&point).output();
+            unmounted.expect("run fusermount3").status.success()
+        });
+        assert!(daemon.wait().expect("reap").success());
+    });
+}
+
+#[test]
+fn who_is_not_let_in_locks_what_he_was_handed() {
+    let mount = Mount::builder().arg("--allow-root").start();
+    let file = open(&mount.join("f"));
+    as_user(2001, 2002, &[], || {
+        assert!(File::open(mount.join("f")).is_err(), "he is not let in");
+        flock(&file, FlockOperation::LockExclusive).expect("flock");
+        flock(&file, FlockOperation::Unlock).expect("unlock");
+        Lock::whole(Exclusive).try_set(&file).expect("fcntl");
+        assert_eq!(Lock::whole(Exclusive).query(&file).expect("F_GETLK"), None);
+    });
 }
 
 #[test]

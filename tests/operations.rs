@@ -474,3 +474,24 @@ fn a_file_without_a_name_belongs_to_its_maker_and_can_be_given_one() {
     assert_eq!(fs::read(mount.join("named")).expect("read"), b"content");
     assert_eq!(fs::read_dir(mount.source()).expect("list").count(), 1, "nothing else is there");
 }
+
+#[test]
+fn who_would_not_own_a_file_without_a_name_makes_none_that_he_could_not_link() {
+    use rustix::fs::OFlags;
+    let mount =
+        Mount::builder().arg("--create-for-user=1234").arg("--create-with-perms=a=r").start();
+    fs::set_permissions(mount.source(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    let dir = mount.path();
+    eventually("the new mode is seen", || {
+        fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o777 == 0o777)
+    });
+    let open =
+        |flags: OFlags| rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | flags, 0o666.into());
+    as_user(2001, 2002, &[], || {
+        assert_eq!(open(OFlags::empty()).err(), Some(Errno::OPNOTSUPP));
+        open(OFlags::EXCL).expect("what never gets a name");
+    });
+    as_user(1234, 1234, &[], || open(OFlags::empty()).map(drop)).expect("who owns it");
+    open(OFlags::empty()).expect("root may link everything");
+    assert_eq!(fs::read_dir(mount.source()).expect("list").count(), 0);
+}

@@ -97,6 +97,30 @@ fn an_idle_mount_wakes_for_nothing_but_its_sweeper() {
     });
 }
 
+/// How often the daemon has read, all together.
+fn reads(mount: &Mount) -> u64 {
+    let pid = mount.pid().expect("a daemon runs");
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).expect("read the account");
+    let line = io.lines().find_map(|line| line.strip_prefix("syscr: ")).expect("a count");
+    line.parse().expect("a number")
+}
+
+#[test]
+fn who_asks_now_and_then_is_not_looked_for() {
+    let mount = Mount::builder().arg("--threads=4").start();
+    fs::write(mount.in_source("f"), "x").expect("write");
+    let file = mount.join("f");
+    eventually("few looks are in vain", || {
+        let before = reads(&mount);
+        for _ in 0..2000 {
+            ask(&file);
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_micros(70) {}
+        }
+        reads(&mount) - before < 2000 * 8
+    });
+}
+
 #[test]
 fn many_clients_and_one_take_turns_without_losing_a_request() {
     let mount = Mount::builder().arg("--threads=4").start();

@@ -4,9 +4,10 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
+use super::caller::Process;
 use super::privileges::{SETGID, SETUID};
 use super::{Caller, Entry, Fs, Opened, Place, Result, Trust, decode_dev};
 use crate::source::{Inode, NodeId, component, proc_path, reopen};
@@ -175,7 +176,9 @@ impl Fs {
         self.made_and_opened(caller, &Place { dir: &dir, name, trust, told }, fd, wanted)
     }
 
-    /// Makes a regular file without a name and opens it (open(2), O_TMPFILE). EOPNOTSUPP where the source has none.
+    /// Makes a regular file without a name and opens it (open(2), O_TMPFILE). EOPNOTSUPP where the source has none, and
+    /// for who would not own it: the kernel lets nobody link what is not his (proc_sys_fs(5), protected_hardlinks), and
+    /// programs that could not give it its name know how to do without.
     pub fn tmpfile(
         &self,
         caller: &Caller,
@@ -192,9 +195,20 @@ impl Fs {
         // With O_EXCL it never gets a name.
         let flags = wanted | OFlags::TMPFILE | OFlags::CLOEXEC | (asked & OFlags::EXCL);
         let fd = rustix::fs::openat(&*dir_fd, c".", flags, mode)?;
+        if !asked.contains(OFlags::EXCL) && !self.would_own(caller, &fd)? {
+            return Err(Errno::OPNOTSUPP);
+        }
         // No directory tells of it.
         let place = Place { dir: &dir, name: OsStr::new(""), trust: Trust::Fresh, told: 0 };
         self.made_and_opened(caller, &place, fd, wanted)
+    }
+
+    /// Whether a caller may do to a file what its owner may, as it is shown to him.
+    fn would_own(&self, caller: &Caller, fd: &OwnedFd) -> Result<bool> {
+        let mask = StatxFlags::BASIC_STATS;
+        let file = self.shown(caller, &rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?);
+        let overrides = || Process::of(caller.pid).asking_as(caller).overrides_owner(&file);
+        Ok(file.uid == Some(caller.uid) || overrides())
     }
 
     /// The answer for a file that was just made and opened.

@@ -24,13 +24,11 @@ const NOBODY: u32 = u32::MAX - 1;
 pub struct OpenFile {
     /// Keeps the inode reachable, whatever becomes of its names.
     anchor: Arc<OwnedFd>,
-    /// The source's file, opened as the caller asked.
+    /// The source's file, opened as the caller asked. It also holds the caller's flock(2).
     file: OnceLock<Arc<OwnedFd>>,
     /// The same for requests of the other sort: with O_DIRECT where `file` is without, and without it for what comes from
     /// the page cache where `file` is with it.
     other: OnceLock<Arc<OwnedFd>>,
-    /// What holds its flock(2) on the source.
-    flock: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
 }
@@ -64,11 +62,6 @@ impl OpenFile {
         &self.inode
     }
 
-    /// What holds its flock(2) on the source, once there was one.
-    pub(super) fn flock(&self) -> &OnceLock<Arc<OwnedFd>> {
-        &self.flock
-    }
-
     /// Whether it was opened for writing.
     #[must_use]
     pub fn is_writable(&self) -> bool {
@@ -79,6 +72,11 @@ impl OpenFile {
     /// (fcntl(2), F_SETLEASE).
     pub fn open(&self) -> Result<&OwnedFd> {
         self.open_with(OFlags::NOCTTY | OFlags::NONBLOCK)
+    }
+
+    /// Whether it is opened for real.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.get().is_some()
     }
 
     /// As [`Self::open`], for a thread that may wait.
@@ -206,14 +204,7 @@ impl Fs {
             && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let file = Arc::new(OpenFile {
-            anchor,
-            file,
-            other: OnceLock::new(),
-            flock: OnceLock::new(),
-            inode,
-            flags,
-        });
+        let file = Arc::new(OpenFile { anchor, file, other: OnceLock::new(), inode, flags });
         let handle = self.files.insert(Arc::clone(&file), spread);
         let needs_flush = for_writing || self.locks.are_held_on(file.inode.node());
         Opened { handle, file, may_pass: false, needs_flush, stale_attributes }

@@ -152,19 +152,19 @@ impl Backings {
         // Who was used again meanwhile is spared for somebody who was not.
         for _ in 0..MOST_SPARED {
             let Some((node, queued)) = first else { return };
-            let Some(again) = self.take_turn(node, queued) else { return };
+            let Some(again) = self.take_turn(node, queued, true) else { return };
             let mut warm = self.warm();
             warm.push_back((node, again));
             first = warm.pop_front();
         }
-        if let Some((node, _)) = first {
-            self.cool(node);
+        if let Some((node, queued)) = first {
+            self.take_turn(node, queued, false);
         }
     }
 
     /// The turn of a file that was taken from the queue: its id goes if nobody has it open, unless it was closed again since. Then it goes
     /// back to the queue, with this time.
-    fn take_turn(&self, node: NodeId, queued: Instant) -> Option<Instant> {
+    fn take_turn(&self, node: NodeId, queued: Instant, is_spared: bool) -> Option<Instant> {
         let gone = {
             let mut shard = self.shard(node);
             let opens = shard.get_mut(&node).filter(|opens| opens.queued == Some(queued))?;
@@ -173,7 +173,7 @@ impl Backings {
                 opens.queued = None;
                 return None;
             }
-            if opens.closed > queued {
+            if opens.closed > queued && is_spared {
                 opens.queued = Some(opens.closed);
                 return opens.queued;
             }
@@ -208,7 +208,7 @@ impl Backings {
                 }
             };
             let Some((node, queued)) = first else { return };
-            if let Some(again) = self.take_turn(node, queued) {
+            if let Some(again) = self.take_turn(node, queued, true) {
                 self.warm().push_back((node, again));
             }
         }
@@ -220,5 +220,36 @@ impl Backings {
 
     fn warm(&self) -> MutexGuard<'_, VecDeque<(NodeId, Instant)>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_open_when_its_turn_comes_is_queued_again_when_it_is_closed() {
+        let backings = Backings::new(true);
+        let files: Vec<_> =
+            (0..=MOST_WARM).map(|node| Arc::new(Inode::alone(NodeId(node as u64)))).collect();
+        let open = |file| {
+            backings.open(file, || true, || Ok(Backing::of_no_mount())).expect("a backing id");
+        };
+        let close = |file| {
+            open(file);
+            backings.close(file);
+        };
+        let (used, others) = files.split_at(MOST_SPARED + 1);
+        used.iter().for_each(close);
+        // Used again: so many of them are spared, and the last one is open.
+        used.iter().for_each(close);
+        open(&used[MOST_SPARED]);
+        others.iter().for_each(close);
+        let queued = |file: &Arc<Inode>| {
+            backings.warm().iter().filter(|(node, _)| *node == file.node()).count()
+        };
+        assert_eq!(queued(&used[MOST_SPARED]), 0, "its turn has come");
+        backings.close(&used[MOST_SPARED]);
+        assert_eq!(queued(&used[MOST_SPARED]), 1);
     }
 }

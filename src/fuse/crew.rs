@@ -258,6 +258,8 @@ impl Solo {
             self.backlog = if found.at_once { self.backlog + 1 } else { 0 };
             return Ok(Some((found.len, quick)));
         }
+        // Without a look it would not be noticed how many wait.
+        self.backlog = if device.has_request() { self.backlog + 1 } else { 0 };
         Ok(receive(device, buffer)?.map(|len| (len, device)))
     }
 
@@ -313,6 +315,19 @@ mod tests {
         solo.backlog = BACKLOG;
         assert!(!solo.goes_on(Duration::ZERO));
         assert!(solo.goes_on(Duration::ZERO), "from the beginning");
+    }
+
+    #[test]
+    fn a_soloist_who_does_not_look_notices_those_who_wait() {
+        let (reads, writes) = rustix::pipe::pipe().unwrap();
+        rustix::io::write(&writes, &[0; 1000]).unwrap();
+        let device = Arc::new(Device::new(reads));
+        let mut solo = Solo::default();
+        let mut next = || {
+            let received = solo.receive(&device, None, &mut [0]).unwrap();
+            received.is_some() && solo.goes_on(Duration::ZERO)
+        };
+        assert_eq!((0..1000).take_while(|_| next()).count(), BACKLOG as usize - 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -33,6 +34,12 @@ impl Device {
     /// ENOENT when there might be one the next time.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::read(&self.0, buffer)
+    }
+
+    /// Whether a request is there already.
+    pub(super) fn has_request(&self) -> bool {
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Writes an answer or a notice, whole. ENOENT when nobody waits for the answer any more.
@@ -65,6 +72,14 @@ impl Backing {
     /// The kernel's number of it.
     pub(super) fn id(&self) -> i32 {
         self.id
+    }
+}
+
+#[cfg(test)]
+impl Backing {
+    /// Of a mount that is gone.
+    pub(super) fn of_no_mount() -> Self {
+        Self { device: Weak::new(), id: 1 }
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::device::Device;
 
-/// How long to look.
+/// How long to look. A client whose processor sleeps is slow to be woken himself: with 30 µs the next request was missed too often.
 const PATIENCE: Duration = Duration::from_micros(100);
 /// Every so many looks, whoever waits for this processor is let in: the client, perhaps.
 const YIELD: u32 = 8;

@@ -109,6 +109,13 @@ impl Inode {
         Self { node, identity, mount, kind, via, held, flags, lookups, serial }
     }
 
+    /// An inode of no table.
+    #[cfg(test)]
+    pub(crate) fn alone(node: NodeId) -> Self {
+        let identity = Identity { domain: Domain(0), ino: node.0, handle: None };
+        Self::new(node, identity, MountIndex::ROOT, FileType::RegularFile, None, None)
+    }
+
     /// Where it is in the table.
     pub(super) fn key(&self) -> &NodeId {
         &self.node

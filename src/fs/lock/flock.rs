@@ -19,7 +19,8 @@ const GRACE: [Duration; 3] =
 impl Fs {
     /// Takes or gives back an open file's lock and answers through `done`: at once, or from another thread when it had to wait.
     ///
-    /// EWOULDBLOCK when it is held and `wait` is false; EINTR when the caller was interrupted while waiting.
+    /// EWOULDBLOCK when it is held and `wait` is false; EINTR when the caller was interrupted while waiting; ENOLCK where
+    /// somebody's lease is in the way (fcntl(2), F_SETLEASE).
     pub fn flock(
         self: &Arc<Self>,
         caller: &Caller,
@@ -32,38 +33,51 @@ impl Fs {
             Ok(file) => file,
             Err(e) => return done(Err(e)),
         };
-        match self.try_flock(&file, kind) {
+        if kind == LockKind::Unlock && !file.is_open() {
+            return done(Ok(()));
+        }
+        match take(&file, kind, false) {
             Err(Errno::WOULDBLOCK) if wait => {
-                let fs = Arc::clone(self);
-                let wait = move || flock(fs.flock_fd(&file)?, operation(kind, true));
+                let wait = move || take(&file, kind, true);
                 self.locks.waiters.wait(caller.pid, call, wait, done);
             }
+            // Not in this thread: whoever is served by it would wait, too.
+            Err(Errno::WOULDBLOCK) => beside(move || done(take_soon(&file, kind))),
             result => done(result),
         }
     }
+}
 
-    fn try_flock(&self, file: &OpenFile, kind: LockKind) -> Result<()> {
-        if kind == LockKind::Unlock && file.flock().get().is_none() {
-            return Ok(());
+fn take_soon(file: &OpenFile, kind: LockKind) -> Result<()> {
+    let mut result = Err(Errno::WOULDBLOCK);
+    for time in GRACE {
+        std::thread::sleep(time);
+        result = take(file, kind, false);
+        if result != Err(Errno::WOULDBLOCK) {
+            break;
         }
-        let fd = self.flock_fd(file)?;
-        let mut result = flock(fd, operation(kind, false));
-        for time in GRACE {
-            if result != Err(Errno::WOULDBLOCK) {
-                break;
-            }
-            std::thread::sleep(time);
-            result = flock(fd, operation(kind, false));
-        }
-        result
     }
+    result
+}
 
-    fn flock_fd<'a>(&self, file: &'a OpenFile) -> Result<&'a OwnedFd> {
-        if let Some(fd) = file.flock().get() {
-            return Ok(fd);
-        }
-        let fd = self.description(file)?;
-        Ok(file.flock().get_or_init(|| fd))
+fn take(file: &OpenFile, kind: LockKind, waits: bool) -> Result<()> {
+    flock(description(file)?, operation(kind, waits))
+}
+
+/// The open file's own description on the source, opened as its client opened it: who may only write need not be able to
+/// read for it, nor who may do neither any more.
+fn description(file: &OpenFile) -> Result<&OwnedFd> {
+    match file.open() {
+        Err(Errno::AGAIN) => Err(Errno::NOLCK),
+        result => result,
+    }
+}
+
+/// Runs something in a thread of its own. One that cannot be had drops it.
+fn beside(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("flock".into()).stack_size(128 * 1024);
+    if let Err(e) = thread.spawn(run) {
+        log::warn!("no thread to wait for a lock in: {e}");
     }
 }
 

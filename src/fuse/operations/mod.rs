@@ -83,6 +83,10 @@ impl Admission {
                     | opcode::FSYNCDIR
                     | opcode::RELEASE
                     | opcode::RELEASEDIR
+                    | opcode::FLUSH
+                    | opcode::GETLK
+                    | opcode::SETLK
+                    | opcode::SETLKW
             )
     }
 }
