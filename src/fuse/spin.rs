@@ -11,8 +11,9 @@ use rustix::io::Errno;
 
 use super::device::Device;
 
-/// How long to look. A client whose processor sleeps is slow to be woken himself: with 30 µs the next request was missed too often.
-const PATIENCE: Duration = Duration::from_micros(100);
+/// How long to look. A client whose processor sleeps is slow to be woken himself: in 30 µs too many requests were missed. Who asks again later
+/// than that costs less when we sleep meanwhile.
+const PATIENCE: Duration = Duration::from_micros(50);
 /// Every so many looks, whoever waits for this processor is let in: the client, perhaps.
 const YIELD: u32 = 8;
 /// Who was away for so long between two looks shares the processor with somebody who has much to do: a whole slice of the
