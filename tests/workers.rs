@@ -41,6 +41,30 @@ fn sleeps(mount: &Mount) -> u64 {
         .sum()
 }
 
+/// A process whose threads are all stopped, until this is dropped.
+struct Paused(Pid);
+
+impl Paused {
+    fn new(process: Pid) -> Self {
+        let paused = Self(process);
+        kill_process(process, Signal::STOP).expect("stop");
+        eventually("all threads are stopped", || {
+            let threads = fs::read_dir(format!("/proc/{process}/task")).expect("list the threads");
+            threads
+                .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok())
+                .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        });
+        paused
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // Gone, perhaps.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
 #[test]
 fn a_request_that_waits_for_the_source_holds_up_nobody() {
     // The inner mount's daemon is stopped, so that whoever asks for something there waits.
@@ -59,7 +83,7 @@ fn a_request_that_waits_for_the_source_holds_up_nobody() {
     for round in 0..5 {
         // Long enough for one worker to be alone.
         ask_for(Duration::from_millis(100), &quick);
-        kill_process(stopped, Signal::STOP).expect("stop");
+        let paused = Paused::new(stopped);
         let waits = AtomicBool::new(true);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -76,7 +100,7 @@ fn a_request_that_waits_for_the_source_holds_up_nobody() {
                 longest.fetch_max(start.elapsed().as_millis() as u64, Ordering::Relaxed);
             }
             assert!(waits.load(Ordering::Acquire), "the slow one is still waiting");
-            kill_process(stopped, Signal::CONT).expect("go on");
+            drop(paused);
             println!("round {round}: {} ms at most", longest.into_inner());
         });
     }
