@@ -1,5 +1,5 @@
-//! The daemon looks ahead of a walk, and nobody can tell but by the time it takes: what is listed is as it is when it is
-//! asked for, whoever has changed it a moment before, and what nobody asks for is left as it was.
+//! The daemon looks ahead of a walk, and nobody can tell but by the time it takes: what is listed is as it is when it
+//! is asked for, whoever has changed it a moment before, and what nobody asks for is left as it was.
 
 mod support;
 

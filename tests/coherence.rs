@@ -400,8 +400,8 @@ fn what_nobody_changes_is_not_asked_for_again_and_what_a_client_writes_is_told_s
         }
     });
     let told = notices(&written);
-    // The kernel writes past the daemon, as the client: word of it comes as if a stranger had written. Once for each file,
-    // mostly; twice where the write and the close are told apart.
+    // The kernel writes past the daemon, as the client: word of it comes as if a stranger had written. Once for each
+    // file, mostly; twice where the write and the close are told apart.
     assert!(told <= 250, "{told} notices for 100 files: {written:?}");
     sleep(PAST_FRESH);
     let again = counted.count(100, || {

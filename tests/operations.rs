@@ -446,7 +446,8 @@ fn a_file_without_a_name_belongs_to_its_maker_and_can_be_given_one() {
     let mount = Mount::builder().arg("-oidmap=b:1000:2000:10").start();
     unix::chown(mount.source(), Some(1000), Some(1000)).expect("chown");
     let dir = mount.path();
-    // Before it writes in a directory whose owner it has for unmapped, the kernel does not ask whether that is still so.
+    // Before it writes in a directory whose owner it has for unmapped, the kernel does not ask whether that is still
+    // so.
     eventually("the new owner is seen", || fs::metadata(dir).is_ok_and(|meta| meta.uid() == 2000));
     let open =
         |flags: OFlags| rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | flags, 0o666.into());

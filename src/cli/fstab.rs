@@ -53,8 +53,8 @@ impl Line {
         self.mountpoint == place || fs::canonicalize(&self.mountpoint).is_ok_and(|own| own == place)
     }
 
-    /// The arguments that we are called with. mount(8) says `rw` where nothing is said, and takes from users what they may
-    /// not have (fstab(5), `user`); mount.fuse3(8) adds `suid` and `dev` for root, `is_root`.
+    /// The arguments that we are called with. mount(8) says `rw` where nothing is said, and takes from users what they
+    /// may not have (fstab(5), `user`); mount.fuse3(8) adds `suid` and `dev` for root, `is_root`.
     pub(super) fn argv(&self, is_root: bool) -> Vec<OsString> {
         let has = |name: &str| {
             let mut words = self.options.split(|byte| *byte == b',');

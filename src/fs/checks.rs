@@ -3,8 +3,8 @@
 //! caller; elsewhere none of this runs.
 //!
 //! Some ways lead past us there. The kernel opens FIFOs and sockets without a request: who may not use one does not get
-//! to it (devices are shut off by the mount). `.` and `..` are not looked up, so that a directory on the way is searched
-//! by its neighbours in the path only.
+//! to it (devices are shut off by the mount). `.` and `..` are not looked up, so that a directory on the way is
+//! searched by its neighbours in the path only.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -61,8 +61,8 @@ impl Fs {
         }
     }
 
-    /// The access ACL, with ids as stored and as far as the permissions that are shown go; `None` where there is none or the
-    /// source knows no ACLs.
+    /// The access ACL, with ids as stored and as far as the permissions that are shown go; `None` where there is none
+    /// or the source knows no ACLs.
     fn access_acl(&self, fd: &OwnedFd, stat: &Statx, shown: &Shown) -> Result<Option<SourceAcl>> {
         match super::xattr::get(&proc_path(fd), "system.posix_acl_access".as_ref()) {
             Ok(value) => {
@@ -144,8 +144,8 @@ impl Fs {
         self.check_victim(asker, caller, &dir_stat, (dir_fd, name))
     }
 
-    /// Whether a name may be taken away from a directory to which a symbolic link led, and which nobody has looked up. The
-    /// kernel was not asked about it.
+    /// Whether a name may be taken away from a directory to which a symbolic link led, and which nobody has looked up.
+    /// The kernel was not asked about it.
     pub(super) fn may_remove_there(
         &self,
         caller: &Caller,
@@ -283,7 +283,8 @@ impl Fs {
     }
 
     /// What of a change of attributes the caller may make, after the view's policies (Linux `setattr_prepare`,
-    /// chown(2), chmod(2), utimensat(2), truncate(2)). `handle_writes`: it comes through a file that is open for writing.
+    /// chown(2), chmod(2), utimensat(2), truncate(2)). `handle_writes`: it comes through a file that is open for
+    /// writing.
     pub(super) fn may_set(
         &self,
         caller: &Caller,
@@ -316,7 +317,8 @@ impl Fs {
         if let Some(uid) = set.uid {
             let is_shown = asker.owns(&file) && file.uid == Some(uid);
             if is_shown && matches!(self.viewer(&self.view(), caller), Viewer::Mirrored(_)) {
-                // It is his already, as far as he sees; the source keeps its owner, unless he may give files away there.
+                // It is his already, as far as he sees; the source keeps its owner, unless he may give files away
+                // there.
                 set.uid = chowns(true).then_some(uid);
             } else if !is_shown && !chowns(file.uid.is_some()) {
                 return Err(Errno::PERM);

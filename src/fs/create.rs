@@ -66,8 +66,8 @@ impl Fs {
         })
     }
 
-    /// ENOSPC where only the reserve is left that a filesystem keeps for root, for a caller who is stored as root without
-    /// being it: what needs blocks, as a directory does, would get them from there.
+    /// ENOSPC where only the reserve is left that a filesystem keeps for root, for a caller who is stored as root
+    /// without being it: what needs blocks, as a directory does, would get them from there.
     fn leave_the_reserve(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
         let stored = self.owner_of_new(&self.view(), caller)?.0;
@@ -103,8 +103,8 @@ impl Fs {
         Ok(self.entry(caller, &place, &self.find(dir, name)?))
     }
 
-    /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that is
-    /// made (Linux `may_create`), unless the view lets him.
+    /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that
+    /// is made (Linux `may_create`), unless the view lets him.
     pub fn link(
         &self,
         caller: &Caller,

@@ -26,8 +26,8 @@ pub struct OpenFile {
     anchor: Arc<OwnedFd>,
     /// The source's file, opened as the caller asked. It also holds the caller's flock(2).
     file: OnceLock<Arc<OwnedFd>>,
-    /// The same for requests of the other sort: with O_DIRECT where `file` is without, and without it for what comes from
-    /// the page cache where `file` is with it.
+    /// The same for requests of the other sort: with O_DIRECT where `file` is without, and without it for what comes
+    /// from the page cache where `file` is with it.
     other: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
@@ -40,8 +40,8 @@ pub struct Opened {
     pub handle: u64,
     /// The file.
     pub file: Arc<OpenFile>,
-    /// Whether the kernel may write to it past us. Not to a file with setuid or setgid bits: whether they survive depends
-    /// on who writes.
+    /// Whether the kernel may write to it past us. Not to a file with setuid or setgid bits: whether they survive
+    /// depends on who writes.
     pub may_pass: bool,
     /// Whether each close of a descriptor is to be told, and not only the last: it releases its process's locks.
     pub needs_flush: bool,
@@ -133,8 +133,8 @@ pub struct Write {
     pub takes_privileges: bool,
 }
 
-/// What the source would refuse at open, and the kernel does not look at when it opens the source's file by itself: EPERM
-/// for writing to an immutable file, or to an append-only one but at its end (ioctl_iflags(2)).
+/// What the source would refuse at open, and the kernel does not look at when it opens the source's file by itself:
+/// EPERM for writing to an immutable file, or to an append-only one but at its end (ioctl_iflags(2)).
 fn check_attributes(stat: &Statx, flags: OFlags) -> Result<()> {
     let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
     let is = |attribute| stat.stx_attributes.contains(attribute);
@@ -146,8 +146,8 @@ fn check_attributes(stat: &Statx, flags: OFlags) -> Result<()> {
 impl Fs {
     /// The flags with which the source is opened for a caller's flags: what the kernel has dealt with is left out.
     ///
-    /// So is O_APPEND, since what was written through a mapping goes to its own place (each append is one by itself, see
-    /// [`Fs::write`]), and O_DIRECT, unless the buffers are to keep its alignment.
+    /// So is O_APPEND, since what was written through a mapping goes to its own place (each append is one by itself,
+    /// see [`Fs::write`]), and O_DIRECT, unless the buffers are to keep its alignment.
     pub(super) fn source_flags(&self, flags: OFlags) -> OFlags {
         let mut kept = OFlags::ACCMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME;
         if self.direct_align.is_some() {

@@ -32,8 +32,8 @@ impl Fs {
         }
     }
 
-    /// The error of a look-up that is not permitted. The kernel asks for one whenever somebody walks by a name; told of any
-    /// error but this one it forgets the name for all, and takes away what others have mounted on it or below.
+    /// The error of a look-up that is not permitted. The kernel asks for one whenever somebody walks by a name; told of
+    /// any error but this one it forgets the name for all, and takes away what others have mounted on it or below.
     fn refusal(&self, error: Errno, dir: &Inode, name: &OsStr) -> Errno {
         match self.tree.has_mounts_at(dir, name) {
             true => Errno::NOMEM,

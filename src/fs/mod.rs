@@ -2,9 +2,11 @@
 //! goes out as [`Entry`], [`Attr`] or an errno.
 //!
 //! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives, unless the view
-//! needs other rules than the kernel's (`checks`). What is left to us is to act on the right inode, as the right user where something is created, and to translate ids.
+//! needs other rules than the kernel's (`checks`). What is left to us is to act on the right inode, as the right user
+//! where something is created, and to translate ids.
 
 mod attr;
+mod beside;
 mod caller;
 mod checks;
 mod create;
@@ -38,6 +40,7 @@ use crate::source::{Credentials, Found, Inode, SourceTree};
 use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
+pub use beside::beside;
 pub use caller::Fate;
 pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, Opened, Read, Write};
@@ -165,8 +168,8 @@ impl Fs {
         let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust);
         inode.set_unowned(attr.uid.is_none() || attr.gid.is_none());
         if self.needs.per_caller {
-            // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for others.
-            // That nobody owns the file is then for our own checks to know.
+            // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for
+            // others. That nobody owns the file is then for our own checks to know.
             attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
         }
         self.with_looks(&view.looks, inode, attr)
@@ -206,8 +209,8 @@ impl Fs {
         Ok((uid, gid))
     }
 
-    /// Whether the caller may give a name to what is there already. EOVERFLOW when he could own nothing (Linux `may_create`),
-    /// unless the view lets him.
+    /// Whether the caller may give a name to what is there already. EOVERFLOW when he could own nothing (Linux
+    /// `may_create`), unless the view lets him.
     fn may_give_names(&self, caller: &Caller) -> Result<()> {
         let view = self.view();
         match view.changes.names_by_unmapped {
@@ -216,8 +219,8 @@ impl Fs {
         }
     }
 
-    /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask that
-    /// the source is to apply: the permissions to make it with.
+    /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask
+    /// that the source is to apply: the permissions to make it with.
     fn create_as(&self, caller: &Caller, kind: FileType, mode: u32, umask: u32) -> Result<Mode> {
         let view = self.view();
         let (uid, gid) = self.owner_of_new(&view, caller)?;
@@ -243,8 +246,8 @@ impl Fs {
         Ok(Mode::from_raw_mode(mode))
     }
 
-    /// Acts for the caller where nothing is created: by his source ids, or by our own where he has none. A source may judge
-    /// by them (another FUSE filesystem, NFS), so those of whoever was served before will not do.
+    /// Acts for the caller where nothing is created: by his source ids, or by our own where he has none. A source may
+    /// judge by them (another FUSE filesystem, NFS), so those of whoever was served before will not do.
     fn act_for(&self, caller: &Caller) -> Result<()> {
         if !self.credentials.are_privileged() {
             return Ok(());
@@ -364,8 +367,8 @@ impl Fs {
         if covered { Trust::Watched } else { Trust::Fresh }
     }
 
-    /// Whether an inode of which its directory was to tell has got more names. It may be changed by one in a directory that
-    /// nobody watches, and the watch on its own directory tells of it no longer.
+    /// Whether an inode of which its directory was to tell has got more names. It may be changed by one in a directory
+    /// that nobody watches, and the watch on its own directory tells of it no longer.
     fn has_more_names(&self, inode: &Inode, stat: &Statx) -> bool {
         let has = stat.stx_nlink > 1 && inode.is_told() && !inode.kind().is_dir();
         if has {

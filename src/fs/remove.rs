@@ -89,8 +89,8 @@ impl Fs {
         }
     }
 
-    /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller. EOVERFLOW when a name or a whiteout is
-    /// made by a caller without a counterpart on the source.
+    /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller. EOVERFLOW when a name or a
+    /// whiteout is made by a caller without a counterpart on the source.
     pub fn rename(
         &self,
         caller: &Caller,

@@ -28,8 +28,8 @@ const WARM: Duration = Duration::from_secs(10);
 pub(super) struct Backings {
     allowed: AtomicBool,
     shards: Vec<Mutex<HashMap<NodeId, Opens>>>,
-    /// Closed files, each once, with the time that it has in [`Opens::queued`], the oldest first. A file that was used again
-    /// meanwhile goes back to the end when its turn comes.
+    /// Closed files, each once, with the time that it has in [`Opens::queued`], the oldest first. A file that was used
+    /// again meanwhile goes back to the end when its turn comes.
     warm: Mutex<VecDeque<(NodeId, Instant)>>,
 }
 
@@ -162,8 +162,8 @@ impl Backings {
         }
     }
 
-    /// The turn of a file that was taken from the queue: its id goes if nobody has it open, unless it was closed again since. Then it goes
-    /// back to the queue, with this time.
+    /// The turn of a file that was taken from the queue: its id goes if nobody has it open, unless it was closed again
+    /// since. Then it goes back to the queue, with this time.
     fn take_turn(&self, node: NodeId, queued: Instant, is_spared: bool) -> Option<Instant> {
         let gone = {
             let mut shard = self.shard(node);

@@ -1,12 +1,13 @@
 //! The workers: who of them listens to the kernel for requests.
 //!
-//! As a rule all do: each waits in read(2), and a request wakes one. Where requests come one at a time and closely after each
-//! other, one worker serves them all and the others rest: a solo. To wake a worker whose processor sleeps takes longer
-//! than most requests do, so that a soloist may look for the next request a little before he waits for it ([`Spin`]); a worker that waits
-//! beside him would be woken for each request, and for nothing.
+//! As a rule all do: each waits in read(2), and a request wakes one. Where requests come one at a time and closely
+//! after each other, one worker serves them all and the others rest: a solo. To wake a worker whose processor sleeps
+//! takes longer than most requests do, so that a soloist may look for the next request a little before he waits for it
+//! ([`Spin`]); a worker that waits beside him would be woken for each request, and for nothing.
 //!
-//! A soloist must not keep the mount waiting when a request takes him long. So one of those who rest looks after him every
-//! two milliseconds, and ends the solo when he is busy with the same request as before, or when nothing was asked for a while.
+//! A soloist must not keep the mount waiting when a request takes him long. So one of those who rest looks after him
+//! every two milliseconds, and ends the solo when he is busy with the same request as before, or when nothing was asked
+//! for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -93,8 +94,8 @@ impl Crew {
         }
     }
 
-    /// Runs the worker `own` until the filesystem is unmounted. `quick`: a device that does not wait, if there is one. `serve` is
-    /// handed each request with the device through which it is to be answered.
+    /// Runs the worker `own` until the filesystem is unmounted. `quick`: a device that does not wait, if there is one.
+    /// `serve` is handed each request with the device through which it is to be answered.
     pub(super) fn work(
         &self,
         own: usize,

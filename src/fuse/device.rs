@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::sys;
 
-/// One open file of /dev/fuse, with the connection of one mount. An answer goes back through the one that the request came
-/// through.
+/// One open file of /dev/fuse, with the connection of one mount. An answer goes back through the one that the request
+/// came through.
 #[derive(Debug)]
 pub(super) struct Device(OwnedFd);
 
@@ -20,8 +20,8 @@ impl Device {
         Self(fd)
     }
 
-    /// Another open file with the same connection; `blocking`: whether [`Self::receive`] waits. EACCES where /dev/fuse may not be opened
-    /// (fusermount3 may, for its user).
+    /// Another open file with the same connection; `blocking`: whether [`Self::receive`] waits. EACCES where /dev/fuse
+    /// may not be opened (fusermount3 may, for its user).
     pub(super) fn another(&self, blocking: bool) -> Result<Self, Errno> {
         let mode = if blocking { OFlags::empty() } else { OFlags::NONBLOCK };
         let flags = OFlags::RDWR | OFlags::CLOEXEC | mode;
@@ -30,8 +30,8 @@ impl Device {
         Ok(Self(fresh))
     }
 
-    /// Reads a request: its length. ENODEV when the filesystem is unmounted; EAGAIN when there is none and this is not to wait; EINTR and
-    /// ENOENT when there might be one the next time.
+    /// Reads a request: its length. ENODEV when the filesystem is unmounted; EAGAIN when there is none and this is not
+    /// to wait; EINTR and ENOENT when there might be one the next time.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::read(&self.0, buffer)
     }

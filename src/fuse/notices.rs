@@ -36,7 +36,8 @@ impl KernelCache {
         &self.fs
     }
 
-    /// Makes the kernel ask again for every name, whether it was there or not. EINVAL where it cannot (before Linux 6.16).
+    /// Makes the kernel ask again for every name, whether it was there or not. EINVAL where it cannot (before Linux
+    /// 6.16).
     pub(super) fn names(&self) -> Result<()> {
         Notice::Epoch.send(&self.device)
     }

@@ -1,9 +1,9 @@
 //! The kernel's numbers of inodes, and the name under which it finds the source's root.
 //!
-//! The kernel makes the inode of a FUSE filesystem's own root before it has asked what the server can do, and so never keeps
-//! what it is told of that inode's ACL (ACL_DONT_CACHE in Linux `fuse_init_inode`): each path that begins there would cost
-//! a request of everyone who does not own the root. So what is attached to the mount point is not that root but a
-//! directory in it, which is the source's root under another number: an inode like any other.
+//! The kernel makes the inode of a FUSE filesystem's own root before it has asked what the server can do, and so never
+//! keeps what it is told of that inode's ACL (ACL_DONT_CACHE in Linux `fuse_init_inode`): each path that begins there
+//! would cost a request of everyone who does not own the root. So what is attached to the mount point is not that root
+//! but a directory in it, which is the source's root under another number: an inode like any other.
 
 use std::ffi::OsStr;
 

@@ -42,8 +42,8 @@ pub struct Server {
 
 impl Server {
     /// Answers FUSE_INIT on the device (the kernel has sent it when the filesystem was made) and starts the workers.
-    /// `mirrored`: the users that the view's mirror is for. `own`: the device number of the filesystem that is served. `by_name`: what is attached
-    /// may be a directory in it.
+    /// `mirrored`: the users that the view's mirror is for. `own`: the device number of the filesystem that is served.
+    /// `by_name`: what is attached may be a directory in it.
     pub fn start(
         root: SourceRoot,
         config: &Config,

@@ -1,8 +1,8 @@
 //! Looking for the next request for a little while before waiting for it.
 //!
-//! A client who does one thing after the other asks again within microseconds. To fall asleep and be woken takes longer than
-//! that, on virtual machines by far. But looking takes the processor from whoever else could use it: so it ends as soon as
-//! somebody else wants the processor, and is not tried where it did not help the last times.
+//! A client who does one thing after the other asks again within microseconds. To fall asleep and be woken takes longer
+//! than that, on virtual machines by far. But looking takes the processor from whoever else could use it: so it ends as
+//! soon as somebody else wants the processor, and is not tried where it did not help the last times.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use rustix::io::Errno;
 
 use super::device::Device;
 
-/// How long to look. A client whose processor sleeps is slow to be woken himself: in 30 µs too many requests were missed. Who asks again later
-/// than that costs less when we sleep meanwhile.
+/// How long to look. A client whose processor sleeps is slow to be woken himself: in 30 µs too many requests were
+/// missed. Who asks again later than that costs less when we sleep meanwhile.
 const PATIENCE: Duration = Duration::from_micros(50);
 /// Every so many looks, whoever waits for this processor is let in: the client, perhaps.
 const YIELD: u32 = 8;
-/// Who was away for so long between two looks shares the processor with somebody who has much to do: a whole slice of the
-/// scheduler's time. Less is an interrupt, or a host that runs other machines.
+/// Who was away for so long between two looks shares the processor with somebody who has much to do: a whole slice of
+/// the scheduler's time. Less is an interrupt, or a host that runs other machines.
 const AWAY: Duration = Duration::from_millis(1);
 /// How long it is left alone then, at first and after many times.
 const LEAVE: Duration = Duration::from_millis(20);

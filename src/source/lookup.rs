@@ -107,8 +107,8 @@ impl SourceTree {
         Ok(Found { is_by_link: true, ..found })
     }
 
-    /// A file was gone when it was to be opened. The kernel looks its name up once more and no oftener, so what the next
-    /// look-ups find is kept open for a while: it can then be opened whatever becomes of its name.
+    /// A file was gone when it was to be opened. The kernel looks its name up once more and no oftener, so what the
+    /// next look-ups find is kept open for a while: it can then be opened whatever becomes of its name.
     pub fn take_care(&self) {
         self.careful.store(64, Ordering::Relaxed);
     }
@@ -127,9 +127,9 @@ impl SourceTree {
         self.careful.load(Ordering::Relaxed) > 0
     }
 
-    /// Looks at a name without opening what it means: the handle says which inode that is, the attributes are those of the
-    /// inode that had this number afterwards. When the two are not of one life of the inode, the handle is the older one
-    /// and opens nothing (ESTALE), so no attributes are ever believed of another file.
+    /// Looks at a name without opening what it means: the handle says which inode that is, the attributes are those of
+    /// the inode that had this number afterwards. When the two are not of one life of the inode, the handle is the
+    /// older one and opens nothing (ESTALE), so no attributes are ever believed of another file.
     ///
     /// `None` where it takes a descriptor to tell.
     pub fn see(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Option<Seen>, Errno> {
@@ -151,15 +151,15 @@ impl SourceTree {
         Ok(is_one.then_some(Seen { handle, stat }))
     }
 
-    /// Enters what a name in a directory was seen to mean, and counts one look-up. `None` where it takes a descriptor to
-    /// tell.
+    /// Enters what a name in a directory was seen to mean, and counts one look-up. `None` where it takes a descriptor
+    /// to tell.
     fn enter_seen(&self, dir: &Inode, seen: &Seen) -> Option<Found> {
         let inode = self.table.enter(self.newcomer(dir, seen)?);
         Some(Found { inode, stat: seen.stat, is_by_link: false })
     }
 
-    /// As the look-up of what was seen a moment ago, but only if neither it nor another inode that had its number is known to
-    /// the kernel.
+    /// As the look-up of what was seen a moment ago, but only if neither it nor another inode that had its number is
+    /// known to the kernel.
     #[must_use]
     pub fn enter_unknown(&self, dir: &Inode, seen: &Seen) -> Option<Arc<Inode>> {
         self.table.enter_unknown(self.newcomer(dir, seen)?)
@@ -179,8 +179,8 @@ impl SourceTree {
         Some(Newcomer { identity, mount: dir.mount(), kind, pin: None, via })
     }
 
-    /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when it
-    /// is of our own mount. `via`: the link through which it was reached, if it is a directory.
+    /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when
+    /// it is of our own mount. `via`: the link through which it was reached, if it is a directory.
     fn enter_open(&self, dir: &Inode, via: Option<&Arc<Via>>, fd: OwnedFd) -> Result<Found, Errno> {
         if !self.is_private && self.is_own(device(&look(&fd)?.0)) {
             return Err(Errno::PERM);

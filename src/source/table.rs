@@ -1,7 +1,8 @@
 //! The inode table: every inode that the kernel knows, by node id, with the count of look-ups it must give back.
 //!
 //! The node id is made from the inode number, so finding an inode is one step. Where that number is taken (two devices,
-//! a number used again for another file while the kernel still knows the first), a number from a range of our own serves.
+//! a number used again for another file while the kernel still knows the first), a number from a range of our own
+//! serves.
 //!
 //! The counts are in the inodes, and change under the shard's lock: who finds an inode there counts before it can go.
 //!
@@ -100,8 +101,8 @@ impl Shard {
         Some(Arc::clone(inode))
     }
 
-    /// Gives back look-ups. If these were the last ones, takes the inode out, and gives back room that is unlikely to be
-    /// needed again.
+    /// Gives back look-ups. If these were the last ones, takes the inode out, and gives back room that is unlikely to
+    /// be needed again.
     fn forget(&mut self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
         if !self.get(node)?.give_back_lookups(lookups) {
             return None;
@@ -244,8 +245,8 @@ impl InodeTable {
         self.enter_odd(new)
     }
 
-    /// Enters an inode and counts one look-up, unless one that has or had its number is known, or it takes a number of our
-    /// own.
+    /// Enters an inode and counts one look-up, unless one that has or had its number is known, or it takes a number of
+    /// our own.
     pub(super) fn enter_unknown(&self, new: Newcomer) -> Option<Arc<Inode>> {
         let node = plain(new.identity.domain, new.identity.ino)?;
         if self.odd_count.load(Ordering::Acquire) > 0 {

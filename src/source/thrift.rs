@@ -1,7 +1,7 @@
 //! When memory that forgotten inodes leave with the allocator is given back to the system.
 //!
-//! Looking for it takes time, so it is worth it only after many were forgotten. Those that are still known lie scattered
-//! among them, and a few keep nearly all pages; so once is not enough when it comes in the middle of a burst.
+//! Looking for it takes time, so it is worth it only after many were forgotten. Those that are still known lie
+//! scattered among them, and a few keep nearly all pages; so once is not enough when it comes in the middle of a burst.
 
 use super::table::Extent;
 

@@ -1,7 +1,7 @@
 //! The source tree: inodes found by name under a directory, one name at a time, and reached again by handle.
 //!
-//! No operation leads outside: a name is one component, never `.` or `..`, symbolic links are never followed unless that is
-//! asked for (`resolve.rs`), and only regular files and directories are ever opened for real.
+//! No operation leads outside: a name is one component, never `.` or `..`, symbolic links are never followed unless
+//! that is asked for (`resolve.rs`), and only regular files and directories are ever opened for real.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;

@@ -27,7 +27,8 @@ pub fn clone_connection(fresh: impl AsFd, device: impl AsFd) -> Result<(), Errno
 }
 
 /// Hands a file over to the kernel, for it to read and write by itself: the number under which it knows it. EPERM
-/// without CAP_SYS_ADMIN; ELOOP for a file of a filesystem that is stacked too deep; EBADF for an O_PATH descriptor before Linux 6.16.
+/// without CAP_SYS_ADMIN; ELOOP for a file of a filesystem that is stacked too deep; EBADF for an O_PATH descriptor
+/// before Linux 6.16.
 pub fn open_backing(device: impl AsFd, file: impl AsFd) -> Result<i32, Errno> {
     let map = BackingMap { fd: file.as_fd().as_raw_fd(), flags: 0, padding: 0 };
     // SAFETY: the kernel reads a structure of this layout, which is there.

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::creds::last_errno;
 
-/// The longest handle that is kept; longer ones (some network filesystems) are answered as ENOTSUP, and so are empty ones
-/// and types beyond a byte, which no filesystem has.
+/// The longest handle that is kept; longer ones (some network filesystems) are answered as ENOTSUP, and so are empty
+/// ones and types beyond a byte, which no filesystem has.
 pub const MAX_BYTES: usize = 24;
 
 /// A file handle as the kernel gave it, kept in few bytes: there are millions of them.

@@ -1,4 +1,5 @@
-//! `mount_setattr(2)`: changing the options of an existing mount. What is mounted where, as far as a filesystem's server needs it.
+//! `mount_setattr(2)`: changing the options of an existing mount. What is mounted where, as far as a filesystem's
+//! server needs it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -32,8 +33,8 @@ fn change(
         propagation,
         userns_fd: 0,
     };
-    // SAFETY: the descriptor is borrowed for the call, the path is a NUL-terminated literal, and `attr` is a live struct
-    // whose size is passed along; the kernel only reads it.
+    // SAFETY: the descriptor is borrowed for the call, the path is a NUL-terminated literal, and `attr` is a live
+    // struct whose size is passed along; the kernel only reads it.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -47,8 +48,8 @@ fn change(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The paths, from the root of the filesystem with this device, at which something else is mounted in it, as far as this
-/// process's mount namespace goes.
+/// The paths, from the root of the filesystem with this device, at which something else is mounted in it, as far as
+/// this process's mount namespace goes.
 pub fn places_in(device: (u32, u32)) -> io::Result<Vec<Vec<u8>>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(places(&table, device))
@@ -88,8 +89,8 @@ fn line(line: &[u8]) -> Option<Line<'_>> {
     })
 }
 
-/// A field of fstab or /proc/self/mountinfo without the `\040` and the like for blanks, line ends and backslashes (getmntent(3)); a backslash
-/// before anything else stays.
+/// A field of fstab or /proc/self/mountinfo without the `\040` and the like for blanks, line ends and backslashes
+/// (getmntent(3)); a backslash before anything else stays.
 pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

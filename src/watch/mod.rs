@@ -1,9 +1,9 @@
 //! Changes made behind our back: what others change on the source is taken out of the kernel's caches.
 //!
 //! A fanotify(7) mark on each directory that the kernel caches names of tells of names that come and go, and of what is
-//! done to the directory and to the files in it. A file with several names gets a mark of its own when it is asked for again:
-//! it may be changed by a name in a directory that nobody watches. Nothing is marked that the kernel does not cache: who
-//! works elsewhere on the same filesystem pays nothing.
+//! done to the directory and to the files in it. A file with several names gets a mark of its own when it is asked for
+//! again: it may be changed by a name in a directory that nobody watches. Nothing is marked that the kernel does not
+//! cache: who works elsewhere on the same filesystem pays nothing.
 //!
 //! What the daemon itself does on behalf of the mount's clients is told by its process id and left out: the kernel's
 //! caches know it already. Not where an inode may be known twice, through two mounts of its filesystem.
@@ -205,8 +205,8 @@ impl Watch {
         self.count(dir.node()).load(Ordering::Acquire)
     }
 
-    /// Whether a directory has told nothing since it had told `told`, not even of what was done the moment before: nobody
-    /// has any event of it that is not counted.
+    /// Whether a directory has told nothing since it had told `told`, not even of what was done the moment before:
+    /// nobody has any event of it that is not counted.
     #[must_use]
     pub fn has_told_all(&self, dir: &Inode, told: u32) -> bool {
         let turns = self.turns.load(Ordering::SeqCst);

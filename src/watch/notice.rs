@@ -45,7 +45,8 @@ impl Batch {
         self.everything = true;
     }
 
-    /// Takes in what an event tells. `dir` and `child` are the kernel's node ids for what it names, where it knows them.
+    /// Takes in what an event tells. `dir` and `child` are the kernel's node ids for what it names, where it knows
+    /// them.
     pub(super) fn add(&mut self, event: &Event<'_>, dir: Option<NodeId>, child: Option<NodeId>) {
         if event.mask & NAMES != 0
             && let Some(dir) = dir
@@ -75,8 +76,8 @@ impl Batch {
         *known = dir.or(*known);
     }
 
-    /// Sends what needs not wait: attributes of what the kernel knows already. What it does not know stays, for a look-up
-    /// may be about to tell it.
+    /// Sends what needs not wait: attributes of what the kernel knows already. What it does not know stays, for a
+    /// look-up may be about to tell it.
     pub(super) fn send_attributes(&mut self, notices: &impl Notices) {
         self.attributes.retain(|node, dir| !notices.attributes(*node) && dir.is_some());
         for dir in &self.listings {

@@ -1,10 +1,10 @@
 //! Notices that may have to wait, sent from threads of their own, directory by directory.
 //!
-//! Taking a name out of the kernel's caches waits for the directory's lock, and a client can hold that for as long as he
-//! likes (a listing into memory that is slow to come). Nobody else's caches may wait for him: attributes go out at once, and
-//! where one directory is held, another thread goes on with the others. What is told of the held one waits, and its
-//! names are not believed for long meanwhile. Nothing that would take all names at once is done instead: that takes away
-//! what is mounted on them, too.
+//! Taking a name out of the kernel's caches waits for the directory's lock, and a client can hold that for as long as
+//! he likes (a listing into memory that is slow to come). Nobody else's caches may wait for him: attributes go out at
+//! once, and where one directory is held, another thread goes on with the others. What is told of the held one waits,
+//! and its names are not believed for long meanwhile. Nothing that would take all names at once is done instead: that
+//! takes away what is mounted on them, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;

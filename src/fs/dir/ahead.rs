@@ -1,8 +1,8 @@
 //! Looking ahead of a walk: what a client will ask for next is read while it is still busy with what it has got.
 //!
-//! What was seen ahead counts only if it is still true when it is asked for. The directory's watch was on before and has
-//! told nothing since, also of what was done a moment ago; no client of the mount has made, moved or removed a name since;
-//! and it is young, because the source does not tell all (`YOUNG`). Whatever the kernel knows, or may have known
+//! What was seen ahead counts only if it is still true when it is asked for. The directory's watch was on before and
+//! has told nothing since, also of what was done a moment ago; no client of the mount has made, moved or removed a name
+//! since; and it is young, because the source does not tell all (`YOUNG`). Whatever the kernel knows, or may have known
 //! meanwhile, is looked at again: that is where the mount's own clients may have done something. So is what the watch
 //! does not tell of: directories, and files with several names.
 //!
@@ -24,8 +24,8 @@ use crate::view::Checks;
 
 /// Entries that are seen ahead at most: what the kernel asks for at once for a client that reads as most do.
 const MOST_SEEN: usize = 256;
-/// How long they count. Who walks slower than that does not wait for us; and what no watch tells (times of access, a second
-/// name in another directory) is not missed for longer.
+/// How long they count. Who walks slower than that does not wait for us; and what no watch tells (times of access, a
+/// second name in another directory) is not missed for longer.
 const YOUNG: Duration = Duration::from_millis(100);
 /// So often in a row it may have been in vain, and then not for so long.
 const MOST_IN_VAIN: u32 = 3;
@@ -275,8 +275,8 @@ impl Fs {
         stream.ahead = Some(ahead);
     }
 
-    /// Sees to it that what a stream has seen ahead is still true, or gone, and that it stands at `offset`. `is_first`: its
-    /// directory was only expected to be asked for until now.
+    /// Sees to it that what a stream has seen ahead is still true, or gone, and that it stands at `offset`. `is_first`:
+    /// its directory was only expected to be asked for until now.
     pub(super) fn confirm(
         &self,
         dir: &OpenDir,
@@ -299,8 +299,8 @@ impl Fs {
         if is_old || stream.cookie() != offset { stream.seek(&dir.fd, offset) } else { Ok(()) }
     }
 
-    /// Whether clients of the mount have done nothing since that could make untrue what was seen of files that the kernel does
-    /// not know. To be asked again when they are entered: they may have been forgotten in between.
+    /// Whether clients of the mount have done nothing since that could make untrue what was seen of files that the
+    /// kernel does not know. To be asked again when they are entered: they may have been forgotten in between.
     pub(super) fn has_changed_nothing_since(&self, ahead: &Ahead) -> bool {
         self.lookout.changes.load(Ordering::Acquire) == ahead.changes
     }

@@ -58,8 +58,8 @@ impl Fs {
         Ok(OpenDir::asked(inode, fd))
     }
 
-    /// Runs one request of a listing: on the directory that was opened as `handle`, or, where the kernel opened it without
-    /// us (handle 0), on the stream that stands at `offset`.
+    /// Runs one request of a listing: on the directory that was opened as `handle`, or, where the kernel opened it
+    /// without us (handle 0), on the stream that stands at `offset`.
     fn listing<T>(
         &self,
         node: NodeId,

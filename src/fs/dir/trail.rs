@@ -81,8 +81,8 @@ impl Trails {
         (in_a_row >= SURE).then_some(next)
     }
 
-    /// What comes when a directory and all that is below it are done: its next sibling, or that of the nearest directory
-    /// above which has one.
+    /// What comes when a directory and all that is below it are done: its next sibling, or that of the nearest
+    /// directory above which has one.
     fn next_to(&mut self, dir: NodeId) -> Option<NodeId> {
         let mut done = dir;
         loop {

@@ -8,19 +8,20 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::fs::{Caller, Fs, OpenFile, Result};
+use crate::fs::{Caller, Fs, OpenFile, Result, beside};
 use crate::sys::lock::LockKind;
 
-/// How often and how long a lock in the way is given time to go, which a client of this mount may have just closed: the kernel tells of the last
-/// close when close(2) has returned.
+/// How often and how long a lock in the way is given time to go, which a client of this mount may have just closed: the
+/// kernel tells of the last close when close(2) has returned.
 const GRACE: [Duration; 3] =
     [Duration::from_micros(50), Duration::from_micros(200), Duration::from_micros(500)];
 
 impl Fs {
-    /// Takes or gives back an open file's lock and answers through `done`: at once, or from another thread when it had to wait.
+    /// Takes or gives back an open file's lock and answers through `done`: at once, or from another thread when it had
+    /// to wait.
     ///
-    /// EWOULDBLOCK when it is held and `wait` is false; EINTR when the caller was interrupted while waiting; ENOLCK where
-    /// somebody's lease is in the way (fcntl(2), F_SETLEASE).
+    /// EWOULDBLOCK when it is held and `wait` is false; EINTR when the caller was interrupted while waiting; ENOLCK
+    /// where somebody's lease is in the way (fcntl(2), F_SETLEASE).
     pub fn flock(
         self: &Arc<Self>,
         caller: &Caller,
@@ -64,20 +65,12 @@ fn take(file: &OpenFile, kind: LockKind, waits: bool) -> Result<()> {
     flock(description(file)?, operation(kind, waits))
 }
 
-/// The open file's own description on the source, opened as its client opened it: who may only write need not be able to
-/// read for it, nor who may do neither any more.
+/// The open file's own description on the source, opened as its client opened it: who may only write need not be able
+/// to read for it, nor who may do neither any more.
 fn description(file: &OpenFile) -> Result<&OwnedFd> {
     match file.open() {
         Err(Errno::AGAIN) => Err(Errno::NOLCK),
         result => result,
-    }
-}
-
-/// Runs something in a thread of its own. One that cannot be had drops it.
-fn beside(run: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().name("flock".into()).stack_size(128 * 1024);
-    if let Err(e) = thread.spawn(run) {
-        log::warn!("no thread to wait for a lock in: {e}");
     }
 }
 

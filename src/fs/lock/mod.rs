@@ -1,9 +1,9 @@
 //! POSIX locks, held on the source: exclusive between the clients of this mount, of other mounts of the same source,
 //! and of the source itself.
 //!
-//! Each lock owner (a process, as fcntl(2) has it) gets an open file description of its own on the source, and its locks
-//! are open file description locks there. Whoever waits for a lock waits in a thread of his own, so that no worker is
-//! ever blocked.
+//! Each lock owner (a process, as fcntl(2) has it) gets an open file description of its own on the source, and its
+//! locks are open file description locks there. Whoever waits for a lock waits in a thread of his own, so that no
+//! worker is ever blocked.
 
 mod flock;
 mod waiters;

@@ -13,8 +13,8 @@ use crate::sys;
 
 /// Waiters at most; more are answered with ENOLCK.
 const MOST: usize = 4096;
-/// How often those are woken who were interrupted: a signal that comes just before the system call is lost. And how often it is
-/// looked whether a client is gone.
+/// How often those are woken who were interrupted: a signal that comes just before the system call is lost. And how
+/// often it is looked whether a client is gone.
 const LOOK: Duration = Duration::from_millis(20);
 /// Interrupts that may come before their request.
 const MOST_EARLY: usize = 64;
@@ -44,8 +44,8 @@ struct Waiter {
 }
 
 impl Waiters {
-    /// Waits in a thread of its own, and tells `done` how it ended: with EINTR when the client was interrupted, with ENOLCK when
-    /// there are too many. A thread that cannot be had drops `done` with the rest.
+    /// Waits in a thread of its own, and tells `done` how it ended: with EINTR when the client was interrupted, with
+    /// ENOLCK when there are too many. A thread that cannot be had drops `done` with the rest.
     pub(super) fn wait(
         self: &Arc<Self>,
         client: u32,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
-use super::{Operations, attr_out, beside};
-use crate::fs::Result;
+use super::{Operations, attr_out};
+use crate::fs::{Result, beside};
 use crate::fuse::convert::changes;
 use crate::fuse::protocol::layout::{AccessIn, AttrOut, SetAttrIn, StatfsOut};
 use crate::fuse::protocol::{Reply, Request};

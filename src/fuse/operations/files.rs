@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{Operations, beside};
-use crate::fs::{Ioctl, Read, Result, Write};
+use super::Operations;
+use crate::fs::{Ioctl, Read, Result, Write, beside};
 use crate::fuse::convert::{is_direct, open_flags};
 use crate::fuse::protocol::layout::{
     CopyFileRangeIn, FSYNC_DATA_ONLY, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,

@@ -61,8 +61,8 @@ impl Admission {
         Self { access, owner: rustix::process::geteuid().as_raw() }
     }
 
-    /// Whether a request is to be answered. What a user may have opened before, and what the kernel asks for by itself, under
-    /// whose name ever, is not refused.
+    /// Whether a request is to be answered. What a user may have opened before, and what the kernel asks for by itself,
+    /// under whose name ever, is not refused.
     fn admits(self, request: &Request<'_>) -> bool {
         let uid = request.header.uid;
         let admits = match self.access {
@@ -116,8 +116,8 @@ impl Operations {
             | flag::PASSTHROUGH;
         let needs = self.fs.needs();
         let kernel_checks = needs.checks == Checks::Kernel;
-        // Without extended attributes there are no ACLs to look for. Where we check permissions we look at them: for the
-        // kernel the flag implies that it checks.
+        // Without extended attributes there are no ACLs to look for. Where we check permissions we look at them: for
+        // the kernel the flag implies that it checks.
         if needs.xattrs && kernel_checks {
             flags |= flag::POSIX_ACL;
         }
@@ -209,7 +209,8 @@ impl Operations {
             opcode::COPY_FILE_RANGE => reply.with(self.copy_file_range(request)),
             opcode::DESTROY => reply.done(Ok(())),
             // Told so once, the kernel does without: POLL (regular files are always ready, poll(2)), BMAP, STATX (which
-            // would be asked for each time that a program wants to know a birth time, as many do without looking at it).
+            // would be asked for each time that a program wants to know a birth time, as many do without looking at
+            // it).
             _ => reply.error(Errno::NOSYS),
         }
     }
@@ -245,14 +246,5 @@ fn entry_out(node: u64, attr: &Attr, name_time: Duration, attr_time: Duration) -
         entry_valid_nsec,
         attr_valid_nsec,
         attr: attributes(attr),
-    }
-}
-
-/// Answers a request that has to wait for somebody in a thread of its own, so that no worker does. Without a thread the
-/// request is answered with EIO, when its reply is dropped.
-pub(super) fn beside(answer: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::Builder::new().name("waiter".into()).stack_size(256 * 1024);
-    if let Err(e) = thread.spawn(answer) {
-        log::warn!("no thread to wait in: {e}");
     }
 }

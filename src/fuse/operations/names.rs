@@ -7,8 +7,8 @@ use std::time::Duration;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
-use super::{Operations, beside, entry_out};
-use crate::fs::{Entry, Lookup, Moved, Result};
+use super::{Operations, entry_out};
+use crate::fs::{Entry, Lookup, Moved, Result, beside};
 use crate::fuse::protocol::layout::{
     BatchForgetIn, EntryOut, ForgetIn, ForgetOne, LinkIn, MkdirIn, MknodIn, Rename2In, RenameIn,
 };

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::{Operations, beside};
-use crate::fs::{Entry, Fs, OpenFile, Opened, Result};
+use super::Operations;
+use crate::fs::{Entry, Fs, OpenFile, Opened, Result, beside};
 use crate::fuse::backing::Backings;
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
@@ -60,8 +60,8 @@ impl Operations {
         }
         let mut flags = flags | self.cache_flags();
         if self.data.counts_reads() {
-            // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the attributes
-            // that it is made to ask for, if the file has changed.
+            // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the
+            // attributes that it is made to ask for, if the file has changed.
             self.notices.attributes(node);
             flags |= fopen::KEEP_CACHE;
         }
@@ -122,15 +122,15 @@ fn passed(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
     OpenOut { handle, open_flags: flags | fopen::PASSTHROUGH, backing_id: backing.id() }
 }
 
-/// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks, which
-/// go with the last close then.
+/// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks,
+/// which go with the last close then.
 ///
 /// Of what was opened for writing it must tell where locks are held on the source, though most who write take no lock.
-/// Whether it tells is settled at open, and a lock can be taken later, through this descriptor or another: it must be gone
-/// when close(2) returns (fcntl(2)), and this is the only word of the closing process that comes by then. The last
+/// Whether it tells is settled at open, and a lock can be taken later, through this descriptor or another: it must be
+/// gone when close(2) returns (fcntl(2)), and this is the only word of the closing process that comes by then. The last
 /// close's own (RELEASE) comes some time afterwards, and not at all while a copy of the descriptor (dup(2), fork(2)) is
-/// open elsewhere. Where the kernel keeps the locks, it is told at the first close to tell of no other; what was written
-/// through a mapping is written out at each close all the same, and its errors are told.
+/// open elsewhere. Where the kernel keeps the locks, it is told at the first close to tell of no other; what was
+/// written through a mapping is written out at each close all the same, and its errors are told.
 fn flush_flags(opened: &Opened) -> u32 {
     if opened.needs_flush { 0 } else { fopen::NOFLUSH }
 }

@@ -13,7 +13,8 @@ use crate::fuse::device::Device;
 /// A notice.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fuse) enum Notice<'a> {
-    /// The attributes of an inode are not to be believed, and pages of its data from an offset on; a negative offset spares them.
+    /// The attributes of an inode are not to be believed, and pages of its data from an offset on; a negative offset
+    /// spares them.
     Inode {
         /// The kernel's number of it.
         node: u64,

@@ -10,8 +10,8 @@ use super::layout::OutHeader;
 use crate::fs::Result;
 use crate::fuse::device::Device;
 
-/// The right to answer one request, once; it can be kept and used from any thread. Dropped unused, it answers with EIO, so that no client
-/// waits for ever.
+/// The right to answer one request, once; it can be kept and used from any thread. Dropped unused, it answers with EIO,
+/// so that no client waits for ever.
 #[derive(Debug)]
 pub(in crate::fuse) struct Reply {
     /// Where the request was read, and the answer must go.
