@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use support::{Mount, Scratch, eventually, loop_fs, scratch, sh, sh_output};
 
@@ -155,12 +157,32 @@ fn replace(source: &Path, remove: impl Fn(&Path), make: impl Fn(&Path)) {
 
 #[test]
 fn two_names_of_a_file_whose_inode_number_was_used_before_are_one_file() {
+    two_names_of_a_file_whose_number_was_used_before(|_| {});
+}
+
+#[test]
+fn two_names_of_a_file_whose_inode_number_a_listing_showed_before_are_one_file() {
+    two_names_of_a_file_whose_number_was_used_before(|mount| {
+        // A file that is older than the clock's tick is known by its birth.
+        thread::sleep(Duration::from_millis(30));
+        list(mount.path());
+    });
+}
+
+/// Lists a directory with its attributes.
+fn list(dir: &Path) {
+    fs::read_dir(dir).expect("list").for_each(|entry| {
+        entry.expect("list").metadata().expect("stat");
+    });
+}
+
+fn two_names_of_a_file_whose_number_was_used_before(find: impl FnOnce(&Mount)) {
     let ext4 = loop_fs("ext4", 32);
     let mount = Mount::builder().source(&ext4.dir("s")).start();
     let (f, g) = (mount.join("used-f"), mount.join("g"));
     File::create(mount.in_source("used-f")).expect("create");
-    let held =
-        rustix::fs::open(&f, rustix::fs::OFlags::PATH, 0.into()).expect("the kernel knows it");
+    find(&mount);
+    let held = rustix::fs::open(&f, OFlags::PATH, 0.into()).expect("the kernel knows it");
     until_unheld(&mount, "used-f");
     replace(
         &mount.in_source("used-f"),
@@ -169,6 +191,7 @@ fn two_names_of_a_file_whose_inode_number_was_used_before_are_one_file() {
     );
     fs::hard_link(mount.in_source("used-f"), mount.in_source("g")).expect("link");
     soon("the new file", || fs::metadata(&f).is_ok_and(|meta| meta.len() == 3));
+    soon("the old file is gone", || rustix::fs::fstat(&held).err() == Some(Errno::STALE));
     let open = File::open(&f).expect("open");
     drop(held);
     mount.forget_all();
@@ -190,13 +213,42 @@ fn two_names_of_a_file_whose_inode_number_was_used_before_are_one_file() {
 }
 
 #[test]
+fn files_that_have_one_inode_number_within_a_tick_of_the_clock_are_told_apart() {
+    let ext4 = loop_fs("ext4", 32);
+    let mount = Mount::builder().source(&ext4.dir("s")).start();
+    let path = mount.in_source("twin");
+    let number = || fs::metadata(&path).expect("stat").ino();
+    let mut again = 0;
+    for round in 0..50 {
+        fs::write(&path, "1").expect("write");
+        let first = number();
+        list(mount.path());
+        let held = rustix::fs::open(mount.join("twin"), OFlags::PATH, 0.into());
+        fs::remove_file(&path).expect("unlink");
+        fs::write(&path, "22").expect("write");
+        if let Ok(held) = held
+            && number() == first
+        {
+            again += 1;
+            list(mount.path());
+            let is_second = || rustix::fs::fstat(&held).is_ok_and(|stat| stat.st_size == 2);
+            assert!(!is_second(), "round {round}");
+            soon("the first is gone", || rustix::fs::fstat(&held).err() == Some(Errno::STALE));
+            soon("the second", || fs::metadata(mount.join("twin")).is_ok_and(|it| it.len() == 2));
+            assert!(!is_second(), "round {round}, later");
+        }
+        fs::remove_file(&path).expect("unlink");
+    }
+    assert!(again > 5, "the number was used again {again} times only");
+}
+
+#[test]
 fn a_directory_whose_inode_number_was_used_before_is_one_directory() {
     let ext4 = loop_fs("ext4", 32);
     let mount = Mount::builder().source(&ext4.dir("s")).start();
     let (on_source, d) = (mount.in_source("used-d"), mount.join("used-d"));
     fs::create_dir(&on_source).expect("mkdir");
-    let held =
-        rustix::fs::open(&d, rustix::fs::OFlags::PATH, 0.into()).expect("the kernel knows it");
+    let held = rustix::fs::open(&d, OFlags::PATH, 0.into()).expect("the kernel knows it");
     until_unheld(&mount, "used-d");
     replace(
         &on_source,

@@ -213,7 +213,7 @@ impl Fs {
         for (place, stat) in [(from, moved), (to, target)] {
             let Some(stat) = stat else { continue };
             if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() {
-                let inode = self.tree.lookup(place.0, place.1, place.2)?;
+                let inode = self.tree.lookup(place.0, place.1, place.2, FileType::Directory)?;
                 let checked = self.check_found(&asker, caller, &inode.inode, &inode.stat, WRITE);
                 self.give_back(inode.inode.node());
                 checked?;

@@ -4,6 +4,7 @@ use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Lookup, Result};
@@ -44,12 +45,18 @@ impl Fs {
     /// Finds what a name in a directory means that is not excluded, and counts one look-up.
     pub(super) fn find(&self, dir: &Inode, name: &OsStr) -> Result<Found> {
         let c_name = component(name)?;
-        self.find_in(dir, &*self.tree.fd(dir)?, &c_name)
+        self.find_in(dir, &*self.tree.fd(dir)?, &c_name, FileType::Unknown)
     }
 
-    /// As [`Self::find`], where the directory is open already, and the name one that it lists.
-    pub(super) fn find_in(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Found> {
-        let found = self.tree.lookup(dir, dir_fd, name)?;
+    /// As [`Self::find`], where the directory is open already; `kind` is what it says of the name, or unknown.
+    pub(super) fn find_in(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        name: &CStr,
+        kind: FileType,
+    ) -> Result<Found> {
+        let found = self.tree.lookup(dir, dir_fd, name, kind)?;
         if found.is_by_link && self.leads_to_absent(&self.view(), &found) {
             self.give_back(found.inode.node());
             return self.tree.lookup_itself(dir, OsStr::from_bytes(name.to_bytes()));

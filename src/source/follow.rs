@@ -9,7 +9,8 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::domains::device;
-use super::inode::{Identity, Inode, NodeId};
+use super::identity::{Identity, Life};
+use super::inode::{Inode, NodeId};
 use super::mounts::SourceMount;
 use super::resolve::{Target, look};
 use super::tree::SourceTree;
@@ -33,8 +34,8 @@ impl SourceTree {
         let mount = self.mounts.find_or_add(stat.stx_mnt_id, || {
             SourceMount::probe(&fd, stat.stx_mnt_id, self.is_privileged())
         });
-        let identity =
-            Identity { domain: self.domains.of(mount, &stat, 0), ino: stat.stx_ino, handle: None };
+        let domain = self.domains.of(mount, &stat, 0);
+        let identity = Identity { domain, ino: stat.stx_ino, life: Life::Held };
         let new = Inode::new(NodeId::ROOT, identity, mount, old.kind(), Some(fd), None);
         Some((old, self.replace_root(new)))
     }

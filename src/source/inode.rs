@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
+use super::identity::{Identity, Likeness, Sighting};
 use super::mounts::MountIndex;
 use super::resolve::Via;
-use crate::sys::handle::FileHandle;
 
 /// The number by which the kernel names an inode in requests, which is also the inode number that programs see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,16 +23,6 @@ impl NodeId {
 /// may be seen through several mounts, or directories through several symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Domain(pub(super) u32);
-
-/// What makes two look-ups find the same inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) domain: Domain,
-    pub(super) ino: u64,
-    /// The handle, which tells apart two files that had the inode number one after the other. An inode that is held
-    /// open needs none: its number cannot be used again.
-    pub(super) handle: Option<FileHandle>,
-}
 
 /// An inode that the kernel has looked up and not yet forgotten.
 #[derive(Debug)]
@@ -63,6 +53,8 @@ const TOLD: u8 = 2;
 const BUSY: u8 = 4;
 /// See [`Inode::is_unowned`].
 const UNOWNED: u8 = 8;
+/// It was seen when it was old ([`Sighting::Old`]).
+const SETTLED: u8 = 16;
 
 impl Flags {
     fn has(&self, flag: u8) -> bool {
@@ -112,7 +104,8 @@ impl Inode {
     /// An inode of no table.
     #[cfg(test)]
     pub(crate) fn alone(node: NodeId) -> Self {
-        let identity = Identity { domain: Domain(0), ino: node.0, handle: None };
+        let identity =
+            Identity { domain: Domain(0), ino: node.0, life: super::identity::Life::Held };
         Self::new(node, identity, MountIndex::ROOT, FileType::RegularFile, None, None)
     }
 
@@ -159,10 +152,13 @@ impl Inode {
         self.mount
     }
 
-    /// The handle by which it is opened, where there is one.
-    #[must_use]
-    pub fn handle(&self) -> Option<&FileHandle> {
-        self.identity.handle.as_ref()
+    /// Whether what was found is this inode.
+    pub(super) fn likeness(&self, found: &Identity, seen: Sighting) -> Likeness {
+        let likeness = self.identity.likeness(self.flags.has(SETTLED), found, seen);
+        if likeness == Likeness::Same && seen == Sighting::Old && !self.flags.has(SETTLED) {
+            self.flags.set(SETTLED, true);
+        }
+        likeness
     }
 
     /// Whether changes that others make to it are told to us.

@@ -10,12 +10,17 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::domains::device;
-use super::inode::{Identity, Inode};
+use super::identity::{Identity, Life, Moment, Sighting};
+use super::inode::Inode;
 use super::mounts::{MountIndex, Reach, SourceMount};
 use super::resolve::{Target, Via, look};
-use super::table::Newcomer;
+use super::table::{Newcomer, Unsure};
 use super::tree::{BASIC, ITSELF, SourceTree, component, number, reopen};
-use crate::sys::handle::{FileHandle, name_to_handle};
+use crate::sys::handle::name_to_handle;
+
+const WITH_BIRTH: StatxFlags = BASIC.union(StatxFlags::BTIME);
+/// So often a name is looked at before what it means is opened to tell.
+const MOST_LOOKS: usize = 2;
 
 /// An inode with its attributes as they were when it was found.
 #[derive(Debug)]
@@ -32,7 +37,8 @@ pub struct Found {
 /// What a name meant at one moment. It is not entered anywhere, and no look-up is counted.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    handle: FileHandle,
+    life: Life,
+    sighting: Sighting,
     stat: Statx,
 }
 
@@ -56,15 +62,24 @@ impl Seen {
 
 impl SourceTree {
     /// Finds a name in a directory and counts one look-up. `dir_fd`: any descriptor of the directory; the name is one
-    /// component, neither `.` nor `..`.
+    /// component, neither `.` nor `..`; `kind` is what a listing has said of it, or unknown.
     ///
     /// ENOENT when there is none, else the source's own error.
-    pub fn lookup(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Found, Errno> {
-        if !self.takes_care()
-            && let Some(seen) = self.see(dir, dir_fd, name)?
-            && let Some(found) = self.enter_seen(dir, &seen)
-        {
-            return Ok(found);
+    pub fn lookup(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        name: &CStr,
+        mut kind: FileType,
+    ) -> Result<Found, Errno> {
+        let looks = if self.takes_care() { 0 } else { MOST_LOOKS };
+        for _ in 0..looks {
+            let Some(seen) = self.see(dir, dir_fd, name, kind)? else { break };
+            let Some(newcomer) = self.newcomer(dir, &seen) else { break };
+            match self.table.enter(newcomer) {
+                Ok(inode) => return Ok(Found { inode, stat: seen.stat, is_by_link: false }),
+                Err(Unsure) => kind = FileType::Unknown,
+            }
         }
         let fd = self.step(dir_fd, name)?;
         if self.follows_links() && look(&fd)?.1 == FileType::Symlink {
@@ -131,11 +146,28 @@ impl SourceTree {
     /// the inode that had this number afterwards. When the two are not of one life of the inode, the handle is the
     /// older one and opens nothing (ESTALE), so no attributes are ever believed of another file.
     ///
+    /// What a listing shows as something else than a directory (`kind`) may need no handle.
+    ///
     /// `None` where it takes a descriptor to tell.
-    pub fn see(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Option<Seen>, Errno> {
+    pub fn see(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        name: &CStr,
+        kind: FileType,
+    ) -> Result<Option<Seen>, Errno> {
         let Reach::HandleWithIno(field) = self.mounts.reach(dir.mount()) else {
             return Ok(None);
         };
+        let by_birth = self.mounts.tells_births(dir.mount());
+        let has_handle_anyway = matches!(kind, FileType::Directory | FileType::Unknown);
+        if by_birth
+            && !has_handle_anyway
+            && let Some(seen) = self.see_birth(dir, dir_fd, name)?
+        {
+            return Ok(Some(seen));
+        }
+        let asked = Moment::now();
         let (handle, mount_id) = match name_to_handle(dir_fd, name) {
             Ok(found) => found,
             Err(Errno::NOENT) => return Err(Errno::NOENT),
@@ -144,18 +176,37 @@ impl SourceTree {
         if mount_id as u64 != self.mounts.id(dir.mount()) {
             return Ok(None);
         }
-        let stat = rustix::fs::statx(dir_fd, name, ITSELF, BASIC)?;
-        // A btrfs subvolume has inode numbers of its own: the number alone does not tell which one was meant.
-        let is_one = field.of(&handle) == Some(stat.stx_ino)
-            && self.domains.of(dir.mount(), &stat, number(dir.via())) == dir.identity().domain;
-        Ok(is_one.then_some(Seen { handle, stat }))
+        let stat = rustix::fs::statx(dir_fd, name, ITSELF, WITH_BIRTH)?;
+        if field.of(&handle) != Some(stat.stx_ino) || !self.is_of_domain(dir, &stat) {
+            return Ok(None);
+        }
+        let life = Life::of(&stat, Some(&handle), by_birth).unwrap_or(Life::Handle(handle));
+        let sighting = Sighting::of(&life, asked, Sighting::Young);
+        Ok(Some(Seen { life, sighting, stat }))
     }
 
-    /// Enters what a name in a directory was seen to mean, and counts one look-up. `None` where it takes a descriptor
-    /// to tell.
-    fn enter_seen(&self, dir: &Inode, seen: &Seen) -> Option<Found> {
-        let inode = self.table.enter(self.newcomer(dir, seen)?);
-        Some(Found { inode, stat: seen.stat, is_by_link: false })
+    /// As [`Self::see`], by the attributes alone. `None` where they do not tell.
+    fn see_birth(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Option<Seen>, Errno> {
+        let asked = Moment::now();
+        let stat = rustix::fs::statx(dir_fd, name, ITSELF, WITH_BIRTH | StatxFlags::MNT_ID)?;
+        let tells_mount = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
+        if !tells_mount
+            || stat.stx_mnt_id != self.mounts.id(dir.mount())
+            || !self.is_of_domain(dir, &stat)
+        {
+            return Ok(None);
+        }
+        let old = |life| match Sighting::of(&life, asked, Sighting::Young) {
+            Sighting::Old => Some(Seen { life, sighting: Sighting::Old, stat }),
+            _ => None,
+        };
+        Ok(Life::of(&stat, None, true).and_then(old))
+    }
+
+    /// Whether what was found in a directory is of its domain: a btrfs subvolume has inode numbers of its own, so that
+    /// the number alone does not tell which one was meant.
+    fn is_of_domain(&self, dir: &Inode, stat: &Statx) -> bool {
+        self.domains.of(dir.mount(), stat, number(dir.via())) == dir.identity().domain
     }
 
     /// As the look-up of what was seen a moment ago, but only if neither it nor another inode that had its number is
@@ -175,8 +226,9 @@ impl SourceTree {
             Some(_) => (None, self.domains.without_link(dir.identity().domain)),
             None => (None, dir.identity().domain),
         };
-        let identity = Identity { domain, ino: seen.stat.stx_ino, handle: Some(seen.handle) };
-        Some(Newcomer { identity, mount: dir.mount(), kind, pin: None, via })
+        let identity = Identity { domain, ino: seen.stat.stx_ino, life: seen.life };
+        let seen = seen.sighting;
+        Some(Newcomer { identity, seen, mount: dir.mount(), kind, pin: None, via })
     }
 
     /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when
@@ -186,7 +238,9 @@ impl SourceTree {
             return Err(Errno::PERM);
         }
         let near = dir.mount();
-        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, BASIC | StatxFlags::MNT_ID)?;
+        let asked = Moment::now();
+        let mask = WITH_BIRTH | StatxFlags::MNT_ID;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask)?;
         let mount = if stat.stx_mnt_id == self.mounts.id(near) {
             near
         } else {
@@ -203,18 +257,12 @@ impl SourceTree {
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let via = via.filter(|_| kind.is_dir());
         let domain = self.domains.of(mount, &stat, number(via));
-        let handle = match self.mounts.reach(mount) {
-            Reach::Pin => None,
-            Reach::Handle | Reach::HandleWithIno(_) => match name_to_handle(&fd, c"") {
-                Ok((handle, _)) => Some(handle),
-                Err(Errno::NOTSUP) => None,
-                Err(e) => return Err(e),
-            },
-        };
-        let identity = Identity { domain, ino: stat.stx_ino, handle };
-        let (pin, spare) = if handle.is_some() { (None, Some(fd)) } else { (Some(fd), None) };
+        let life = self.life_of(mount, &fd, &stat)?;
+        let identity = Identity { domain, ino: stat.stx_ino, life };
+        let seen = Sighting::of(&life, asked, Sighting::Open);
+        let (pin, spare) = if life == Life::Held { (Some(fd), None) } else { (None, Some(fd)) };
         let via = via.cloned();
-        let inode = self.table.enter(Newcomer { identity, mount, kind, pin, via });
+        let inode = self.table.enter(Newcomer { identity, seen, mount, kind, pin, via })?;
         if let Some(fd) = spare
             && inode.held().is_none()
         {
@@ -225,23 +273,34 @@ impl SourceTree {
 
     /// Enters a file that was just created, keeping the descriptor with the caller.
     pub fn enter_created(&self, near: MountIndex, fd: &OwnedFd) -> Result<Found, Errno> {
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, BASIC)?;
+        let asked = Moment::now();
+        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, WITH_BIRTH)?;
         let domain = self.domains.of(near, &stat, 0);
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let handle = match self.mounts.reach(near) {
-            Reach::Pin => None,
-            Reach::Handle | Reach::HandleWithIno(_) => match name_to_handle(fd, c"") {
-                Ok((handle, _)) => Some(handle),
-                Err(Errno::NOTSUP) => None,
-                Err(e) => return Err(e),
-            },
+        let life = self.life_of(near, fd, &stat)?;
+        let pin = match life {
+            Life::Held => Some(reopen(fd, OFlags::PATH)?),
+            _ => None,
         };
-        let pin = match handle {
-            Some(_) => None,
-            None => Some(reopen(fd, OFlags::PATH)?),
-        };
-        let identity = Identity { domain, ino: stat.stx_ino, handle };
-        let inode = self.table.enter(Newcomer { identity, mount: near, kind, pin, via: None });
+        let identity = Identity { domain, ino: stat.stx_ino, life };
+        let seen = Sighting::of(&life, asked, Sighting::Open);
+        let inode =
+            self.table.enter(Newcomer { identity, seen, mount: near, kind, pin, via: None })?;
         Ok(Found { inode, stat, is_by_link: false })
+    }
+
+    /// The life of an inode that is open, with these attributes.
+    fn life_of(&self, mount: MountIndex, fd: &OwnedFd, stat: &Statx) -> Result<Life, Errno> {
+        if self.mounts.reach(mount) == Reach::Pin {
+            return Ok(Life::Held);
+        }
+        match name_to_handle(fd, c"") {
+            Ok((handle, _)) => {
+                let life = Life::of(stat, Some(&handle), self.mounts.tells_births(mount));
+                Ok(life.unwrap_or(Life::Handle(handle)))
+            }
+            Err(Errno::NOTSUP) => Ok(Life::Held),
+            Err(e) => Err(e),
+        }
     }
 }

@@ -4,6 +4,7 @@ mod creds;
 mod domains;
 mod fds;
 mod follow;
+mod identity;
 mod inode;
 mod last;
 mod lookup;

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::identity::ext_handle;
 use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
 
 const EXT4: i64 = 0xEF53;
@@ -67,12 +68,14 @@ pub struct SourceMount {
     root: Option<OwnedFd>,
     /// How its inodes are found again.
     pub reach: Reach,
+    /// Whether files that had an inode number one after the other are told apart by when they were born.
+    pub(super) tells_births: bool,
 }
 
 impl SourceMount {
     /// Looks at the mount that a directory or file (any descriptor) is in. `privileged`: CAP_DAC_READ_SEARCH is there.
     pub fn probe(inside: impl AsFd, id: u64, privileged: bool) -> Self {
-        let pinned = Self { id, root: None, reach: Reach::Pin };
+        let pinned = Self { id, root: None, reach: Reach::Pin, tells_births: false };
         if !privileged {
             return pinned;
         }
@@ -109,7 +112,8 @@ impl SourceMount {
             Some(field) if field.of(&handle) == Some(one.st_ino) => Reach::HandleWithIno(field),
             _ => Reach::Handle,
         };
-        Self { id, root: Some(root), reach }
+        let tells_births = reach == Reach::HandleWithIno(InoField::Ext) && opens_any(&root, &one);
+        Self { id, root: Some(root), reach, tells_births }
     }
 
     /// Opens an inode of this mount by its handle. ESTALE when it is gone.
@@ -117,6 +121,11 @@ impl SourceMount {
         let root = self.root.as_ref().ok_or(Errno::STALE)?;
         open_by_handle(root, handle, flags)
     }
+}
+
+/// Whether a handle with generation 0 opens an inode whatever its generation is, as on the ext family.
+fn opens_any(root: &OwnedFd, stat: &Stat) -> bool {
+    ext_handle(stat.st_ino, 0).is_some_and(|any| open_by_handle(root, &any, OFlags::PATH).is_ok())
 }
 
 /// All mounts seen so far; they are only ever added.
@@ -152,6 +161,11 @@ impl Mounts {
     #[must_use]
     pub fn reach(&self, at: MountIndex) -> Reach {
         self.with(at, |mount| mount.reach)
+    }
+
+    /// Whether the lives of an inode number are told apart by births.
+    pub(super) fn tells_births(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.tells_births)
     }
 
     /// Opens an inode of a mount by its handle. ESTALE when it is gone.

@@ -16,11 +16,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
-use super::inode::{Domain, Identity, Inode, NodeId};
+use super::identity::{Identity, Likeness, Sighting};
+use super::inode::{Domain, Inode, NodeId};
 use super::mounts::MountIndex;
 use super::resolve::Via;
-use crate::sys::handle::FileHandle;
 
 /// The inode numbers of one domain: larger ones get a number of our own.
 const DOMAIN_SHIFT: u32 = 48;
@@ -94,11 +95,17 @@ impl Shard {
         self.most = self.most.max(self.inodes.len());
     }
 
-    /// Finds an inode and counts one look-up, if `is_it`.
-    fn look_up(&self, node: NodeId, is_it: impl FnOnce(&Identity) -> bool) -> Option<Arc<Inode>> {
-        let inode = self.get(node).filter(|inode| is_it(inode.identity()))?;
-        inode.count_lookup();
-        Some(Arc::clone(inode))
+    /// Finds an inode and counts one look-up, if it is what was found.
+    fn look_up(&self, node: NodeId, new: &Newcomer) -> Result<Option<Arc<Inode>>, Unsure> {
+        let Some(inode) = self.get(node) else { return Ok(None) };
+        match inode.likeness(&new.identity, new.seen) {
+            Likeness::Same => {
+                inode.count_lookup();
+                Ok(Some(Arc::clone(inode)))
+            }
+            Likeness::Different => Ok(None),
+            Likeness::Unsure => Err(Unsure),
+        }
     }
 
     /// Gives back look-ups. If these were the last ones, takes the inode out, and gives back room that is unlikely to
@@ -125,9 +132,21 @@ pub(super) struct Extent {
     pub(super) most: usize,
 }
 
-/// Where an inode that was not known is entered.
+/// Whether what was found is an inode that is known takes another look, at its handle or a little later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unsure;
+
+/// For whom another look is no use: an open inode is the only one with its number.
+impl From<Unsure> for Errno {
+    fn from(Unsure: Unsure) -> Self {
+        Self::STALE
+    }
+}
+
+/// What was found, and may be known or not.
 pub(super) struct Newcomer {
     pub(super) identity: Identity,
+    pub(super) seen: Sighting,
     pub(super) mount: MountIndex,
     pub(super) kind: FileType,
     /// Keeps it reachable where it has no handle.
@@ -201,12 +220,6 @@ impl InodeTable {
         lives
     }
 
-    /// The inode with this number and handle.
-    #[must_use]
-    pub fn find_life(&self, domain: Domain, ino: u64, handle: &FileHandle) -> Option<Arc<Inode>> {
-        self.lives(domain, ino).into_iter().find(|inode| inode.handle() == Some(handle))
-    }
-
     /// The node ids of all inodes in the table.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
@@ -224,20 +237,20 @@ impl InodeTable {
     }
 
     /// Finds or enters an inode and counts one look-up.
-    pub(super) fn enter(&self, new: Newcomer) -> Arc<Inode> {
+    pub(super) fn enter(&self, new: Newcomer) -> Result<Arc<Inode>, Unsure> {
         // One that got a number of our own keeps it, also when its plain one is free by now.
         if self.odd_count.load(Ordering::Acquire) > 0
-            && let Some(inode) = self.find_odd(&new.identity)
+            && let Some(inode) = self.find_odd(&new)?
         {
-            return inode;
+            return Ok(inode);
         }
         if let Some(node) = plain(new.identity.domain, new.identity.ino) {
             let mut shard = self.shard(node);
-            if let Some(inode) = shard.look_up(node, |identity| *identity == new.identity) {
-                return inode;
+            if let Some(inode) = shard.look_up(node, &new)? {
+                return Ok(inode);
             }
             if shard.get(node).is_none() {
-                return insert(&mut shard, node, new);
+                return Ok(insert(&mut shard, node, new));
             }
             // Taken by a file that had the number before: answering with its node id would let requests meant for the
             // one reach the other.
@@ -257,25 +270,31 @@ impl InodeTable {
     }
 
     /// Finds an inode under a number of our own and counts one look-up.
-    fn find_odd(&self, identity: &Identity) -> Option<Arc<Inode>> {
+    fn find_odd(&self, new: &Newcomer) -> Result<Option<Arc<Inode>>, Unsure> {
         let odd = self.odd();
-        let nodes = odd.get(&(identity.domain, identity.ino))?;
-        nodes.iter().find_map(|node| self.shard(*node).look_up(*node, |known| known == identity))
+        self.find_among(odd.get(&(new.identity.domain, new.identity.ino)), new)
     }
 
-    fn enter_odd(&self, new: Newcomer) -> Arc<Inode> {
+    fn find_among(
+        &self,
+        nodes: Option<&Vec<NodeId>>,
+        new: &Newcomer,
+    ) -> Result<Option<Arc<Inode>>, Unsure> {
+        let mut nodes = nodes.into_iter().flatten();
+        let found = nodes.find_map(|node| self.shard(*node).look_up(*node, new).transpose());
+        found.transpose()
+    }
+
+    fn enter_odd(&self, new: Newcomer) -> Result<Arc<Inode>, Unsure> {
         let mut odd = self.odd();
-        let nodes = odd.entry((new.identity.domain, new.identity.ino)).or_default();
-        let known = nodes.iter().find_map(|node| {
-            self.shard(*node).look_up(*node, |identity| *identity == new.identity)
-        });
-        if let Some(inode) = known {
-            return inode;
+        let key = (new.identity.domain, new.identity.ino);
+        if let Some(inode) = self.find_among(odd.get(&key), &new)? {
+            return Ok(inode);
         }
         let node = NodeId(self.next_odd.fetch_add(1, Ordering::Relaxed));
-        nodes.push(node);
+        odd.entry(key).or_default().push(node);
         self.odd_count.fetch_add(1, Ordering::Release);
-        insert(&mut self.shard(node), node, new)
+        Ok(insert(&mut self.shard(node), node, new))
     }
 
     fn odd(&self) -> MutexGuard<'_, HashMap<(Domain, u64), Vec<NodeId>>> {
@@ -343,23 +362,22 @@ impl InodeTable {
 
 fn insert(shard: &mut Shard, node: NodeId, new: Newcomer) -> Arc<Inode> {
     let inode = Arc::new(Inode::new(node, new.identity, new.mount, new.kind, new.pin, new.via));
+    // Notes how it was seen.
+    inode.likeness(&new.identity, new.seen);
     shard.enter(&inode);
     inode
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::{Birth, Life, ext_handle};
     use super::*;
 
-    fn newcomer(domain: u32, ino: u64, generation: u8) -> Newcomer {
-        let dir = std::fs::File::open("/").unwrap();
-        // Any handle will do; what tells two apart here is the pin.
-        let handle = crate::sys::handle::name_to_handle(&dir, c"")
-            .ok()
-            .map(|(handle, _)| handle)
-            .filter(|_| generation == 0);
+    fn newcomer(domain: u32, ino: u64, generation: u32) -> Newcomer {
+        let handle = ext_handle(7, generation).unwrap();
         Newcomer {
-            identity: Identity { domain: Domain(domain), ino, handle },
+            identity: Identity { domain: Domain(domain), ino, life: Life::Handle(handle) },
+            seen: Sighting::Old,
             mount: MountIndex::ROOT,
             kind: FileType::RegularFile,
             pin: None,
@@ -370,8 +388,8 @@ mod tests {
     #[test]
     fn an_inode_is_shown_under_its_own_number_and_forgotten_with_its_last_look_up() {
         let table = InodeTable::default();
-        let one = table.enter(newcomer(0, 42, 0));
-        let again = table.enter(newcomer(0, 42, 0));
+        let one = table.enter(newcomer(0, 42, 0)).unwrap();
+        let again = table.enter(newcomer(0, 42, 0)).unwrap();
         assert_eq!(one.node(), NodeId(42));
         assert!(Arc::ptr_eq(&one, &again));
         assert!(table.forget(NodeId(42), 1).is_none());
@@ -391,7 +409,7 @@ mod tests {
                     for round in 0..ROUNDS {
                         // Two lives of one number: one of them gets a node id of our own.
                         let (one, other) = (newcomer(0, 42, 0), newcomer(0, 42, 1));
-                        let known = [table.enter(one), table.enter(other)];
+                        let known = [one, other].map(|new| table.enter(new).unwrap());
                         let last = known.map(|inode| {
                             let found = table.get(inode.node()).expect("it was looked up");
                             assert!(Arc::ptr_eq(&found, &inode), "in round {round}");
@@ -413,7 +431,7 @@ mod tests {
         let table = InodeTable::default();
         let many = 100..100_100;
         for ino in many.clone() {
-            table.enter(newcomer(0, ino, 1));
+            table.enter(newcomer(0, ino, 1)).unwrap();
         }
         for ino in many {
             assert!(table.forget(NodeId(ino), 1).is_some());
@@ -422,7 +440,7 @@ mod tests {
         let room = |shard: &Mutex<Shard>| shard.lock().unwrap().inodes.capacity();
         let room: usize = table.shards.iter().map(room).sum();
         assert!(room <= SHARDS * LEAST_ROOM, "room for {room} entries is left");
-        table.enter(newcomer(0, 42, 1));
+        table.enter(newcomer(0, 42, 1)).unwrap();
         table.start_anew();
         assert_eq!(table.extent(), Extent { known: 1, most: 1 });
     }
@@ -435,7 +453,7 @@ mod tests {
         assert!(table.enter_unknown(newcomer(0, 42, 0)).is_none());
         assert!(table.enter_unknown(newcomer(0, 42, 1)).is_none(), "a later life");
         assert!(table.forget(NodeId(42), 1).is_some(), "one look-up was counted");
-        let odd = table.enter(newcomer(0, 1, 0)).node();
+        let odd = table.enter(newcomer(0, 1, 0)).unwrap().node();
         assert!(table.enter_unknown(newcomer(0, 42, 0)).is_none(), "it may be an odd one");
         table.forget(odd, 1);
         assert!(table.enter_unknown(newcomer(0, 42, 0)).is_some());
@@ -444,8 +462,8 @@ mod tests {
     #[test]
     fn the_same_number_on_another_device_gets_another_node_id() {
         let table = InodeTable::default();
-        let one = table.enter(newcomer(0, 42, 0)).node();
-        let other = table.enter(newcomer(3, 42, 0)).node();
+        let one = table.enter(newcomer(0, 42, 0)).unwrap().node();
+        let other = table.enter(newcomer(3, 42, 0)).unwrap().node();
         assert_ne!(one, other);
         assert_eq!(other.0 & 0xFFFF_FFFF, 42, "the number stays readable");
     }
@@ -456,15 +474,41 @@ mod tests {
         for (domain, ino) in
             [(0, 0), (0, 1), (0, 1 << 48), (0, u64::MAX), (0xFFFF, 42), (u32::MAX, 42)]
         {
-            let node = table.enter(newcomer(domain, ino, 0)).node();
+            let node = table.enter(newcomer(domain, ino, 0)).unwrap().node();
             assert!(node.0 >= ODD, "{ino}");
-            assert_eq!(table.enter(newcomer(domain, ino, 0)).node(), node);
+            assert_eq!(table.enter(newcomer(domain, ino, 0)).unwrap().node(), node);
         }
-        let first = table.enter(newcomer(0, 42, 0)).node();
-        let reused = table.enter(newcomer(0, 42, 1)).node();
+        let first = table.enter(newcomer(0, 42, 0)).unwrap().node();
+        let reused = table.enter(newcomer(0, 42, 1)).unwrap().node();
         assert_ne!(first, reused);
-        assert_eq!(table.enter(newcomer(0, 42, 1)).node(), reused);
+        assert_eq!(table.enter(newcomer(0, 42, 1)).unwrap().node(), reused);
         assert!(table.forget(reused, 2).is_some());
         assert!(table.get(first).is_some());
+    }
+
+    #[test]
+    fn who_may_be_another_life_is_looked_at_again() {
+        let table = InodeTable::default();
+        let birth = Birth::at(1_000_000, 5).unwrap();
+        let born = |generation, seen| {
+            let life = Life::Born(birth, generation);
+            let identity = Identity { domain: Domain(0), ino: 42, life };
+            Newcomer { identity, seen, ..newcomer(0, 42, 0) }
+        };
+        let young = table.enter(born(Some(7), Sighting::Young)).unwrap();
+        assert_eq!(table.enter(born(None, Sighting::Old)).err(), Some(Unsure));
+        assert!(table.enter_unknown(born(None, Sighting::Old)).is_none());
+        let twin = table.enter(born(Some(8), Sighting::Old)).unwrap();
+        assert!(twin.node().0 >= ODD, "a later life of the same birth");
+        assert!(table.forget(twin.node(), 1).is_some());
+        // Its handle tells that it lives on, and then its birth will do.
+        assert!(Arc::ptr_eq(&young, &table.enter(born(Some(7), Sighting::Old)).unwrap()));
+        assert!(Arc::ptr_eq(&young, &table.enter(born(None, Sighting::Old)).unwrap()));
+        assert!(table.forget(NodeId(42), 3).is_some());
+
+        let old = table.enter(born(None, Sighting::Old)).unwrap();
+        assert_eq!(table.enter(born(Some(7), Sighting::Young)).err(), Some(Unsure));
+        assert!(Arc::ptr_eq(&old, &table.enter(born(Some(7), Sighting::Open)).unwrap()));
+        assert!(table.forget(NodeId(42), 2).is_some());
     }
 }

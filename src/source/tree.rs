@@ -16,7 +16,8 @@ use rustix::io::Errno;
 
 use super::domains::{Device, Domains, device};
 use super::fds::FdCache;
-use super::inode::{Domain, Identity, Inode, NodeId};
+use super::identity::{Birth, Identity, Life};
+use super::inode::{Domain, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::resolve::{Links, Via, below, path};
 use super::root::SourceRoot;
@@ -78,7 +79,7 @@ impl SourceTree {
         let privileged = may_open_by_handle();
         let mount = SourceMount::probe(&root, stat.stx_mnt_id, privileged && root.is_dir());
         let table = InodeTable::default();
-        let identity = Identity { domain: Domain(0), ino: stat.stx_ino, handle: None };
+        let identity = Identity { domain: Domain(0), ino: stat.stx_ino, life: Life::Held };
         let pin = Some(root.into_fd());
         let root =
             table.enter_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin, None));
@@ -235,14 +236,21 @@ impl SourceTree {
 
     /// Opens an inode by its handle. Where the process has no descriptor left, those that are only kept for speed go.
     fn open_handle(&self, inode: &Inode, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let handle = inode.handle().ok_or(Errno::STALE)?;
-        match self.mounts.open(inode.mount(), handle, flags) {
+        let handle = inode.identity().handle().ok_or(Errno::STALE)?;
+        let fd = match self.mounts.open(inode.mount(), &handle, flags) {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.fds.clear();
-                self.mounts.open(inode.mount(), handle, flags)
+                self.mounts.open(inode.mount(), &handle, flags)
             }
             result => result,
+        }?;
+        if let Some(birth) = inode.identity().birth_to_check() {
+            let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+            if Birth::of(&stat) != Some(birth) {
+                return Err(Errno::STALE);
+            }
         }
+        Ok(fd)
     }
 
     /// Opens a regular file or directory for real. ESTALE when the inode is gone; EACCES for anything else, which is
@@ -252,10 +260,9 @@ impl SourceTree {
             return Err(Errno::ACCESS);
         }
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
-        match (inode.held(), inode.handle()) {
-            (None, Some(_)) => self.open_handle(inode, flags),
-            (Some(fd), _) => reopen(&fd, flags - OFlags::NOFOLLOW),
-            (None, None) => Err(Errno::STALE),
+        match inode.held() {
+            None => self.open_handle(inode, flags),
+            Some(fd) => reopen(&fd, flags - OFlags::NOFOLLOW),
         }
     }
 
@@ -288,22 +295,26 @@ impl SourceTree {
 
     /// The handle by which events name an inode.
     pub fn handle_of(&self, inode: &Inode) -> Result<FileHandle, Errno> {
-        match inode.handle() {
-            Some(handle) => Ok(*handle),
-            None => Ok(name_to_handle(&*self.fd(inode)?, c"")?.0),
+        match inode.identity().life {
+            Life::Handle(handle) => Ok(handle),
+            _ => Ok(name_to_handle(&*self.fd(inode)?, c"")?.0),
         }
     }
 
-    /// The inode that an event names, if the kernel knows it.
+    /// The inodes that the kernel knows and an event may name: mostly one, more where the number was used before.
     #[must_use]
-    pub fn inode_of(&self, handle: &FileHandle) -> Option<Arc<Inode>> {
-        let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else { return None };
-        let ino = field.of(handle)?;
+    pub fn inodes_of(&self, handle: &FileHandle) -> Vec<Arc<Inode>> {
+        let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else {
+            return Vec::new();
+        };
+        let Some(ino) = field.of(handle) else { return Vec::new() };
         let root = self.root.load();
         if (Domain(0), ino) == (root.identity().domain, root.identity().ino) {
-            return Some(Arc::clone(&root));
+            return vec![Arc::clone(&root)];
         }
-        self.table.find_life(Domain(0), ino, handle)
+        let mut lives = self.table.lives(Domain(0), ino);
+        lives.retain(|inode| inode.identity().may_have(handle));
+        lives
     }
 
     /// Whether the kernel, which has forgotten this inode, knows it again.
@@ -311,7 +322,7 @@ impl SourceTree {
     pub fn knows_again(&self, inode: &Inode) -> bool {
         let identity = inode.identity();
         let lives = self.table.lives(identity.domain, identity.ino);
-        lives.iter().any(|life| life.identity() == identity)
+        lives.iter().any(|life| life.identity().may_be(identity))
     }
 
     /// The node ids of all inodes that the kernel knows.

@@ -278,9 +278,10 @@ impl Watch {
                         // First: whoever enters the file from now on is told by this count, whoever has, below.
                         self.count(dir).fetch_add(1, Ordering::AcqRel);
                     }
-                    let child = event.child.and_then(|handle| tree.inode_of(&handle));
-                    batch.add(&event, dir, child.as_ref().map(|child| child.node()));
-                    if let Some(child) = child {
+                    batch.add(&event, dir);
+                    let children = event.child.map(|handle| tree.inodes_of(&handle));
+                    for child in children.unwrap_or_default() {
+                        batch.changed(child.node(), dir);
                         if event.mask & libc::FAN_ATTRIB != 0 && child.is_unowned() {
                             batch.look_up_again(&event, dir);
                         }

@@ -45,17 +45,13 @@ impl Batch {
         self.everything = true;
     }
 
-    /// Takes in what an event tells. `dir` and `child` are the kernel's node ids for what it names, where it knows
-    /// them.
-    pub(super) fn add(&mut self, event: &Event<'_>, dir: Option<NodeId>, child: Option<NodeId>) {
+    /// Takes in what an event tells of a directory: `dir` is the kernel's node id for it, where it knows it.
+    pub(super) fn add(&mut self, event: &Event<'_>, dir: Option<NodeId>) {
         if event.mask & NAMES != 0
             && let Some(dir) = dir
         {
             self.names.insert((dir, OsStr::from_bytes(event.name).to_owned()));
             self.listings.insert(dir);
-        }
-        if let Some(child) = child {
-            self.changed(child, dir);
         }
         // The directory itself.
         if event.name == b"." {
@@ -162,7 +158,8 @@ mod tests {
     fn a_new_name_takes_the_name_the_listing_and_the_files_attributes() {
         let mut batch = Batch::default();
         for _ in 0..3 {
-            batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)), Some(NodeId(6)));
+            batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)));
+            batch.changed(NodeId(6), Some(NodeId(5)));
         }
         let (first, rest) = sent(batch);
         assert_eq!(first, ["attributes 5", "attributes 6"]);
@@ -173,8 +170,9 @@ mod tests {
     #[test]
     fn a_changed_file_takes_its_attributes_only() {
         let mut batch = Batch::default();
-        batch.add(&event(libc::FAN_ATTRIB, b"n"), Some(NodeId(5)), Some(NodeId(6)));
-        batch.add(&event(libc::FAN_ATTRIB | libc::FAN_ONDIR, b"."), Some(NodeId(7)), None);
+        batch.add(&event(libc::FAN_ATTRIB, b"n"), Some(NodeId(5)));
+        batch.changed(NodeId(6), Some(NodeId(5)));
+        batch.add(&event(libc::FAN_ATTRIB | libc::FAN_ONDIR, b"."), Some(NodeId(7)));
         let (first, rest) = sent(batch);
         assert_eq!(first, ["attributes 6", "attributes 7"]);
         assert!(rest.is_empty());
@@ -195,7 +193,7 @@ mod tests {
     #[test]
     fn an_overflow_takes_everything() {
         let mut batch = Batch::default();
-        batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)), None);
+        batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)));
         batch.everything();
         assert!(batch.is_everything());
     }
@@ -203,7 +201,8 @@ mod tests {
     #[test]
     fn an_inode_that_the_kernel_does_not_know_may_be_about_to_be_told_to_it() {
         let mut batch = Batch::default();
-        batch.add(&event(libc::FAN_MODIFY, b"n"), Some(NodeId(5)), Some(NodeId(600)));
+        batch.add(&event(libc::FAN_MODIFY, b"n"), Some(NodeId(5)));
+        batch.changed(NodeId(600), Some(NodeId(5)));
         let (first, rest) = sent(batch);
         assert_eq!(first, ["attributes 600"]);
         let work = Work { inodes: [NodeId(600)].into(), ..Work::default() };

@@ -234,7 +234,8 @@ mod tests {
             name,
             child: None,
         };
-        batch.add(&event, Some(dir), Some(NodeId(6)));
+        batch.add(&event, Some(dir));
+        batch.changed(NodeId(6), Some(dir));
         batch
     }
 

@@ -267,7 +267,10 @@ impl Fs {
                 && !absent.has(entry.name)
                 && !self.tree.seems_known(&dir.inode, entry.kind, entry.ino);
             let seen = match is_worth_it {
-                true => self.tree.see(&dir.inode, &dir.fd, entry.c_name).ok().flatten(),
+                true => {
+                    let seen = self.tree.see(&dir.inode, &dir.fd, entry.c_name, entry.kind);
+                    seen.ok().flatten()
+                }
                 false => None,
             };
             ahead.seen.push_back(seen.filter(Seen::has_one_name));

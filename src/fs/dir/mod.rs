@@ -123,7 +123,7 @@ impl Fs {
 
     /// The entry of a symbolic link as a look-up would show it.
     fn resolved<'a>(&self, dir: &OpenDir, entry: &DirEntry<'a>) -> DirEntry<'a> {
-        match self.find_in(&dir.inode, &dir.fd, entry.c_name) {
+        match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
             Ok(found) => {
                 let kind = self.view().shown_kind(found.inode.kind());
                 let ino = found.inode.node().0;
@@ -194,7 +194,7 @@ impl Fs {
         entry: &DirEntry<'_>,
         place: &Place<'_>,
     ) -> Result<Option<Entry>> {
-        match self.find_in(&dir.inode, &dir.fd, entry.c_name) {
+        match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
             Ok(found) => Ok(Some(self.entry(caller, place, &found))),
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
             // A link to our own mount: as the link that it is, until somebody asks for it.
