@@ -70,7 +70,7 @@ impl Arena<'_> {
             for turn in 0..self.contenders.len() {
                 // Nobody is always first, or always after the same one.
                 let which = (turn + round) % self.contenders.len();
-                let sample = self.once(workload, which, effort, &mut Stopwatch::default());
+                let sample = self.median(workload, which, effort);
                 row.samples[which].push(self.accept(sample, workload, which, report)?);
             }
         }
@@ -127,6 +127,14 @@ impl Arena<'_> {
         effort: Effort,
     ) -> Place<'a> {
         Place { root: Path::new("."), scratch, user: contender.user, effort, area: &self.area }
+    }
+
+    /// As often as the workload wants it on one contender.
+    fn median(&mut self, workload: &Workload, which: usize, effort: Effort) -> io::Result<Sample> {
+        let once = |_| self.once(workload, which, effort, &mut Stopwatch::default());
+        let mut samples = (0..workload.times).map(once).collect::<io::Result<Vec<_>>>()?;
+        samples.sort_by(|one, other| one.rate().total_cmp(&other.rate()));
+        Ok(samples[samples.len() / 2])
     }
 
     /// Once on one contender.

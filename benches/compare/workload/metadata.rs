@@ -21,6 +21,7 @@ pub(super) fn workloads() -> Vec<Workload> {
     vec![
         Workload {
             fresh_mount: true,
+            times: 7,
             ..Workload::new("cold walk", Some(0.25), Area::tree, cold_walk)
         },
         Workload::new("warm walk", Some(0.85), Area::tree, warm_walk),

@@ -23,6 +23,8 @@ pub struct Workload {
     pub program: Option<&'static str>,
     /// Whether it starts with a mount that has nothing cached.
     pub fresh_mount: bool,
+    /// How often a round does it, of which the median counts: for what is over in a few milliseconds.
+    pub times: usize,
     /// Done for every contender, before all of them rest and then run.
     pub before: Option<Before>,
     /// Makes the data on the bare source, unless it is there.
@@ -47,7 +49,7 @@ impl Workload {
         data: fn(&Area) -> io::Result<()>,
         run: fn(&Place<'_>, &mut Stopwatch<'_>) -> io::Result<()>,
     ) -> Self {
-        Self { name, goal, program: None, fresh_mount: false, before: None, data, run }
+        Self { name, goal, program: None, fresh_mount: false, times: 1, before: None, data, run }
     }
 }
 
