@@ -254,6 +254,38 @@ fn a_link_into_our_own_mount_is_refused_and_nobody_waits_for_himself() {
 }
 
 #[test]
+fn a_listing_does_not_ask_our_own_mount_for_a_file_that_is_bound_into_the_source() {
+    let place = scratch();
+    let source = place.dir("source");
+    let point = source.join("mnt");
+    sh(&source, "mkdir mnt d; touch d/f x y");
+    // What is younger than the clock's tick is looked at in another way.
+    thread::sleep(Duration::from_millis(50));
+    let mount = Mount::builder()
+        .source(&source)
+        .mountpoint(&point)
+        .arg("--resolve-symlinks")
+        .arg("--threads=1")
+        .start();
+    sh(&source, "mount --bind mnt/d/f x; chmod 600 d/f");
+    let mut ls = Command::new("ls").arg(&point).stdout(Stdio::null()).spawn().expect("ls");
+    let start = Instant::now();
+    let mut hangs = false;
+    while ls.try_wait().expect("wait").is_none() && !hangs {
+        thread::sleep(Duration::from_millis(10));
+        hangs = start.elapsed() > Duration::from_secs(10);
+    }
+    if hangs {
+        sh(&source, &format!("kill -KILL {}", mount.pid().expect("a daemon runs")));
+        ls.wait().expect("wait");
+    }
+    sh(&source, "umount x");
+    assert!(!hangs, "it waits for itself");
+    assert_eq!(fs::read(mount.join("y")).expect("read"), b"");
+    drop(mount);
+}
+
+#[test]
 fn a_link_that_is_changed_on_the_source_shows_its_new_target() {
     for caching in ["--cache=coherent", "--cache=timeout=1s"] {
         let (mount, _place) = resolving(

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -240,6 +241,62 @@ fn files_that_have_one_inode_number_within_a_tick_of_the_clock_are_told_apart() 
         fs::remove_file(&path).expect("unlink");
     }
     assert!(again > 5, "the number was used again {again} times only");
+}
+
+/// An image that mke2fs(8) has filled: all its files have generation 0, which opens others as well.
+fn filled_image() -> (Scratch, Bound) {
+    let place = scratch();
+    sh(
+        place.path(),
+        "mkdir -p tree/s/used-d fs; echo 1 > tree/s/used-f; \
+         mke2fs -q -F -t ext4 -d tree image 32M; mount -o loop image fs",
+    );
+    let mounted = Bound(place.path().join("fs"));
+    (place, mounted)
+}
+
+#[test]
+fn a_file_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_number() {
+    for is_listed in [false, true] {
+        let (_place, image) = filled_image();
+        let mount = Mount::builder().source(&image.0.join("s")).start();
+        if is_listed {
+            list(mount.path());
+        }
+        let held = rustix::fs::open(mount.join("used-f"), OFlags::PATH, 0.into()).expect("open");
+        until_unheld(&mount, "used-f");
+        replace(
+            &mount.in_source("used-f"),
+            |path| fs::remove_file(path).expect("unlink"),
+            |path| fs::write(path, "22").expect("write"),
+        );
+        let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+        soon("it is gone", || rustix::fs::fstat(&held).err() == Some(Errno::STALE));
+        fs::set_permissions(&path, Permissions::from_mode(0o777)).expect_err("gone");
+        fs::read(&path).expect_err("gone");
+        assert_eq!(mode(&mount.in_source("used-f")), 0o644);
+        drop((held, mount));
+    }
+}
+
+#[test]
+fn a_directory_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_number() {
+    let (_place, image) = filled_image();
+    let mount = Mount::builder().source(&image.0.join("s")).start();
+    let held = rustix::fs::open(mount.join("used-d"), OFlags::PATH, 0.into()).expect("open");
+    until_unheld(&mount, "used-d");
+    replace(
+        &mount.in_source("used-d"),
+        |path| fs::remove_dir(path).expect("rmdir"),
+        |path| {
+            fs::create_dir(path).expect("mkdir");
+            fs::write(path.join("secret"), "").expect("write");
+        },
+    );
+    soon("it is gone", || rustix::fs::fstat(&held).err() == Some(Errno::STALE));
+    let secret = rustix::fs::openat(&held, c"secret", OFlags::RDONLY, 0.into());
+    assert!(secret.is_err(), "it is the other's");
+    drop((held, mount));
 }
 
 #[test]

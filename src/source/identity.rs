@@ -6,11 +6,14 @@
 //! clock has moved on, a file that is there then is the last one born at its time: every later one is born later. Files
 //! as young as the tick are told apart by their handles as well.
 
-use rustix::fs::{Statx, StatxFlags};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::inode::Domain;
-use crate::sys::handle::FileHandle;
+use crate::sys::handle::{FileHandle, name_to_handle};
 
 /// An inode of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +63,12 @@ pub(super) struct Birth {
 const NANOSECOND_BITS: u32 = 30;
 
 impl Birth {
-    /// The birth that attributes tell. `None` where they tell none, or none to the nanosecond (the filesystem was made
-    /// for times in seconds), or one that no filesystem of the ext family can store.
+    /// The birth that attributes tell. `None` where they tell none, or one that no filesystem of the ext family can store,
+    /// or the time 0: where there was no room for a birth (ext3), it is told as that once there is.
     pub(super) fn of(stat: &Statx) -> Option<Self> {
         let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
         let (seconds, nanoseconds) = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
-        if told && nanoseconds != 0 { Self::at(seconds, nanoseconds) } else { None }
+        if told && (seconds, nanoseconds) != (0, 0) { Self::at(seconds, nanoseconds) } else { None }
     }
 
     pub(super) fn at(seconds: i64, nanoseconds: u32) -> Option<Self> {
@@ -185,12 +188,28 @@ impl Identity {
         }
     }
 
-    /// What the birth of what the handle opens must be: the handle alone does not tell.
-    pub(super) fn birth_to_check(&self) -> Option<Birth> {
-        match self.life {
-            Life::Born(birth, None | Some(0)) => Some(birth),
-            _ => None,
+    /// Whether its handle may open other lives as well, so that it is to be seen whether what it opened is this one
+    /// ([`Self::is_of`]).
+    pub(super) fn opens_others(&self) -> bool {
+        match &self.life {
+            Life::Held => false,
+            Life::Born(_, generation) => generation.unwrap_or(0) == 0,
+            // Of an image that mke2fs(8) has filled all files have generation 0.
+            Life::Handle(handle) => generation(handle) == Some(0),
         }
+    }
+
+    /// Whether an open file is of this life: ESTALE when it is not.
+    pub(super) fn is_of(&self, fd: &OwnedFd) -> Result<(), Errno> {
+        let is_it = match &self.life {
+            Life::Held => true,
+            Life::Born(birth, _) => {
+                let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+                Birth::of(&stat) == Some(*birth)
+            }
+            Life::Handle(handle) => name_to_handle(fd, c"")?.0 == *handle,
+        };
+        if is_it { Ok(()) } else { Err(Errno::STALE) }
     }
 }
 
@@ -254,10 +273,12 @@ mod tests {
         assert!(!born(1, Some(8)).may_have(&handle) && !with(Life::Held).may_have(&handle));
         assert!(with(Life::Handle(handle)).may_have(&handle));
         assert_eq!(born(1, Some(7)).handle(), Some(handle));
-        assert_eq!(born(1, Some(7)).birth_to_check(), None);
+        assert!(!born(1, Some(7)).opens_others());
         assert_eq!(born(1, None).handle(), ext_handle(42, 0), "that opens any");
-        assert!(born(1, None).birth_to_check().is_some());
-        assert!(born(1, Some(0)).birth_to_check().is_some(), "so does that");
+        assert!(born(1, None).opens_others());
+        let zero = ext_handle(42, 0).unwrap();
+        assert!(born(1, Some(0)).opens_others() && with(Life::Handle(zero)).opens_others());
+        assert!(!with(Life::Handle(handle)).opens_others() && !with(Life::Held).opens_others());
         assert_eq!(ext_handle(1 << 32, 7), None);
         assert_eq!(generation(&FileHandle::from_parts(2, &[0; 8]).unwrap()), None);
     }

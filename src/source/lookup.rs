@@ -15,12 +15,10 @@ use super::inode::Inode;
 use super::mounts::{MountIndex, Reach, SourceMount};
 use super::resolve::{Target, Via, look};
 use super::table::{Newcomer, Unsure};
-use super::tree::{BASIC, ITSELF, SourceTree, component, number, reopen};
+use super::tree::{BASIC, ITSELF, SourceTree, UNASKED, component, number, reopen};
 use crate::sys::handle::name_to_handle;
 
 const WITH_BIRTH: StatxFlags = BASIC.union(StatxFlags::BTIME);
-/// So often a name is looked at before what it means is opened to tell.
-const MOST_LOOKS: usize = 2;
 
 /// An inode with its attributes as they were when it was found.
 #[derive(Debug)]
@@ -72,12 +70,13 @@ impl SourceTree {
         name: &CStr,
         mut kind: FileType,
     ) -> Result<Found, Errno> {
-        let looks = if self.takes_care() { 0 } else { MOST_LOOKS };
-        for _ in 0..looks {
+        let is_careful = self.takes_care();
+        while !is_careful {
             let Some(seen) = self.see(dir, dir_fd, name, kind)? else { break };
             let Some(newcomer) = self.newcomer(dir, &seen) else { break };
             match self.table.enter(newcomer) {
                 Ok(inode) => return Ok(Found { inode, stat: seen.stat, is_by_link: false }),
+                Err(Unsure) if kind == FileType::Unknown => break,
                 Err(Unsure) => kind = FileType::Unknown,
             }
         }
@@ -188,7 +187,8 @@ impl SourceTree {
     /// As [`Self::see`], by the attributes alone. `None` where they do not tell.
     fn see_birth(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Option<Seen>, Errno> {
         let asked = Moment::now();
-        let stat = rustix::fs::statx(dir_fd, name, ITSELF, WITH_BIRTH | StatxFlags::MNT_ID)?;
+        // What is mounted there may be our own mount. The ext family knows its attributes without being asked for them.
+        let stat = rustix::fs::statx(dir_fd, name, UNASKED, WITH_BIRTH | StatxFlags::MNT_ID)?;
         let tells_mount = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
         if !tells_mount
             || stat.stx_mnt_id != self.mounts.id(dir.mount())

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
 use super::identity::ext_handle;
@@ -112,7 +112,9 @@ impl SourceMount {
             Some(field) if field.of(&handle) == Some(one.st_ino) => Reach::HandleWithIno(field),
             _ => Reach::Handle,
         };
-        let tells_births = reach == Reach::HandleWithIno(InoField::Ext) && opens_any(&root, &one);
+        let tells_births = reach == Reach::HandleWithIno(InoField::Ext)
+            && stores_births(&root)
+            && opens_any(&root, &one);
         Self { id, root: Some(root), reach, tells_births }
     }
 
@@ -121,6 +123,12 @@ impl SourceMount {
         let root = self.root.as_ref().ok_or(Errno::STALE)?;
         open_by_handle(root, handle, flags)
     }
+}
+
+/// Whether inodes have room for the time of their birth, as those of 128 bytes have not.
+fn stores_births(root: &OwnedFd) -> bool {
+    rustix::fs::statx(root, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)
+        .is_ok_and(|stat| StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME))
 }
 
 /// Whether a handle with generation 0 opens an inode whatever its generation is, as on the ext family.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::domains::{Device, Domains, device};
 use super::fds::FdCache;
-use super::identity::{Birth, Identity, Life};
+use super::identity::{Identity, Life};
 use super::inode::{Domain, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::resolve::{Links, Via, below, path};
@@ -244,11 +244,8 @@ impl SourceTree {
             }
             result => result,
         }?;
-        if let Some(birth) = inode.identity().birth_to_check() {
-            let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
-            if Birth::of(&stat) != Some(birth) {
-                return Err(Errno::STALE);
-            }
+        if inode.identity().opens_others() {
+            inode.identity().is_of(&fd)?;
         }
         Ok(fd)
     }
@@ -260,10 +257,13 @@ impl SourceTree {
             return Err(Errno::ACCESS);
         }
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
-        match inode.held() {
-            None => self.open_handle(inode, flags),
-            Some(fd) => reopen(&fd, flags - OFlags::NOFOLLOW),
-        }
+        let fd = match inode.held() {
+            // What is another inode by now, a device perhaps, is not to be opened for real.
+            None if inode.identity().opens_others() => self.fd(inode)?,
+            None => return self.open_handle(inode, flags),
+            Some(fd) => fd,
+        };
+        reopen(&fd, flags - OFlags::NOFOLLOW)
     }
 
     /// The attributes of an inode as they are now.
