@@ -64,6 +64,16 @@ impl Fs {
         Ok(found)
     }
 
+    /// Whether the source has such a name at this moment.
+    #[must_use]
+    pub fn is_there(&self, dir: NodeId, name: &OsStr) -> bool {
+        let there = || {
+            let fd = self.tree.fd(&*self.tree.inode(dir)?)?;
+            Ok::<_, Errno>(self.tree.has_name(&fd, &component(name)?))
+        };
+        there().unwrap_or(false)
+    }
+
     /// The kernel gives back look-ups: whether they were the last.
     pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
         // What was done to it through the mount is soon no longer told by its being known.

@@ -45,7 +45,7 @@ impl KernelCache {
     /// Drops all names below these, and what directories list.
     pub(super) fn moved(&self, places: &[(NodeId, OsString)]) {
         for (dir, name) in places {
-            self.name(*dir, name);
+            self.send_name(*dir, name, false);
         }
         for node in self.fs.tree().nodes() {
             self.listing(node);
@@ -64,6 +64,10 @@ impl KernelCache {
         }
     }
 
+    fn send_name(&self, dir: NodeId, name: &OsStr, stays: bool) {
+        self.send(Notice::Name { parent: self.numbers.number(dir), name, stays });
+    }
+
     fn inode(&self, node: NodeId, from: i64) -> bool {
         self.send(Notice::Inode { node: self.numbers.number(node), from })
     }
@@ -71,19 +75,21 @@ impl KernelCache {
 
 impl Notices for KernelCache {
     fn name(&self, dir: NodeId, name: &OsStr) {
-        self.send(Notice::Name { parent: self.numbers.number(dir), name, stays: false });
+        // Taken away with it would be what is mounted on it, and the kernel may have looked it up since it changed.
+        let stays = self.can_expire.load(Ordering::Relaxed) && self.fs.is_there(dir, name);
+        self.send_name(dir, name, stays);
     }
 
     fn look_up_again(&self, dir: NodeId, name: &OsStr) {
         if self.can_expire.load(Ordering::Relaxed) {
-            self.send(Notice::Name { parent: self.numbers.number(dir), name, stays: true });
+            self.send_name(dir, name, true);
         }
     }
 
     fn settle(&self, dir: NodeId) {
         // The notice waits for the directory's lock, and with it for every look-up under way there. Whether there is
         // such a name matters little: it would be asked for once more.
-        self.name(dir, OsStr::new(".shiftbind-settle"));
+        self.send_name(dir, OsStr::new(".shiftbind-settle"), false);
     }
 
     fn attributes(&self, node: NodeId) -> bool {

@@ -10,7 +10,7 @@ use crate::sys::fanotify::Event;
 
 /// Who takes things out of the kernel's caches.
 pub trait Notices {
-    /// A name in a directory, whether it was there or not.
+    /// A name in a directory, whether it was there or not. What is there now needs only be looked up again.
     fn name(&self, dir: NodeId, name: &OsStr);
     /// A name that is to be looked up when it is used next, and stays otherwise, with whatever is mounted on it.
     fn look_up_again(&self, dir: NodeId, name: &OsStr);
