@@ -68,17 +68,12 @@ impl SourceTree {
         dir: &Inode,
         dir_fd: &OwnedFd,
         name: &CStr,
-        mut kind: FileType,
+        kind: FileType,
     ) -> Result<Found, Errno> {
-        let is_careful = self.takes_care();
-        while !is_careful {
-            let Some(seen) = self.see(dir, dir_fd, name, kind)? else { break };
-            let Some(newcomer) = self.newcomer(dir, &seen) else { break };
-            match self.table.enter(newcomer) {
-                Ok(inode) => return Ok(Found { inode, stat: seen.stat, is_by_link: false }),
-                Err(Unsure) if kind == FileType::Unknown => break,
-                Err(Unsure) => kind = FileType::Unknown,
-            }
+        if !self.takes_care()
+            && let Some(found) = self.lookup_unopened(dir, dir_fd, name, kind)?
+        {
+            return Ok(found);
         }
         let fd = self.step(dir_fd, name)?;
         if self.follows_links() && look(&fd)?.1 == FileType::Symlink {
@@ -89,6 +84,26 @@ impl SourceTree {
             };
         }
         self.enter_open(dir, dir.via(), fd)
+    }
+
+    /// As [`Self::lookup`], without opening what the name means. `None` where it takes a descriptor to tell.
+    fn lookup_unopened(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        name: &CStr,
+        mut kind: FileType,
+    ) -> Result<Option<Found>, Errno> {
+        loop {
+            let Some(seen) = self.see(dir, dir_fd, name, kind)? else { return Ok(None) };
+            let Some(newcomer) = self.newcomer(dir, &seen) else { return Ok(None) };
+            match self.table.enter(newcomer) {
+                Ok(inode) => return Ok(Some(Found { inode, stat: seen.stat, is_by_link: false })),
+                // Not even the handle tells.
+                Err(Unsure) if kind == FileType::Unknown => return Ok(None),
+                Err(Unsure) => kind = FileType::Unknown,
+            }
+        }
     }
 
     /// As [`Self::lookup`], but a symbolic link is what it is.
