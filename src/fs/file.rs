@@ -1,7 +1,7 @@
 //! Open files: open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range.
 //!
-//! While the kernel reads and writes the source's file by itself (FUSE passthrough), an open file holds no more than an
-//! O_PATH descriptor here; it is opened for real when the first request needs that.
+//! While the kernel reads the source's file by itself (FUSE passthrough), an open file holds no more than an O_PATH
+//! descriptor here; it is opened for real when the first request needs that, or at once for writing.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

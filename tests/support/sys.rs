@@ -141,10 +141,19 @@ pub(crate) fn empty(path: &Path) -> io::Result<()> {
 
 /// A read lease (fcntl(2), F_SETLEASE) until the file is closed. Who breaks it sends SIGIO: ignored from now on.
 pub(crate) fn take_read_lease(file: &File) -> io::Result<()> {
+    take_lease(file, libc::F_RDLCK)
+}
+
+/// The same against readers, too.
+pub(crate) fn take_write_lease(file: &File) -> io::Result<()> {
+    take_lease(file, libc::F_WRLCK)
+}
+
+fn take_lease(file: &File, kind: i32) -> io::Result<()> {
     // SAFETY: ignoring a signal runs no code of ours; fcntl gets the integer that it wants.
     let result = unsafe {
         libc::signal(libc::SIGIO, libc::SIG_IGN);
-        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK)
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind)
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

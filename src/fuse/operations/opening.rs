@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Operations;
@@ -38,9 +39,10 @@ impl Operations {
     pub(super) fn open(&self, request: &Request<'_>, reply: Reply) {
         let node = self.node(request);
         let opened = request.argument().and_then(|(OpenIn { flags, .. }, _)| {
-            self.fs.open(&request.caller()?, node, open_flags(flags))
+            let flags = open_flags(flags);
+            Ok((self.fs.open(&request.caller()?, node, flags)?, flags.contains(OFlags::NONBLOCK)))
         });
-        let opened = match opened {
+        let (opened, must_not_wait) = match opened {
             Ok(opened) => opened,
             Err(Errno::ISDIR) => {
                 let opened = self.fs.open_for_ioctl(node);
@@ -54,24 +56,33 @@ impl Operations {
         let (handle, file) = (opened.handle, &opened.file);
         let register = || self.register(reply.device(), file);
         let id = self.backings.open(file.inode(), || opened.may_pass, register);
-        let flags = flush_flags(&opened);
-        if let Some(id) = id {
-            return reply.with(Ok(passed(handle, flags, &id)));
-        }
-        let mut flags = flags | self.cache_flags();
-        if self.data.counts_reads() {
-            // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the
-            // attributes that it is made to ask for, if the file has changed.
-            self.notices.attributes(node);
-            flags |= fopen::KEEP_CACHE;
+        let mut flags = flush_flags(&opened);
+        let answer = match &id {
+            Some(id) => passed(handle, flags, id),
+            None => {
+                flags |= self.cache_flags();
+                if self.data.counts_reads() {
+                    // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the
+                    // attributes that it is made to ask for, if the file has changed.
+                    self.notices.attributes(node);
+                    flags |= fopen::KEEP_CACHE;
+                }
+                open_out(handle, flags)
+            }
+        };
+        // Of what is passed, too: whatever the source has against it when the kernel opens it by itself, the caller is
+        // told EIO (`fuse_file_io_open`), and whether a read-only part of a filesystem may be written the kernel does
+        // not ask at all (a snapshot of btrfs). To read, nothing else can stand in the way than a lease.
+        if id.is_some() && !file.is_writable() && !must_not_wait {
+            return reply.with(Ok(answer));
         }
         match file.open() {
-            Ok(_) => reply.with(Ok(open_out(handle, flags))),
-            Err(Errno::AGAIN) => {
+            Ok(_) => reply.with(Ok(answer)),
+            Err(Errno::AGAIN) if !must_not_wait => {
                 let (fs, backings) = (Arc::clone(&self.fs), Arc::clone(&self.backings));
                 let file = Arc::clone(file);
                 beside(move || match file.open_and_wait() {
-                    Ok(_) => reply.with(Ok(open_out(handle, flags))),
+                    Ok(_) => reply.with(Ok(answer)),
                     Err(e) => {
                         close(&fs, &backings, handle);
                         reply.error(e);
