@@ -75,6 +75,8 @@ pub(super) struct Process {
     /// Signals that it has handlers for.
     caught: u64,
     ended: bool,
+    /// Nobody whom /proc shows.
+    is_unseen: bool,
 }
 
 impl Process {
@@ -84,6 +86,13 @@ impl Process {
             Ok(status) if pid != 0 => Self { pid, ..Self::parse(&status) },
             _ => Self { ended: true, ..Self::default() },
         }
+    }
+
+    /// Somebody whom /proc does not show, with the capabilities of root over setuid and setgid bits and other people's
+    /// files.
+    pub(super) fn unseen_root() -> Self {
+        let effective = (1 << FSETID) | (1 << (Capability::Fowner as u32));
+        Self { effective, is_unseen: true, ..Self::default() }
     }
 
     fn parse(status: &str) -> Self {
@@ -195,7 +204,7 @@ impl Process {
             rustix::fs::statat(CWD, path, AtFlags::empty()).ok().map(|s| (s.st_dev, s.st_ino))
         };
         let own = namespace("/proc/self/ns/user");
-        own.is_some() && own == namespace(&format!("/proc/{}/ns/user", self.pid))
+        self.is_unseen || own.is_some() && own == namespace(&format!("/proc/{}/ns/user", self.pid))
     }
 
     /// Whether an id of our user namespace means something in its own (user_namespaces(7)).

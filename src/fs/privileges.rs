@@ -1,7 +1,7 @@
 //! Setuid and setgid bits of regular files: who may keep them, and who may take them by a change of owner.
 //!
-//! With HANDLE_KILLPRIV_V2 the kernel leaves them to us, and fuser does not pass on what the kernel says about them in a
-//! setattr: the caller's rights are looked up, but only for the few files that have such bits.
+//! With HANDLE_KILLPRIV_V2 the kernel leaves them to us: the caller's rights are looked up, but only for the few files
+//! that have such bits.
 
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use super::types::stored;
 use super::{Caller, Fs, Result};
 use crate::idmap::SourceGid;
 use crate::source::Inode;
-use crate::view::View;
+use crate::view::{Checks, View};
 
 pub(super) const SETUID: u32 = 0o4000;
 pub(super) const SETGID: u32 = 0o2000;
@@ -60,7 +60,7 @@ impl Fs {
     /// The rights with which a caller writes to a file (Linux `setattr_should_drop_suidgid`).
     pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
         let has_bits = bits(&self.tree.stat(inode)?) != 0;
-        if has_bits && Process::of(caller.pid).asking_as(caller).may_keep_bits() {
+        if has_bits && self.process_of(caller).may_keep_bits() {
             return Ok(Rights::ALL);
         }
         match has_bits {
@@ -76,9 +76,19 @@ impl Fs {
         if bits(&stat) == 0 {
             return Ok(Rights::ANY);
         }
-        let process = Process::of(caller.pid).asking_as(caller);
+        let process = self.process_of(caller);
         let keeps = self.keeps_setgid(&process, caller, &stat);
         Ok(Rights { fsetid: Some(false), membership: membership(&stat, keeps) })
+    }
+
+    /// What is known of a caller's groups and capabilities. A caller whom we cannot see, in a pid namespace that is not
+    /// below ours, is root by his number, where the kernel has judged what he does; who is not has no groups and no
+    /// capabilities.
+    fn process_of(&self, caller: &Caller) -> Process {
+        if caller.pid == 0 && caller.uid.raw() == 0 && self.needs.checks == Checks::Kernel {
+            return Process::unseen_root();
+        }
+        Process::of(caller.pid).asking_as(caller)
     }
 
     /// The rights with which a caller changes a file's access ACL: the setgid bit stays with members of the group (Linux
@@ -88,7 +98,7 @@ impl Fs {
         if u32::from(stat.stx_mode) & SETGID == 0 {
             return Ok(Rights::ANY);
         }
-        let process = Process::of(caller.pid).asking_as(caller);
+        let process = self.process_of(caller);
         let keeps = process.keeps_setgid(caller, &self.shown(caller, &stat));
         Ok(Rights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
@@ -120,7 +130,7 @@ impl Fs {
         if (shown.uid, shown.gid) == (owner.uid, owner.gid) {
             return Ok(mode);
         }
-        let process = Process::of(caller.pid).asking_as(caller);
+        let process = self.process_of(caller);
         let mut kept = mode;
         if owner.uid != Some(caller.uid) && !process.overrides_owner(&owner) {
             kept &= !SETUID;
@@ -139,7 +149,7 @@ impl Fs {
         if bits == 0 {
             return Ok(true);
         }
-        let process = Process::of(caller.pid).asking_as(caller);
+        let process = self.process_of(caller);
         let keeps = self.keeps_setgid(&process, caller, &stat);
         if bits == SETGID && keeps {
             return Ok(true);
