@@ -131,6 +131,32 @@ fn directories_that_are_forgotten_and_looked_up_at_once_stay_watched() {
 }
 
 #[test]
+fn what_is_seen_of_a_busy_file_is_not_believed() {
+    let mount = Mount::builder().arg("--passthrough=off").start();
+    let writer = File::create(mount.in_source("f0")).expect("create");
+    let resize = |len: u64| writer.set_len(len).expect("size");
+    let soonest = (0..10).map(|round| {
+        let (name, next) = (format!("f{round}"), format!("f{}", round + 1));
+        fs::metadata(mount.join(&name)).expect("stat");
+        // While a file is busy, for 100 ms after a write without a close, nobody tells of further writes.
+        resize(round + 1);
+        thread::sleep(Duration::from_millis(5));
+        fs::rename(mount.in_source(&name), mount.in_source(&next)).expect("rename");
+        thread::sleep(Duration::from_millis(10));
+        fs::metadata(mount.join(&next)).expect("look it up");
+        resize(round + 100);
+        let start = Instant::now();
+        let path = mount.join(&next);
+        soon("the second", || fs::metadata(&path).is_ok_and(|it| it.len() == round + 100));
+        let took = start.elapsed();
+        thread::sleep(Duration::from_millis(200));
+        took
+    });
+    let soonest = soonest.min().expect("ten rounds");
+    assert!(soonest < Duration::from_millis(50), "{soonest:?} at best");
+}
+
+#[test]
 fn what_is_mounted_on_a_directory_stays_when_the_mount_hears_that_it_was_made() {
     let mount = Mount::identity();
     fs::create_dir(mount.in_source("old")).expect("mkdir");

@@ -319,21 +319,19 @@ impl Fs {
         if place.trust != Trust::Watched || !self.tree.is_watchable(inode) {
             return Trust::Fresh;
         }
-        match inode.kind() {
-            FileType::Directory if !inode.is_watched() => return Trust::Fresh,
-            FileType::Directory => {}
+        let is_covered = match inode.kind() {
+            FileType::Directory => inode.is_watched(),
             // See `cover_attributes`.
-            FileType::RegularFile if !self.passes_data => return Trust::Fresh,
-            // It may be changed by another name, in a directory that nobody watches.
-            _ if stat.stx_nlink > 1 => {
-                inode.set_told(false);
-                return Trust::Fresh;
+            FileType::RegularFile if !self.passes_data => false,
+            _ => {
+                // With several names it may be changed by another, in a directory that nobody watches.
+                inode.set_told(stat.stx_nlink == 1);
+                inode.is_told()
             }
-            _ => inode.set_told(true),
-        }
+        };
         if inode.is_busy() || inode.has_writers() {
             Trust::Never
-        } else if self.told_of(place.dir) == place.told {
+        } else if is_covered && self.told_of(place.dir) == place.told {
             Trust::Watched
         } else {
             Trust::Fresh

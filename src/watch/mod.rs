@@ -149,6 +149,13 @@ impl Watch {
 
     /// Ends the watch over an inode that the kernel has forgotten.
     pub fn forget(&self, tree: &SourceTree, inode: &Inode) {
+        // Whoever looks it up next does not know that its writes are left alone.
+        if inode.is_busy() {
+            let heard = tree
+                .passing_fd(inode)
+                .and_then(|fd| sys::fanotify::ignore(&self.group, false, &proc_path(&fd)));
+            heard.unwrap_or_else(|e| log::debug!("writes are told again later: {e}"));
+        }
         if !inode.is_watched() {
             return;
         }
