@@ -192,7 +192,7 @@ fn a_name_that_comes_and_goes_on_the_source_can_be_created() {
                 Err(Some(libc::ESTALE)) => {
                     stale += 1;
                     in_a_row += 1;
-                    assert!(in_a_row < 200, "it cannot be created: {stale} were stale");
+                    assert!(in_a_row < 50, "it cannot be created: {stale} were stale");
                 }
                 Err(error) => other.push(error),
             }

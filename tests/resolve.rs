@@ -217,21 +217,25 @@ fn one_directory_has_an_inode_for_each_way_to_it_and_all_ways_can_be_walked_at_o
     );
 }
 
-#[test]
-fn a_link_into_our_own_mount_is_refused_and_nobody_waits_for_himself() {
+/// A mount on `mnt` in its own source, which a script makes, served by one thread: who asks his own mount hangs.
+fn below_itself(script: &str) -> (Mount, Scratch) {
     let place = scratch();
     let source = place.dir("source");
-    let point = source.join("mnt");
-    sh(
-        &source,
-        "mkdir mnt d; touch d/f; ln -s mnt into; ln -s mnt/d deep; ln -s mnt/into/d twice; ln -s $(realpath mnt)/d abs",
-    );
+    sh(&source, script);
     let mount = Mount::builder()
         .source(&source)
-        .mountpoint(&point)
+        .mountpoint(&source.join("mnt"))
         .arg("--resolve-symlinks")
         .arg("--threads=1")
         .start();
+    (mount, place)
+}
+
+#[test]
+fn a_link_into_our_own_mount_is_refused_and_nobody_waits_for_himself() {
+    let (mount, _place) = below_itself(
+        "mkdir mnt d; touch d/f; ln -s mnt into; ln -s mnt/d deep; ln -s mnt/into/d twice; ln -s $(realpath mnt)/d abs",
+    );
     let start = Instant::now();
     for name in ["into", "into/d", "deep", "twice", "abs", "abs/f", "mnt", "mnt/d"] {
         assert_eq!(errno(fs::symlink_metadata(mount.join(name))), Some(libc::EPERM), "{name}");
@@ -255,20 +259,11 @@ fn a_link_into_our_own_mount_is_refused_and_nobody_waits_for_himself() {
 
 #[test]
 fn a_listing_does_not_ask_our_own_mount_for_a_file_that_is_bound_into_the_source() {
-    let place = scratch();
-    let source = place.dir("source");
-    let point = source.join("mnt");
-    sh(&source, "mkdir mnt d; touch d/f x y");
     // What is younger than the clock's tick is looked at in another way.
-    thread::sleep(Duration::from_millis(50));
-    let mount = Mount::builder()
-        .source(&source)
-        .mountpoint(&point)
-        .arg("--resolve-symlinks")
-        .arg("--threads=1")
-        .start();
-    sh(&source, "mount --bind mnt/d/f x; chmod 600 d/f");
-    let mut ls = Command::new("ls").arg(&point).stdout(Stdio::null()).spawn().expect("ls");
+    let (mount, _place) = below_itself("mkdir mnt d; touch d/f x y; sleep 0.05");
+    let source = mount.source();
+    sh(source, "mount --bind mnt/d/f x; chmod 600 d/f");
+    let mut ls = Command::new("ls").arg(mount.path()).stdout(Stdio::null()).spawn().expect("ls");
     let start = Instant::now();
     let mut hangs = false;
     while ls.try_wait().expect("wait").is_none() && !hangs {
@@ -276,10 +271,10 @@ fn a_listing_does_not_ask_our_own_mount_for_a_file_that_is_bound_into_the_source
         hangs = start.elapsed() > Duration::from_secs(10);
     }
     if hangs {
-        sh(&source, &format!("kill -KILL {}", mount.pid().expect("a daemon runs")));
+        sh(source, &format!("kill -KILL {}", mount.pid().expect("a daemon runs")));
         ls.wait().expect("wait");
     }
-    sh(&source, "umount x");
+    sh(source, "umount x");
     assert!(!hangs, "it waits for itself");
     assert_eq!(fs::read(mount.join("y")).expect("read"), b"");
     drop(mount);

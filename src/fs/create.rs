@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::caller::Process;
 use super::privileges::{SETGID, SETUID};
 use super::{Caller, Entry, Fs, Opened, Place, Result, Trust, decode_dev};
 use crate::source::{Inode, NodeId, component, proc_path, reopen};
@@ -207,7 +206,7 @@ impl Fs {
     fn would_own(&self, caller: &Caller, fd: &OwnedFd) -> Result<bool> {
         let mask = StatxFlags::BASIC_STATS;
         let file = self.shown(caller, &rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?);
-        let overrides = || Process::of(caller.pid).asking_as(caller).overrides_owner(&file);
+        let overrides = || self.process_of(caller).overrides_owner(&file);
         Ok(file.uid == Some(caller.uid) || overrides())
     }
 

@@ -325,8 +325,9 @@ impl Fs {
             FileType::RegularFile if !self.passes_data => false,
             _ => {
                 // With several names it may be changed by another, in a directory that nobody watches.
-                inode.set_told(stat.stx_nlink == 1);
-                inode.is_told()
+                let has_one_name = stat.stx_nlink == 1;
+                inode.set_told(has_one_name);
+                has_one_name
             }
         };
         if inode.is_busy() || inode.has_writers() {

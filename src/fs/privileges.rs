@@ -84,7 +84,7 @@ impl Fs {
     /// What is known of a caller's groups and capabilities. A caller whom we cannot see, in a pid namespace that is not
     /// below ours, is root by his number, where the kernel has judged what he does; who is not has no groups and no
     /// capabilities.
-    fn process_of(&self, caller: &Caller) -> Process {
+    pub(super) fn process_of(&self, caller: &Caller) -> Process {
         if caller.pid == 0 && caller.uid.raw() == 0 && self.needs.checks == Checks::Kernel {
             return Process::unseen_root();
         }

@@ -36,19 +36,19 @@ pub(super) enum Life {
 }
 
 impl Life {
-    /// The life that attributes are of, as far as they tell. `handle`: what was found by name or descriptor besides.
-    /// `by_birth`: whether the file's mount tells lives by births. `None` where it takes a handle to tell.
-    pub(super) fn of(stat: &Statx, handle: Option<&FileHandle>, by_birth: bool) -> Option<Self> {
+    /// The life that attributes are of, on a mount that tells lives by births. `None` where it takes a handle to tell.
+    pub(super) fn of(stat: &Statx) -> Option<Self> {
         // Directories are known to the watch by their handles.
         let is_dir = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
-        let birth = if by_birth && !is_dir { Birth::of(stat) } else { None };
-        match (birth, handle) {
-            (Some(birth), None) => Some(Self::Born(birth, None)),
-            (Some(birth), Some(handle)) => match generation(handle) {
-                Some(generation) => Some(Self::Born(birth, Some(generation))),
-                None => Some(Self::Handle(*handle)),
-            },
-            (None, handle) => Some(Self::Handle(*handle?)),
+        let birth = if is_dir { None } else { Birth::of(stat) };
+        birth.map(|birth| Self::Born(birth, None))
+    }
+
+    /// The life with these attributes and this handle. `by_birth`: whether its mount tells lives by births.
+    pub(super) fn with(stat: &Statx, handle: FileHandle, by_birth: bool) -> Self {
+        match (Self::of(stat).filter(|_| by_birth), generation(&handle)) {
+            (Some(Self::Born(birth, _)), Some(generation)) => Self::Born(birth, Some(generation)),
+            _ => Self::Handle(handle),
         }
     }
 }

@@ -194,7 +194,7 @@ impl SourceTree {
         if field.of(&handle) != Some(stat.stx_ino) || !self.is_of_domain(dir, &stat) {
             return Ok(None);
         }
-        let life = Life::of(&stat, Some(&handle), by_birth).unwrap_or(Life::Handle(handle));
+        let life = Life::with(&stat, handle, by_birth);
         let sighting = Sighting::of(&life, asked, Sighting::Young);
         Ok(Some(Seen { life, sighting, stat }))
     }
@@ -215,7 +215,7 @@ impl SourceTree {
             Sighting::Old => Some(Seen { life, sighting: Sighting::Old, stat }),
             _ => None,
         };
-        Ok(Life::of(&stat, None, true).and_then(old))
+        Ok(Life::of(&stat).and_then(old))
     }
 
     /// Whether what was found in a directory is of its domain: a btrfs subvolume has inode numbers of its own, so that
@@ -310,10 +310,7 @@ impl SourceTree {
             return Ok(Life::Held);
         }
         match name_to_handle(fd, c"") {
-            Ok((handle, _)) => {
-                let life = Life::of(stat, Some(&handle), self.mounts.tells_births(mount));
-                Ok(life.unwrap_or(Life::Handle(handle)))
-            }
+            Ok((handle, _)) => Ok(Life::with(stat, handle, self.mounts.tells_births(mount))),
             Err(Errno::NOTSUP) => Ok(Life::Held),
             Err(e) => Err(e),
         }
