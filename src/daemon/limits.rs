@@ -1,10 +1,12 @@
-//! Resource limits and privileges of the daemon: what it inherited from a shell must not become a limit of the mount.
+//! Resource limits, memory and privileges of the daemon: what it inherited from a shell must not become a limit of the
+//! mount.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// Settles them for this thread and all that it will start.
 pub(super) fn settle() {
+    crate::sys::memory::share_arena();
     // A privileged process may go beyond its hard limit, as far as the system goes.
     if let Some(most) = most_files() {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
