@@ -193,6 +193,19 @@ impl Mount {
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmRSS is a number")
     }
 
+    /// How many of its threads the daemon's allocator gave an arena of their own: 64 MiB of addresses each, most of them
+    /// without access.
+    pub(crate) fn arenas_of_threads(&self) -> usize {
+        let pid = self.pid().expect("a daemon runs");
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("read the daemon's maps");
+        let ends = maps.lines().filter_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let end = u64::from_str_radix(range.split_once('-')?.1, 16).ok()?;
+            (rest.starts_with("---p") && end % (64 << 20) == 0).then_some(end)
+        });
+        ends.count()
+    }
+
     /// Makes the kernel forget the inodes of this mount, and of no other: a remount prunes its dentries and inodes.
     pub(crate) fn forget_all(&self) {
         if mount_remount(&self.mountpoint, MountFlags::empty(), c"").is_err() {
