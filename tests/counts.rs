@@ -16,7 +16,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use count::{Counter, Counts};
-use support::{LoopFs, Mount, loop_fs};
+use support::LockKind::{None as Unlock, Shared};
+use support::{Lock, LoopFs, Mount, loop_fs};
 
 const TIMES: u64 = 100;
 /// Of a tree, each with so many files.
@@ -35,16 +36,17 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self::of(files)
+        Self::of(files, &[])
     }
 
-    /// The mount of a source that is made by `make`.
-    fn of(make: impl FnOnce(&Path)) -> Self {
+    /// The mount of a source that is made by `make`, with more arguments.
+    fn of(make: impl FnOnce(&Path), more: &[&str]) -> Self {
         let disk = loop_fs("ext4", 64);
         let source = disk.path().join("source");
         fs::create_dir(&source).expect("make the source");
         make(&source);
-        let mount = Mount::builder().source(&source).arg("--threads=1").start();
+        let builder = Mount::builder().source(&source).arg("--threads=1");
+        let mount = more.iter().fold(builder, |builder, more| builder.arg(more)).start();
         let device = fs::metadata(mount.path()).expect("look at the mount").dev();
         let counter = Counter::new(mount.pid().expect("a daemon"), device);
         Self { counter, mount, _disk: disk }
@@ -152,6 +154,7 @@ fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_sa
 
     what_is_written_and_read_costs_no_request(&bench);
     drop(bench);
+    what_the_kernel_has_is_read_without_a_request_in_spite_of_writers_and_locks();
     a_walk_costs_no_more_for_being_looked_ahead_of();
 }
 
@@ -167,13 +170,14 @@ fn walk(dir: &Path) -> u64 {
 }
 
 fn a_walk_costs_no_more_for_being_looked_ahead_of() {
-    let bench = Bench::of(|source| {
+    let folders = |source: &Path| {
         for i in 0..FOLDERS {
             let folder = source.join(format!("folder-{i}"));
             fs::create_dir(&folder).expect("make a folder");
             files(&folder);
         }
-    });
+    };
+    let bench = Bench::of(folders, &[]);
     bench.counter.start().expect("count");
     assert_eq!(walk(bench.mount.path()), FOLDERS * (TIMES + 1));
     let counts = bench.counter.stop(FOLDERS * TIMES).expect("count");
@@ -205,4 +209,22 @@ fn what_is_written_and_read_costs_no_request(bench: &Bench) {
     let appended = OpenOptions::new().append(true).open(bench.file(1)).expect("open");
     let more = bench.each(|_| (&appended).write_all(b"a line\n").expect("append"));
     requests("append", &more, &[]);
+}
+
+/// Where the daemon reads and writes, the kernel has pages of its own.
+fn what_the_kernel_has_is_read_without_a_request_in_spite_of_writers_and_locks() {
+    let bench = Bench::of(files, &["--passthrough=off"]);
+    let file = OpenOptions::new().read(true).write(true).open(bench.file(0)).expect("open");
+    file.write_all_at(&[b'x'; 1 << 16], 0).expect("write");
+    let mut buffer = [0; 1 << 16];
+    file.read_exact_at(&mut buffer, 0).expect("read");
+    let mut read = |at| file.read_exact_at(&mut buffer[..4096], (at % 16) * 4096).expect("read");
+    let counts = bench.each(&mut read);
+    requests("read while open for writing", &counts, &[]);
+    let counts = bench.each(|i| {
+        Lock::whole(Shared).set(&file).expect("lock");
+        read(i);
+        Lock::whole(Unlock).set(&file).expect("unlock");
+    });
+    requests("read under a lock", &counts, &[("SETLKW", 2)]);
 }

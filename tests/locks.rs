@@ -2,8 +2,9 @@
 
 mod support;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -326,4 +327,54 @@ fn with_locks_kept_in_the_kernel_flock_holds_within_the_mount() {
     flock(&ours, FlockOperation::NonBlockingLockExclusive).expect("lock");
     let other = open(&mount.join("f"));
     assert_eq!(flock(&other, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK));
+}
+
+/// Each holds the lock in turn, finds what the one before has written, and appends a record with the next number.
+fn append_records(file: &File, take: fn(&File, bool) -> bool) -> u8 {
+    let read = |at: u64| {
+        let mut bytes = [0; 8];
+        file.read_at(&mut bytes, at * 8)
+            .is_ok_and(|len| len == 8)
+            .then(|| u64::from_ne_bytes(bytes))
+    };
+    let write = |at: u64, number: u64| file.write_at(&number.to_ne_bytes(), at * 8).is_ok();
+    for _ in 0..RECORDS {
+        if !take(file, true) {
+            return 1;
+        }
+        let Some(last) = read(0) else { return 2 };
+        if last > 0 && read(last) != Some(last) {
+            return 3;
+        }
+        if !write(last + 1, last + 1) || !write(0, last + 1) || !take(file, false) {
+            return 4;
+        }
+    }
+    0
+}
+
+/// Of each writer.
+const RECORDS: u64 = 2000;
+
+#[test]
+fn whoever_gets_a_lock_reads_what_those_before_him_wrote() {
+    let posix =
+        |file: &File, on: bool| Lock::whole(if on { Exclusive } else { Unlock }).set(file).is_ok();
+    let flocks = |file: &File, on: bool| {
+        flock(file, if on { FlockOperation::LockExclusive } else { FlockOperation::Unlock }).is_ok()
+    };
+    for arg in ["--passthrough=auto", "--passthrough=off"] {
+        let mount = Mount::builder().arg(arg).start();
+        for (name, take) in [("posix", posix as fn(&File, bool) -> bool), ("flock", flocks)] {
+            let (here, there) = (mount.join(name), mount.in_source(name));
+            fs::write(&there, [0; 8]).expect("write");
+            let writers = [&here, &there, &here, &there]
+                .map(|path| Process::on(path, |file| append_records(file, take)));
+            for writer in writers {
+                assert_eq!(writer.wait(), Some(0), "{name}, {arg}");
+            }
+            let last = fs::read(&there).expect("read");
+            assert_eq!(last[..8], (4 * RECORDS).to_ne_bytes(), "{name}, {arg}: none was lost");
+        }
+    }
 }

@@ -5,14 +5,14 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::direct::AlignedBuffer;
 use super::privileges::{Rights, SETGID, SETUID};
-use super::{Caller, Fs, Result};
+use super::{Caller, Fs, Result, lock};
 use crate::source::{Inode, NodeId, reopen};
 use crate::sys;
 
@@ -31,6 +31,8 @@ pub struct OpenFile {
     other: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
+    /// What it was like when a lock was granted through this open file; where that tells later changes.
+    at_lock: Mutex<Option<lock::State>>,
 }
 
 /// A file that was just opened.
@@ -72,6 +74,11 @@ impl OpenFile {
     /// (fcntl(2), F_SETLEASE).
     pub fn open(&self) -> Result<&OwnedFd> {
         self.open_with(OFlags::NOCTTY | OFlags::NONBLOCK)
+    }
+
+    /// See [`Fs::has_changed_since_lock`].
+    pub(super) fn at_lock(&self) -> MutexGuard<'_, Option<lock::State>> {
+        self.at_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is opened for real.
@@ -198,13 +205,16 @@ impl Fs {
     ) -> Opened {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
-        // What is stored to a shared mapping, which takes a file opened for both, changes its times and tells nobody.
+        // What is stored to a shared mapping, which takes a file opened for both, changes its times and tells nobody
+        // (`is_changing`).
         let stale_attributes = self.watch.is_some()
+            && self.passes_data()
             && flags & OFlags::ACCMODE == OFlags::RDWR
             && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let file = Arc::new(OpenFile { anchor, file, other: OnceLock::new(), inode, flags });
+        let (other, at_lock) = (OnceLock::new(), Mutex::default());
+        let file = Arc::new(OpenFile { anchor, file, other, inode, flags, at_lock });
         let handle = self.files.insert(Arc::clone(&file), spread);
         let needs_flush = for_writing || self.locks.are_held_on(file.inode.node());
         Opened { handle, file, may_pass: false, needs_flush, stale_attributes }

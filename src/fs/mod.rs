@@ -29,6 +29,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use rustix::fs::{FileType, Mode, Statx};
@@ -80,7 +81,7 @@ pub struct Fs {
     lookout: dir::Lookout,
     locks: lock::Locks,
     watch: Option<Watch>,
-    passes_data: bool,
+    passes_data: AtomicBool,
     /// What a client's O_DIRECT takes on the source, where it is kept: buffers aligned to so many bytes.
     direct_align: Option<NonZeroUsize>,
 }
@@ -101,9 +102,19 @@ impl Fs {
             lookout: dir::Lookout::default(),
             locks: lock::Locks::default(),
             watch,
-            passes_data: data.may_pass(),
+            passes_data: AtomicBool::new(data.may_pass()),
             direct_align: data.forward_odirect,
         }
+    }
+
+    /// The kernel passes no file's data by us: it has no FUSE passthrough, or not for us.
+    pub fn serves_all_data(&self) {
+        self.passes_data.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the kernel reads and writes files of the source by itself.
+    fn passes_data(&self) -> bool {
+        self.passes_data.load(Ordering::Relaxed)
     }
 
     /// The source tree.
@@ -322,7 +333,7 @@ impl Fs {
         let is_covered = match inode.kind() {
             FileType::Directory => inode.is_watched(),
             // See `cover_attributes`.
-            FileType::RegularFile if !self.passes_data => false,
+            FileType::RegularFile if !self.passes_data() => false,
             _ => {
                 // With several names it may be changed by another, in a directory that nobody watches.
                 let has_one_name = stat.stx_nlink == 1;
@@ -330,7 +341,7 @@ impl Fs {
                 has_one_name
             }
         };
-        if inode.is_busy() || inode.has_writers() {
+        if self.is_changing(inode) {
             Trust::Never
         } else if is_covered && self.told_of(place.dir) == place.told {
             Trust::Watched
@@ -353,17 +364,23 @@ impl Fs {
     /// believed.
     fn cover_attributes(&self, inode: &Inode) -> Trust {
         let Some(watch) = &self.watch else { return Trust::Fresh };
-        if inode.has_writers() || inode.is_busy() {
-            // A store to a mapping changes its times and tells nobody; and who writes now will write again.
+        if self.is_changing(inode) {
             return Trust::Never;
         }
         let covered = match inode.kind() {
             // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
-            FileType::RegularFile if !self.passes_data => false,
+            FileType::RegularFile if !self.passes_data() => false,
             FileType::Directory => watch.cover(&self.tree, inode),
             _ => inode.is_told() || watch.cover_file(&self.tree, inode),
         };
         if covered { Trust::Watched } else { Trust::Fresh }
+    }
+
+    /// Whether what is said of an inode may be wrong in a moment. A store to a mapping of the source's file, which the
+    /// kernel makes of a client's where it passes data, changes its times and tells nobody; and who writes now will
+    /// write again.
+    fn is_changing(&self, inode: &Inode) -> bool {
+        inode.is_busy() || (self.passes_data() && inode.has_writers())
     }
 
     /// Whether an inode of which its directory was to tell has got more names. It may be changed by one in a directory

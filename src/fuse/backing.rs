@@ -104,13 +104,11 @@ impl Backings {
     }
 
     fn refused(&self, error: Errno) {
-        match error {
-            // Not ours to have (no CAP_SYS_ADMIN), or a kernel without it: it will not change.
-            Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP => {
-                log::info!("no FUSE passthrough: {error}");
-                self.forbid();
-            }
-            _ => log::debug!("no FUSE passthrough for a file: {error}"),
+        if is_for_good(error) {
+            log::info!("no FUSE passthrough: {error}");
+            self.forbid();
+        } else {
+            log::debug!("no FUSE passthrough for a file: {error}");
         }
     }
 
@@ -184,6 +182,11 @@ impl Backings {
         None
     }
 
+    /// Whether the kernel reads and writes a file by itself at present.
+    pub(super) fn passes(&self, node: NodeId) -> bool {
+        self.shard(node).get(&node).is_some_and(|opens| opens.count > 0 && opens.id.is_some())
+    }
+
     /// The kernel has forgotten an inode, or it has lost its last name: its id goes if nobody has it open.
     pub(super) fn cool(&self, node: NodeId) {
         let gone = {
@@ -221,6 +224,12 @@ impl Backings {
     fn warm(&self) -> MutexGuard<'_, VecDeque<(NodeId, Instant)>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the kernel that refuses a file refuses all: it is not ours to have (no CAP_SYS_ADMIN), or a kernel without
+/// it.
+pub(super) fn is_for_good(error: Errno) -> bool {
+    matches!(error, Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP)
 }
 
 #[cfg(test)]

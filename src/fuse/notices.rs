@@ -68,6 +68,11 @@ impl KernelCache {
         self.send(Notice::Name { parent: self.numbers.number(dir), name, stays });
     }
 
+    /// Drops the data of a file and what is known of it. Waits for pages that are being read.
+    pub(super) fn data(&self, file: NodeId) {
+        self.inode(file, 0);
+    }
+
     fn inode(&self, node: NodeId, from: i64) -> bool {
         self.send(Notice::Inode { node: self.numbers.number(node), from })
     }

@@ -17,7 +17,7 @@ use super::device::Device;
 use super::live::Live;
 use super::notices::KernelCache;
 use super::numbers::Numbers;
-use super::operations::{Admission, Operations};
+use super::operations::{Admission, Operations, Waiting};
 use super::times::Times;
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
@@ -83,6 +83,7 @@ impl Server {
             reloads: Arc::default(),
             numbers,
             admission: Admission::new(access),
+            waiting: Arc::new(Waiting::new(config.threads.get())),
         });
         let live = Live::new(
             Arc::downgrade(&notices),

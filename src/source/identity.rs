@@ -7,6 +7,7 @@
 //! as young as the tick are told apart by their handles as well.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
@@ -86,8 +87,8 @@ impl Birth {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment(u64);
 
-/// More than the longest tick (HZ=100).
-const MARGIN_NS: u64 = 12_000_000;
+/// More than the longest tick of the clock that files' times are taken from (HZ=100).
+pub const LONGEST_TICK: Duration = Duration::from_millis(12);
 
 impl Moment {
     /// The present.
@@ -105,7 +106,8 @@ impl Moment {
             None => false,
             Some(seconds) => {
                 let part = |packed: u64| packed & ((1 << NANOSECOND_BITS) - 1);
-                part(self.0) + seconds.min(10) * 1_000_000_000 > part(birth) + MARGIN_NS
+                part(self.0) + seconds.min(10) * 1_000_000_000
+                    > part(birth) + LONGEST_TICK.as_nanos() as u64
             }
         }
     }
@@ -287,7 +289,7 @@ mod tests {
     fn a_file_is_old_when_the_clock_has_moved_on() {
         let at = |seconds, nanoseconds| Birth::at(seconds, nanoseconds).unwrap();
         let now = |seconds, nanoseconds| Moment(at(seconds, nanoseconds).packed());
-        let margin = MARGIN_NS as u32;
+        let margin = LONGEST_TICK.subsec_nanos();
         assert!(!now(5, 100).is_well_after(at(5, 100)));
         assert!(!now(5, 100 + margin).is_well_after(at(5, 100)));
         assert!(now(5, 101 + margin).is_well_after(at(5, 100)));

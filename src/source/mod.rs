@@ -17,6 +17,7 @@ mod tree;
 
 pub use creds::Credentials;
 pub use fds::FdCache;
+pub use identity::LONGEST_TICK;
 pub use inode::{Domain, Inode, NodeId};
 pub use last::LastName;
 pub use lookup::{Found, Seen};

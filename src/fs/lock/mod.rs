@@ -6,6 +6,7 @@
 //! worker is ever blocked.
 
 mod flock;
+mod granted;
 mod waiters;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use super::{Caller, Fs, OpenFile, Result};
 use crate::source::{NodeId, reopen};
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
+pub(super) use granted::State;
 use waiters::Waiters;
 
 /// The locks of one mount.

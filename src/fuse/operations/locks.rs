@@ -1,12 +1,44 @@
 //! Locks that are held on the source.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{LockKind, LockRange, LockRequest, Result};
+use crate::fs::{LockKind, LockRange, LockRequest, Result, beside};
 use crate::fuse::convert::lock_kind;
 use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LOCK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
+use crate::source::NodeId;
+use crate::watch::Notices;
+
+/// How many wait for pages that are being read: not all workers, since they are read by way of them.
+#[derive(Debug)]
+pub(in crate::fuse) struct Waiting {
+    count: AtomicUsize,
+    most: usize,
+}
+
+impl Waiting {
+    /// One of so many workers is left to read.
+    pub(in crate::fuse) fn new(workers: usize) -> Self {
+        Self { count: AtomicUsize::new(0), most: workers - 1 }
+    }
+
+    /// Counts one who waits, until what is returned is dropped. `None`: there are enough.
+    fn enter(&self) -> Option<impl Drop + '_> {
+        struct Entered<'a>(&'a Waiting);
+        impl Drop for Entered<'_> {
+            fn drop(&mut self) {
+                self.0.count.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let may = |count: usize| (count < self.most).then_some(count + 1);
+        self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, may).ok()?;
+        Some(Entered(self))
+    }
+}
 
 impl Operations {
     pub(super) fn flush(&self, request: &Request<'_>) -> Result<()> {
@@ -45,11 +77,42 @@ impl Operations {
             Ok(parts) => parts,
             Err(e) => return reply.error(e),
         };
-        let done = move |result| reply.done(result);
+        let done = self.granting(self.node(request), &asked, reply);
         if asked.flags & LOCK_FLOCK != 0 {
             self.fs.flock(&caller, (asked.handle, call), lock.range.kind, waits, done);
         } else {
             self.fs.setlk(&caller, lock, waits, done);
+        }
+    }
+
+    /// Answers a request for a lock. Before one is granted, the kernel drops what it has of the file from before.
+    fn granting(
+        &self,
+        node: NodeId,
+        &LockIn { handle, kind, .. }: &LockIn,
+        reply: Reply,
+    ) -> impl FnOnce(Result<()>) + Send + 'static {
+        let fs = Arc::clone(&self.fs);
+        let (notices, backings) = (Arc::clone(&self.notices), Arc::clone(&self.backings));
+        let (data, waiting) = (Arc::clone(&self.data), Arc::clone(&self.waiting));
+        let is_taken = kind != libc::F_UNLCK as u32;
+        move |result| {
+            if result.is_err() || !is_taken || !fs.has_changed_since_lock(handle) {
+                return reply.done(result);
+            }
+            if backings.passes(node) {
+                notices.attributes(node);
+                return reply.done(result);
+            }
+            let drop_and_answer = move || {
+                notices.data(node);
+                reply.done(result);
+            };
+            // For a rate, pages are read slowly.
+            match waiting.enter().filter(|_| !data.counts_reads()) {
+                Some(_entered) => drop_and_answer(),
+                None => beside(drop_and_answer),
+            }
         }
     }
 
@@ -64,4 +127,19 @@ impl Operations {
 fn lock(asked: &LockIn, call: u64) -> Result<LockRequest> {
     let range = LockRange { start: asked.start, end: asked.end, kind: lock_kind(asked.kind)? };
     Ok(LockRequest { handle: asked.handle, owner: asked.owner, range, pid: asked.pid, call })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_worker_never_waits() {
+        let waiting = Waiting::new(3);
+        let (one, two) = (waiting.enter(), waiting.enter());
+        assert!(one.is_some() && two.is_some() && waiting.enter().is_none());
+        drop(one);
+        assert!(waiting.enter().is_some());
+        assert!(Waiting::new(1).enter().is_none());
+    }
 }

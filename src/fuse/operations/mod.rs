@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+pub(super) use locks::Waiting;
+
 use super::backing::Backings;
 use super::convert::{attributes, validity};
 use super::data::Data;
@@ -46,6 +48,7 @@ pub(super) struct Operations {
     /// Whether the kernel keeps directory listings until it is told that they changed.
     pub(super) keeps_listings: bool,
     pub(super) admission: Admission,
+    pub(super) waiting: Arc<Waiting>,
 }
 
 /// Who is served at all.
@@ -148,6 +151,7 @@ impl Operations {
         if agreed & flag::PASSTHROUGH == 0 {
             log::info!("the kernel's FUSE has no passthrough");
             self.backings.forbid();
+            self.fs.serves_all_data();
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Operations;
 use crate::fs::{Entry, Fs, OpenFile, Opened, Result, beside};
-use crate::fuse::backing::Backings;
+use crate::fuse::backing::{Backings, is_for_good};
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
 use crate::fuse::protocol::layout::{CreateIn, CreateOut, OpenIn, OpenOut, fopen};
@@ -19,11 +19,15 @@ impl Operations {
     /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
     fn register(&self, device: &Arc<Device>, file: &OpenFile) -> Result<Backing> {
         self.fs.hand_over()?;
-        match device.open_backing(file.anchor()) {
+        let opened = match device.open_backing(file.anchor()) {
             // Linux before 6.16 takes only files that are open for real.
             Err(Errno::BADF) => device.open_backing(file.open()?.as_fd()),
             result => result,
+        };
+        if opened.as_ref().is_err_and(|e| is_for_good(*e)) {
+            self.fs.serves_all_data();
         }
+        opened
     }
 
     /// Whether what we read and write goes past the page cache.
