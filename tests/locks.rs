@@ -2,20 +2,22 @@
 
 mod support;
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom, flock};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use support::LockKind::{Exclusive, None as Unlock, Shared};
-use support::{Lock, Mount, Process, as_user, eventually, scratch, sh, sys};
+use support::{Lock, Mount, Process, as_user, eventually, loop_fs, scratch, sh, sys};
 
 fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("open")
@@ -376,5 +378,73 @@ fn whoever_gets_a_lock_reads_what_those_before_him_wrote() {
             let last = fs::read(&there).expect("read");
             assert_eq!(last[..8], (4 * RECORDS).to_ne_bytes(), "{name}, {arg}: none was lost");
         }
+    }
+}
+
+/// Each in turn appends where the file ends, and counts in front how far that is. The kernel is told of those who open
+/// the file for a turn when they close it: when the next one has the lock.
+fn append_at_the_end(file: &CStr, reopens: bool) -> u8 {
+    let open = || rustix::fs::open(file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let Ok(mut now) = open().map(File::from) else { return 1 };
+    for _ in 0..RECORDS {
+        if reopens {
+            let Ok(again) = open() else { return 1 };
+            now = File::from(again);
+        }
+        if Lock::whole(Exclusive).set(&now).is_err() {
+            return 2;
+        }
+        let mut bytes = [0; 8];
+        if now.read_at(&mut bytes, 0).ok() != Some(8) {
+            return 3;
+        }
+        let count = u64::from_ne_bytes(bytes);
+        if rustix::fs::seek(&now, SeekFrom::End(0)) != Ok(8 + count * 8) {
+            return 4;
+        }
+        let next = (count + 1).to_ne_bytes();
+        if now.write_at(&next, 8 + count * 8).is_err() || now.write_at(&next, 0).is_err() {
+            return 5;
+        }
+        if Lock::whole(Unlock).set(&now).is_err() {
+            return 6;
+        }
+    }
+    0
+}
+
+#[test]
+fn whoever_gets_a_lock_finds_the_end_of_the_file_where_it_is() {
+    for arg in ["--passthrough=auto", "--passthrough=off"] {
+        let mount = Mount::builder().arg(arg).start();
+        fs::write(mount.in_source("f"), [0; 8]).expect("write");
+        let path = |path: PathBuf| CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+        let (here, there) = (path(mount.join("f")), path(mount.in_source("f")));
+        let start = |path: &CStr, reopens| {
+            Process::on(Path::new("/dev/null"), |_| append_at_the_end(path, reopens))
+        };
+        let writers =
+            [start(&here, false), start(&there, true), start(&here, false), start(&there, true)];
+        for writer in writers {
+            assert_eq!(writer.wait(), Some(0), "{arg}");
+        }
+    }
+}
+
+#[test]
+fn whoever_gets_a_lock_reads_what_was_written_within_the_same_second() {
+    // Its inodes have no room for fractions of seconds.
+    let disk = loop_fs("ext4 -I 128", 32);
+    let source = disk.dir("s");
+    let mount = Mount::builder().source(&source).arg("--passthrough=off").start();
+    fs::write(source.join("f"), [0; 8]).expect("write");
+    let (here, there) = (open(&mount.join("f")), open(&source.join("f")));
+    let mut bytes = [0; 8];
+    for number in 0..100_u64 {
+        there.write_all_at(&number.to_ne_bytes(), 0).expect("write");
+        Lock::whole(Exclusive).of_description().set(&here).expect("lock");
+        here.read_exact_at(&mut bytes, 0).expect("read");
+        assert_eq!(u64::from_ne_bytes(bytes), number);
+        Lock::whole(Unlock).of_description().set(&here).expect("unlock");
     }
 }

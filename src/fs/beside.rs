@@ -1,9 +1,12 @@
 //! What has to wait for somebody, in a thread of its own, so that no worker does.
 
-/// Runs it there. Where no thread can be had it is dropped, with whatever answer it was to give: that answers with EIO.
-pub fn beside(run: impl FnOnce() + Send + 'static) {
+/// Runs it there. Where no thread can be had it is dropped, with whatever answer it was to give, which answers with EIO;
+/// and this is false.
+pub fn beside(run: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("waiter".into()).stack_size(256 * 1024);
-    if let Err(e) = thread.spawn(run) {
+    let started = thread.spawn(run);
+    if let Err(e) = &started {
         log::warn!("no thread to wait in: {e}");
     }
+    started.is_ok()
 }

@@ -76,7 +76,7 @@ impl OpenFile {
         self.open_with(OFlags::NOCTTY | OFlags::NONBLOCK)
     }
 
-    /// See [`Fs::has_changed_since_lock`].
+    /// See [`Fs::renewal`].
     pub(super) fn at_lock(&self) -> MutexGuard<'_, Option<lock::State>> {
         self.at_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +164,7 @@ impl Fs {
     }
 
     /// Starts to open a regular file, or a block device that is shown as one: the kernel or [`OpenFile::open`] does the
-    /// rest. ESTALE when it is gone: the kernel
+    /// rest. ESTALE when it is gone, or has no name: the kernel
     /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
     pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<Opened> {
         let inode = self.tree.inode(node)?;

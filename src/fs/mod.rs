@@ -46,7 +46,7 @@ pub use caller::Fate;
 pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, Opened, Read, Write};
 pub use ioctl::Ioctl;
-pub use lock::{Conflict, LockKind, LockRange, LockRequest};
+pub use lock::{Conflict, LockKind, LockRange, LockRequest, Renewal};
 pub use types::{
     Attr, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev,
     encode_dev,

@@ -6,6 +6,7 @@ mod crew;
 mod data;
 mod device;
 mod live;
+mod lull;
 mod notices;
 mod numbers;
 mod operations;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::device::Device;
+use super::lull::{LULL, Lulls};
 use super::numbers::Numbers;
 use super::protocol::Notice;
 use crate::fs::{Fs, Result};
@@ -19,11 +20,13 @@ pub(super) struct KernelCache {
     can_expire: AtomicBool,
     fs: Arc<Fs>,
     numbers: Numbers,
+    lulls: Lulls,
 }
 
 impl KernelCache {
     pub(super) fn new(device: Arc<Device>, fs: Arc<Fs>, numbers: Numbers) -> Self {
-        Self { device, can_expire: AtomicBool::new(false), fs, numbers }
+        let (can_expire, lulls) = (AtomicBool::new(false), Lulls::default());
+        Self { device, can_expire, fs, numbers, lulls }
     }
 
     /// The kernel can look names up again without dropping them.
@@ -68,6 +71,33 @@ impl KernelCache {
         self.send(Notice::Name { parent: self.numbers.number(dir), name, stays });
     }
 
+    /// A lock on a file is about to be granted: the kernel asks for its attributes again, and is not disturbed while it
+    /// does.
+    pub(super) fn granted(self: &Arc<Self>, file: NodeId) {
+        let notice = || {
+            self.inode(file, -1);
+        };
+        if !self.lulls.begin(file, notice) {
+            return;
+        }
+        let cache = Arc::downgrade(self);
+        let keep = move || {
+            loop {
+                std::thread::sleep(LULL);
+                let Some(cache) = cache.upgrade() else { return };
+                let Some(owed) = cache.lulls.end() else { return };
+                for file in owed {
+                    cache.attributes(file);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("lulls".into()).stack_size(128 * 1024);
+        if let Err(e) = thread.spawn(keep) {
+            log::warn!("no thread to send notices later: {e}");
+            self.lulls.abandon();
+        }
+    }
+
     /// Drops the data of a file and what is known of it. Waits for pages that are being read.
     pub(super) fn data(&self, file: NodeId) {
         self.inode(file, 0);
@@ -98,7 +128,7 @@ impl Notices for KernelCache {
     }
 
     fn attributes(&self, node: NodeId) -> bool {
-        self.inode(node, -1)
+        self.lulls.send(node, || self.inode(node, -1))
     }
 
     fn listing(&self, dir: NodeId) {

@@ -1,5 +1,6 @@
 //! The mounts that a source tree spans: the source's own, and what is mounted below it.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -7,6 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat, StatxFlags};
 use rustix::io::Errno;
 
 use super::identity::ext_handle;
+use crate::sys;
 use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
 
 const EXT4: i64 = 0xEF53;
@@ -70,12 +72,16 @@ pub struct SourceMount {
     pub reach: Reach,
     /// Whether files that had an inode number one after the other are told apart by when they were born.
     pub(super) tells_births: bool,
+    /// Whether each change of a file after a look at it gives it other times, within a tick of the clock as well (Linux
+    /// Documentation/filesystems/multigrain-ts.rst).
+    is_multigrain: bool,
 }
 
 impl SourceMount {
     /// Looks at the mount that a directory or file (any descriptor) is in. `privileged`: CAP_DAC_READ_SEARCH is there.
     pub fn probe(inside: impl AsFd, id: u64, privileged: bool) -> Self {
-        let pinned = Self { id, root: None, reach: Reach::Pin, tells_births: false };
+        let is_multigrain = is_multigrain(&inside);
+        let pinned = Self { id, root: None, reach: Reach::Pin, tells_births: false, is_multigrain };
         if !privileged {
             return pinned;
         }
@@ -115,7 +121,7 @@ impl SourceMount {
         let tells_births = reach == Reach::HandleWithIno(InoField::Ext)
             && stores_births(&root)
             && opens_any(&root, &one);
-        Self { id, root: Some(root), reach, tells_births }
+        Self { id, root: Some(root), reach, tells_births, is_multigrain }
     }
 
     /// Opens an inode of this mount by its handle. ESTALE when it is gone.
@@ -123,6 +129,33 @@ impl SourceMount {
         let root = self.root.as_ref().ok_or(Errno::STALE)?;
         open_by_handle(root, handle, flags)
     }
+}
+
+/// The first kernel with times of many grains.
+const MULTIGRAIN_SINCE: (u32, u32) = (6, 13);
+
+/// See [`SourceMount::is_multigrain`].
+fn is_multigrain(inside: impl AsFd) -> bool {
+    let kernel = rustix::system::uname();
+    if version(kernel.release()).is_none_or(|version| version < MULTIGRAIN_SINCE) {
+        return false;
+    }
+    match rustix::fs::fstatfs(&inside).map(|fs| fs.f_type) {
+        Ok(XFS | BTRFS | TMPFS) => true,
+        // Mounted as ext2 or ext3 the same driver has none.
+        Ok(EXT4) => rustix::fs::statx(&inside, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
+            .and_then(|stat| {
+                let device = (stat.stx_dev_major, stat.stx_dev_minor);
+                sys::mount::filesystem_of(device).map_err(|_| Errno::NOENT)
+            })
+            .is_ok_and(|name| name.as_deref() == Some(b"ext4")),
+        _ => false,
+    }
+}
+
+fn version(release: &CStr) -> Option<(u32, u32)> {
+    let mut numbers = release.to_str().ok()?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// Whether inodes have room for the time of their birth, as those of 128 bytes have not.
@@ -176,6 +209,13 @@ impl Mounts {
         self.with(at, |mount| mount.tells_births)
     }
 
+    /// Whether no change of a file of the mount leaves the times that it had when it was looked at, where it can store
+    /// fractions of seconds.
+    #[must_use]
+    pub fn is_multigrain(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.is_multigrain)
+    }
+
     /// Opens an inode of a mount by its handle. ESTALE when it is gone.
     pub fn open(
         &self,
@@ -225,5 +265,19 @@ impl Mounts {
             })
         });
         MountIndex(at as u32 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernels_version_is_read_from_its_release() {
+        assert_eq!(version(c"6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(version(c"7.0"), Some((7, 0)));
+        assert_eq!(version(c"6.1-rc3+"), Some((6, 1)));
+        assert_eq!(version(c"next"), None);
+        assert!(version(c"7.0") > Some(MULTIGRAIN_SINCE));
     }
 }

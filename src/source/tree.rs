@@ -196,6 +196,13 @@ impl SourceTree {
         Some(gone)
     }
 
+    /// Whether no change of a file leaves the times that it had when it was looked at, where its filesystem stores
+    /// fractions of seconds.
+    #[must_use]
+    pub fn is_multigrain(&self, inode: &Inode) -> bool {
+        self.mounts.is_multigrain(inode.mount())
+    }
+
     /// Whether the source is itself stacked on another filesystem, which deepens the stack that passthrough makes.
     #[must_use]
     pub fn is_stacked(&self) -> bool {

@@ -69,6 +69,20 @@ fn places(table: &[u8], device: (u32, u32)) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The name of the filesystem with this device, as far as this process's mount namespace goes.
+pub fn filesystem_of(device: (u32, u32)) -> io::Result<Option<Vec<u8>>> {
+    Ok(filesystem(&std::fs::read("/proc/self/mountinfo")?, device))
+}
+
+fn filesystem(table: &[u8], device: (u32, u32)) -> Option<Vec<u8>> {
+    let device = format!("{}:{}", device.0, device.1);
+    let mut lines = table.split(|byte| *byte == b'\n');
+    let found = lines.find(|text| line(text).is_some_and(|l| l.device == device.as_bytes()))?;
+    // After optional fields of any number and a dash.
+    let mut rest = found.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
+    rest.nth(1).map(<[u8]>::to_vec)
+}
+
 /// The first fields of a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 struct Line<'a> {
     id: &'a [u8],
@@ -122,6 +136,10 @@ mod tests {
 33 32 0:51 / /bound/c rw - tmpfs t rw
 34 20 0:51 / /other rw - tmpfs t rw";
         assert_eq!(places(table, (0, 50)), [&b"///a/b"[..], b"/a//c"]);
+        assert_eq!(filesystem(table, (0, 50)).as_deref(), Some(&b"fuse.shiftbind"[..]));
+        let shared = b"20 1 8:1 / / rw,nosuid shared:1 master:2 - ext3 /dev/x rw";
+        assert_eq!(filesystem(shared, (8, 1)).as_deref(), Some(&b"ext3"[..]));
+        assert_eq!(filesystem(shared, (8, 2)), None);
         assert!(places(b"", (0, 50)).is_empty() && places(b"1 2", (0, 50)).is_empty());
     }
 }

@@ -95,7 +95,7 @@ pub(crate) fn loop_fs(kind: &str, mebibytes: u64) -> LoopFs {
     let image = scratch.join("image");
     File::create(&image).expect("make the image").set_len(mebibytes << 20).expect("size the image");
     let dir = scratch.dir("fs");
-    let quiet = if kind == "ext4" { "-q -F" } else { "-q" };
+    let quiet = if kind.starts_with("ext4") { "-q -F" } else { "-q" };
     sh(scratch.path(), &format!("mkfs.{kind} {quiet} image && mount -o loop image fs"));
     LoopFs { dir, _scratch: scratch }
 }

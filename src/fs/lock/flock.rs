@@ -43,7 +43,9 @@ impl Fs {
                 self.locks.waiters.wait(caller.pid, call, wait, done);
             }
             // Not in this thread: whoever is served by it would wait, too.
-            Err(Errno::WOULDBLOCK) => beside(move || done(take_soon(&file, kind))),
+            Err(Errno::WOULDBLOCK) => {
+                beside(move || done(take_soon(&file, kind)));
+            }
             result => done(result),
         }
     }

@@ -1,14 +1,14 @@
 //! What a lock is for: whoever gets one reads what those who held it before him have written.
 //!
-//! The kernel's caches of the file are from before he got it. Notices of what others have changed come milliseconds later,
-//! and one that comes while the kernel asks for attributes makes it disregard the answer (Linux
-//! `fuse_change_attributes`), so that it reads on from the pages that it has. So they are dropped before the lock is
-//! granted, unless the file is as it was at the last lock through the same open file.
+//! The kernel's caches of the file are from before he got it, and word of what others did may still be on its way. So
+//! they go before the lock is granted, unless the file is as it was at the last lock through the same open file. To have
+//! the kernel ask for the file's times is not enough: it takes note of them first and drops the pages then, and whoever
+//! reads meanwhile finds them.
 
-use std::ffi::CStr;
-use std::sync::OnceLock;
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, StatxFlags, StatxTimestamp, fstatfs, statx};
+use rustix::fs::{AtFlags, StatxFlags, StatxTimestamp, statx};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -26,6 +26,9 @@ pub(in crate::fs) struct State {
 /// Seconds and nanoseconds since the epoch.
 type Time = (i64, u32);
 
+/// Times without fractions may be of two seconds each, as those of vfat are.
+const COARSEST: Duration = Duration::from_millis(2100);
+
 impl State {
     fn of(file: &OpenFile) -> Result<Self, Errno> {
         let stat = statx(file.anchor(), c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
@@ -34,49 +37,51 @@ impl State {
         Ok(Self { size: stat.stx_size, modified, changed })
     }
 
-    /// Whether every change after this time leaves other times: not in the tick of the last one.
+    fn has_fractions(&self) -> bool {
+        self.modified.1 != 0 || self.changed.1 != 0
+    }
+
+    /// Whether every change after this time leaves other times: not within the grain of the last one.
     fn is_settled(&self, now: Time) -> bool {
         let nanoseconds = |(s, ns): Time| i128::from(s) * 1_000_000_000 + i128::from(ns);
         let age = nanoseconds(now) - nanoseconds(self.modified.max(self.changed));
-        age > LONGEST_TICK.as_nanos() as i128
+        let grain = if self.has_fractions() { LONGEST_TICK } else { COARSEST };
+        age > grain.as_nanos() as i128
+    }
+}
+
+/// What the kernel has of a file on which a lock is granted may be old.
+#[derive(Debug)]
+pub struct Renewal {
+    file: Arc<OpenFile>,
+    /// Where it tells later changes.
+    state: Option<State>,
+}
+
+impl Renewal {
+    /// The kernel has dropped what it had: until the next change it is right then.
+    pub fn done(self) {
+        *self.file.at_lock() = self.state;
     }
 }
 
 impl Fs {
-    /// Whether a file may have changed since the last lock that was granted through an open file of it: true for the
-    /// first. To be asked when one is granted.
+    /// What is to be done before a lock is granted through an open file: `None` where the file is as it was at the last
+    /// one.
     #[must_use]
-    pub fn has_changed_since_lock(&self, handle: u64) -> bool {
-        let Ok(file) = self.files.get(handle) else { return true };
+    pub fn renewal(&self, handle: u64) -> Option<Renewal> {
+        let file = self.files.get(handle).ok()?;
         let now = clock_gettime(ClockId::RealtimeCoarse);
-        let state = State::of(&file).ok();
+        let seen = State::of(&file).ok();
+        let is_multigrain = self.tree.is_multigrain(file.inode());
         let is_settled = |state: &State| {
-            state.is_settled((now.tv_sec, now.tv_nsec as u32)) || tells_all_changes(&file)
+            (is_multigrain && state.has_fractions())
+                || state.is_settled((now.tv_sec, now.tv_nsec as u32))
         };
-        let settled = state.filter(is_settled);
-        let before = std::mem::replace(&mut *file.at_lock(), settled);
-        before.is_none() || before != state
+        let state = seen.filter(is_settled);
+        let is_as_before = seen.is_some() && *file.at_lock() == seen;
+        (!is_as_before).then_some(Renewal { file, state })
     }
-}
-
-/// The magic numbers of the filesystems with times of many grains: ext4, xfs, btrfs, tmpfs.
-const MULTIGRAIN: [i64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
-/// The first kernel that has them.
-const MULTIGRAIN_SINCE: (u32, u32) = (6, 13);
-
-/// Whether each change after a look at a file gives it other times, within a tick as well (Linux
-/// Documentation/filesystems/multigrain-ts.rst).
-fn tells_all_changes(file: &OpenFile) -> bool {
-    static KERNEL: OnceLock<bool> = OnceLock::new();
-    let has_kernel = *KERNEL.get_or_init(|| {
-        version(rustix::system::uname().release()).is_some_and(|v| v >= MULTIGRAIN_SINCE)
-    });
-    has_kernel && fstatfs(file.anchor()).is_ok_and(|fs| MULTIGRAIN.contains(&fs.f_type))
-}
-
-fn version(release: &CStr) -> Option<(u32, u32)> {
-    let mut numbers = release.to_str().ok()?.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -84,16 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernels_version_is_read_from_its_release() {
-        assert_eq!(version(c"6.18.44-fc-v657"), Some((6, 18)));
-        assert_eq!(version(c"7.0"), Some((7, 0)));
-        assert_eq!(version(c"6.1-rc3+"), Some((6, 1)));
-        assert_eq!(version(c"next"), None);
-        assert!(version(c"7.0") > Some(MULTIGRAIN_SINCE));
-    }
-
-    #[test]
-    fn a_state_is_settled_when_the_tick_of_its_last_change_is_over() {
+    fn a_state_is_settled_when_the_grain_of_its_last_change_is_over() {
         let state = State { size: 1, modified: (5, 999_999_999), changed: (5, 0) };
         assert!(!state.is_settled((5, 999_999_999)));
         assert!(!state.is_settled((6, 10_000_000)), "a tick of HZ=100");
@@ -101,5 +97,7 @@ mod tests {
         let changed = State { changed: (6, 15_000_000), ..state };
         assert!(!changed.is_settled((6, 20_000_000)));
         assert!(!state.is_settled((4, 0)), "the clock was set");
+        let coarse = State { modified: (6, 0), ..state };
+        assert!(!coarse.is_settled((7, 999_999_999)) && coarse.is_settled((8, 200_000_000)));
     }
 }

@@ -21,6 +21,7 @@ use super::{Caller, Fs, OpenFile, Result};
 use crate::source::{NodeId, reopen};
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
+pub use granted::Renewal;
 pub(super) use granted::State;
 use waiters::Waiters;
 

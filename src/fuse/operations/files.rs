@@ -113,9 +113,10 @@ impl Operations {
         };
         if self.fs.forwards(&forwarded) {
             let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
-            return beside(move || {
+            beside(move || {
                 ioctl_answer(reply, fs.forward_ioctl(&caller, &forwarded, &input));
             });
+            return;
         }
         let output = self.fs.ioctl(&caller, node, asked.command, input, room);
         ioctl_answer(reply, output.map(|output| (0, output)));

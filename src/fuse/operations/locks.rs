@@ -1,7 +1,7 @@
 //! Locks that are held on the source.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -11,7 +11,6 @@ use crate::fuse::convert::lock_kind;
 use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LOCK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
 use crate::source::NodeId;
-use crate::watch::Notices;
 
 /// How many wait for pages that are being read: not all workers, since they are read by way of them.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ impl Operations {
         }
     }
 
-    /// Answers a request for a lock. Before one is granted, the kernel drops what it has of the file from before.
+    /// Answers a request for a lock. Before one is granted, the kernel drops what it has of the file.
     fn granting(
         &self,
         node: NodeId,
@@ -96,22 +95,43 @@ impl Operations {
         let (notices, backings) = (Arc::clone(&self.notices), Arc::clone(&self.backings));
         let (data, waiting) = (Arc::clone(&self.data), Arc::clone(&self.waiting));
         let is_taken = kind != libc::F_UNLCK as u32;
+        let worker = std::thread::current().id();
         move |result| {
-            if result.is_err() || !is_taken || !fs.has_changed_since_lock(handle) {
-                return reply.done(result);
-            }
+            let renewal = if result.is_ok() && is_taken { fs.renewal(handle) } else { None };
+            let Some(renewal) = renewal else { return reply.done(result) };
+            notices.granted(node);
             if backings.passes(node) {
-                notices.attributes(node);
+                renewal.done();
                 return reply.done(result);
             }
-            let drop_and_answer = move || {
-                notices.data(node);
+            let grant = move |drops: bool| {
+                if drops {
+                    notices.data(node);
+                    renewal.done();
+                }
                 reply.done(result);
             };
+            if std::thread::current().id() != worker {
+                // It has waited for the lock.
+                return grant(true);
+            }
             // For a rate, pages are read slowly.
-            match waiting.enter().filter(|_| !data.counts_reads()) {
-                Some(_entered) => drop_and_answer(),
-                None => beside(drop_and_answer),
+            if let Some(_entered) = waiting.enter().filter(|_| !data.counts_reads()) {
+                return grant(true);
+            }
+            // He has the lock, and is to know it also where no thread can be had.
+            let grant = Arc::new(Mutex::new(Some(grant)));
+            let take = |grant: &Mutex<Option<_>>| {
+                grant.lock().unwrap_or_else(PoisonError::into_inner).take()
+            };
+            let other = Arc::clone(&grant);
+            let is_started = beside(move || {
+                if let Some(grant) = take(&other) {
+                    grant(true);
+                }
+            });
+            if !is_started && let Some(grant) = take(&grant) {
+                grant(false);
             }
         }
     }

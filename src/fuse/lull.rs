@@ -1,0 +1,112 @@
+//! Moments without notices of a file's attributes: when a lock on it was just granted.
+//!
+//! A notice that comes while the kernel asks for attributes makes it disregard the answer (Linux
+//! `fuse_change_attributes`): whoever has just got the lock would go on with the size and the pages of before. So word
+//! of what others did waits until he has asked.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::source::NodeId;
+
+/// How long a lull lasts.
+pub(super) const LULL: Duration = Duration::from_millis(20);
+
+/// The lulls of one mount. Notices are sent under its mutex: none of before lands within a lull.
+#[derive(Debug, Default)]
+pub(super) struct Lulls {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: HashMap<NodeId, Lull>,
+    /// Whether somebody ends the lulls.
+    has_keeper: bool,
+}
+
+#[derive(Debug)]
+struct Lull {
+    until: Instant,
+    /// Whether a notice waits for its end.
+    is_owed: bool,
+}
+
+impl Lulls {
+    /// Sends a notice of a file's attributes by `send`, which tells whether the kernel knew the file, or puts it off.
+    pub(super) fn send(&self, file: NodeId, send: impl FnOnce() -> bool) -> bool {
+        let mut state = self.lock();
+        match state.files.get_mut(&file) {
+            Some(lull) if Instant::now() < lull.until => {
+                lull.is_owed = true;
+                true
+            }
+            _ => send(),
+        }
+    }
+
+    /// Begins a lull with a notice that it does not put off. Whether nobody ends the lulls yet: [`Self::end`] is to be
+    /// called regularly from now on, or [`Self::abandon`].
+    #[must_use]
+    pub(super) fn begin(&self, file: NodeId, send: impl FnOnce()) -> bool {
+        let mut state = self.lock();
+        state.files.insert(file, Lull { until: Instant::now() + LULL, is_owed: false });
+        send();
+        !std::mem::replace(&mut state.has_keeper, true)
+    }
+
+    /// Ends the lulls whose time is over: the files of which notices were put off. `None`: there is none left, and
+    /// nobody ends them any more.
+    pub(super) fn end(&self) -> Option<Vec<NodeId>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if state.files.is_empty() {
+            state.has_keeper = false;
+            return None;
+        }
+        let mut owed = Vec::new();
+        state.files.retain(|file, lull| {
+            let goes_on = now < lull.until;
+            if !goes_on && lull.is_owed {
+                owed.push(*file);
+            }
+            goes_on
+        });
+        Some(owed)
+    }
+
+    /// Ends all lulls at once.
+    pub(super) fn abandon(&self) {
+        *self.lock() = State::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_waits_for_the_end_of_a_lull_and_only_that_of_its_file() {
+        let lulls = Lulls::default();
+        let (one, two) = (NodeId(1), NodeId(2));
+        assert!(lulls.begin(one, || {}), "a keeper is wanted");
+        assert!(!lulls.begin(one, || {}), "one is enough");
+        assert!(lulls.send(one, || panic!("it is put off")));
+        assert!(!lulls.send(two, || false));
+        let mut owed = Vec::new();
+        while let Some(more) = lulls.end() {
+            owed.extend(more);
+            std::thread::sleep(LULL / 4);
+        }
+        assert_eq!(owed, [one]);
+        assert!(!lulls.send(one, || false));
+        assert!(lulls.begin(two, || {}), "a new keeper is wanted");
+        lulls.abandon();
+        assert!(!lulls.send(two, || false));
+    }
+}
