@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::source::NodeId;
 
+/// Ends that are so near to each other come at once.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// How long a lull lasts.
 pub(super) const LULL: Duration = Duration::from_millis(20);
 
@@ -56,9 +58,9 @@ impl Lulls {
         !std::mem::replace(&mut state.has_keeper, true)
     }
 
-    /// Ends the lulls whose time is over: the files of which notices were put off. `None`: there is none left, and
-    /// nobody ends them any more.
-    pub(super) fn end(&self) -> Option<Vec<NodeId>> {
+    /// Ends the lulls whose time is over: the files of which notices were put off, and how long the next one lasts.
+    /// `None`: there is none left, and nobody ends them any more.
+    pub(super) fn end(&self) -> Option<(Vec<NodeId>, Duration)> {
         let now = Instant::now();
         let mut state = self.lock();
         if state.files.is_empty() {
@@ -73,7 +75,8 @@ impl Lulls {
             }
             goes_on
         });
-        Some(owed)
+        let next = state.files.values().map(|lull| lull.until - now).min();
+        Some((owed, next.unwrap_or_default().max(SHORTEST)))
     }
 
     /// Ends all lulls at once.
@@ -99,9 +102,10 @@ mod tests {
         assert!(lulls.send(one, || panic!("it is put off")));
         assert!(!lulls.send(two, || false));
         let mut owed = Vec::new();
-        while let Some(more) = lulls.end() {
+        while let Some((more, next)) = lulls.end() {
+            assert!(next <= LULL);
             owed.extend(more);
-            std::thread::sleep(LULL / 4);
+            std::thread::sleep(next);
         }
         assert_eq!(owed, [one]);
         assert!(!lulls.send(one, || false));

@@ -82,10 +82,12 @@ impl KernelCache {
         }
         let cache = Arc::downgrade(self);
         let keep = move || {
+            let mut next = LULL;
             loop {
-                std::thread::sleep(LULL);
+                std::thread::sleep(next);
                 let Some(cache) = cache.upgrade() else { return };
-                let Some(owed) = cache.lulls.end() else { return };
+                let Some((owed, until_next)) = cache.lulls.end() else { return };
+                next = until_next;
                 for file in owed {
                     cache.attributes(file);
                 }
