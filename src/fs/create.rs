@@ -7,7 +7,6 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::privileges::{SETGID, SETUID};
 use super::{Caller, Entry, Fs, Opened, Place, Result, Trust, decode_dev};
 use crate::source::{Inode, NodeId, component, proc_path, reopen};
 
@@ -225,7 +224,7 @@ impl Fs {
             entry.attr.trust = Trust::Fresh;
         }
         let fd = Arc::new(fd);
-        let may_pass = u32::from(found.stat.stx_mode) & (SETUID | SETGID) == 0;
+        let may_pass = self.may_pass(&found.inode, &found.stat);
         // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.
         let anchor = Arc::new(reopen(&fd, OFlags::PATH)?);
         let opened = self.keep_open(found.inode, anchor, Some(fd), wanted);

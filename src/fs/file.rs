@@ -164,8 +164,8 @@ impl Fs {
     }
 
     /// Starts to open a regular file, or a block device that is shown as one: the kernel or [`OpenFile::open`] does the
-    /// rest. ESTALE when it is gone, or has no name: the kernel
-    /// looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
+    /// rest. ESTALE when it is gone: the kernel looks the name up
+    /// again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
     pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<Opened> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
@@ -189,11 +189,17 @@ impl Fs {
         if stat.stx_attributes.contains(StatxAttributes::APPEND) {
             flags |= asked & OFlags::APPEND;
         }
-        let may_pass = inode.kind().is_file() && u32::from(stat.stx_mode) & (SETUID | SETGID) == 0;
+        let may_pass = self.may_pass(&inode, &stat);
         let has_more_names = self.has_more_names(&inode, &stat);
         let mut opened = self.keep_open(inode, anchor, None, flags);
         opened.stale_attributes |= has_more_names;
         Ok(Opened { may_pass, ..opened })
+    }
+
+    /// See [`Opened::may_pass`].
+    pub(super) fn may_pass(&self, inode: &Inode, stat: &Statx) -> bool {
+        let mode = u32::from(stat.stx_mode);
+        self.passes_data() && inode.kind().is_file() && mode & (SETUID | SETGID) == 0
     }
 
     pub(super) fn keep_open(

@@ -5,11 +5,8 @@
 //! warm: a file that is opened again soon costs no ioctl.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use rustix::io::Errno;
 
 use super::device::Backing;
 use crate::fs::Result;
@@ -26,7 +23,6 @@ const WARM: Duration = Duration::from_secs(10);
 /// See the module's head.
 #[derive(Debug)]
 pub(super) struct Backings {
-    allowed: AtomicBool,
     shards: Vec<Mutex<HashMap<NodeId, Opens>>>,
     /// Closed files, each once, with the time that it has in [`Opens::queued`], the oldest first. A file that was used
     /// again meanwhile goes back to the end when its turn comes.
@@ -55,17 +51,8 @@ impl Opens {
 }
 
 impl Backings {
-    pub(super) fn new(allowed: bool) -> Self {
-        Self {
-            allowed: AtomicBool::new(allowed),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            warm: Mutex::default(),
-        }
-    }
-
-    /// No inode is passed through from now on.
-    pub(super) fn forbid(&self) {
-        self.allowed.store(false, Ordering::Relaxed);
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), warm: Mutex::default() }
     }
 
     /// Counts an open of an inode and tells the backing id for it, `None` when the daemon is to read and write.
@@ -89,11 +76,10 @@ impl Backings {
             drop(stale);
             return None;
         }
-        let may = self.allowed.load(Ordering::Relaxed) && wanted();
-        let id = may.then(register).and_then(|registered| match registered {
+        let id = wanted().then(register).and_then(|registered| match registered {
             Ok(id) => Some(Arc::new(id)),
             Err(e) => {
-                self.refused(e);
+                log::debug!("no FUSE passthrough for a file: {e}");
                 None
             }
         });
@@ -101,15 +87,6 @@ impl Backings {
         drop(shard);
         drop(stale);
         id
-    }
-
-    fn refused(&self, error: Errno) {
-        if is_for_good(error) {
-            log::info!("no FUSE passthrough: {error}");
-            self.forbid();
-        } else {
-            log::debug!("no FUSE passthrough for a file: {error}");
-        }
     }
 
     /// Counts a close.
@@ -226,19 +203,13 @@ impl Backings {
     }
 }
 
-/// Whether the kernel that refuses a file refuses all: it is not ours to have (no CAP_SYS_ADMIN), or a kernel without
-/// it.
-pub(super) fn is_for_good(error: Errno) -> bool {
-    matches!(error, Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_file_that_is_open_when_its_turn_comes_is_queued_again_when_it_is_closed() {
-        let backings = Backings::new(true);
+        let backings = Backings::new();
         let files: Vec<_> =
             (0..=MOST_WARM).map(|node| Arc::new(Inode::alone(NodeId(node as u64)))).collect();
         let open = |file| {

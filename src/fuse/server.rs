@@ -67,7 +67,7 @@ impl Server {
         }
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
-        let backings = Arc::new(Backings::new(config.data.may_pass()));
+        let backings = Arc::new(Backings::new());
         let device = Arc::new(Device::new(device));
         let notices = Arc::new(KernelCache::new(Arc::clone(&device), Arc::clone(&fs), numbers));
         let is_root = rustix::process::geteuid().is_root();

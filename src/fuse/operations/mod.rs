@@ -150,7 +150,6 @@ impl Operations {
         }
         if agreed & flag::PASSTHROUGH == 0 {
             log::info!("the kernel's FUSE has no passthrough");
-            self.backings.forbid();
             self.fs.serves_all_data();
         }
         Ok(())

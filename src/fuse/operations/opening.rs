@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Operations;
 use crate::fs::{Entry, Fs, OpenFile, Opened, Result, beside};
-use crate::fuse::backing::{Backings, is_for_good};
+use crate::fuse::backing::Backings;
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
 use crate::fuse::protocol::layout::{CreateIn, CreateOut, OpenIn, OpenOut, fopen};
@@ -18,13 +18,14 @@ use crate::watch::Notices;
 impl Operations {
     /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
     fn register(&self, device: &Arc<Device>, file: &OpenFile) -> Result<Backing> {
-        self.fs.hand_over()?;
-        let opened = match device.open_backing(file.anchor()) {
+        let opened = self.fs.hand_over().and_then(|()| match device.open_backing(file.anchor()) {
             // Linux before 6.16 takes only files that are open for real.
             Err(Errno::BADF) => device.open_backing(file.open()?.as_fd()),
             result => result,
-        };
-        if opened.as_ref().is_err_and(|e| is_for_good(*e)) {
+        });
+        // Not ours to have (no CAP_SYS_ADMIN), or a kernel without it: it will not change.
+        if let Err(e @ (Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP)) = opened {
+            log::info!("no FUSE passthrough: {e}");
             self.fs.serves_all_data();
         }
         opened
