@@ -76,20 +76,18 @@ pub fn filesystem_of(device: (u32, u32)) -> io::Result<Option<Vec<u8>>> {
 
 fn filesystem(table: &[u8], device: (u32, u32)) -> Option<Vec<u8>> {
     let device = format!("{}:{}", device.0, device.1);
-    let mut lines = table.split(|byte| *byte == b'\n');
-    let found = lines.find(|text| line(text).is_some_and(|l| l.device == device.as_bytes()))?;
-    // After optional fields of any number and a dash.
-    let mut rest = found.split(|byte| *byte == b' ').skip_while(|field| *field != b"-");
-    rest.nth(1).map(<[u8]>::to_vec)
+    let mut lines = table.split(|byte| *byte == b'\n').filter_map(line);
+    lines.find(|line| line.device == device.as_bytes()).map(|line| line.kind.to_vec())
 }
 
-/// The first fields of a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+/// The fields of a line of /proc/self/mountinfo, but for its options (proc_pid_mountinfo(5)).
 struct Line<'a> {
     id: &'a [u8],
     parent: &'a [u8],
     device: &'a [u8],
     root: &'a [u8],
     place: &'a [u8],
+    kind: &'a [u8],
 }
 
 fn line(line: &[u8]) -> Option<Line<'_>> {
@@ -100,6 +98,8 @@ fn line(line: &[u8]) -> Option<Line<'_>> {
         device: fields.next()?,
         root: fields.next()?,
         place: fields.next()?,
+        // After optional fields of any number and a dash.
+        kind: fields.skip_while(|field| *field != b"-").nth(1)?,
     })
 }
 
