@@ -22,6 +22,14 @@ pub struct Caller {
     pub pid: u32,
 }
 
+impl Caller {
+    /// The same ids without a thread: for requests that the kernel sends for its own sake, whatever thread it names.
+    #[must_use]
+    pub fn without_thread(self) -> Self {
+        Self { pid: 0, ..self }
+    }
+}
+
 /// A time as files have it: seconds since 1970, negative before, and nanoseconds forward from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {

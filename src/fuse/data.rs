@@ -98,8 +98,9 @@ impl Data {
         });
     }
 
-    /// Writes and answers, here or later. EINTR when the client is killed meanwhile. What was written through a mapping
-    /// has no client (his id is 0): it is never given up, and who is killed waits for it, as on a slow disk.
+    /// Writes and answers, here or later. EINTR when the client is killed meanwhile. Write-back has no client (its caller
+    /// has no thread): it is never given up, since the page is clean for the kernel once it was sent, and a client that
+    /// is killed waits for it, as on a slow disk.
     pub(super) fn write<F>(&self, fs: &Arc<Fs>, caller: Caller, data: &[u8], how: Write, answer: F)
     where
         F: FnOnce(Result<usize>) + Send + 'static,

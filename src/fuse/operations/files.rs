@@ -40,8 +40,11 @@ impl Operations {
             Err(e) => return reply.error(e),
         };
         let is = |flag: u32| asked.write_flags & flag != 0;
-        // What comes from the page cache goes where it was mapped, also in a file opened to append.
+        // Write-back of the page cache (FUSE_WRITE_CACHE) goes where it was mapped, also in a file opened to append. It
+        // has no client: the ids are the kernel's own, and the pid is 0 before Linux 7.2 and that of the thread that
+        // happens to write back since (`fuse_fill_creds`). No other field of the request tells it apart.
         let is_cached = is(write::CACHE);
+        let caller = if is_cached { caller.without_thread() } else { caller };
         let how = Write {
             handle: asked.handle,
             offset: asked.offset,
