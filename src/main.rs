@@ -34,10 +34,14 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         Command::Fake(_) => Ok(()),
         Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint),
         Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
-        Command::Explain(config) => print(&cli::explain(
-            &config,
-            shiftbind::fuse::Server::cache_verdict(&config).as_deref(),
-        )),
+        Command::Explain(config) => {
+            let tried = cli::Tried {
+                cache: shiftbind::fuse::Server::cache_verdict(&config),
+                costs: shiftbind::daemon::kernel_traits()
+                    .map_or(Vec::new(), |kernel| kernel.costs()),
+            };
+            print(&cli::explain(&config, &tried))
+        }
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
         Command::FuseVersion => print(&cli::fuse_version()),

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 pub use crate::accounts::{Accounts, SystemAccounts};
 pub use again::again;
 pub use dialect::Dialect;
-pub use explain::{explain, explain_with};
+pub use explain::{Tried, explain, explain_with};
 pub use help::{fuse_version, help, version};
 pub use manpage::generate;
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::fuse::Server;
+use crate::fuse::{Connection, KernelTraits, Server};
 use crate::mount::{self, Inherited, MountPoint, NewMount, Plan};
 use crate::source::SourceRoot;
 use crate::sys::process::InheritedDescriptors;
@@ -91,11 +91,29 @@ impl Opened {
     }
 }
 
+/// What this kernel's FUSE does, found out by trying; the worst where the trial failed, which is logged. `None` without
+/// CAP_SYS_ADMIN: it cannot be tried, and the source cannot be watched either.
+#[must_use]
+pub fn kernel_traits() -> Option<KernelTraits> {
+    if !mount::may_mount() {
+        return None;
+    }
+    let tried = mount::trial().and_then(|(root, device)| {
+        KernelTraits::probe(device, root)
+            .map_err(|e| Error::system("the kernel's FUSE notices could not be tried", e))
+    });
+    Some(tried.unwrap_or_else(|e| {
+        log::warn!("{e}: the mount caches as on the poorest kernel");
+        KernelTraits::UNKNOWN
+    }))
+}
+
 fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Announce) -> Result<()> {
     let Opened { source, point, plan, pidfile, baseline } = opened;
     let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
     limits::settle();
     let mirrored = mirror::users(&config.view)?;
+    let kernel = kernel_traits().unwrap_or(KernelTraits::UNKNOWN);
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
     let (mut new, device) = NewMount::make(&plan, &point)?;
     let probe = probe::start(&new, &point)?;
@@ -103,8 +121,9 @@ fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Annou
         true => Some(guardian::start(&new)?),
         false => None,
     };
-    let server =
-        Server::start(source, config, mirrored, device, new.device(&point)?, new.is_detached())?;
+    let connection =
+        Connection { device, own: new.device(&point)?, by_name: new.can_narrow(), kernel };
+    let server = Server::start(source, config, mirrored, connection)?;
     probe.wait()?;
     if let Some(part) = server.attached() {
         new.narrow(part)?;
@@ -115,6 +134,7 @@ fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Annou
     }
     let mounted = new.attach(&point)?;
     drop(point);
+    server.live().prune_by(move || mounted.prune_names());
     // Who gave a file means it to be read again; else a hang-up in front is the terminal's.
     let hang_up_ends = config.process.foreground && config.options_file.is_none();
     let reloader = Reloader { baseline, options, mounted, live: server.live() };
@@ -140,4 +160,15 @@ fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Annou
     }
     log::info!("{} is no longer mounted", config.mountpoint.display());
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn root_can_try_what_the_kernel_does_with_notices() {
+        let kernel = super::kernel_traits().expect("root tries it");
+        assert_ne!(kernel, super::KernelTraits::UNKNOWN, "each kernel since 6.1 has one of them");
+        // Both came and went with one change (Linux c9ba789dad15).
+        assert_eq!(kernel.invalidates_missing, kernel.waits_for_lookups, "{kernel:?}");
+    }
 }

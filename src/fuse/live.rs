@@ -10,7 +10,8 @@
 //!   attributes), of what is created, linked or changed. The kernel takes each of them in under the lock of a directory,
 //!   or of the changed inode. So every directory is settled, which waits for its lock, and all attributes are invalidated
 //!   once more. What changes a file's attributes holds only that file's lock, for which no notice waits; its answer has a
-//!   while from us to there, and after that while comes the last round.
+//!   while from us to there, and after that while comes the last round. Where the kernel's notices do not wait for a
+//!   directory's lock, inodes that it did not know are invalidated again until it does, for a second.
 //! - Names, missing names and listings do not depend on ids and permissions. Where other names are hidden than before, the
 //!   epoch rises: a dentry is of the epoch in which its look-up was sent, and one of a former epoch is asked for again.
 //!   Otherwise names stay: a dentry that is asked for so is dropped first, and what is mounted on it goes with it.
@@ -19,7 +20,7 @@
 use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::data::Data;
 use super::notices::KernelCache;
@@ -37,6 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// For how long an answer may be on its way into the kernel's caches.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
+
+/// How often an inode that the kernel did not know is invalidated again.
+const RESEND: Duration = Duration::from_millis(10);
 
 /// What was on its way for longer, since its client's thread did not run.
 const LATE: Duration = Duration::from_secs(1);
@@ -58,6 +62,13 @@ impl Live {
         reloads: Arc<Reloads>,
     ) -> Self {
         Self { notices, times, data, reloads }
+    }
+
+    /// How to prune the kernel's names where it has no notice for all at once (before Linux 6.16).
+    pub fn prune_by(&self, prune: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) {
+        if let Some(notices) = self.notices.upgrade() {
+            notices.prune_by(prune);
+        }
     }
 
     /// The count of reloads, which the mount tells whoever asks.
@@ -119,8 +130,12 @@ fn settle_within(notices: &Arc<KernelCache>, patience: Duration) {
     let work = move || {
         let Some(notices) = weak.upgrade() else { return };
         std::thread::sleep(ON_ITS_WAY);
-        settle(&notices);
-        attributes(&notices);
+        if notices.wait_for_lookups() {
+            settle(&notices);
+            attributes(&notices);
+        } else {
+            until_known(&notices, attributes(&notices));
+        }
         drop(notices);
         // Nobody waits any more when it took too long.
         let _ = done.send(());
@@ -140,14 +155,22 @@ fn settle_within(notices: &Arc<KernelCache>, patience: Duration) {
     }
 }
 
-/// Invalidates what the kernel knows of all inodes, and the listings of directories.
-fn attributes(notices: &KernelCache) {
-    for (node, is_dir) in known(notices) {
-        if is_dir {
-            notices.listing(node);
-        } else {
-            notices.attributes(node);
-        }
+/// Invalidates what the kernel knows of all inodes, and the listings of directories: the inodes that it does not know.
+fn attributes(notices: &KernelCache) -> Vec<NodeId> {
+    let is_unknown = |(node, is_dir): &(NodeId, bool)| match is_dir {
+        true => !notices.inode(*node, 0),
+        false => !notices.attributes(*node),
+    };
+    known(notices).filter(is_unknown).map(|(node, _)| node).collect()
+}
+
+/// Invalidates inodes again and again until the kernel knows them, where no notice waits for the look-ups that may be
+/// about to tell it: for a second at most, since many of them are told by no look-up.
+fn until_known(notices: &KernelCache, mut unknown: Vec<NodeId>) {
+    let begin = Instant::now();
+    while !unknown.is_empty() && begin.elapsed() < LATE {
+        std::thread::sleep(RESEND);
+        unknown.retain(|node| !notices.attributes(*node));
     }
 }
 

@@ -5,6 +5,7 @@ mod convert;
 mod crew;
 mod data;
 mod device;
+mod kernel;
 mod live;
 mod lull;
 mod notices;
@@ -17,6 +18,7 @@ mod spin;
 mod status;
 mod times;
 
+pub use kernel::KernelTraits;
 pub use live::Live;
-pub use server::Server;
+pub use server::{Connection, Server};
 pub use status::{Reloads, Status, pid_namespace};

@@ -1,10 +1,14 @@
 //! Notices to the kernel: what it is to drop from its caches.
 
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rustix::io::Errno;
 
 use super::device::Device;
+use super::kernel::KernelTraits;
 use super::lull::{LULL, Lulls};
 use super::numbers::Numbers;
 use super::protocol::Notice;
@@ -20,13 +24,30 @@ pub(super) struct KernelCache {
     can_expire: AtomicBool,
     fs: Arc<Fs>,
     numbers: Numbers,
+    kernel: KernelTraits,
+    /// Has the kernel let go of all names that are not in use.
+    prune: OnceLock<Prune>,
     lulls: Lulls,
 }
 
+/// Prunes the kernel's names of one mount.
+struct Prune(Box<dyn Fn() -> io::Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for Prune {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Prune")
+    }
+}
+
 impl KernelCache {
-    pub(super) fn new(device: Arc<Device>, fs: Arc<Fs>, numbers: Numbers) -> Self {
+    pub(super) fn new(
+        device: Arc<Device>,
+        fs: Arc<Fs>,
+        numbers: Numbers,
+        kernel: KernelTraits,
+    ) -> Self {
         let (can_expire, lulls) = (AtomicBool::new(false), Lulls::default());
-        Self { device, can_expire, fs, numbers, lulls }
+        Self { device, can_expire, fs, numbers, kernel, prune: OnceLock::new(), lulls }
     }
 
     /// The kernel can look names up again without dropping them.
@@ -43,6 +64,22 @@ impl KernelCache {
     /// 6.16).
     pub(super) fn names(&self) -> Result<()> {
         Notice::Epoch.send(&self.device)
+    }
+
+    /// How to prune the kernel's names where it has no notice for all; for once.
+    pub(super) fn prune_by(&self, prune: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
+        let _ = self.prune.set(Prune(Box::new(prune)));
+    }
+
+    /// Makes the kernel ask again for every name that is not in use. ENOSYS before the mount is in service.
+    fn prune(&self) -> Result<()> {
+        let prune = self.prune.get().ok_or(Errno::NOSYS)?;
+        (prune.0)().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        log::info!(
+            "changes on the source were missed: all names are asked for again but those of open files and working \
+             directories, which this kernel keeps for up to ten minutes"
+        );
+        Ok(())
     }
 
     /// Drops all names below these, and what directories list.
@@ -67,8 +104,8 @@ impl KernelCache {
         }
     }
 
-    fn send_name(&self, dir: NodeId, name: &OsStr, stays: bool) {
-        self.send(Notice::Name { parent: self.numbers.number(dir), name, stays });
+    fn send_name(&self, dir: NodeId, name: &OsStr, stays: bool) -> bool {
+        self.send(Notice::Name { parent: self.numbers.number(dir), name, stays })
     }
 
     /// A lock on a file is about to be granted: the kernel asks for its attributes again, and is not disturbed while it
@@ -105,22 +142,26 @@ impl KernelCache {
         self.inode(file, 0);
     }
 
-    fn inode(&self, node: NodeId, from: i64) -> bool {
+    /// Drops what is known of an inode, and its pages from an offset on; a negative offset spares them. Whether the kernel
+    /// knew it.
+    pub(super) fn inode(&self, node: NodeId, from: i64) -> bool {
         self.send(Notice::Inode { node: self.numbers.number(node), from })
     }
 }
 
 impl Notices for KernelCache {
-    fn name(&self, dir: NodeId, name: &OsStr) {
+    fn name(&self, dir: NodeId, name: &OsStr) -> bool {
         // Taken away with it would be what is mounted on it, and the kernel may have looked it up since it changed.
         let stays = self.can_expire.load(Ordering::Relaxed) && self.fs.is_there(dir, name);
-        self.send_name(dir, name, stays);
+        self.send_name(dir, name, stays)
     }
 
-    fn look_up_again(&self, dir: NodeId, name: &OsStr) {
-        if self.can_expire.load(Ordering::Relaxed) {
-            self.send_name(dir, name, true);
-        }
+    fn look_up_again(&self, dir: NodeId, name: &OsStr) -> bool {
+        !self.can_expire.load(Ordering::Relaxed) || self.send_name(dir, name, true)
+    }
+
+    fn wait_for_lookups(&self) -> bool {
+        self.kernel.waits_for_lookups
     }
 
     fn settle(&self, dir: NodeId) {
@@ -138,7 +179,7 @@ impl Notices for KernelCache {
     }
 
     fn everything(&self) {
-        if let Err(e) = self.names() {
+        if let Err(e) = self.names().or_else(|_| self.prune()) {
             log::error!(
                 "changes on the source were missed, and old names may be seen for minutes: {e}"
             );

@@ -14,6 +14,7 @@ use super::backing::Backings;
 use super::crew::Crew;
 use super::data::Data;
 use super::device::Device;
+use super::kernel::KernelTraits;
 use super::live::Live;
 use super::notices::KernelCache;
 use super::numbers::Numbers;
@@ -32,6 +33,19 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Descriptors of recently used inodes at most.
 const MOST_FDS: u64 = 4096;
 
+/// The kernel's side of a mount that is to be served.
+#[derive(Debug)]
+pub struct Connection {
+    /// The open /dev/fuse, whose FUSE_INIT is not answered yet.
+    pub device: OwnedFd,
+    /// The device number of the filesystem.
+    pub own: (u32, u32),
+    /// What is attached may be a directory in the filesystem's root.
+    pub by_name: bool,
+    /// What the kernel does with notices.
+    pub kernel: KernelTraits,
+}
+
 /// A mount that is being served.
 #[derive(Debug)]
 pub struct Server {
@@ -42,16 +56,14 @@ pub struct Server {
 
 impl Server {
     /// Answers FUSE_INIT on the device (the kernel has sent it when the filesystem was made) and starts the workers.
-    /// `mirrored`: the users that the view's mirror is for. `own`: the device number of the filesystem that is served.
-    /// `by_name`: what is attached may be a directory in it.
+    /// `mirrored`: the users that the view's mirror is for.
     pub fn start(
         root: SourceRoot,
         config: &Config,
         mirrored: HashSet<MountUid>,
-        device: OwnedFd,
-        own: (u32, u32),
-        by_name: bool,
+        connection: Connection,
     ) -> Result<Self> {
+        let Connection { device, own, by_name, kernel } = connection;
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
         crate::sys::descriptors::hold_own()
@@ -69,12 +81,14 @@ impl Server {
         fs.set_mirrored(mirrored);
         let backings = Arc::new(Backings::new());
         let device = Arc::new(Device::new(device));
-        let notices = Arc::new(KernelCache::new(Arc::clone(&device), Arc::clone(&fs), numbers));
+        let notices =
+            Arc::new(KernelCache::new(Arc::clone(&device), Arc::clone(&fs), numbers, kernel));
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
+        let names_change_at_once = config.follow_source;
         let operations = Arc::new(Operations {
-            times: Times::of(cache, fs.needs()),
+            times: Times::of(cache, fs.needs(), kernel, names_change_at_once),
             keeps_listings: Operations::keeps_listings(&fs, cache),
             fs: Arc::clone(&fs),
             backings: Arc::clone(&backings),

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 use rustix::process::{getegid, geteuid};
 
@@ -107,14 +107,6 @@ fn reasons(context: &OwnedFd) -> String {
         text.push_str(&format!(" ({})", message.strip_prefix("e ").unwrap_or(message)));
     }
     text
-}
-
-/// A mount of a directory in the mount's root, attached nowhere either.
-pub(super) fn part(mount: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    open_tree(mount, name, flags).map_err(|e| Error::mount("cannot make the mount", e))
 }
 
 /// Attaches it to the mount point.

@@ -8,6 +8,7 @@ mod flags;
 mod fusermount;
 mod point;
 mod rights;
+mod subdir;
 mod table;
 
 use std::ffi::{OsStr, OsString};
@@ -17,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
 use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result};
@@ -25,6 +27,7 @@ use crate::view::Checks;
 pub use flags::{Inherited, remount, with_inherited};
 pub use point::MountPoint;
 pub use rights::{access, check_rights, may_mount};
+use subdir::SubdirMethod;
 use table::Identity;
 
 /// What the mount is to be.
@@ -77,6 +80,22 @@ pub fn is_there(plan: &Plan, point: &MountPoint) -> Result<bool> {
         .map_err(|e| Error::system("/proc must be mounted", e))
 }
 
+/// Makes a FUSE mount that is attached nowhere, to try what the kernel does: its root, and the device to serve it on. It
+/// takes CAP_SYS_ADMIN.
+pub fn trial() -> Result<(OwnedFd, OwnedFd)> {
+    let plan = Plan {
+        fsname: "trial".into(),
+        subtype: "shiftbind".to_owned(),
+        root_mode: 0o040_755,
+        flags: MountFlags::default(),
+        access: Access::Owner,
+        max_read: None,
+        kernel_checks: true,
+    };
+    let device = detached::open_device()?;
+    Ok((detached::create(&plan, &device)?, device))
+}
+
 /// A mount that is made but not in service yet. Dropping it takes it away.
 #[derive(Debug)]
 pub struct NewMount {
@@ -85,7 +104,7 @@ pub struct NewMount {
 
 #[derive(Debug)]
 enum Way {
-    Detached { mount: OwnedFd },
+    Detached { mount: OwnedFd, subdir: Option<SubdirMethod> },
     Attached(Mounted),
 }
 
@@ -94,7 +113,8 @@ impl NewMount {
     pub fn make(plan: &Plan, point: &MountPoint) -> Result<(Self, OwnedFd)> {
         let (way, device) = if may_mount() {
             let device = detached::open_device()?;
-            (Way::Detached { mount: detached::create(plan, &device)? }, device)
+            let subdir = SubdirMethod::probe();
+            (Way::Detached { mount: detached::create(plan, &device)?, subdir }, device)
         } else {
             let device = fusermount::mount(plan, point)?;
             let identity = Identity::of_path(point.path()).map_err(|e| {
@@ -108,7 +128,7 @@ impl NewMount {
     /// The mount's root, to send a first request through.
     pub fn root(&self, point: &MountPoint) -> io::Result<OwnedFd> {
         match &self.way {
-            Some(Way::Detached { mount }) => mount.as_fd().try_clone_to_owned(),
+            Some(Way::Detached { mount, .. }) => mount.as_fd().try_clone_to_owned(),
             _ => Ok(openat(CWD, point.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?),
         }
     }
@@ -125,7 +145,7 @@ impl NewMount {
     /// What it will be once it is in service; [`Mounted::unmount`] does nothing before.
     pub fn mounted(&self) -> io::Result<Mounted> {
         match &self.way {
-            Some(Way::Detached { mount }) => {
+            Some(Way::Detached { mount, .. }) => {
                 Ok(Mounted { identity: Identity::of_descriptor(mount)?, by_fusermount: false })
             }
             Some(Way::Attached(mounted)) => Ok(*mounted),
@@ -133,16 +153,19 @@ impl NewMount {
         }
     }
 
-    /// Whether it is attached nowhere yet, so that a part of it can be in its place.
+    /// Whether a directory in it can be attached in its place.
     #[must_use]
-    pub fn is_detached(&self) -> bool {
-        matches!(self.way, Some(Way::Detached { .. }))
+    pub fn can_narrow(&self) -> bool {
+        matches!(self.way, Some(Way::Detached { subdir: Some(_), .. }))
     }
 
     /// Leaves only a directory in its root. It must be served by now, and attached nowhere.
-    pub fn narrow(&mut self, part: &OsStr) -> Result<()> {
-        if let Some(Way::Detached { mount }) = &self.way {
-            self.way = Some(Way::Detached { mount: detached::part(mount, part)? });
+    pub fn narrow(&mut self, name: &OsStr) -> Result<()> {
+        if let Some(Way::Detached { mount, subdir: Some(method) }) = &self.way {
+            let mount = method
+                .detach(mount, name)
+                .map_err(|e| Error::mount("cannot make a mount of the source's root", e))?;
+            self.way = Some(Way::Detached { mount, subdir: None });
         }
         Ok(())
     }
@@ -152,7 +175,7 @@ impl NewMount {
         let mounted = self
             .mounted()
             .map_err(|e| Error::mount("the kernel does not tell which mount this is", e))?;
-        if let Some(Way::Detached { mount }) = &self.way {
+        if let Some(Way::Detached { mount, .. }) = &self.way {
             detached::attach(mount, point)?;
         }
         // It stays.
@@ -212,6 +235,25 @@ impl Mounted {
     /// Where it is now, in this process's mount namespace. `None`: nowhere.
     pub fn place(&self) -> io::Result<Option<PathBuf>> {
         self.identity.find()
+    }
+
+    /// Has the kernel let go of all names in it that are not in use: it does so when a filesystem is remounted, whatever
+    /// the options (`shrink_dcache_sb` in Linux `reconfigure_super`). What was written to it goes to the server first, so
+    /// no thread that serves it may do this.
+    ///
+    /// # Errors
+    /// ENOENT where it is no longer mounted; EPERM without CAP_SYS_ADMIN over the filesystem.
+    pub fn prune_names(&self) -> io::Result<()> {
+        let place = self.identity.reachable_place()?;
+        let place = place.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
+        let root = openat(CWD, &place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        if Identity::of_descriptor(&root)? != self.identity {
+            // Another mount came on top in this instant.
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+        let context = fspick(&root, c"", flags)?;
+        Ok(fsconfig_reconfigure(&context)?)
     }
 
     /// Gives it these options, and mount(8)'s defaults for those that are not given.

@@ -20,6 +20,33 @@ pub fn make_private(tree: impl AsFd, set: MountAttrFlags, clear: MountAttrFlags)
     change(tree, set, clear, libc::MS_PRIVATE, libc::AT_RECURSIVE)
 }
 
+/// Gives one mount private propagation. EINVAL for a directory that is not a mount's root.
+pub fn make_mount_private(mount: impl AsFd) -> io::Result<()> {
+    change(mount, MountAttrFlags::empty(), MountAttrFlags::empty(), libc::MS_PRIVATE, 0)
+}
+
+/// Gives the calling thread a mount namespace of its own (unshare(2), CLONE_NEWNS), and with it a root directory, a
+/// working directory and a umask of its own.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: CLONE_NEWNS, and the CLONE_FS that it implies, change no memory or descriptors of this process.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Moves the calling thread into a mount namespace (setns(2)): its root and working directory become that namespace's
+/// root. EINVAL while the thread shares them with another.
+pub fn enter_mounts(namespace: impl AsFd) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed for the call; memory and descriptors stay as they are.
+    if unsafe { libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWNS) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 fn change(
     mount: impl AsFd,
     set: MountAttrFlags,

@@ -4,8 +4,11 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::Pid;
+use rustix::thread::gettid;
 
 /// Which side of a fork this is.
 #[derive(Debug)]
@@ -29,6 +32,32 @@ pub fn fork() -> io::Result<Fork> {
         pid => Pid::from_raw(pid)
             .map(Fork::Parent)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}
+
+/// Runs `work` on a thread of its own and returns when the kernel has let go of the thread: what belonged to it alone
+/// (namespaces, filesystem ids) is gone then, and [`fork`] is possible again. join(3) returns earlier.
+///
+/// # Errors
+/// EAGAIN when no thread can be started, EIO when `work` panicked, else what `work` says.
+pub fn in_thread<T: Send>(
+    name: &str,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let (result, task) = thread::scope(|scope| {
+        let work = || (work(), gettid());
+        let thread = thread::Builder::new().name(name.into()).spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| io::Error::from_raw_os_error(libc::EIO))
+    })?;
+    wait_until_gone(task);
+    result
+}
+
+/// Waits until a thread of this process that has returned is no longer a task of it.
+pub fn wait_until_gone(task: Pid) {
+    let task = format!("/proc/self/task/{}", task.as_raw_nonzero());
+    while fs::exists(&task).unwrap_or(false) {
+        thread::sleep(Duration::from_micros(50));
     }
 }
 

@@ -13,6 +13,7 @@
 mod busy;
 mod notice;
 mod pace;
+mod resend;
 
 use std::collections::HashMap;
 use std::io::Read;

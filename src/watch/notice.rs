@@ -10,10 +10,15 @@ use crate::sys::fanotify::Event;
 
 /// Who takes things out of the kernel's caches.
 pub trait Notices {
-    /// A name in a directory, whether it was there or not. What is there now needs only be looked up again.
-    fn name(&self, dir: NodeId, name: &OsStr);
-    /// A name that is to be looked up when it is used next, and stays otherwise, with whatever is mounted on it.
-    fn look_up_again(&self, dir: NodeId, name: &OsStr);
+    /// A name in a directory, whether it was there or not: whether the kernel knew it. What is there now needs only be
+    /// looked up again.
+    fn name(&self, dir: NodeId, name: &OsStr) -> bool;
+    /// A name that is to be looked up when it is used next, and stays otherwise, with whatever is mounted on it: whether
+    /// the kernel knew it, or nothing is to be done.
+    fn look_up_again(&self, dir: NodeId, name: &OsStr) -> bool;
+    /// Whether a notice about a name waits for the look-ups under way in its directory. If not, notices must be sent
+    /// again until the kernel knows what they are about.
+    fn wait_for_lookups(&self) -> bool;
     /// Waits for the look-ups that are under way in a directory: the kernel then knows the inodes that they found.
     fn settle(&self, dir: NodeId);
     /// The attributes of an inode, and its ACLs: whether the kernel knows the inode. If it does, answers that are under
@@ -116,11 +121,16 @@ mod tests {
     struct Log(RefCell<Vec<String>>);
 
     impl Notices for Log {
-        fn name(&self, dir: NodeId, name: &OsStr) {
+        fn name(&self, dir: NodeId, name: &OsStr) -> bool {
             self.0.borrow_mut().push(format!("name {} {}", dir.0, name.display()));
+            true
         }
-        fn look_up_again(&self, dir: NodeId, name: &OsStr) {
+        fn look_up_again(&self, dir: NodeId, name: &OsStr) -> bool {
             self.0.borrow_mut().push(format!("look up {} {}", dir.0, name.display()));
+            true
+        }
+        fn wait_for_lookups(&self) -> bool {
+            true
         }
         fn settle(&self, dir: NodeId) {
             self.0.borrow_mut().push(format!("settle {}", dir.0));

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::notice::{Batch, Notices};
+use super::resend::Resends;
 use crate::source::NodeId;
 
 /// How long one directory may take before it counts as held.
@@ -41,23 +42,28 @@ impl Work {
         self.inodes.extend(more.inodes);
     }
 
-    fn send(self, dir: NodeId, notices: &impl Notices) {
-        for name in &self.names {
-            notices.name(dir, name);
-        }
-        for name in self.doubted.difference(&self.names) {
-            notices.look_up_again(dir, name);
-        }
-        if self.listing {
+    /// Whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.doubted.is_empty() && !self.listing && self.inodes.is_empty()
+    }
+
+    /// Sends it all. What comes back is to be sent again: the kernel did not know it, and a look-up under way may be
+    /// about to tell it.
+    fn send(mut self, dir: NodeId, notices: &impl Notices) -> Self {
+        let had_names = !self.names.is_empty();
+        self.doubted.retain(|name| !self.names.contains(name));
+        self.names.retain(|name| !notices.name(dir, name));
+        self.doubted.retain(|name| !notices.look_up_again(dir, name));
+        if std::mem::take(&mut self.listing) {
             notices.listing(dir);
         }
+        let waits = notices.wait_for_lookups();
         // Taking a name has waited for the directory already.
-        if self.names.is_empty() && !self.inodes.is_empty() {
+        if waits && !had_names && !self.inodes.is_empty() {
             notices.settle(dir);
         }
-        for node in self.inodes {
-            notices.attributes(node);
-        }
+        self.inodes.retain(|node| !notices.attributes(*node));
+        if waits { Self::default() } else { self }
     }
 }
 
@@ -80,6 +86,8 @@ struct State {
     queue: VecDeque<NodeId>,
     work: HashMap<NodeId, Work>,
     under_way: HashMap<NodeId, Instant>,
+    /// What the kernel did not know, where its notices do not wait for look-ups.
+    resends: Resends,
     lanes: usize,
 }
 
@@ -129,15 +137,31 @@ impl Pace {
     fn run(&self, notices: &impl Notices) {
         let mut state = self.state();
         loop {
+            let now = Instant::now();
+            if let Some(mut due) = state.resends.take_due(now) {
+                drop(state);
+                due.work = due.work.send(due.dir, notices);
+                state = self.state();
+                state.resends.add_again(now, due);
+                continue;
+            }
             let Some((dir, work)) = state.next() else {
-                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = match state.resends.next_due() {
+                    None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(due) => {
+                        let time = due.saturating_duration_since(now);
+                        let woken = self.wake.wait_timeout(state, time);
+                        woken.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                };
                 continue;
             };
             state.under_way.insert(dir, Instant::now());
             drop(state);
-            work.send(dir, notices);
+            let left = work.send(dir, notices);
             state = self.state();
             state.under_way.remove(&dir);
+            state.resends.add(Instant::now(), dir, left);
             let held = state.under_way.keys().any(|dir| state.is_held(dir));
             self.any_held.store(held, Ordering::Release);
         }
@@ -207,13 +231,19 @@ mod tests {
     }
 
     impl Notices for Slow {
-        fn name(&self, dir: NodeId, _: &OsStr) {
+        fn name(&self, dir: NodeId, _: &OsStr) -> bool {
             while dir == HELD && self.held.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(1));
             }
             self.names[usize::from(dir == FREE)].fetch_add(1, Ordering::AcqRel);
+            true
         }
-        fn look_up_again(&self, _: NodeId, _: &OsStr) {}
+        fn look_up_again(&self, _: NodeId, _: &OsStr) -> bool {
+            true
+        }
+        fn wait_for_lookups(&self) -> bool {
+            true
+        }
         fn settle(&self, _: NodeId) {}
         fn attributes(&self, _: NodeId) -> bool {
             self.attributes.fetch_add(1, Ordering::AcqRel);
@@ -245,6 +275,54 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(10), "in time");
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// A kernel whose notices do not wait, and which comes to know a name and an inode after a while.
+    #[derive(Default)]
+    struct Late {
+        knows: AtomicBool,
+        told: [AtomicUsize; 2],
+        known: [AtomicUsize; 2],
+    }
+
+    impl Late {
+        fn tell(&self, what: usize) -> bool {
+            let knows = self.knows.load(Ordering::Acquire);
+            let counts = if knows { &self.known } else { &self.told };
+            counts[what].fetch_add(1, Ordering::AcqRel);
+            knows
+        }
+    }
+
+    impl Notices for Late {
+        fn name(&self, _: NodeId, _: &OsStr) -> bool {
+            self.tell(0)
+        }
+        fn look_up_again(&self, _: NodeId, _: &OsStr) -> bool {
+            true
+        }
+        fn wait_for_lookups(&self) -> bool {
+            false
+        }
+        fn settle(&self, _: NodeId) {
+            panic!("it would not wait");
+        }
+        fn attributes(&self, _: NodeId) -> bool {
+            self.tell(1)
+        }
+        fn listing(&self, _: NodeId) {}
+        fn everything(&self) {}
+    }
+
+    #[test]
+    fn where_notices_do_not_wait_they_are_sent_until_the_kernel_knows() {
+        let (pace, notices) = (Arc::new(Pace::default()), Arc::new(Late::default()));
+        pace.start(&notices).unwrap();
+        pace.send(batch(FREE, b"n"), &*notices);
+        eventually(|| notices.told.iter().all(|told| told.load(Ordering::Acquire) >= 2));
+        notices.knows.store(true, Ordering::Release);
+        eventually(|| notices.known.iter().all(|known| known.load(Ordering::Acquire) >= 1));
+        eventually(|| pace.state().resends.next_due().is_none());
     }
 
     #[test]

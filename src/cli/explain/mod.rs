@@ -19,16 +19,24 @@ const LISTED: usize = 100;
 const KERNEL_EXTENTS: usize = 340;
 const KERNEL_TEXT: usize = 4096;
 
-/// The mount in words, with the names of the system's users and groups. `cache`: what trying the source showed of the cache
-/// policy, where it was there to be tried.
+/// What was found out by trying, where it could be tried.
+#[derive(Debug, Default, Clone)]
+pub struct Tried {
+    /// The cache policy that the source lets us keep.
+    pub cache: Option<String>,
+    /// What this kernel's FUSE costs beside one that has all.
+    pub costs: Vec<&'static str>,
+}
+
+/// The mount in words, with the names of the system's users and groups.
 #[must_use]
-pub fn explain(config: &Config, cache: Option<&str>) -> String {
-    explain_with(config, cache, &SystemAccounts)
+pub fn explain(config: &Config, tried: &Tried) -> String {
+    explain_with(config, tried, &SystemAccounts)
 }
 
 /// As [`explain`], with another user database.
 #[must_use]
-pub fn explain_with(config: &Config, cache: Option<&str>, accounts: &dyn Accounts) -> String {
+pub fn explain_with(config: &Config, tried: &Tried, accounts: &dyn Accounts) -> String {
     let mut out = Lines(String::new());
     out.push("source", config.source.display());
     out.push("mountpoint", config.mountpoint.display());
@@ -43,9 +51,12 @@ pub fn explain_with(config: &Config, cache: Option<&str>, accounts: &dyn Account
     view::explain_changes(&mut out, &config.view);
     out.push("engine", "fuse (this version has no other)");
     out.push("kernel", kernel_verdict(config));
-    match cache {
+    match &tried.cache {
         Some(found) => out.push("cache", found),
         None => out.push("cache", cache_words(config.cache)),
+    }
+    for cost in &tried.costs {
+        out.push("kernel's FUSE", cost);
     }
     view::explain_checks(&mut out, &config.view);
     view::explain_data(&mut out, config);
@@ -162,9 +173,10 @@ mod tests {
         let argv =
             ["shiftbind", "/src", "/mnt", "--explain"].into_iter().chain(args.split_whitespace());
         match parse_with(argv.map(OsString::from), &FewAccounts) {
-            Ok(Command::Explain(config)) => {
-                explain_with(&config, None, &FewAccounts).lines().map(str::to_owned).collect()
-            }
+            Ok(Command::Explain(config)) => explain_with(&config, &Tried::default(), &FewAccounts)
+                .lines()
+                .map(str::to_owned)
+                .collect(),
             other => panic!("{other:?}"),
         }
     }

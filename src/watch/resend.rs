@@ -1,0 +1,114 @@
+//! Notices that are sent again, where the kernel's do not wait for look-ups under way.
+//!
+//! A look-up that was answered before a change may reach the kernel's caches after the notice of that change. Where the
+//! notice waits for the directory's lock, which the look-up holds, it finds what the look-up brought. From Linux 6.19 to
+//! 7.1.6 it does not wait: it finds nothing (ENOENT), and what the look-up brings later is stale. There it is sent again
+//! until the kernel knows what it is about, or until a look-up can no longer be on its way.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::pace::Work;
+use crate::source::NodeId;
+
+/// When notices are sent again, counted from the time before. The client's thread takes an answer in within microseconds
+/// once it runs; a second is for a client that does not get a processor.
+const STEPS: [Duration; 4] = [
+    Duration::from_millis(2),
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_millis(1000),
+];
+
+/// What is to be sent again.
+#[derive(Debug)]
+pub(super) struct Resend {
+    pub(super) dir: NodeId,
+    pub(super) work: Work,
+    /// How often it was sent again before.
+    tries: usize,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Resends {
+    /// By the time when they are due; the number keeps those of one instant apart.
+    queue: BTreeMap<(Instant, u64), Resend>,
+    count: u64,
+}
+
+impl Resends {
+    /// Takes in what the kernel did not know when it was told for the first time.
+    pub(super) fn add(&mut self, now: Instant, dir: NodeId, work: Work) {
+        self.push(now, Resend { dir, work, tries: 0 });
+    }
+
+    /// Takes in what the kernel did not know when it was told again.
+    pub(super) fn add_again(&mut self, now: Instant, sent: Resend) {
+        self.push(now, Resend { tries: sent.tries + 1, ..sent });
+    }
+
+    fn push(&mut self, now: Instant, resend: Resend) {
+        let Some(step) = STEPS.get(resend.tries).filter(|_| !resend.work.is_empty()) else {
+            return;
+        };
+        self.count += 1;
+        self.queue.insert((now + *step, self.count), resend);
+    }
+
+    /// Takes out what is due.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Resend> {
+        let first = self.queue.first_entry().filter(|first| first.key().0 <= now)?;
+        Some(first.remove())
+    }
+
+    /// When the next is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.queue.keys().next().map(|(due, _)| *due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work() -> Work {
+        Work { names: ["n".into()].into(), ..Work::default() }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_sent_again_for_a_second_and_then_no_more() {
+        let (mut resends, begin) = (Resends::default(), Instant::now());
+        resends.add(begin, NodeId(5), work());
+        assert!(resends.take_due(begin).is_none(), "not at once");
+        let (mut now, mut sent) = (begin, 0);
+        while let Some(due) = resends.next_due() {
+            now = due;
+            let resend = resends.take_due(now).unwrap();
+            assert_eq!((resend.dir, &resend.work), (NodeId(5), &work()));
+            sent += 1;
+            resends.add_again(now, resend);
+        }
+        assert_eq!((sent, now - begin), (4, STEPS.iter().sum()));
+        assert!(now - begin >= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn nothing_is_kept_once_the_kernel_knew_all() {
+        let (mut resends, begin) = (Resends::default(), Instant::now());
+        resends.add(begin, NodeId(5), Work::default());
+        assert_eq!(resends.next_due(), None);
+    }
+
+    #[test]
+    fn what_is_due_first_comes_first() {
+        let (mut resends, begin) = (Resends::default(), Instant::now());
+        resends.add(begin + Duration::from_millis(1), NodeId(6), work());
+        resends.add(begin, NodeId(5), work());
+        resends.add(begin, NodeId(7), work());
+        let late = begin + Duration::from_secs(1);
+        let order: Vec<NodeId> =
+            std::iter::from_fn(|| resends.take_due(late)).map(|resend| resend.dir).collect();
+        assert_eq!(order, [NodeId(5), NodeId(7), NodeId(6)]);
+    }
+}
