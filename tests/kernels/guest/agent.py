@@ -1,0 +1,191 @@
+"""Runs the plan in a guest. What happens goes to the second serial line, one JSON object a line; the first is the console.
+
+The plan has `command`, or `checks` and `programs` (see rig/payload.py), and how to run them.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+PAYLOAD = "/payload"
+# What a message of a failed test, or of a check, is cut to, in characters: enough for a failed comparison of two trees.
+LONGEST = 6000
+
+
+def open_results():
+    """The second serial line, which the kernel must take as it is: no echo, no added carriage returns."""
+    line = os.open("/dev/ttyS1", os.O_RDWR | os.O_NOCTTY)
+    attributes = termios.tcgetattr(line)
+    attributes[1] &= ~termios.OPOST
+    attributes[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(line, termios.TCSANOW, attributes)
+    return os.fdopen(line, "w", encoding="utf-8", errors="replace")
+
+
+RESULTS = open_results()
+BEGIN = time.monotonic()
+
+
+def tell(event, **about):
+    """One event to the host."""
+    RESULTS.write(json.dumps({"event": event, "at": round(time.monotonic() - BEGIN, 2), **about}) + "\n")
+    RESULTS.flush()
+
+
+def say(text):
+    """A line on the console, for whoever watches."""
+    print(text, flush=True)
+
+
+def short(text):
+    """The beginning and the end of a text that is too long."""
+    if len(text) <= LONGEST:
+        return text
+    return text[:LONGEST // 2] + "\n[…]\n" + text[-LONGEST // 2:]
+
+
+def end(process):
+    """Ends a process and what it has started in its session."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def tests_of(program):
+    """How many tests a program that is not run would have run."""
+    try:
+        listed = subprocess.run([program["path"], "--list", *program["arguments"]], capture_output=True, text=True)
+        return len(re.findall(r": test$", listed.stdout, re.MULTILINE))
+    except OSError:
+        return 0
+
+
+def result_of(message):
+    """A test's outcome, and why, out of libtest's JSON."""
+    output = message.get("stdout", "")
+    if message["event"] == "ignored":
+        return "skipped", message.get("message") or "marked #[ignore]"
+    if message["event"] == "failed":
+        return "failed", short(output or message.get("message", ""))
+    # A test that cannot be run here says so and returns.
+    skipped = re.search(r"^skipped: (.+)$", output, re.MULTILINE)
+    return ("skipped", skipped.group(1)) if skipped else ("passed", "")
+
+
+def run_tests(program, plan):
+    """Runs one test program, and tells of each of its tests."""
+    name = program["name"]
+    if "skipped" in program:
+        tell("program", program=name, status="skipped", reason=program["skipped"], seconds=0)
+        say(f"{name}: SKIPPED: {program['skipped']}")
+        return
+    # libtest's JSON, the only output that holds apart what tests print, is for nightly toolchains but for this variable.
+    environment = dict(os.environ, RUSTC_BOOTSTRAP="1", RUST_BACKTRACE="0", CI="true",
+                       CARGO_MANIFEST_DIR=plan["project"], SHIFTBIND_TEST_PATIENCE=str(plan["patience"]))
+    command = [program["path"], "-Z", "unstable-options", "--format", "json", "--report-time", "--show-output",
+               f"--test-threads={plan['threads']}", *program["arguments"]]
+    start = time.monotonic()
+    # A file for stderr: what children write there belongs to no test.
+    with open(f"/tmp/{name}.stderr", "w+b") as errors:
+        process = subprocess.Popen(command, cwd=plan["project"], env=environment, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+        expired = threading.Event()
+
+        def expire():
+            expired.set()
+            end(process)
+
+        timer = threading.Timer(plan["limit"], expire)
+        timer.start()
+        running, counts = set(), {"passed": 0, "failed": 0, "skipped": 0}
+        for line in process.stdout:
+            # Children of a test may have written before it on the same line.
+            at = line.find(b'{ "type"')
+            try:
+                message = json.loads(line[at:]) if at >= 0 else {}
+            except ValueError:
+                message = {}
+            if message.get("type") != "test":
+                continue
+            if message["event"] == "started":
+                running.add(message["name"])
+            elif message["event"] in ("ok", "failed", "ignored"):
+                running.discard(message["name"])
+                outcome, why = result_of(message)
+                counts[outcome] += 1
+                tell("test", program=name, name=message["name"], outcome=outcome, why=why,
+                     seconds=round(message.get("exec_time", 0), 2))
+                if outcome != "passed":
+                    say(f"    {outcome.upper()} {name}::{message['name']}: {why.strip()[:600]}")
+        status = process.wait()
+        timer.cancel()
+        # What a test has left running does not outlive its program.
+        end(process)
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+    # Those under way when the program was ended, or died.
+    for test in sorted(running):
+        why = f"not done within {plan['limit']} s" if expired.is_set() else f"the program ended with status {status}"
+        counts["failed"] += 1
+        tell("test", program=name, name=test, outcome="failed", why=f"{why}: {short(said)}", seconds=0)
+        say(f"    FAILED {name}::{test}: {why}")
+    seconds = round(time.monotonic() - start, 1)
+    if status != 0 and counts["failed"] == 0:
+        counts["failed"] += 1
+        tell("test", program=name, name="(the program)", outcome="failed", why=f"status {status}: {short(said)}",
+             seconds=0)
+    tell("program", program=name, status="expired" if expired.is_set() else status, seconds=seconds)
+    say(f"{name}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped, {seconds} s")
+
+
+def run_check(name, plan):
+    """Runs a check: its result is a JSON object on its standard output, what it has to say goes to the other one."""
+    path = f"{PAYLOAD}/checks/{name}.py"
+    process = subprocess.Popen([sys.executable, path, plan["program"]], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True,
+                               errors="replace")
+    try:
+        output, errors = process.communicate(timeout=plan["limit"])
+    except subprocess.TimeoutExpired:
+        end(process)
+        output, errors = "", f"not done within {plan['limit']} s"
+    end(process)
+    try:
+        result = json.loads(output)
+    except ValueError:
+        result = {}
+    tell("check", name=name, status=process.returncode, result=result, said=short(errors))
+    say(f"check {name}: {json.dumps(result)}\n{errors}".rstrip())
+
+
+def main():
+    with open(f"{PAYLOAD}/plan.json", encoding="utf-8") as file:
+        plan = json.load(file)
+    with open("/proc/uptime", encoding="ascii") as file:
+        booted = float(file.read().split()[0])
+    tell("up", release=os.uname().release, seconds=booted)
+    status = 0
+    if plan.get("command"):
+        status = subprocess.run(["sh", "-c", plan["command"]], stdin=subprocess.DEVNULL).returncode
+    else:
+        for check in plan["checks"]:
+            run_check(check, plan)
+        for program in plan["programs"]:
+            run_tests(program, plan)
+    log = subprocess.run(["dmesg"], capture_output=True, text=True, errors="replace").stdout
+    for line in log.splitlines():
+        if re.search(r"BUG|WARNING|Oops|blocked for more than", line):
+            tell("kernel", line=line)
+            say(f"kernel: {line}")
+    tell("end", status=status)
+
+
+main()

@@ -1,0 +1,149 @@
+"""Debian's mirror: the one that this machine is set up with, and the kernels on it.
+
+Kernels are downloaded and unpacked, never installed, and the machine's own package lists stay as they are. The "cloud"
+flavour is taken: it is small, and has all that the guests need.
+"""
+
+import os
+import re
+import subprocess
+import time
+
+from .host import Trouble, run, say
+
+SUITES = ["bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky", "forky-backports", "sid",
+          "experimental"]
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# How old package lists may be, in seconds, before they are fetched again: chosen, kernels appear every few days.
+LISTS_LAST = 24 * 3600
+FLAVOUR = "cloud-amd64"
+
+
+class Kernel:
+    """An unpacked kernel."""
+
+    def __init__(self, name, dir):
+        self.name = name
+        self.image = dir / "vmlinuz"
+        # None for a kernel whose modules the mirror no longer has.
+        self.modules = dir / "modules" if (dir / "modules").exists() else None
+        self.package = (dir / "package").read_text().strip()
+
+
+def mirror():
+    """The mirror of Debian that apt uses on this machine."""
+    targets = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(ORIGIN)", "Created-By: Packages")
+    for line in targets.splitlines():
+        uri, codename, origin = (line.split(" ", 2) + ["", ""])[:3]
+        if origin == "Debian" and not re.search("-(security|updates|backports)", codename):
+            return uri
+    # Before the first `apt-get update` apt knows the address, and no more.
+    for line in targets.splitlines():
+        uri = line.split(" ")[0]
+        if uri.rstrip("/").endswith("/debian"):
+            return uri
+    raise Trouble("apt is set up with no mirror of Debian on this machine; give one with --mirror")
+
+
+class Archive:
+    """Package lists of all suites of a mirror, apart from the machine's own."""
+
+    def __init__(self, cache, uri):
+        self.dir = cache / "apt"
+        self.unpacked = cache / "linux"
+        self.uri = uri
+        self._kernels = None
+
+    def _apt(self):
+        return ["-o", f"Dir::Etc::SourceList={self.dir}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
+                "-o", f"Dir::State::Lists={self.dir}/lists", "-o", f"Dir::Cache={self.dir}/cache",
+                "-o", "APT::Sandbox::User=root", "-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64",
+                "-o", "Acquire::Languages=none", "-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+                "-o", "Acquire::Retries=3"]
+
+    def _update(self):
+        stamp = self.dir / "updated"
+        if stamp.exists() and time.time() - stamp.stat().st_mtime < LISTS_LAST:
+            return
+        say("fetching the mirror's package lists")
+        for part in ["lists/partial", "cache/archives/partial"]:
+            (self.dir / part).mkdir(parents=True, exist_ok=True)
+        lines = [f"deb [signed-by={KEYRING}] {self.uri} {suite} main\n" for suite in SUITES]
+        (self.dir / "sources.list").write_text("".join(lines))
+        # A suite that the mirror lacks is an error to apt; those that it has are there all the same.
+        update = subprocess.run(["apt-get", *self._apt(), "-qq", "update"], stdin=subprocess.DEVNULL,
+                                capture_output=True, text=True)
+        if not list((self.dir / "lists").glob("*_Packages*")):
+            raise Trouble(f"the mirror's package lists cannot be had: {update.stderr.strip()}")
+        stamp.touch()
+
+    def kernels(self):
+        """Every kernel on the mirror, the oldest first, as (numbers, version, package's version, packages)."""
+        if self._kernels is not None:
+            return self._kernels
+        self._update()
+        names = run("apt-cache", *self._apt(), "pkgnames", "linux-").split()
+        names = [name for name in names if re.fullmatch(rf"linux-(image|binary|modules)-[0-9].*-{FLAVOUR}", name)]
+        shown = run("apt-cache", *self._apt(), "show", "--no-all-versions", *names)
+        there = dict(re.findall(r"^Package: (\S+)\n(?:[^\n]+\n)*?Version: (\S+)$", shown, re.MULTILINE))
+        found = []
+        for name, package in there.items():
+            if not name.startswith("linux-image-"):
+                continue
+            version = name.removeprefix("linux-image-").removesuffix("-" + FLAVOUR)
+            # Up to 6.18 linux-image holds everything; later it is empty, and needs the other two. Modules disappear
+            # from the mirror with their source, signed images stay longer.
+            parts = [f"linux-{part}-{version}-{FLAVOUR}" for part in ["image", "binary", "modules"]]
+            upstream = re.match(r"[0-9.]+", package).group().rstrip(".")
+            candidate = "~rc" in package
+            numbers = ([int(number) for number in upstream.split(".")], not candidate)
+            found.append((numbers, version, package, [part for part in parts if part in there]))
+        self._kernels = sorted(found)
+        return self._kernels
+
+    def find(self, name):
+        """The newest kernel whose version is or begins with that (7.1, 7.1.7); `newest`: the newest release of all."""
+        def fits(kernel):
+            (numbers, is_release), version, package, _ = kernel
+            if name == "newest":
+                return is_release
+            return re.match(re.escape(name) + r"(?![0-9])", version) or re.match(re.escape(name) + r"(?![0-9])", package)
+        fitting = [kernel for kernel in self.kernels() if fits(kernel)]
+        if not fitting:
+            versions = " ".join(package for _, _, package, _ in self.kernels())
+            raise Trouble(f"the mirror has no kernel {name}; it has {versions}")
+        return fitting[-1]
+
+    def kernel(self, name):
+        """That kernel, downloaded and unpacked unless it was already."""
+        _, version, package, parts = self.find(name)
+        dir = self.unpacked / version
+        if not (dir / "package").exists():
+            say(f"downloading Linux {package}")
+            self._unpack(dir, package, parts)
+        if name == "newest":
+            name = ".".join(re.match(r"[0-9.]+", package).group().split(".")[:2])
+        return Kernel(name, dir)
+
+    def _unpack(self, dir, package, parts):
+        debs = self.dir / "debs"
+        debs.mkdir(exist_ok=True)
+        run("apt-get", *self._apt(), "-qq", "download", *parts, cwd=debs)
+        run("rm", "-rf", dir)
+        dir.mkdir(parents=True)
+        for part in parts:
+            for deb in debs.glob(f"{part}_*.deb"):
+                run("dpkg-deb", "--extract", deb, dir)
+                deb.unlink()
+        images = [path for path in dir.rglob("vmlinuz*") if path.is_file()]
+        if len(images) != 1:
+            raise Trouble(f"{len(images)} kernel images in {' '.join(parts)}")
+        os.symlink(os.path.relpath(images[0], dir), dir / "vmlinuz")
+        # Where the files of modules are, and not only lists of them.
+        trees = [path.parent for path in dir.rglob("lib/modules/*/kernel") if any(path.rglob("*.ko*"))]
+        if trees:
+            # The tree above lib/modules is what depmod calls the base.
+            run("depmod", "-b", trees[0].parents[2], trees[0].name)
+            os.symlink(os.path.relpath(trees[0], dir), dir / "modules")
+        # Written last: without it the directory is unpacked anew.
+        (dir / "package").write_text(package + "\n")

@@ -1,0 +1,148 @@
+"""The virtual machine: boots a kernel with the root and the payload, and gathers what its agent tells.
+
+Nothing that a guest writes is kept, and it has no network.
+"""
+
+import json
+import lzma
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from .host import say
+
+HERE = Path(__file__).resolve().parents[1]
+# Modules that the root, the payload and the tests need; those that a kernel has built in are no files.
+MODULES = ["virtio_pci", "virtio_blk", "ext4", "fuse", "overlay", "xfs", "btrfs", "loop", "quota_v2", "virtio_rng"]
+
+
+def module_files(modules):
+    """The files of those modules and of what they need, in the order in which to load them."""
+    needs = {}
+    for line in (modules / "modules.dep").read_text().splitlines():
+        file, _, others = line.partition(":")
+        name = re.sub(r"\.ko.*$", "", os.path.basename(file)).replace("-", "_")
+        # The furthest is named last.
+        needs[name] = [*reversed(others.split()), file]
+    files = [file for name in MODULES for file in needs.get(name, [])]
+    return list(dict.fromkeys(files))
+
+
+def initramfs(kernel, root, payload, dir):
+    """The guest's first root: busybox and modules, or everything for a kernel without modules."""
+    tree, image = dir / "initramfs", dir / "initramfs.img"
+    for name in ["bin", "dev", "proc", "sys", "root", "modules"]:
+        (tree / name).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox"), tree / "bin/busybox")
+    shutil.copy(HERE / "guest/init", tree / "init")
+    (tree / "init").chmod(0o755)
+    if kernel.modules is None:
+        os.link(payload.archive, tree / "payload.tar")
+        os.link(root.archive, tree / "root.tar")
+    else:
+        order = []
+        for file in module_files(kernel.modules):
+            packed = (kernel.modules / file).read_bytes()
+            if file.endswith(".xz"):
+                packed = lzma.decompress(packed)
+            elif file.endswith(".zst"):
+                packed = subprocess.run(["zstd", "-dc"], input=packed, stdout=subprocess.PIPE, check=True).stdout
+            name = re.sub(r"\.ko.*$", ".ko", os.path.basename(file))
+            (tree / "modules" / name).write_bytes(packed)
+            order.append(name + "\n")
+        (tree / "modules/order").write_text("".join(order))
+    with open(image, "wb") as file:
+        find = subprocess.Popen(["find", ".", "-print0"], cwd=tree, stdout=subprocess.PIPE)
+        subprocess.run(["cpio", "--create", "--null", "--format=newc", "--quiet"], cwd=tree, stdin=find.stdout,
+                       stdout=file, check=True)
+        find.wait()
+    shutil.rmtree(tree)
+    return image
+
+
+def arguments(kernel, settings):
+    """The kernel's command line: nothing that costs time and is not tested here."""
+    words = ["console=ttyS0", "quiet", "loglevel=4", "panic=-1", "mitigations=off", "nokaslr", "init_on_alloc=0",
+             "apparmor=0", "audit=0", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1"]
+    if settings.accel == "tcg":
+        # An emulated processor's time stamp counter is the host's. The guest must not measure its rate, which it would
+        # get wrong by a factor when the host is busy.
+        rate = re.search(r"^cpu MHz\s*: ([0-9.]+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        words += [f"tsc_early_khz={int(float(rate.group(1)) * 1000)}", "tsc=reliable", "no_timer_check"]
+    return " ".join(words)
+
+
+def machine(kernel, root, payload, image, results, settings):
+    """qemu's command line."""
+    # Without an address of 57 bits page tables have a level less. Room for translated code: 1 GiB.
+    kinds = {"tcg": ["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,la57=off"],
+             "kvm": ["-accel", "kvm", "-cpu", "host"]}
+    command = ["qemu-system-x86_64", *kinds[settings.accel], "-M", "q35,hpet=off", "-smp", str(settings.cpus),
+               "-m", str(settings.memory), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+               "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+               "-chardev", f"file,id=results,path={results}", "-serial", "chardev:results",
+               "-device", "virtio-rng-pci"]
+    if kernel.modules is not None:
+        for disk in [root.image, payload.image]:
+            command += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on,cache=unsafe"]
+    return [*command, "-kernel", str(kernel.image), "-initrd", str(image), "-append", arguments(kernel, settings)]
+
+
+def boot(kernel, root, payload, cache, settings):
+    """Boots a kernel, waits for its end or for the limit, and gives the agent's events and how it ended.
+
+    How: `complete`, `timeout` or `no agent` (the agent never began, or the guest went off before the agent was done).
+    """
+    with tempfile.TemporaryDirectory(dir=cache, prefix="guest.") as name:
+        dir = Path(name)
+        image = initramfs(kernel, root, payload, dir)
+        results = dir / "results"
+        results.touch()
+        log = settings.results / f"{kernel.name}.log"
+        begin = time.monotonic()
+        say(f"{kernel.name}: booting Linux {kernel.package}" + ("" if kernel.modules else " (without modules)"))
+        with open(log, "wb") as console:
+            # It dies with this process, however that ends.
+            guest = subprocess.Popen(["setpriv", "--pdeathsig", "KILL",
+                                      *machine(kernel, root, payload, image, results, settings)],
+                                     stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
+                                     env=dict(os.environ, TMPDIR=str(dir)))
+            try:
+                told = wait(guest, begin + settings.limit, log, kernel.name, settings.quiet)
+            finally:
+                guest.kill()
+                guest.wait()
+        events = []
+        for line in results.read_text(errors="replace").splitlines():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                # The last line of a guest that was ended.
+                continue
+        is_complete = any(event["event"] == "end" for event in events)
+        ended = "complete" if is_complete else "timeout" if not told else "no agent"
+        seconds = round(time.monotonic() - begin)
+        say(f"{kernel.name}: {'ended' if is_complete else ended.upper()} after {seconds} s")
+        return events, ended, seconds
+
+
+def wait(guest, deadline, log, name, quiet):
+    """Waits until the guest is off; false when its time is over. Shows the console meanwhile."""
+    with open(log, "r", errors="replace") as console:
+        rest = ""
+        while True:
+            ended = guest.poll() is not None
+            rest += console.read()
+            *lines, rest = rest.split("\n")
+            for line in lines:
+                if not quiet:
+                    print(f"{name} | {line.rstrip()}", flush=True)
+            if ended:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)

@@ -1,0 +1,125 @@
+"""What a guest gets beside its root: the project's files, its test programs, the checks, and the plan of what to run.
+
+A guest has no toolchain. The tests are built here; paths of this machine are compiled into them, so that the guest finds
+the project at the same path.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from .host import Trouble, run, say
+
+KERNELS = Path(__file__).resolve().parents[1]
+PROJECT = KERNELS.parents[1]
+# Room on the disk for what tests write below target/tmp, in MiB; sparse.
+ROOM = 3072
+
+
+class Program:
+    """A test program that cargo has built."""
+
+    def __init__(self, name, path):
+        self.name = name
+        self.path = Path(path)
+
+    def needs_cargo(self):
+        """Whether a test of it runs cargo, which the guest lacks."""
+        tests = PROJECT / "tests"
+        sources = [tests / f"{self.name}.rs", *(tests / self.name).glob("**/*.rs")]
+        return any('env!("CARGO")' in source.read_text() for source in sources if source.exists())
+
+
+def build():
+    """Builds the tests as `cargo test` does, and gives the program and the test programs, the library's as `lib`."""
+    say("building the tests")
+    command = ["cargo", "test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]
+    done = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise Trouble("the tests cannot be built")
+    programs, program = [], None
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        if not message.get("executable"):
+            continue
+        kind = message["target"]["kind"][0]
+        if message["profile"]["test"] and kind in ("test", "lib"):
+            programs.append(Program("lib" if kind == "lib" else message["target"]["name"], message["executable"]))
+        elif kind == "bin":
+            program = Path(message["executable"])
+    if program is None or not programs:
+        raise Trouble("cargo told of no program or of no tests")
+    return program, sorted(programs, key=lambda program: program.name)
+
+
+def chosen(programs, wanted):
+    """The programs to run, with libtest's arguments: a FILTER is a part of a test's name, `!FILTER` leaves out.
+
+    `wanted` has words NAME or NAME:FILTER; without any, everything is run.
+    """
+    known = {program.name for program in programs}
+    filters = {}
+    for word in wanted:
+        name, _, filter = word.partition(":")
+        if name not in known:
+            raise Trouble(f"there is no test program {name}; there are {' '.join(sorted(known))}")
+        arguments = filters.setdefault(name, [])
+        if filter.startswith("!"):
+            arguments += ["--skip", filter[1:]]
+        elif filter:
+            arguments.append(filter)
+    plan = []
+    for program in programs:
+        if wanted and program.name not in filters:
+            continue
+        entry = {"name": program.name, "path": str(program.path), "arguments": filters.get(program.name, [])}
+        if program.needs_cargo():
+            entry["skipped"] = "runs cargo, which the guest lacks"
+        plan.append(entry)
+    return plan
+
+
+class Payload:
+    """The tree that becomes the guest's second disk."""
+
+    def __init__(self, dir):
+        self.tree = dir / "payload"
+        self.image = dir / "payload.img"
+        self.archive = dir / "payload.tar"
+        self.tree.mkdir(parents=True)
+        shutil.copytree(KERNELS / "guest", self.tree / "guest")
+        shutil.copytree(KERNELS / "checks", self.tree / "checks")
+
+    def add_project(self, program, plan):
+        """The committed files at the project's own path, and the programs without their debug information."""
+        place = self.tree / "files" / PROJECT.relative_to("/")
+        place.mkdir(parents=True)
+        files = run("git", "-C", PROJECT, "ls-files", "-z").split("\0")
+        for name in files:
+            if name and (PROJECT / name).is_file():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(PROJECT / name, place / name)
+        for path in [program, *[Path(entry["path"]) for entry in plan if "skipped" not in entry]]:
+            stripped = self.tree / "files" / path.relative_to("/")
+            stripped.parent.mkdir(parents=True, exist_ok=True)
+            run("strip", "-S", "-o", stripped, path)
+        (place / "target/tmp").mkdir(parents=True, exist_ok=True)
+        (self.tree / "paths").write_text(f"{PROJECT}\n")
+
+    def finish(self, plan):
+        """Writes the plan and makes the images."""
+        (self.tree / "plan.json").write_text(json.dumps(plan))
+        self.tree.joinpath("paths").touch()
+        used = int(run("du", "-sm", self.tree).split()[0])
+        run("truncate", "-s", f"{used * 5 // 4 + ROOM}M", self.image)
+        run("mke2fs", "-q", "-t", "ext4", "-F", "-E", "lazy_itable_init=1,root_owner=0:0", "-d", self.tree, self.image)
+        run("tar", "-c", "-C", self.tree.parent, "--owner=0", "--group=0", "-f", self.archive, self.tree.name)
+        shutil.rmtree(self.tree)
+
+
+def subset(path):
+    """The words of a file with one NAME[:FILTER] a line; `#` begins a comment."""
+    lines = (re.sub(r"\s*#.*", "", line).strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]

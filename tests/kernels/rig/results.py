@@ -1,0 +1,143 @@
+"""What came out: one JSON file per kernel, and the table in Markdown made of them."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+OPERATIONS = ["create", "unlink", "rename", "readdirplus"]
+
+
+def result(kernel, events, ended, seconds):
+    """All of a guest's events as one object."""
+    checks, programs, messages = {}, {}, []
+    about = {"kernel": kernel.name, "package": kernel.package, "release": None, "modules": kernel.modules is not None,
+             "ended": ended, "seconds": seconds, "boot_seconds": None, "status": None}
+    for event in events:
+        kind = event["event"]
+        if kind == "up":
+            about["release"], about["boot_seconds"] = event["release"], event["seconds"]
+        elif kind == "check":
+            checks[event["name"]] = {key: event[key] for key in ["status", "result", "said"]}
+        elif kind == "test":
+            program = programs.setdefault(event["program"], {"tests": []})
+            program["tests"].append({key: event[key] for key in ["name", "outcome", "why", "seconds"]})
+        elif kind == "program":
+            program = programs.setdefault(event["program"], {"tests": []})
+            program.update(status=event["status"], seconds=event["seconds"], reason=event.get("reason"))
+        elif kind == "kernel":
+            messages.append(event["line"])
+        elif kind == "end":
+            about["status"] = event["status"]
+    return {**about, "checks": checks, "programs": programs, "kernel_messages": messages}
+
+
+def tests(result):
+    """Every test of a result, as (program, test)."""
+    for name, program in result["programs"].items():
+        for test in program["tests"]:
+            yield name, test
+
+
+def counts(result):
+    """How many tests had each outcome."""
+    return Counter(test["outcome"] for _, test in tests(result))
+
+
+def is_good(result):
+    """Whether everything ran, and nothing failed."""
+    checks = all(check["status"] == 0 for check in result["checks"].values())
+    return result["ended"] == "complete" and result["status"] == 0 and checks and counts(result)["failed"] == 0
+
+
+def number(text):
+    """A version's numbers, for sorting."""
+    return [int(part) for part in re.findall(r"[0-9]+", text)]
+
+
+def read(dir):
+    """Every result in a directory, by version."""
+    results = [json.loads(path.read_text()) for path in dir.glob("*.json")]
+    return sorted(results, key=lambda result: number(result["package"]))
+
+
+def table(results):
+    """The table, with what failed and why tests were skipped below it."""
+    head = ["kernel", "tests passed / failed / skipped", "mounts as root", "mounts as a user", "passthrough",
+            "changes on the source seen", *[f"requests per {name}" for name in OPERATIONS]]
+    lines = [row(head), row(["---"] * len(head))]
+    for result in results:
+        lines.append(row(cells(result)))
+    for result in results:
+        lines += failures(result)
+    lines += skips(results)
+    return "\n".join(lines) + "\n"
+
+
+def row(cells):
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def cells(result):
+    def checked(check, key):
+        return result["checks"].get(check, {}).get("result", {}).get(key, "–")
+    count = counts(result)
+    outcome = f"{count['passed']} / {count['failed']} / {count['skipped']}" if result["programs"] else "–"
+    if result["ended"] != "complete":
+        outcome += f" ({result['ended']})"
+    name = result["kernel"] + ("" if result["modules"] else "*")
+    return [f"{name} ({result['package']})", outcome, checked("abilities", "mounts as root"),
+            checked("abilities", "mounts as a user"), checked("abilities", "passthrough"),
+            checked("changes", "seen"), *[checked("requests", name) for name in OPERATIONS]]
+
+
+def failures(result):
+    failed = [(program, test) for program, test in tests(result) if test["outcome"] == "failed"]
+    bad = {name: check for name, check in result["checks"].items() if check["status"] != 0}
+    if not failed and not bad:
+        return []
+    lines = ["", f"Failed on {result['kernel']}:", ""]
+    lines += [f"- check {name}: {first_line(check['said'])}" for name, check in bad.items()]
+    lines += [f"- `{program}::{test['name']}`: {first_line(test['why'])}" for program, test in failed]
+    return lines
+
+
+def first_line(text):
+    """The line that says most: libtest's and the harness's own words are left out."""
+    lines = [line.strip() for line in text.splitlines()]
+    noise = re.compile(r"thread '.*panicked at|note: |stack backtrace")
+    said = [line for line in lines if line and not noise.match(line)]
+    return said[0][:200].replace("|", r"\|") if said else "no message"
+
+
+def skips(results):
+    """Why tests were skipped, with the counts per kernel."""
+    reasons = {}
+    for result in results:
+        for program, test in tests(result):
+            if test["outcome"] == "skipped":
+                reasons.setdefault(test["why"], Counter())[result["kernel"]] += 1
+    whole = {}
+    for result in results:
+        for name, program in result["programs"].items():
+            if program.get("reason"):
+                whole[name] = program["reason"]
+    if not reasons and not whole:
+        return []
+    lines = ["", "Skipped:", ""]
+    for reason, per_kernel in sorted(reasons.items()):
+        where = ", ".join(f"{count} on {kernel}" for kernel, count in per_kernel.items())
+        lines.append(f"- {reason}: {where}")
+    lines += [f"- all of `{name}`: {reason}" for name, reason in sorted(whole.items())]
+    return lines
+
+
+BEGIN, END = "<!-- made by tests/kernels/run --document -->\n", "<!-- end -->\n"
+
+
+def document(path, text):
+    """Puts the table between the marks in a document."""
+    whole = Path(path).read_text()
+    before, _, rest = whole.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    Path(path).write_text(f"{before}{BEGIN}{text}{END}{after}")

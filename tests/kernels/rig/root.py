@@ -1,0 +1,64 @@
+"""The guests' root: a small Debian with the programs that the tests call, made once by debootstrap."""
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+
+from .host import run, say
+
+# The programs of .ci/run but for the toolchain, and what Debian's minimal base lacks of an ordinary system.
+PACKAGES = """
+    acl attr bindfs btrfs-progs e2fsprogs fio fuse3 git kmod libcap2-bin make man-db mount procps python3 quota rsync
+    strace uidmap util-linux xfsprogs
+""".split()
+# debootstrap would install the old fuse as bindfs's dependency, with which fuse3 conflicts; apt knows better.
+AFTERWARDS = ["bindfs"]
+# Room for what tests write, without which the image is about 300 MiB; sparse.
+SIZE = "6G"
+RECIPE = "1"
+
+
+def suite():
+    """The host's own release of Debian: its C library fits the tests that are built here."""
+    release = Path("/etc/os-release").read_text()
+    codename = re.search(r"^VERSION_CODENAME=(\w+)$", release, re.MULTILINE)
+    is_debian = re.search(r"^ID=debian$", release, re.MULTILINE)
+    return codename.group(1) if codename and is_debian else "bookworm"
+
+
+class Root:
+    """The root as an image, and as an archive for kernels without modules, which know no disk."""
+
+    def __init__(self, cache, suite, uri):
+        key = hashlib.sha256(" ".join([RECIPE, SIZE, *PACKAGES, *AFTERWARDS]).encode()).hexdigest()[:12]
+        self.image = cache / f"root-{suite}-{key}.img"
+        self.archive = cache / f"root-{suite}-{key}.tar"
+        self._suite = suite
+        self._uri = uri
+
+    def make(self):
+        """Makes both unless they are there."""
+        if self.image.exists() and self.archive.exists():
+            return
+        say(f"making the guests' root with debootstrap ({self._suite})")
+        self.image.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.image.parent, prefix="root.") as tree:
+            self._install(tree)
+            new = self.image.with_suffix(".img.new")
+            new.unlink(missing_ok=True)
+            run("truncate", "-s", SIZE, new)
+            run("mke2fs", "-q", "-t", "ext4", "-F", "-E", "lazy_itable_init=1", "-d", tree, new)
+            skip = ["var/cache", "var/lib/apt", "usr/share/doc", "usr/share/locale", "usr/share/man"]
+            run("tar", "-c", "-C", tree, *[f"--exclude=./{path}/*" for path in skip], "-f", self.archive, ".")
+            # Last, since this says that both are whole.
+            new.rename(self.image)
+
+    def _install(self, tree):
+        include = ",".join(name for name in PACKAGES if name not in AFTERWARDS)
+        run("debootstrap", "--variant=minbase", f"--include={include}", self._suite, tree, self._uri)
+        apt = ["chroot", tree, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+        run(*apt, "update")
+        run(*apt, "install", "--yes", "--no-install-recommends", *AFTERWARDS)
+        # fusermount3 serves no user without a name.
+        run("chroot", tree, "useradd", "--uid", "1000", "--user-group", "--create-home", "user")
