@@ -18,7 +18,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use count::{Counter, Counts};
-use support::{LoopFs, Mount, as_user, eventually, loop_fs, scratch, sh, sh_output};
+use support::{LoopFs, Mount, as_user, eventually, loop_fs, patience, scratch, sh, sh_output};
 
 /// How soon a change must be seen, also on a machine that has much else to do.
 const SOON: Duration = Duration::from_secs(5);
@@ -27,9 +27,9 @@ const PAST_FRESH: Duration = Duration::from_millis(1200);
 
 #[track_caller]
 fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, soon) = (Instant::now(), patience(SOON));
     while !holds() {
-        assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
+        assert!(start.elapsed() < soon, "not within {soon:?}: {what}");
         sleep(Duration::from_millis(2));
     }
 }

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, RenameFlags, mknodat, renameat_with};
-use support::{Mount, Scratch, as_user, scratch, sh, sh_output};
+use support::{Mount, Scratch, as_user, patience, scratch, sh, sh_output};
 
 /// How many creations are tried.
 fn tries() -> u64 {
@@ -256,7 +256,7 @@ fn a_mount_onto_its_own_subdirectory_answers_with_every_sort_of_option() {
                 fs::remove_dir(on_source.join("new")).expect("rmdir");
                 let _ = done.send(());
             });
-            let answered = waiting.recv_timeout(Duration::from_secs(20));
+            let answered = waiting.recv_timeout(patience(Duration::from_secs(20)));
             if answered.is_err() {
                 // Lets whoever waits go, so that the test can say so.
                 sh(scratch.path(), &format!("umount -l {}", source.join("a/mnt").display()));

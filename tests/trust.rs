@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
-use support::{Mount, Scratch, eventually, loop_fs, scratch, sh, sh_output};
+use support::{Mount, Scratch, eventually, loop_fs, patience, scratch, sh, sh_output};
 
 /// How soon a change must be seen.
 const SOON: Duration = Duration::from_secs(2);
@@ -23,9 +23,9 @@ const SOON: Duration = Duration::from_secs(2);
 /// Fails when the condition does not hold within [`SOON`].
 #[track_caller]
 fn soon(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let (start, soon) = (Instant::now(), patience(SOON));
     while !holds() {
-        assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
+        assert!(start.elapsed() < soon, "not within {soon:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

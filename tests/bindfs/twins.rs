@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::differences;
-use super::support::{Scratch, scratch, sh, sys};
+use super::support::{Scratch, patience, scratch, sh, sys};
 
 /// Who mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +147,11 @@ impl World {
             if side.is_mounted() {
                 break;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "no mount: {}", side.said());
+            assert!(
+                start.elapsed() < patience(Duration::from_secs(20)),
+                "no mount: {}",
+                side.said()
+            );
             thread::sleep(Duration::from_millis(2));
         }
         side.daemon = Some(daemon);
@@ -305,7 +309,7 @@ impl Side {
         let mut daemon = self.daemon.take()?;
         let start = Instant::now();
         while unmount(&self.point, UnmountFlags::empty()).is_err() {
-            if start.elapsed() > Duration::from_secs(2) {
+            if start.elapsed() > patience(Duration::from_secs(2)) {
                 let _ = unmount(&self.point, UnmountFlags::DETACH);
                 break;
             }
@@ -314,7 +318,7 @@ impl Side {
         loop {
             match daemon.try_wait().expect("look for the program") {
                 Some(status) => return Some(status),
-                None if start.elapsed() > Duration::from_secs(5) => {
+                None if start.elapsed() > patience(Duration::from_secs(5)) => {
                     let _ = daemon.kill();
                     return daemon.wait().ok();
                 }

@@ -12,6 +12,8 @@ mod differences;
 mod named;
 mod observe;
 mod op;
+#[path = "../support/patience.rs"]
+mod patience;
 mod random;
 mod scene;
 mod sys;

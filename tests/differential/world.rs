@@ -25,6 +25,7 @@ use crate::caller::Caller;
 use crate::differences::{Verdict, judge};
 use crate::observe;
 use crate::op::{Op, SLOTS, Step};
+use crate::patience::patience;
 use crate::scene::Scene;
 use crate::sys;
 
@@ -303,7 +304,7 @@ impl Drop for World {
             let _ = rustix::mount::unmount(&side.view, UnmountFlags::DETACH);
         }
         if let Some(mut daemon) = self.daemon.take() {
-            let gone = Instant::now() + Duration::from_secs(3);
+            let gone = Instant::now() + patience(Duration::from_secs(3));
             while matches!(daemon.try_wait(), Ok(None)) {
                 if Instant::now() > gone {
                     let _ = daemon.kill();
@@ -410,12 +411,12 @@ fn start_shiftbind(
         .stderr(stderr)
         .spawn()
         .expect("start shiftbind");
-    let limit = Instant::now() + Duration::from_secs(10);
+    let limit = Instant::now() + patience(Duration::from_secs(10));
     while rustix::fs::statfs(mount).is_ok_and(|s| s.f_type.cast_unsigned() != FUSE) {
         let ended = daemon.try_wait().expect("wait");
         let said = || fs::read_to_string(log).unwrap_or_default();
         assert!(ended.is_none(), "shiftbind ended at once ({ended:?}): {}", said());
-        assert!(Instant::now() < limit, "not mounted after 10 s: {}", said());
+        assert!(Instant::now() < limit, "not mounted in time: {}", said());
         std::thread::sleep(Duration::from_millis(5));
     }
     daemon

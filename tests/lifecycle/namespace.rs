@@ -13,6 +13,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+#[path = "../support/patience.rs"]
+pub(crate) mod patience;
+
+use patience::patience;
+
 /// Longer than anything here takes; what is not done by then hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -150,7 +155,7 @@ pub(crate) fn signal(pid: u32, name: &str) {
 
 /// Waits for something that must come true.
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience(PATIENCE);
     while !condition() {
         assert!(Instant::now() < end, "not in time: {what}");
         thread::sleep(Duration::from_millis(10));
@@ -165,7 +170,7 @@ pub(crate) fn finished(mut command: Command) -> Output {
     thread::spawn(move || {
         let _ = done.send(command.output());
     });
-    waiting.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("hangs: {name}")).unwrap()
+    waiting.recv_timeout(patience(PATIENCE)).unwrap_or_else(|_| panic!("hangs: {name}")).unwrap()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

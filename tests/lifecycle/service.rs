@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use crate::namespace::patience::patience;
 use crate::namespace::{Namespace, signal, wait_until};
 
 fn received(socket: &UnixDatagram) -> String {
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(patience(Duration::from_secs(20)))).unwrap();
     let mut buffer = [0; 200];
     let length = socket.recv(&mut buffer).unwrap();
     String::from_utf8_lossy(&buffer[..length]).into_owned()

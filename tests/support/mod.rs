@@ -7,6 +7,7 @@
 mod compare;
 mod locks;
 mod mount;
+mod patience;
 mod process;
 mod scratch;
 mod standin;
@@ -16,6 +17,7 @@ mod users;
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use locks::{Lock, LockKind, Scope};
 pub(crate) use mount::Mount;
+pub(crate) use patience::patience;
 pub(crate) use process::{Process, eventually, sh, sh_output};
 pub(crate) use scratch::{LoopFs, Scratch, loop_fs, scratch};
 pub(crate) use standin::mount as kernel_mount;

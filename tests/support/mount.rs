@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
+use super::patience::patience;
 use super::scratch::{Scratch, scratch};
 use super::{standin, sys};
 
@@ -235,8 +236,8 @@ impl Mount {
             {
                 return Ok(());
             }
-            if start.elapsed() > Duration::from_secs(20) {
-                return Err(format!("no mount after 20 seconds: {}", self.messages()));
+            if start.elapsed() > patience(Duration::from_secs(20)) {
+                return Err(format!("no mount in time: {}", self.messages()));
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -248,7 +249,7 @@ impl Mount {
         loop {
             match unmount(&self.mountpoint, UnmountFlags::empty()) {
                 Ok(()) => break,
-                Err(Errno::BUSY) if start.elapsed() < Duration::from_secs(3) => {
+                Err(Errno::BUSY) if start.elapsed() < patience(Duration::from_secs(3)) => {
                     thread::sleep(Duration::from_millis(10))
                 }
                 Err(error) => {
@@ -265,8 +266,8 @@ impl Mount {
         let status = loop {
             match daemon.try_wait().expect("look for the daemon") {
                 Some(status) => break status,
-                None if start.elapsed() > Duration::from_secs(10) => {
-                    trouble.push("the daemon outlives its mount by ten seconds".to_owned());
+                None if start.elapsed() > patience(Duration::from_secs(10)) => {
+                    trouble.push("the daemon outlives its mount".to_owned());
                     let _ = daemon.kill();
                     break daemon.wait().expect("reap the daemon");
                 }

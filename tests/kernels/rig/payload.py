@@ -44,10 +44,10 @@ def build():
         message = json.loads(line)
         if not message.get("executable"):
             continue
-        kind = message["target"]["kind"][0]
-        if message["profile"]["test"] and kind in ("test", "lib"):
+        kind, is_test = message["target"]["kind"][0], message["profile"]["test"]
+        if is_test and kind in ("test", "lib"):
             programs.append(Program("lib" if kind == "lib" else message["target"]["name"], message["executable"]))
-        elif kind == "bin":
+        elif not is_test and kind == "bin":
             program = Path(message["executable"])
     if program is None or not programs:
         raise Trouble("cargo told of no program or of no tests")
