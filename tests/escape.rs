@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{
-    AtFlags, CWD, FileType, RenameFlags, Timespec, Timestamps, XattrFlags, renameat_with,
+    AtFlags, CWD, FileType, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags, renameat_with,
 };
 use support::{Mount, Scratch, scratch, sh};
 
@@ -200,7 +200,9 @@ fn dot_dot_never_leaves_the_mount() {
     fs::rename(place.source().join("dir/sub"), place.scratch.join("outside/moved"))
         .expect("move out of the source");
     for path in ["..", "../file", "../../outside/file", "../sub/file"] {
-        if let Ok(found) = rustix::fs::openat(&open, path, rustix::fs::OFlags::RDONLY, 0.into()) {
+        if let Ok(found) =
+            rustix::fs::openat(&open, path, OFlags::RDONLY | OFlags::CLOEXEC, 0.into())
+        {
             let owner = File::from(found).metadata().expect("stat").uid();
             assert_ne!(owner, 4242, "{path} of a directory that was moved away");
         }

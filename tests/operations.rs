@@ -416,8 +416,9 @@ fn opening_obeys_its_flags_as_natively() {
         unix::symlink("f", dir.join("l")).expect("symlink");
         fs::create_dir(dir.join("d")).expect("mkdir");
         use rustix::fs::OFlags;
-        let open =
-            |name: &str, flags| rustix::fs::open(dir.join(name), flags, 0o644.into()).map(drop);
+        let open = |name: &str, flags| {
+            rustix::fs::open(dir.join(name), flags | OFlags::CLOEXEC, 0o644.into()).map(drop)
+        };
         let create = OFlags::CREATE | OFlags::WRONLY;
         [
             open("f", create | OFlags::EXCL),
@@ -449,8 +450,10 @@ fn a_file_without_a_name_belongs_to_its_maker_and_can_be_given_one() {
     // Before it writes in a directory whose owner it has for unmapped, the kernel does not ask whether that is still
     // so.
     eventually("the new owner is seen", || fs::metadata(dir).is_ok_and(|meta| meta.uid() == 2000));
-    let open =
-        |flags: OFlags| rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | flags, 0o666.into());
+    let open = |flags: OFlags| {
+        let flags = flags | OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open(dir, flags, 0o666.into())
+    };
     let denied = as_user(2001, 2002, &[], || open(OFlags::empty()).err());
     assert_eq!(denied, Some(Errno::ACCESS), "he may not write the directory");
     fs::set_permissions(mount.source(), fs::Permissions::from_mode(0o777)).expect("chmod");
@@ -486,8 +489,10 @@ fn who_would_not_own_a_file_without_a_name_makes_none_that_he_could_not_link() {
     eventually("the new mode is seen", || {
         fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o777 == 0o777)
     });
-    let open =
-        |flags: OFlags| rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | flags, 0o666.into());
+    let open = |flags: OFlags| {
+        let flags = flags | OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::open(dir, flags, 0o666.into())
+    };
     as_user(2001, 2002, &[], || {
         assert_eq!(open(OFlags::empty()).err(), Some(Errno::OPNOTSUPP));
         open(OFlags::EXCL).expect("what never gets a name");

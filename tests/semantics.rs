@@ -219,7 +219,7 @@ fn act(words: &[&str], dir: &Path) -> io::Result<String> {
         }
         ["create", name] => File::create_new(at(name)).and(silent),
         ["tmpfile", name] => {
-            let flags = OFlags::TMPFILE | OFlags::RDWR;
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             rustix::fs::open(at(name), flags, Mode::from_raw_mode(0o600))?;
             silent
         }

@@ -237,7 +237,8 @@ fn two_names_of_a_file_whose_number_was_used_before(find: impl FnOnce(&Mount)) {
     let (f, g) = (mount.join("used-f"), mount.join("g"));
     File::create(mount.in_source("used-f")).expect("create");
     find(&mount);
-    let held = rustix::fs::open(&f, OFlags::PATH, 0.into()).expect("the kernel knows it");
+    let held = rustix::fs::open(&f, OFlags::PATH | OFlags::CLOEXEC, 0.into())
+        .expect("the kernel knows it");
     until_unheld(&mount, "used-f");
     replace(
         &mount.in_source("used-f"),
@@ -280,7 +281,7 @@ fn files_that_have_one_inode_number_within_a_tick_of_the_clock_are_told_apart() 
         fs::write(&path, "1").expect("write");
         let first = number();
         list(mount.path());
-        let held = rustix::fs::open(mount.join("twin"), OFlags::PATH, 0.into());
+        let held = rustix::fs::open(mount.join("twin"), OFlags::PATH | OFlags::CLOEXEC, 0.into());
         fs::remove_file(&path).expect("unlink");
         fs::write(&path, "22").expect("write");
         if let Ok(held) = held
@@ -319,7 +320,8 @@ fn a_file_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_numbe
         if is_listed {
             list(mount.path());
         }
-        let held = rustix::fs::open(mount.join("used-f"), OFlags::PATH, 0.into()).expect("open");
+        let held = rustix::fs::open(mount.join("used-f"), OFlags::PATH | OFlags::CLOEXEC, 0.into())
+            .expect("open");
         until_unheld(&mount, "used-f");
         replace(
             &mount.in_source("used-f"),
@@ -339,7 +341,8 @@ fn a_file_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_numbe
 fn a_directory_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_number() {
     let (_place, image) = filled_image();
     let mount = Mount::builder().source(&image.0.join("s")).start();
-    let held = rustix::fs::open(mount.join("used-d"), OFlags::PATH, 0.into()).expect("open");
+    let held = rustix::fs::open(mount.join("used-d"), OFlags::PATH | OFlags::CLOEXEC, 0.into())
+        .expect("open");
     until_unheld(&mount, "used-d");
     replace(
         &mount.in_source("used-d"),
@@ -350,7 +353,7 @@ fn a_directory_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_
         },
     );
     soon("it is gone", || rustix::fs::fstat(&held).err() == Some(Errno::STALE));
-    let secret = rustix::fs::openat(&held, c"secret", OFlags::RDONLY, 0.into());
+    let secret = rustix::fs::openat(&held, c"secret", OFlags::RDONLY | OFlags::CLOEXEC, 0.into());
     assert!(secret.is_err(), "it is the other's");
     drop((held, mount));
 }
@@ -361,7 +364,8 @@ fn a_directory_whose_inode_number_was_used_before_is_one_directory() {
     let mount = Mount::builder().source(&ext4.dir("s")).start();
     let (on_source, d) = (mount.in_source("used-d"), mount.join("used-d"));
     fs::create_dir(&on_source).expect("mkdir");
-    let held = rustix::fs::open(&d, OFlags::PATH, 0.into()).expect("the kernel knows it");
+    let held = rustix::fs::open(&d, OFlags::PATH | OFlags::CLOEXEC, 0.into())
+        .expect("the kernel knows it");
     until_unheld(&mount, "used-d");
     replace(
         &on_source,

@@ -34,28 +34,29 @@ pub(crate) fn act(
     let told = match *op {
         Op::Open { path, flags, mode, .. } => {
             // NONBLOCK: a FIFO must not stop the test.
-            let fd =
-                rustix::fs::open(at(path), flags | OFlags::NONBLOCK, Mode::from_raw_mode(mode))?;
+            let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(at(path), flags, Mode::from_raw_mode(mode))?;
             return Ok((String::new(), Some(fd)));
         }
         Op::Tmpfile { dir, mode, .. } => {
-            let flags = OFlags::TMPFILE | OFlags::RDWR;
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
             let fd = rustix::fs::open(at(dir), flags, Mode::from_raw_mode(mode))?;
             return Ok((stat_text(&rustix::fs::fstat(&fd)?), Some(fd)));
         }
         Op::FdReopen { slot: n, flags } => {
             let path = format!("/proc/self/fd/{}", slot(n)?.as_raw_fd());
-            let fd = rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty())?;
+            let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(path, flags, Mode::empty())?;
             return Ok((String::new(), Some(fd)));
         }
         Op::Stat(path) => stat_text(&rustix::fs::lstat(at(path))?),
         Op::ReadFile(path) => {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = rustix::fs::open(at(path), flags, Mode::empty())?;
             read_text(fd.as_fd(), 0, 4096)?
         }
         Op::ReadDir(path) => {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = rustix::fs::open(at(path), flags, Mode::empty())?;
             list(fd.as_fd())?
         }
@@ -76,7 +77,7 @@ pub(crate) fn act(
             )
         }
         Op::WriteFile { path, flags, size } => {
-            let flags = flags | OFlags::WRONLY | OFlags::NONBLOCK;
+            let flags = flags | OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = rustix::fs::open(at(path), flags, Mode::from_raw_mode(0o666))?;
             rustix::io::write(&fd, &vec![b'w'; size])?.to_string()
         }

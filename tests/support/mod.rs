@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod compare;
+mod descriptors;
 mod locks;
 mod mount;
 mod patience;
@@ -15,6 +16,7 @@ pub(crate) mod sys;
 mod users;
 
 pub(crate) use compare::{same_as_bare, shape};
+pub(crate) use descriptors::inheritable;
 pub(crate) use locks::{Lock, LockKind, Scope};
 pub(crate) use mount::Mount;
 pub(crate) use patience::patience;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
+use super::descriptors::inheritable;
 use super::patience::patience;
 use super::scratch::{Scratch, scratch};
 use super::{standin, sys};
@@ -102,6 +103,8 @@ impl Builder {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("share the log")).stderr(log);
         sys::die_with_parent(&mut command);
         let before = mounts_at(&mount.mountpoint);
+        let inherited = inheritable(std::process::id());
+        assert!(inherited.is_empty(), "the daemon would inherit {inherited:?} from a test");
         mount.daemon = Some(command.spawn().expect("start shiftbind"));
         mount.wait_until_it_answers(before)?;
         Ok(mount)
