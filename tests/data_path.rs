@@ -7,13 +7,14 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, fcntl_setfl, statx};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Lock, LockKind, Mount, Process, as_user, eventually, loop_fs, scratch, sh, sys};
+use support::{
+    Lock, LockKind, Mount, Process, as_user, eventually, loop_fs, program, scratch, sh, sys,
+};
 
 /// Bytes that differ from block to block.
 fn pattern(len: usize) -> Vec<u8> {
@@ -32,7 +33,7 @@ fn direct(path: &Path) -> io::Result<File> {
 
 /// Pages of a file that are in its page cache.
 fn cached_pages(path: &Path) -> u64 {
-    let output = Command::new("fincore").args(["-b", "-n", "-o", "PAGES"]).arg(path).output();
+    let output = program("fincore").args(["-b", "-n", "-o", "PAGES"]).arg(path).output();
     let output = output.expect("run fincore");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.trim().parse().unwrap_or_else(|_| panic!("fincore says {text:?}"))

@@ -5,9 +5,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use tempfile::TempDir;
+
+#[allow(dead_code)]
+#[path = "support/machine.rs"]
+mod machine;
+use machine::program;
 
 /// Commands that are not run, each by its beginning.
 const NOT_RUN: &[(&str, &str)] = &[
@@ -82,7 +87,7 @@ const KNOWN: &[Known] = &[
     // The README's.
     known("make install && mkdir -p /srv/data", &[SHIFTED, "test -e /usr/local/share/man/man8/shiftbind.8"]),
     known("cargo test --locked", // Absent from the package that cargo makes.
-        &[r#"test ! -e "$CI" || grep -q "^step env .* cargo test --locked --no-fail-fast$" "$CI""#]),
+        &[r#"test ! -e "$CI" || grep -q "^step .* cargo test --locked --no-fail-fast$" "$CI""#]),
     known(
         "shiftbind --explain /srv/data",
         &["grep -qx 'uid: source 0..65535 is shown as 100000..165535' $OUT", "! mountpoint -q /mnt/data"],
@@ -249,7 +254,7 @@ fn script(example: &Example) -> String {
 /// The directory below which everything is installed.
 fn installed() -> TempDir {
     let dest = tempfile::tempdir().expect("make a directory");
-    let output = Command::new("make")
+    let output = program("make")
         .args(["install", &format!("BINARY={}", env!("CARGO_BIN_EXE_shiftbind"))])
         .arg(format!("DESTDIR={}", dest.path().display()))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -276,7 +281,7 @@ fn run(example: &Example) {
         known.before,
         self::script(example)
     );
-    let output = Command::new("timeout")
+    let output = program("timeout")
         .args(["60", "unshare", "--mount", "--propagation", "private", "sh", "-c", &script])
         .env("DEST", dest.path())
         .env("CI", Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/run"))

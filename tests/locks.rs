@@ -17,7 +17,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags, SeekFrom, flock};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use support::LockKind::{Exclusive, None as Unlock, Shared};
-use support::{Lock, Mount, Process, as_user, eventually, loop_fs, scratch, sh, sys};
+use support::{
+    ACCOUNT, Lock, Mount, Process, as_user, eventually, loop_fs, program, scratch, sh, sys,
+};
 
 fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("open")
@@ -283,13 +285,16 @@ fn a_user_who_mounts_holds_flock_on_what_he_may_not_read() {
     let (source, point) = (place.dir("source"), place.dir("point"));
     sh(
         place.path(),
-        "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; umount -l dev; \
-         chmod 711 .; touch source/log; chmod 200 source/log; chown 1000:1000 source/log point source",
+        &format!(
+            "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; \
+             umount -l dev; {ACCOUNT}; chmod 711 .; touch source/log; chmod 200 source/log; \
+             chown 1000:1000 source/log point source"
+        ),
     );
-    let program = place.path().join("shiftbind");
-    std::fs::copy(env!("CARGO_BIN_EXE_shiftbind"), &program).expect("copy the program");
+    let ours = place.path().join("shiftbind");
+    std::fs::copy(env!("CARGO_BIN_EXE_shiftbind"), &ours).expect("copy the program");
     as_user(1000, 1000, &[], || {
-        let mut command = Command::new(&program);
+        let mut command = Command::new(&ours);
         sys::die_with_parent(&mut command);
         let mut daemon = command.arg("-f").args([&source, &point]).spawn().expect("start");
         let log = || OpenOptions::new().write(true).open(point.join("log"));
@@ -301,7 +306,7 @@ fn a_user_who_mounts_holds_flock_on_what_he_may_not_read() {
         assert_eq!(refused, Err(Errno::WOULDBLOCK));
         drop((ours, theirs));
         eventually("it is unmounted", || {
-            let unmounted = Command::new("fusermount3").arg("-u").arg(&point).output();
+            let unmounted = program("fusermount3").arg("-u").arg(&point).output();
             unmounted.expect("run fusermount3").status.success()
         });
         assert!(daemon.wait().expect("reap").success());

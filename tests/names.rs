@@ -13,7 +13,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, RenameFlags};
-use support::{Mount, Process, as_user, eventually, loop_fs, scratch, sh, sh_output};
+use support::{
+    ACCOUNT, Mount, Process, as_user, eventually, loop_fs, program, scratch, sh, sh_output, sys,
+};
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -382,14 +384,19 @@ fn a_user_shows_what_he_may_do_himself() {
     let (source, point) = (place.dir("source"), place.dir("point"));
     sh(
         place.path(),
-        "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; umount -l dev; \
-         chmod 711 .; touch source/his source/roots source/locked; chmod 666 source/his; chmod 604 source/roots; \
-                      chmod 600 source/locked; chown 1000:1000 source/his point; chmod 755 source",
+        &format!(
+            "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; \
+             umount -l dev; {ACCOUNT}; chmod 711 .; touch source/his source/roots source/locked; \
+             chmod 666 source/his; chmod 604 source/roots; chmod 600 source/locked; \
+             chown 1000:1000 source/his point; chmod 755 source"
+        ),
     );
-    let program = place.path().join("shiftbind");
-    fs::copy(env!("CARGO_BIN_EXE_shiftbind"), &program).expect("copy the program");
+    let ours = place.path().join("shiftbind");
+    fs::copy(env!("CARGO_BIN_EXE_shiftbind"), &ours).expect("copy the program");
     as_user(1000, 1000, &[], || {
-        let mut daemon = Command::new(&program)
+        let mut command = Command::new(&ours);
+        sys::die_with_parent(&mut command);
+        let mut daemon = command
             .args(["-f", "--realistic-permissions"])
             .args([&source, &point])
             .spawn()
@@ -402,7 +409,7 @@ fn a_user_shows_what_he_may_do_himself() {
         assert_eq!(mode(&point.join("locked")), 0, "he may nothing");
         assert_eq!(mode(&point), 0o555);
         eventually("it is unmounted", || {
-            let unmounted = Command::new("fusermount3").arg("-u").arg(&point).output();
+            let unmounted = program("fusermount3").arg("-u").arg(&point).output();
             unmounted.expect("run fusermount3").status.success()
         });
         assert!(daemon.wait().expect("reap").success());

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use namespace::{Namespace, finished, signal, text, wait_until};
+use namespace::{Namespace, Signal, finished, signal, text, wait_until};
 
 /// A mount with a line in an fstab of its own.
 struct Mount {
@@ -147,14 +147,14 @@ fn what_is_mounted_below_and_working_directories_stay() {
 fn sighup_reloads_a_daemon_and_a_hang_up_ends_one_in_front() {
     let mount = Mount::new(LOW);
     mount.describe(HIGH);
-    signal(mount.ns.daemon(), "HUP");
+    signal(mount.ns.daemon(), Signal::HUP);
     wait_until("the daemon has reloaded", || mount.owner("f") == (200_005, 200_006));
     mount.ok("umount m");
     mount.ns.wait_until_gone();
     mount.ok(&format!("$S -f -o {HIGH} a m >log 2>&1 & until mountpoint -q m; do :; done"));
     mount.reload(LOW);
     assert_eq!(mount.owner("f"), (100_005, 100_006), "--reload serves it in front, too");
-    signal(mount.ns.daemon(), "HUP");
+    signal(mount.ns.daemon(), Signal::HUP);
     mount.ns.wait_until_gone();
 }
 
@@ -288,10 +288,8 @@ fn what_is_no_mount_of_ours_gets_no_signal() {
 #[test]
 fn a_user_reloads_his_own_mount_within_his_rights() {
     let ns = Namespace::new();
-    ns.ok(
-        "mkdir dev && mount -t tmpfs dev dev && mknod -m 666 dev/fuse c 10 229 && mount --bind dev/fuse /dev/fuse && \
-         touch a/f && chown -R 1000:1000 . && chown 5:6 a/f",
-    );
+    ns.let_users_mount();
+    ns.ok("touch a/f && chown 1000:1000 . a m && chown 5:6 a/f");
     let describe = |options: &str| {
         let line =
             format!("{} {} shiftbind {options}\n", ns.path("a").display(), ns.path("m").display());
@@ -464,9 +462,9 @@ fn with_a_file_of_options_a_hang_up_reloads_in_front_too() {
     fs::write(&conf, "idmap=b:0:100000:65536\n").unwrap();
     mount.ok("$S -f --config conf a m >log 2>&1 & until mountpoint -q m; do :; done");
     fs::write(&conf, "idmap=b:0:200000:65536\n").unwrap();
-    signal(mount.ns.daemon(), "HUP");
+    signal(mount.ns.daemon(), Signal::HUP);
     wait_until("the daemon has reloaded", || mount.owner("f") == (200_005, 200_006));
-    signal(mount.ns.daemon(), "TERM");
+    signal(mount.ns.daemon(), Signal::TERM);
     mount.ns.wait_until_gone();
 }
 

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 
 use rustix::mount::{UnmountFlags, unmount};
-use support::{Mount, SHIFT, as_user, eventually, loop_fs, scratch, sh, sh_output};
+use support::{Mount, SHIFT, as_user, eventually, loop_fs, program, scratch, sh, sh_output};
 
 /// What every writable source must do through a shift.
 fn everyday(source: &Path) {
@@ -111,8 +111,7 @@ impl Drop for Bindfs {
 fn another_fuse_filesystem_works() {
     let scratch = scratch();
     let (below, above) = (scratch.dir("below"), scratch.dir("above"));
-    let child =
-        Command::new("bindfs").arg("-f").arg(&below).arg(&above).spawn().expect("start bindfs");
+    let child = program("bindfs").arg("-f").arg(&below).arg(&above).spawn().expect("start bindfs");
     let bindfs = Bindfs(child, above);
     eventually("bindfs answers", || {
         sh_output(scratch.path(), "cat /proc/self/mountinfo").contains("/above ")

@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs as unix;
-use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::caller::Caller;
 use super::look::owner;
@@ -26,7 +27,7 @@ fn seen_by(caller: Caller, name: &'static str) -> impl Fn(&Side) -> String {
 
 #[test]
 fn a_forced_owner_is_shown_of_everything_in_every_spelling() {
-    let Some(mut twins) = Twins::of(&["-u", "2100"], TREE) else { return };
+    let mut twins = Twins::of(&["-u", "2100"], TREE);
     assert_eq!(twins.same("owners", owners)[1], "2100:1000:640");
     let ways: &[(&[&str], &str)] = &[
         (&["-u2100"], "2100:1000:640"),
@@ -51,7 +52,7 @@ fn a_forced_owner_is_shown_of_everything_in_every_spelling() {
 
 #[test]
 fn a_change_of_owner_goes_by_a_forced_one_to_the_source_and_so_does_a_creation() {
-    let Some(twins) = Twins::of(&["-u", "2100", "-g", "60"], TREE) else { return };
+    let twins = Twins::of(&["-u", "2100", "-g", "60"], TREE);
     let left = twins.same("chown", |side| {
         unix::chown(side.at("f"), Some(7), Some(8)).expect("chown");
         STRANGER.run(|| errno(File::create(side.at("d/none"))));
@@ -68,9 +69,7 @@ fn a_change_of_owner_goes_by_a_forced_one_to_the_source_and_so_does_a_creation()
 
 #[test]
 fn a_forced_owner_wins_over_a_map_and_loses_against_a_mirror() {
-    let Some(mut twins) = Twins::of(&["-u", "2100", "--map=1000/4000:@1000/@4000"], TREE) else {
-        return;
-    };
+    let mut twins = Twins::of(&["-u", "2100", "--map=1000/4000:@1000/@4000"], TREE);
     assert_eq!(twins.same("map", owners)[1], "2100:4000:640");
     twins.again(&["-u", "2100", "-g", "60", "--mirror=1500"]);
     assert_eq!(twins.same("mirrored", seen_by(MIRRORED, "f")), "1500:60:640");
@@ -99,7 +98,7 @@ const ANN: Caller = Caller { name: "ann", uid: 1502, gid: 1502, groups: &[], cap
 
 #[test]
 fn members_of_a_mirrored_group_see_themselves_also_who_joined_before_sigusr1() {
-    let Some(mut twins) = Twins::of(&[], TREE) else { return };
+    let mut twins = Twins::of(&[], TREE);
     with_accounts(twins.world());
     twins.again(&["-m", "@team"]);
     for (caller, expected) in [
@@ -112,8 +111,8 @@ fn members_of_a_mirrored_group_see_themselves_also_who_joined_before_sigusr1() {
     }
     sh(&twins.world().join(""), "sed 's/^team:.*/&,ann/' group > new && cat new > group");
     for side in twins.both() {
-        let told = Command::new("kill").arg("-USR1").arg(side.pid().to_string()).status();
-        assert!(told.expect("run kill").success());
+        let pid = Pid::from_raw(side.pid().cast_signed()).expect("a pid");
+        kill_process(pid, Signal::USR1).expect("signal the daemon");
         eventually("who has joined sees himself", || seen_by(ANN, "f")(side) == "1502:1000:640");
     }
     without_accounts(twins.world());
@@ -121,7 +120,7 @@ fn members_of_a_mirrored_group_see_themselves_also_who_joined_before_sigusr1() {
 
 #[test]
 fn who_is_mirrored_owns_everything_and_who_is_not_sees_the_source() {
-    let Some(mut twins) = Twins::of(&["--mirror=1500,4000"], TREE) else { return };
+    let mut twins = Twins::of(&["--mirror=1500,4000"], TREE);
     for separator in ["1500,4000", "1500:4000"] {
         twins.again(&["-m", separator]);
         for caller in [MIRRORED, STRANGER] {
@@ -159,10 +158,7 @@ fn mirrored_users_who_look_at_once_each_see_themselves_and_may_always_write() {
 
 #[test]
 fn with_mirror_only_all_others_but_root_see_no_permission_and_no_later_rule() {
-    let Some(twins) = Twins::of(&["--mirror-only=1500", "--perms=a+r", "--hide-hard-links"], TREE)
-    else {
-        return;
-    };
+    let twins = Twins::of(&["--mirror-only=1500", "--perms=a+r", "--hide-hard-links"], TREE);
     assert_eq!(twins.same("mirrored", seen_by(MIRRORED, "f")), "1500:1000:644");
     assert_eq!(twins.same("root", seen_by(ROOT, "f")), "1000:1000:644");
     assert_eq!(twins.same("root", seen_by(ROOT, "d")), "1000:1000:754");
@@ -174,7 +170,7 @@ fn with_mirror_only_all_others_but_root_see_no_permission_and_no_later_rule() {
 
 #[test]
 fn a_map_shows_one_id_as_another_and_leaves_the_others_alone() {
-    let Some(mut twins) = Twins::of(&["--map=1000/4000:@1000/@4001"], TREE) else { return };
+    let mut twins = Twins::of(&["--map=1000/4000:@1000/@4001"], TREE);
     let expected =
         ["0:0:755", "4000:4001:640", "4000:4001:750", "0:0:644", "4000:4001:777", "4000:4001:644"];
     assert_eq!(twins.same("owners", owners), expected);
@@ -193,12 +189,10 @@ fn a_map_shows_one_id_as_another_and_leaves_the_others_alone() {
 
 #[test]
 fn what_is_stored_goes_back_by_the_map_and_an_id_that_two_are_shown_as_means_the_mapped_one() {
-    let Some(twins) = Twins::of(
+    let twins = Twins::of(
         &["--map=1000/1001:@1000/@1001"],
         "mkdir d; chmod 777 d; touch d/f d/g; chown 1001:1001 d/g",
-    ) else {
-        return;
-    };
+    );
     let left = twins.same("chown and create", |side| {
         unix::chown(side.at("d/f"), Some(1001), Some(1001)).expect("chown");
         let seen_g = owner(&side.at("d/g"));
@@ -231,7 +225,7 @@ fn idle(twins: &Twins) -> [Side; 2] {
 
 #[test]
 fn a_map_that_is_no_map_is_refused_as_there() {
-    let Some(twins) = Twins::of(&[], "") else { return };
+    let twins = Twins::of(&[], "");
     let [theirs, ours] = idle(&twins);
     let bad = [
         "--map=1000/2000:1000/3000",
@@ -276,7 +270,7 @@ fn a_map_that_is_no_map_is_refused_as_there() {
 
 #[test]
 fn the_ids_in_files_of_accounts_are_shown_as_those_of_the_same_names_here() {
-    let Some(mut twins) = Twins::of(&[], TREE) else { return };
+    let mut twins = Twins::of(&[], TREE);
     let file = |name: &str, text: &str| {
         fs::write(twins.world().join(name), text).expect("write a file of accounts");
         twins.world().join(name).display().to_string()
@@ -301,7 +295,7 @@ fn the_ids_in_files_of_accounts_are_shown_as_those_of_the_same_names_here() {
 
 #[test]
 fn an_empty_field_is_a_field_and_a_blank_line_is_none() {
-    let Some(mut twins) = Twins::of(&[], TREE) else { return };
+    let mut twins = Twins::of(&[], TREE);
     super::differences::find("map-passwd", "an empty field, a blank line");
     let path = twins.world().join("accounts").display().to_string();
     let option = format!("--map-passwd={path}");
@@ -342,9 +336,7 @@ fn the_reverse_of_a_file_of_accounts_shows_local_ids_as_those_in_it() {
 #[test]
 fn an_offset_is_added_to_what_is_shown_and_taken_from_what_is_stored() {
     let tree = "touch f g; chown 1000:1000 f; chown 5000:6000 g; mkdir d; chown 2000:2000 . d; chmod 777 d";
-    let Some(mut twins) = Twins::of(&["--uid-offset=1000", "--gid-offset=2000"], tree) else {
-        return;
-    };
+    let mut twins = Twins::of(&["--uid-offset=1000", "--gid-offset=2000"], tree);
     let made = |name: &'static str, uid: u32| {
         move |side: &Side| {
             let caller = Caller { name: "", uid, gid: uid, groups: &[], capabilities: None };
@@ -379,7 +371,7 @@ fn an_offset_is_added_to_what_is_shown_and_taken_from_what_is_stored() {
 
 #[test]
 fn an_offset_that_is_no_number_is_refused() {
-    let Some(twins) = Twins::of(&[], "") else { return };
+    let twins = Twins::of(&[], "");
     let [theirs, ours] = idle(&twins);
     for option in ["--uid-offset=x", "--gid-offset=1x"] {
         assert!(is_refused(twins.world(), &ours, &[option]), "{option}");
@@ -389,11 +381,8 @@ fn an_offset_that_is_no_number_is_refused() {
 
 #[test]
 fn ids_above_two_thousand_million_are_shown_and_listed() {
-    let Some(twins) =
-        Twins::of(&["--uid-offset=1"], "mkdir d; touch d/f d/g; chown 3000000000:3000000001 d/f")
-    else {
-        return;
-    };
+    let twins =
+        Twins::of(&["--uid-offset=1"], "mkdir d; touch d/f d/g; chown 3000000000:3000000001 d/f");
     twins.differ(("--uid-offset", "large ids"), &"3000000001:3000000001:644".to_owned(), |side| {
         owner(&side.at("d/f"))
     });

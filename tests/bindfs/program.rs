@@ -20,7 +20,7 @@ fn prints(world: &World, whose: Whose, arguments: &[&str]) -> (bool, String) {
 
 #[test]
 fn every_option_that_bindfs_lists_is_one_of_ours() {
-    let Some(twins) = Twins::of(&[], "") else { return };
+    let twins = Twins::of(&[], "");
     let (_, theirs) = prints(twins.world(), Whose::Theirs, &["--help"]);
     let (_, ours) = prints(twins.world(), Whose::Ours, &["--help"]);
     let names: Vec<&str> = theirs
@@ -46,7 +46,7 @@ fn is_known(world: &World, name: &str) -> bool {
 
 #[test]
 fn help_and_versions_are_printed_and_nothing_fails() {
-    let Some(twins) = Twins::of(&[], "") else { return };
+    let twins = Twins::of(&[], "");
     for option in ["-h", "--help", "-V", "--version", "--fuse-version"] {
         for whose in [Whose::Theirs, Whose::Ours] {
             let (is_good, text) = prints(twins.world(), whose, &[option]);
@@ -76,7 +76,7 @@ fn words_for_others_are_taken_by_a_direct_call() {
 
 #[test]
 fn what_is_wrong_mounts_nothing() {
-    let Some(twins) = Twins::of(&[], "") else { return };
+    let twins = Twins::of(&[], "");
     let sides = idle(&twins);
     let rows: [&[&str]; 9] = [
         &["--no-such-option"],
@@ -103,7 +103,7 @@ fn what_is_wrong_mounts_nothing() {
 
 #[test]
 fn a_failure_has_an_exit_status_where_bindfs_says_0() {
-    let Some(twins) = Twins::of(&[], "") else { return };
+    let twins = Twins::of(&[], "");
     differences::find("mirror", "an unknown user");
     let [theirs, ours] = idle(&twins);
     for option in ["--mirror=nosuchuser", "--mirror=@nosuchgroup", "--mirror-only=nosuchuser"] {
@@ -120,7 +120,7 @@ fn a_failure_has_an_exit_status_where_bindfs_says_0() {
 /// The daemon goes to the background when it has mounted, and ends with its mount.
 #[test]
 fn without_f_the_program_returns_when_the_mount_is_there() {
-    let Some(twins) = Twins::of(&[], "") else { return };
+    let twins = Twins::of(&[], "");
     for side in &idle(&twins) {
         let (output, has_mounted) = twins.world().try_out(side, &["-p", "a+r"]);
         assert!(output.status.success() && has_mounted, "{:?}: {output:?}", side.whose);

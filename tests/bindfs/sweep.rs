@@ -171,7 +171,7 @@ fn is_about(difference: &Difference, option: &str) -> bool {
 
 /// Compares the answers that these callers get with an option. What differs must be meant, and what is meant must differ.
 pub(crate) fn alike(mounter: Mounter, options: &[&str], callers: &[Caller]) {
-    let Some(twins) = Twins::mounted_by(mounter, options, "") else { return };
+    let twins = Twins::mounted_by(mounter, options, "");
     let (mut told, mut met) = (Vec::new(), HashSet::new());
     let who = if mounter == Mounter::User { BY_USER } else { "" };
     let option = format!("{who} {}", options.join(" "));

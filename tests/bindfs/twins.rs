@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::differences;
-use super::support::{Scratch, patience, scratch, sh, sys};
+use super::support::{ACCOUNT, Scratch, patience, program, scratch, sh, sys};
 
 /// Who mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +51,6 @@ pub(crate) struct World {
     is_gone: bool,
 }
 
-/// Whether bindfs is there. On CI it must be.
-fn bindfs_is_here() -> bool {
-    let is_here = Command::new("bindfs").arg("--version").output().is_ok();
-    if !is_here {
-        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-        assert!(!ci, "bindfs is not installed: this compares with it (apt-get install bindfs)");
-        println!("skipped: bindfs is not installed, and there is nothing to compare with");
-    }
-    is_here
-}
-
 impl World {
     pub(crate) fn new(mounter: Mounter) -> Self {
         let scratch = scratch();
@@ -78,8 +67,10 @@ impl World {
         if mounter == Mounter::User {
             sh(
                 &area,
-                "mknod -m 666 fuse c 10 229; echo user_allow_other > conf; \
-                 mount --bind fuse /dev/fuse; mount --bind conf /etc/fuse.conf",
+                &format!(
+                    "mknod -m 666 fuse c 10 229; echo user_allow_other > conf; \
+                     mount --bind fuse /dev/fuse; mount --bind conf /etc/fuse.conf; {ACCOUNT}"
+                ),
             );
         }
         Self { scratch, mounter, is_gone: false }
@@ -92,21 +83,21 @@ impl World {
 
     /// A command of one of the programs, about to run as who mounts.
     pub(crate) fn command(&self, whose: Whose) -> Command {
-        let program = match whose {
-            Whose::Theirs => "bindfs".into(),
-            Whose::Ours => self.join("bin/bindfs"),
+        let direct = match whose {
+            Whose::Theirs => program("bindfs"),
+            Whose::Ours => Command::new(self.join("bin/bindfs")),
         };
         let mut command = match self.mounter {
-            Mounter::Root => Command::new(program),
+            Mounter::Root => direct,
             Mounter::User => {
-                let mut command = Command::new("setpriv");
+                let mut command = program("setpriv");
                 command.args([
                     "--reuid=1000",
                     "--regid=1000",
                     "--clear-groups",
                     "--pdeathsig=KILL",
                 ]);
-                command.arg(program);
+                command.arg(direct.get_program());
                 command
             }
         };
@@ -190,8 +181,9 @@ impl Drop for World {
         }
         let _ = unmount(self.join(""), UnmountFlags::DETACH);
         if self.mounter == Mounter::User {
-            let _ = unmount("/dev/fuse", UnmountFlags::DETACH);
-            let _ = unmount("/etc/fuse.conf", UnmountFlags::DETACH);
+            for place in ["/dev/fuse", "/etc/fuse.conf", "/etc/passwd", "/etc/group"] {
+                let _ = unmount(place, UnmountFlags::DETACH);
+            }
         }
         self.is_gone = true;
     }
@@ -205,15 +197,12 @@ pub(crate) struct Alone {
 }
 
 impl Twins {
-    /// Twins that root mounts; `None` where bindfs is not installed. The shell script makes what is in each source.
-    pub(crate) fn of(options: &[&str], tree: &str) -> Option<Self> {
+    /// Twins that root mounts. The shell script makes what is in each source.
+    pub(crate) fn of(options: &[&str], tree: &str) -> Self {
         Self::mounted_by(Mounter::Root, options, tree)
     }
 
-    pub(crate) fn mounted_by(mounter: Mounter, options: &[&str], tree: &str) -> Option<Self> {
-        if !bindfs_is_here() {
-            return None;
-        }
+    pub(crate) fn mounted_by(mounter: Mounter, options: &[&str], tree: &str) -> Self {
         let world = World::new(mounter);
         let (mut theirs, mut ours) =
             (world.side(Whose::Theirs, tree), world.side(Whose::Ours, tree));
@@ -222,7 +211,7 @@ impl Twins {
                 panic!("{:?} does not mount with {options:?}: {why}", side.whose);
             }
         }
-        Some(Self { theirs, ours, world })
+        Self { theirs, ours, world }
     }
 
     /// Mounts both anew, with other options.

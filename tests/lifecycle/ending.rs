@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::namespace::{Namespace, signal, text, wait_until};
+use crate::namespace::{Namespace, Signal, ended, signal, text, wait_until};
 
 #[test]
 fn an_umount_from_outside_ends_the_daemon_and_removes_the_pid_file() {
@@ -20,7 +20,7 @@ fn an_umount_from_outside_ends_the_daemon_and_removes_the_pid_file() {
 fn sigterm_unmounts() {
     let ns = Namespace::new();
     ns.ok("$S --pidfile pid a m");
-    signal(ns.daemon(), "TERM");
+    signal(ns.daemon(), Signal::TERM);
     ns.wait_until_gone();
     assert!(!ns.path("pid").exists());
 }
@@ -30,10 +30,10 @@ fn a_sighup_that_finds_no_options_leaves_a_daemon_as_it_is() {
     let ns = Namespace::new();
     ns.ok("LIBMOUNT_FSTAB=/dev/null $S a m");
     let daemon = ns.daemon();
-    signal(daemon, "HUP");
+    signal(daemon, Signal::HUP);
     std::thread::sleep(std::time::Duration::from_millis(100));
     ns.ok("stat m");
-    signal(daemon, "TERM");
+    signal(daemon, Signal::TERM);
     ns.wait_until_gone();
 }
 
@@ -46,7 +46,7 @@ fn a_mount_in_use_stays_at_the_first_signal_and_is_detached_at_the_second() {
         ns.command("sh").args(["-c", "cd m && exec cat"]).stdin(Stdio::piped()).spawn().unwrap();
     let cwd = format!("/proc/{}/cwd", user.id());
     wait_until("the user is in", || fs::read_link(&cwd).is_ok_and(|dir| dir == ns.path("m")));
-    signal(daemon, "TERM");
+    signal(daemon, Signal::TERM);
     // Signals of one kind are not counted: the first must have been taken before the second is sent.
     let pending = || {
         let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
@@ -57,11 +57,11 @@ fn a_mount_in_use_stays_at_the_first_signal_and_is_detached_at_the_second() {
     wait_until("the signal is taken", || !pending());
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(ns.mounts().len(), 1, "still in use, still mounted");
-    signal(daemon, "TERM");
+    signal(daemon, Signal::TERM);
     wait_until("the mount is out of sight", || ns.mounts().is_empty());
     assert_eq!(ns.daemon(), daemon, "whoever is inside is still served");
     drop(user.stdin.take());
-    user.wait().unwrap();
+    ended(&mut user);
     ns.wait_until_gone();
 }
 
@@ -71,7 +71,7 @@ fn a_mount_that_covers_ours_is_not_unmounted() {
     ns.ok("$S a m && mount -t tmpfs cover m");
     let daemon = ns.daemon();
     for _ in 0..2 {
-        signal(daemon, "TERM");
+        signal(daemon, Signal::TERM);
         std::thread::sleep(std::time::Duration::from_millis(200));
         assert_eq!(ns.mounts().len(), 2, "both are there");
     }
@@ -84,7 +84,7 @@ fn a_mount_that_took_the_place_of_ours_is_not_unmounted() {
     let ns = Namespace::new();
     // A bind mount elsewhere keeps the daemon, while at its former place there is something else.
     ns.ok("$S a m && mkdir m2 && mount --bind m m2 && umount m && mount -t tmpfs other m");
-    signal(ns.daemon(), "TERM");
+    signal(ns.daemon(), Signal::TERM);
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(ns.mounts()[0].contains("tmpfs"));
     ns.ok("umount m m2");
@@ -95,7 +95,7 @@ fn a_mount_that_took_the_place_of_ours_is_not_unmounted() {
 fn a_mount_that_was_moved_is_found_and_unmounted() {
     let ns = Namespace::new();
     ns.ok("$S a m && mkdir m2 && mount --move m m2");
-    signal(ns.daemon(), "TERM");
+    signal(ns.daemon(), Signal::TERM);
     ns.wait_until_gone();
     assert!(ns.mounts_at(&ns.path("m2")).is_empty());
 }
@@ -106,7 +106,7 @@ fn with_auto_unmount_the_mount_goes_even_when_the_daemon_is_killed() {
     ns.ok("$S --pidfile pid -o auto_unmount a m");
     assert_eq!(ns.processes().len(), 2, "the daemon and its guardian");
     let daemon = fs::read_to_string(ns.path("pid")).unwrap().trim().parse().unwrap();
-    signal(daemon, "KILL");
+    signal(daemon, Signal::KILL);
     ns.wait_until_gone();
 }
 
@@ -122,8 +122,8 @@ fn in_front_sigint_unmounts_and_the_status_is_zero() {
     let ns = Namespace::new();
     let mut front = ns.command(ns.path("shiftbind")).args(["-f", "a", "m"]).spawn().unwrap();
     wait_until("it is mounted", || ns.mounts().len() == 1);
-    signal(front.id(), "INT");
-    assert!(front.wait().unwrap().success());
+    signal(front.id(), Signal::INT);
+    assert!(ended(&mut front).success());
     ns.wait_until_gone();
 }
 
@@ -133,7 +133,7 @@ fn in_front_an_umount_from_outside_ends_it_with_status_zero() {
     let mut front = ns.command(ns.path("shiftbind")).args(["-f", "a", "m"]).spawn().unwrap();
     wait_until("it is mounted", || ns.mounts().len() == 1);
     ns.ok("umount m");
-    assert!(front.wait().unwrap().success());
+    assert!(ended(&mut front).success());
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn the_daemon_serves_a_namespace_that_copied_the_mount_until_that_goes_too() {
     assert!(ns.mounts().is_empty());
     assert_eq!(ns.daemon(), daemon);
     drop(other.stdin.take());
-    assert!(other.wait().unwrap().success(), "served to the end");
+    assert!(ended(&mut other).success(), "served to the end");
     ns.wait_until_gone();
 }
 
@@ -163,7 +163,7 @@ fn the_daemon_serves_a_namespace_that_copied_the_mount_until_that_goes_too() {
 fn mounting_over_a_dead_mount_says_what_to_do() {
     let ns = Namespace::new();
     ns.ok("$S a m");
-    signal(ns.daemon(), "KILL");
+    signal(ns.daemon(), Signal::KILL);
     wait_until("the daemon is dead", || ns.processes().is_empty());
     let output = ns.sh("$S a m");
     assert_eq!(output.status.code(), Some(32));

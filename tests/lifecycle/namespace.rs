@@ -5,17 +5,24 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 use tempfile::TempDir;
 
+#[allow(dead_code)]
+#[path = "../support/machine.rs"]
+mod machine;
 #[path = "../support/patience.rs"]
 pub(crate) mod patience;
 
+pub(crate) use machine::program;
 use patience::patience;
 
 /// Longer than anything here takes; what is not done by then hangs.
@@ -39,7 +46,7 @@ impl Namespace {
         }
         // The target directory may be closed to normal users.
         fs::copy(env!("CARGO_BIN_EXE_shiftbind"), dir.path().join("shiftbind")).unwrap();
-        let mut holder = Command::new("unshare")
+        let mut holder = program("unshare")
             .args(["-m", "--propagation", "private", "sh", "-c", "echo ready; exec cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -58,7 +65,7 @@ impl Namespace {
 
     /// A program that is about to run inside, in the test's directory.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = self::program("nsenter");
         command
             .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()))
             .arg(format!("--wdns={}", self.dir.path().display()))
@@ -79,8 +86,19 @@ impl Namespace {
     /// Runs a shell script inside that must succeed, and returns what it printed.
     pub(crate) fn ok(&self, script: &str) -> String {
         let output = self.sh(script);
-        assert!(output.status.success(), "{script}: {} {}", output.status, text(&output.stderr));
+        let errors = text(&output.stderr);
+        let missing = machine::missing(&errors);
+        assert!(output.status.success(), "{missing}{script}: {} {errors}", output.status);
         text(&output.stdout)
+    }
+
+    /// Gives user 1000 an account, and everyone the FUSE device, which may be closed to users.
+    pub(crate) fn let_users_mount(&self) {
+        self.ok(&format!(
+            "mkdir dev && mount -t tmpfs dev dev && mknod -m 666 dev/fuse c 10 229 && \
+             mount --bind dev/fuse /dev/fuse && mkdir accounts && cd accounts && {}",
+            machine::ACCOUNT
+        ));
     }
 
     /// Like [`Self::sh`], as the normal user 1000.
@@ -141,16 +159,38 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         for pid in self.processes() {
-            signal(pid, "KILL");
+            // One that has just ended is as good.
+            let _ = kill_process(id(pid), Signal::KILL);
         }
         let _ = self.holder.kill();
         let _ = self.holder.wait();
     }
 }
 
-/// Sends a signal.
-pub(crate) fn signal(pid: u32, name: &str) {
-    let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+/// Sends a signal to a process, which must be there.
+#[track_caller]
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    kill_process(id(pid), signal).expect("signal the process");
+}
+
+fn id(pid: u32) -> Pid {
+    Pid::from_raw(pid.cast_signed()).expect("a process id is positive")
+}
+
+/// Waits for the end of a child, which must come soon.
+#[track_caller]
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("a process goes on that should end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits for something that must come true.
@@ -163,14 +203,23 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Runs a command to its end AND to the end of its standard output and error: a daemon that keeps these open would make
-/// this wait for ever.
+/// this wait for ever. A command that goes on for too long is killed, with all that it has started in its process group.
 pub(crate) fn finished(mut command: Command) -> Output {
     let (done, waiting) = mpsc::channel();
     let name = format!("{command:?}");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let child = command.spawn().unwrap();
+    let group = id(child.id());
     thread::spawn(move || {
-        let _ = done.send(command.output());
+        let _ = done.send(child.wait_with_output());
     });
-    waiting.recv_timeout(patience(PATIENCE)).unwrap_or_else(|_| panic!("hangs: {name}")).unwrap()
+    waiting
+        .recv_timeout(patience(PATIENCE))
+        .unwrap_or_else(|_| {
+            let _ = kill_process_group(group, Signal::KILL);
+            panic!("hangs: {name}")
+        })
+        .unwrap()
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

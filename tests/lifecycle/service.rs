@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use crate::namespace::patience::patience;
-use crate::namespace::{Namespace, signal, wait_until};
+use crate::namespace::{Namespace, Signal, ended, signal, wait_until};
 
 fn received(socket: &UnixDatagram) -> String {
     socket.set_read_timeout(Some(patience(Duration::from_secs(20)))).unwrap();
@@ -26,9 +26,9 @@ fn a_notify_service_is_ready_when_it_is_mounted_and_says_when_it_stops() {
         .unwrap();
     assert_eq!(received(&socket), format!("READY=1\nMAINPID={}", service.id()));
     assert_eq!(ns.mounts().len(), 1, "mounted by then");
-    signal(service.id(), "TERM");
+    signal(service.id(), Signal::TERM);
     assert_eq!(received(&socket), "STOPPING=1");
-    assert!(service.wait().unwrap().success());
+    assert!(ended(&mut service).success());
 }
 
 #[test]

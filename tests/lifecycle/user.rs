@@ -3,15 +3,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::namespace::{Namespace, signal, text};
+use crate::namespace::{Namespace, Signal, signal, text};
 
 /// A namespace in which normal users have the FUSE device, with a source that is user 1000's.
 fn with_device() -> Namespace {
     let ns = Namespace::new();
-    ns.ok(
-        "mkdir dev && mount -t tmpfs dev dev && mknod -m 666 dev/fuse c 10 229 && mount --bind dev/fuse /dev/fuse && \
-         chown 1000:1000 . a m",
-    );
+    ns.let_users_mount();
+    ns.ok("chown 1000:1000 . a m");
     ns
 }
 
@@ -49,7 +47,7 @@ fn a_user_mounts_his_own_directory_and_unmounts_it() {
 fn sigterm_unmounts_a_users_mount() {
     let ns = with_device();
     mount(&ns, "a m");
-    signal(ns.daemon(), "TERM");
+    signal(ns.daemon(), Signal::TERM);
     ns.wait_until_gone();
 }
 
@@ -65,7 +63,7 @@ fn a_comma_in_a_users_source_ends_no_option() {
 fn auto_unmount_works_for_a_user() {
     let ns = with_device();
     mount(&ns, "--pidfile pid -o auto_unmount a m");
-    signal(fs::read_to_string(ns.path("pid")).unwrap().trim().parse().unwrap(), "KILL");
+    signal(fs::read_to_string(ns.path("pid")).unwrap().trim().parse().unwrap(), Signal::KILL);
     ns.wait_until_gone();
 }
 

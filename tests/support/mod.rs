@@ -7,6 +7,7 @@
 mod compare;
 mod descriptors;
 mod locks;
+mod machine;
 mod mount;
 mod patience;
 mod process;
@@ -18,6 +19,7 @@ mod users;
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use locks::{Lock, LockKind, Scope};
+pub(crate) use machine::{ACCOUNT, program};
 pub(crate) use mount::Mount;
 pub(crate) use patience::patience;
 pub(crate) use process::{Process, eventually, sh, sh_output};

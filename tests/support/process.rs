@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
 use super::patience::patience;
-use super::sys;
+use super::{machine, sys};
 
 /// Runs a shell script in a directory with the caller's credentials; its failure is the test's.
 pub(crate) fn sh(dir: &Path, script: &str) {
@@ -32,11 +32,12 @@ pub(crate) fn sh_output(dir: &Path, script: &str) -> String {
         .output()
         .expect("run sh");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "{script}: {}\n{text}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
+        "{}{script}: {}\n{text}{errors}",
+        machine::missing(&errors),
+        output.status
     );
     text
 }
