@@ -14,7 +14,8 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use count::{Counter, Counts};
@@ -233,6 +234,46 @@ fn what_is_trusted_for_ten_minutes_is_seen_to_change_through_another_mount() {
     let mount = Mount::builder().arg("--cache=coherent").start();
     let other = Mount::builder().source(mount.source()).start();
     every_change_is_seen(&mount, other.path());
+}
+
+/// Names that come and go on the source while clients look them up: a look-up that was answered before a change must not
+/// bring what was there before it after the change was told.
+#[test]
+fn names_that_are_looked_up_while_they_come_and_go_end_as_they_are_on_the_source() {
+    const NAMES: u64 = 64;
+    let mount = Mount::builder().arg("--cache=coherent").start();
+    for round in 0..5 {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for client in 0..2 {
+                let (mount, stop) = (&mount, &stop);
+                scope.spawn(move || {
+                    for at in (client..).step_by(7).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                        is_there(&mount.join((at % NAMES).to_string()));
+                    }
+                });
+            }
+            let end = Instant::now() + Duration::from_millis(500);
+            for at in (0u64..).step_by(11).take_while(|_| Instant::now() < end) {
+                let name = mount.in_source((at % NAMES).to_string());
+                match at / NAMES % 3 {
+                    0 if !is_there(&name) => drop(File::create(&name).expect("create")),
+                    1 if is_there(&name) => fs::remove_file(&name).expect("remove"),
+                    _ if is_there(&name) => {
+                        let other = mount.in_source(((at + 5) % NAMES).to_string());
+                        fs::rename(&name, other).expect("rename");
+                    }
+                    _ => {}
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        for at in 0..NAMES {
+            let (here, there) =
+                (mount.join(at.to_string()), is_there(&mount.in_source(at.to_string())));
+            soon(&format!("{at} in round {round}: {there}"), || is_there(&here) == there);
+        }
+    }
 }
 
 #[test]
