@@ -36,6 +36,9 @@ pub struct Error {
     source: Option<std::io::Error>,
 }
 
+/// The oldest kernel that is supported, as told when the one that runs lacks something.
+const OLDEST_KERNEL: &str = "6.1";
+
 /// The library's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -87,6 +90,12 @@ impl fmt::Display for Error {
         f.write_str(&self.message)?;
         match &self.source {
             Some(source) => match source.raw_os_error() {
+                // A system call, or a version of FUSE's protocol, that the kernel does not have.
+                Some(code @ (libc::ENOSYS | libc::EPROTONOSUPPORT)) => write!(
+                    f,
+                    ": {} (is this kernel older than Linux {OLDEST_KERNEL}, which is needed?)",
+                    system_text(code)
+                ),
                 Some(code) => write!(f, ": {}", system_text(code)),
                 None => write!(f, ": {source}"),
             },

@@ -367,3 +367,20 @@ fn a_language_that_nothing_can_run_is_refused() {
     let example = Example { language: "console".to_owned(), text: "$ true\n".to_owned() };
     assert!(std::panic::catch_unwind(|| script(&example)).is_err());
 }
+
+#[test]
+fn the_oldest_kernel_is_the_same_wherever_it_is_named() {
+    let metadata = project_file("Cargo.toml");
+    let oldest = metadata
+        .lines()
+        .find_map(|line| line.strip_prefix("minimum-linux = \"")?.strip_suffix('"'));
+    let oldest = oldest.expect("Cargo.toml names the oldest kernel");
+    for (file, words) in [
+        ("README.md", format!("for Linux {oldest} and newer")),
+        ("man/shiftbind.8.in", format!("Linux {oldest} or newer is needed.")),
+        ("man/shiftbind.8", format!("Linux {oldest} or newer is needed.")),
+        ("src/error.rs", format!("OLDEST_KERNEL: &str = \"{oldest}\";")),
+    ] {
+        assert!(project_file(file).contains(&words), "{file} does not say: {words}");
+    }
+}

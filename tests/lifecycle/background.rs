@@ -111,6 +111,23 @@ fn without_the_device_the_message_says_so() {
 }
 
 #[test]
+fn a_kernel_without_a_call_that_is_needed_is_told_from_other_failures_in_one_line() {
+    let ns = Namespace::new();
+    let needed = ["statx", "fsopen", "fsconfig", "fsmount", "move_mount"];
+    for call in needed {
+        let output = ns.sh(&format!(
+            "timeout 10 strace -f -qq -o strace -e trace={call} -e inject={call}:error=ENOSYS $S a m"
+        ));
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.lines().count(), 1, "{call}: {stderr}");
+        assert!(stderr.contains("older than Linux 6.1"), "{call}: {stderr}");
+        assert_ne!(output.status.code(), Some(0), "{call}: {stderr}");
+        assert!(fs::read_to_string(ns.path("strace")).unwrap().contains("ENOSYS"), "{call}");
+        ns.wait_until_gone();
+    }
+}
+
+#[test]
 fn a_source_given_as_a_descriptor_works() {
     let ns = Namespace::new();
     ns.ok("exec 5<a; $S /proc/self/fd/5 m; exec 5<&-; stat m");

@@ -11,8 +11,9 @@ use crate::fuse::device::Device;
 /// The protocol's version that is spoken here. The kernel's may be older or newer.
 const MAJOR: u32 = 7;
 const MINOR: u32 = 44;
-/// Before it an answer had another length.
-const OLDEST_MINOR: u32 = 23;
+/// Linux 6.1's, the oldest kernel that this is tested on: with FUSE_TMPFILE. Kernels before it are refused for what they
+/// cannot do, not for what they call themselves: a kernel to which its distributor has added this is welcome.
+const OLDEST_MINOR: u32 = 37;
 
 /// What the kernel can do, and we may want (`FUSE_…` of fuse_init_in.flags and, above 32 bits, flags2).
 pub(in crate::fuse) mod flag {
@@ -52,8 +53,8 @@ pub(in crate::fuse) struct Wishes {
     pub(in crate::fuse) stack_depth: u32,
 }
 
-/// Answers the kernel's first request, which must be waiting or come soon: the flags that both sides have. EPROTO for a
-/// kernel before 3.15; ENODEV when the mount is gone already.
+/// Answers the kernel's first request, which must be waiting or come soon: the flags that both sides have.
+/// EPROTONOSUPPORT for a kernel whose FUSE is older than Linux 6.1's; ENODEV when the mount is gone already.
 pub(in crate::fuse) fn negotiate(device: &Arc<Device>, wishes: &Wishes) -> Result<u64, Errno> {
     let mut buffer = vec![0; super::MIN_BUFFER];
     loop {
@@ -75,9 +76,10 @@ pub(in crate::fuse) fn negotiate(device: &Arc<Device>, wishes: &Wishes) -> Resul
         }
         if init.major < MAJOR || init.minor < OLDEST_MINOR {
             reply.error(Errno::PROTO);
-            return Err(Errno::PROTO);
+            log::debug!("the kernel's FUSE is {}.{}", init.major, init.minor);
+            return Err(Errno::PROTONOSUPPORT);
         }
-        // Linux before 5.17 ends here.
+        // It may end here.
         let more = rest.argument::<u32>().map_or(0, |(flags2, _)| flags2);
         let (answer, agreed) = answer(&init, more, wishes);
         reply.with(Ok(answer));
@@ -114,6 +116,10 @@ fn answer(init: &InitIn, more: u32, wishes: &Wishes) -> (InitOut, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::layout::InHeader;
     use super::*;
 
     const WISHES: Wishes = Wishes {
@@ -126,6 +132,28 @@ mod tests {
 
     fn init(flags: u64) -> InitIn {
         InitIn { major: 7, minor: 45, max_readahead: 128 << 10, flags: flags as u32 }
+    }
+
+    /// What comes of a kernel's first request.
+    fn negotiated(init: InitIn) -> Result<u64, Errno> {
+        let (kernel, daemon) = UnixStream::pair().unwrap();
+        let mut request = Vec::new();
+        let len = (size_of::<InHeader>() + size_of::<InitIn>()) as u32;
+        request.extend([len, opcode::INIT].iter().flat_map(|word| word.to_ne_bytes()));
+        request.resize(size_of::<InHeader>(), 0);
+        let words = [init.major, init.minor, init.max_readahead, init.flags];
+        request.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        (&kernel).write_all(&request).unwrap();
+        negotiate(&Arc::new(Device::new(daemon.into())), &WISHES)
+    }
+
+    #[test]
+    fn a_kernel_whose_fuse_is_older_than_that_of_linux_6_1_is_refused() {
+        let of = |major, minor| InitIn { major, minor, ..init(flag::DONT_MASK) };
+        assert_eq!(negotiated(of(7, 36)), Err(Errno::PROTONOSUPPORT));
+        assert_eq!(negotiated(of(6, 99)), Err(Errno::PROTONOSUPPORT));
+        assert_eq!(negotiated(of(7, 37)), Ok(flag::DONT_MASK));
+        assert_eq!(negotiated(of(7, 99)), Ok(flag::DONT_MASK));
     }
 
     #[test]
