@@ -4,6 +4,10 @@
 use std::fs;
 use std::process::{Command, Output};
 
+#[allow(dead_code)]
+#[path = "support/machine.rs"]
+mod machine;
+
 /// A benchmark built as the tests are: nobody reads these figures.
 fn bench(name: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO"))
@@ -14,10 +18,10 @@ fn bench(name: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a benchmark wrote that ended well. `None`, said once, where it could not mount.
+/// What a benchmark wrote that ended well. `None`, which is told, where it could not mount.
 fn report(name: &str, arguments: &[&str]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: the benchmark mounts, which needs root");
+        machine::skipped("the benchmark mounts, which needs root");
         return None;
     }
     let output = bench(name, arguments);

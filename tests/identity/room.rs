@@ -9,7 +9,9 @@ use std::path::Path;
 
 use rustix::fs::FallocateFlags;
 
-use crate::support::{LoopFs, Mount, SHIFT, as_user, kernel_mount, loop_fs, scratch, sh_output};
+use crate::support::{
+    LoopFs, Mount, SHIFT, as_user, kernel_mount, loop_fs, scratch, sh_output, skipped,
+};
 use crate::{ROOT, USER, errno, open_to_all};
 
 /// Appends to the file until there is no room: the error that ended it, and whether anything was written.
@@ -197,7 +199,7 @@ fn a_btrfs_quota_group_answers_with_edquot() {
     }
 }
 
-/// Needs a kernel with a quota format for ext4 (CONFIG_QFMT_V2); without one it is told, and nothing is tested.
+/// Needs a kernel with a quota format for ext4 (CONFIG_QFMT_V2); without one the test is skipped.
 #[test]
 fn quotas_are_charged_to_source_ids() {
     let place = scratch();
@@ -207,8 +209,7 @@ fn quotas_are_charged_to_source_ids() {
          && (mount -o loop,usrquota image fs 2>&1 || echo no quotas here)",
     );
     if made.contains("no quotas here") {
-        println!("this kernel has no quotas on ext4: {made}");
-        return;
+        return skipped(&format!("this kernel has no quotas on ext4: {}", made.trim()));
     }
     let root = place.join("fs");
     let source = root.join("source");

@@ -1,7 +1,9 @@
 //! What the tests need of the machine: programs, which README.md says how to install, and an account.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 /// The Debian packages of the programs that the tests run and that not every Debian has.
 const PACKAGES: &[(&str, &[&str])] = &[
@@ -23,6 +25,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("make", &["make"]),
     ("mandoc", &["mandoc"]),
     ("mount", &["losetup", "mount", "umount"]),
+    ("quota", &["setquota"]),
     ("rsync", &["rsync"]),
     ("strace", &["strace"]),
     ("util-linux", &["findmnt", "flock", "nsenter", "setpriv", "unshare"]),
@@ -37,6 +40,13 @@ pub(crate) const ACCOUNT: &str = "\
     for file in passwd group; do grep -v -e '^user:' -e '^[^:]*:[^:]*:1000:' /etc/$file > $file; done; \
     echo 'user:x:1000:1000::/:/bin/sh' >> passwd; echo 'user:x:1000:' >> group; chmod 644 passwd group; \
     for file in passwd group; do mount --bind $file /etc/$file; done";
+
+/// Says that this kernel or this machine cannot have what the test is about. It is seen also where the test harness keeps
+/// back what tests print: that goes for print! and its kin only.
+pub(crate) fn skipped(why: &str) {
+    let test = thread::current();
+    let _ = writeln!(io::stderr(), "SKIPPED {}: {why}", test.name().unwrap_or("a test"));
+}
 
 /// A command of that program, which must be installed.
 #[track_caller]

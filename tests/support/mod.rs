@@ -19,7 +19,7 @@ mod users;
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use locks::{Lock, LockKind, Scope};
-pub(crate) use machine::{ACCOUNT, program};
+pub(crate) use machine::{ACCOUNT, program, skipped};
 pub(crate) use mount::Mount;
 pub(crate) use patience::patience;
 pub(crate) use process::{Process, eventually, sh, sh_output};
