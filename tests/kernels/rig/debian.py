@@ -30,7 +30,7 @@ class Kernel:
         self.package = (dir / "package").read_text().strip()
 
 
-def mirror():
+def mirror_of_this_machine():
     """The mirror of Debian that apt uses on this machine."""
     targets = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(ORIGIN)", "Created-By: Packages")
     for line in targets.splitlines():
@@ -48,11 +48,17 @@ def mirror():
 class Archive:
     """Package lists of all suites of a mirror, apart from the machine's own."""
 
-    def __init__(self, cache, uri):
+    def __init__(self, cache, uri=None):
         self.dir = cache / "apt"
         self.unpacked = cache / "linux"
-        self.uri = uri
+        self._uri = uri
         self._kernels = None
+
+    def mirror(self):
+        """The mirror's address: what was asked for, or what apt is set up with."""
+        if self._uri is None:
+            self._uri = mirror_of_this_machine()
+        return self._uri
 
     def _apt(self):
         return ["-o", f"Dir::Etc::SourceList={self.dir}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
@@ -68,7 +74,7 @@ class Archive:
         say("fetching the mirror's package lists")
         for part in ["lists/partial", "cache/archives/partial"]:
             (self.dir / part).mkdir(parents=True, exist_ok=True)
-        lines = [f"deb [signed-by={KEYRING}] {self.uri} {suite} main\n" for suite in SUITES]
+        lines = [f"deb [signed-by={KEYRING}] {self.mirror()} {suite} main\n" for suite in SUITES]
         (self.dir / "sources.list").write_text("".join(lines))
         # A suite that the mirror lacks is an error to apt; those that it has are there all the same.
         update = subprocess.run(["apt-get", *self._apt(), "-qq", "update"], stdin=subprocess.DEVNULL,

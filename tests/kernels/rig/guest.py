@@ -92,12 +92,25 @@ def machine(kernel, root, payload, image, results, settings):
     return [*command, "-kernel", str(kernel.image), "-initrd", str(image), "-append", arguments(kernel, settings)]
 
 
-def boot(kernel, root, payload, cache, settings):
-    """Boots a kernel, waits for its end or for the limit, and gives the agent's events and how it ended.
+class Outcome:
+    """How a guest ended, and what its agent has told."""
 
-    How: `complete`, `timeout` or `no agent` (the agent never began, or the guest went off before the agent was done).
-    """
-    with tempfile.TemporaryDirectory(dir=cache, prefix="guest.") as name:
+    def __init__(self, events, is_off, seconds, processor_seconds):
+        self.events = events
+        self.seconds = round(seconds)
+        self.processor_seconds = round(processor_seconds)
+        if any(event["event"] == "end" for event in events):
+            self.ended = "complete"
+        elif not is_off:
+            self.ended = "timeout"
+        else:
+            # It did not come up, or went off before the agent was done.
+            self.ended = "crash" if events else "no boot"
+
+
+def boot(kernel, root, payload, settings, stop):
+    """Boots a kernel and waits for its end, for the limit or for `stop`."""
+    with tempfile.TemporaryDirectory(dir=settings.cache, prefix="guest.") as name:
         dir = Path(name)
         image = initramfs(kernel, root, payload, dir)
         results = dir / "results"
@@ -106,43 +119,55 @@ def boot(kernel, root, payload, cache, settings):
         begin = time.monotonic()
         say(f"{kernel.name}: booting Linux {kernel.package}" + ("" if kernel.modules else " (without modules)"))
         with open(log, "wb") as console:
-            # It dies with this process, however that ends.
+            # The guest dies with this thread, however that ends.
             guest = subprocess.Popen(["setpriv", "--pdeathsig", "KILL",
                                       *machine(kernel, root, payload, image, results, settings)],
                                      stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
                                      env=dict(os.environ, TMPDIR=str(dir)))
             try:
-                told = wait(guest, begin + settings.limit, log, kernel.name, settings.quiet)
+                is_off, used = wait(guest, begin + settings.limit, log, kernel.name, settings.quiet, stop)
             finally:
                 guest.kill()
                 guest.wait()
-        events = []
-        for line in results.read_text(errors="replace").splitlines():
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                # The last line of a guest that was ended.
-                continue
-        is_complete = any(event["event"] == "end" for event in events)
-        ended = "complete" if is_complete else "timeout" if not told else "no agent"
-        seconds = round(time.monotonic() - begin)
-        say(f"{kernel.name}: {'ended' if is_complete else ended.upper()} after {seconds} s")
-        return events, ended, seconds
+        outcome = Outcome(list(told(results)), is_off, time.monotonic() - begin, used)
+        say(f"{kernel.name}: {outcome.ended} after {outcome.seconds} s, {outcome.processor_seconds} s of processor time")
+        return outcome
 
 
-def wait(guest, deadline, log, name, quiet):
-    """Waits until the guest is off; false when its time is over. Shows the console meanwhile."""
-    with open(log, "r", errors="replace") as console:
-        rest = ""
+def told(path):
+    """The agent's events."""
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            # The last line of a guest that was ended.
+            continue
+
+
+def wait(guest, deadline, log, name, quiet, stop):
+    """Waits until the guest is off, its time is over or `stop` is set. Shows the console meanwhile.
+
+    Whether it is off, and the processor time that it took.
+    """
+    used, rest = 0.0, ""
+    with open(log, errors="replace") as console:
         while True:
+            used = processor_seconds(guest.pid) or used
             ended = guest.poll() is not None
-            rest += console.read()
-            *lines, rest = rest.split("\n")
-            for line in lines:
-                if not quiet:
+            *lines, rest = (rest + console.read()).split("\n")
+            if not quiet:
+                for line in lines:
                     print(f"{name} | {line.rstrip()}", flush=True)
-            if ended:
-                return True
-            if time.monotonic() > deadline:
-                return False
+            if ended or time.monotonic() > deadline or stop.is_set():
+                return ended, used
             time.sleep(0.2)
+
+
+def processor_seconds(pid):
+    """The processor time of a process, user and system; 0 when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    # utime and stime of proc_pid_stat(5), whose third field is the first one here.
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

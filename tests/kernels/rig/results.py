@@ -8,12 +8,16 @@ from pathlib import Path
 OPERATIONS = ["create", "unlink", "rename", "readdirplus"]
 
 
-def result(kernel, events, ended, seconds):
-    """All of a guest's events as one object."""
+def result(kernel, outcome, expected):
+    """All of a guest's events as one object.
+
+    A test that failed and is expected to becomes `expected`, with the reason in place of its message.
+    """
     checks, programs, messages = {}, {}, []
     about = {"kernel": kernel.name, "package": kernel.package, "release": None, "modules": kernel.modules is not None,
-             "ended": ended, "seconds": seconds, "boot_seconds": None, "status": None}
-    for event in events:
+             "ended": outcome.ended, "seconds": outcome.seconds, "processor_seconds": outcome.processor_seconds,
+             "boot_seconds": None, "status": None}
+    for event in outcome.events:
         kind = event["event"]
         if kind == "up":
             about["release"], about["boot_seconds"] = event["release"], event["seconds"]
@@ -21,7 +25,13 @@ def result(kernel, events, ended, seconds):
             checks[event["name"]] = {key: event[key] for key in ["status", "result", "said"]}
         elif kind == "test":
             program = programs.setdefault(event["program"], {"tests": []})
-            program["tests"].append({key: event[key] for key in ["name", "outcome", "why", "seconds"]})
+            test = {key: event[key] for key in ["name", "outcome", "why", "seconds"]}
+            reason = expected.reason(kernel, event["program"], test["name"])
+            if reason and test["outcome"] == "failed":
+                test.update(outcome="expected", why=reason, message=test["why"])
+            elif reason and test["outcome"] == "passed":
+                test.update(why=f"expected to fail: {reason}")
+            program["tests"].append(test)
         elif kind == "program":
             program = programs.setdefault(event["program"], {"tests": []})
             program.update(status=event["status"], seconds=event["seconds"], reason=event.get("reason"))
@@ -30,6 +40,28 @@ def result(kernel, events, ended, seconds):
         elif kind == "end":
             about["status"] = event["status"]
     return {**about, "checks": checks, "programs": programs, "kernel_messages": messages}
+
+
+class Expected:
+    """Failures that are known, from a file with `KERNEL PROGRAM::TEST REASON` a line; `#` begins a comment.
+
+    KERNEL is a version or its beginning, or `*`.
+    """
+
+    def __init__(self, path):
+        self._entries = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            if line.strip() and not line.startswith("#"):
+                kernel, test, reason = line.split(None, 2)
+                self._entries.append((kernel, test, reason))
+
+    def reason(self, kernel, program, test):
+        """Why that test fails on that kernel, when it is known to."""
+        for version, name, reason in self._entries:
+            fits = version == "*" or re.match(re.escape(version) + r"(?![0-9])", kernel.package)
+            if fits and name == f"{program}::{test}":
+                return reason
+        return None
 
 
 def tests(result):

@@ -30,21 +30,20 @@ def suite():
 class Root:
     """The root as an image, and as an archive for kernels without modules, which know no disk."""
 
-    def __init__(self, cache, suite, uri):
+    def __init__(self, cache, suite):
         key = hashlib.sha256(" ".join([RECIPE, SIZE, *PACKAGES, *AFTERWARDS]).encode()).hexdigest()[:12]
         self.image = cache / f"root-{suite}-{key}.img"
         self.archive = cache / f"root-{suite}-{key}.tar"
         self._suite = suite
-        self._uri = uri
 
-    def make(self):
-        """Makes both unless they are there."""
+    def make(self, archive):
+        """Makes both from Debian's archive unless they are there."""
         if self.image.exists() and self.archive.exists():
             return
         say(f"making the guests' root with debootstrap ({self._suite})")
         self.image.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.image.parent, prefix="root.") as tree:
-            self._install(tree)
+            self._install(tree, archive.mirror())
             new = self.image.with_suffix(".img.new")
             new.unlink(missing_ok=True)
             run("truncate", "-s", SIZE, new)
@@ -54,9 +53,9 @@ class Root:
             # Last, since this says that both are whole.
             new.rename(self.image)
 
-    def _install(self, tree):
+    def _install(self, tree, mirror):
         include = ",".join(name for name in PACKAGES if name not in AFTERWARDS)
-        run("debootstrap", "--variant=minbase", f"--include={include}", self._suite, tree, self._uri)
+        run("debootstrap", "--variant=minbase", f"--include={include}", self._suite, tree, mirror)
         apt = ["chroot", tree, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
         run(*apt, "update")
         run(*apt, "install", "--yes", "--no-install-recommends", *AFTERWARDS)
