@@ -89,7 +89,7 @@ def run_tests(program, plan):
         return
     # libtest's JSON, the only output that holds apart what tests print, is for nightly toolchains but for this variable.
     environment = dict(os.environ, RUSTC_BOOTSTRAP="1", RUST_BACKTRACE="0", CI="true",
-                       CARGO_MANIFEST_DIR=plan["project"], SHIFTBIND_TEST_PATIENCE=str(plan["patience"]))
+                       CARGO_MANIFEST_DIR=plan["project"], **plan["environment"])
     command = [program["path"], "-Z", "unstable-options", "--format", "json", "--report-time", "--show-output",
                f"--test-threads={plan['threads']}", *program["arguments"]]
     start = time.monotonic()
