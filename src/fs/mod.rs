@@ -321,7 +321,7 @@ impl Fs {
             false => self.trust_in_found(place, inode, stat),
         };
         let attr = self.attr(caller, inode, stat, trust);
-        Entry { node: inode.node(), attr, name }
+        Entry { node: inode.node(), generation: inode.generation(), attr, name }
     }
 
     /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch

@@ -88,6 +88,8 @@ pub struct Attr {
 pub struct Entry {
     /// Its node id.
     pub node: NodeId,
+    /// What tells it from others that have had the node id, or will ([`Inode::generation`]).
+    pub generation: u32,
     /// Its attributes.
     pub attr: Attr,
     /// How long the name may be believed to mean it.
@@ -164,7 +166,7 @@ impl Attr {
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
             trust: if privileged { Trust::Never } else { trust },
-            ino: if inode.node() == NodeId::ROOT { stat.stx_ino } else { inode.node().0 },
+            ino: if inode.node() == NodeId::ROOT { stat.stx_ino } else { inode.number() },
             size: stat.stx_size,
             blocks: stat.stx_blocks,
             atime: time(&stat.stx_atime),

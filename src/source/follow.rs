@@ -23,9 +23,11 @@ impl SourceTree {
         let fd = target.fd;
         let (seen, _) = look(&fd).ok()?;
         let old = self.root();
-        let known = look(&*old.held()?).ok()?.0;
+        let old_fd = old.held()?;
+        let known = look(&*old_fd).ok()?.0;
         let is_same = (device(&seen), seen.stx_ino) == (device(&known), known.stx_ino)
-            && seen.stx_mnt_id == known.stx_mnt_id;
+            && seen.stx_mnt_id == known.stx_mnt_id
+            && self.comparer.are_one(&old_fd, &fd);
         if is_same || self.is_own(device(&seen)) {
             return None;
         }
@@ -35,7 +37,7 @@ impl SourceTree {
             SourceMount::probe(&fd, stat.stx_mnt_id, self.is_privileged())
         });
         let domain = self.domains.of(mount, &stat, 0);
-        let identity = Identity { domain, ino: stat.stx_ino, life: Life::Held };
+        let identity = Identity { domain, ino: stat.stx_ino, life: Life::Held(None) };
         let new = Inode::new(NodeId::ROOT, identity, mount, old.kind(), Some(fd), None);
         Some((old, self.replace_root(new)))
     }

@@ -27,8 +27,9 @@ pub(super) struct Identity {
 /// Which one of those that have an inode number one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
-    /// The one that is held open: its number cannot be used again.
-    Held,
+    /// The one that is held open: its number cannot be used again. With the handle that its filesystem gives it, where
+    /// it gives one; the number alone does not tell it from another that lives at the same time.
+    Held(Option<FileHandle>),
     /// The one with this handle.
     Handle(FileHandle),
     /// On a filesystem of the ext family, the one that was born then, with this generation. `None`: it is the last one
@@ -139,7 +140,7 @@ impl Sighting {
 pub(super) enum Likeness {
     Same,
     Different,
-    /// It takes another look: at the handle, or when the clock has moved on.
+    /// It takes another look: at the handle, or when the clock has moved on; of those that are held, at both descriptors.
     Unsure,
 }
 
@@ -154,6 +155,7 @@ impl Identity {
             (Life::Born(known, generation), Life::Born(found, other)) if known == found => {
                 (generation, other)
             }
+            (Life::Held(None), Life::Held(None)) => return Likeness::Unsure,
             (known, found) => return same_if(known == found),
         };
         match (known, found) {
@@ -168,11 +170,32 @@ impl Identity {
     /// Whether it may be the inode with this handle.
     pub(super) fn may_have(&self, handle: &FileHandle) -> bool {
         match &self.life {
-            Life::Held => false,
+            Life::Held(_) => false,
             Life::Handle(known) => known == handle,
             Life::Born(_, None) => true,
             Life::Born(_, known) => *known == generation(handle),
         }
+    }
+
+    /// What tells it from others that have or had its number, in 32 bits: for whoever keeps numbers for longer than the
+    /// inode is known. `is_last`: it was found when it was the last one of its birth, so that it needs nothing else.
+    /// `None` where nothing tells, once its descriptor is closed.
+    pub(super) fn generation(&self, is_last: bool) -> Option<u32> {
+        let mut hash = Fnv::default();
+        match &self.life {
+            Life::Held(_) => return None,
+            Life::Handle(handle) => {
+                hash.add(&handle.kind().to_ne_bytes());
+                hash.add(handle.bytes());
+            }
+            Life::Born(birth, generation) => {
+                hash.add(&birth.packed().to_ne_bytes());
+                if let Some(generation) = generation.filter(|_| !is_last) {
+                    hash.add(&generation.to_ne_bytes());
+                }
+            }
+        }
+        Some(hash.folded())
     }
 
     /// Whether two identities may be of one inode.
@@ -183,7 +206,7 @@ impl Identity {
     /// The handle by which it is opened, where there is one.
     pub(super) fn handle(&self) -> Option<FileHandle> {
         match self.life {
-            Life::Held => None,
+            Life::Held(_) => None,
             Life::Handle(handle) => Some(handle),
             // Generation 0 opens any (Linux `ext4_nfs_get_inode`).
             Life::Born(_, generation) => ext_handle(self.ino, generation.unwrap_or(0)),
@@ -194,7 +217,7 @@ impl Identity {
     /// ([`Self::is_of`]).
     pub(super) fn opens_others(&self) -> bool {
         match &self.life {
-            Life::Held => false,
+            Life::Held(_) => false,
             Life::Born(_, generation) => generation.unwrap_or(0) == 0,
             // Of an image that mke2fs(8) has filled all files have generation 0.
             Life::Handle(handle) => generation(handle) == Some(0),
@@ -204,7 +227,7 @@ impl Identity {
     /// Whether an open file is of this life: ESTALE when it is not.
     pub(super) fn is_of(&self, fd: &OwnedFd) -> Result<(), Errno> {
         let is_it = match &self.life {
-            Life::Held => true,
+            Life::Held(_) => true,
             Life::Born(birth, _) => {
                 let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
                 Birth::of(&stat) == Some(*birth)
@@ -212,6 +235,27 @@ impl Identity {
             Life::Handle(handle) => name_to_handle(fd, c"")?.0 == *handle,
         };
         if is_it { Ok(()) } else { Err(Errno::STALE) }
+    }
+}
+
+/// The hash FNV-1a of 64 bits.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn folded(&self) -> u32 {
+        (self.0 >> 32) as u32 ^ self.0 as u32
     }
 }
 
@@ -268,11 +312,35 @@ mod tests {
     }
 
     #[test]
+    fn of_two_that_are_held_the_handles_tell_or_it_takes_a_look_at_both() {
+        let held = |life| Identity { domain: Domain(0), ino: 42, life: Life::Held(life) };
+        let [one, other] = [1, 2].map(|generation| ext_handle(42, generation));
+        let likeness = |known: Identity, found| known.likeness(true, &found, Open);
+        assert_eq!(likeness(held(one), held(one)), Same);
+        assert_eq!(likeness(held(one), held(other)), Different);
+        assert_eq!(likeness(held(one), held(None)), Different);
+        assert_eq!(likeness(held(None), held(None)), Unsure);
+    }
+
+    #[test]
+    fn a_generation_is_one_lives_alone_and_the_same_whatever_it_took_to_tell_the_last_one() {
+        let handle = |generation| {
+            let life = Life::Handle(ext_handle(42, generation).unwrap());
+            Identity { domain: Domain(0), ino: 42, life }
+        };
+        assert_ne!(handle(7).generation(true), handle(8).generation(true));
+        assert_ne!(born(1, None).generation(true), born(2, None).generation(true));
+        assert_ne!(born(1, Some(7)).generation(false), born(1, Some(8)).generation(false));
+        assert_eq!(born(1, Some(7)).generation(true), born(1, None).generation(true));
+        assert_eq!(Identity { life: Life::Held(None), ..handle(7) }.generation(true), None);
+    }
+
+    #[test]
     fn a_handle_is_of_those_who_may_have_it() {
         let handle = ext_handle(42, 7).unwrap();
         let with = |life| Identity { domain: Domain(0), ino: 42, life };
         assert!(born(1, None).may_have(&handle) && born(1, Some(7)).may_have(&handle));
-        assert!(!born(1, Some(8)).may_have(&handle) && !with(Life::Held).may_have(&handle));
+        assert!(!born(1, Some(8)).may_have(&handle) && !with(Life::Held(None)).may_have(&handle));
         assert!(with(Life::Handle(handle)).may_have(&handle));
         assert_eq!(born(1, Some(7)).handle(), Some(handle));
         assert!(!born(1, Some(7)).opens_others());
@@ -280,7 +348,9 @@ mod tests {
         assert!(born(1, None).opens_others());
         let zero = ext_handle(42, 0).unwrap();
         assert!(born(1, Some(0)).opens_others() && with(Life::Handle(zero)).opens_others());
-        assert!(!with(Life::Handle(handle)).opens_others() && !with(Life::Held).opens_others());
+        assert!(
+            !with(Life::Handle(handle)).opens_others() && !with(Life::Held(None)).opens_others()
+        );
         assert_eq!(ext_handle(1 << 32, 7), None);
         assert_eq!(generation(&FileHandle::from_parts(2, &[0; 8]).unwrap()), None);
     }

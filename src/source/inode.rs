@@ -55,6 +55,8 @@ const BUSY: u8 = 4;
 const UNOWNED: u8 = 8;
 /// It was seen when it was old ([`Sighting::Old`]).
 const SETTLED: u8 = 16;
+/// It was old when it was found first.
+const FOUND_OLD: u8 = 32;
 
 impl Flags {
     fn has(&self, flag: u8) -> bool {
@@ -105,7 +107,7 @@ impl Inode {
     #[cfg(test)]
     pub(crate) fn alone(node: NodeId) -> Self {
         let identity =
-            Identity { domain: Domain(0), ino: node.0, life: super::identity::Life::Held };
+            Identity { domain: Domain(0), ino: node.0, life: super::identity::Life::Held(None) };
         Self::new(node, identity, MountIndex::ROOT, FileType::RegularFile, None, None)
     }
 
@@ -159,6 +161,24 @@ impl Inode {
             self.flags.set(SETTLED, true);
         }
         likeness
+    }
+
+    /// Notes how it was seen when it was found first.
+    pub(super) fn set_found(&self, seen: Sighting) {
+        let is_old = seen == Sighting::Old;
+        self.flags.set(SETTLED, is_old);
+        self.flags.set(FOUND_OLD, is_old);
+    }
+
+    /// What tells it from others that have its number before or after it, for as long as the kernel knows it: who has
+    /// kept a handle of one does not get another by it (Linux `fuse_get_dentry`).
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        match self.node {
+            // Never looked up, so that the kernel is not told of it.
+            NodeId::ROOT => 0,
+            _ => self.identity.generation(self.flags.has(FOUND_OLD)).unwrap_or(self.serial as u32),
+        }
     }
 
     /// Whether changes that others make to it are told to us.

@@ -10,11 +10,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::domains::device;
-use super::identity::{Identity, Life, Moment, Sighting};
+use super::identity::{Identity, Life, Likeness, Moment, Sighting};
 use super::inode::Inode;
 use super::mounts::{MountIndex, Reach, SourceMount};
 use super::resolve::{Target, Via, look};
-use super::table::{Newcomer, Unsure};
+use super::table::Newcomer;
 use super::tree::{BASIC, ITSELF, SourceTree, UNASKED, component, number, reopen};
 use crate::sys::handle::name_to_handle;
 
@@ -100,8 +100,8 @@ impl SourceTree {
             match self.table.enter(newcomer) {
                 Ok(inode) => return Ok(Some(Found { inode, stat: seen.stat, is_by_link: false })),
                 // Not even the handle tells.
-                Err(Unsure) if kind == FileType::Unknown => return Ok(None),
-                Err(Unsure) => kind = FileType::Unknown,
+                Err(_) if kind == FileType::Unknown => return Ok(None),
+                Err(_) => kind = FileType::Unknown,
             }
         }
     }
@@ -243,7 +243,8 @@ impl SourceTree {
         };
         let identity = Identity { domain, ino: seen.stat.stx_ino, life: seen.life };
         let seen = seen.sighting;
-        Some(Newcomer { identity, seen, mount: dir.mount(), kind, pin: None, via })
+        let (mount, judged) = (dir.mount(), Vec::new());
+        Some(Newcomer { identity, seen, mount, kind, pin: None, via, judged })
     }
 
     /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when
@@ -275,9 +276,13 @@ impl SourceTree {
         let life = self.life_of(mount, &fd, &stat)?;
         let identity = Identity { domain, ino: stat.stx_ino, life };
         let seen = Sighting::of(&life, asked, Sighting::Open);
-        let (pin, spare) = if life == Life::Held { (Some(fd), None) } else { (None, Some(fd)) };
-        let via = via.cloned();
-        let inode = self.table.enter(Newcomer { identity, seen, mount, kind, pin, via })?;
+        let (pin, spare) = match life {
+            Life::Held(_) => (Some(fd), None),
+            Life::Handle(_) | Life::Born(..) => (None, Some(fd)),
+        };
+        let (via, judged) = (via.cloned(), Vec::new());
+        let inode =
+            self.enter_open_one(Newcomer { identity, seen, mount, kind, pin, via, judged })?;
         if let Some(fd) = spare
             && inode.held().is_none()
         {
@@ -294,24 +299,46 @@ impl SourceTree {
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let life = self.life_of(near, fd, &stat)?;
         let pin = match life {
-            Life::Held => Some(reopen(fd, OFlags::PATH)?),
-            _ => None,
+            Life::Held(_) => Some(reopen(fd, OFlags::PATH)?),
+            Life::Handle(_) | Life::Born(..) => None,
         };
         let identity = Identity { domain, ino: stat.stx_ino, life };
         let seen = Sighting::of(&life, asked, Sighting::Open);
+        let (mount, via, judged) = (near, None, Vec::new());
         let inode =
-            self.table.enter(Newcomer { identity, seen, mount: near, kind, pin, via: None })?;
+            self.enter_open_one(Newcomer { identity, seen, mount, kind, pin, via, judged })?;
         Ok(Found { inode, stat, is_by_link: false })
+    }
+
+    /// Finds or enters an inode that is open. Where the numbers of two are the same and there are no handles, their
+    /// descriptors are compared.
+    fn enter_open_one(&self, mut found: Newcomer) -> Result<Arc<Inode>, Errno> {
+        loop {
+            let unsure = match self.table.enter(found) {
+                Ok(inode) => return Ok(inode),
+                Err(unsure) => unsure,
+            };
+            let (Some(known), Some(pin)) = (unsure.known.held(), &unsure.found.pin) else {
+                return Err(unsure.into());
+            };
+            let likeness = match self.comparer.are_one(&known, pin) {
+                true => Likeness::Same,
+                false => Likeness::Different,
+            };
+            let serial = unsure.known.serial();
+            found = unsure.found;
+            found.judged.push((serial, likeness));
+        }
     }
 
     /// The life of an inode that is open, with these attributes.
     fn life_of(&self, mount: MountIndex, fd: &OwnedFd, stat: &Statx) -> Result<Life, Errno> {
-        if self.mounts.reach(mount) == Reach::Pin {
-            return Ok(Life::Held);
-        }
+        let must_be_held = self.mounts.reach(mount) == Reach::Pin;
         match name_to_handle(fd, c"") {
+            Ok((handle, _)) if must_be_held => Ok(Life::Held(Some(handle))),
             Ok((handle, _)) => Ok(Life::with(stat, handle, self.mounts.tells_births(mount))),
-            Err(Errno::NOTSUP) => Ok(Life::Held),
+            Err(Errno::NOTSUP) => Ok(Life::Held(None)),
+            Err(_) if must_be_held => Ok(Life::Held(None)),
             Err(e) => Err(e),
         }
     }

@@ -9,6 +9,7 @@ mod inode;
 mod last;
 mod lookup;
 mod mounts;
+mod one;
 mod resolve;
 mod root;
 mod table;

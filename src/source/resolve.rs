@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::domains::device;
-use super::inode::{Domain, Inode};
+use super::inode::{Inode, NodeId};
 use super::tree::{SourceTree, proc_path};
 
 /// Links that one path may lead through (Linux MAXSYMLINKS).
@@ -68,7 +68,7 @@ pub(super) struct Via {
 }
 
 /// The directory of a link, and its name.
-type Place = (Domain, u64, OsString);
+type Place = (NodeId, OsString);
 
 /// The links that lead to directories, by where they are.
 #[derive(Debug, Default)]
@@ -104,7 +104,7 @@ impl Links {
 }
 
 fn place(dir: &Inode, name: &OsStr) -> Place {
-    (dir.identity().domain, dir.identity().ino, name.to_owned())
+    (dir.node(), name.to_owned())
 }
 
 impl SourceTree {

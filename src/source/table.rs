@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::identity::{Identity, Likeness, Sighting};
+use super::identity::{Identity, Life, Likeness, Sighting};
 use super::inode::{Domain, Inode, NodeId};
 use super::mounts::MountIndex;
 use super::resolve::Via;
+use crate::sys::handle::FileHandle;
 
 /// The inode numbers of one domain: larger ones get a number of our own.
 const DOMAIN_SHIFT: u32 = 48;
@@ -96,15 +97,20 @@ impl Shard {
     }
 
     /// Finds an inode and counts one look-up, if it is what was found.
-    fn look_up(&self, node: NodeId, new: &Newcomer) -> Result<Option<Arc<Inode>>, Unsure> {
+    fn look_up(&self, node: NodeId, new: &Newcomer) -> Result<Option<Arc<Inode>>, Arc<Inode>> {
         let Some(inode) = self.get(node) else { return Ok(None) };
-        match inode.likeness(&new.identity, new.seen) {
+        let judged = new.judged.iter().find(|(serial, _)| *serial == inode.serial());
+        let likeness = match judged {
+            Some((_, likeness)) => *likeness,
+            None => inode.likeness(&new.identity, new.seen),
+        };
+        match likeness {
             Likeness::Same => {
                 inode.count_lookup();
                 Ok(Some(Arc::clone(inode)))
             }
             Likeness::Different => Ok(None),
-            Likeness::Unsure => Err(Unsure),
+            Likeness::Unsure => Err(Arc::clone(inode)),
         }
     }
 
@@ -132,18 +138,23 @@ pub(super) struct Extent {
     pub(super) most: usize,
 }
 
-/// Whether what was found is an inode that is known takes another look, at its handle or a little later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unsure;
+/// Whether what was found is an inode that is known takes another look: at its handle, or a little later, or at the
+/// descriptors of both.
+#[derive(Debug)]
+pub(super) struct Unsure {
+    pub(super) known: Arc<Inode>,
+    pub(super) found: Newcomer,
+}
 
 /// For whom another look is no use: an open inode is the only one with its number.
 impl From<Unsure> for Errno {
-    fn from(Unsure: Unsure) -> Self {
+    fn from(_: Unsure) -> Self {
         Self::STALE
     }
 }
 
 /// What was found, and may be known or not.
+#[derive(Debug)]
 pub(super) struct Newcomer {
     pub(super) identity: Identity,
     pub(super) seen: Sighting,
@@ -153,13 +164,27 @@ pub(super) struct Newcomer {
     pub(super) pin: Option<OwnedFd>,
     /// The link through which a directory was reached.
     pub(super) via: Option<Arc<Via>>,
+    /// To which known inodes it was compared by another look, by their serial numbers.
+    pub(super) judged: Vec<(u64, Likeness)>,
+}
+
+/// A number of the source, and the handle of what is held: where all files of a source have the same number, only one
+/// is looked at.
+type OddKey = (Domain, u64, Option<FileHandle>);
+
+fn odd_key(identity: &Identity) -> OddKey {
+    let handle = match identity.life {
+        Life::Held(handle) => handle,
+        Life::Handle(_) | Life::Born(..) => None,
+    };
+    (identity.domain, identity.ino, handle)
 }
 
 /// See the module's head.
 #[derive(Debug)]
 pub struct InodeTable {
     shards: Vec<Mutex<Shard>>,
-    odd: Mutex<HashMap<(Domain, u64), Vec<NodeId>>>,
+    odd: Mutex<HashMap<OddKey, Vec<NodeId>>>,
     /// How many are in `odd`: mostly none, and then nobody takes the mutex.
     odd_count: AtomicUsize,
     next_odd: AtomicU64,
@@ -188,6 +213,21 @@ fn plain(domain: Domain, ino: u64) -> Option<NodeId> {
     fits.then_some(NodeId((u64::from(domain.0) << DOMAIN_SHIFT) | ino))
 }
 
+impl Inode {
+    /// The inode number that programs see. Of two files that live at the same time under one number on the source it is
+    /// that number, as on the source: they may be names of one file that its filesystem knows as two.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        match self.identity().life {
+            Life::Held(_) => {
+                let Identity { domain, ino, .. } = *self.identity();
+                plain(domain, ino).unwrap_or(self.node()).0
+            }
+            _ => self.node().0,
+        }
+    }
+}
+
 impl InodeTable {
     /// Enters the root, which has the node id 1 and is never forgotten, or another in its place.
     pub(super) fn enter_root(&self, inode: Inode) -> Arc<Inode> {
@@ -209,12 +249,13 @@ impl InodeTable {
         self.get(node)
     }
 
-    /// All inodes that have or had this number and are known still, under whichever node ids.
+    /// All inodes that have or had this number and are known still, under whichever node ids; of those that are held, the
+    /// first one alone.
     #[must_use]
     pub fn lives(&self, domain: Domain, ino: u64) -> Vec<Arc<Inode>> {
         let mut lives: Vec<_> = self.find(domain, ino).into_iter().collect();
         if self.odd_count.load(Ordering::Acquire) > 0 {
-            let nodes = self.odd().get(&(domain, ino)).cloned().unwrap_or_default();
+            let nodes = self.odd().get(&(domain, ino, None)).cloned().unwrap_or_default();
             lives.extend(nodes.into_iter().filter_map(|node| self.get(node)));
         }
         lives
@@ -238,22 +279,28 @@ impl InodeTable {
 
     /// Finds or enters an inode and counts one look-up.
     pub(super) fn enter(&self, new: Newcomer) -> Result<Arc<Inode>, Unsure> {
+        let unsure = |known, found| Err(Unsure { known, found });
         // One that got a number of our own keeps it, also when its plain one is free by now.
-        if self.odd_count.load(Ordering::Acquire) > 0
-            && let Some(inode) = self.find_odd(&new)?
-        {
-            return Ok(inode);
+        if self.odd_count.load(Ordering::Acquire) > 0 {
+            match self.find_odd(&new) {
+                Ok(Some(inode)) => return Ok(inode),
+                Ok(None) => {}
+                Err(known) => return unsure(known, new),
+            }
         }
         if let Some(node) = plain(new.identity.domain, new.identity.ino) {
             let mut shard = self.shard(node);
-            if let Some(inode) = shard.look_up(node, &new)? {
-                return Ok(inode);
+            match shard.look_up(node, &new) {
+                Ok(Some(inode)) => return Ok(inode),
+                Ok(None) if shard.get(node).is_none() => return Ok(insert(&mut shard, node, new)),
+                // Taken by another file that has the number or had it before: answering with its node id would let
+                // requests meant for the one reach the other.
+                Ok(None) => {}
+                Err(known) => {
+                    drop(shard);
+                    return unsure(known, new);
+                }
             }
-            if shard.get(node).is_none() {
-                return Ok(insert(&mut shard, node, new));
-            }
-            // Taken by a file that had the number before: answering with its node id would let requests meant for the
-            // one reach the other.
         }
         self.enter_odd(new)
     }
@@ -270,16 +317,16 @@ impl InodeTable {
     }
 
     /// Finds an inode under a number of our own and counts one look-up.
-    fn find_odd(&self, new: &Newcomer) -> Result<Option<Arc<Inode>>, Unsure> {
+    fn find_odd(&self, new: &Newcomer) -> Result<Option<Arc<Inode>>, Arc<Inode>> {
         let odd = self.odd();
-        self.find_among(odd.get(&(new.identity.domain, new.identity.ino)), new)
+        self.find_among(odd.get(&odd_key(&new.identity)), new)
     }
 
     fn find_among(
         &self,
         nodes: Option<&Vec<NodeId>>,
         new: &Newcomer,
-    ) -> Result<Option<Arc<Inode>>, Unsure> {
+    ) -> Result<Option<Arc<Inode>>, Arc<Inode>> {
         let mut nodes = nodes.into_iter().flatten();
         let found = nodes.find_map(|node| self.shard(*node).look_up(*node, new).transpose());
         found.transpose()
@@ -287,9 +334,11 @@ impl InodeTable {
 
     fn enter_odd(&self, new: Newcomer) -> Result<Arc<Inode>, Unsure> {
         let mut odd = self.odd();
-        let key = (new.identity.domain, new.identity.ino);
-        if let Some(inode) = self.find_among(odd.get(&key), &new)? {
-            return Ok(inode);
+        let key = odd_key(&new.identity);
+        match self.find_among(odd.get(&key), &new) {
+            Ok(Some(inode)) => return Ok(inode),
+            Ok(None) => {}
+            Err(known) => return Err(Unsure { known, found: new }),
         }
         let node = NodeId(self.next_odd.fetch_add(1, Ordering::Relaxed));
         odd.entry(key).or_default().push(node);
@@ -297,7 +346,7 @@ impl InodeTable {
         Ok(insert(&mut self.shard(node), node, new))
     }
 
-    fn odd(&self) -> MutexGuard<'_, HashMap<(Domain, u64), Vec<NodeId>>> {
+    fn odd(&self) -> MutexGuard<'_, HashMap<OddKey, Vec<NodeId>>> {
         self.odd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -308,7 +357,7 @@ impl InodeTable {
         }
         let inode = self.shard(node).forget(node, lookups)?;
         if node.0 >= ODD {
-            let key = (inode.identity().domain, inode.identity().ino);
+            let key = odd_key(inode.identity());
             let mut odd = self.odd();
             if let Some(nodes) = odd.get_mut(&key) {
                 let before = nodes.len();
@@ -362,15 +411,14 @@ impl InodeTable {
 
 fn insert(shard: &mut Shard, node: NodeId, new: Newcomer) -> Arc<Inode> {
     let inode = Arc::new(Inode::new(node, new.identity, new.mount, new.kind, new.pin, new.via));
-    // Notes how it was seen.
-    inode.likeness(&new.identity, new.seen);
+    inode.set_found(new.seen);
     shard.enter(&inode);
     inode
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::{Birth, Life, ext_handle};
+    use super::super::identity::{Birth, ext_handle};
     use super::*;
 
     fn newcomer(domain: u32, ino: u64, generation: u32) -> Newcomer {
@@ -382,6 +430,7 @@ mod tests {
             kind: FileType::RegularFile,
             pin: None,
             via: None,
+            judged: Vec::new(),
         }
     }
 
@@ -496,7 +545,10 @@ mod tests {
             Newcomer { identity, seen, ..newcomer(0, 42, 0) }
         };
         let young = table.enter(born(Some(7), Sighting::Young)).unwrap();
-        assert_eq!(table.enter(born(None, Sighting::Old)).err(), Some(Unsure));
+        assert_eq!(
+            table.enter(born(None, Sighting::Old)).err().map(|e| e.known.node()),
+            Some(NodeId(42))
+        );
         assert!(table.enter_unknown(born(None, Sighting::Old)).is_none());
         let twin = table.enter(born(Some(8), Sighting::Old)).unwrap();
         assert!(twin.node().0 >= ODD, "a later life of the same birth");
@@ -507,8 +559,36 @@ mod tests {
         assert!(table.forget(NodeId(42), 3).is_some());
 
         let old = table.enter(born(None, Sighting::Old)).unwrap();
-        assert_eq!(table.enter(born(Some(7), Sighting::Young)).err(), Some(Unsure));
+        assert_eq!(
+            table.enter(born(Some(7), Sighting::Young)).err().map(|e| e.known.node()),
+            Some(NodeId(42))
+        );
         assert!(Arc::ptr_eq(&old, &table.enter(born(Some(7), Sighting::Open)).unwrap()));
         assert!(table.forget(NodeId(42), 2).is_some());
+    }
+
+    #[test]
+    fn two_that_are_held_under_one_number_are_two_if_that_was_seen_and_show_the_number() {
+        let table = InodeTable::default();
+        let held = |life, judged: &[(u64, Likeness)]| {
+            let identity = Identity { domain: Domain(0), ino: 42, life: Life::Held(life) };
+            Newcomer { identity, judged: judged.to_vec(), ..newcomer(0, 42, 0) }
+        };
+        let one = table.enter(held(None, &[])).unwrap();
+        let unsure = table.enter(held(None, &[])).expect_err("nothing tells");
+        assert_eq!(unsure.known.serial(), one.serial());
+        let other = table.enter(held(None, &[(one.serial(), Likeness::Different)])).unwrap();
+        assert!(other.node() != one.node() && other.number() == 42 && one.number() == 42);
+        let both = [(one.serial(), Likeness::Different), (other.serial(), Likeness::Same)];
+        assert!(Arc::ptr_eq(&other, &table.enter(held(None, &both)).unwrap()));
+        let same = [(one.serial(), Likeness::Same), (other.serial(), Likeness::Different)];
+        assert!(Arc::ptr_eq(&one, &table.enter(held(None, &same)).unwrap()));
+        let [third, fourth] = [1, 2].map(|n| table.enter(held(ext_handle(42, n), &[])).unwrap());
+        assert_ne!(third.node(), fourth.node(), "the handles tell");
+        assert!(Arc::ptr_eq(&third, &table.enter(held(ext_handle(42, 1), &[])).unwrap()));
+        for (inode, lookups) in [(one, 2), (other, 2), (third, 2), (fourth, 1)] {
+            assert!(table.forget(inode.node(), lookups).is_some());
+        }
+        assert!(table.is_empty() && table.odd().is_empty());
     }
 }

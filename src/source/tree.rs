@@ -19,6 +19,7 @@ use super::fds::FdCache;
 use super::identity::{Identity, Life};
 use super::inode::{Domain, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
+use super::one::Comparer;
 use super::resolve::{Links, Via, below, path};
 use super::root::SourceRoot;
 use super::table::InodeTable;
@@ -66,6 +67,7 @@ pub struct SourceTree {
     /// How many look-ups are still to keep what they find open.
     pub(super) careful: AtomicU32,
     thrift: Mutex<Thrift>,
+    pub(super) comparer: Comparer,
 }
 
 impl SourceTree {
@@ -79,7 +81,7 @@ impl SourceTree {
         let privileged = may_open_by_handle();
         let mount = SourceMount::probe(&root, stat.stx_mnt_id, privileged && root.is_dir());
         let table = InodeTable::default();
-        let identity = Identity { domain: Domain(0), ino: stat.stx_ino, life: Life::Held };
+        let identity = Identity { domain: Domain(0), ino: stat.stx_ino, life: Life::Held(None) };
         let pin = Some(root.into_fd());
         let root =
             table.enter_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin, None));
@@ -102,6 +104,7 @@ impl SourceTree {
             has_siblings: AtomicBool::new(false),
             careful: AtomicU32::new(0),
             thrift: Mutex::default(),
+            comparer: Comparer::default(),
         }
     }
 

@@ -57,9 +57,21 @@ struct Raw {
 ///
 /// Never follows a symbolic link. ENOTSUP where the filesystem has no handles or they are too long.
 pub fn name_to_handle(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Errno> {
+    encode(dir, name, 0)
+}
+
+/// As [`name_to_handle`], an identifier that need not be one to open by (AT_HANDLE_FID, Linux 6.5). EINVAL or ENOTSUP
+/// where the kernel gives none.
+pub fn name_to_id(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Errno> {
+    /// AT_HANDLE_FID of linux/fcntl.h.
+    const FID: libc::c_int = 0x200;
+    encode(dir, name, FID)
+}
+
+fn encode(dir: impl AsFd, name: &CStr, flags: libc::c_int) -> Result<(FileHandle, i32), Errno> {
     let mut raw = Raw { handle_bytes: MAX_BYTES as u32, handle_type: 0, f_handle: [0; MAX_BYTES] };
     let mut mount_id: libc::c_int = 0;
-    let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+    let flags = flags | if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
     // SAFETY: `raw` has the layout of struct file_handle with handle_bytes of room behind it, the name is
     // NUL-terminated, and both outlive the call.
     let result = unsafe {

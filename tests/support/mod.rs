@@ -6,6 +6,7 @@
 
 mod compare;
 mod descriptors;
+mod fuse;
 mod locks;
 mod machine;
 mod mount;
@@ -18,6 +19,7 @@ mod users;
 
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
+pub(crate) use fuse::{FuseFs, Served, serve};
 pub(crate) use locks::{Lock, LockKind, Scope};
 pub(crate) use machine::{ACCOUNT, program, skipped};
 pub(crate) use mount::Mount;

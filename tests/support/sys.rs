@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -78,6 +78,42 @@ pub(crate) fn fcntl_lock(
     // SAFETY: the structure outlives the call.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, ptr::from_mut(lock)) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A file handle (name_to_handle_at(2)): `struct file_handle` with room for its bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handle {
+    len: u32,
+    kind: i32,
+    bytes: [u8; 128],
+}
+
+/// The handle of a path.
+pub(crate) fn handle_of(path: &Path) -> io::Result<Handle> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut handle = Handle { len: 128, kind: 0, bytes: [0; 128] };
+    let mut mount = 0;
+    // SAFETY: the path is a C string, and the structure says how much room it has; both outlive the call.
+    let result = unsafe {
+        let handle = ptr::from_mut(&mut handle).cast();
+        libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), handle, &mut mount, 0)
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(handle) }
+}
+
+/// Opens what a handle names on the filesystem of `mount`, to read it.
+pub(crate) fn open_handle(mount: &File, handle: &Handle) -> io::Result<File> {
+    let mut handle = *handle;
+    // SAFETY: the structure says how much room it has and outlives the call; nobody else owns the new descriptor.
+    unsafe {
+        let fd = libc::open_by_handle_at(
+            mount.as_raw_fd(),
+            ptr::from_mut(&mut handle).cast(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        );
+        if fd == -1 { Err(io::Error::last_os_error()) } else { Ok(File::from_raw_fd(fd)) }
+    }
 }
 
 /// `struct fsxattr` (ioctl_xfs_fsgetxattr(2)).

@@ -126,7 +126,7 @@ impl Fs {
         match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
             Ok(found) => {
                 let kind = self.view().shown_kind(found.inode.kind());
-                let ino = found.inode.node().0;
+                let ino = found.inode.number();
                 self.give_back(found.inode.node());
                 DirEntry { ino, kind, ..*entry }
             }

@@ -225,7 +225,8 @@ impl Operations {
 
     fn entry_out(&self, entry: &Entry) -> EntryOut {
         let (name, attr) = self.times.entry(entry);
-        entry_out(self.numbers.number(entry.node), &entry.attr, name, attr)
+        let node = (self.numbers.number(entry.node), entry.generation);
+        entry_out(node, &entry.attr, name, attr)
     }
 
     fn attr_out(&self, attr: &Attr) -> AttrOut {
@@ -238,12 +239,18 @@ fn attr_out(attr: &Attr, times: &Times) -> AttrOut {
     AttrOut { valid, valid_nsec, padding: 0, attr: attributes(attr) }
 }
 
-fn entry_out(node: u64, attr: &Attr, name_time: Duration, attr_time: Duration) -> EntryOut {
+/// The answer for an inode by its number and generation.
+fn entry_out(
+    (node, generation): (u64, u32),
+    attr: &Attr,
+    name_time: Duration,
+    attr_time: Duration,
+) -> EntryOut {
     let ((entry_valid, entry_valid_nsec), (attr_valid, attr_valid_nsec)) =
         (validity(name_time), validity(attr_time));
     EntryOut {
         node,
-        generation: 0,
+        generation: generation.into(),
         entry_valid,
         attr_valid,
         entry_valid_nsec,

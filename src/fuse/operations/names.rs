@@ -22,7 +22,7 @@ impl Operations {
         if let Some(root) = self.numbers.root_at(request.header.node, name) {
             let attr = self.fs.getattr(&caller, NodeId::ROOT)?;
             let time = self.times.attr(&attr);
-            return Ok(entry_out(root, &attr, time, time));
+            return Ok(entry_out((root, 0), &attr, time, time));
         }
         match self.fs.lookup(&caller, self.node(request), name)? {
             Lookup::Found(entry) => Ok(self.entry_out(&entry)),

@@ -1,0 +1,144 @@
+//! Whether two open descriptors are of one inode.
+//!
+//! An inode number is the filesystem's word, and some give two files the same one: a FUSE server that fills in what it
+//! likes, an overlay's hard links after one of them was copied up. So the kernel's own inodes are compared, by a means
+//! that every filesystem has: an inotify(7) instance has one watch for each inode, so that watching the same inode once
+//! more returns the watch that is there (Linux `inotify_update_watch`).
+
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
+use rustix::io::Errno;
+
+use super::tree::proc_path;
+use crate::sys::handle::{name_to_handle, name_to_id};
+
+/// Compares descriptors. It holds an inotify instance from its first use on.
+#[derive(Debug, Default)]
+pub(super) struct Comparer {
+    instance: OnceLock<Option<OwnedFd>>,
+    /// The watches of the instance are those of one comparison.
+    comparing: Mutex<()>,
+}
+
+impl Comparer {
+    /// Whether both are of one inode. In doubt they are of two.
+    pub(super) fn are_one(&self, one: &OwnedFd, other: &OwnedFd) -> bool {
+        // A handle names one inode for as long as it lives.
+        if let (Ok((one, _)), Ok((other, _))) =
+            (name_to_handle(one, c""), name_to_handle(other, c""))
+        {
+            return one == other;
+        }
+        self.have_one_watch(one, other).unwrap_or_else(|e| {
+            log::debug!("two files are compared by their attributes: {e}");
+            look_alike(one, other)
+        })
+    }
+
+    /// Fails where the process may not read the inode, or gets no inotify instance.
+    fn have_one_watch(&self, one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
+        let new = || inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
+        let instance = self.instance.get_or_init(new).as_ref().ok_or(Errno::NOSYS)?;
+        let _comparing = self.comparing.lock().unwrap_or_else(PoisonError::into_inner);
+        // For an event that comes once at most.
+        let watch = |fd| inotify::add_watch(instance, &*proc_path(fd), WatchFlags::DELETE_SELF);
+        let first = watch(one)?;
+        let second = watch(other);
+        let _ = inotify::remove_watch(instance, first);
+        if let Ok(second) = second
+            && second != first
+        {
+            let _ = inotify::remove_watch(instance, second);
+        }
+        // Each watch that is removed leaves an event.
+        let mut events = [0; 512];
+        while rustix::io::read(instance, &mut events).is_ok_and(|len| len > 0) {}
+        Ok(second? == first)
+    }
+}
+
+/// Whether two inodes cannot be told apart by anything but their contents.
+fn look_alike(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let look = |fd: &OwnedFd| {
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
+        let stat = statx(fd, c"", AtFlags::EMPTY_PATH, mask)?;
+        Ok::<_, Errno>((attributes(&stat), name_to_id(fd, c"").ok()))
+    };
+    matches!((look(one), look(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// All that attributes tell, but for the time of access.
+fn attributes(stat: &Statx) -> impl PartialEq + use<> {
+    let time = |time: &rustix::fs::StatxTimestamp| (time.tv_sec, time.tv_nsec);
+    (
+        (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino, stat.stx_mnt_id),
+        (stat.stx_mode, stat.stx_uid, stat.stx_gid, stat.stx_nlink),
+        (stat.stx_rdev_major, stat.stx_rdev_minor, stat.stx_size, stat.stx_blocks),
+        (time(&stat.stx_btime), time(&stat.stx_ctime), time(&stat.stx_mtime)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Mode, OFlags};
+    use std::path::Path;
+
+    fn open(path: &Path) -> OwnedFd {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).expect("open")
+    }
+
+    #[test]
+    fn two_names_of_an_inode_are_one_and_two_inodes_are_two_by_each_means() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["a", "b"] {
+            std::fs::write(at(name), "").expect("write");
+        }
+        std::fs::hard_link(at("a"), at("also a")).expect("link");
+        std::os::unix::fs::symlink("a", at("link")).expect("symlink");
+        let [a, b, also_a, link] = ["a", "b", "also a", "link"].map(|name| open(&at(name)));
+        let comparer = Comparer::default();
+        let by_watch =
+            |one: &OwnedFd, other: &OwnedFd| comparer.have_one_watch(one, other).expect("compare");
+        let by_any = |one: &OwnedFd, other: &OwnedFd| comparer.are_one(one, other);
+        type Means<'a> = &'a dyn Fn(&OwnedFd, &OwnedFd) -> bool;
+        for are_one in [&by_any as Means<'_>, &by_watch, &look_alike] {
+            assert!(are_one(&a, &a) && are_one(&a, &also_a) && are_one(&link, &link));
+            assert!(!are_one(&a, &b) && !are_one(&link, &a) && !are_one(&b, &also_a));
+        }
+    }
+
+    #[test]
+    fn comparisons_leave_no_watch_and_do_not_disturb_each_other() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let fds: Vec<_> = (0..4)
+            .map(|n| {
+                let path = folder.path().join(n.to_string());
+                std::fs::write(&path, "").expect("write");
+                open(&path)
+            })
+            .collect();
+        let comparer = Comparer::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for n in 0..2000 {
+                        let (one, other) = (n % 4, n / 4 % 4);
+                        let result = comparer.have_one_watch(&fds[one], &fds[other]);
+                        assert_eq!(result, Ok(one == other));
+                    }
+                });
+            }
+        });
+        use std::os::fd::AsRawFd;
+        let instance = comparer.instance.get().and_then(Option::as_ref).expect("an instance");
+        let info = format!("/proc/self/fdinfo/{}", instance.as_raw_fd());
+        let info = std::fs::read_to_string(info).expect("read");
+        assert!(!info.contains("inotify wd:"), "{info}");
+    }
+}

@@ -1,0 +1,199 @@
+//! A FUSE server of the tests' own: a directory of files whose inode numbers, modes and contents the test chooses. It
+//! speaks no more of the protocol than it takes to list, look up and read them (linux/fuse.h).
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+/// One file of the root directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    pub(crate) name: &'static str,
+    /// By which the kernel tells it from others.
+    pub(crate) node: u64,
+    /// What stat(2) shows.
+    pub(crate) ino: u64,
+    pub(crate) mode: u32,
+    pub(crate) owner: u32,
+    pub(crate) content: &'static str,
+}
+
+/// A mounted server; unmounted when dropped.
+pub(crate) struct FuseFs {
+    dir: PathBuf,
+    server: Option<thread::JoinHandle<()>>,
+}
+
+/// Mounts a server of these files. `exports`: whether it lets the kernel make file handles.
+pub(crate) fn serve(dir: &Path, exports: bool, files: &[Served]) -> FuseFs {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions\0",
+        device.as_raw_fd()
+    );
+    let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).expect("one NUL");
+    mount("test", dir, "fuse", MountFlags::empty(), options).expect("mount");
+    let files = files.to_vec();
+    let server = thread::spawn(move || Server { device, exports, files }.run());
+    FuseFs { dir: dir.to_owned(), server: Some(server) }
+}
+
+impl Drop for FuseFs {
+    fn drop(&mut self) {
+        let _ = unmount(&self.dir, UnmountFlags::DETACH);
+        if let Some(server) = self.server.take() {
+            let _ = server.join();
+        }
+    }
+}
+
+struct Server {
+    device: File,
+    exports: bool,
+    files: Vec<Served>,
+}
+
+const ROOT: u64 = 1;
+const LOOKUP: u32 = 1;
+const FORGET: u32 = 2;
+const GETATTR: u32 = 3;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
+const STATFS: u32 = 17;
+const RELEASE: u32 = 18;
+const FLUSH: u32 = 25;
+const INIT: u32 = 26;
+const OPENDIR: u32 = 27;
+const READDIR: u32 = 28;
+const RELEASEDIR: u32 = 29;
+const BATCH_FORGET: u32 = 42;
+
+type Answer = Result<Vec<u8>, i32>;
+
+impl Server {
+    /// Until the filesystem is unmounted.
+    fn run(mut self) {
+        let mut request = vec![0; 1 << 17];
+        loop {
+            let len = match self.device.read(&mut request) {
+                Ok(len) => len,
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => return,
+                Err(_) => continue,
+            };
+            let request = &request[..len];
+            let opcode = number(request, 4, 4) as u32;
+            if matches!(opcode, FORGET | BATCH_FORGET) {
+                continue;
+            }
+            let (node, body) = (number(request, 16, 8), &request[40..]);
+            let (error, payload) = match self.answer(opcode, node, body) {
+                Ok(payload) => (0, payload),
+                Err(errno) => (-errno, Vec::new()),
+            };
+            let mut reply = Vec::new();
+            reply.extend((16 + payload.len() as u32).to_ne_bytes());
+            reply.extend(error.to_ne_bytes());
+            reply.extend(&request[8..16]);
+            reply.extend(payload);
+            // The client may have gone.
+            let _ = self.device.write(&reply);
+        }
+    }
+
+    fn answer(&self, opcode: u32, node: u64, body: &[u8]) -> Answer {
+        match opcode {
+            INIT => Ok(self.init(body)),
+            LOOKUP => {
+                let name = body.strip_suffix(b"\0").unwrap_or(body);
+                let found = self.files.iter().find(|file| file.name.as_bytes() == name);
+                found.map(entry).ok_or(libc::ENOENT)
+            }
+            // For a second; then the attributes.
+            GETATTR => Ok([words(&[1, 0]), self.attributes(node)?].concat()),
+            OPEN | OPENDIR => Ok(words(&[0, 0])),
+            READ => {
+                let file = self.file(node)?;
+                let (offset, size) = (number(body, 8, 8), number(body, 16, 4));
+                let content = file.content.as_bytes().iter().skip(offset as usize);
+                Ok(content.take(size as usize).copied().collect())
+            }
+            READDIR => Ok(match number(body, 8, 8) {
+                0 => self.files.iter().zip(1..).flat_map(|(file, at)| listed(file, at)).collect(),
+                _ => Vec::new(),
+            }),
+            STATFS => Ok(vec![0; 80]),
+            RELEASE | RELEASEDIR | FLUSH => Ok(Vec::new()),
+            _ => Err(libc::ENOSYS),
+        }
+    }
+
+    fn init(&self, body: &[u8]) -> Vec<u8> {
+        /// FUSE_INIT_EXT, and FUSE_NO_EXPORT_SUPPORT of the upper half.
+        const EXT: u64 = 1 << 30;
+        const NO_EXPORT: u64 = 1 << (38 - 32);
+        let offered = number(body, 12, 4) & EXT;
+        let (flags, upper) = if self.exports { (0, 0) } else { (offered, NO_EXPORT) };
+        let mut out = Vec::new();
+        for word in [7, 40, 0, flags as u32, 0, 1 << 16, 1, 16, upper as u32] {
+            out.extend(u32::to_ne_bytes(word));
+        }
+        out.resize(64, 0);
+        out
+    }
+
+    fn file(&self, node: u64) -> Result<&Served, i32> {
+        self.files.iter().find(|file| file.node == node).ok_or(libc::ENOENT)
+    }
+
+    fn attributes(&self, node: u64) -> Answer {
+        match node {
+            ROOT => Ok(attributes(1, libc::S_IFDIR | 0o755, 0, 0)),
+            node => self.file(node).map(attributes_of),
+        }
+    }
+}
+
+fn attributes_of(file: &Served) -> Vec<u8> {
+    attributes(file.ino, libc::S_IFREG | file.mode, file.owner, file.content.len())
+}
+
+/// `struct fuse_attr`.
+fn attributes(ino: u64, mode: u32, owner: u32, size: usize) -> Vec<u8> {
+    let mut out = words(&[ino, size as u64, 1, 0, 0, 0]);
+    for word in [0, 0, 0, mode, 1, owner, owner, 0, 4096, 0] {
+        out.extend(u32::to_ne_bytes(word));
+    }
+    out
+}
+
+/// `struct fuse_entry_out`, which counts for no time.
+fn entry(file: &Served) -> Vec<u8> {
+    [words(&[file.node, 0, 0, 0, 0]), attributes_of(file)].concat()
+}
+
+/// `struct fuse_dirent`.
+fn listed(file: &Served, at: u64) -> Vec<u8> {
+    let mut out = words(&[file.ino, at]);
+    out.extend((file.name.len() as u32).to_ne_bytes());
+    out.extend(u32::from(libc::DT_REG).to_ne_bytes());
+    out.extend(file.name.as_bytes());
+    out.resize(out.len().next_multiple_of(8), 0);
+    out
+}
+
+fn words(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// A number of so many bytes.
+fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
+    let mut word = [0; 8];
+    let part = bytes.get(at..at + len).unwrap_or_default();
+    // The machines that the tests run on have the low byte first.
+    word[..part.len()].copy_from_slice(part);
+    u64::from_le_bytes(word)
+}
