@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
-use support::{Mount, Scratch, eventually, loop_fs, patience, scratch, sh, sh_output};
+use support::{
+    Mount, Scratch, eventually, loop_fs, needs_loop_devices, patience, scratch, sh, sh_output,
+};
 
 /// How soon a change must be seen.
 const SOON: Duration = Duration::from_secs(2);
@@ -302,6 +304,7 @@ fn files_that_have_one_inode_number_within_a_tick_of_the_clock_are_told_apart() 
 
 /// An image that mke2fs(8) has filled: all its files have generation 0, which opens others as well.
 fn filled_image() -> (Scratch, Bound) {
+    needs_loop_devices();
     let place = scratch();
     sh(
         place.path(),

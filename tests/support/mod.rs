@@ -21,11 +21,11 @@ pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use fuse::{FuseFs, Served, serve};
 pub(crate) use locks::{Lock, LockKind, Scope};
-pub(crate) use machine::{ACCOUNT, program, skipped};
+pub(crate) use machine::{ACCOUNT, cannot_run, program, skipped};
 pub(crate) use mount::Mount;
 pub(crate) use patience::patience;
 pub(crate) use process::{Process, eventually, sh, sh_output};
-pub(crate) use scratch::{LoopFs, Scratch, loop_fs, scratch};
+pub(crate) use scratch::{LoopFs, Scratch, loop_fs, needs_loop_devices, scratch};
 pub(crate) use standin::mount as kernel_mount;
 pub(crate) use users::{as_root_with_umask, as_user};
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 
+use super::machine::cannot_run;
 use super::process::sh;
 use super::sys;
 
@@ -89,8 +90,16 @@ pub(crate) struct LoopFs {
     _scratch: Scratch,
 }
 
+/// Ends the test where this kernel has no loop devices.
+pub(crate) fn needs_loop_devices() {
+    if !Path::new("/dev/loop-control").exists() {
+        cannot_run("this kernel has no loop devices");
+    }
+}
+
 /// Makes and mounts a filesystem (`ext4`, `xfs`, `btrfs`) of that many MiB.
 pub(crate) fn loop_fs(kind: &str, mebibytes: u64) -> LoopFs {
+    needs_loop_devices();
     let scratch = scratch();
     let image = scratch.join("image");
     File::create(&image).expect("make the image").set_len(mebibytes << 20).expect("size the image");
