@@ -5,13 +5,14 @@ import re
 import tempfile
 from pathlib import Path
 
-from .host import run, say
+from .host import Trouble, run, say
 
-# The programs of .ci/run but for the toolchain, and what Debian's minimal base lacks of an ordinary system.
-PACKAGES = """
-    acl attr bindfs btrfs-progs e2fsprogs fio fuse3 git kmod libcap2-bin make man-db mount procps python3 quota rsync
-    strace uidmap util-linux xfsprogs
-""".split()
+# What Debian's minimal base lacks of an ordinary system, and what guests' own scripts use.
+ORDINARY = ["iproute2", "kmod", "man-db", "procps", "python3", "quota", "uidmap"]
+# Where the tests say which packages they need.
+NEEDED = Path(__file__).resolve().parents[2] / "support/machine.rs"
+# It builds, which guests do not.
+TOOLCHAIN = ["gcc"]
 # debootstrap would install the old fuse as bindfs's dependency, with which fuse3 conflicts; apt knows better.
 AFTERWARDS = ["bindfs"]
 # Room for what tests write, without which the image is about 300 MiB; sparse.
@@ -27,23 +28,32 @@ def suite():
     return codename.group(1) if codename and is_debian else "bookworm"
 
 
+def packages():
+    """What the guests get installed."""
+    table = re.search(r"^const PACKAGES: .*?^\];$", NEEDED.read_text(), re.MULTILINE | re.DOTALL)
+    names = re.findall(r'\(\s*"([a-z0-9.+-]+)",\s*&\[', table.group()) if table else []
+    if not names:
+        raise Trouble(f"{NEEDED} has no table of packages any more")
+    return sorted({*names, *ORDINARY} - {*TOOLCHAIN})
+
+
 class Root:
     """The root as an image, and as an archive for kernels without modules, which know no disk."""
 
     def __init__(self, cache, suite):
-        key = hashlib.sha256(" ".join([RECIPE, SIZE, *PACKAGES, *AFTERWARDS]).encode()).hexdigest()[:12]
+        key = hashlib.sha256(" ".join([RECIPE, SIZE, *packages()]).encode()).hexdigest()[:12]
         self.image = cache / f"root-{suite}-{key}.img"
         self.archive = cache / f"root-{suite}-{key}.tar"
         self._suite = suite
 
-    def make(self, archive):
-        """Makes both from Debian's archive unless they are there."""
+    def make(self, mirror):
+        """Makes both from a mirror of Debian unless they are there."""
         if self.image.exists() and self.archive.exists():
             return
         say(f"making the guests' root with debootstrap ({self._suite})")
         self.image.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.image.parent, prefix="root.") as tree:
-            self._install(tree, archive.mirror())
+            self._install(tree, mirror)
             new = self.image.with_suffix(".img.new")
             new.unlink(missing_ok=True)
             run("truncate", "-s", SIZE, new)
@@ -54,7 +64,7 @@ class Root:
             new.rename(self.image)
 
     def _install(self, tree, mirror):
-        include = ",".join(name for name in PACKAGES if name not in AFTERWARDS)
+        include = ",".join(name for name in packages() if name not in AFTERWARDS)
         run("debootstrap", "--variant=minbase", f"--include={include}", self._suite, tree, mirror)
         apt = ["chroot", tree, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
         run(*apt, "update")
