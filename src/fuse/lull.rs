@@ -1,8 +1,9 @@
-//! Moments without notices of a file's attributes: when a lock on it was just granted.
+//! Quiet periods, in which no notice of a file's attributes is sent: while a client holds a lock on it.
 //!
 //! A notice that comes while the kernel asks for attributes makes it disregard the answer (Linux
-//! `fuse_change_attributes`): whoever has just got the lock would go on with the size and the pages of before. So word
-//! of what others did waits until he has asked.
+//! `fuse_change_attributes`): the client that has just got the lock would go on with the size and the pages from before.
+//! When the client asks depends on how soon it gets a processor, so the quiet lasts for as long as it holds the lock. What
+//! other processes do to the file meanwhile they do without a lock, and it is told after a second at the latest.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,8 +13,12 @@ use crate::source::NodeId;
 
 /// Ends that are so near to each other come at once.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// How long a lull lasts.
-pub(super) const LULL: Duration = Duration::from_millis(20);
+/// How long a lull lasts at most; chosen as the time for which unwatched attributes are believed, too.
+const LONGEST: Duration = Duration::from_secs(1);
+/// How long it goes on after the lock was given back: another thread of the client may be asking.
+const REST: Duration = Duration::from_millis(20);
+/// How often [`Lulls::end`] is to be called.
+pub(super) const TICK: Duration = REST;
 
 /// The lulls of one mount. Notices are sent under its mutex: none of before lands within a lull.
 #[derive(Debug, Default)]
@@ -53,12 +58,19 @@ impl Lulls {
     #[must_use]
     pub(super) fn begin(&self, file: NodeId, send: impl FnOnce()) -> bool {
         let mut state = self.lock();
-        state.files.insert(file, Lull { until: Instant::now() + LULL, is_owed: false });
+        state.files.insert(file, Lull { until: Instant::now() + LONGEST, is_owed: false });
         send();
         !std::mem::replace(&mut state.has_keeper, true)
     }
 
-    /// Ends the lulls whose time is over: the files of which notices were put off, and how long the next one lasts.
+    /// Lets a file's lull end soon: a client has given a lock back.
+    pub(super) fn release(&self, file: NodeId) {
+        if let Some(lull) = self.lock().files.get_mut(&file) {
+            lull.until = lull.until.min(Instant::now() + REST);
+        }
+    }
+
+    /// Ends the lulls whose time is over: the files of which notices were put off, and when it is to be called again.
     /// `None`: there is none left, and nobody ends them any more.
     pub(super) fn end(&self) -> Option<(Vec<NodeId>, Duration)> {
         let now = Instant::now();
@@ -76,7 +88,7 @@ impl Lulls {
             goes_on
         });
         let next = state.files.values().map(|lull| lull.until - now).min();
-        Some((owed, next.unwrap_or_default().max(SHORTEST)))
+        Some((owed, next.unwrap_or_default().clamp(SHORTEST, TICK)))
     }
 
     /// Ends all lulls at once.
@@ -101,13 +113,18 @@ mod tests {
         assert!(!lulls.begin(one, || {}), "one is enough");
         assert!(lulls.send(one, || panic!("it is put off")));
         assert!(!lulls.send(two, || false));
+        std::thread::sleep(REST);
+        assert!(lulls.send(one, || panic!("it is put off while the lock is held")));
+        let released = Instant::now();
+        lulls.release(one);
         let mut owed = Vec::new();
         while let Some((more, next)) = lulls.end() {
-            assert!(next <= LULL);
+            assert!(next <= TICK);
             owed.extend(more);
             std::thread::sleep(next);
         }
         assert_eq!(owed, [one]);
+        assert!(released.elapsed() < LONGEST, "it was given back");
         assert!(!lulls.send(one, || false));
         assert!(lulls.begin(two, || {}), "a new keeper is wanted");
         lulls.abandon();

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::device::Device;
 use super::kernel::KernelTraits;
-use super::lull::{LULL, Lulls};
+use super::lull::{Lulls, TICK};
 use super::numbers::Numbers;
 use super::protocol::Notice;
 use crate::fs::{Fs, Result};
@@ -119,7 +119,7 @@ impl KernelCache {
         }
         let cache = Arc::downgrade(self);
         let keep = move || {
-            let mut next = LULL;
+            let mut next = TICK;
             loop {
                 std::thread::sleep(next);
                 let Some(cache) = cache.upgrade() else { return };
@@ -135,6 +135,11 @@ impl KernelCache {
             log::warn!("no thread to send notices later: {e}");
             self.lulls.abandon();
         }
+    }
+
+    /// A lock on a file is being given back: notices of its attributes need not wait much longer.
+    pub(super) fn released(&self, file: NodeId) {
+        self.lulls.release(file);
     }
 
     /// Drops the data of a file and what is known of it. Waits for pages that are being read.

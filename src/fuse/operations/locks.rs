@@ -76,6 +76,9 @@ impl Operations {
             Ok(parts) => parts,
             Err(e) => return reply.error(e),
         };
+        if asked.kind == libc::F_UNLCK as u32 {
+            self.notices.released(self.node(request));
+        }
         let done = self.granting(self.node(request), &asked, reply);
         if asked.flags & LOCK_FLOCK != 0 {
             self.fs.flock(&caller, (asked.handle, call), lock.range.kind, waits, done);
