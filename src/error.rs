@@ -115,3 +115,12 @@ impl std::error::Error for Error {
         self.source.as_ref().map(|e| e as _)
     }
 }
+/// A text with its control characters written out (`\n`, `\u{1b}`), so that it stays one line and no terminal obeys it.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}

@@ -316,8 +316,7 @@ fn check(table: &Table, wrong: &mut String) -> usize {
     let (place, mut seen) = (scratch(), 0);
     // Hundreds of trees come and go.
     let trees = place.dir("trees");
-    let flags = rustix::mount::MountFlags::empty();
-    rustix::mount::mount("tmpfs", &trees, "tmpfs", flags, c"mode=755").expect("mount tmpfs");
+    support::mount_area(&trees, rustix::mount::MountFlags::empty());
     let source = |name: &str| {
         fs::create_dir(trees.join(name)).expect("mkdir");
         trees.join(name)

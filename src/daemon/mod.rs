@@ -43,10 +43,14 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     logging::install(config.process.verbosity);
     mount::check_rights(&config)?;
     let opened = Opened::open(&config)?;
-    if config.process.by_mount8 && mount::is_there(&opened.plan, &opened.point)? {
+    if config.process.by_mount8
+        && mount::is_there(&opened.plan, &opened.point, opened.source.inode_number())?
+    {
         return Ok(());
     }
     if config.process.foreground {
+        // As in the background: what a shell or a service manager has open is none of a daemon's.
+        inherited.close();
         serve(&config, opened, options, &mut Announce::InFront)
     } else {
         background::run(inherited, |announce| serve(&config, opened, options, announce))
@@ -113,9 +117,9 @@ fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Annou
     let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
     limits::settle();
     let mirrored = mirror::users(&config.view)?;
-    let kernel = kernel_traits().unwrap_or(KernelTraits::UNKNOWN);
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
     let (mut new, device) = NewMount::make(&plan, &point)?;
+    let kernel = kernel_traits().unwrap_or(KernelTraits::UNKNOWN);
     let probe = probe::start(&new, &point)?;
     let lifeline = match config.process.auto_unmount {
         true => Some(guardian::start(&new)?),

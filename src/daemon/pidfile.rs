@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, OFlags, flock, ftruncate};
@@ -48,6 +48,11 @@ impl PidFile {
                 _ => {}
             }
         };
+        if !names_a_process(&file).map_err(failed)? {
+            return Err(failed(std::io::Error::other(
+                "this file is there and is no pid file; name another, or remove it",
+            )));
+        }
         ftruncate(&file, 0).map_err(|e| failed(e.into()))?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { path, file })
@@ -70,6 +75,15 @@ impl Drop for PidFile {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// Whether a file is empty, or has one number and a line end, as pid files have: nothing else is to be overwritten.
+fn names_a_process(file: &File) -> std::io::Result<bool> {
+    // A pid has at most 7 digits (PID_MAX_LIMIT); more than that need not be read.
+    let mut content = [0; 16];
+    let len = file.read_at(&mut content, 0)?;
+    let text = content[..len].trim_ascii();
+    Ok(len < content.len() && text.iter().all(u8::is_ascii_digit))
 }
 
 fn in_use(mut file: &File, failed: impl Fn(std::io::Error) -> Error) -> Error {
@@ -103,6 +117,22 @@ mod tests {
         fs::write(&path, "123456789\n").unwrap();
         let _pidfile = PidFile::create(path.clone()).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+    }
+
+    #[test]
+    fn a_file_that_is_no_pid_file_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        for content in ["127.0.0.1 localhost\n", "12 13\n", "1234567890123456", "x"] {
+            fs::write(&path, content).unwrap();
+            let error = PidFile::create(path.clone()).unwrap_err();
+            assert_eq!(error.exit().code(), 16, "{content}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+        for content in ["", "7\n", "4194304"] {
+            fs::write(&path, content).unwrap();
+            drop(PidFile::create(path.clone()).unwrap());
+        }
     }
 
     #[test]

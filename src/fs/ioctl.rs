@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::caller::Process;
-use super::{Caller, Fs, Opened, Result};
+use super::{Caller, Fs, Opened, Result, buffer};
 use crate::source::NodeId;
 use crate::sys;
 use crate::sys::apart::Rights;
@@ -74,7 +74,7 @@ impl Fs {
         ioctl: &Ioctl,
         input: &[u8],
     ) -> Result<(i32, Vec<u8>)> {
-        let mut argument = vec![0; ioctl.moves()];
+        let mut argument = buffer::zeroed(ioctl.moves())?;
         let given = input.len().min(argument.len());
         argument[..given].copy_from_slice(&input[..given]);
         // Many a request asks for no more than a capability, and freezes or shuts down the whole filesystem: ours are for

@@ -7,6 +7,7 @@
 
 mod attr;
 mod beside;
+pub(crate) mod buffer;
 mod caller;
 mod checks;
 mod create;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pace::{Client, Pace};
 use crate::config::{Config, DataPath};
-use crate::fs::{Caller, Fate, Fs, Read, Result, Write};
+use crate::fs::{Caller, Fate, Fs, Read, Result, Write, buffer};
 
 /// What writes that wait for their turn may keep in memory, all together. More than that is written when it comes, and
 /// only its answer waits: a worker must never wait, and clients with many threads have many requests.
@@ -71,9 +71,12 @@ impl Data {
         F: FnOnce(Result<&[u8]>) + Send + 'static,
     {
         let serve = move |fs: &Fs, answer: F| {
-            let mut buffer = vec![0; size];
-            match fs.read(&read, &mut buffer) {
-                Ok(count) => {
+            let read = buffer::zeroed(size).and_then(|mut buffer| {
+                let count = fs.read(&read, &mut buffer)?;
+                Ok((buffer, count))
+            });
+            match read {
+                Ok((buffer, count)) => {
                     answer(Ok(&buffer[..count]));
                     count
                 }
@@ -120,7 +123,14 @@ impl Data {
             let result = fs.write(&caller, data, &how);
             return self.writes.wait(size, client, move |_| tell(result, answer));
         }
-        let (fs, data, kept) = (Arc::clone(fs), data.to_vec(), Arc::clone(&self.kept));
+        let data = match buffer::copied(data) {
+            Ok(data) => data,
+            Err(e) => {
+                self.kept.fetch_sub(size, Ordering::Relaxed);
+                return answer(Err(e));
+            }
+        };
+        let (fs, kept) = (Arc::clone(fs), Arc::clone(&self.kept));
         self.writes.wait(size, client, move |turn| {
             let result = turn.and_then(|()| fs.write(&caller, &data, &how));
             kept.fetch_sub(size, Ordering::Relaxed);

@@ -1,5 +1,5 @@
 //! What a mount tells of its daemon: an ioctl of our own on the mount's root, by which `shiftbind --reload` finds the
-//! daemon and learns what became of its request. It is no secret, and changes nothing.
+//! daemon and learns what became of its request. It changes nothing.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -119,15 +119,19 @@ impl Reloads {
         count.refused = result.as_ref().err().map(|e| (e.exit(), e.to_string()));
     }
 
-    /// The answer to [`REQUEST`].
-    pub(super) fn answer(&self) -> Vec<u8> {
+    /// The answer to [`REQUEST`]. `in_full`: with the words of a refusal, which may quote a file of options that only who
+    /// mounted can read.
+    pub(super) fn answer(&self, in_full: bool) -> Vec<u8> {
         let count = self.lock();
         let status = Status {
             pid: std::process::id(),
             pid_namespace: pid_namespace().unwrap_or(0),
             begun: count.begun,
             ended: count.ended,
-            refused: count.refused.clone(),
+            refused: count.refused.clone().map(|(exit, text)| match in_full {
+                true => (exit, text),
+                false => (exit, "refused; the daemon's log says why".to_owned()),
+            }),
         };
         drop(count);
         status.encode()
@@ -143,7 +147,7 @@ mod tests {
     use super::*;
 
     fn asked(reloads: &Reloads) -> Status {
-        Status::decode(&reloads.answer()).unwrap()
+        Status::decode(&reloads.answer(true)).unwrap()
     }
 
     #[test]
@@ -166,8 +170,17 @@ mod tests {
         let reloads = Reloads::default();
         reloads.begin();
         reloads.end(&Err(Error::refused("x".repeat(5000))));
-        assert_eq!(reloads.answer().len(), SIZE);
+        assert_eq!(reloads.answer(true).len(), SIZE);
         assert_eq!(asked(&reloads).refused, Some((Exit::Mount, "x".repeat(SIZE - HEAD))));
+    }
+
+    #[test]
+    fn the_words_of_a_refusal_are_for_who_mounted_alone() {
+        let reloads = Reloads::default();
+        reloads.begin();
+        reloads.end(&Err(Error::usage("line 3: secret")));
+        let others = Status::decode(&reloads.answer(false)).unwrap().refused.unwrap();
+        assert_eq!(others, (Exit::Usage, "refused; the daemon's log says why".to_owned()));
     }
 
     #[test]

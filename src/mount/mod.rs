@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
+use rustix::process::geteuid;
+
 use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result};
 use crate::view::Checks;
@@ -72,12 +74,19 @@ fn full_path(source: &Path) -> OsString {
 }
 
 /// Whether what is planned is at the mount point already: what mount(8) asks for again because it does not recognise the
-/// root of our mounts in the mount table.
-pub fn is_there(plan: &Plan, point: &MountPoint) -> Result<bool> {
+/// root of our mounts in the mount table. `source`: the inode number of the source's root.
+///
+/// Type and source of a mount are words that any user may choose (fusermount3). So it counts only where this process's own
+/// user has mounted it, and where its root shows the source's inode number; else the new mount comes on top.
+pub fn is_there(plan: &Plan, point: &MountPoint, source: u64) -> Result<bool> {
     let kind = [b"fuse.", plan.subtype.as_bytes()].concat();
-    Identity::of_path(point.path())
-        .and_then(|mount| mount.is(&kind, detached::shortened(&plan.fsname)))
-        .map_err(|e| Error::system("/proc must be mounted", e))
+    let is_ours = || {
+        let mount = Identity::of_path(point.path())?;
+        Ok(mount.is(&kind, detached::shortened(&plan.fsname))?
+            && mount.mounter()? == Some(geteuid().as_raw())
+            && point.inode_number()? == source)
+    };
+    is_ours().map_err(|e: io::Error| Error::system("/proc must be mounted", e))
 }
 
 /// Makes a FUSE mount that is attached nowhere, to try what the kernel does: its root, and the device to serve it on. It

@@ -36,6 +36,12 @@ impl MountPoint {
         Ok(Self { fd, path, is_dir })
     }
 
+    /// The inode number of what is there, as the kernel knows it: no server is asked.
+    pub fn inode_number(&self) -> std::io::Result<u64> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        Ok(statx(&self.fd, c"", flags, StatxFlags::INO)?.stx_ino)
+    }
+
     /// Refuses a directory for a file, and a file for a directory: the kernel can't stack one on the other.
     pub fn check_kind(&self, source: &Path, source_is_dir: bool) -> Result<()> {
         let (point, source) = (self.path.display(), source.display());

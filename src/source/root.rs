@@ -110,6 +110,12 @@ impl SourceRoot {
         self.is_private
     }
 
+    /// The inode number of the root.
+    #[must_use]
+    pub fn inode_number(&self) -> u64 {
+        self.stat.stx_ino
+    }
+
     /// The source's path, absolute, if it is to be followed.
     #[must_use]
     pub fn followed(&self) -> Option<&Path> {

@@ -8,10 +8,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
 
 use super::differences;
-use super::support::{ACCOUNT, Scratch, patience, program, scratch, sh, sys};
+use super::support::{ACCOUNT, Scratch, mount_area, patience, program, scratch, sh, sys};
 
 /// Who mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +54,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(mounter: Mounter) -> Self {
         let scratch = scratch();
-        sh(
-            scratch.path(),
-            "mkdir w && mount -t tmpfs -o mode=755 world w && cd w && mkdir bin && touch log",
-        );
-        let area = scratch.join("w");
+        let area = scratch.dir("w");
+        mount_area(&area, MountFlags::empty());
+        sh(&area, "mkdir bin && touch log");
         let program = area.join("bin/shiftbind");
         // The directory of the build may be closed to users.
         File::create(&program).expect("make a place for the program");

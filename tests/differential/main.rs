@@ -7,6 +7,8 @@
 //! a tmpfs.
 
 mod act;
+#[path = "../support/area.rs"]
+mod area;
 mod caller;
 mod differences;
 mod named;

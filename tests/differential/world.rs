@@ -21,6 +21,7 @@ use rustix::net::{
 use rustix::process::Pid;
 
 use crate::act::act;
+use crate::area;
 use crate::caller::Caller;
 use crate::differences::{Verdict, judge};
 use crate::observe;
@@ -126,9 +127,7 @@ impl World {
         };
         if std::env::var_os("SHIFTBIND_DIFF_DIR").is_none() {
             // What comes from a cache of FUSE's (a listing, a symbolic link) moves no access time on the source.
-            let flags = rustix::mount::MountFlags::NOATIME;
-            let options = c"mode=755";
-            rustix::mount::mount("tmpfs", base, "tmpfs", flags, options).expect("mount tmpfs");
+            area::mount_area(base, rustix::mount::MountFlags::NOATIME);
         }
         let sides = [side("kernel"), side("ours")];
         kernel_mount(&scene, &sides[0].source, &sides[0].mount).expect("idmapped mount");

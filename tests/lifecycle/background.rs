@@ -149,3 +149,11 @@ fn a_mount_point_behind_a_symbolic_link_is_found() {
     ns.ok("ln -s m link && $S a ./link && stat m");
     assert_eq!(ns.mounts().len(), 1);
 }
+
+#[test]
+fn a_daemon_in_front_keeps_nothing_open_that_it_inherited() {
+    let ns = Namespace::new();
+    let open = ns.ok("touch f; exec 7< f; $S -f a m & until mountpoint -q m; do :; done; \
+         readlink /proc/$!/fd/* | grep -c \"$PWD/f\" || true; umount m; wait");
+    assert_eq!(open.trim(), "0");
+}

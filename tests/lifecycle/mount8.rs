@@ -80,3 +80,26 @@ fn remount_works_without_a_helper() {
     ns.ok("mount -i -o remount,bind,ro m");
     assert!(is_mounted(&ns, "ro"));
 }
+
+#[test]
+fn another_users_mount_of_that_name_is_not_taken_for_what_root_asked_for() {
+    let ns = installed();
+    ns.let_users_mount();
+    ns.ok("echo user_allow_other > fuse.conf && mount --bind fuse.conf /etc/fuse.conf && \
+         mkdir b && touch b/theirs a/ours && chown -R 1000:1000 b m");
+    let mounted = ns.sh_as_user("$S -o allow_other,fsname=$PWD/a $PWD/b $PWD/m");
+    assert!(mounted.status.success(), "{mounted:?}");
+    assert_eq!(ns.ok("ls m"), "theirs\n");
+    ns.ok(&format!("{MOUNT} -t shiftbind $PWD/a $PWD/m"));
+    assert_eq!(ns.ok("ls m"), "ours\n");
+    ns.ok("umount m; umount m");
+}
+
+#[test]
+fn a_mount_of_another_source_under_that_name_is_not_taken_for_what_was_asked_for() {
+    let ns = installed();
+    ns.ok("mkdir b && touch a/ours && $S -o fsname=$PWD/a $PWD/b $PWD/m");
+    ns.ok(&format!("{MOUNT} -t shiftbind $PWD/a $PWD/m"));
+    assert_eq!(ns.ok("ls m"), "ours\n");
+    ns.ok("umount m; umount m");
+}

@@ -4,6 +4,7 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod area;
 mod compare;
 mod descriptors;
 mod fuse;
@@ -17,6 +18,7 @@ mod standin;
 pub(crate) mod sys;
 mod users;
 
+pub(crate) use area::mount_area;
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use fuse::{FuseFs, Served, serve};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::accounts::{Accounts, Named, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
+use crate::error::one_line;
 use crate::idmap::{IdMap, Translation, Unmapped};
 use crate::view::View;
 
@@ -77,6 +78,8 @@ struct Lines(String);
 
 impl Lines {
     fn push(&mut self, subject: &str, fact: impl std::fmt::Display) {
+        // Names may hold sequences that a terminal obeys, and line ends.
+        let fact = one_line(&fact.to_string());
         // Writing to a String does not fail.
         let _ = writeln!(self.0, "{subject}: {fact}");
     }
@@ -271,6 +274,16 @@ mod tests {
         let expected = "timeout: names 120s, missing names 0s, attributes 1.5s, because";
         assert!(of(&lines, "cache")[0].starts_with(expected), "{lines:?}");
         assert!(of(&explained("--cache=none"), "cache")[0].starts_with("none: "));
+    }
+
+    #[test]
+    fn no_name_makes_a_terminal_obey_or_a_line_of_its_own() {
+        let argv = ["shiftbind", "/s\u{1b}[2J\nuid: all", "/mnt", "--explain"].map(OsString::from);
+        let Ok(Command::Explain(config)) = parse_with(argv, &FewAccounts) else {
+            panic!("it explains")
+        };
+        let text = explain_with(&config, &Tried::default(), &FewAccounts);
+        assert!(text.starts_with("source: /s\\u{1b}[2J\\nuid: all\n"), "{text}");
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl Operations {
         };
         let node = self.node(request);
         if asked.command == STATUS && node == NodeId::ROOT {
-            return ioctl_answer(reply, Ok((0, self.reloads.answer())));
+            let in_full = self.admission.is_mounter_or_root(request);
+            return ioctl_answer(reply, Ok((0, self.reloads.answer(in_full))));
         }
         let caller = match request.caller() {
             Ok(caller) => caller,

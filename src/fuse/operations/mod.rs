@@ -64,13 +64,18 @@ impl Admission {
         Self { access, owner: rustix::process::geteuid().as_raw() }
     }
 
+    /// Whether a request comes from root or from the user who mounted.
+    fn is_mounter_or_root(self, request: &Request<'_>) -> bool {
+        request.header.uid == self.owner || request.header.uid == 0
+    }
+
     /// Whether a request is to be answered. What a user may have opened before, and what the kernel asks for by itself,
     /// under whose name ever, is not refused.
     fn admits(self, request: &Request<'_>) -> bool {
         let uid = request.header.uid;
         let admits = match self.access {
             Access::Everyone => true,
-            Access::OwnerAndRoot => uid == self.owner || uid == 0,
+            Access::OwnerAndRoot => self.is_mounter_or_root(request),
             Access::Owner => uid == self.owner,
         };
         admits

@@ -1,0 +1,33 @@
+//! Buffers whose size a client chooses: where there is no memory for one, its request fails and the daemon goes on.
+
+use rustix::io::Errno;
+
+use super::Result;
+
+/// So many zeros. ENOMEM when there is no memory for them.
+pub fn zeroed(len: usize) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(len).map_err(|_| Errno::NOMEM)?;
+    buffer.resize(len, 0);
+    Ok(buffer)
+}
+
+/// A copy of some bytes. ENOMEM when there is no memory for it.
+pub fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(bytes.len()).map_err(|_| Errno::NOMEM)?;
+    buffer.extend_from_slice(bytes);
+    Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_memory_can_hold_is_an_error() {
+        assert_eq!(zeroed(isize::MAX as usize).unwrap_err(), Errno::NOMEM);
+        assert_eq!(zeroed(3).unwrap(), [0; 3]);
+        assert_eq!(copied(b"abc").unwrap(), b"abc");
+    }
+}
