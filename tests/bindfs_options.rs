@@ -1,6 +1,10 @@
 //! Command lines, lines of fstab and units that people have written for bindfs, run as they are with this program in its
 //! place. Names of people, hosts and directories are replaced by those of the world below; the options are as found.
 
+#[allow(dead_code)]
+#[path = "support/machine.rs"]
+mod machine;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -76,7 +80,7 @@ impl World {
         for name in ["bin", "w"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        fs::copy(env!("CARGO_BIN_EXE_shiftbind"), dir.path().join("bin/bindfs")).unwrap();
+        machine::copy_program(&dir.path().join("bin/bindfs"));
         for (name, ours) in [("passwd", PASSWD), ("group", GROUP)] {
             let taken: Vec<&str> = ours.lines().filter_map(|line| line.split(':').next()).collect();
             let theirs = fs::read_to_string(Path::new("/etc").join(name)).unwrap();

@@ -292,7 +292,7 @@ fn a_user_who_mounts_holds_flock_on_what_he_may_not_read() {
         ),
     );
     let ours = place.path().join("shiftbind");
-    std::fs::copy(env!("CARGO_BIN_EXE_shiftbind"), &ours).expect("copy the program");
+    support::copy_program(&ours);
     as_user(1000, 1000, &[], || {
         let mut command = Command::new(&ours);
         sys::die_with_parent(&mut command);

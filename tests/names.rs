@@ -392,7 +392,7 @@ fn a_user_shows_what_he_may_do_himself() {
         ),
     );
     let ours = place.path().join("shiftbind");
-    fs::copy(env!("CARGO_BIN_EXE_shiftbind"), &ours).expect("copy the program");
+    support::copy_program(&ours);
     as_user(1000, 1000, &[], || {
         let mut command = Command::new(&ours);
         sys::die_with_parent(&mut command);

@@ -44,8 +44,7 @@ impl Namespace {
         for name in ["a", "m"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        // The target directory may be closed to normal users.
-        fs::copy(env!("CARGO_BIN_EXE_shiftbind"), dir.path().join("shiftbind")).unwrap();
+        machine::copy_program(&dir.path().join("shiftbind"));
         let mut holder = program("unshare")
             .args(["-m", "--propagation", "private", "sh", "-c", "echo ready; exec cat"])
             .stdin(Stdio::piped())

@@ -66,6 +66,16 @@ pub(crate) fn program(name: &str) -> Command {
     Command::new(name)
 }
 
+/// Copies our program to a place that normal users can reach, as the build's directory may not be.
+///
+/// By another process: a child that another test forks meanwhile would keep the copy open for writing, and it could not
+/// be run (ETXTBSY).
+#[track_caller]
+pub(crate) fn copy_program(to: &Path) {
+    let copied = program("cp").arg(env!("CARGO_BIN_EXE_shiftbind")).arg(to).status();
+    assert!(copied.expect("run cp").success(), "copy the program to {}", to.display());
+}
+
 /// What a shell says of programs that it did not find, in words that tell what to install.
 pub(crate) fn missing(stderr: &str) -> String {
     let names =

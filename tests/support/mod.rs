@@ -23,7 +23,7 @@ pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use fuse::{FuseFs, Served, serve};
 pub(crate) use locks::{Lock, LockKind, Scope};
-pub(crate) use machine::{ACCOUNT, cannot_run, program, skipped};
+pub(crate) use machine::{ACCOUNT, cannot_run, copy_program, program, skipped};
 pub(crate) use mount::Mount;
 pub(crate) use patience::patience;
 pub(crate) use process::{Process, eventually, sh, sh_output};
