@@ -143,7 +143,7 @@ const KNOWN: &[Known] = &[
         &["is $(owner /run/rootfs/f) 100000:100000; maker 100000 /run/rootfs/made; is $(owner /srv/images/debian/made) 0:0"],
     ),
     known(
-        "shiftbind --ro --idmap=100000:0:65536",
+        "shiftbind --ro -o nosuid,nodev --idmap=100000:0:65536",
         &["chown 100005:100006 /var/lib/box/rootfs/f; is $(owner /mnt/box/f) 5:6; has /mnt/box ro; ! touch /mnt/box/made"],
     ),
     known("/srv/data  /mnt/data  fuse.shiftbind  idmap=0:", &[SHIFTED]),

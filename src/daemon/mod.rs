@@ -48,6 +48,13 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     {
         return Ok(());
     }
+    if config.view.resolve_symlinks.is_some() && opened.source.is_changed_by_users() {
+        log::warn!(
+            "option 'resolve-symlinks': others than root may make symbolic links in {}, and choose by them what is shown of \
+             everything that this daemon can reach",
+            config.source.display()
+        );
+    }
     if config.process.foreground {
         // As in the background: what a shell or a service manager has open is none of a daemon's.
         inherited.close();

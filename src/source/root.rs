@@ -110,6 +110,12 @@ impl SourceRoot {
         self.is_private
     }
 
+    /// Whether others than root may make or replace names in the root.
+    #[must_use]
+    pub fn is_changed_by_users(&self) -> bool {
+        self.stat.stx_uid != 0 || u32::from(self.stat.stx_mode) & 0o022 != 0
+    }
+
     /// The inode number of the root.
     #[must_use]
     pub fn inode_number(&self) -> u64 {

@@ -98,3 +98,17 @@ fn remounting_what_is_not_ours_is_refused() {
     assert!(text(&output.stderr).contains("not a mount of ours"), "{}", text(&output.stderr));
     assert_eq!(options(&ns)[0], "rw");
 }
+
+#[test]
+fn resolving_links_that_users_can_make_is_warned_of() {
+    let ns = Namespace::new();
+    for (mode, owner, warns) in [("755", 0, false), ("777", 0, true), ("755", 1000, true)] {
+        let output = ns.sh(&format!(
+            "chmod {mode} a && chown {owner} a && $S --resolve-symlinks a m && umount m"
+        ));
+        assert!(output.status.success(), "{mode} {owner}");
+        let said = crate::namespace::text(&output.stderr);
+        assert_eq!(said.contains("option 'resolve-symlinks'"), warns, "{mode} {owner}: {said}");
+        ns.wait_until_gone();
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::accounts::{Accounts, Named, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::one_line;
-use crate::idmap::{IdMap, Translation, Unmapped};
+use crate::idmap::{IdMap, SourceUid, Translation, Unmapped};
 use crate::view::View;
 
 /// Names are looked up for this many extents of a kind: a look-up may go over the network.
@@ -46,6 +46,18 @@ pub fn explain_with(config: &Config, tried: &Tried, accounts: &dyn Accounts) -> 
     }
     ids::explain_ids(&mut out, &config.view.ids.uids, accounts);
     ids::explain_ids(&mut out, &config.view.ids.gids, accounts);
+    if let Some(root) = SourceUid::new(0)
+        && let Some(shown) = config.view.ids.uid_to_mount(root).filter(|shown| shown.raw() != 0)
+    {
+        out.push(
+            "warning",
+            format!(
+                "what {} makes setuid at the mount lies setuid root on the source: keep everybody from the source itself, \
+                 below a directory with mode 0700 or on a filesystem mounted nosuid,nodev (man page, SECURITY)",
+                with_name(shown.raw(), accounts.user_name(shown.raw()))
+            ),
+        );
+    }
     view::explain_owners(&mut out, &config.view, accounts);
     view::explain_creation(&mut out, &config.view, accounts);
     view::explain_looks(&mut out, config);
@@ -274,6 +286,16 @@ mod tests {
         let expected = "timeout: names 120s, missing names 0s, attributes 1.5s, because";
         assert!(of(&lines, "cache")[0].starts_with(expected), "{lines:?}");
         assert!(of(&explained("--cache=none"), "cache")[0].starts_with("none: "));
+    }
+
+    #[test]
+    fn whoever_is_given_the_power_to_store_files_of_root_is_named() {
+        let warning = |args: &str| of(&explained(args), "warning").concat();
+        assert!(warning("--idmap=0:100000:65536").starts_with("what 100000 makes setuid"));
+        assert!(warning("--idmap=5:1000:1 --unmapped=squash=alice:users").contains("1000 (alice)"));
+        for harmless in ["", "--idmap=1000:0:1", "--idmap=1000:2000:1 --unmapped=pass"] {
+            assert_eq!(warning(harmless), "", "{harmless}");
+        }
     }
 
     #[test]
