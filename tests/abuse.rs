@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::IFlags;
 use support::LockKind::Shared;
-use support::{Lock, Mount, as_user, eventually, sys};
+use support::{Lock, Mount, Process, as_user, eventually, patience, sys};
 
 const GETFLAGS_32: u32 = 0x8004_6601;
 const SETFLAGS_32: u32 = 0x4004_6602;
@@ -227,4 +227,29 @@ fn another_user_s_files_stay_as_they_are() {
     });
     let (access, perm) = (Some(libc::EACCES), Some(libc::EPERM));
     assert_eq!(errors, [access, perm, perm, access, access]);
+}
+
+#[test]
+fn a_client_that_waits_for_the_end_of_a_lease_can_be_killed() {
+    let mount = Mount::builder().start();
+    let path = mount.in_source("f");
+    fs::write(&path, "leased").expect("write");
+    let holder = OpenOptions::new().read(true).write(true).open(&path).expect("open");
+    // Another test's child may have it open for a moment.
+    eventually("the lease is given", || sys::take_write_lease(&holder).is_ok());
+    let at_mount = mount.join("f");
+    for truncates in [false, true] {
+        let wanted = at_mount.clone();
+        let client = Process::on(Path::new("/dev/null"), move |_| match truncates {
+            true => u8::from(sys::empty(&wanted).is_ok()),
+            false => u8::from(File::open(&wanted).is_ok()),
+        });
+        thread::sleep(Duration::from_millis(200));
+        let start = Instant::now();
+        client.signal(rustix::process::Signal::KILL);
+        assert_eq!(client.wait(), None, "it was killed");
+        let took = start.elapsed();
+        assert!(took < patience(Duration::from_secs(5)), "truncates: {truncates}, {took:?}");
+    }
+    drop(holder);
 }

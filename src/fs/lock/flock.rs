@@ -40,7 +40,7 @@ impl Fs {
         match take(&file, kind, false) {
             Err(Errno::WOULDBLOCK) if wait => {
                 let wait = move || take(&file, kind, true);
-                self.locks.waiters.wait(caller.pid, call, wait, done);
+                self.locks.waiters.wait(*caller, call, wait, done);
             }
             // Not in this thread: whoever is served by it would wait, too.
             Err(Errno::WOULDBLOCK) => {

@@ -117,10 +117,22 @@ impl Fs {
     {
         let fs = Arc::clone(self);
         let wait = move || fs.lock_and_wait(&request);
-        self.locks.waiters.wait(caller.pid, request.call, wait, done);
+        self.locks.waiters.wait(caller, request.call, wait, done);
     }
 
-    /// Interrupts the wait for a lock that a request began, or will begin in a moment.
+    /// Does for a caller what may have to wait for the end of a lease (fcntl(2), F_SETLEASE), in a thread of its own, and
+    /// tells `done` how it ended: with EINTR when the caller was interrupted, with ENOLCK when too many wait.
+    pub fn wait_for_lease<T>(
+        &self,
+        caller: &Caller,
+        call: u64,
+        wait: impl FnOnce() -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
+    ) {
+        self.locks.waiters.wait(*caller, call, wait, done);
+    }
+
+    /// Interrupts the wait for a lock or a lease that a request began, or will begin in a moment.
     pub fn interrupt(&self, call: u64) {
         self.locks.waiters.interrupt(call);
     }

@@ -1,4 +1,4 @@
-//! Threads that wait for a lock, each for one client.
+//! Threads that wait for a lock or for the end of a lease, each for one client's request.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -7,12 +7,14 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::thread::Pid;
 
-use crate::fs::Result;
 use crate::fs::caller::Process;
+use crate::fs::{Caller, Result};
+use crate::idmap::MountUid;
 use crate::sys;
 
-/// Waiters at most; more are answered with ENOLCK.
+/// Waiters at most, and those of one user; more are answered with ENOLCK. So no user keeps others from waiting.
 const MOST: usize = 4096;
+const MOST_OF_USER: usize = 1024;
 /// How often those are woken who were interrupted: a signal that comes just before the system call is lost. And how
 /// often it is looked whether a client is gone.
 const LOOK: Duration = Duration::from_millis(20);
@@ -38,26 +40,34 @@ struct List {
 struct Waiter {
     thread: Pid,
     client: u32,
+    uid: MountUid,
     /// The number of the client's request.
     call: u64,
     is_interrupted: bool,
 }
 
+impl List {
+    fn has_room_for(&self, uid: MountUid) -> bool {
+        self.waiters.len() < MOST
+            && self.waiters.iter().filter(|waiter| waiter.uid == uid).count() < MOST_OF_USER
+    }
+}
+
 impl Waiters {
     /// Waits in a thread of its own, and tells `done` how it ended: with EINTR when the client was interrupted, with
-    /// ENOLCK when there are too many. A thread that cannot be had drops `done` with the rest.
-    pub(super) fn wait(
+    /// ENOLCK when there are too many, in all or of the caller's user. A thread that cannot be had drops `done` with the rest.
+    pub(super) fn wait<T>(
         self: &Arc<Self>,
-        client: u32,
+        caller: Caller,
         call: u64,
-        wait: impl FnOnce() -> Result<()> + Send + 'static,
-        done: impl FnOnce(Result<()>) + Send + 'static,
+        wait: impl FnOnce() -> Result<T> + Send + 'static,
+        done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        if self.lock().waiters.len() >= MOST {
+        if !self.lock().has_room_for(caller.uid) {
             return done(Err(Errno::NOLCK));
         }
         let waiters = Arc::clone(self);
-        let run = move || done(waiters.during(client, call, wait));
+        let run = move || done(waiters.during(caller, call, wait));
         let started =
             std::thread::Builder::new().name("lock".into()).stack_size(128 * 1024).spawn(run);
         if let Err(e) = started {
@@ -65,12 +75,12 @@ impl Waiters {
         }
     }
 
-    fn during(
+    fn during<T>(
         self: &Arc<Self>,
-        client: u32,
+        caller: Caller,
         call: u64,
-        wait: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+        wait: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         // Before anybody can be woken: the signal would end the daemon.
         if let Err(e) = sys::signal::arm_wake_up() {
             log::warn!("a wait for a lock cannot be interrupted: {e}");
@@ -83,7 +93,8 @@ impl Waiters {
                 list.early.remove(at);
                 return Err(Errno::INTR);
             }
-            list.waiters.push(Waiter { thread, client, call, is_interrupted: false });
+            let Caller { uid, pid: client, .. } = caller;
+            list.waiters.push(Waiter { thread, client, uid, call, is_interrupted: false });
             std::mem::replace(&mut list.is_watched, true)
         };
         if !is_watched {
@@ -149,14 +160,37 @@ impl Waiters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::idmap::MountGid;
+
+    fn caller(uid: u32) -> Caller {
+        let gid = MountGid::new(0).unwrap();
+        Caller { uid: MountUid::new(uid).unwrap(), gid, pid: 0 }
+    }
+
+    #[test]
+    fn a_user_who_waits_much_keeps_no_other_from_waiting() {
+        let mut list = List::default();
+        let thread = rustix::thread::gettid();
+        let wait = |list: &mut List, uid, count| {
+            let Caller { uid, pid: client, .. } = caller(uid);
+            let waiter = Waiter { thread, client, uid, call: 0, is_interrupted: false };
+            list.waiters.extend(std::iter::repeat_n(waiter, count));
+        };
+        wait(&mut list, 1000, MOST_OF_USER);
+        assert!(!list.has_room_for(caller(1000).uid) && list.has_room_for(caller(1001).uid));
+        wait(&mut list, 1001, MOST_OF_USER);
+        wait(&mut list, 1002, MOST_OF_USER);
+        wait(&mut list, 1003, MOST_OF_USER);
+        assert!(!list.has_room_for(caller(1004).uid), "there is an end for all");
+    }
 
     #[test]
     fn an_interrupt_that_comes_before_its_request_is_kept_for_it() {
         let waiters = Arc::new(Waiters::default());
         waiters.interrupt(7);
-        assert_eq!(waiters.during(0, 8, || Ok(())), Ok(()));
-        assert_eq!(waiters.during(0, 7, || Ok(())), Err(Errno::INTR));
-        assert_eq!(waiters.during(0, 7, || Ok(())), Ok(()), "once");
+        assert_eq!(waiters.during(caller(0), 8, || Ok(())), Ok(()));
+        assert_eq!(waiters.during(caller(0), 7, || Ok(())), Err(Errno::INTR));
+        assert_eq!(waiters.during(caller(0), 7, || Ok(())), Ok(()), "once");
         (0..1000).for_each(|call| waiters.interrupt(call));
         assert_eq!(waiters.lock().early.len(), MOST_EARLY);
     }
@@ -177,7 +211,7 @@ mod tests {
                 std::thread::sleep(LOOK / 4);
                 Ok(())
             };
-            assert_eq!(waiters.during(0, call, wait), Ok(()));
+            assert_eq!(waiters.during(caller(0), call, wait), Ok(()));
         }
         // And those of other tests.
         let count = watches();

@@ -6,7 +6,7 @@ use rustix::fs::Access;
 use rustix::io::Errno;
 
 use super::{Operations, attr_out};
-use crate::fs::{Result, beside};
+use crate::fs::{Attr, Result};
 use crate::fuse::convert::changes;
 use crate::fuse::protocol::layout::{AccessIn, AttrOut, SetAttrIn, StatfsOut};
 use crate::fuse::protocol::{Reply, Request};
@@ -30,10 +30,11 @@ impl Operations {
         match self.fs.setattr(&caller, node, handle, &set, false) {
             Err(Errno::AGAIN) => {
                 let (fs, times) = (Arc::clone(&self.fs), self.times.clone());
-                beside(move || {
-                    let attr = fs.setattr(&caller, node, handle, &set, true);
+                let wait = move || fs.setattr(&caller, node, handle, &set, true);
+                let done = move |attr: Result<Attr>| {
                     reply.with(attr.map(|attr| attr_out(&attr, &times)));
-                });
+                };
+                self.fs.wait_for_lease(&caller, request.header.unique, wait, done);
             }
             attr => reply.with(attr.map(|attr| self.attr_out(&attr))),
         }

@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{Entry, Fs, OpenFile, Opened, Result, beside};
+use crate::fs::{Entry, Fs, OpenFile, Opened, Result};
 use crate::fuse::backing::Backings;
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
@@ -45,9 +45,10 @@ impl Operations {
         let node = self.node(request);
         let opened = request.argument().and_then(|(OpenIn { flags, .. }, _)| {
             let flags = open_flags(flags);
-            Ok((self.fs.open(&request.caller()?, node, flags)?, flags.contains(OFlags::NONBLOCK)))
+            let caller = request.caller()?;
+            Ok((self.fs.open(&caller, node, flags)?, caller, flags.contains(OFlags::NONBLOCK)))
         });
-        let (opened, must_not_wait) = match opened {
+        let (opened, caller, must_not_wait) = match opened {
             Ok(opened) => opened,
             Err(Errno::ISDIR) => {
                 let opened = self.fs.open_for_ioctl(node);
@@ -86,13 +87,15 @@ impl Operations {
             Err(Errno::AGAIN) if !must_not_wait => {
                 let (fs, backings) = (Arc::clone(&self.fs), Arc::clone(&self.backings));
                 let file = Arc::clone(file);
-                beside(move || match file.open_and_wait() {
-                    Ok(_) => reply.with(Ok(answer)),
+                let wait = move || file.open_and_wait().map(drop);
+                let done = move |result| match result {
+                    Ok(()) => reply.with(Ok(answer)),
                     Err(e) => {
                         close(&fs, &backings, handle);
                         reply.error(e);
                     }
-                });
+                };
+                self.fs.wait_for_lease(&caller, request.header.unique, wait, done);
             }
             Err(e) => {
                 self.close(opened.handle);
