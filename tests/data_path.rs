@@ -471,7 +471,7 @@ fn every_ioctl_is_forwarded_with_its_data_both_ways_and_only_if_asked_for() {
 }
 
 #[test]
-fn a_forwarded_ioctl_is_made_with_the_rights_of_who_mounted_only_for_an_administrator() {
+fn a_forwarded_ioctl_is_made_with_the_capabilities_of_its_caller() {
     let filesystem = loop_fs("ext4", 32);
     fs::write(filesystem.path().join("f"), "text").expect("write");
     sh(filesystem.path(), "chmod 666 f");

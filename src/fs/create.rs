@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Entry, Fs, Opened, Place, Result, Trust, decode_dev};
-use crate::source::{Inode, NodeId, component, proc_path, reopen};
+use crate::source::{ActingAs, Inode, Node, NodeId, component, reopen};
 
 /// How often a name that comes and goes on the source is tried to be made.
 const TRIES: u32 = 100;
@@ -25,10 +25,9 @@ impl Fs {
         rdev: u32,
     ) -> Result<Entry> {
         let kind = FileType::from_raw_mode(mode);
-        self.make(caller, parent, name, (kind, mode, umask), |dir, name, mode| {
+        self.make(caller, parent, name, (kind, mode, umask), |acting, dir, name, mode| {
             let (major, minor) = decode_dev(rdev);
-            let dev = rustix::fs::makedev(major, minor);
-            rustix::fs::mknodat(dir, name, kind, mode, dev)
+            acting.mknod(dir, name, Node { kind, mode, device: rustix::fs::makedev(major, minor) })
         })
     }
 
@@ -42,9 +41,9 @@ impl Fs {
         umask: u32,
     ) -> Result<Entry> {
         let made = (FileType::Directory, mode, umask);
-        self.make(caller, parent, name, made, |dir, name, mode| {
+        self.make(caller, parent, name, made, |acting, dir, name, mode| {
             self.leave_the_reserve(caller, dir)?;
-            rustix::fs::mkdirat(dir, name, mode)
+            acting.mkdir(dir, name, mode)
         })
     }
 
@@ -59,8 +58,8 @@ impl Fs {
         if self.view().resolve_symlinks.is_some() {
             return Err(Errno::PERM);
         }
-        self.make(caller, parent, name, (FileType::Symlink, 0, 0), |dir, name, _| {
-            rustix::fs::symlinkat(target, dir, name)
+        self.make(caller, parent, name, (FileType::Symlink, 0, 0), |acting, dir, name, _| {
+            acting.symlink(target, dir, name)
         })
     }
 
@@ -82,16 +81,16 @@ impl Fs {
         parent: NodeId,
         name: &OsStr,
         (kind, mode, umask): (FileType, u32, u32),
-        make: impl FnOnce(&OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
+        make: impl FnOnce(&ActingAs<'_>, &OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
         let _change = self.lookout.change();
         let dir = self.tree.inode(parent)?;
         self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        let mode = self.create_as(caller, kind, mode, umask)?;
+        let (acting, mode) = self.create_as(caller, kind, mode, umask)?;
         self.may_make_in(caller, &dir)?;
-        make(&dir_fd, &c_name, mode)?;
+        make(&acting, &dir_fd, &c_name, mode)?;
         self.found_again(caller, &dir, name)
     }
 
@@ -119,18 +118,7 @@ impl Fs {
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
-        self.act_for(caller)?;
-        match rustix::fs::linkat(&*fd, c"", &*dir_fd, &*name, AtFlags::EMPTY_PATH) {
-            // Without CAP_DAC_READ_SEARCH the way leads through /proc (open(2), O_TMPFILE).
-            Err(Errno::NOENT) if !self.credentials.are_privileged() => rustix::fs::linkat(
-                rustix::fs::CWD,
-                &*proc_path(&fd),
-                &*dir_fd,
-                &*name,
-                AtFlags::SYMLINK_FOLLOW,
-            )?,
-            result => result?,
-        }
+        self.act_for(caller)?.link(&fd, &dir_fd, &name)?;
         self.found_again(caller, &dir, new_name)
     }
 
@@ -150,14 +138,14 @@ impl Fs {
         self.make_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
-        let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
+        let (acting, mode) = self.create_as(caller, FileType::RegularFile, mode, umask)?;
         self.may_make_in(caller, &dir)?;
         let wanted = self.source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);
         let mut tries = 0;
         let fd = loop {
-            match rustix::fs::openat(&*dir_fd, &*c_name, flags, mode) {
+            match acting.create(&dir_fd, &c_name, flags, mode) {
                 Err(Errno::EXIST) if !insists => {}
                 result => break result?,
             }
@@ -187,12 +175,12 @@ impl Fs {
     ) -> Result<(Entry, Opened)> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
-        let mode = self.create_as(caller, FileType::RegularFile, mode, umask)?;
+        let (acting, mode) = self.create_as(caller, FileType::RegularFile, mode, umask)?;
         self.may_make_in(caller, &dir)?;
         let wanted = self.source_flags(asked);
         // With O_EXCL it never gets a name.
         let flags = wanted | OFlags::TMPFILE | OFlags::CLOEXEC | (asked & OFlags::EXCL);
-        let fd = rustix::fs::openat(&*dir_fd, c".", flags, mode)?;
+        let fd = acting.create(&dir_fd, c".", flags, mode)?;
         if !asked.contains(OFlags::EXCL) && !self.would_own(caller, &fd)? {
             return Err(Errno::OPNOTSUPP);
         }

@@ -3,7 +3,6 @@
 //! While the kernel reads the source's file by itself (FUSE passthrough), an open file holds no more than an O_PATH
 //! descriptor here; it is opened for real when the first request needs that, or at once for writing.
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -13,11 +12,8 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::direct::AlignedBuffer;
 use super::privileges::{Rights, SETGID, SETUID};
 use super::{Caller, Fs, Result, lock};
-use crate::source::{Inode, NodeId, reopen};
+use crate::source::{ActingAs, Inode, NodeId, reopen};
 use crate::sys;
-
-/// The largest id: nobody's, and not the one of any filesystem's reserve.
-const NOBODY: u32 = u32::MAX - 1;
 
 /// An open file.
 #[derive(Debug)]
@@ -230,12 +226,7 @@ impl Fs {
     /// kernel writes to a file past us is written with the rights of the moment when the file was handed to it, whoever
     /// writes.
     pub fn hand_over(&self) -> Result<()> {
-        if !self.credentials.are_privileged() {
-            return Ok(());
-        }
-        self.credentials.set_fsetid(false);
-        // Where there is no such id, in a user namespace, there is no passthrough either.
-        self.credentials.act_as_raw(NOBODY, NOBODY).map_err(|_| Errno::PERM)
+        self.credentials.hand_over()
     }
 
     /// An open file by its number. EBADF when it was closed.
@@ -266,10 +257,12 @@ impl Fs {
             true => self.rights_of_a_stranger(caller, &file.inode)?,
             false => Rights::ALL,
         };
-        self.write_as(caller, rights)?;
+        let acting = self.write_as(caller, rights)?;
         match align {
-            Some(align) => write_at(fd, AlignedBuffer::holding(data, align.get())?.bytes(), how),
-            None => write_at(fd, data, how),
+            Some(align) => {
+                write_at(&acting, fd, AlignedBuffer::holding(data, align.get())?.bytes(), how)
+            }
+            None => write_at(&acting, fd, data, how),
         }
     }
 
@@ -305,8 +298,8 @@ impl Fs {
     ) -> Result<()> {
         let file = self.files.get(handle)?;
         let fd = file.open()?;
-        self.write_as(caller, self.rights_to_write(caller, &file.inode)?)?;
-        sys::file::fallocate(fd, mode, offset, len)
+        let acting = self.write_as(caller, self.rights_to_write(caller, &file.inode)?)?;
+        acting.fallocate(fd, mode, offset, len)
     }
 
     /// SEEK_DATA and SEEK_HOLE, and whatever else the kernel leaves to us.
@@ -329,17 +322,10 @@ impl Fs {
             return Err(Errno::XDEV);
         }
         let (source_fd, target_fd) = (source.open()?, target.open()?);
-        self.write_as(caller, self.rights_to_write(caller, &target.inode)?)?;
-        let (mut offset_in, mut offset_out) = (from.1, to.1);
+        let acting = self.write_as(caller, self.rights_to_write(caller, &target.inode)?)?;
         // The reply has 32 bits for the count.
         let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);
-        rustix::fs::copy_file_range(
-            source_fd,
-            Some(&mut offset_in),
-            target_fd,
-            Some(&mut offset_out),
-            len,
-        )
+        acting.copy_range((source_fd, from.1), (target_fd, to.1), len)
     }
 }
 
@@ -357,12 +343,11 @@ fn read_at(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
     Ok(filled)
 }
 
-fn write_at(fd: &OwnedFd, data: &[u8], how: &Write) -> Result<usize> {
+fn write_at(acting: &ActingAs<'_>, fd: &OwnedFd, data: &[u8], how: &Write) -> Result<usize> {
     let flags = if how.appends { ReadWriteFlags::APPEND } else { ReadWriteFlags::empty() };
     let mut written = 0;
     while written < data.len() {
-        let part = [IoSlice::new(&data[written..])];
-        match rustix::io::pwritev2(fd, &part, how.offset + written as u64, flags) {
+        match acting.write(fd, &data[written..], how.offset + written as u64, flags) {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(Errno::INTR) => {}

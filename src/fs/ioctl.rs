@@ -5,16 +5,16 @@
 //! rights and at a read-only mount; it never lets a program's own call of that number through. Its 32 bit twin has
 //! another number, which the kernel does not know in a 64 bit program: it would come unchecked.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
-use super::caller::Process;
 use super::{Caller, Fs, Opened, Result, buffer};
-use crate::source::NodeId;
+use crate::source::{ActingAs, NodeId};
 use crate::sys;
-use crate::sys::apart::Rights;
 
 const GETFLAGS: u32 = 0x8008_6601;
 const SETFLAGS: u32 = 0x4008_6602;
@@ -24,6 +24,11 @@ const FSSETXATTR: u32 = 0x401c_5820;
 
 /// The kind of ioctls that terminals have (`tty_ioctl`), and no file on a filesystem: isatty(3) asks for one at many an open.
 const TERMINALS: u32 = b'T' as u32;
+
+/// Kind and number of those that make files, as far as Linux has any: snapshots and subvolumes of btrfs (linux/btrfs.h)
+/// and bcachefs, reflinks of ocfs2.
+const MAKERS: [(u32, u32); 6] =
+    [(0x94, 1), (0x94, 14), (0x94, 23), (0x94, 24), (0xbc, 16), (b'o' as u32, 4)];
 
 /// An ioctl on an open file or directory.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +56,11 @@ impl Ioctl {
     fn kind(&self) -> u32 {
         self.command >> 8 & 0xff
     }
+
+    /// Whether it makes something that belongs to whoever calls.
+    fn makes(&self) -> bool {
+        MAKERS.contains(&(self.kind(), self.command & 0xff))
+    }
 }
 
 impl Fs {
@@ -64,10 +74,13 @@ impl Fs {
 
     /// Makes an ioctl on the source's file: what it returns, and the data that goes back. May take long.
     ///
-    /// Nobody's permission is asked beyond the flags with which the file was opened; what it may do on the source is what
-    /// whoever mounted may, for callers with CAP_SYS_ADMIN, and what the caller may without a capability, for all others.
-    /// Nothing of ours can be reached by it (`sys::apart`): the numbers of
-    /// some requests do not tell all that they move. Those fail with EFAULT, or EBADF where they name descriptors.
+    /// Nobody's permission is asked beyond the flags with which the file was opened. On the source it is made as the caller,
+    /// with the capabilities that he has himself, or as somebody who owns nothing if he has no counterpart there. Many a
+    /// request asks for no more than a capability, and freezes or shuts down the whole filesystem. EOVERFLOW for one that
+    /// makes something by a caller to whom nothing can belong.
+    ///
+    /// Nothing of ours can be reached by it (`sys::apart`): the numbers of some requests do not tell all that they move.
+    /// Those fail with EFAULT, or EBADF where they name descriptors.
     pub fn forward_ioctl(
         &self,
         caller: &Caller,
@@ -77,31 +90,44 @@ impl Fs {
         let mut argument = buffer::zeroed(ioctl.moves())?;
         let given = input.len().min(argument.len());
         argument[..given].copy_from_slice(&input[..given]);
-        // Many a request asks for no more than a capability, and freezes or shuts down the whole filesystem: ours are for
-        // who has as much himself.
-        let rights = match !self.credentials.are_privileged() || Process::of(caller.pid).is_admin()
-        {
-            true => {
-                if self.credentials.are_privileged() {
-                    self.credentials.act_as_self()?;
-                }
-                Rights::Ours
-            }
-            false => {
-                self.act_for(caller)?;
-                Rights::None
-            }
-        };
-        let returned = if ioctl.is_dir {
-            let inode = self.tree.inode(ioctl.node)?;
-            let fd = self.tree.open(&inode, OFlags::RDONLY)?;
-            sys::apart::ioctl(&fd, ioctl.command, &mut argument, rights)?
+        let (file, dir);
+        let fd = if ioctl.is_dir {
+            dir = self.tree.open(&*self.tree.inode(ioctl.node)?, OFlags::RDONLY)?;
+            &dir
         } else {
-            let file = self.files.get(ioctl.handle)?;
-            sys::apart::ioctl(file.open_and_wait()?, ioctl.command, &mut argument, rights)?
+            file = self.files.get(ioctl.handle)?;
+            file.open_and_wait()?
         };
+        let process = self.process_of(caller);
+        let acting = self.act_in_ioctl(caller, ioctl, fd, process.umask())?;
+        let capabilities = process.capabilities();
+        let returned = acting.ioctl_apart(fd, ioctl.command, &mut argument, capabilities)?;
         argument.truncate(ioctl.room);
         Ok((returned, argument))
+    }
+
+    /// Acts as the caller in an ioctl on a file.
+    fn act_in_ioctl(
+        &self,
+        caller: &Caller,
+        ioctl: &Ioctl,
+        fd: &OwnedFd,
+        umask: u32,
+    ) -> Result<ActingAs<'_>> {
+        if !self.credentials.are_privileged() {
+            return self.act_for(caller);
+        }
+        let ids = match ioctl.makes() {
+            true => Some(self.owner_of_new(&self.view(), caller)?),
+            false => self.source_ids(caller).ok(),
+        };
+        match ids {
+            Some(ids) => self.credentials.creator(ids, umask),
+            None => {
+                let stat = rustix::fs::fstat(fd)?;
+                self.credentials.stranger(Some((stat.st_uid, stat.st_gid)))
+            }
+        }
     }
 
     /// Opens a directory as a file, which only an ioctl on it needs.
@@ -133,11 +159,36 @@ impl Fs {
         let given = input.len().min(moves);
         argument[..given].copy_from_slice(&input[..given]);
         let inode = self.tree.inode(node)?;
-        if matches!(command, SETFLAGS | FSSETXATTR) {
+        let sets = matches!(command, SETFLAGS | FSSETXATTR);
+        if sets {
             self.may_act_as_owner(caller, &inode)?;
         }
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        sys::file::ioctl(&fd, command, &mut argument)?;
+        if sets {
+            self.set_flags(caller, &fd, command, &mut argument)?;
+        } else {
+            sys::file::ioctl(&fd, command, &mut argument)?;
+        }
         Ok(argument[..room.min(argument.len())].to_vec())
+    }
+
+    /// Sets inode flags. The kernel has compared them to those that it was told a moment ago; that the immutable flag is
+    /// set meanwhile, which its owner may not take off, only the source can see.
+    fn set_flags(
+        &self,
+        caller: &Caller,
+        fd: &OwnedFd,
+        command: u32,
+        argument: &mut [u8],
+    ) -> Result<()> {
+        let acting = self.act_for(caller)?;
+        let given = argument.to_vec();
+        let set = acting.lend(CapabilitySet::empty())?.set_flags(fd, command, argument);
+        let immutable = CapabilitySet::LINUX_IMMUTABLE;
+        if set != Err(Errno::PERM) || !self.process_of(caller).capabilities().contains(immutable) {
+            return set;
+        }
+        argument.copy_from_slice(&given);
+        acting.lend(immutable)?.set_flags(fd, command, argument)
     }
 }

@@ -38,7 +38,7 @@ use rustix::io::Errno;
 
 use crate::config::DataPath;
 use crate::idmap::{MountUid, SourceGid, SourceUid};
-use crate::source::{Credentials, Found, Inode, SourceTree};
+use crate::source::{ActingAs, Credentials, Found, Inode, SourceTree};
 use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
 use crate::watch::{Notices, Watch};
 
@@ -233,7 +233,13 @@ impl Fs {
 
     /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask
     /// that the source is to apply: the permissions to make it with.
-    fn create_as(&self, caller: &Caller, kind: FileType, mode: u32, umask: u32) -> Result<Mode> {
+    fn create_as(
+        &self,
+        caller: &Caller,
+        kind: FileType,
+        mode: u32,
+        umask: u32,
+    ) -> Result<(ActingAs<'_>, Mode)> {
         let view = self.view();
         let (uid, gid) = self.owner_of_new(&view, caller)?;
         let perms = &view.creation.perms;
@@ -249,37 +255,28 @@ impl Fs {
             true => (mode & 0o7777, umask),
             false => (perms.apply(kind, mode & 0o7777 & !umask), 0),
         };
-        self.credentials.set_umask(umask);
+        let mut acting = self.credentials.creator((uid, gid), umask)?;
         if mode & privileges::SETGID != 0 {
             // The kernel has taken the bit from whoever may not give it.
-            self.credentials.set_fsetid(true);
+            acting.set_fsetid(true);
         }
-        self.credentials.act_as(uid, gid)?;
-        Ok(Mode::from_raw_mode(mode))
+        Ok((acting, Mode::from_raw_mode(mode)))
     }
 
-    /// Acts for the caller where nothing is created: by his source ids, or by our own where he has none. A source may
-    /// judge by them (another FUSE filesystem, NFS), so those of whoever was served before will not do.
-    fn act_for(&self, caller: &Caller) -> Result<()> {
-        if !self.credentials.are_privileged() {
-            return Ok(());
-        }
-        match self.source_ids(caller) {
-            Ok((uid, gid)) => self.credentials.act_as(uid, gid),
-            Err(_) => self.credentials.act_as_self(),
-        }
+    /// Acts for the caller where nothing is created: by his source ids, or as one who owns nothing where he has none. A
+    /// source may judge by them (another FUSE filesystem, NFS), so those of whoever was served before will not do.
+    fn act_for(&self, caller: &Caller) -> Result<ActingAs<'_>> {
+        self.credentials.on_behalf(self.source_ids(caller).ok())
     }
 
     /// Acts as the caller himself: reserved space is his or not, whatever he is on the source.
-    fn write_as(&self, caller: &Caller, rights: privileges::Rights) -> Result<()> {
-        if !self.credentials.are_privileged() {
-            return Ok(());
-        }
-        if let Some(fsetid) = rights.fsetid {
-            self.credentials.set_fsetid(fsetid);
-        }
+    fn write_as(&self, caller: &Caller, rights: privileges::Rights) -> Result<ActingAs<'_>> {
         let gid = rights.membership.acting_gid(caller.gid.raw());
-        self.credentials.act_as_raw(caller.uid.raw(), gid)
+        let mut acting = self.credentials.writer(caller.uid.raw(), gid)?;
+        if let Some(fsetid) = rights.fsetid {
+            acting.set_fsetid(fsetid);
+        }
+        Ok(acting)
     }
 
     /// Where a name is about to be looked up. What is told of the directory from now on counts against what is found.

@@ -34,8 +34,7 @@ impl Fs {
             return self.remove_link(caller, &dir, name, target, how);
         }
         let last = self.tree.held_by_last_name(&dir, &dir_fd, &c_name);
-        self.act_for(caller)?;
-        rustix::fs::unlinkat(&*dir_fd, &*c_name, how)?;
+        self.act_for(caller)?.unlink(&dir_fd, &c_name, how)?;
         last.is_gone();
         Ok(())
     }
@@ -59,9 +58,9 @@ impl Fs {
         if how.contains(AtFlags::REMOVEDIR) != target.is_dir() {
             return Err(if target.is_dir() { Errno::ISDIR } else { Errno::NOTDIR });
         }
-        self.act_for(caller)?;
+        let acting = self.act_for(caller)?;
         let remove_link = || {
-            rustix::fs::unlinkat(&*dir_fd, &*c_name, AtFlags::empty())?;
+            acting.unlink(&dir_fd, &c_name, AtFlags::empty())?;
             self.tree.retire_link(dir, name);
             Ok(())
         };
@@ -69,7 +68,7 @@ impl Fs {
             let (parent, name) = target.place().ok_or(Errno::NOTEMPTY)?;
             self.may_remove_there(caller, (parent, name))?;
             let last = self.tree.held_by_last_name_of(&target);
-            rustix::fs::unlinkat(parent, name, how)?;
+            acting.unlink(parent, name, how)?;
             last.is_gone();
             Ok(())
         };
@@ -131,16 +130,15 @@ impl Fs {
             return Err(e);
         }
         self.may_rename(caller, (&from, &from_fd, &c_name), (&to, &to_fd, &c_new_name), flags)?;
-        if flags.contains(RenameFlags::WHITEOUT) {
-            self.create_as(caller, FileType::CharacterDevice, 0, 0)?;
-        } else {
-            self.act_for(caller)?;
-        }
+        let acting = match flags.contains(RenameFlags::WHITEOUT) {
+            true => self.create_as(caller, FileType::CharacterDevice, 0, 0)?.0,
+            false => self.act_for(caller)?,
+        };
         let last = match replaces {
             true => self.tree.held_by_last_name(&to, &to_fd, &c_new_name),
             false => LastName::default(),
         };
-        rustix::fs::renameat_with(&*from_fd, &*c_name, &*to_fd, &*c_new_name, flags)?;
+        acting.rename((&from_fd, &c_name), (&to_fd, &c_new_name), flags)?;
         last.is_gone();
         self.tree.retire_link(&from, name);
         self.tree.retire_link(&to, new_name);

@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Access, XattrFlags};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
-use super::caller::Process;
+use super::caller::may_be_admin;
 use super::privileges::Rights;
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
@@ -20,6 +21,9 @@ use crate::view::{View, Xattrs};
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
 const MAX: usize = 65536;
 
+/// With what the names of administrators' attributes begin.
+const TRUSTED: &[u8] = b"trusted.";
+
 impl Fs {
     /// The value of an attribute as the mount shows it. ENODATA when there is none.
     pub fn getxattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
@@ -29,7 +33,12 @@ impl Fs {
         let fd = self.tree.fd(&inode)?;
         let path = proc_path(&fd);
         let kind = classify(name.as_bytes());
-        let value = match get(&path, name) {
+        let looked = match name.as_bytes().starts_with(TRUSTED) {
+            // The kernel has seen that he is one.
+            true => self.look_as_admin(caller, || get(&path, name)),
+            false => get(&path, name),
+        };
+        let value = match looked {
             Err(Errno::OVERFLOW) if kind == XattrKind::Capability => FOREIGN_CAPS.to_vec(),
             value => value?,
         };
@@ -39,6 +48,13 @@ impl Fs {
             return Ok(acl.to_mount(&view.ids).print());
         }
         Ok(value_to_mount(kind, &value, &view.ids)?.into_owned())
+    }
+
+    /// Looks at attributes with CAP_SYS_ADMIN, without which the source shows nobody those of administrators (xattr(7)).
+    fn look_as_admin<T>(&self, caller: &Caller, look: impl FnOnce() -> Result<T>) -> Result<T> {
+        let acting = self.act_for(caller)?;
+        let _lent = acting.lend(CapabilitySet::SYS_ADMIN)?;
+        look()
     }
 
     /// An access ACL that grants what the file's permissions are shown to grant.
@@ -70,10 +86,9 @@ impl Fs {
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let value = value_to_source(kind, value, &view.ids)?;
         let fd = self.tree.fd(&inode)?;
-        let path = proc_path(&fd);
         let flags = XattrFlags::from_bits_retain(flags as u32);
-        self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
-        rustix::fs::setxattr(&*path, name, &value, flags)
+        let acting = self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
+        acting.set_xattr(&fd, name, &value, flags)
     }
 
     /// ENOSYS where there are to be none: told so once, the kernel answers EOPNOTSUPP by itself.
@@ -109,17 +124,16 @@ impl Fs {
         let inode = self.tree.inode(node)?;
         let fd = self.tree.fd(&inode)?;
         let path = proc_path(&fd);
-        let mut names = vec![0; 256];
-        let len = loop {
-            match rustix::fs::listxattr(&*path, &mut names[..]) {
-                Err(Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
-                len => break len?,
-            }
+        let is_admin = may_be_admin(caller.pid) && self.process_of(caller).is_admin();
+        let names = if is_admin {
+            self.look_as_admin(caller, || list(&path))?
+        } else {
+            self.credentials.take_back();
+            list(&path)?
         };
-        names.truncate(len);
-        let is_trusted = |name: &[u8]| name.starts_with(b"trusted.");
-        let has_trusted = names.split(|byte| *byte == 0).any(is_trusted);
-        if has_trusted && !Process::of(caller.pid).is_admin() {
+        // Not every source asks who looks.
+        let is_trusted = |name: &[u8]| name.starts_with(TRUSTED);
+        if !is_admin && names.split(|byte| *byte == 0).any(is_trusted) {
             let kept = names.split_inclusive(|byte| *byte == 0).filter(|name| !is_trusted(name));
             return Ok(kept.flatten().copied().collect());
         }
@@ -136,10 +150,21 @@ impl Fs {
         }
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let fd = self.tree.fd(&inode)?;
-        let path = proc_path(&fd);
-        self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
-        rustix::fs::removexattr(&*path, name)
+        let acting = self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
+        acting.remove_xattr(&fd, name)
     }
+}
+
+fn list(path: &DescriptorPath<'_>) -> Result<Vec<u8>> {
+    let mut names = vec![0; 256];
+    let len = loop {
+        match rustix::fs::listxattr(&**path, &mut names[..]) {
+            Err(Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
+            len => break len?,
+        }
+    };
+    names.truncate(len);
+    Ok(names)
 }
 
 pub(super) fn get(path: &DescriptorPath<'_>, name: &OsStr) -> Result<Vec<u8>> {

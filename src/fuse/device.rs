@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::source::raise_to_let_go;
 use crate::sys;
 
 /// One open file of /dev/fuse, with the connection of one mount. An answer goes back through the one that the request
@@ -85,9 +86,9 @@ impl Backing {
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        if let Some(device) = self.device.upgrade()
-            && let Err(e) = sys::fuse::close_backing(&*device, self.id)
-        {
+        let Some(device) = self.device.upgrade() else { return };
+        raise_to_let_go();
+        if let Err(e) = sys::fuse::close_backing(&*device, self.id) {
             log::warn!("the kernel does not let go of a file: {e}");
         }
     }

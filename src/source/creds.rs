@@ -2,10 +2,17 @@
 //!
 //! What is created belongs to the thread's filesystem ids from its first instant, so a worker takes the caller's source
 //! ids before it creates. It keeps them until a request of another caller needs others: the next request of the same
-//! caller costs no system call. Capabilities do not follow the ids (SECBIT_NO_SETUID_FIXUP, capabilities(7)), so
-//! whatever does not create may run under whichever ids are in force: permissions were checked at the mount.
+//! caller costs no system call. Capabilities do not follow the ids (SECBIT_NO_SETUID_FIXUP, capabilities(7)): a worker
+//! has those that the kernel's judgement at the mount stands for, and lends the others to single calls.
+//!
+//! Every call that changes the source is a method of [`ActingAs`] or [`Lent`] (`changes.rs`), which are to be had here
+//! alone: a forgotten change of credentials does not compile. Calls that only look may run under whichever ids are in
+//! force: permissions were checked at the mount.
+
+#![allow(clippy::disallowed_methods)]
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -16,14 +23,28 @@ use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
 use crate::sys::creds::Verify;
 
+/// What a worker may do for whomever it serves: permissions are judged at the mount before a request comes, and callers
+/// are looked at in /proc (CAP_SYS_PTRACE).
+const ALWAYS: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SYS_PTRACE);
+
 #[derive(Clone, Copy)]
 struct Acting {
     uid: u32,
     gid: u32,
     umask: u32,
-    fsetid: bool,
+    capabilities: CapabilitySets,
     /// Whether setting an id may fail.
     verify: Verify,
+    /// Counts the changes, so that who acts can see that nothing has changed since.
+    turn: u32,
 }
 
 /// An id to see whether ids can be set: not one that a thread starts with.
@@ -39,10 +60,106 @@ pub struct Credentials {
     privileged: bool,
     uid: u32,
     gid: u32,
+    /// Ids that own nothing, as far as numbers can tell: the last ones that mean something in the process's user
+    /// namespace. `None` where the process's own are the only ones.
+    nobody: Option<(u32, u32)>,
     /// Whether setting an id may fail, as far as capabilities and the user namespace go.
     verify: Verify,
-    /// What the process may do, as every worker starts.
+    /// What the process may do.
     capabilities: CapabilitySets,
+    /// What workers do with of it.
+    worker: CapabilitySet,
+}
+
+/// A thread that acts as somebody for the time being: what it changes on the source it changes as that one.
+#[must_use]
+#[derive(Debug)]
+pub struct ActingAs<'a> {
+    credentials: &'a Credentials,
+    turn: u32,
+    /// Credentials are a thread's.
+    _thread: PhantomData<*const ()>,
+}
+
+/// A thread that acts as somebody with exactly the capabilities that one call takes: they are taken back when this is
+/// dropped.
+#[must_use]
+#[derive(Debug)]
+pub struct Lent<'a> {
+    acting: &'a ActingAs<'a>,
+    lent: CapabilitySet,
+    turn: u32,
+}
+
+impl ActingAs<'_> {
+    /// To be called where something is changed: EIO if other credentials were taken in between.
+    pub(super) fn in_force(&self) -> Result<(), Errno> {
+        is_now(self.turn)
+    }
+
+    /// Whether the process acts as nobody but itself.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.credentials.privileged
+    }
+
+    /// Those of some capabilities that the process has.
+    pub(super) fn at_most(&self, capabilities: CapabilitySet) -> CapabilitySet {
+        capabilities & self.credentials.capabilities.permitted
+    }
+
+    /// The same with or without CAP_FSETID: without it the source itself takes setuid and setgid bits off what is written
+    /// to or truncated, as it does for a caller who lacks it (inode(7)).
+    pub fn set_fsetid(&mut self, wanted: bool) {
+        if self.in_force().is_ok() && self.credentials.privileged {
+            self.credentials.switch_fsetid(wanted);
+            self.turn = turn();
+        }
+    }
+
+    /// Lends capabilities to what is done until the result is dropped, and no others but those that every worker has.
+    pub fn lend(&self, lent: CapabilitySet) -> Result<Lent<'_>, Errno> {
+        self.in_force()?;
+        let credentials = self.credentials;
+        let now = credentials.enter_thread();
+        let lent = self.at_most(lent);
+        set_effective(now, (now.capabilities.effective & credentials.worker) | lent);
+        Ok(Lent { acting: self, lent, turn: turn() })
+    }
+}
+
+impl Lent<'_> {
+    /// See [`ActingAs::in_force`].
+    pub(super) fn in_force(&self) -> Result<(), Errno> {
+        is_now(self.turn)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let Some(now) = ACTING.get() else { return };
+        if !self.lent.is_empty() {
+            set_effective(now, now.capabilities.effective & self.acting.credentials.worker);
+        }
+        if let Some(after) = ACTING.get()
+            && now.turn == self.turn
+        {
+            // Who acts goes on as before.
+            ACTING.set(Some(Acting { turn: self.acting.turn, ..after }));
+        }
+    }
+}
+
+fn is_now(taken: u32) -> Result<(), Errno> {
+    if turn() == taken {
+        return Ok(());
+    }
+    debug_assert!(false, "the credentials that were taken are no longer in force");
+    log::error!("a change is refused: a worker has other credentials than it took for it");
+    Err(Errno::IO)
+}
+
+fn turn() -> u32 {
+    ACTING.get().map_or(0, |now| now.turn)
 }
 
 impl Credentials {
@@ -57,12 +174,20 @@ impl Credentials {
             inheritable: none,
         });
         let privileged = capabilities.effective.contains(needed);
-        let verify = match privileged && maps_every_id("uid_map") && maps_every_id("gid_map") {
+        let maps = [Ids::of_namespace("uid_map"), Ids::of_namespace("gid_map")];
+        let verify = match privileged && maps.iter().all(Ids::are_all) {
             true => Verify::No,
             false => Verify::Yes,
         };
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        Self { privileged, uid, gid, verify, capabilities }
+        let nobody = match maps.map(|ids| ids.last) {
+            [Some(last_uid), Some(last_gid)] if last_uid != uid && last_gid != gid => {
+                Some((last_uid, last_gid))
+            }
+            _ => None,
+        };
+        let worker = capabilities.effective & ALWAYS;
+        Self { privileged, uid, gid, nobody, verify, capabilities, worker }
     }
 
     /// The process's own ids, as those of files that it makes.
@@ -77,14 +202,50 @@ impl Credentials {
         self.privileged
     }
 
-    /// Acts as these ids until told otherwise. EPERM when an unprivileged process is asked to act as somebody else.
-    pub fn act_as(&self, uid: SourceUid, gid: SourceGid) -> Result<(), Errno> {
-        self.act_as_raw(uid.raw(), gid.raw())
+    /// Acts as the one to whom what is created is to belong, with the umask that the source is to apply where no default ACL
+    /// says otherwise. EPERM when an unprivileged process is asked to act as somebody else; EOVERFLOW for ids that mean
+    /// nothing in the process's user namespace.
+    pub fn creator(
+        &self,
+        (uid, gid): (SourceUid, SourceGid),
+        umask: u32,
+    ) -> Result<ActingAs<'_>, Errno> {
+        let now = self.enter_thread();
+        if now.umask != umask {
+            rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
+            ACTING.set(Some(Acting { umask, turn: now.turn.wrapping_add(1), ..now }));
+        }
+        self.act_as(uid.raw(), gid.raw())
     }
 
-    /// Acts as the process's own user until told otherwise.
-    pub fn act_as_self(&self) -> Result<(), Errno> {
-        self.act_as_raw(self.uid, self.gid)
+    /// Acts for a caller with these ids on the source where nothing is created, and for one who has none there as somebody
+    /// who owns nothing. EOVERFLOW where there is no such id.
+    pub fn on_behalf(&self, ids: Option<(SourceUid, SourceGid)>) -> Result<ActingAs<'_>, Errno> {
+        if !self.privileged {
+            return Ok(self.acting());
+        }
+        match ids {
+            Some((uid, gid)) => self.act_as(uid.raw(), gid.raw()),
+            None => self.stranger(None),
+        }
+    }
+
+    /// Has no capabilities in force but those that every worker has, whoever it acts as.
+    pub fn take_back(&self) {
+        let now = self.enter_thread();
+        set_effective(now, now.capabilities.effective & self.worker);
+    }
+
+    /// Acts as somebody who owns nothing, and least of all what belongs to these ids. EOVERFLOW where there is no such id.
+    pub fn stranger(&self, to: Option<(u32, u32)>) -> Result<ActingAs<'_>, Errno> {
+        let (uid, gid) = self.nobody.ok_or(Errno::OVERFLOW)?;
+        let other = |id: u32, not: Option<u32>| if not == Some(id) { id - 1 } else { id };
+        self.act_as(other(uid, to.map(|ids| ids.0)), other(gid, to.map(|ids| ids.1)))
+    }
+
+    /// Acts as these very ids, whatever they are on the source: those of a writer whose quota and reserved space count.
+    pub fn writer(&self, uid: u32, gid: u32) -> Result<ActingAs<'_>, Errno> {
+        if self.privileged { self.act_as(uid, gid) } else { Ok(self.acting()) }
     }
 
     /// Does something as the process's own user, and goes on as whoever it acted as before.
@@ -93,60 +254,64 @@ impl Credentials {
             return Ok(run());
         }
         let before = self.enter_thread();
-        self.act_as_self()?;
+        let _ours = self.act_as(self.uid, self.gid)?;
         let result = run();
-        self.act_as_raw(before.uid, before.gid)?;
+        let _theirs = self.act_as(before.uid, before.gid)?;
+        if let Some(now) = ACTING.get() {
+            ACTING.set(Some(Acting { turn: before.turn, ..now }));
+        }
         Ok(result)
     }
 
-    /// As [`Self::act_as`], for ids that are not stored: those of a caller whose quota and reserved space count.
-    pub fn act_as_raw(&self, uid: u32, gid: u32) -> Result<(), Errno> {
-        if !self.privileged {
-            return if uid == self.uid && gid == self.gid { Ok(()) } else { Err(Errno::PERM) };
+    /// Acts as somebody for whom the source clears setuid and setgid bits, who has no reserved space and owns nothing, but
+    /// with CAP_SYS_ADMIN, without which the kernel takes no backing file: it stays in force until capabilities are lent.
+    /// EPERM where there is no such id.
+    pub fn hand_over(&self) -> Result<(), Errno> {
+        let mut kept = CapabilitySet::all();
+        if self.privileged {
+            let _nobody = self.stranger(None).map_err(|_| Errno::PERM)?;
+            kept -= CapabilitySet::FSETID;
         }
         let now = self.enter_thread();
+        let admin = CapabilitySet::SYS_ADMIN & self.capabilities.permitted;
+        set_effective(now, (now.capabilities.effective & kept) | admin);
+        Ok(())
+    }
+
+    fn acting(&self) -> ActingAs<'_> {
+        self.enter_thread();
+        ActingAs { credentials: self, turn: turn(), _thread: PhantomData }
+    }
+
+    fn act_as(&self, uid: u32, gid: u32) -> Result<ActingAs<'_>, Errno> {
+        if !self.privileged {
+            let is_self = uid == self.uid && gid == self.gid;
+            return if is_self { Ok(self.acting()) } else { Err(Errno::PERM) };
+        }
+        let now = self.enter_thread();
+        let turn = now.turn.wrapping_add(1);
         // A call that fails leaves the id as it was: what is in force stays known. It fails for an id that means nothing in
         // the process's user namespace, and as such an id nobody can own anything.
         if now.uid != uid {
             sys::creds::set_fsuid(uid, now.verify).map_err(|_| Errno::OVERFLOW)?;
-            ACTING.set(Some(Acting { uid, ..now }));
+            ACTING.set(Some(Acting { uid, turn, ..now }));
         }
         if now.gid != gid {
             sys::creds::set_fsgid(gid, now.verify).map_err(|_| Errno::OVERFLOW)?;
-            ACTING.set(Some(Acting { uid, gid, ..now }));
+            ACTING.set(Some(Acting { uid, gid, turn, ..now }));
         }
-        Ok(())
+        Ok(self.acting())
     }
 
-    /// Acts with or without CAP_FSETID: without it the source itself takes setuid and setgid bits off what is written
-    /// to or truncated, as it does for a caller who lacks it (inode(7)).
-    pub fn set_fsetid(&self, wanted: bool) {
-        if !self.privileged {
-            return;
-        }
+    fn switch_fsetid(&self, wanted: bool) {
         let now = self.enter_thread();
-        if now.fsetid == wanted {
-            return;
-        }
-        let mut sets = self.capabilities;
-        if !wanted {
-            sets.effective -= CapabilitySet::FSETID;
-        }
-        rustix::thread::set_capabilities(None, sets).unwrap_or_else(|_| abort("capset"));
-        ACTING.set(Some(Acting { fsetid: wanted, ..now }));
+        let fsetid = CapabilitySet::FSETID & self.worker;
+        let before = now.capabilities.effective;
+        set_effective(now, if wanted { before | fsetid } else { before - fsetid });
     }
 
-    /// Sets the umask that the source applies to what this thread creates, where no default ACL says otherwise.
-    pub fn set_umask(&self, umask: u32) {
-        let now = self.enter_thread();
-        if now.umask != umask {
-            rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
-            ACTING.set(Some(Acting { umask, ..now }));
-        }
-    }
-
-    /// The first time in a thread: an umask of its own, and capabilities that stay when ids change. It starts with the ids
-    /// and capabilities of the thread that made it, which may have been acting as somebody.
+    /// The first time in a thread: an umask of its own, no groups, and capabilities that stay when ids change. It starts
+    /// with the ids and capabilities of the thread that made it, which may have been acting as somebody.
     fn enter_thread(&self) -> Acting {
         if let Some(acting) = ACTING.get() {
             return acting;
@@ -156,6 +321,10 @@ impl Credentials {
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
                 .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
+            // Ours are nobody's else. In a user namespace it may not be allowed (setgroups(2)).
+            if let Err(e) = rustix::thread::set_thread_groups(&[]) {
+                log::debug!("the daemon's groups are kept: {e}");
+            }
             // Whatever else there is may refuse (a security module, a filter of system calls), and says so to all alike.
             let takes = sys::creds::set_fsuid(SOMEBODY, Verify::Yes)
                 .and_then(|()| sys::creds::set_fsgid(SOMEBODY, Verify::Yes));
@@ -164,21 +333,81 @@ impl Credentials {
             }
             sys::creds::set_fsuid(self.uid, Verify::Yes).unwrap_or_else(|_| abort("setfsuid"));
             sys::creds::set_fsgid(self.gid, Verify::Yes).unwrap_or_else(|_| abort("setfsgid"));
-            rustix::thread::set_capabilities(None, self.capabilities)
+        }
+        let capabilities = CapabilitySets { effective: self.worker, ..self.capabilities };
+        if !capabilities.permitted.is_empty() {
+            rustix::thread::set_capabilities(None, capabilities)
                 .unwrap_or_else(|_| abort("capset"));
         }
         let umask = 0;
         rustix::process::umask(Mode::empty());
-        let acting = Acting { uid: self.uid, gid: self.gid, umask, fsetid: true, verify };
+        let (uid, gid) = (self.uid, self.gid);
+        let acting = Acting { uid, gid, umask, capabilities, verify, turn: 1 };
         ACTING.set(Some(acting));
         acting
     }
 }
 
-/// Whether the process's user namespace is one in which every id means itself (user_namespaces(7)).
-fn maps_every_id(map: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/self/{map}"))
-        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+fn set_effective(now: Acting, effective: CapabilitySet) {
+    if now.capabilities.effective == effective {
+        return;
+    }
+    let capabilities = CapabilitySets { effective, ..now.capabilities };
+    rustix::thread::set_capabilities(None, capabilities).unwrap_or_else(|_| abort("capset"));
+    ACTING.set(Some(Acting { capabilities, turn: now.turn.wrapping_add(1), ..now }));
+}
+
+/// Has CAP_SYS_ADMIN in force, if the process has it, for whatever tells the kernel to let go of backing files: until the
+/// thread lends capabilities the next time.
+pub fn raise_to_let_go() {
+    const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
+    if let Some(now) = ACTING.get() {
+        let admin = ADMIN & now.capabilities.permitted;
+        return set_effective(now, now.capabilities.effective | admin);
+    }
+    // A thread that has acted as nobody has what the one had that made it.
+    let Ok(mut sets) = rustix::thread::capabilities(None) else { return };
+    if sets.permitted.contains(ADMIN) && !sets.effective.contains(ADMIN) {
+        sets.effective |= ADMIN;
+        if let Err(e) = rustix::thread::set_capabilities(None, sets) {
+            log::debug!("CAP_SYS_ADMIN is not to be had: {e}");
+        }
+    }
+}
+
+/// The ids of one sort that mean something in the process's user namespace (user_namespaces(7)).
+#[derive(Debug, Clone, Copy)]
+struct Ids {
+    /// How many there are.
+    count: u64,
+    last: Option<u32>,
+}
+
+impl Ids {
+    fn of_namespace(map: &str) -> Self {
+        let map = std::fs::read_to_string(format!("/proc/self/{map}")).unwrap_or_default();
+        Self::parse(&map)
+    }
+
+    fn parse(map: &str) -> Self {
+        let mut ids = Self { count: 0, last: None };
+        for line in map.lines() {
+            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+            if let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) =
+                (numbers.next(), numbers.next(), numbers.next())
+                && let Some(last) = count.checked_sub(1).and_then(|more| first.checked_add(more))
+            {
+                ids.count += u64::from(count);
+                ids.last = ids.last.max(Some(last));
+            }
+        }
+        ids
+    }
+
+    /// Whether every id means something: then each means itself, but for those of a namespace that swaps them.
+    fn are_all(&self) -> bool {
+        self.count == u64::from(u32::MAX)
+    }
 }
 
 /// Ends the process: a thread whose ids are not what they should be must never serve again.
@@ -191,46 +420,117 @@ fn abort(what: &str) -> ! {
 mod tests {
     use super::*;
 
-    /// The filesystem ids and effective capabilities of the calling thread (proc_pid_status(5)).
-    fn in_force() -> (String, String, String) {
+    /// The filesystem ids, groups and effective capabilities of the calling thread (proc_pid_status(5)).
+    fn in_force() -> (String, String, String, String) {
         let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc is mounted");
         let last = |key: &str| {
             let line = status.lines().find(|line| line.starts_with(key)).expect("it has the line");
             line.split_whitespace().last().expect("the line has a value").to_owned()
         };
-        (last("Uid:"), last("Gid:"), last("CapEff:"))
+        (last("Uid:"), last("Gid:"), last("Groups:"), last("CapEff:"))
+    }
+
+    fn effective() -> CapabilitySet {
+        rustix::thread::capabilities(None).expect("capget").effective
+    }
+
+    fn in_a_thread(run: impl FnOnce(&Credentials) + Send + 'static) {
+        let ours = Credentials::of_process();
+        assert!(ours.are_privileged(), "these tests run as root");
+        std::thread::spawn(move || run(&ours)).join().expect("the thread ends");
     }
 
     #[test]
     fn an_id_that_something_else_than_a_capability_refuses_is_not_taken_for_set() {
-        let ours = Credentials::of_process();
-        assert!(ours.are_privileged(), "these tests run as root");
-        std::thread::spawn(move || {
+        in_a_thread(|ours| {
             sys::creds::refuse_other_ids();
-            assert_eq!(ours.act_as_raw(1234, 5678), Err(Errno::OVERFLOW));
+            assert_eq!(ours.writer(1234, 5678).err(), Some(Errno::OVERFLOW));
+            assert_eq!(ours.on_behalf(None).err(), Some(Errno::OVERFLOW));
             assert_eq!(in_force().0, "0");
-            assert_eq!(ours.act_as_self(), Ok(()));
-        })
-        .join()
-        .expect("the thread ends");
+            assert!(ours.writer(0, 0).is_ok());
+        });
     }
 
     #[test]
     fn a_thread_made_by_one_that_acts_as_somebody_starts_as_ourselves() {
-        let ours = Credentials::of_process();
-        assert!(ours.are_privileged(), "these tests run as root");
-        let before = in_force();
-        std::thread::spawn(move || {
-            ours.act_as_raw(1234, 5678).expect("act as somebody");
-            ours.set_fsetid(false);
+        in_a_thread(|ours| {
+            let first = ours.writer(0, 0).map(drop);
+            assert_eq!(first, Ok(()));
+            let before = in_force();
+            let mut acting = ours.writer(1234, 5678).expect("act as somebody");
+            acting.set_fsetid(false);
+            let _lent = acting.lend(CapabilitySet::MKNOD).expect("lend");
             assert_eq!(in_force().0, "1234");
+            let ours = *ours;
             let made = std::thread::spawn(move || {
-                ours.act_as_self().expect("act as ourselves");
+                let _acting = ours.writer(0, 0).expect("act as ourselves");
                 in_force()
             });
             assert_eq!(made.join().expect("the thread ends"), before);
-        })
-        .join()
-        .expect("the thread ends");
+        });
+    }
+
+    #[test]
+    fn who_has_no_counterpart_acts_as_one_who_owns_nothing() {
+        in_a_thread(|ours| {
+            let acting = ours.on_behalf(None).expect("act as nobody");
+            assert_eq!(acting.in_force(), Ok(()));
+            assert_eq!(in_force().0, (u32::MAX - 1).to_string());
+            assert_eq!(in_force().1, (u32::MAX - 1).to_string());
+            assert_eq!(in_force().2, "Groups:", "the daemon's groups are gone");
+            let owner = u32::MAX - 1;
+            let _acting = ours.stranger(Some((owner, 7))).expect("act as another nobody");
+            assert_eq!(in_force().0, (owner - 1).to_string());
+            assert_eq!(in_force().1, owner.to_string());
+        });
+    }
+
+    #[test]
+    fn capabilities_are_lent_to_one_call_and_to_no_other() {
+        let extra = CapabilitySet::MKNOD | CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN;
+        in_a_thread(move |ours| {
+            let mut acting = ours.writer(1234, 5678).expect("act as somebody");
+            assert!(!effective().intersects(extra | CapabilitySet::LINUX_IMMUTABLE));
+            {
+                let lent = acting.lend(CapabilitySet::MKNOD).expect("lend");
+                assert_eq!(lent.in_force(), Ok(()));
+                assert_eq!(effective() & extra, CapabilitySet::MKNOD);
+            }
+            assert_eq!(acting.in_force(), Ok(()));
+            assert!(!effective().intersects(extra));
+            acting.set_fsetid(false);
+            drop(acting.lend(CapabilitySet::SETFCAP).expect("lend"));
+            assert!(!effective().intersects(extra | CapabilitySet::FSETID), "it is as before");
+            // What is left over from a backing file is lent to nobody.
+            ours.hand_over().expect("hand over");
+            assert_eq!(effective() & extra, CapabilitySet::SYS_ADMIN);
+            assert!(!effective().contains(CapabilitySet::FSETID));
+            let acting = ours.writer(1234, 5678).expect("act as somebody");
+            drop(acting.lend(CapabilitySet::empty()).expect("lend"));
+            assert!(!effective().intersects(extra));
+            raise_to_let_go();
+            assert_eq!(effective() & extra, CapabilitySet::SYS_ADMIN);
+        });
+    }
+
+    #[test]
+    #[should_panic = "the thread ends"]
+    fn credentials_that_are_no_longer_in_force_change_nothing() {
+        in_a_thread(|ours| {
+            let acting = ours.writer(1234, 5678).expect("act as somebody");
+            let _other = ours.writer(4321, 5678).expect("act as somebody else");
+            let _refused = acting.in_force();
+        });
+    }
+
+    #[test]
+    fn the_last_id_of_a_user_namespace_is_found() {
+        let last = |map| Ids::parse(map).last;
+        assert_eq!(last("         0          0 4294967295\n"), Some(u32::MAX - 1));
+        assert_eq!(last("0 1000 1\n1 100000 65535\n"), Some(65535));
+        assert_eq!(last("5 1000 1\n0 100000 5\n"), Some(5));
+        assert_eq!((last(""), last("0 0 0\n")), (None, None));
+        assert!(Ids::parse("0 0 4294967295\n").are_all());
+        assert!(!Ids::parse("0 0 65536\n").are_all());
     }
 }

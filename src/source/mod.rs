@@ -1,5 +1,6 @@
 //! The source tree, reached safely: its root, its inodes, their descriptors, and whom we act as on it.
 
+mod changes;
 mod creds;
 mod domains;
 mod fds;
@@ -16,7 +17,8 @@ mod table;
 mod thrift;
 mod tree;
 
-pub use creds::Credentials;
+pub use changes::Node;
+pub use creds::{ActingAs, Credentials, Lent, raise_to_let_go};
 pub use fds::FdCache;
 pub use identity::LONGEST_TICK;
 pub use inode::{Domain, Inode, NodeId};

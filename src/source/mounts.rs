@@ -152,6 +152,7 @@ fn is_multigrain(inside: impl AsFd) -> bool {
 /// Whether the kernel gives a file that was looked at since its last change a time of a finer grain at the next one (since
 /// Linux 6.13, for the filesystems in [`is_multigrain`] together): tried on a file in memory, which is a tmpfs's. With
 /// times of one tick, of 1 to 10 ms, two changes in a row rarely differ, and never so many times.
+#[allow(clippy::disallowed_methods, reason = "the file is our own")]
 fn kernel_is_multigrain() -> Result<bool, Errno> {
     let file = memfd_create(c"shiftbind-times", MemfdFlags::CLOEXEC)?;
     let modified_after_a_write = || {

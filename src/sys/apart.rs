@@ -10,6 +10,7 @@
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 use super::creds::last_errno;
 
@@ -87,10 +88,10 @@ impl Drop for Shared {
 /// With which capabilities a call is made; its filesystem ids are the calling thread's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// This process's.
+    /// The calling thread's.
     Ours,
-    /// None.
-    None,
+    /// These, which the calling thread may have.
+    Only(CapabilitySet),
 }
 
 /// Makes an ioctl whose argument is a buffer, read and written in place: what it returns. A request that moves more than
@@ -162,17 +163,17 @@ fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// Gives up the calling process's capabilities (capset(2)), if it is to: whether it has what it is to have.
-fn gives_up(rights: Rights) -> bool {
+/// Leaves the calling process the capabilities that it is to have (capset(2)): whether it has those.
+fn takes(rights: Rights) -> bool {
     /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
     const VERSION_3: u32 = 0x2008_0522;
-    if rights == Rights::Ours {
-        return true;
-    }
+    let Rights::Only(kept) = rights else { return true };
     let header: [u32; 2] = [VERSION_3, 0];
-    let none = [0_u32; 6];
+    let (low, high) = (kept.bits() as u32, (kept.bits() >> 32) as u32);
+    // Effective, permitted and inheritable, of the lower and then of the higher numbers.
+    let sets: [u32; 6] = [low, low, 0, high, high, 0];
     // SAFETY: both have the layout of the kernel's structures, and the kernel only reads them.
-    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) == 0 }
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) == 0 }
 }
 
 /// Makes the call in a child that has just been forked, and ends it.
@@ -201,7 +202,7 @@ unsafe fn make(
         }
         libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0);
         let one: libc::c_ulong = 1;
-        if gives_up(rights)
+        if takes(rights)
             && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, none, none, none) == 0
             && libc::prctl(
                 libc::PR_SET_SECCOMP,
@@ -240,7 +241,10 @@ mod tests {
         assert_eq!(ioctl(&file, 0x541b, &mut argument, Rights::Ours), Ok(0));
         let len = file.metadata().expect("stat").len();
         assert_eq!(u64::from(u32::from_ne_bytes(argument)), len);
-        assert_eq!(ioctl(&file, 0x5401, &mut [0; 64], Rights::None), Err(Errno::NOTTY));
+        assert_eq!(
+            ioctl(&file, 0x5401, &mut [0; 64], Rights::Only(CapabilitySet::empty())),
+            Err(Errno::NOTTY)
+        );
     }
 
     #[test]

@@ -145,8 +145,8 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "enable_ioctl",
         Category::Changes,
         "Pass every ioctl on to the source",
-        "Passes every ioctl(2) on a file on to the source, without a check of ours: as who mounted for callers with \
-         CAP_SYS_ADMIN, and as the caller, without a capability, for all others. Those of lsattr(1) and chattr(1) are \
-         passed without this option.",
+        "Passes every ioctl(2) on a file on to the source, without a check of ours: as the caller, with the capabilities \
+         that the caller has. A caller without a counterpart on the source acts as a user who owns nothing, and makes no \
+         subvolumes. Those of lsattr(1) and chattr(1) are passed without this option.",
     ),
 ];

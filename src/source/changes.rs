@@ -1,0 +1,243 @@
+//! The calls that change the source. Each is made by a thread that acts as somebody ([`ActingAs`]), and those for which
+//! the kernel wants a capability that only some callers have by one to which exactly that is lent ([`Lent`]). Nothing
+//! else in the crate makes these calls (`clippy.toml` names them).
+
+#![allow(clippy::disallowed_methods)]
+
+use std::ffi::{CStr, OsStr};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, RenameFlags, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::{Errno, ReadWriteFlags};
+use rustix::thread::CapabilitySet;
+
+use super::creds::{ActingAs, Lent};
+use super::tree::{proc_path, reopen};
+use crate::idmap::{SourceGid, SourceUid};
+use crate::sys;
+use crate::sys::apart::Rights;
+
+/// What is made: its type, permissions and, of a device, its number.
+#[derive(Debug, Clone, Copy)]
+pub struct Node {
+    /// The type.
+    pub kind: FileType,
+    /// The permissions.
+    pub mode: Mode,
+    /// The device that it stands for.
+    pub device: Dev,
+}
+
+impl Node {
+    /// What one needs to make it: CAP_MKNOD for a device, but not for a whiteout (Linux `vfs_mknod`).
+    fn needs(&self) -> CapabilitySet {
+        match self.kind {
+            FileType::CharacterDevice if self.device == rustix::fs::makedev(0, 0) => {
+                CapabilitySet::empty()
+            }
+            FileType::CharacterDevice | FileType::BlockDevice => CapabilitySet::MKNOD,
+            _ => CapabilitySet::empty(),
+        }
+    }
+}
+
+/// What one needs to change an extended attribute, beside permissions on the file (Linux `xattr_permission`,
+/// `cap_inode_setxattr`). The kernel asks a client for it before it asks us. It takes a file's capabilities by itself,
+/// too, when somebody writes to it (`cap_inode_killpriv`).
+fn needs_to_change(name: &OsStr) -> CapabilitySet {
+    let name = name.as_encoded_bytes();
+    if name == b"security.capability" {
+        CapabilitySet::SETFCAP
+    } else if name.starts_with(b"security.") || name.starts_with(b"trusted.") {
+        CapabilitySet::SYS_ADMIN
+    } else {
+        CapabilitySet::empty()
+    }
+}
+
+impl ActingAs<'_> {
+    /// mknod(2).
+    pub fn mknod(&self, dir: &OwnedFd, name: &CStr, node: Node) -> Result<(), Errno> {
+        let make = || rustix::fs::mknodat(dir, name, node.kind, node.mode, node.device);
+        match node.needs() {
+            none if none.is_empty() => make(),
+            needs => {
+                let _lent = self.lend(needs)?;
+                make()
+            }
+        }
+    }
+
+    /// mkdir(2).
+    pub fn mkdir(&self, dir: &OwnedFd, name: &CStr, mode: Mode) -> Result<(), Errno> {
+        self.in_force()?;
+        rustix::fs::mkdirat(dir, name, mode)
+    }
+
+    /// symlink(2).
+    pub fn symlink(&self, target: &OsStr, dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+        self.in_force()?;
+        rustix::fs::symlinkat(target, dir, name)
+    }
+
+    /// link(2), of any descriptor.
+    pub fn link(&self, fd: &OwnedFd, dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+        self.in_force()?;
+        match rustix::fs::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
+            // Without CAP_DAC_READ_SEARCH the way leads through /proc (open(2), O_TMPFILE).
+            Err(Errno::NOENT) if self.is_plain() => {
+                rustix::fs::linkat(CWD, &*proc_path(fd), dir, name, AtFlags::SYMLINK_FOLLOW)
+            }
+            result => result,
+        }
+    }
+
+    /// Makes a regular file and opens it, with a name or without one (O_TMPFILE).
+    pub fn create(
+        &self,
+        dir: &OwnedFd,
+        name: &CStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd, Errno> {
+        self.in_force()?;
+        rustix::fs::openat(dir, name, flags, mode)
+    }
+
+    /// unlink(2) and rmdir(2).
+    pub fn unlink(&self, dir: &OwnedFd, name: &CStr, how: AtFlags) -> Result<(), Errno> {
+        self.in_force()?;
+        rustix::fs::unlinkat(dir, name, how)
+    }
+
+    /// renameat2(2).
+    pub fn rename(
+        &self,
+        from: (&OwnedFd, &CStr),
+        to: (&OwnedFd, &CStr),
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        self.in_force()?;
+        rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)
+    }
+
+    /// chmod(2), of any descriptor.
+    pub fn chmod(&self, fd: &OwnedFd, mode: u32) -> Result<(), Errno> {
+        self.in_force()?;
+        match sys::file::chmod_fd(fd, mode) {
+            Err(Errno::NOSYS) => rustix::fs::chmod(&*proc_path(fd), Mode::from_raw_mode(mode)),
+            result => result,
+        }
+    }
+
+    /// chown(2), of any descriptor.
+    pub fn chown(
+        &self,
+        fd: &OwnedFd,
+        uid: Option<SourceUid>,
+        gid: Option<SourceGid>,
+    ) -> Result<(), Errno> {
+        self.in_force()?;
+        let uid = uid.map(|uid| Uid::from_raw(uid.raw()));
+        let gid = gid.map(|gid| Gid::from_raw(gid.raw()));
+        rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)
+    }
+
+    /// utimensat(2), of any descriptor.
+    pub fn set_times(&self, fd: &OwnedFd, times: &Timestamps) -> Result<(), Errno> {
+        self.in_force()?;
+        rustix::fs::utimensat(fd, c"", times, AtFlags::EMPTY_PATH)
+    }
+
+    /// Opens an inode once more to change its length.
+    pub fn open_to_truncate(&self, fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.in_force()?;
+        reopen(fd, flags | OFlags::WRONLY | OFlags::NOCTTY)
+    }
+
+    /// ftruncate(2).
+    pub fn truncate(&self, file: &OwnedFd, size: u64) -> Result<(), Errno> {
+        self.in_force()?;
+        rustix::fs::ftruncate(file, size)
+    }
+
+    /// fallocate(2) with any mode.
+    pub fn fallocate(&self, file: &OwnedFd, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
+        self.in_force()?;
+        sys::file::fallocate(file, mode, offset, len)
+    }
+
+    /// pwritev2(2): how many bytes were taken.
+    pub fn write(
+        &self,
+        file: &OwnedFd,
+        data: &[u8],
+        offset: u64,
+        flags: ReadWriteFlags,
+    ) -> Result<usize, Errno> {
+        self.in_force()?;
+        rustix::io::pwritev2(file, &[IoSlice::new(data)], offset, flags)
+    }
+
+    /// copy_file_range(2): how many bytes were copied.
+    pub fn copy_range(
+        &self,
+        (from, mut offset_in): (&OwnedFd, u64),
+        (to, mut offset_out): (&OwnedFd, u64),
+        len: usize,
+    ) -> Result<usize, Errno> {
+        self.in_force()?;
+        rustix::fs::copy_file_range(from, Some(&mut offset_in), to, Some(&mut offset_out), len)
+    }
+
+    /// setxattr(2), of any descriptor.
+    pub fn set_xattr(
+        &self,
+        fd: &OwnedFd,
+        name: &OsStr,
+        value: &[u8],
+        flags: XattrFlags,
+    ) -> Result<(), Errno> {
+        let _lent = self.lend(needs_to_change(name))?;
+        rustix::fs::setxattr(&*proc_path(fd), name, value, flags)
+    }
+
+    /// removexattr(2), of any descriptor.
+    pub fn remove_xattr(&self, fd: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+        let _lent = self.lend(needs_to_change(name))?;
+        rustix::fs::removexattr(&*proc_path(fd), name)
+    }
+
+    /// An ioctl(2) made by a process of its own, with no capabilities but these; where a daemon acts as itself alone, with
+    /// its own.
+    pub fn ioctl_apart(
+        &self,
+        file: impl AsFd,
+        request: u32,
+        argument: &mut [u8],
+        capabilities: CapabilitySet,
+    ) -> Result<i32, Errno> {
+        self.in_force()?;
+        let rights = match self.is_plain() {
+            true => Rights::Ours,
+            false => Rights::Only(self.at_most(capabilities)),
+        };
+        sys::apart::ioctl(file, request, argument, rights)
+    }
+}
+
+impl Lent<'_> {
+    /// Sets inode flags (ioctl_iflags(2), ioctl_fsxattr(2)).
+    pub fn set_flags(
+        &self,
+        file: &OwnedFd,
+        request: u32,
+        argument: &mut [u8],
+    ) -> Result<(), Errno> {
+        self.in_force()?;
+        sys::file::ioctl(file, request, argument).map(drop)
+    }
+}

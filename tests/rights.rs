@@ -1,0 +1,230 @@
+//! Whom the daemon acts as on the source: nobody gets its ids, its groups or its capabilities.
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::XattrFlags;
+use support::sys::{buffer_ioctl, raw_ioctl};
+use support::{LoopFs, Mount, as_user, kernel_mount, loop_fs, scratch, sh};
+
+/// Nobody's counterpart: the map knows no such id.
+const STRANGER: u32 = 5000;
+const MAP: &str = "b:1000:2000:10";
+
+fn errno<T>(result: io::Result<T>) -> Option<i32> {
+    result.err().and_then(|error| error.raw_os_error())
+}
+
+// --- forwarded ioctls ---
+
+/// BTRFS_IOC_SNAP_CREATE, BTRFS_IOC_SUBVOL_CREATE, BTRFS_IOC_SNAP_DESTROY, BTRFS_IOC_SUBVOL_SETFLAGS (linux/btrfs.h).
+const SNAP_CREATE: u32 = 0x5000_9401;
+const SUBVOL_CREATE: u32 = 0x5000_940e;
+const SNAP_DESTROY: u32 = 0x5000_940f;
+const SUBVOL_SETFLAGS: u32 = 0x4008_941a;
+const READ_ONLY: u64 = 2;
+
+/// `struct btrfs_ioctl_vol_args`: a descriptor and a name.
+fn volume(descriptor: u64, name: &str) -> Vec<u8> {
+    let mut args = descriptor.to_ne_bytes().to_vec();
+    args.extend(name.as_bytes());
+    args.resize(4096, 0);
+    args
+}
+
+/// A directory that everybody may write in, of a mapped user, with a subvolume of root's and one of that user's.
+fn subvolumes() -> LoopFs {
+    let disk = loop_fs("btrfs", 400);
+    sh(
+        disk.path(),
+        "mount -o remount,user_subvol_rm_allowed . && mkdir s && btrfs -q subvolume create s/roots
+         btrfs -q subvolume create s/his && chown 1000:1000 s s/his && chmod 777 s s/his",
+    );
+    disk
+}
+
+/// What a caller without a counterpart is answered.
+fn asked_by_a_stranger(dir: &Path) -> Vec<(String, Option<i32>)> {
+    as_user(STRANGER, STRANGER, &[], || {
+        let open = |name: &str| File::open(dir.join(name)).expect("everybody opens it");
+        let mut said = Vec::new();
+        for name in ["roots", "his"] {
+            let read_only = raw_ioctl(&open(name), SUBVOL_SETFLAGS, READ_ONLY);
+            said.push((format!("make {name} read-only"), errno(read_only)));
+            let made = buffer_ioctl(&open(name), SUBVOL_CREATE, &mut volume(0, "new"));
+            said.push((format!("make a subvolume in {name}"), errno(made)));
+        }
+        let destroyed = buffer_ioctl(&open("."), SNAP_DESTROY, &mut volume(0, "roots"));
+        said.push(("destroy root's".to_owned(), errno(destroyed)));
+        said
+    })
+}
+
+#[test]
+fn who_has_no_counterpart_does_nothing_by_a_forwarded_ioctl() {
+    let disk = subvolumes();
+    let source = disk.path().join("s");
+    let idmapped = scratch();
+    kernel_mount(&source, idmapped.path(), &[MAP.to_owned()]);
+    let expected = asked_by_a_stranger(idmapped.path());
+    rustix::mount::unmount(idmapped.path(), rustix::mount::UnmountFlags::DETACH).expect("unmount");
+    let mount = Mount::builder().source(&source).map(MAP).arg("--enable-ioctl").start();
+    assert_eq!(asked_by_a_stranger(mount.path()), expected);
+    assert!(expected.iter().all(|(_, error)| error.is_some()), "{expected:?}");
+    // Whichever descriptor the snapshot is to be of: one of the daemon's, its number guessed.
+    as_user(STRANGER, STRANGER, &[], || {
+        let dir = File::open(mount.join("roots")).expect("open");
+        for descriptor in 0..64 {
+            let made = buffer_ioctl(&dir, SNAP_CREATE, &mut volume(descriptor, "snapshot"));
+            assert_eq!(errno(made), Some(libc::EOVERFLOW), "{descriptor}");
+        }
+    });
+    assert!(source.join("roots").exists() && !source.join("roots/new").exists());
+    fs::write(source.join("roots/f"), "writable").expect("it is not read-only");
+    assert_eq!(fs::read_dir(source.join("roots")).expect("list").count(), 1);
+}
+
+#[test]
+fn what_a_forwarded_ioctl_makes_belongs_to_the_caller_with_his_umask() {
+    let disk = subvolumes();
+    let source = disk.path().join("s");
+    let mount = Mount::builder().source(&source).map(MAP).arg("--enable-ioctl").start();
+    // Somebody else was served before.
+    as_user(2001, 2001, &[], || fs::write(mount.join("f"), "x").expect("write"));
+    as_user(2003, 2003, &[], || {
+        let dir = File::open(mount.join("his")).expect("open");
+        buffer_ioctl(&dir, SUBVOL_CREATE, &mut volume(0, "new")).expect("make a subvolume");
+    });
+    let made = fs::metadata(source.join("his/new")).expect("stat");
+    assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (1003, 1003, 0o755));
+}
+
+// --- inode flags ---
+
+/// FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL and FS_NODUMP_FL (ioctl_iflags(2)).
+const GETFLAGS: u32 = 0x8008_6601;
+const SETFLAGS: u32 = 0x4008_6602;
+const IMMUTABLE: u64 = 0x10;
+const NODUMP: u64 = 0x40;
+
+fn flags(file: &File) -> u64 {
+    raw_ioctl(file, GETFLAGS, 0).expect("flags") & 0xffff_ffff
+}
+
+#[test]
+fn the_owner_of_a_file_never_takes_off_an_immutable_flag() {
+    let disk = loop_fs("ext4", 64);
+    let mount = Mount::builder().source(&disk.dir("s")).arg("--threads=2").start();
+    let on_source = mount.in_source("f");
+    fs::write(&on_source, "x").expect("write");
+    chown(&on_source, Some(1000), Some(1000)).expect("chown");
+    let stop = AtomicBool::new(false);
+    let there = File::open(&on_source).expect("open");
+    let (mut tries, mut undone) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            as_user(1000, 1000, &[], || {
+                let here = File::open(mount.join("f")).expect("open");
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let _ = raw_ioctl(&here, SETFLAGS, if n % 2 == 0 { 0 } else { NODUMP });
+                }
+            });
+        });
+        let start = Instant::now();
+        while tries < 2000 && start.elapsed() < Duration::from_secs(4) {
+            raw_ioctl(&there, SETFLAGS, IMMUTABLE).expect("set the flag");
+            thread::sleep(Duration::from_micros(300));
+            undone += u32::from(flags(&there) & IMMUTABLE == 0);
+            raw_ioctl(&there, SETFLAGS, 0).expect("take the flag off");
+            tries += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(tries > 100, "only {tries} tries");
+    assert_eq!(undone, 0, "of {tries} times that root set it");
+}
+
+#[test]
+fn who_has_the_capability_sets_and_takes_off_the_immutable_flag() {
+    let disk = loop_fs("ext4", 64);
+    let mount = Mount::builder().source(&disk.dir("s")).start();
+    fs::write(mount.join("f"), "x").expect("write");
+    let (here, there) = (
+        File::open(mount.join("f")).expect("open"),
+        File::open(mount.in_source("f")).expect("open"),
+    );
+    raw_ioctl(&here, SETFLAGS, IMMUTABLE).expect("set the flag");
+    assert_eq!(flags(&there) & IMMUTABLE, IMMUTABLE);
+    raw_ioctl(&here, SETFLAGS, 0).expect("take the flag off");
+    assert_eq!(flags(&there) & IMMUTABLE, 0);
+}
+
+// --- groups ---
+
+#[test]
+fn the_daemons_groups_are_nobody_elses() {
+    const GROUP: u32 = 1234;
+    as_user(0, 0, &[GROUP], || {
+        let mount = Mount::builder().start();
+        let f = mount.in_source("f");
+        fs::write(&f, "x").expect("write");
+        chown(&f, Some(1000), Some(GROUP)).expect("chown");
+        fs::set_permissions(&f, Permissions::from_mode(0o2746)).expect("chmod");
+        let bare = scratch();
+        fs::set_permissions(bare.path(), Permissions::from_mode(0o755)).expect("chmod");
+        sh(bare.path(), &format!("cp -p {} f", f.display()));
+        for file in [bare.join("f"), mount.join("f")] {
+            as_user(1000, 1000, &[], || fs::write(&file, "y").expect("write"));
+            let mode = fs::metadata(&file).expect("stat").mode() & 0o7777;
+            assert_eq!(mode, 0o746, "no member of the group wrote to {}", file.display());
+        }
+        assert_eq!(fs::metadata(&f).expect("stat").mode() & 0o7777, 0o746);
+    });
+}
+
+// --- capabilities that are lent ---
+
+#[test]
+fn attributes_of_administrators_are_shown_and_set_for_them_alone() {
+    let disk = loop_fs("ext4", 64);
+    let mount = Mount::builder().source(&disk.dir("s")).arg("--threads=1").start();
+    let f = mount.join("f");
+    fs::write(&f, "x").expect("write");
+    chown(&f, Some(1000), Some(1000)).expect("chown");
+    let names = || {
+        let mut names = vec![0; 1024];
+        let len = rustix::fs::listxattr(&f, &mut names[..]).expect("list");
+        String::from_utf8_lossy(&names[..len]).into_owned()
+    };
+    let set = |name: &str| rustix::fs::setxattr(&f, name, b"value", XattrFlags::empty());
+    let get = |name: &str| rustix::fs::getxattr(&f, name, &mut [0; 64][..]);
+    for name in ["trusted.ours", "security.ours", "user.his"] {
+        set(name).expect("root sets it");
+    }
+    assert_eq!(get("trusted.ours"), Ok(5));
+    assert!(
+        ["trusted.ours", "security.ours", "user.his"].iter().all(|name| names().contains(name))
+    );
+    as_user(1000, 1000, &[], || {
+        // A backing file is opened for him, for which the daemon takes a capability.
+        fs::read(&f).expect("read");
+        assert!(names().contains("user.his") && !names().contains("trusted"));
+        assert_eq!(get("trusted.ours"), Err(rustix::io::Errno::NODATA));
+        assert_eq!(set("trusted.his"), Err(rustix::io::Errno::PERM));
+        assert_eq!(set("security.his"), Err(rustix::io::Errno::PERM));
+        set("user.more").expect("his own");
+    });
+    assert!(names().contains("trusted.ours"));
+    rustix::fs::removexattr(&f, "trusted.ours").expect("remove");
+    assert!(!names().contains("trusted"));
+}
