@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use shiftbind::cli::{self, Command, Dialect};
 use shiftbind::error::{Error, Result, one_line};
+use shiftbind::source::SourceMounts;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -39,6 +40,7 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
                 cache: shiftbind::fuse::Server::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),
+                mounts: SourceMounts::of(&config),
             };
             print(&cli::explain(&config, &tried))
         }

@@ -82,13 +82,7 @@ impl Opened {
         if let Some(followed) = source.followed() {
             point.check_apart(followed)?;
         }
-        let flags = source.mount_flags();
-        let inherited = Inherited {
-            read_only: flags.read_only,
-            nosuid: flags.nosuid,
-            nodev: flags.nodev,
-            noexec: flags.noexec,
-        };
+        let inherited = inherited(&source, config);
         let plan = Plan::new(config, source.mode(), inherited);
         let pidfile = match &config.process.pidfile {
             Some(path) => Some(
@@ -117,6 +111,37 @@ pub fn kernel_traits() -> Option<KernelTraits> {
         log::warn!("{e}: the mount caches as on the poorest kernel");
         KernelTraits::UNKNOWN
     }))
+}
+
+/// What the mount has from the source's mounts where the command line does not say otherwise. What a mount below forbids
+/// holds for its own files only, but for `noexec`.
+fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
+    let mounts = source.mounts();
+    for mount in mounts.hidden() {
+        let place = mount.place_in_words();
+        log::info!("{place} is a pseudo-filesystem ({}): shown empty", mount.name);
+    }
+    let noexec = mounts.noexec_below();
+    if let Some(mount) = noexec {
+        let place = mount.place_in_words();
+        match config.flags.noexec {
+            None => log::warn!(
+                "no program runs from this mount, since {place} is noexec (see option exec)"
+            ),
+            Some(false) => log::warn!(
+                "{place} is noexec: with option exec its programs are not run, but can be mapped by another program"
+            ),
+            Some(true) => {}
+        }
+    }
+    let own = mounts.own.restrictions;
+    Inherited {
+        read_only: own.read_only,
+        nosuid: own.nosuid,
+        nodev: own.nodev,
+        noexec: own.noexec || noexec.is_some(),
+        nosymfollow: own.nosymfollow,
+    }
 }
 
 fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Announce) -> Result<()> {

@@ -21,6 +21,8 @@ pub struct Inherited {
     pub nodev: bool,
     /// `noexec`.
     pub noexec: bool,
+    /// `nosymfollow`.
+    pub nosymfollow: bool,
 }
 
 /// The given options, with what was not given taken from the source's mount.
@@ -31,6 +33,7 @@ pub fn with_inherited(flags: &MountFlags, source: Inherited) -> MountFlags {
         nosuid: flags.nosuid.or(Some(source.nosuid)),
         nodev: flags.nodev.or(Some(source.nodev)),
         noexec: flags.noexec.or(Some(source.noexec)),
+        nosymfollow: flags.nosymfollow.or(Some(source.nosymfollow)),
         ..flags.clone()
     }
 }
@@ -148,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_is_not_given_comes_from_the_source_and_what_is_given_wins() {
-        let source = Inherited { read_only: true, nosuid: true, nodev: false, noexec: false };
+        let source = Inherited { read_only: true, nosuid: true, ..Inherited::default() };
         let given = MountFlags { nosuid: Some(false), noexec: Some(true), ..MountFlags::default() };
         let flags = with_inherited(&given, source);
         assert_eq!(

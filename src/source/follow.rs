@@ -11,7 +11,8 @@ use rustix::fs::{AtFlags, StatxFlags};
 use super::domains::device;
 use super::identity::{Identity, Life};
 use super::inode::{Inode, NodeId};
-use super::mounts::SourceMount;
+use super::kinds::Kind;
+use super::mounts::{MountFacts, SourceMount};
 use super::resolve::{Target, look};
 use super::tree::SourceTree;
 
@@ -33,8 +34,12 @@ impl SourceTree {
         }
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask).ok()?;
-        let mount = self.mounts.find_or_add(stat.stx_mnt_id, || {
-            SourceMount::probe(&fd, stat.stx_mnt_id, self.is_privileged())
+        let facts = MountFacts::of(&fd, stat.stx_dev_major).ok()?;
+        if facts.kind == Kind::Pseudo {
+            return None;
+        }
+        let mount = self.mounts.find_or_add(stat.stx_mnt_id, facts, || {
+            SourceMount::probe(&fd, stat.stx_mnt_id, facts, self.is_privileged())
         });
         let domain = self.domains.of(mount, &stat, 0);
         let identity = Identity { domain, ino: stat.stx_ino, life: Life::Held(None) };

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::domains::device;
 use super::identity::{Identity, Life, Likeness, Moment, Sighting};
 use super::inode::Inode;
-use super::mounts::{MountIndex, Reach, SourceMount};
+use super::mounts::{MountFacts, MountIndex, Reach, SourceMount};
 use super::resolve::{Target, Via, look};
 use super::table::Newcomer;
 use super::tree::{BASIC, ITSELF, SourceTree, UNASKED, component, number, reopen};
@@ -257,18 +257,15 @@ impl SourceTree {
         let asked = Moment::now();
         let mask = WITH_BIRTH | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask)?;
-        let mount = if stat.stx_mnt_id == self.mounts.id(near) {
-            near
-        } else {
-            if device(&stat) == self.domains.root_device() {
-                self.has_siblings.store(true, Ordering::Relaxed);
-            }
-            self.mounts.find_or_add(stat.stx_mnt_id, || {
-                SourceMount::probe(&fd, stat.stx_mnt_id, self.is_privileged())
-            })
-        };
         if self.is_hidden_mount(stat.stx_mnt_id) {
             return Err(Errno::NOENT);
+        }
+        let mount = match stat.stx_mnt_id == self.mounts.id(near) {
+            true => near,
+            false => self.mount_below(&fd, &stat)?,
+        };
+        if self.mounts.is_pseudo(mount) {
+            return self.enter_hidden(via, mount, &stat);
         }
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let via = via.filter(|_| kind.is_dir());
@@ -288,6 +285,46 @@ impl SourceTree {
         {
             self.fds.put(&inode, Arc::new(fd));
         }
+        Ok(Found { inode, stat, is_by_link: false })
+    }
+
+    /// The mount that something was found in which is not in its directory's mount.
+    pub(super) fn mount_below(&self, fd: &OwnedFd, stat: &Statx) -> Result<MountIndex, Errno> {
+        if device(stat) == self.domains.root_device() {
+            self.has_siblings.store(true, Ordering::Relaxed);
+        }
+        let id = stat.stx_mnt_id;
+        // A private tree holds its mounts, and nobody changes their options. In the real one an id may mean another mount
+        // by now, or the same with other options.
+        if self.is_private
+            && let Some(known) = self.mounts.find(id)
+        {
+            return Ok(known);
+        }
+        let facts = MountFacts::of(fd, stat.stx_dev_major)?;
+        let probe = || SourceMount::probe(fd, id, facts, self.is_privileged());
+        Ok(self.mounts.find_or_add(id, facts, probe))
+    }
+
+    /// Enters an empty directory, or an empty file, in the place of what is mounted from a pseudo-filesystem. EACCES
+    /// where there is none.
+    fn enter_hidden(
+        &self,
+        via: Option<&Arc<Via>>,
+        mount: MountIndex,
+        at: &Statx,
+    ) -> Result<Found, Errno> {
+        let is_dir = FileType::from_raw_mode(u32::from(at.stx_mode)).is_dir();
+        let fd = self.empty.as_ref().ok_or(Errno::ACCESS)?.instead_of(is_dir)?;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, WITH_BIRTH)?;
+        let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
+        let via = via.filter(|_| is_dir).cloned();
+        // Each by a number of its own: the kernel knows one name of a directory.
+        let domain = self.domains.of(mount, at, number(via.as_ref()));
+        let identity = Identity { domain, ino: at.stx_ino, life: Life::Held(None) };
+        let (seen, pin, judged) = (Sighting::Open, Some(fd), Vec::new());
+        let inode =
+            self.enter_open_one(Newcomer { identity, seen, mount, kind, pin, via, judged })?;
         Ok(Found { inode, stat, is_by_link: false })
     }
 

@@ -7,6 +7,8 @@ use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, Stat, StatxFlags, fstat, mem
 use rustix::io::{Errno, pwrite};
 
 use super::identity::ext_handle;
+use super::kinds::Kind;
+use super::restrictions::Restrictions;
 use crate::sys;
 use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
 
@@ -60,11 +62,33 @@ impl InoField {
     }
 }
 
+/// What statfs(2) tells of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountFacts {
+    /// What its file system is.
+    pub kind: Kind,
+    /// What its options forbid.
+    pub restrictions: Restrictions,
+}
+
+impl MountFacts {
+    /// Asks about the mount that a descriptor is in; `major` is that of its device (statx(2)). A FUSE or network server
+    /// may be asked, as for the attributes.
+    pub fn of(inside: impl AsFd, major: u32) -> Result<Self, Errno> {
+        let fs = rustix::fs::fstatfs(inside)?;
+        Ok(Self { kind: Kind::of(fs.f_type, major), restrictions: Restrictions::of(&fs) })
+    }
+}
+
 /// One mount of the source tree.
 #[derive(Debug)]
 pub struct SourceMount {
     /// The kernel's id of the mount (statx(2), stx_mnt_id).
     pub id: u64,
+    /// What was told of it when it was met. Without a descriptor in it its id may come to mean another mount.
+    facts: MountFacts,
+    /// What is forbidden in it that our own mount does not forbid.
+    restrictions: Restrictions,
     /// A real descriptor in it, for open_by_handle_at(2); absent where only descriptors reach its inodes.
     root: Option<OwnedFd>,
     /// How its inodes are found again.
@@ -78,9 +102,23 @@ pub struct SourceMount {
 
 impl SourceMount {
     /// Looks at the mount that a directory or file (any descriptor) is in. `privileged`: CAP_DAC_READ_SEARCH is there.
-    pub fn probe(inside: impl AsFd, id: u64, privileged: bool) -> Self {
-        let is_multigrain = is_multigrain(&inside);
-        let pinned = Self { id, root: None, reach: Reach::Pin, tells_births: false, is_multigrain };
+    pub fn probe(inside: impl AsFd, id: u64, facts: MountFacts, privileged: bool) -> Self {
+        let restrictions = facts.restrictions;
+        let reach = Reach::Pin;
+        let mut pinned = Self {
+            id,
+            facts,
+            restrictions,
+            root: None,
+            reach,
+            tells_births: false,
+            is_multigrain: false,
+        };
+        // Of a pseudo-filesystem nothing is opened.
+        if facts.kind == Kind::Pseudo {
+            return pinned;
+        }
+        pinned.is_multigrain = is_multigrain(&inside);
         if !privileged {
             return pinned;
         }
@@ -120,7 +158,13 @@ impl SourceMount {
         let tells_births = reach == Reach::HandleWithIno(InoField::Ext)
             && stores_births(&root)
             && opens_any(&root, &one);
-        Self { id, root: Some(root), reach, tells_births, is_multigrain }
+        Self { root: Some(root), reach, tells_births, ..pinned }
+    }
+
+    /// The source's own mount: what it forbids, ours forbids, but for this.
+    #[must_use]
+    pub fn as_root(self, restrictions: Restrictions) -> Self {
+        Self { restrictions, ..self }
     }
 
     /// Opens an inode of this mount by its handle. ESTALE when it is gone.
@@ -217,6 +261,17 @@ impl Mounts {
         self.with(at, |mount| mount.reach)
     }
 
+    /// Whether a mount is a pseudo-filesystem, of which nothing is shown.
+    pub(super) fn is_pseudo(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.facts.kind == Kind::Pseudo)
+    }
+
+    /// What is forbidden in a mount that our own mount does not forbid.
+    #[must_use]
+    pub fn restrictions(&self, at: MountIndex) -> Restrictions {
+        self.with(at, |mount| mount.restrictions)
+    }
+
     /// Whether the lives of an inode number are told apart by births.
     pub(super) fn tells_births(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.tells_births)
@@ -259,15 +314,22 @@ impl Mounts {
             return Some(MountIndex::ROOT);
         }
         let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
-        below.iter().position(|mount| mount.id == id).map(|at| MountIndex(at as u32 + 1))
+        // The last, where one id has meant several.
+        below.iter().rposition(|mount| mount.id == id).map(|at| MountIndex(at as u32 + 1))
     }
 
-    /// The place of the mount with this id, probed by `make` when it is new.
-    pub fn find_or_add(&self, id: u64, make: impl FnOnce() -> SourceMount) -> MountIndex {
-        if id == self.root.id {
+    /// The place of the mount with this id, probed by `make` when it is new, or was another when it was met.
+    pub fn find_or_add(
+        &self,
+        id: u64,
+        facts: MountFacts,
+        make: impl FnOnce() -> SourceMount,
+    ) -> MountIndex {
+        let is = |mount: &SourceMount| (mount.id, mount.facts) == (id, facts);
+        if is(&self.root) {
             return MountIndex::ROOT;
         }
-        let find = |list: &[Arc<SourceMount>]| list.iter().position(|m| m.id == id);
+        let find = |list: &[Arc<SourceMount>]| list.iter().rposition(|mount| is(mount));
         let known = find(&self.below.read().unwrap_or_else(PoisonError::into_inner));
         let at = known.unwrap_or_else(|| {
             let made = make();

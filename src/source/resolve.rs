@@ -20,6 +20,9 @@ use rustix::io::Errno;
 
 use super::domains::device;
 use super::inode::{Inode, NodeId};
+use super::kinds::Kind;
+use super::mounts::MountFacts;
+use super::restrictions::Restrictions;
 use super::tree::{SourceTree, proc_path};
 
 /// Links that one path may lead through (Linux MAXSYMLINKS).
@@ -182,6 +185,9 @@ impl SourceTree {
     fn walk(&self, dir: &OwnedFd, link: &OwnedFd) -> Result<Target, Errno> {
         let mut at = dir.try_clone().map_err(|_| Errno::MFILE)?;
         let mut rest = Vec::new();
+        if enter_mount(&mut None, link, &look(link)?.0)?.nosymfollow {
+            return Err(Errno::LOOP);
+        }
         self.turn(link, &mut at, &mut rest)?;
         self.go_on(at, rest, |_| true)
     }
@@ -204,18 +210,24 @@ impl SourceTree {
     ) -> Result<Target, Errno> {
         let mut place = None;
         let mut links = 0;
+        let mut mount = None;
         while let Some(name) = rest.pop() {
             match name.to_bytes() {
                 b"" | b"." => continue,
                 _ => {}
             }
-            let (_, kind) = self.step_in(&at)?;
+            let (stat, kind) = self.step_in(&at)?;
             if kind != FileType::Directory {
                 return Err(Errno::NOTDIR);
             }
+            enter_mount(&mut mount, &at, &stat)?;
             let next = rustix::fs::openat(&at, &*name, STEP, Mode::empty())?;
             let (stat, kind) = look(&next)?;
             if kind == FileType::Symlink {
+                let forbids = enter_mount(&mut mount, &next, &stat)?;
+                if forbids.nosymfollow {
+                    return Err(Errno::LOOP);
+                }
                 if !may_follow(&stat) {
                     return Err(Errno::ACCESS);
                 }
@@ -230,6 +242,7 @@ impl SourceTree {
             place = (name.to_bytes() != b"..").then_some((from, name));
         }
         let (stat, _) = self.step_in(&at)?;
+        enter_mount(&mut mount, &at, &stat)?;
         Ok(Target { fd: at, stat, place })
     }
 
@@ -248,6 +261,24 @@ impl SourceTree {
         let (stat, kind) = look(fd)?;
         if self.is_own(device(&stat)) { Err(Errno::PERM) } else { Ok((stat, kind)) }
     }
+}
+
+/// What the mount forbids that a walk has come to; `known` is the one that it came from. EACCES where that is a
+/// pseudo-filesystem.
+fn enter_mount(
+    known: &mut Option<(u64, Restrictions)>,
+    at: &OwnedFd,
+    stat: &Statx,
+) -> Result<Restrictions, Errno> {
+    if let Some((_, restrictions)) = known.filter(|(id, _)| *id == stat.stx_mnt_id) {
+        return Ok(restrictions);
+    }
+    let facts = MountFacts::of(at, stat.stx_dev_major)?;
+    if facts.kind == Kind::Pseudo {
+        return Err(Errno::ACCESS);
+    }
+    *known = Some((stat.stx_mnt_id, facts.restrictions));
+    Ok(facts.restrictions)
 }
 
 /// The components of a path, the first one last.

@@ -3,9 +3,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
+use super::domains::device;
+use super::empty::Empty;
+use super::kinds::Kind;
+use super::mounts::MountFacts;
+use super::submounts::{SourceMounts, submounts};
 use crate::config::{Atime, Config, MountFlags};
 use crate::error::{Error, Result};
 
@@ -14,22 +19,10 @@ use crate::error::{Error, Result};
 pub struct SourceRoot {
     fd: OwnedFd,
     stat: Statx,
-    flags: SourceFlags,
+    mounts: SourceMounts,
+    empty: Option<Empty>,
     is_private: bool,
     followed: Option<PathBuf>,
-}
-
-/// The mount flags that the source itself is under; a bind mount inherits them (mount(8)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SourceFlags {
-    /// Nothing can be written there.
-    pub read_only: bool,
-    /// setuid and setgid bits are not honoured there.
-    pub nosuid: bool,
-    /// Devices are not honoured there.
-    pub nodev: bool,
-    /// Programs are not run there.
-    pub noexec: bool,
 }
 
 impl SourceRoot {
@@ -43,6 +36,12 @@ impl SourceRoot {
         let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
         let plain = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed)?;
+        // Before it is cloned: the mount table does not tell of a clone's mounts.
+        let below = match config.one_file_system {
+            true => Vec::new(),
+            false => submounts(&plain)
+                .map_err(|e| Error::mount(format!("what is mounted below source {name}"), e))?,
+        };
         // Where links lead, and what the path comes to mean, is a matter of the real tree.
         let wants_clone = config.view.resolve_symlinks.is_none() && !config.follow_source;
         let clone = if wants_clone { clone_tree(plain.as_fd(), config) } else { None };
@@ -70,14 +69,18 @@ impl SourceRoot {
                 )));
             }
         };
-        let vfs = rustix::fs::fstatvfs(&fd).map_err(failed)?;
-        let flags = SourceFlags {
-            read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
-            nosuid: vfs.f_flag.contains(StatVfsMountFlags::NOSUID),
-            nodev: vfs.f_flag.contains(StatVfsMountFlags::NODEV),
-            noexec: vfs.f_flag.contains(StatVfsMountFlags::NOEXEC),
+        let own = MountFacts::of(&fd, stat.stx_dev_major).map_err(failed)?;
+        if own.kind == Kind::Pseudo {
+            return Err(Error::refused(pseudo(path, &stat)));
+        }
+        let hides_some = below.iter().any(|mount| mount.kind == Kind::Pseudo);
+        let empty = match hides_some || !is_private {
+            true => Some(Empty::new().map_err(|e| {
+                Error::mount("cannot make an empty directory to hide pseudo-filesystems behind", e)
+            })?),
+            false => None,
         };
-        Ok(Self { fd, stat, flags, is_private, followed })
+        Ok(Self { fd, stat, mounts: SourceMounts { own, below }, empty, is_private, followed })
     }
 
     /// Whether the source is a directory; else it is a regular file.
@@ -98,10 +101,10 @@ impl SourceRoot {
         u32::from(self.stat.stx_mode)
     }
 
-    /// The flags that the source's own mount is under.
+    /// The source's own mount, whose options a bind mount inherits (mount(8)), and those below.
     #[must_use]
-    pub fn mount_flags(&self) -> SourceFlags {
-        self.flags
+    pub fn mounts(&self) -> &SourceMounts {
+        &self.mounts
     }
 
     /// Whether later mounts on the source stay out of the tree.
@@ -132,8 +135,8 @@ impl SourceRoot {
         &self.stat
     }
 
-    pub(super) fn into_fd(self) -> OwnedFd {
-        self.fd
+    pub(super) fn into_parts(self) -> (OwnedFd, Option<Empty>) {
+        (self.fd, self.empty)
     }
 }
 
@@ -182,6 +185,18 @@ fn access_times(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
         None => {}
     }
     (set, clear)
+}
+
+/// Why a pseudo-filesystem is no source.
+fn pseudo(path: &Path, stat: &Statx) -> String {
+    let name = crate::sys::mount::filesystem_of(device(stat)).ok().flatten();
+    let name =
+        name.map_or_else(String::new, |name| format!(" ({})", String::from_utf8_lossy(&name)));
+    format!(
+        "source {} is on a pseudo-filesystem{name}, which would judge the daemon in the place of whoever opens a file; \
+         mount a file system of that type where it is wanted",
+        path.display()
+    )
 }
 
 fn kind_name(kind: FileType) -> &'static str {

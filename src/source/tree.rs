@@ -15,12 +15,14 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::domains::{Device, Domains, device};
+use super::empty::Empty;
 use super::fds::FdCache;
 use super::identity::{Identity, Life};
 use super::inode::{Domain, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
 use super::one::Comparer;
 use super::resolve::{Links, Via, below, path};
+use super::restrictions::Restrictions;
 use super::root::SourceRoot;
 use super::table::InodeTable;
 use super::thrift::Thrift;
@@ -61,6 +63,8 @@ pub struct SourceTree {
     /// The directory in our own filesystem that shows the source's root; absent where that is its root.
     own_part: OnceLock<&'static OsStr>,
     pub(super) links: Links,
+    /// What pseudo-filesystems are hidden behind. `None`: there are none.
+    pub(super) empty: Option<Empty>,
     is_stacked: bool,
     /// Whether part of the root's filesystem was met a second time, through another mount.
     pub(super) has_siblings: AtomicBool,
@@ -79,10 +83,14 @@ impl SourceTree {
         let is_private = root.is_private();
         let followed = root.followed().map(PathBuf::from);
         let privileged = may_open_by_handle();
-        let mount = SourceMount::probe(&root, stat.stx_mnt_id, privileged && root.is_dir());
+        let by_handle = privileged && root.is_dir();
+        let (facts, id) = (root.mounts().own, stat.stx_mnt_id);
+        let mount = SourceMount::probe(&root, id, facts, by_handle)
+            .as_root(not_by_ours(facts.restrictions));
         let table = InodeTable::default();
         let identity = Identity { domain: Domain(0), ino: stat.stx_ino, life: Life::Held(None) };
-        let pin = Some(root.into_fd());
+        let (fd, empty) = root.into_parts();
+        let pin = Some(fd);
         let root =
             table.enter_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin, None));
         let domains = Domains::new(MountIndex::ROOT, device(&stat));
@@ -100,6 +108,7 @@ impl SourceTree {
             own: OnceLock::new(),
             own_part: OnceLock::new(),
             links: Links::default(),
+            empty,
             is_stacked,
             has_siblings: AtomicBool::new(false),
             careful: AtomicU32::new(0),
@@ -204,6 +213,12 @@ impl SourceTree {
     #[must_use]
     pub fn is_multigrain(&self, inode: &Inode) -> bool {
         self.mounts.is_multigrain(inode.mount())
+    }
+
+    /// What is forbidden on the mount that an inode is on and that our own mount does not forbid.
+    #[must_use]
+    pub fn restrictions(&self, inode: &Inode) -> Restrictions {
+        self.mounts.restrictions(inode.mount())
     }
 
     /// Whether the source is itself stacked on another filesystem, which deepens the stack that passthrough makes.
@@ -385,6 +400,13 @@ pub(super) fn number(via: Option<&Arc<Via>>) -> u32 {
 fn may_open_by_handle() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::DAC_READ_SEARCH))
+}
+
+/// What of the source's own restrictions our mount cannot have: fusermount3 does not know `nosymfollow`.
+fn not_by_ours(source: Restrictions) -> Restrictions {
+    let may_mount = rustix::thread::capabilities(None)
+        .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
+    Restrictions { nosymfollow: source.nosymfollow && !may_mount, ..Restrictions::NONE }
 }
 
 /// Whether an inode is on a filesystem that may have another below it.

@@ -1,6 +1,7 @@
 //! `mount_setattr(2)`: changing the options of an existing mount. What is mounted where, as far as a filesystem's
 //! server needs it.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -107,13 +108,61 @@ fn filesystem(table: &[u8], device: (u32, u32)) -> Option<Vec<u8>> {
     lines.find(|line| line.device == device.as_bytes()).map(|line| line.kind.to_vec())
 }
 
-/// The fields of a line of /proc/self/mountinfo, but for its options (proc_pid_mountinfo(5)).
+/// What is mounted below a place of a mount, as far as this process's mount namespace goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Below {
+    /// Its path.
+    pub place: Vec<u8>,
+    /// Its options, separated by commas.
+    pub options: Vec<u8>,
+    /// The name of the file system.
+    pub kind: Vec<u8>,
+    /// The major number of the file system's device.
+    pub major: u32,
+}
+
+/// What is mounted below a path in the mount with this id, and below that, whatever hides it.
+pub fn below(id: u64, path: &[u8]) -> io::Result<Vec<Below>> {
+    Ok(lines_below(&std::fs::read("/proc/self/mountinfo")?, id, path))
+}
+
+fn lines_below(table: &[u8], id: u64, path: &[u8]) -> Vec<Below> {
+    let mut children: HashMap<&[u8], Vec<Line<'_>>> = HashMap::new();
+    for line in table.split(|byte| *byte == b'\n').filter_map(line) {
+        children.entry(line.parent).or_default().push(line);
+    }
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    let is_below = |line: &Line<'_>| {
+        unescape(line.place).strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"))
+    };
+    let id = id.to_string();
+    let mut next = children.remove(id.as_bytes()).unwrap_or_default();
+    next.retain(is_below);
+    let mut found = Vec::new();
+    while let Some(line) = next.pop() {
+        next.extend(children.remove(line.id).unwrap_or_default());
+        let major = line.device.split(|byte| *byte == b':').next().unwrap_or_default();
+        let major = std::str::from_utf8(major).ok().and_then(|major| major.parse().ok());
+        found.push(Below {
+            place: unescape(line.place),
+            options: line.options.to_vec(),
+            kind: unescape(line.kind),
+            major: major.unwrap_or(0),
+        });
+    }
+    found.sort_by(|one, other| one.place.cmp(&other.place));
+    found
+}
+
+/// The fields of a line of /proc/self/mountinfo that matter here (proc_pid_mountinfo(5)).
 struct Line<'a> {
     id: &'a [u8],
     parent: &'a [u8],
     device: &'a [u8],
     root: &'a [u8],
     place: &'a [u8],
+    /// Of the mount, not of the file system.
+    options: &'a [u8],
     kind: &'a [u8],
 }
 
@@ -125,6 +174,7 @@ fn line(line: &[u8]) -> Option<Line<'_>> {
         device: fields.next()?,
         root: fields.next()?,
         place: fields.next()?,
+        options: fields.next()?,
         // After optional fields of any number and a dash.
         kind: fields.skip_while(|field| *field != b"-").nth(1)?,
     })
@@ -167,6 +217,18 @@ mod tests {
         let shared = b"20 1 8:1 / / rw,nosuid shared:1 master:2 - ext3 /dev/x rw";
         assert_eq!(filesystem(shared, (8, 1)).as_deref(), Some(&b"ext3"[..]));
         assert_eq!(filesystem(shared, (8, 2)), None);
+        let below = lines_below(table, 20, b"/m\x20n");
+        assert!(below.is_empty(), "its own place is not below it: {below:?}");
+        let below = lines_below(table, 20, b"/");
+        let at: Vec<&[u8]> = below.iter().map(|mount| &mount.place[..]).collect();
+        let expected: [&[u8]; 5] = [b"/bound", b"/bound/c", b"/m n", b"/m n/a/b", b"/other"];
+        assert_eq!(at, expected);
+        assert_eq!(
+            (&below[0].options[..], &below[0].kind[..]),
+            (&b"rw"[..], &b"fuse.shiftbind"[..])
+        );
+        assert_eq!(lines_below(table, 20, b"/bound").len(), 0);
+        assert_eq!(lines_below(table, 32, b"/bound").len(), 1);
         assert!(places(b"", (0, 50)).is_empty() && places(b"1 2", (0, 50)).is_empty());
     }
 }

@@ -44,6 +44,25 @@ fn a_user_mounts_his_own_directory_and_unmounts_it() {
 }
 
 #[test]
+fn a_users_mount_shows_pseudo_filesystems_below_the_source_as_empty() {
+    let ns = with_device();
+    ns.ok("mkdir a/p && touch a/f && mount -t proc p a/p && mount --bind /proc/version a/f");
+    for options in ["a m", "--follow-source a m"] {
+        mount(&ns, options);
+        let listed = ns.sh_as_user("ls -A m/p && cat m/f && ls -A m && ls -la m > /dev/null");
+        assert_eq!((text(&listed.stdout), text(&listed.stderr)), ("f\np\n".into(), String::new()));
+        assert!(!ns.sh_as_user("cat m/p/version").status.success());
+        assert!(!ns.sh_as_user("touch m/p/x").status.success());
+        assert!(!ns.sh_as_user("chmod 600 m/f && echo x > m/f").status.success());
+        assert!(ns.sh_as_user("fusermount3 -u m").status.success());
+        ns.wait_until_gone();
+    }
+    let line = refused(&ns, "a/p m", 32);
+    assert!(line.contains("pseudo-filesystem (proc)"), "{line}");
+    assert_eq!(ns.ok("ls -A ${TMPDIR:-/tmp} | grep -c '^\\.shiftbind' || :").trim(), "0");
+}
+
+#[test]
 fn sigterm_unmounts_a_users_mount() {
     let ns = with_device();
     mount(&ns, "a m");

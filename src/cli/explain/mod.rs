@@ -1,6 +1,7 @@
 //! `--explain`: a mount in words. One fact a line, each line with its subject first, so that grep finds it.
 
 mod ids;
+mod mounts;
 mod view;
 
 use std::fmt::Write;
@@ -10,6 +11,7 @@ use crate::accounts::{Accounts, Named, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::one_line;
 use crate::idmap::{IdMap, SourceUid, Translation, Unmapped};
+use crate::source::SourceMounts;
 use crate::view::View;
 
 /// Names are looked up for this many extents of a kind: a look-up may go over the network.
@@ -27,6 +29,8 @@ pub struct Tried {
     pub cache: Option<String>,
     /// What this kernel's FUSE costs beside one that has all.
     pub costs: Vec<&'static str>,
+    /// The source's own mount and those below.
+    pub mounts: Option<SourceMounts>,
 }
 
 /// The mount in words, with the names of the system's users and groups.
@@ -43,6 +47,9 @@ pub fn explain_with(config: &Config, tried: &Tried, accounts: &dyn Accounts) -> 
     out.push("mountpoint", config.mountpoint.display());
     if let Some(file) = &config.options_file {
         out.push("config", format!("{}, which --reload reads again", file.display()));
+    }
+    if let Some(mounts) = &tried.mounts {
+        mounts::explain_mounts(&mut out, config, mounts);
     }
     ids::explain_ids(&mut out, &config.view.ids.uids, accounts);
     ids::explain_ids(&mut out, &config.view.ids.gids, accounts);

@@ -47,7 +47,8 @@ pub(super) const MOUNT: &[OptionDef] = &[
             "noexec",
             Category::Mount,
             "Refuse to run programs, or not",
-            "Refuse to run programs from the mount, or allow it.",
+            "Refuse to run programs from the mount, or allow it. When neither is given, the mount is also noexec if a \
+             filesystem mounted below the source is.",
         )
     },
     OptionDef {

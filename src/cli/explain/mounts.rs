@@ -1,0 +1,122 @@
+//! What is mounted below the source, and what of it the mount has.
+
+use super::{LISTED, Lines};
+use crate::config::Config;
+use crate::source::{Kind, Restrictions, SourceMounts};
+
+/// What is hidden, what holds for the files of one mount, and what holds for all.
+pub(super) fn explain_mounts(out: &mut Lines, config: &Config, mounts: &SourceMounts) {
+    if mounts.own.kind == Kind::Pseudo {
+        out.push("source", "is on a pseudo-filesystem: it would not be mounted");
+    }
+    let mut lines = Vec::new();
+    for mount in mounts.hidden() {
+        let (place, name) = (mount.place_in_words(), &mount.name);
+        lines.push(format!(
+            "{place} is shown empty: a pseudo-filesystem ({name}) judges the daemon in the place of whoever opens a file"
+        ));
+    }
+    for mount in mounts.below.iter().filter(|mount| mount.kind == Kind::Files) {
+        let place = mount.place_in_words();
+        let effects = effects(mount.restrictions);
+        if !effects.is_empty() {
+            lines.push(format!("{place} is {}", effects.join(", ")));
+        }
+    }
+    let more = lines.len().saturating_sub(LISTED);
+    lines.truncate(LISTED);
+    for line in lines {
+        out.push("submount", line);
+    }
+    if more > 0 {
+        out.push("submount", format!("… and {more} more"));
+    }
+    if let Some(mount) = mounts.noexec_below() {
+        let place = mount.place_in_words();
+        match config.flags.noexec {
+            None => out.push("programs", format!("are not run from the whole mount, because {place} is noexec")),
+            Some(false) => out.push(
+                "programs",
+                format!("of {place} are not run, but can be mapped by another program, because exec was given"),
+            ),
+            Some(true) => {}
+        }
+    }
+}
+
+/// What each restriction of a mount does at ours.
+fn effects(of: Restrictions) -> Vec<&'static str> {
+    [
+        (of.read_only, "ro (EROFS)"),
+        (of.nosuid, "nosuid (set bits and capabilities of its files are not shown)"),
+        (of.nodev, "nodev (its devices are shown without their number)"),
+        (of.noexec, "noexec"),
+        (of.nosymfollow, "nosymfollow (its symbolic links are not read: ELOOP)"),
+    ]
+    .into_iter()
+    .filter_map(|(given, effect)| given.then_some(effect))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::path::PathBuf;
+
+    use super::super::{Tried, explain_with};
+    use crate::accounts::FewAccounts;
+    use crate::cli::{Command, parse_with};
+    use crate::source::{Kind, MountFacts, Restrictions, SourceMounts, Submount};
+
+    fn below(place: &str, name: &str, options: &str) -> Submount {
+        Submount {
+            place: PathBuf::from(place),
+            name: name.to_owned(),
+            kind: Kind::of_named(name.as_bytes(), 0),
+            restrictions: Restrictions::of_options(options.as_bytes()),
+        }
+    }
+
+    fn explained(args: &str, own: &str) -> Vec<String> {
+        let mounts = SourceMounts {
+            own: MountFacts {
+                kind: Kind::Files,
+                restrictions: Restrictions::of_options(own.as_bytes()),
+            },
+            below: vec![
+                below("/src/plain", "tmpfs", "rw"),
+                below("/src/proc", "proc", "rw,nosuid,nodev,noexec"),
+                below("/src/proc/fs", "nfsd", "rw"),
+                below("/src/u\x1bsb", "btrfs", "rw,nosuid,noexec"),
+            ],
+        };
+        let argv = ["shiftbind", "/src", "/mnt"].into_iter().chain(args.split_whitespace());
+        match parse_with(argv.map(OsString::from), &FewAccounts) {
+            Ok(Command::Explain(config)) => {
+                let tried = Tried { mounts: Some(mounts), ..Tried::default() };
+                let text = explain_with(&config, &tried, &FewAccounts);
+                let of =
+                    |line: &&str| line.starts_with("submount: ") || line.starts_with("programs: ");
+                text.lines().filter(of).map(str::to_owned).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_and_what_is_restricted_is_told_once() {
+        let lines = explained("--explain", "rw");
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].starts_with("submount: /src/proc is shown empty"), "{lines:?}");
+        assert!(lines[1].starts_with("submount: /src/u\\u{1b}sb is nosuid ("), "{lines:?}");
+        assert!(lines[2].starts_with("programs: are not run from the whole mount"), "{lines:?}");
+    }
+
+    #[test]
+    fn programs_are_mentioned_only_where_a_mount_below_decides() {
+        let programs = |args, own| explained(args, own).get(2).cloned().unwrap_or_default();
+        assert_eq!(programs("--explain", "rw,noexec"), "");
+        assert_eq!(programs("--explain -o noexec", "rw"), "");
+        assert!(programs("--explain -o exec", "rw").ends_with("because exec was given"));
+    }
+}

@@ -1,0 +1,138 @@
+//! What is shown in the place of a pseudo-filesystem: a directory with nothing in it, or a file without content.
+//!
+//! It is a real one, so that every operation on it does what it does to any empty directory. Where the daemon may mount, it
+//! lies on a tmpfs of its own that is mounted read-only and nowhere to be found; else it has no name any more.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
+
+use super::tree::reopen;
+use crate::sys;
+
+const DIR: &std::ffi::CStr = c"d";
+const FILE: &std::ffi::CStr = c"f";
+const DIR_MODE: Mode = Mode::from_raw_mode(0o555);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o444);
+/// How many names for a directory that is removed at once are tried.
+const TRIES: u32 = 100;
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Empty {
+    dir: OwnedFd,
+    file: OwnedFd,
+}
+
+impl Empty {
+    /// Makes both. To be called while the process acts as itself.
+    pub fn new() -> Result<Self, Errno> {
+        Self::on_tmpfs().or_else(|_| Self::without_names())
+    }
+
+    /// A descriptor of the directory, or of the file.
+    pub fn instead_of(&self, is_dir: bool) -> Result<OwnedFd, Errno> {
+        let fd = if is_dir { &self.dir } else { &self.file };
+        fd.try_clone().map_err(|_| Errno::MFILE)
+    }
+
+    fn on_tmpfs() -> Result<Self, Errno> {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", "none")?;
+        fsconfig_set_string(&context, "size", "4k")?;
+        fsconfig_create(&context)?;
+        let attr = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr)?;
+        rustix::fs::mkdirat(&mount, DIR, Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&mount, FILE, flags, Mode::RUSR)?;
+        // Not by the umask of whoever started us.
+        rustix::fs::fchmod(&file, FILE_MODE)?;
+        rustix::fs::chmodat(&mount, DIR, DIR_MODE, AtFlags::empty())?;
+        let (set, clear) = (MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty());
+        drop(file);
+        sys::mount::mount_setattr(&mount, set, clear).map_err(|_| Errno::PERM)?;
+        let open = |name| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&mount, name, flags, Mode::empty())
+        };
+        Ok(Self { dir: open(DIR)?, file: open(FILE)? })
+    }
+
+    fn without_names() -> Result<Self, Errno> {
+        let file =
+            rustix::fs::memfd_create(c"empty", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::fchmod(&file, FILE_MODE)?;
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals)?;
+        Ok(Self { dir: removed_dir()?, file: reopen(&file, OFlags::PATH)? })
+    }
+}
+
+/// A directory that has lost its name: nothing can be made in it (ENOENT).
+fn removed_dir() -> Result<OwnedFd, Errno> {
+    let temp = std::env::temp_dir();
+    for n in 0..TRIES {
+        let name = format!(".shiftbind-{}-{n}", std::process::id());
+        let path =
+            CString::new(temp.join(name).as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
+        match rustix::fs::mkdirat(CWD, &*path, DIR_MODE) {
+            Err(Errno::EXIST) => continue,
+            made => made?,
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(CWD, &*path, flags, Mode::empty());
+        rustix::fs::unlinkat(CWD, &*path, AtFlags::REMOVEDIR)?;
+        let dir = dir?;
+        // Whoever may take names away there could have put another directory in its place.
+        if rustix::fs::fstat(dir.as_fd())?.st_nlink == 0 {
+            return Ok(dir);
+        }
+    }
+    Err(Errno::EXIST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_the_directory_is_empty_and_takes_nothing() {
+        for (way, empty) in [("tmpfs", Empty::on_tmpfs()), ("no names", Empty::without_names())] {
+            let empty = match empty {
+                // Not root.
+                Err(Errno::PERM) if way == "tmpfs" => continue,
+                empty => empty.unwrap_or_else(|e| panic!("{way}: {e}")),
+            };
+            let dir = reopen(&empty.instead_of(true).unwrap(), OFlags::RDONLY).unwrap();
+            let mut buffer = Vec::with_capacity(4096);
+            let mut listing = rustix::fs::RawDir::new(&dir, buffer.spare_capacity_mut());
+            while let Some(entry) = listing.next() {
+                let name = match entry {
+                    Err(Errno::NOENT) => break,
+                    entry => entry.unwrap().file_name().to_owned(),
+                };
+                assert!(name == *c"." || name == *c"..", "{way}: {name:?}");
+            }
+            let made = rustix::fs::mkdirat(&dir, c"x", Mode::RWXU);
+            assert!(matches!(made, Err(Errno::ROFS | Errno::NOENT)), "{way}: {made:?}");
+            let file = empty.instead_of(false).unwrap();
+            assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 0, "{way}");
+            let file = reopen(&file, OFlags::RDWR);
+            let written = file.and_then(|file| rustix::io::write(&file, b"x"));
+            assert!(
+                matches!(written, Err(Errno::ROFS | Errno::PERM | Errno::ACCESS)),
+                "{way}: {written:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Which file systems below the source are shown: those that hold files, and not those through which the kernel is run.
+//!
+//! procfs, sysfs, cgroupfs, devpts and their kind judge the process that opens or writes a file, not its owner and mode
+//! alone (`proc_sys_permission`, `cgroup_procs_write_permission`, `ptrace_may_access`). At the mount that process is the
+//! daemon, so a client would get what the daemon may do. They are recognised by what they are not: no block device holds
+//! them, and they are none of the file systems below that have none either. A file system that is not known is hidden.
+
+/// File systems that hold files without a block device: superblock magic (statfs(2)) and names (filesystems(5)).
+///
+/// From linux/magic.h, except where noted.
+const WITHOUT_DEVICE: &[(i64, &[&str])] = &[
+    // In memory. devtmpfs is a tmpfs.
+    (0x0102_1994, &["tmpfs", "devtmpfs"]),
+    (0x8584_58f6, &["ramfs"]),
+    // On other file systems.
+    (0x794c_7630, &["overlay"]),
+    (0xf15f, &["ecryptfs"]),
+    (0x6175_6673, &["aufs"]), // aufs_type.h, out of tree
+    // Image files and flash memory.
+    (0xe0f5_e1e2, &["erofs"]),
+    (0x2405_1905, &["ubifs"]), // fs/ubifs/ubifs.h
+    (0x72b6, &["jffs2"]),
+    // On several devices, with a device number that stands for none of them.
+    (0x9123_683e, &["btrfs"]),
+    (0xca45_1a4e, &["bcachefs"]), // fs/bcachefs/bcachefs_format.h
+    (0x2fc1_2fc1, &["zfs"]),      // OpenZFS sys/zfs_vfsops.h
+    // FUSE: the server judges, and is told who asks.
+    (0x6573_5546, &["fuse", "fuseblk", "virtiofs"]),
+    // Network.
+    (0x6969, &["nfs", "nfs4"]),
+    (0xff53_4d42, &["cifs", "smb3"]),
+    (0xfe53_4d42, &[]),
+    (0x517b, &["smbfs"]),
+    (0x00c3_6400, &["ceph"]),
+    (0x5346_414f, &["afs"]),
+    (0x6b41_4653, &["afs"]),
+    (0x7375_7245, &["coda"]),
+    (0x564c, &["ncpfs"]),
+    (0x0102_1997, &["9p"]),
+    (0x2003_0528, &["pvfs2"]),  // fs/orangefs/orangefs-kernel.h
+    (0x0bd0_0bd0, &["lustre"]), // coreutils src/stat.c, as the next ones
+    (0x4750_4653, &["gpfs"]),
+    (0x1983_0326, &["beegfs"]),
+    // Of a virtual machine's host.
+    (0x786f_4256, &["vboxsf"]), // fs/vboxsf/super.c
+    (0xbacb_acbc, &["vmhgfs"]), // coreutils src/stat.c
+    (0x00c0_ffee, &["hostfs"]),
+    // It has no files, only places at which others are mounted.
+    (0x0187, &["autofs"]),
+];
+
+/// Whether a file system holds files for whoever may have them, or is a part of the kernel's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It holds files, and judges by their owners and modes.
+    Files,
+    /// It judges the process that opens a file: a pseudo-filesystem.
+    Pseudo,
+}
+
+impl Kind {
+    /// By the superblock's magic and the major number of its device; 0 is that of no device.
+    #[must_use]
+    pub fn of(magic: i64, major: u32) -> Self {
+        Self::or_by_device(WITHOUT_DEVICE.iter().any(|(known, _)| *known == magic), major)
+    }
+
+    /// By the name in the mount table, which may have a subtype (`fuse.sshfs`).
+    #[must_use]
+    pub fn of_named(name: &[u8], major: u32) -> Self {
+        let name = name.split(|byte| *byte == b'.').next().unwrap_or_default();
+        let mut names = WITHOUT_DEVICE.iter().flat_map(|(_, names)| names.iter());
+        Self::or_by_device(names.any(|known| known.as_bytes() == name), major)
+    }
+
+    fn or_by_device(is_known: bool, major: u32) -> Self {
+        if is_known || major != 0 { Self::Files } else { Self::Pseudo }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_device_holds_and_nobody_knows_is_a_pseudo_filesystem() {
+        for (name, magic) in [("proc", 0x9fa0), ("sysfs", 0x6265_6572), ("new", 0x1234_5678)] {
+            assert_eq!(Kind::of(magic, 0), Kind::Pseudo, "{name}");
+            assert_eq!(Kind::of_named(name.as_bytes(), 0), Kind::Pseudo, "{name}");
+        }
+        for (name, magic) in [("tmpfs", 0x0102_1994), ("nfs4", 0x6969), ("fuse.a.b", 0x6573_5546)] {
+            assert_eq!(Kind::of(magic, 0), Kind::Files, "{name}");
+            assert_eq!(Kind::of_named(name.as_bytes(), 0), Kind::Files, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_block_device_holds_are_files() {
+        assert_eq!(Kind::of(0x1234_5678, 8), Kind::Files);
+        assert_eq!(Kind::of_named(b"new", 8), Kind::Files);
+    }
+}
