@@ -310,7 +310,9 @@ fn a_file_that_is_written_to_without_a_pause_is_seen_to_grow_and_at_the_end_is_w
         }
         let (mut written, mut last, mut sizes) = (0, 0, 0);
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(1) {
+        let second = Duration::from_secs(1);
+        // A slow machine may take longer to get as far.
+        while start.elapsed() < second || sizes <= 5 && start.elapsed() < patience(second) {
             for _ in 0..20 {
                 log.write_all(b"x").expect("append");
             }
@@ -321,7 +323,7 @@ fn a_file_that_is_written_to_without_a_pause_is_seen_to_grow_and_at_the_end_is_w
             last = now;
             sleep(Duration::from_millis(5));
         }
-        assert!(sizes > 5, "{sizes} sizes were seen in a second");
+        assert!(sizes > 5, "only {sizes} sizes were seen");
         soon("the last write", || size(&seen) == written);
         // It is left alone no longer, and trusted again: the next write after a pause is told.
         sleep(PAST_FRESH);

@@ -2,7 +2,7 @@
 //! have the same results, leave the same on the source and be shown alike. Needs root.
 //!
 //! `SHIFTBIND_DIFF_CASES` and `SHIFTBIND_DIFF_STEPS` make the random runs longer, `SHIFTBIND_DIFF_SEED` repeats one,
-//! `SHIFTBIND_DIFF_ALL` runs every named case by every caller (some minutes),
+//! `SHIFTBIND_DIFF_ALL` runs every named case by every caller (some minutes), `SHIFTBIND_DIFF_EVERY` only each so many,
 //! `SHIFTBIND_DIFF_BINARY` tests another binary, `SHIFTBIND_DIFF_DIR` names a directory for the sources, which else lie on
 //! a tmpfs.
 

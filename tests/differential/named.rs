@@ -88,6 +88,17 @@ fn callers_of(case: usize, all: usize) -> Vec<usize> {
     vec![case % PLAIN, PLAIN + case % (all - PLAIN)]
 }
 
+/// By how much fewer cases are run than usual, for slow machines.
+fn thinned() -> usize {
+    match std::env::var("SHIFTBIND_DIFF_EVERY") {
+        Ok(text) => match text.parse() {
+            Ok(every @ 1..) => every,
+            _ => panic!("SHIFTBIND_DIFF_EVERY is a number from 1 on, not '{text}'"),
+        },
+        Err(_) => 1,
+    }
+}
+
 /// Which cases are run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cases {
@@ -111,7 +122,7 @@ pub(crate) fn run(world: &mut World, cases: Cases) -> Report {
         }
     };
     let everything = std::env::var_os("SHIFTBIND_DIFF_ALL").is_some();
-    let every = if everything { 1 } else { every };
+    let every = if everything { 1 } else { every * thinned() };
     let callers = |case: usize| match cases {
         Cases::ClearingOfSetuid if !everything => {
             let by_name =

@@ -84,6 +84,31 @@ def result_of(message):
     return ("skipped", skipped.group(1)) if skipped else ("passed", "")
 
 
+class Alarm:
+    """Calls a function once when it was not wound for so many seconds."""
+
+    def __init__(self, seconds, ring):
+        self.rang = False
+        self._seconds = seconds
+        self._ring = ring
+        self._timer = None
+        self.wind()
+
+    def wind(self):
+        self.cancel()
+        self._timer = threading.Timer(self._seconds, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self):
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _expire(self):
+        self.rang = True
+        self._ring()
+
+
 def run_tests(program, plan):
     """Runs one test program, and tells of each of its tests."""
     name = program["name"]
@@ -101,15 +126,8 @@ def run_tests(program, plan):
     with open(f"/tmp/{name}.stderr", "w+b") as errors:
         process = subprocess.Popen(command, cwd=plan["project"], env=environment, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
-        expired = threading.Event()
-
-        def expire():
-            expired.set()
-            end(process)
-
-        timer = threading.Timer(plan["limit"], expire)
-        timer.start()
-        running, counts = set(), {"passed": 0, "failed": 0, "skipped": 0}
+        alarm = Alarm(plan["limit"], lambda: end(process))
+        running, counts, count = set(), {"passed": 0, "failed": 0, "skipped": 0}, 0
         for line in process.stdout:
             # Children of a test may have written before it on the same line.
             at = line.find(b'{ "type"')
@@ -117,12 +135,15 @@ def run_tests(program, plan):
                 message = json.loads(line[at:]) if at >= 0 else {}
             except ValueError:
                 message = {}
+            if message.get("type") == "suite":
+                count = message.get("test_count", count)
             if message.get("type") != "test":
                 continue
             if message["event"] == "started":
                 running.add(message["name"])
             elif message["event"] in ("ok", "failed", "ignored"):
                 running.discard(message["name"])
+                alarm.wind()
                 outcome, why = result_of(message)
                 counts[outcome] += 1
                 tell("test", program=name, name=message["name"], outcome=outcome, why=why,
@@ -130,25 +151,27 @@ def run_tests(program, plan):
                 if outcome != "passed":
                     say(f"    {outcome.upper()} {name}::{message['name']}: {why.strip()[:600]}")
         status = process.wait()
-        timer.cancel()
+        alarm.cancel()
         # What a test has left running does not outlive its program.
         end(process)
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     # Those under way when the program was ended, or died.
     for test in sorted(running):
-        why = f"not done within {plan['limit']} s" if expired.is_set() else f"the program ended with status {status}"
+        why = f"hangs: no test ended for {plan['limit']} s" if alarm.rang else f"the program ended with status {status}"
         counts["failed"] += 1
         tell("test", program=name, name=test, outcome="failed", why=f"{why}: {short(said)}", seconds=0)
         say(f"    FAILED {name}::{test}: {why}")
     seconds = round(time.monotonic() - start, 1)
     # libtest's status for failed tests, of which some are skipped here.
     only_skipped = status == 101 and counts["skipped"] > 0
-    if status != 0 and counts["failed"] == 0 and not only_skipped:
+    missed = count - sum(counts.values())
+    if missed or (status != 0 and counts["failed"] == 0 and not only_skipped):
         counts["failed"] += 1
-        tell("test", program=name, name="(the program)", outcome="failed", why=f"status {status}: {short(said)}",
-             seconds=0)
-    tell("program", program=name, status="expired" if expired.is_set() else status, seconds=seconds)
+        why = f"status {status}, {missed} of {count} tests were not run: {short(said)}"
+        tell("test", program=name, name="(the program)", outcome="failed", why=why, seconds=0)
+        say(f"    FAILED {name}: {why[:600]}")
+    tell("program", program=name, status="hangs" if alarm.rang else status, seconds=seconds)
     say(f"{name}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped, {seconds} s")
 
 

@@ -4,10 +4,12 @@ Kernels are downloaded and unpacked, never installed, and the machine's own pack
 flavour is taken: it is small, and has all that the guests need.
 """
 
+import json
 import os
 import re
 import subprocess
 import time
+from dataclasses import dataclass
 
 from .host import Trouble, run, say
 
@@ -17,6 +19,35 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # How old package lists may be, in seconds, before they are fetched again: chosen, kernels appear every few days.
 LISTS_LAST = 24 * 3600
 FLAVOUR = "cloud-amd64"
+
+
+@dataclass
+class Package:
+    """A kernel on the mirror."""
+
+    # What it is called in the names of its packages: 6.1.0-50, 7.3.4+deb13.
+    version: str
+    # The packages' own version, which begins with upstream's.
+    package: str
+    # The packages that hold it.
+    parts: list
+
+    def numbers(self):
+        """For sorting: upstream's numbers, then that a release is newer than its candidates."""
+        upstream = re.match(r"[0-9.]+", self.package).group().rstrip(".")
+        return [int(number) for number in upstream.split(".")], self.is_release()
+
+    def is_release(self):
+        return "~rc" not in self.package
+
+    def fits(self, name):
+        """Whether the version is or begins with that name."""
+        begins = re.compile(re.escape(name) + r"(?![0-9])")
+        return bool(begins.match(self.version) or begins.match(self.package))
+
+    def series(self):
+        """Upstream's first two numbers: 7.3."""
+        return ".".join(self.package.split("~")[0].split("-")[0].split(".")[:2])
 
 
 class Kernel:
@@ -68,8 +99,8 @@ class Archive:
                 "-o", "Acquire::Retries=3"]
 
     def _update(self):
-        stamp = self.dir / "updated"
-        if stamp.exists() and time.time() - stamp.stat().st_mtime < LISTS_LAST:
+        kernels = self.dir / "kernels.json"
+        if kernels.exists() and time.time() - kernels.stat().st_mtime < LISTS_LAST:
             return
         say("fetching the mirror's package lists")
         for part in ["lists/partial", "cache/archives/partial"]:
@@ -81,55 +112,47 @@ class Archive:
                                 capture_output=True, text=True)
         if not list((self.dir / "lists").glob("*_Packages*")):
             raise Trouble(f"the mirror's package lists cannot be had: {update.stderr.strip()}")
-        stamp.touch()
+        kernels.write_text(json.dumps(list(self._found()), indent=1) + "\n")
 
     def kernels(self):
-        """Every kernel on the mirror, the oldest first, as (numbers, version, package's version, packages)."""
-        if self._kernels is not None:
-            return self._kernels
-        self._update()
+        """Every kernel on the mirror, the oldest first."""
+        if self._kernels is None:
+            self._update()
+            found = json.loads((self.dir / "kernels.json").read_text())
+            self._kernels = sorted((Package(**about) for about in found), key=Package.numbers)
+        return self._kernels
+
+    def _found(self):
+        """What the package lists have of kernels."""
         names = run("apt-cache", *self._apt(), "pkgnames", "linux-").split()
         names = [name for name in names if re.fullmatch(rf"linux-(image|binary|modules)-[0-9].*-{FLAVOUR}", name)]
         shown = run("apt-cache", *self._apt(), "show", "--no-all-versions", *names)
         there = dict(re.findall(r"^Package: (\S+)\n(?:[^\n]+\n)*?Version: (\S+)$", shown, re.MULTILINE))
-        found = []
         for name, package in there.items():
-            if not name.startswith("linux-image-"):
-                continue
-            version = name.removeprefix("linux-image-").removesuffix("-" + FLAVOUR)
-            # Up to 6.18 linux-image holds everything; later it is empty, and needs the other two. Modules disappear
-            # from the mirror with their source, signed images stay longer.
-            parts = [f"linux-{part}-{version}-{FLAVOUR}" for part in ["image", "binary", "modules"]]
-            upstream = re.match(r"[0-9.]+", package).group().rstrip(".")
-            candidate = "~rc" in package
-            numbers = ([int(number) for number in upstream.split(".")], not candidate)
-            found.append((numbers, version, package, [part for part in parts if part in there]))
-        self._kernels = sorted(found)
-        return self._kernels
+            if name.startswith("linux-image-"):
+                version = name.removeprefix("linux-image-").removesuffix("-" + FLAVOUR)
+                # Up to 6.18 linux-image holds everything; later it is empty, and needs the other two. Modules disappear
+                # from the mirror with their source, signed images stay longer.
+                parts = [f"linux-{part}-{version}-{FLAVOUR}" for part in ["image", "binary", "modules"]]
+                yield {"version": version, "package": package, "parts": [part for part in parts if part in there]}
 
     def find(self, name):
         """The newest kernel whose version is or begins with that (7.1, 7.1.7); `newest`: the newest release of all."""
-        def fits(kernel):
-            (numbers, is_release), version, package, _ = kernel
-            if name == "newest":
-                return is_release
-            return re.match(re.escape(name) + r"(?![0-9])", version) or re.match(re.escape(name) + r"(?![0-9])", package)
-        fitting = [kernel for kernel in self.kernels() if fits(kernel)]
+        if name == "newest":
+            fitting = [kernel for kernel in self.kernels() if kernel.is_release()]
+        else:
+            fitting = [kernel for kernel in self.kernels() if kernel.fits(name)]
         if not fitting:
-            versions = " ".join(package for _, _, package, _ in self.kernels())
-            raise Trouble(f"the mirror has no kernel {name}; it has {versions}")
+            raise Trouble(f"the mirror has no kernel {name}; tests/kernels/run --list shows those that it has")
         return fitting[-1]
 
-    def kernel(self, name):
-        """That kernel, downloaded and unpacked unless it was already."""
-        _, version, package, parts = self.find(name)
-        dir = self.unpacked / version
+    def get(self, name, package):
+        """A kernel, downloaded and unpacked unless it was already, under the name by which it was asked for."""
+        dir = self.unpacked / package.version
         if not (dir / "package").exists():
-            say(f"downloading Linux {package}")
-            self._unpack(dir, package, parts)
-        if name == "newest":
-            name = ".".join(re.match(r"[0-9.]+", package).group().split(".")[:2])
-        return Kernel(name, dir)
+            say(f"downloading Linux {package.package}")
+            self._unpack(dir, package.package, package.parts)
+        return Kernel(package.series() if name == "newest" else name, dir)
 
     def _unpack(self, dir, package, parts):
         debs = self.dir / "debs"

@@ -125,42 +125,53 @@ def boot(kernel, root, payload, settings, stop):
                                      stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
                                      env=dict(os.environ, TMPDIR=str(dir)))
             try:
-                is_off, used = wait(guest, begin + settings.limit, log, kernel.name, settings.quiet, stop)
+                watch = Watch(guest, log, results, "" if settings.quiet else kernel.name)
+                is_off = watch.wait(begin + settings.limit, stop)
             finally:
                 guest.kill()
                 guest.wait()
-        outcome = Outcome(list(told(results)), is_off, time.monotonic() - begin, used)
+        outcome = Outcome(watch.events, is_off, time.monotonic() - begin, watch.used)
         say(f"{kernel.name}: {outcome.ended} after {outcome.seconds} s, {outcome.processor_seconds} s of processor time")
         return outcome
 
 
-def told(path):
-    """The agent's events."""
-    for line in path.read_text(errors="replace").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            # The last line of a guest that was ended.
-            continue
+class Watch:
+    """Follows a guest's console and its agent's events."""
 
+    def __init__(self, guest, log, results, name):
+        self.events = []
+        # The guest's processor time so far, in seconds.
+        self.used = 0.0
+        self._guest = guest
+        self._name = name
+        self._console = open(log, encoding="utf-8", errors="replace")
+        self._results = open(results, encoding="utf-8", errors="replace")
+        self._rests = {self._console: "", self._results: ""}
 
-def wait(guest, deadline, log, name, quiet, stop):
-    """Waits until the guest is off, its time is over or `stop` is set. Shows the console meanwhile.
-
-    Whether it is off, and the processor time that it took.
-    """
-    used, rest = 0.0, ""
-    with open(log, errors="replace") as console:
+    def wait(self, deadline, stop):
+        """Waits until the guest is off, its time is over or `stop` is set; whether it is off."""
         while True:
-            used = processor_seconds(guest.pid) or used
-            ended = guest.poll() is not None
-            *lines, rest = (rest + console.read()).split("\n")
-            if not quiet:
-                for line in lines:
-                    print(f"{name} | {line.rstrip()}", flush=True)
-            if ended or time.monotonic() > deadline or stop.is_set():
-                return ended, used
+            is_off = self._guest.poll() is not None
+            self.used = max(self.used, processor_seconds(self._guest.pid))
+            for line in self._lines(self._results):
+                try:
+                    # Real seconds in a guest on a busy host say little.
+                    self.events.append({**json.loads(line), "processor": round(self.used, 1)})
+                except ValueError:
+                    say(f"not from the agent: {line[:200]}")
+            for line in self._lines(self._console):
+                if self._name:
+                    print(f"{self._name} | {line.rstrip()}", flush=True)
+            if is_off or time.monotonic() > deadline or stop.is_set():
+                self._console.close()
+                self._results.close()
+                return is_off
             time.sleep(0.2)
+
+    def _lines(self, file):
+        """The whole lines that have come since."""
+        *lines, self._rests[file] = (self._rests[file] + file.read()).split("\n")
+        return lines
 
 
 def processor_seconds(pid):

@@ -120,6 +120,7 @@ class Payload:
 
 
 def subset(path):
-    """The words of a file with one NAME[:FILTER] a line; `#` begins a comment."""
-    lines = (re.sub(r"\s*#.*", "", line).strip() for line in path.read_text().splitlines())
-    return [line for line in lines if line]
+    """The words of a file with one NAME[:FILTER] a line, and its variables, NAME=VALUE; `#` begins a comment."""
+    lines = [re.sub(r"#.*", "", line).strip() for line in path.read_text().splitlines()]
+    environment = dict(line.split("=", 1) for line in lines if "=" in line)
+    return [line for line in lines if line and "=" not in line], environment

@@ -17,12 +17,17 @@ def result(kernel, outcome, expected):
     about = {"kernel": kernel.name, "package": kernel.package, "release": None, "modules": kernel.modules is not None,
              "ended": outcome.ended, "seconds": outcome.seconds, "processor_seconds": outcome.processor_seconds,
              "boot_seconds": None, "status": None}
+    before = 0
     for event in outcome.events:
         kind = event["event"]
+        if kind in ("up", "check", "program"):
+            # What the host's processors have spent on it.
+            spent, before = round(event["processor"] - before, 1), event["processor"]
         if kind == "up":
-            about["release"], about["boot_seconds"] = event["release"], event["seconds"]
+            about.update(release=event["release"], boot_seconds=event["seconds"], boot_processor_seconds=spent)
         elif kind == "check":
             checks[event["name"]] = {key: event[key] for key in ["status", "result", "said"]}
+            checks[event["name"]]["processor_seconds"] = spent
         elif kind == "test":
             program = programs.setdefault(event["program"], {"tests": []})
             test = {key: event[key] for key in ["name", "outcome", "why", "seconds"]}
@@ -34,7 +39,8 @@ def result(kernel, outcome, expected):
             program["tests"].append(test)
         elif kind == "program":
             program = programs.setdefault(event["program"], {"tests": []})
-            program.update(status=event["status"], seconds=event["seconds"], reason=event.get("reason"))
+            program.update(status=event["status"], seconds=event["seconds"], processor_seconds=spent,
+                           reason=event.get("reason"))
         elif kind == "kernel":
             messages.append(event["line"])
         elif kind == "end":
