@@ -4,16 +4,24 @@ mod support;
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{self as unix, MetadataExt, PermissionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{self as unix, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{Access, XattrFlags, getxattr, listxattr, setxattr};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, unmount};
 use support::{Mount, SHIFT, Scratch, as_user, eventually, scratch, sh, sh_output};
 
 const USER: u32 = 1234;
+/// MS_NOSYMFOLLOW of linux/mount.h.
+const NOSYMFOLLOW: MountFlags = MountFlags::from_bits_retain(256);
+/// A capability set of the second version (linux/capability.h): CAP_DAC_READ_SEARCH and CAP_DAC_OVERRIDE, effective.
+const DAC_CAPABILITIES: [u8; 20] = [1, 0, 0, 2, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const CAPABILITY: &str = "security.capability";
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -322,4 +330,331 @@ fn a_mount_whose_number_another_had_before_is_looked_at_again() {
 fn mount_id(at: &Path) -> u64 {
     let line = "awk -v p=\"$PWD\" '$5 == p { id = $1 } END { print id }' /proc/self/mountinfo";
     sh_output(at, line).trim().parse().expect("a number")
+}
+
+// --- what a mount forbids ---
+
+#[test]
+fn a_nosuid_mount_below_lends_nobody_its_owners_rights() {
+    let source = Source::new();
+    let script = "cp $(which id) id; chmod 6755 id; cp $(which cat) cat; mkdir d; chmod 2775 d; echo secret > secret; \
+                  chmod 600 secret";
+    let at = source.tmpfs("medium", MountFlags::NOSUID, script);
+    setxattr(at.join("cat"), CAPABILITY, &DAC_CAPABILITIES, XattrFlags::empty()).expect("setcap");
+    sh(&source.path(), script);
+    setxattr(source.join("cat"), CAPABILITY, &DAC_CAPABILITIES, XattrFlags::empty())
+        .expect("setcap");
+    let rbind = source.rbind();
+    for args in [&[][..], &["--passthrough=off"], &["--cache=none"], &["-o", "suid,dev,exec"]] {
+        let mount = source.shown(args);
+        for (at, root) in [(mount.path(), false), (&rbind, true)] {
+            let run = |program: &str, argument: &str| {
+                as_user(USER, USER, &[], || {
+                    let out = Command::new(at.join(program)).arg(argument).output().expect("run");
+                    String::from_utf8(out.stdout).expect("text")
+                })
+            };
+            assert_eq!(run("medium/id", "-u"), "1234\n", "{args:?} rbind: {root}");
+            assert_eq!(run("medium/id", "-g"), "1234\n", "{args:?} rbind: {root}");
+            let secret = at.join("medium/secret");
+            assert_eq!(run("medium/cat", secret.to_str().expect("text")), "", "{args:?}");
+            // Beside it nothing has changed.
+            assert_eq!(run("id", "-u"), "0\n", "{args:?} rbind: {root}");
+            let secret = at.join("secret");
+            assert_eq!(run("cat", secret.to_str().expect("text")), "secret\n", "{args:?}");
+        }
+        let mode = |name: &str| fs::metadata(mount.join(name)).expect("stat").mode() & 0o7777;
+        assert_eq!((mode("medium/id"), mode("medium/d")), (0o755, 0o2775));
+        assert_eq!(mode("id"), 0o6755);
+        let mut value = [0; 64];
+        let read = getxattr(mount.join("medium/cat"), CAPABILITY, &mut value);
+        assert_eq!(read, Err(Errno::NODATA));
+        assert_eq!(listxattr(mount.join("medium/cat"), &mut value[..]), Ok(0));
+        let len = getxattr(mount.join("cat"), CAPABILITY, &mut value).expect("shown beside it");
+        assert_eq!(len, 20);
+    }
+}
+
+#[test]
+fn set_bits_that_are_not_shown_are_cleared_and_guarded_all_the_same() {
+    let source = Source::new();
+    let at = source.tmpfs("medium", MountFlags::NOSUID, "echo x > f; chmod 6777 f; mkdir -m 777 d");
+    let mount = source.shown(&[]);
+    as_user(USER, USER, &[], || {
+        let linked = fs::hard_link(mount.join("medium/f"), mount.join("medium/d/l"));
+        assert_eq!(errno(linked), Some(libc::EPERM), "protected_hardlinks");
+        write(&mount.join("medium/f"), "y").expect("write");
+    });
+    assert_eq!(fs::metadata(at.join("f")).expect("stat").mode() & 0o7777, 0o777);
+    fs::set_permissions(mount.join("medium/f"), fs::Permissions::from_mode(0o4711)).expect("chmod");
+    assert_eq!(fs::metadata(mount.join("medium/f")).expect("stat").mode() & 0o7777, 0o711);
+    assert_eq!(fs::metadata(at.join("f")).expect("stat").mode() & 0o7777, 0o4711);
+}
+
+#[test]
+fn a_device_on_a_nodev_mount_below_is_opened_by_nobody() {
+    let source = Source::new();
+    let script = "mknod null c 1 3; mknod loop b 7 0; mknod white c 0 0; chmod 666 null loop";
+    source.tmpfs("medium", MountFlags::NODEV, script);
+    sh(&source.path(), "mknod null c 1 3; chmod 666 null");
+    let rbind = source.rbind();
+    assert_eq!(errno(File::open(rbind.join("medium/null"))), Some(libc::EACCES));
+    for args in [&[][..], &["-o", "dev"], &["--block-devices-as-files"]] {
+        let mount = source.shown(args);
+        let shows_files = args == ["--block-devices-as-files"];
+        for user in [0, USER] {
+            as_user(user, user, &[], || {
+                // The kernel says EACCES of the mount; of a number that no driver has, ENXIO.
+                let opened = File::open(mount.join("medium/null"));
+                assert_eq!(errno(opened), Some(libc::ENXIO), "{args:?}");
+                let opened = File::open(mount.join("medium/loop"));
+                let expected = if shows_files { libc::EACCES } else { libc::ENXIO };
+                assert_eq!(errno(opened), Some(expected), "{args:?}");
+                let mut byte = [0];
+                let mut own = File::open(mount.join("null")).expect("the source's own opens");
+                assert_eq!(own.read(&mut byte).expect("read"), 0);
+            });
+        }
+        let meta = |name: &str| fs::symlink_metadata(mount.join(name)).expect("stat");
+        assert!(meta("medium/null").file_type().is_char_device());
+        assert_eq!(meta("medium/white").rdev(), 0, "a whiteout stays one");
+        assert_eq!(meta("null").rdev(), rustix::fs::makedev(1, 3));
+        // A new one as well, and it can be removed.
+        sh(mount.path(), "mknod -m 666 medium/zero c 1 5");
+        assert_eq!(errno(File::open(mount.join("medium/zero"))), Some(libc::ENXIO));
+        sh(mount.path(), "rm medium/zero");
+    }
+}
+
+#[test]
+fn nothing_runs_from_a_noexec_mount_below_nor_by_way_of_a_mapping() {
+    let source = Source::new();
+    let loader = "/lib64/ld-linux-x86-64.so.2";
+    source.tmpfs(
+        "medium",
+        MountFlags::NOEXEC,
+        "cp $(which true) true; echo '#!/bin/sh' > s; chmod 755 s",
+    );
+    sh(&source.path(), "cp $(which true) true");
+    let rbind = source.rbind();
+    let run = |at: &Path| Command::new(at).status().map(|status| assert!(status.success()));
+    let is_mapped =
+        |at: &Path| Command::new(loader).arg(at).output().expect("run the loader").status.success();
+    assert_eq!(errno(run(&rbind.join("medium/true"))), Some(libc::EACCES));
+    assert!(!is_mapped(&rbind.join("medium/true")));
+    // The whole mount: of a mapping no FUSE server is told.
+    let mount = source.shown(&[]);
+    for program in ["medium/true", "medium/s", "true"] {
+        assert_eq!(errno(run(&mount.join(program))), Some(libc::EACCES), "{program}");
+    }
+    assert!(!is_mapped(&mount.join("medium/true")) && !is_mapped(&mount.join("true")));
+    let log = mount.messages();
+    assert!(log.contains("noexec") && log.contains("/medium"), "{log}");
+    drop(mount);
+    let explained = Command::new(env!("CARGO_BIN_EXE_shiftbind"))
+        .args([&source.path(), Path::new("/mnt"), Path::new("--explain")])
+        .output()
+        .expect("explain");
+    let explained = String::from_utf8(explained.stdout).expect("text");
+    assert!(explained.contains("programs: are not run from the whole mount"), "{explained}");
+    // Who asks for it gets what one can have file by file.
+    for args in [&["-o", "exec"][..], &["-o", "exec,cache=none"]] {
+        let mount = source.shown(args);
+        for program in ["medium/true", "medium/s"] {
+            assert_eq!(errno(run(&mount.join(program))), Some(libc::EACCES), "{program}");
+            fs::read(mount.join(program)).expect("it is read all the same");
+            assert_eq!(errno(run(&mount.join(program))), Some(libc::EACCES), "{program}");
+        }
+        run(&mount.join("true")).expect("the source's own programs run");
+        assert!(mount.messages().contains("can be mapped"), "{}", mount.messages());
+    }
+}
+
+#[test]
+fn a_noexec_pseudo_filesystem_keeps_no_program_from_running() {
+    let source = Source::new();
+    assert!(source.mount("proc", "proc", MountFlags::NOEXEC | MountFlags::NOSUID));
+    sh(&source.path(), "cp $(which true) true");
+    let mount = source.shown(&[]);
+    assert!(Command::new(mount.join("true")).status().expect("run").success());
+}
+
+#[test]
+fn symbolic_links_of_a_nosymfollow_mount_below_are_not_followed() {
+    let source = Source::new();
+    source.tmpfs("medium", NOSYMFOLLOW, "echo text > f; ln -s f l; ln -s . d");
+    sh(&source.path(), "echo text > f; ln -s f l; ln -s medium/l into");
+    let rbind = source.rbind();
+    for args in [&[][..], &["--cache=none"], &["--mirror=1234"], &["-o", "symfollow"]] {
+        let mount = source.shown(args);
+        for at in [mount.path(), &rbind] {
+            for name in ["medium/l", "medium/d/f", "into"] {
+                assert_eq!(errno(fs::read(at.join(name))), Some(libc::ELOOP), "{name} {args:?}");
+            }
+            assert_eq!(fs::read(at.join("l")).expect("follow"), b"text\n");
+            assert!(fs::symlink_metadata(at.join("medium/l")).expect("stat").is_symlink());
+        }
+        // The kernel does not say what it reads a link for.
+        assert_eq!(errno(fs::read_link(mount.join("medium/l"))), Some(libc::ELOOP), "{args:?}");
+        fs::read_link(rbind.join("medium/l")).expect("readlink");
+    }
+    let mount = source.shown(&["--resolve-symlinks"]);
+    for name in ["medium/l", "into"] {
+        let meta = fs::symlink_metadata(mount.join(name)).expect("stat");
+        assert!(meta.is_symlink(), "{name} is not followed by the daemon either");
+        assert_eq!(errno(fs::read(mount.join(name))), Some(libc::ELOOP), "{name}");
+    }
+}
+
+#[test]
+fn the_sources_own_nosymfollow_is_the_mounts() {
+    let source = Source::new();
+    let at = source.tmpfs("medium", NOSYMFOLLOW, "echo text > f; ln -s f l");
+    let mount = Mount::builder().source(&at).start();
+    assert_eq!(errno(fs::read(mount.join("l"))), Some(libc::ELOOP));
+    assert_eq!(fs::read_link(mount.join("l")).expect("readlink"), Path::new("f"));
+    drop(mount);
+    let mount = Mount::builder().source(&at).arg("-o").arg("symfollow").start();
+    assert_eq!(fs::read(mount.join("l")).expect("follow"), b"text\n");
+}
+
+#[test]
+fn nothing_is_written_on_a_read_only_mount_below() {
+    let source = Source::new();
+    source.tmpfs(
+        "medium",
+        MountFlags::RDONLY,
+        "echo text > f; mkdir d; chmod 666 f; chmod 777 . d",
+    );
+    fs::write(source.join("f"), "text\n").expect("write");
+    let rbind = source.rbind();
+    for args in [&[][..], &["--passthrough=off"], &["--chown-ignore"], &["-o", "rw"]] {
+        let mount = source.shown(args);
+        // Handed over to the kernel for reading, it is not written by way of that either.
+        let reader = File::open(mount.join("medium/f")).expect("open");
+        for at in [mount.path(), &rbind] {
+            let (f, d) = (at.join("medium/f"), at.join("medium/d"));
+            let mode = fs::Permissions::from_mode(0o600);
+            let results = [
+                errno(write(&f, "x")),
+                errno(OpenOptions::new().append(true).open(&f)),
+                errno(OpenOptions::new().read(true).write(true).open(&f)),
+                errno(File::create(&f)),
+                errno(File::create(d.join("new"))),
+                errno(fs::create_dir(d.join("new"))),
+                errno(unix::symlink("f", d.join("new"))),
+                errno(fs::hard_link(&f, d.join("new"))),
+                errno(fs::remove_file(&f)),
+                errno(fs::remove_dir(&d)),
+                errno(fs::rename(&f, d.join("new"))),
+                errno(fs::set_permissions(&f, mode)),
+                errno(support::sys::empty(&f)),
+                errno(setxattr(&f, "user.x", b"x", XattrFlags::empty()).map_err(io::Error::from)),
+                errno(File::open(&f).and_then(|f| f.set_modified(std::time::SystemTime::now()))),
+            ];
+            for (n, result) in results.into_iter().enumerate() {
+                assert_eq!(result, Some(libc::EROFS), "{n} {args:?} {}", at.display());
+            }
+        }
+        drop(reader);
+        // Of access(2) the kernel tells the daemon only where the daemon checks permissions.
+        let access = |at: &Path| rustix::fs::access(at.join("medium/f"), Access::WRITE_OK);
+        assert_eq!(access(&rbind), Err(Errno::ROFS));
+        let expected = if args == ["--chown-ignore"] { Err(Errno::ROFS) } else { Ok(()) };
+        assert_eq!(access(mount.path()), expected, "{args:?}");
+        write(&mount.join("f"), "text\n").expect("the source's own is written");
+    }
+    assert_eq!(fs::read(source.join("medium/f")).expect("read"), b"text\n");
+}
+
+#[test]
+fn times_of_access_are_kept_as_the_mount_below_says() {
+    let source = Source::new();
+    let strict = MountFlags::STRICTATIME;
+    let mounts = [
+        ("strict", strict, true, true),
+        ("noatime", MountFlags::NOATIME, false, false),
+        ("nodiratime", strict | MountFlags::NODIRATIME, true, false),
+    ];
+    for (name, flags, ..) in mounts {
+        source.tmpfs(name, flags, "echo text > f; mkdir d; touch d/x");
+    }
+    for args in [&[][..], &["--passthrough=off"], &["--cache=none"]] {
+        let mount = source.shown(args);
+        for (name, _, file, dir) in mounts {
+            let times = || {
+                ["f", "d"].map(|of| {
+                    let meta = fs::metadata(source.join(name).join(of)).expect("stat");
+                    (meta.atime(), meta.atime_nsec())
+                })
+            };
+            let before = times();
+            thread::sleep(Duration::from_millis(20));
+            assert_eq!(fs::read(mount.join(name).join("f")).expect("read"), b"text\n");
+            assert_eq!(names(&mount.join(name).join("d")), ["x"]);
+            let after = times();
+            let moved = [before[0] != after[0], before[1] != after[1]];
+            assert_eq!(moved, [file, dir], "{name} {args:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_link_leads_to_is_judged_by_its_own_mount() {
+    let source = Source::new();
+    let elsewhere = source.scratch.dir("elsewhere");
+    mount("none", &elsewhere, "tmpfs", MountFlags::empty(), None).expect("mount");
+    sh(&elsewhere, "chmod 755 .; cp $(which id) id; chmod 4755 id; mknod -m 666 null c 1 3");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::BIND;
+    rustix::mount::mount_remount(&elsewhere, flags, c"").expect("remount");
+    unix::symlink(&elsewhere, source.join("dir")).expect("symlink");
+    unix::symlink(elsewhere.join("id"), source.join("id")).expect("symlink");
+    let mount = source.shown(&["--resolve-symlinks"]);
+    for name in ["dir/id", "id"] {
+        let meta = fs::symlink_metadata(mount.join(name)).expect("stat");
+        assert_eq!((meta.is_file(), meta.mode() & 0o7777), (true, 0o755), "{name}");
+        let ran = as_user(USER, USER, &[], || Command::new(mount.join(name)).output());
+        assert_eq!(errno(ran), Some(libc::EACCES), "{name}");
+    }
+    assert_eq!(errno(File::open(mount.join("dir/null"))), Some(libc::ENXIO));
+}
+
+#[test]
+fn what_is_mounted_later_is_judged_by_its_own_options() {
+    let source = Source::new();
+    fs::create_dir(source.join("later")).expect("mkdir");
+    let mount = source.shown(&["--follow-source", "--cache=none"]);
+    let at = source.join("later");
+    rustix::mount::mount("none", &at, "tmpfs", MountFlags::empty(), Some(c"mode=755"))
+        .expect("mount");
+    sh(&at, "cp $(which id) id; chmod 4755 id; mknod -m 666 null c 1 3; ln -s id l");
+    let id = mount.join("later/id");
+    let mode = || fs::metadata(&id).expect("stat").mode() & 0o7777;
+    assert_eq!(mode(), 0o4755);
+    // Other options for the same mount.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::BIND;
+    rustix::mount::mount_remount(&at, flags | NOSYMFOLLOW, c"").expect("remount");
+    assert_eq!(mode(), 0o755);
+    let ran = as_user(USER, USER, &[], || Command::new(&id).output());
+    assert_eq!(errno(ran), Some(libc::EACCES));
+    assert_eq!(errno(File::open(mount.join("later/null"))), Some(libc::ENXIO));
+    assert_eq!(errno(fs::read(mount.join("later/l"))), Some(libc::ELOOP));
+}
+
+#[test]
+fn another_source_that_is_followed_is_judged_by_its_mount() {
+    let source = Source::new();
+    let other = source.scratch.dir("other");
+    mount("none", &other, "tmpfs", MountFlags::empty(), Some(c"mode=755")).expect("mount");
+    sh(&other, "mkdir d; cp $(which id) d/id; chmod 4755 d/id");
+    let flags = MountFlags::NOSUID | MountFlags::BIND;
+    rustix::mount::mount_remount(&other, flags, c"").expect("remount");
+    let mount = source.shown(&["--follow-source", "--cache=none"]);
+    fs::rename(source.path(), source.scratch.join("old")).expect("rename");
+    unix::symlink(other.join("d"), source.path()).expect("symlink");
+    let id = mount.join("id");
+    eventually("the other source is shown", || id.exists());
+    assert_eq!(fs::metadata(&id).expect("stat").mode() & 0o7777, 0o755);
+    let ran = as_user(USER, USER, &[], || Command::new(&id).arg("-u").output().expect("run"));
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "1234\n");
 }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::caller::Requester;
 use super::permission::{Asker, Capability, permits};
 use super::privileges::{SETGID, SETUID};
+use super::restricted::FMODE_EXEC;
 use super::{Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::SourceAcl;
@@ -22,9 +23,7 @@ use crate::view::{Policy, Shown, Viewer};
 
 /// S_ISVTX of inode(7).
 const STICKY: u32 = 0o1000;
-const GROUP_EXECUTE: u32 = 0o010;
-/// The kernel's mark of an open that is to run the file; no program can set it.
-const FMODE_EXEC: u32 = 0o40;
+pub(super) const GROUP_EXECUTE: u32 = 0o010;
 
 const READ: Access = Access::READ_OK;
 const WRITE: Access = Access::WRITE_OK;
@@ -33,7 +32,9 @@ const SEARCH: Access = Access::EXEC_OK;
 impl Fs {
     /// Whether the caller may access an inode in these ways: access(2). EACCES if not.
     pub fn access(&self, caller: &Caller, node: NodeId, wanted: Access) -> Result<()> {
-        self.check(caller, &*self.tree.inode(node)?, wanted)
+        let inode = self.tree.inode(node)?;
+        self.check(caller, &inode, wanted)?;
+        self.mount_permits(&inode, wanted)
     }
 
     fn check(&self, caller: &Caller, inode: &Inode, wanted: Access) -> Result<()> {
@@ -350,6 +351,6 @@ impl Fs {
     }
 }
 
-fn protects_hardlinks() -> bool {
+pub(super) fn protects_hardlinks() -> bool {
     std::fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|value| !value.starts_with(b"0"))
 }

@@ -115,6 +115,7 @@ impl Fs {
         let dir = self.tree.inode(new_parent)?;
         self.make_shown(&dir, new_name)?;
         self.may_link(caller, &inode, &dir)?;
+        self.may_link_hidden_bits(caller, &inode)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;

@@ -180,6 +180,7 @@ impl Fs {
             anchor => anchor?,
         };
         self.may_open(caller, &inode, asked)?;
+        self.may_run(&inode, asked)?;
         let stat = self.tree.stat(&inode)?;
         check_attributes(&stat, asked)?;
         if stat.stx_attributes.contains(StatxAttributes::APPEND) {

@@ -94,9 +94,10 @@ impl Fs {
         true
     }
 
-    /// The target of a symbolic link, as stored.
+    /// The target of a symbolic link, as stored. ELOOP where links are not followed.
     pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
         let inode = self.tree.inode(node)?;
+        self.may_follow(&inode)?;
         let fd = self.tree.fd(&inode)?;
         Ok(rustix::fs::readlinkat(&*fd, c"", Vec::with_capacity(256))?.into_bytes())
     }

@@ -23,6 +23,7 @@ mod names;
 mod permission;
 mod privileges;
 mod remove;
+mod restricted;
 mod types;
 mod xattr;
 
@@ -184,7 +185,7 @@ impl Fs {
             // others. That nobody owns the file is then for our own checks to know.
             attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
         }
-        self.with_looks(&view.looks, inode, attr)
+        self.with_looks(&view.looks, inode, self.restricted(inode, attr))
     }
 
     /// Owner and permissions of an inode as a caller sees them.

@@ -30,9 +30,12 @@ impl Fs {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::READ_OK)?;
+        let kind = classify(name.as_bytes());
+        if self.hides_xattr(&inode, kind) {
+            return Err(Errno::NODATA);
+        }
         let fd = self.tree.fd(&inode)?;
         let path = proc_path(&fd);
-        let kind = classify(name.as_bytes());
         let looked = match name.as_bytes().starts_with(TRUSTED) {
             // The kernel has seen that he is one.
             true => self.look_as_admin(caller, || get(&path, name)),
@@ -131,6 +134,7 @@ impl Fs {
             self.credentials.take_back();
             list(&path)?
         };
+        let names = self.shown_names(&inode, names);
         // Not every source asks who looks.
         let is_trusted = |name: &[u8]| name.starts_with(TRUSTED);
         if !is_admin && names.split(|byte| *byte == 0).any(is_trusted) {

@@ -63,6 +63,20 @@ fn a_users_mount_shows_pseudo_filesystems_below_the_source_as_empty() {
 }
 
 #[test]
+fn a_users_mount_has_the_restrictions_of_what_is_mounted_below() {
+    let ns = with_device();
+    ns.ok(
+        "mkdir a/x && mount -t tmpfs -o mode=755 x a/x && cp $(which true) a/x && ln -s true a/x/l && \
+         chown 1000 a/x && mount -o remount,bind,noexec,nosymfollow a/x",
+    );
+    mount(&ns, "a m");
+    assert!(ns.mounts()[0].contains("noexec"), "{:?}", ns.mounts());
+    assert!(!ns.sh_as_user("m/x/true").status.success());
+    assert!(!ns.sh_as_user("cat m/x/l").status.success());
+    assert!(ns.sh_as_user("cat m/x/true > /dev/null").status.success());
+}
+
+#[test]
 fn sigterm_unmounts_a_users_mount() {
     let ns = with_device();
     mount(&ns, "a m");
