@@ -3,8 +3,8 @@
 mod support;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
@@ -78,6 +78,22 @@ fn tmpfs_works() {
     let scratch = scratch();
     let mounted = Mounted::new(scratch.path(), "t", "mkdir t && mount -t tmpfs test t");
     everyday(&mounted.0);
+}
+
+#[test]
+fn where_the_source_has_no_acls_the_mode_says_who_may_do_what() {
+    let scratch = scratch();
+    let mounted = Mounted::new(
+        scratch.path(),
+        "r",
+        "mkdir r && mount -t ramfs test r && mkdir -m 755 r/s r/s/d && echo text > r/s/d/f && chmod 755 r",
+    );
+    let mount = Mount::builder().source(&mounted.0.join("s")).start();
+    let user = |path: &str| as_user(1000, 1000, &[], || fs::read(mount.join(path)).ok());
+    assert_eq!(user("d/f").as_deref(), Some(&b"text\n"[..]));
+    assert_eq!(as_user(1000, 1000, &[], || fs::read_dir(mount.join("d")).unwrap().count()), 1);
+    fs::set_permissions(mounted.0.join("s/d/f"), Permissions::from_mode(0o600)).expect("chmod");
+    eventually("the user may no longer read it", || user("d/f").is_none());
 }
 
 #[test]

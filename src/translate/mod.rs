@@ -29,6 +29,14 @@ pub enum XattrKind {
     Other,
 }
 
+impl XattrKind {
+    /// Whether it is one of the POSIX ACLs.
+    #[must_use]
+    pub fn is_acl(self) -> bool {
+        matches!(self, Self::AclAccess | Self::AclDefault)
+    }
+}
+
 /// Tells which extended attributes carry ids.
 #[must_use]
 pub fn classify(name: &[u8]) -> XattrKind {
