@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 
 from common import SHIFT, Mount, say
@@ -71,6 +72,12 @@ def main():
             say(f"{name}: {error}")
             result[name] = "no"
             bad += 1
+    # What shiftbind itself says of this kernel.
+    explained = subprocess.run([sys.argv[1], "--explain", "-o", SHIFT, "/var/tmp", "/mnt"], capture_output=True, text=True)
+    result["explained"] = [line for line in explained.stdout.splitlines() if "kernel" in line]
+    if explained.returncode != 0:
+        say(f"--explain: {explained.stderr}")
+        bad += 1
     print(json.dumps(result))
     return 1 if bad else 0
 

@@ -72,6 +72,10 @@ def main():
             for entry in os.scandir(dir):
                 os.lstat(entry.path)
 
+        def miss(n):
+            if os.path.lexists(f"{dir}/missing{n}"):
+                raise RuntimeError("a missing name is there")
+
         operations = [
             ("readdirplus", walk),
             ("walk again", walk),
@@ -79,6 +83,9 @@ def main():
             ("create", each(lambda n: create(f"{dir}/n{n}"))),
             ("rename", each(lambda n: os.rename(f"{dir}/n{n}", f"{dir}/r{n}"))),
             ("unlink", each(lambda n: os.unlink(f"{dir}/r{n}"))),
+            ("missing name", each(miss)),
+            # None where the kernel keeps a negative dentry: it must then let go of it when the name is made on the source.
+            ("missing name again", each(miss)),
         ]
         for name, operation in operations:
             found = counted(mount.daemon.pid, f"{mount.dir}/strace", operation)

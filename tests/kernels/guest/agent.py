@@ -59,15 +59,6 @@ def end(process):
     process.wait()
 
 
-def tests_of(program):
-    """How many tests a program that is not run would have run."""
-    try:
-        listed = subprocess.run([program["path"], "--list", *program["arguments"]], capture_output=True, text=True)
-        return len(re.findall(r": test$", listed.stdout, re.MULTILINE))
-    except OSError:
-        return 0
-
-
 def result_of(message):
     """A test's outcome, and why, out of libtest's JSON."""
     output = message.get("stdout", "")
@@ -166,6 +157,12 @@ def run_tests(program, plan):
     # libtest's status for failed tests, of which some are skipped here.
     only_skipped = status == 101 and counts["skipped"] > 0
     missed = count - sum(counts.values())
+    if count == 0 and program["arguments"]:
+        # A filter that fits nothing would pass for ever.
+        counts["failed"] += 1
+        why = f"no test fits {' '.join(program['arguments'])}"
+        tell("test", program=name, name="(the program)", outcome="failed", why=why, seconds=0)
+        say(f"    FAILED {name}: {why}")
     if missed or (status != 0 and counts["failed"] == 0 and not only_skipped):
         counts["failed"] += 1
         why = f"status {status}, {missed} of {count} tests were not run: {short(said)}"

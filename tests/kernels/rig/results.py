@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-OPERATIONS = ["create", "unlink", "rename", "readdirplus"]
+OPERATIONS = ["create", "unlink", "rename", "readdirplus", "missing name again"]
 
 
 def result(kernel, outcome, expected):
