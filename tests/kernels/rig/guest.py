@@ -9,11 +9,10 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
-from .host import say
+from .host import say, scratch
 
 HERE = Path(__file__).resolve().parents[1]
 # Modules that the root, the payload and the tests need; those that a kernel has built in are no files.
@@ -110,7 +109,7 @@ class Outcome:
 
 def boot(kernel, root, payload, settings, stop):
     """Boots a kernel and waits for its end, for the limit or for `stop`."""
-    with tempfile.TemporaryDirectory(dir=settings.cache, prefix="guest.") as name:
+    with scratch(settings.cache, "guest") as name:
         dir = Path(name)
         image = initramfs(kernel, root, payload, dir)
         results = dir / "results"

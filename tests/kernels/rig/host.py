@@ -1,10 +1,15 @@
 """What the host must have, and how its programs are called."""
 
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 # Where programs of root's are that a user's PATH may lack.
 os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -59,3 +64,20 @@ def run(*command, **options):
     if done.returncode != 0:
         raise Trouble(f"{command[0]} failed ({done.returncode}): {done.stdout.strip()[-2000:]}")
     return done.stdout
+
+
+def scratch(cache, name):
+    """A temporary directory beside what is kept, so that large files need not be copied over."""
+    return tempfile.TemporaryDirectory(dir=cache, prefix=f"scratch-{os.getpid()}-{name}-")
+
+
+@contextmanager
+def alone(cache):
+    """Keeps other runs from the directory meanwhile, and removes what runs that were killed have left in it."""
+    with open(cache / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for path in cache.glob("scratch-*"):
+            pid = re.match(r"scratch-([0-9]+)-", path.name).group(1)
+            if not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(path, ignore_errors=True)
+        yield

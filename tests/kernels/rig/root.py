@@ -2,10 +2,9 @@
 
 import hashlib
 import re
-import tempfile
 from pathlib import Path
 
-from .host import Trouble, run, say
+from .host import Trouble, run, say, scratch
 
 # What Debian's minimal base lacks of an ordinary system, and what guests' own scripts use.
 ORDINARY = ["iproute2", "kmod", "man-db", "procps", "python3", "quota", "uidmap"]
@@ -52,7 +51,7 @@ class Root:
             return
         say(f"making the guests' root with debootstrap ({self._suite})")
         self.image.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.image.parent, prefix="root.") as tree:
+        with scratch(self.image.parent, "root") as tree:
             self._install(tree, mirror)
             new = self.image.with_suffix(".img.new")
             new.unlink(missing_ok=True)
@@ -62,6 +61,9 @@ class Root:
             run("tar", "-c", "-C", tree, *[f"--exclude=./{path}/*" for path in skip], "-f", self.archive, ".")
             # Last, since this says that both are whole.
             new.rename(self.image)
+        for old in self.image.parent.glob(f"root-{self._suite}-*"):
+            if old not in (self.image, self.archive):
+                old.unlink()
 
     def _install(self, tree, mirror):
         include = ",".join(name for name in packages() if name not in AFTERWARDS)
