@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::XattrFlags;
 use support::sys::{buffer_ioctl, raw_ioctl};
-use support::{LoopFs, Mount, as_user, kernel_mount, loop_fs, scratch, sh};
+use support::{
+    LoopFs, Mount, SHIFT, Served, as_user, kernel_mount, loop_fs, scratch, serve_owners, sh,
+};
 
 /// Nobody's counterpart: the map knows no such id.
 const STRANGER: u32 = 5000;
@@ -227,4 +229,29 @@ fn attributes_of_administrators_are_shown_and_set_for_them_alone() {
     assert!(names().contains("trusted.ours"));
     rustix::fs::removexattr(&f, "trusted.ours").expect("remove");
     assert!(!names().contains("trusted"));
+}
+
+// --- sources that judge by ids ---
+
+#[test]
+fn a_server_that_judges_by_ids_is_asked_as_the_caller() {
+    let served =
+        |name, node, owner, content| Served { name, node, ino: node, mode: 0o600, owner, content };
+    let place = scratch();
+    let files = [served("alices", 2, 1000, "hers"), served("bobs", 3, 2000, "his")];
+    let server = serve_owners(&place.dir("source"), &files);
+    let mount =
+        Mount::builder().source(&place.join("source")).map(SHIFT).arg("--threads=1").start();
+    let read = |uid: u32, name: &str| {
+        as_user(100_000 + uid, 100_000 + uid, &[], || fs::read_to_string(mount.join(name)))
+    };
+    for _ in 0..3 {
+        assert_eq!(read(1000, "alices").expect("she reads it"), "hers");
+        assert_eq!(read(2000, "bobs").expect("he reads it"), "his");
+        assert_eq!(errno(read(1000, "bobs")), Some(libc::EACCES));
+        // The host's root has no counterpart on the source, and is nobody there.
+        assert_eq!(errno(fs::read(mount.join("alices"))), Some(libc::EACCES));
+    }
+    drop(mount);
+    drop(server);
 }

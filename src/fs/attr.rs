@@ -14,6 +14,7 @@ impl Fs {
     /// The attributes of an inode.
     pub fn getattr(&self, caller: &Caller, node: NodeId) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
+        self.look_as(caller, &inode)?;
         let (stat, trust) = self.covered_stat(&inode)?;
         Ok(self.attr(caller, &inode, &stat, trust))
     }
@@ -82,7 +83,7 @@ impl Fs {
             acting.chmod(&fd, mode)?;
         }
         if let Some(size) = set.size {
-            acting = self.write_as(caller, self.rights_to_write(caller, &inode)?)?;
+            acting = self.write_as(caller, &inode, self.rights_to_write(caller, &inode)?)?;
             self.truncate(&acting, (&inode, &fd), handle, size, may_wait)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {

@@ -171,6 +171,7 @@ impl Fs {
             // Never opened for real.
             _ => return Err(Errno::ACCESS),
         }
+        self.look_as(caller, &inode)?;
         let mut flags = self.source_flags(asked);
         let anchor = match self.tree.fd(&inode) {
             Err(Errno::STALE) => {
@@ -196,7 +197,9 @@ impl Fs {
     /// See [`Opened::may_pass`].
     pub(super) fn may_pass(&self, inode: &Inode, stat: &Statx) -> bool {
         let mode = u32::from(stat.stx_mode);
-        self.passes_data() && inode.kind().is_file() && mode & (SETUID | SETGID) == 0
+        let is_plain = inode.kind().is_file() && mode & (SETUID | SETGID) == 0;
+        // A server would be told of the ids with which the file was handed over.
+        self.passes_data() && is_plain && !self.tree.is_served(inode)
     }
 
     pub(super) fn keep_open(
@@ -258,7 +261,7 @@ impl Fs {
             true => self.rights_of_a_stranger(caller, &file.inode)?,
             false => Rights::ALL,
         };
-        let acting = self.write_as(caller, rights)?;
+        let acting = self.write_as(caller, &file.inode, rights)?;
         match align {
             Some(align) => {
                 write_at(&acting, fd, AlignedBuffer::holding(data, align.get())?.bytes(), how)
@@ -299,7 +302,8 @@ impl Fs {
     ) -> Result<()> {
         let file = self.files.get(handle)?;
         let fd = file.open()?;
-        let acting = self.write_as(caller, self.rights_to_write(caller, &file.inode)?)?;
+        let rights = self.rights_to_write(caller, &file.inode)?;
+        let acting = self.write_as(caller, &file.inode, rights)?;
         acting.fallocate(fd, mode, offset, len)
     }
 
@@ -323,7 +327,8 @@ impl Fs {
             return Err(Errno::XDEV);
         }
         let (source_fd, target_fd) = (source.open()?, target.open()?);
-        let acting = self.write_as(caller, self.rights_to_write(caller, &target.inode)?)?;
+        let rights = self.rights_to_write(caller, &target.inode)?;
+        let acting = self.write_as(caller, &target.inode, rights)?;
         // The reply has 32 bits for the count.
         let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);
         acting.copy_range((source_fd, from.1), (target_fd, to.1), len)

@@ -163,6 +163,7 @@ impl Fs {
         if sets {
             self.may_act_as_owner(caller, &inode)?;
         }
+        self.look_as(caller, &inode)?;
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::NONBLOCK)?;
         if sets {
             self.set_flags(caller, &fd, command, &mut argument)?;

@@ -14,6 +14,7 @@ impl Fs {
     /// Finds what a name in a directory means.
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
+        self.look_as(caller, &dir)?;
         self.may_search(caller, &dir).map_err(|e| self.refusal(e, &dir, name))?;
         if self.find_shown(&dir, name).is_err() {
             return Ok(Lookup::Missing(self.trust_in_absence(name)));

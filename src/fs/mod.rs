@@ -270,10 +270,29 @@ impl Fs {
         self.credentials.on_behalf(self.source_ids(caller).ok())
     }
 
-    /// Acts as the caller himself: reserved space is his or not, whatever he is on the source.
-    fn write_as(&self, caller: &Caller, rights: privileges::Rights) -> Result<ActingAs<'_>> {
-        let gid = rights.membership.acting_gid(caller.gid.raw());
-        let mut acting = self.credentials.writer(caller.uid.raw(), gid)?;
+    /// Acts for the caller where an inode is only looked at or opened, if a server may judge him by his ids. Elsewhere
+    /// whichever ids are in force will do.
+    fn look_as(&self, caller: &Caller, inode: &Inode) -> Result<()> {
+        if self.tree.is_served(inode) {
+            let _acting = self.act_for(caller)?;
+        }
+        Ok(())
+    }
+
+    /// Acts as the caller himself on an inode: reserved space is his or not, whatever he is on the source. Where a server
+    /// is told who writes, he is who he is there.
+    fn write_as(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        rights: privileges::Rights,
+    ) -> Result<ActingAs<'_>> {
+        let mut acting = if self.tree.is_served(inode) {
+            self.act_for(caller)?
+        } else {
+            let gid = rights.membership.acting_gid(caller.gid.raw());
+            self.credentials.writer(caller.uid.raw(), gid)?
+        };
         if let Some(fsetid) = rights.fsetid {
             acting.set_fsetid(fsetid);
         }

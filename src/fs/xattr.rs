@@ -29,6 +29,7 @@ impl Fs {
     pub fn getxattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
+        self.look_as(caller, &inode)?;
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::READ_OK)?;
         let kind = classify(name.as_bytes());
         if self.hides_xattr(&inode, kind) {
@@ -92,7 +93,7 @@ impl Fs {
         let value = value_to_source(kind, value, &view.ids)?;
         let fd = self.tree.fd(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
-        let acting = self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
+        let acting = self.write_as(caller, &inode, self.rights_to_change(caller, kind, &inode)?)?;
         acting.set_xattr(&fd, name, &value, flags)
     }
 
@@ -133,6 +134,7 @@ impl Fs {
         let names = if is_admin {
             self.look_as_admin(caller, || list(&path))?
         } else {
+            self.look_as(caller, &inode)?;
             self.credentials.take_back();
             list(&path)?
         };
@@ -156,7 +158,7 @@ impl Fs {
         }
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let fd = self.tree.fd(&inode)?;
-        let acting = self.write_as(caller, self.rights_to_change(caller, kind, &inode)?)?;
+        let acting = self.write_as(caller, &inode, self.rights_to_change(caller, kind, &inode)?)?;
         acting.remove_xattr(&fd, name)
     }
 }

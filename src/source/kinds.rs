@@ -24,9 +24,18 @@ const WITHOUT_DEVICE: &[(i64, &[&str])] = &[
     (0x9123_683e, &["btrfs"]),
     (0xca45_1a4e, &["bcachefs"]), // fs/bcachefs/bcachefs_format.h
     (0x2fc1_2fc1, &["zfs"]),      // OpenZFS sys/zfs_vfsops.h
-    // FUSE: the server judges, and is told who asks.
+    // Of a virtual machine's host.
+    (0x786f_4256, &["vboxsf"]), // fs/vboxsf/super.c
+    (0xbacb_acbc, &["vmhgfs"]), // coreutils src/stat.c
+    (0x00c0_ffee, &["hostfs"]),
+    // It has no files, only places at which others are mounted.
+    (0x0187, &["autofs"]),
+];
+
+/// The same with a server that is told the ids of who asks, and may judge by them.
+const SERVED: &[(i64, &[&str])] = &[
     (0x6573_5546, &["fuse", "fuseblk", "virtiofs"]),
-    // Network.
+    // Over a network.
     (0x6969, &["nfs", "nfs4"]),
     (0xff53_4d42, &["cifs", "smb3"]),
     (0xfe53_4d42, &[]),
@@ -41,12 +50,6 @@ const WITHOUT_DEVICE: &[(i64, &[&str])] = &[
     (0x0bd0_0bd0, &["lustre"]), // coreutils src/stat.c, as the next ones
     (0x4750_4653, &["gpfs"]),
     (0x1983_0326, &["beegfs"]),
-    // Of a virtual machine's host.
-    (0x786f_4256, &["vboxsf"]), // fs/vboxsf/super.c
-    (0xbacb_acbc, &["vmhgfs"]), // coreutils src/stat.c
-    (0x00c0_ffee, &["hostfs"]),
-    // It has no files, only places at which others are mounted.
-    (0x0187, &["autofs"]),
 ];
 
 /// Whether a file system holds files for whoever may have them, or is a part of the kernel's own.
@@ -54,6 +57,8 @@ const WITHOUT_DEVICE: &[(i64, &[&str])] = &[
 pub enum Kind {
     /// It holds files, and judges by their owners and modes.
     Files,
+    /// It holds files, and has a server that may judge who asks by his ids, whatever capabilities he has.
+    Served,
     /// It judges the process that opens a file: a pseudo-filesystem.
     Pseudo,
 }
@@ -62,19 +67,26 @@ impl Kind {
     /// By the superblock's magic and the major number of its device; 0 is that of no device.
     #[must_use]
     pub fn of(magic: i64, major: u32) -> Self {
-        Self::or_by_device(WITHOUT_DEVICE.iter().any(|(known, _)| *known == magic), major)
+        let has = |list: &[(i64, _)]| list.iter().any(|(known, _)| *known == magic);
+        Self::listed_or_by_device(has(SERVED), has(WITHOUT_DEVICE), major)
     }
 
     /// By the name in the mount table, which may have a subtype (`fuse.sshfs`).
     #[must_use]
     pub fn of_named(name: &[u8], major: u32) -> Self {
         let name = name.split(|byte| *byte == b'.').next().unwrap_or_default();
-        let mut names = WITHOUT_DEVICE.iter().flat_map(|(_, names)| names.iter());
-        Self::or_by_device(names.any(|known| known.as_bytes() == name), major)
+        let has = |list: &[(i64, &[&str])]| {
+            list.iter().flat_map(|(_, names)| names.iter()).any(|known| known.as_bytes() == name)
+        };
+        Self::listed_or_by_device(has(SERVED), has(WITHOUT_DEVICE), major)
     }
 
-    fn or_by_device(is_known: bool, major: u32) -> Self {
-        if is_known || major != 0 { Self::Files } else { Self::Pseudo }
+    fn listed_or_by_device(is_served: bool, is_known: bool, major: u32) -> Self {
+        match (is_served, is_known || major != 0) {
+            (true, _) => Self::Served,
+            (false, true) => Self::Files,
+            (false, false) => Self::Pseudo,
+        }
     }
 }
 
@@ -88,10 +100,15 @@ mod tests {
             assert_eq!(Kind::of(magic, 0), Kind::Pseudo, "{name}");
             assert_eq!(Kind::of_named(name.as_bytes(), 0), Kind::Pseudo, "{name}");
         }
-        for (name, magic) in [("tmpfs", 0x0102_1994), ("nfs4", 0x6969), ("fuse.a.b", 0x6573_5546)] {
-            assert_eq!(Kind::of(magic, 0), Kind::Files, "{name}");
-            assert_eq!(Kind::of_named(name.as_bytes(), 0), Kind::Files, "{name}");
+        for (name, magic, kind) in [
+            ("tmpfs", 0x0102_1994, Kind::Files),
+            ("nfs4", 0x6969, Kind::Served),
+            ("fuse.a.b", 0x6573_5546, Kind::Served),
+        ] {
+            assert_eq!(Kind::of(magic, 0), kind, "{name}");
+            assert_eq!(Kind::of_named(name.as_bytes(), 0), kind, "{name}");
         }
+        assert_eq!(Kind::of_named(b"fuseblk", 8), Kind::Served);
     }
 
     #[test]

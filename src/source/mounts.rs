@@ -266,6 +266,12 @@ impl Mounts {
         self.with(at, |mount| mount.facts.kind == Kind::Pseudo)
     }
 
+    /// Whether a mount's server may judge who asks by his ids.
+    #[must_use]
+    pub fn is_served(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.facts.kind == Kind::Served)
+    }
+
     /// What is forbidden in a mount that our own mount does not forbid.
     #[must_use]
     pub fn restrictions(&self, at: MountIndex) -> Restrictions {

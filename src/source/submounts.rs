@@ -69,7 +69,7 @@ impl SourceMounts {
         if self.own.restrictions.noexec {
             return None;
         }
-        let mut shown = self.below.iter().filter(|mount| mount.kind == Kind::Files);
+        let mut shown = self.below.iter().filter(|mount| mount.kind != Kind::Pseudo);
         shown.find(|mount| mount.restrictions.noexec)
     }
 

@@ -215,6 +215,12 @@ impl SourceTree {
         self.mounts.is_multigrain(inode.mount())
     }
 
+    /// Whether a server of the inode's file system may judge who asks for it by his ids.
+    #[must_use]
+    pub fn is_served(&self, inode: &Inode) -> bool {
+        self.mounts.is_served(inode.mount())
+    }
+
     /// What is forbidden on the mount that an inode is on and that our own mount does not forbid.
     #[must_use]
     pub fn restrictions(&self, inode: &Inode) -> Restrictions {

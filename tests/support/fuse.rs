@@ -30,6 +30,15 @@ pub(crate) struct FuseFs {
 
 /// Mounts a server of these files. `exports`: whether it lets the kernel make file handles.
 pub(crate) fn serve(dir: &Path, exports: bool, files: &[Served]) -> FuseFs {
+    mount_server(dir, exports, false, files)
+}
+
+/// Mounts a server that lets only a file's owner open it, whatever capabilities others have.
+pub(crate) fn serve_owners(dir: &Path, files: &[Served]) -> FuseFs {
+    mount_server(dir, true, true, files)
+}
+
+fn mount_server(dir: &Path, exports: bool, judges: bool, files: &[Served]) -> FuseFs {
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions\0",
@@ -38,7 +47,7 @@ pub(crate) fn serve(dir: &Path, exports: bool, files: &[Served]) -> FuseFs {
     let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).expect("one NUL");
     mount("test", dir, "fuse", MountFlags::empty(), options).expect("mount");
     let files = files.to_vec();
-    let server = thread::spawn(move || Server { device, exports, files }.run());
+    let server = thread::spawn(move || Server { device, exports, judges, files }.run());
     FuseFs { dir: dir.to_owned(), server: Some(server) }
 }
 
@@ -54,6 +63,7 @@ impl Drop for FuseFs {
 struct Server {
     device: File,
     exports: bool,
+    judges: bool,
     files: Vec<Served>,
 }
 
@@ -90,7 +100,13 @@ impl Server {
                 continue;
             }
             let (node, body) = (number(request, 16, 8), &request[40..]);
-            let (error, payload) = match self.answer(opcode, node, body) {
+            let uid = number(request, 24, 4) as u32;
+            let is_refused = self.judges
+                && opcode == OPEN
+                && self.file(node).is_ok_and(|file| file.owner != uid);
+            let answer =
+                if is_refused { Err(libc::EACCES) } else { self.answer(opcode, node, body) };
+            let (error, payload) = match answer {
                 Ok(payload) => (0, payload),
                 Err(errno) => (-errno, Vec::new()),
             };

@@ -16,7 +16,7 @@ pub(super) fn explain_mounts(out: &mut Lines, config: &Config, mounts: &SourceMo
             "{place} is shown empty: a pseudo-filesystem ({name}) judges the daemon in the place of whoever opens a file"
         ));
     }
-    for mount in mounts.below.iter().filter(|mount| mount.kind == Kind::Files) {
+    for mount in mounts.below.iter().filter(|mount| mount.kind != Kind::Pseudo) {
         let place = mount.place_in_words();
         let effects = effects(mount.restrictions);
         if !effects.is_empty() {

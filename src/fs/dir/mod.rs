@@ -49,6 +49,7 @@ impl Fs {
     /// Opens a directory for listing.
     pub fn opendir(&self, caller: &Caller, node: NodeId) -> Result<u64> {
         let inode = self.tree.inode(node)?;
+        self.look_as(caller, &inode)?;
         self.may_list(caller, &inode)?;
         Ok(self.dirs.insert(Arc::new(self.open_dir(inode)?), node.0))
     }
@@ -144,6 +145,7 @@ impl Fs {
         offset: u64,
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
     ) -> Result<()> {
+        self.look_as(caller, &*self.tree.inode(node)?)?;
         let next = self.listing(node, handle, offset, |dir| {
             let trust = self.cover_names(&dir.inode);
             let mut below = Vec::new();

@@ -67,7 +67,8 @@ pub(super) const SPEED: &[OptionDef] = &[
             Category::Cache,
             "Whether the kernel reads and writes the source's files directly: auto or off",
             "auto: the kernel reads and writes the source's regular files itself (FUSE passthrough, Linux 6.9 and \
-             newer, root only), but for those with setuid or setgid bits; where it refuses, the daemon does it.\n\n\
+             newer, root only), but for those with setuid or setgid bits and those of network and FUSE file systems; \
+             where it refuses, the daemon does it.\n\n\
              off: the daemon always does it.",
         )
     },
