@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, fcntl_setfl, statx};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{
-    Lock, LockKind, Mount, Process, as_user, eventually, loop_fs, program, scratch, sh, sys,
+    Lock, LockKind, Mount, Process, as_user, eventually, loop_fs, patience, program, scratch, sh,
+    sys,
 };
 
 /// Bytes that differ from block to block.
@@ -203,14 +204,17 @@ fn a_file_that_changed_on_the_source_is_read_again_under_a_rate() {
 
 #[test]
 fn what_a_killed_client_wrote_through_a_mapping_is_not_lost() {
-    let mount = Mount::builder().arg("--write-rate=64k").start();
+    // A slow machine writes more slowly, so that the client is killed in the middle there, too.
+    let time = patience(Duration::from_millis(300));
+    let rate = 65536 * 300 / time.as_millis();
+    let mount = Mount::builder().arg(format!("--write-rate={rate}")).start();
     fs::write(mount.in_source("f"), vec![0; 65536]).expect("write on the source");
     let client = Process::on(&mount.join("f"), |file| {
         let Ok(mut mapping) = sys::Mapping::new(file, 65536, true) else { return 1 };
         mapping.write(&[7; 65536]);
         u8::from(mapping.sync().is_err())
     });
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(time);
     client.signal(Signal::KILL);
     assert_eq!(client.wait(), None);
     eventually("it is on the source", || {
