@@ -328,7 +328,7 @@ fn everything(dir: &Path, me: &str) {
         file.rewind()
     }));
     ignore(
-        rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR)
+        rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR)
             .map(drop)
             .map_err(Into::into),
     );

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::syslog::Syslog;
 
@@ -13,11 +13,14 @@ struct Logger {
     /// Filters for both.
     stderr: env_logger::Logger,
     syslog: Syslog,
+    /// What is no warning is for the log alone: the terminal is that of a command which returns soon.
+    keeps_quiet: bool,
     background: AtomicBool,
 }
 
-/// Installs the logger. `RUST_LOG` wins over `verbosity`.
-pub(super) fn install(verbosity: u8) {
+/// Installs the logger. `RUST_LOG` wins over `verbosity`. Unless the daemon stays `in_front`, only warnings and errors go to
+/// standard error, and the rest to syslog from the start.
+pub(super) fn install(verbosity: u8, in_front: bool) {
     let level = match verbosity {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
@@ -29,6 +32,7 @@ pub(super) fn install(verbosity: u8) {
     let logger = LOGGER.get_or_init(|| Logger {
         stderr,
         syslog: Syslog::new(),
+        keeps_quiet: !in_front,
         background: AtomicBool::new(false),
     });
     // A program that installed a logger of its own keeps it.
@@ -50,7 +54,8 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.background.load(Ordering::Relaxed) {
+        let is_quiet = self.keeps_quiet && record.level() > Level::Warn;
+        if !is_quiet && !self.background.load(Ordering::Relaxed) {
             self.stderr.log(record);
         } else if self.stderr.matches(record) {
             self.syslog.send(record);

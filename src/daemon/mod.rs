@@ -40,7 +40,7 @@ pub type Options = Box<dyn Fn(&Path) -> Result<Config> + Send>;
 pub fn run(config: Config, options: Options) -> Result<()> {
     let inherited =
         InheritedDescriptors::list().map_err(|e| Error::system("/proc must be mounted", e))?;
-    logging::install(config.process.verbosity);
+    logging::install(config.process.verbosity, config.process.foreground);
     mount::check_rights(&config)?;
     let opened = Opened::open(&config)?;
     if config.process.by_mount8
