@@ -147,14 +147,18 @@ fn word(call: &Call<'_>) -> Option<String> {
         "ioctl" => {
             let of = |what: &str| Some(format!("ioctl({what})"));
             let arguments = call.arguments;
+            let has_one_of = |words: &[&str]| words.iter().any(|word| arguments.contains(word));
             return match arguments {
                 _ if arguments.contains("FS_IOC_SETFLAGS") => of("SETFLAGS"),
                 _ if arguments.contains("FS_IOC_GETFLAGS") => of("GETFLAGS"),
                 _ if arguments.contains("FS_IOC_FSGETXATTR") => of("FSGETXATTR"),
                 _ if arguments.contains("FS_IOC_FSSETXATTR") => of("FSSETXATTR"),
-                _ if arguments.contains("0xe5, 0x1,") => of("BACKING_OPEN"),
-                _ if arguments.contains("0xe5, 0x2,") => of("BACKING_CLOSE"),
-                _ if arguments.contains("0xe5") || arguments.contains("TCGETS") => None,
+                // strace 6.1 knows the device's requests by number, 6.13 by name.
+                _ if has_one_of(&["0xe5, 0x1,", "FUSE_DEV_IOC_BACKING_OPEN"]) => of("BACKING_OPEN"),
+                _ if has_one_of(&["0xe5, 0x2,", "FUSE_DEV_IOC_BACKING_CLOSE"]) => {
+                    of("BACKING_CLOSE")
+                }
+                _ if has_one_of(&["0xe5", "FUSE_DEV_IOC_", "TCGETS"]) => None,
                 _ => Some("ioctl".to_owned()),
             };
         }
