@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::mount8::REMOUNT;
 use crate::namespace::{Namespace, finished, text};
 
 /// The options of the mount, without those of the filesystem.
@@ -81,7 +82,7 @@ fn remounting_replaces_the_options() {
 #[test]
 fn a_read_only_remount_by_the_kernel_alone_can_be_undone() {
     let ns = Namespace::new();
-    ns.ok("$S a m && mount -i -o remount,ro m");
+    ns.ok(&format!("$S a m && {REMOUNT},ro m"));
     assert_eq!(options(&ns)[0], "ro");
     ns.ok("$S -o remount,rw a m");
     let line = ns.mounts().remove(0);
