@@ -94,14 +94,14 @@ def machine(kernel, root, payload, image, results, settings):
 class Outcome:
     """How a guest ended, and what its agent has told."""
 
-    def __init__(self, events, is_off, seconds, processor_seconds):
+    def __init__(self, events, is_off, is_stopped, seconds, processor_seconds):
         self.events = events
         self.seconds = round(seconds)
         self.processor_seconds = round(processor_seconds)
         if any(event["event"] == "end" for event in events):
             self.ended = "complete"
         elif not is_off:
-            self.ended = "timeout"
+            self.ended = "stopped" if is_stopped else "timeout"
         else:
             # It did not come up, or went off before the agent was done.
             self.ended = "crash" if events else "no boot"
@@ -129,7 +129,7 @@ def boot(kernel, root, payload, settings, stop):
             finally:
                 guest.kill()
                 guest.wait()
-        outcome = Outcome(watch.events, is_off, time.monotonic() - begin, watch.used)
+        outcome = Outcome(watch.events, is_off, stop.is_set(), time.monotonic() - begin, watch.used)
         say(f"{kernel.name}: {outcome.ended} after {outcome.seconds} s, {outcome.processor_seconds} s of processor time")
         return outcome
 

@@ -32,13 +32,22 @@ class Program:
         return any('env!("CARGO")' in source.read_text() for source in sources if source.exists())
 
 
-def build():
-    """Builds the tests as `cargo test` does, and gives the program and the test programs, the library's as `lib`."""
-    say("building the tests")
+def build(wanted, no_tests):
+    """Builds as `cargo test` does, and gives the program and the test programs, the library's as `lib`.
+
+    Only those of `wanted` (see `chosen`), or all without any.
+    """
+    say("building the program" if no_tests else "building the tests")
+    names = {word.partition(":")[0] for word in wanted}
+    if no_tests:
+        # One test, which brings the program; `cargo build` would build all dependencies once more, with fewer features.
+        names = {"ids"}
     command = ["cargo", "test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]
+    for name in sorted(names):
+        command += ["--lib"] if name == "lib" else ["--test", name]
     done = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
-        raise Trouble("the tests cannot be built")
+        raise Trouble("the build failed")
     programs, program = [], None
     for line in done.stdout.splitlines():
         message = json.loads(line)
