@@ -141,8 +141,7 @@ fn word(call: &Call<'_>) -> Option<String> {
         "syscall_0x1c4" => "fchmodat2".to_owned(),
         "syscall_0x1d0" => "getxattr".to_owned(),
         "getxattrat" => "getxattr".to_owned(),
-        // As the table has it; the scan for calls that lack O_CLOEXEC is not to take it for one.
-        "openat" if creates => ["openat", "(O_CREAT)"].concat(),
+        "openat" if creates => "openat(O_CREAT)".to_owned(),
         "newfstatat" => "statx".to_owned(),
         "ioctl" => {
             let of = |what: &str| Some(format!("ioctl({what})"));
