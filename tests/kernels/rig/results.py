@@ -108,7 +108,9 @@ def table(results):
         lines.append(row(cells(result)))
     for result in results:
         lines += failures(result)
-    lines += skips(results)
+    lines += reasons(results, "expected", "Known to fail (tests/kernels/expected-failures)")
+    lines += reasons(results, "skipped", "Skipped")
+    lines += left_out(results)
     return "\n".join(lines) + "\n"
 
 
@@ -120,7 +122,8 @@ def cells(result):
     def checked(check, key):
         return result["checks"].get(check, {}).get("result", {}).get(key, "–")
     count = counts(result)
-    outcome = f"{count['passed']} / {count['failed']} / {count['skipped']}" if result["programs"] else "–"
+    known = f" + {count['expected']} known" if count["expected"] else ""
+    outcome = f"{count['passed']} / {count['failed']}{known} / {count['skipped']}" if result["programs"] else "–"
     if result["ended"] != "complete":
         outcome += f" ({result['ended']})"
     name = result["kernel"] + ("" if result["modules"] else "*")
@@ -148,26 +151,28 @@ def first_line(text):
     return said[0][:200].replace("|", r"\|") if said else "no message"
 
 
-def skips(results):
-    """Why tests were skipped, with the counts per kernel."""
-    reasons = {}
+def reasons(results, outcome, title):
+    """Why tests had that outcome, with the counts per kernel."""
+    found = {}
     for result in results:
         for program, test in tests(result):
-            if test["outcome"] == "skipped":
-                reasons.setdefault(test["why"], Counter())[result["kernel"]] += 1
+            if test["outcome"] == outcome:
+                found.setdefault(test["why"], Counter())[result["kernel"]] += 1
+    lines = ["", f"{title}:", ""] if found else []
+    for reason, per_kernel in sorted(found.items()):
+        lines.append(f"- {reason}: " + ", ".join(f"{count} on {kernel}" for kernel, count in per_kernel.items()))
+    return lines
+
+
+def left_out(results):
+    """Test programs that were not run at all."""
     whole = {}
     for result in results:
         for name, program in result["programs"].items():
             if program.get("reason"):
                 whole[name] = program["reason"]
-    if not reasons and not whole:
-        return []
-    lines = ["", "Skipped:", ""]
-    for reason, per_kernel in sorted(reasons.items()):
-        where = ", ".join(f"{count} on {kernel}" for kernel, count in per_kernel.items())
-        lines.append(f"- {reason}: {where}")
-    lines += [f"- all of `{name}`: {reason}" for name, reason in sorted(whole.items())]
-    return lines
+    lines = ["", "Not run:", ""] if whole else []
+    return lines + [f"- all of `{name}`: {reason}" for name, reason in sorted(whole.items())]
 
 
 BEGIN, END = "<!-- made by tests/kernels/run --document -->\n", "<!-- end -->\n"
