@@ -16,7 +16,7 @@ def result(kernel, outcome, expected):
     checks, programs, messages = {}, {}, []
     about = {"kernel": kernel.name, "package": kernel.package, "release": None, "modules": kernel.modules is not None,
              "ended": outcome.ended, "seconds": outcome.seconds, "processor_seconds": outcome.processor_seconds,
-             "boot_seconds": None, "status": None}
+             "retries": outcome.retries, "boot_seconds": None, "status": None}
     before = 0
     for event in outcome.events:
         kind = event["event"]
