@@ -197,14 +197,3 @@ fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Annou
     log::info!("{} is no longer mounted", config.mountpoint.display());
     ended
 }
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn root_can_try_what_the_kernel_does_with_notices() {
-        let kernel = super::kernel_traits().expect("root tries it");
-        assert_ne!(kernel, super::KernelTraits::UNKNOWN, "each kernel since 6.1 has one of them");
-        // Both came and went with one change (Linux c9ba789dad15).
-        assert_eq!(kernel.invalidates_missing, kernel.waits_for_lookups, "{kernel:?}");
-    }
-}
