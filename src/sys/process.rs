@@ -54,7 +54,7 @@ pub fn in_thread<T: Send>(
 }
 
 /// Waits until a thread of this process that has returned is no longer a task of it.
-pub fn wait_until_gone(task: Pid) {
+fn wait_until_gone(task: Pid) {
     let task = format!("/proc/self/task/{}", task.as_raw_nonzero());
     while fs::exists(&task).unwrap_or(false) {
         thread::sleep(Duration::from_micros(50));
