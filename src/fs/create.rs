@@ -154,6 +154,7 @@ impl Fs {
             tries += 1;
             if tries == TRIES || self.tree.has_name(&dir_fd, &c_name) {
                 self.tree.take_care();
+                self.contended.found(parent, name);
                 return Err(Errno::STALE);
             }
         };

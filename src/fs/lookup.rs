@@ -21,7 +21,11 @@ impl Fs {
         }
         let place = self.place(&dir, name);
         let trust = place.trust;
-        match self.find(&dir, name) {
+        let mut found = self.find(&dir, name);
+        if matches!(found, Err(Errno::NOENT)) && self.contended.wait(parent, name) {
+            found = self.find(&dir, name);
+        }
+        match found {
             Ok(found) => {
                 if let Err(e) = self.may_meet(caller, &found.inode, &found.stat) {
                     self.give_back(found.inode.node());

@@ -10,6 +10,7 @@ mod beside;
 pub(crate) mod buffer;
 mod caller;
 mod checks;
+mod contended;
 mod create;
 mod dir;
 mod direct;
@@ -81,6 +82,7 @@ pub struct Fs {
     dirs: handles::Handles<OpenDir>,
     streams: dir::Streams,
     lookout: dir::Lookout,
+    contended: contended::ContendedName,
     locks: lock::Locks,
     watch: Option<Watch>,
     passes_data: AtomicBool,
@@ -102,6 +104,7 @@ impl Fs {
             dirs: handles::Handles::default(),
             streams: dir::Streams::default(),
             lookout: dir::Lookout::default(),
+            contended: contended::ContendedName::default(),
             locks: lock::Locks::default(),
             watch,
             passes_data: AtomicBool::new(data.may_pass()),
