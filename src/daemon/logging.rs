@@ -24,7 +24,6 @@ pub(super) fn install(verbosity: u8, in_front: bool) {
     let level = match verbosity {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
-        2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
     let stderr = env_logger::Builder::new().filter_level(level).parse_default_env().build();

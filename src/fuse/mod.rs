@@ -13,6 +13,7 @@ mod numbers;
 mod operations;
 mod pace;
 mod protocol;
+mod request_log;
 mod server;
 mod spin;
 mod status;

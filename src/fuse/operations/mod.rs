@@ -24,6 +24,7 @@ use super::numbers::Numbers;
 use super::protocol::init::{Wishes, flag, negotiate};
 use super::protocol::layout::{AttrOut, EntryOut};
 use super::protocol::{Reply, Request, opcode};
+use super::request_log::LoggedRequest;
 use super::status::Reloads;
 use super::times::Times;
 use crate::config::{Access, CachePolicy};
@@ -166,14 +167,10 @@ impl Operations {
             return log::error!("the kernel sent a request that is none");
         };
         let request = &request;
-        // These are the only ones without an answer.
-        match request.header.opcode {
-            opcode::FORGET => return self.forget(request),
-            opcode::BATCH_FORGET => return self.batch_forget(request),
-            opcode::INTERRUPT => return self.interrupt(request),
-            _ => {}
+        if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
+            return self.serve_without_reply(request);
         }
-        let reply = Reply::new(device, request.header.unique);
+        let reply = Reply::logged(device, request);
         if !self.admission.admits(request) {
             return reply.error(Errno::ACCESS);
         }
@@ -220,6 +217,16 @@ impl Operations {
             // would be asked for each time that a program wants to know a birth time, as many do without looking at
             // it).
             _ => reply.error(Errno::NOSYS),
+        }
+    }
+
+    /// Serves the requests that the kernel expects no reply to.
+    fn serve_without_reply(&self, request: &Request<'_>) {
+        LoggedRequest::new(request);
+        match request.header.opcode {
+            opcode::FORGET => self.forget(request),
+            opcode::BATCH_FORGET => self.batch_forget(request),
+            _ => self.interrupt(request),
         }
     }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
+use super::Request;
 use super::layout::OutHeader;
 use crate::fs::Result;
 use crate::fuse::device::Device;
+use crate::fuse::request_log::LoggedRequest;
 
 /// The right to answer one request, once; it can be kept and used from any thread. Dropped unused, it answers with EIO,
 /// so that no client waits for ever.
@@ -18,11 +20,20 @@ pub(in crate::fuse) struct Reply {
     device: Arc<Device>,
     unique: u64,
     is_open: bool,
+    logged: Option<LoggedRequest>,
 }
 
 impl Reply {
+    /// The reply to a request that was read from a device.
     pub(in crate::fuse) fn new(device: &Arc<Device>, unique: u64) -> Self {
-        Self { device: Arc::clone(device), unique, is_open: true }
+        Self { device: Arc::clone(device), unique, is_open: true, logged: None }
+    }
+
+    /// As [`Self::new`]; the request is logged now, and the reply when it is sent.
+    pub(in crate::fuse) fn logged(device: &Arc<Device>, request: &Request<'_>) -> Self {
+        let mut reply = Self::new(device, request.header.unique);
+        reply.logged = LoggedRequest::new(request);
+        reply
     }
 
     /// Where the answer will go.
@@ -69,16 +80,23 @@ impl Reply {
         self.send(-error.raw_os_error(), &[]);
     }
 
+    fn answer(&self, error: i32, parts: &[&[u8]]) {
+        answer(&self.device, self.unique, error, parts);
+        if let Some(logged) = self.logged {
+            logged.replied(self.unique, error, parts.iter().map(|part| part.len()).sum());
+        }
+    }
+
     fn send(mut self, error: i32, parts: &[&[u8]]) {
         self.is_open = false;
-        answer(&self.device, self.unique, error, parts);
+        self.answer(error, parts);
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
         if self.is_open {
-            answer(&self.device, self.unique, -Errno::IO.raw_os_error(), &[]);
+            self.answer(-Errno::IO.raw_os_error(), &[]);
         }
     }
 }

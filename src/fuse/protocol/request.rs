@@ -46,6 +46,11 @@ impl<'a> Request<'a> {
         Body(self.body)
     }
 
+    /// The body's bytes.
+    pub(in crate::fuse) fn rest(&self) -> &'a [u8] {
+        self.body
+    }
+
     /// A body that is one name.
     pub(in crate::fuse) fn name(&self) -> Result<&'a OsStr> {
         Body(self.body).name().map(|(name, _)| name)
