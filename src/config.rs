@@ -11,7 +11,7 @@ use crate::view::View;
 pub const MAX_REQUEST: u32 = 1 << 20;
 
 /// The largest request where alignment counts: half of what the kernel reads ahead by default.
-const MOST_ALIGNED: u32 = 64 << 10;
+const MAX_ALIGNED_REQUEST: u32 = 64 << 10;
 
 /// The memory page that the kernel counts requests in, or a multiple of it.
 const PAGE: u32 = 4096;
@@ -152,49 +152,49 @@ pub struct DataPath {
 impl DataPath {
     /// Whether the kernel may move data past us, as far as these options go.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn may_passthrough(&self) -> bool {
         self.passthrough && !self.direct_io && self.read_rate.is_none() && self.write_rate.is_none()
     }
 
     /// How far the kernel may read ahead, in bytes.
     #[must_use]
-    pub fn most_readahead(&self) -> u32 {
+    pub fn max_readahead(&self) -> u32 {
         match self.forward_odirect {
             // The limit on pages goes by it.
             Some(_) => MAX_REQUEST,
-            None => at_rate(self.read_rate),
+            None => max_request_at(self.read_rate),
         }
     }
 
     /// The largest read that the kernel may ask for, in bytes. `None`: its own limit.
     #[must_use]
-    pub fn most_read(&self) -> Option<u32> {
+    pub fn max_read(&self) -> Option<u32> {
         let limits = self.read_rate.is_some() || self.forward_odirect.is_some();
-        limits.then(|| self.aligned(at_rate(self.read_rate)))
+        limits.then(|| self.aligned(max_request_at(self.read_rate)))
     }
 
     /// The largest write that the kernel may ask for, in bytes.
     #[must_use]
-    pub fn most_written(&self) -> u32 {
-        self.aligned(at_rate(self.write_rate))
+    pub fn max_write(&self) -> u32 {
+        self.aligned(max_request_at(self.write_rate))
     }
 
     /// Where alignment counts, less than what the kernel's limit on a request's pages allows: memory that does not begin
     /// with a page needs one page more, and a request that would not fit is split anywhere. So it is split at multiples of
     /// this.
-    fn aligned(&self, most: u32) -> u32 {
+    fn aligned(&self, max: u32) -> u32 {
         match self.forward_odirect {
             Some(align) => {
                 let align = u32::try_from(align.get()).unwrap_or(PAGE).clamp(1, MAX_REQUEST);
-                (most.min(MOST_ALIGNED) / align * align).max(align).max(PAGE)
+                (max.min(MAX_ALIGNED_REQUEST) / align * align).max(align).max(PAGE)
             }
-            None => most,
+            None => max,
         }
     }
 }
 
 /// What a rate moves in an eighth of a second: a large request would come late as a whole.
-fn at_rate(rate: Option<f64>) -> u32 {
+fn max_request_at(rate: Option<f64>) -> u32 {
     match rate {
         Some(rate) => ((rate / 8.0) as u32 / PAGE * PAGE).clamp(2 * PAGE, MAX_REQUEST),
         None => MAX_REQUEST,
@@ -226,7 +226,7 @@ pub struct ProcessConfig {
     pub auto_unmount: bool,
     /// Called by mount(8), which does not recognise our mounts in the mount table: what is mounted already is not mounted
     /// once more.
-    pub by_mount8: bool,
+    pub called_by_mount8: bool,
 }
 
 #[cfg(test)]
@@ -234,14 +234,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_small_where_a_rate_is() {
+    fn a_rate_limits_the_request_size() {
         let data = |rate| DataPath { read_rate: rate, ..DataPath::default() };
-        assert_eq!(data(None).most_read(), None);
-        assert_eq!(data(Some(1048576.0)).most_read(), Some(128 << 10));
-        assert_eq!(data(Some(1.0)).most_read(), Some(8192));
-        assert_eq!(data(Some(f64::INFINITY)).most_read(), Some(MAX_REQUEST));
-        assert_eq!(data(Some(1.0)).most_written(), MAX_REQUEST);
-        assert_eq!(data(Some(1.0)).most_readahead(), 8192);
+        assert_eq!(data(None).max_read(), None);
+        assert_eq!(data(Some(1048576.0)).max_read(), Some(128 << 10));
+        assert_eq!(data(Some(1.0)).max_read(), Some(8192));
+        assert_eq!(data(Some(f64::INFINITY)).max_read(), Some(MAX_REQUEST));
+        assert_eq!(data(Some(1.0)).max_write(), MAX_REQUEST);
+        assert_eq!(data(Some(1.0)).max_readahead(), 8192);
     }
 
     #[test]
@@ -249,10 +249,10 @@ mod tests {
         for align in [1, 512, 4096, 65536, 3 << 12] {
             let data =
                 DataPath { forward_odirect: NonZeroUsize::new(align), ..DataPath::default() };
-            let most = data.most_read().expect("a limit");
-            assert_eq!(most as usize % align, 0, "{align}");
-            assert!((4096..=64 << 10).contains(&most), "{align}: {most}");
-            assert_eq!(data.most_written(), most);
+            let max = data.max_read().expect("a limit");
+            assert_eq!(max as usize % align, 0, "{align}");
+            assert!((4096..=64 << 10).contains(&max), "{align}: {max}");
+            assert_eq!(data.max_write(), max);
         }
     }
 }

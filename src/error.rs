@@ -94,9 +94,9 @@ impl fmt::Display for Error {
                 Some(code @ (libc::ENOSYS | libc::EPROTONOSUPPORT)) => write!(
                     f,
                     ": {} (is this kernel older than Linux {OLDEST_KERNEL}, which is needed?)",
-                    system_text(code)
+                    strerror(code)
                 ),
-                Some(code) => write!(f, ": {}", system_text(code)),
+                Some(code) => write!(f, ": {}", strerror(code)),
                 None => write!(f, ": {source}"),
             },
             None => Ok(()),
@@ -105,7 +105,7 @@ impl fmt::Display for Error {
 }
 
 /// The system's words for an errno, without std's "(os error N)", which tells a user nothing.
-pub(crate) fn system_text(code: i32) -> String {
+pub(crate) fn strerror(code: i32) -> String {
     let text = std::io::Error::from_raw_os_error(code).to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

@@ -29,20 +29,20 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
     }
     match command {
         Command::Mount(config) => {
-            let options = cli::again(argv, &config);
+            let options = cli::reload_options(argv, &config);
             shiftbind::daemon::run(config, Box::new(options))
         }
         Command::Fake(_) => Ok(()),
         Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint),
         Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
         Command::Explain(config) => {
-            let tried = cli::Tried {
+            let probed = cli::ProbeResults {
                 cache: shiftbind::fuse::Server::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),
                 mounts: SourceMounts::of(&config),
             };
-            print(&cli::explain(&config, &tried))
+            print(&cli::explain(&config, &probed))
         }
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),

@@ -11,21 +11,21 @@ use crate::sys::accounts::{self as database, UserEntry};
 use crate::view::Principal;
 
 /// What is asked of a user database to tell who is in a group.
-trait Groups {
+trait GroupDatabase {
     /// Every user that it tells of.
     fn users(&self) -> Result<Vec<UserEntry>, Errno>;
     /// The names of those whom a group's entry names; `None` when it knows no such group.
-    fn named_in(&self, gid: u32) -> Result<Option<Vec<CString>>, Errno>;
+    fn group_members(&self, gid: u32) -> Result<Option<Vec<CString>>, Errno>;
     /// The uid of a user.
     fn uid_of(&self, name: &CString) -> Result<Option<u32>, Errno>;
 }
 
-impl Groups for SystemAccounts {
+impl GroupDatabase for SystemAccounts {
     fn users(&self) -> Result<Vec<UserEntry>, Errno> {
         database::all_users()
     }
 
-    fn named_in(&self, gid: u32) -> Result<Option<Vec<CString>>, Errno> {
+    fn group_members(&self, gid: u32) -> Result<Option<Vec<CString>>, Errno> {
         Ok(database::group_by_gid(gid)?.map(|group| group.members))
     }
 
@@ -37,15 +37,18 @@ impl Groups for SystemAccounts {
 impl SystemAccounts {
     /// The users that are meant: each user, and of each group whoever logs in with it or is named in it. An error is of
     /// the database, whose files and services are asked: never to be called where somebody waits for the mount.
-    pub fn members(self, of: &[Principal]) -> Result<HashSet<MountUid>, Errno> {
-        members(&self, of)
+    pub fn members(self, principals: &[Principal]) -> Result<HashSet<MountUid>, Errno> {
+        members(&self, principals)
     }
 }
 
-fn members(database: &impl Groups, of: &[Principal]) -> Result<HashSet<MountUid>, Errno> {
+fn members(
+    database: &impl GroupDatabase,
+    principals: &[Principal],
+) -> Result<HashSet<MountUid>, Errno> {
     let mut found = HashSet::new();
     let mut groups: HashSet<MountGid> = HashSet::new();
-    for principal in of {
+    for principal in principals {
         match principal {
             Principal::User(uid) => drop(found.insert(*uid)),
             Principal::Group(gid) => drop(groups.insert(*gid)),
@@ -63,11 +66,11 @@ fn members(database: &impl Groups, of: &[Principal]) -> Result<HashSet<MountUid>
         uids.entry(user.name).or_insert(user.uid);
     }
     for group in groups {
-        let Some(named) = database.named_in(group.raw())? else {
+        let Some(members) = database.group_members(group.raw())? else {
             log::warn!("mirror: the user database knows no group {}", group.raw());
             continue;
         };
-        for name in named {
+        for name in members {
             let uid = match uids.get(&name) {
                 Some(uid) => Some(*uid),
                 None => database.uid_of(&name)?,
@@ -87,20 +90,20 @@ mod tests {
 
     /// alice logs in with group 100 and bob with 200; 50 names bob, carol whom no listing tells of, and somebody gone.
     #[derive(Default)]
-    struct Few {
-        asked: Cell<u32>,
-        breaks: bool,
+    struct FakeDatabase {
+        lookups: Cell<u32>,
+        fails: bool,
     }
 
-    impl Groups for Few {
+    impl GroupDatabase for FakeDatabase {
         fn users(&self) -> Result<Vec<UserEntry>, Errno> {
             let user =
                 |name: &str, uid, gid| UserEntry { uid, gid, name: CString::new(name).unwrap() };
             Ok(vec![user("alice", 1000, 100), user("bob", 2000, 200), user("bob", 2001, 201)])
         }
 
-        fn named_in(&self, gid: u32) -> Result<Option<Vec<CString>>, Errno> {
-            if self.breaks {
+        fn group_members(&self, gid: u32) -> Result<Option<Vec<CString>>, Errno> {
+            if self.fails {
                 return Err(Errno::IO);
             }
             let names = ["bob", "carol", "gone"].map(|name| CString::new(name).unwrap());
@@ -112,12 +115,16 @@ mod tests {
         }
 
         fn uid_of(&self, name: &CString) -> Result<Option<u32>, Errno> {
-            self.asked.set(self.asked.get() + 1);
+            self.lookups.set(self.lookups.get() + 1);
             Ok((name.as_bytes() == b"carol").then_some(3000))
         }
     }
 
-    fn of(database: &Few, users: &[u32], groups: &[u32]) -> Result<Vec<u32>, Errno> {
+    fn members_of(
+        database: &FakeDatabase,
+        users: &[u32],
+        groups: &[u32],
+    ) -> Result<Vec<u32>, Errno> {
         let users = users.iter().map(|id| Principal::User(MountUid::new(*id).unwrap()));
         let groups = groups.iter().map(|id| Principal::Group(MountGid::new(*id).unwrap()));
         let found = members(database, &users.chain(groups).collect::<Vec<_>>())?;
@@ -127,23 +134,30 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_himself_whether_the_database_knows_him_or_not() {
-        assert_eq!(of(&Few::default(), &[7, 1000], &[]), Ok(vec![7, 1000]));
+    fn a_listed_uid_is_included_even_if_the_database_lacks_it() {
+        assert_eq!(members_of(&FakeDatabase::default(), &[7, 1000], &[]), Ok(vec![7, 1000]));
     }
 
     #[test]
-    fn a_group_is_whoever_logs_in_with_it_and_whoever_it_names() {
-        let few = Few::default();
-        assert_eq!(of(&few, &[], &[100]), Ok(vec![1000]));
-        assert_eq!(few.asked.get(), 0);
-        assert_eq!(of(&few, &[], &[50]), Ok(vec![2000, 3000]));
-        assert_eq!(few.asked.get(), 2, "only whom the listing does not hold is looked up alone");
-        assert_eq!(of(&few, &[5], &[50, 100]), Ok(vec![5, 1000, 2000, 3000]));
+    fn a_group_includes_its_login_users_and_its_named_members() {
+        let database = FakeDatabase::default();
+        assert_eq!(members_of(&database, &[], &[100]), Ok(vec![1000]));
+        assert_eq!(database.lookups.get(), 0);
+        assert_eq!(members_of(&database, &[], &[50]), Ok(vec![2000, 3000]));
+        assert_eq!(
+            database.lookups.get(),
+            2,
+            "only whom the listing does not hold is looked up alone"
+        );
+        assert_eq!(members_of(&database, &[5], &[50, 100]), Ok(vec![5, 1000, 2000, 3000]));
     }
 
     #[test]
     fn a_group_that_is_not_there_has_no_members_and_a_broken_database_is_an_error() {
-        assert_eq!(of(&Few::default(), &[7], &[9]), Ok(vec![7]));
-        assert_eq!(of(&Few { breaks: true, ..Few::default() }, &[7], &[50]), Err(Errno::IO));
+        assert_eq!(members_of(&FakeDatabase::default(), &[7], &[9]), Ok(vec![7]));
+        assert_eq!(
+            members_of(&FakeDatabase { fails: true, ..FakeDatabase::default() }, &[7], &[50]),
+            Err(Errno::IO)
+        );
     }
 }

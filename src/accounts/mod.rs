@@ -87,10 +87,10 @@ impl Named for Group {
 
 /// A database of tests: alice is 1000 with login group users (100), bob is 2000; groups: users, staff (50), bob (2000).
 #[cfg(test)]
-pub(crate) struct FewAccounts;
+pub(crate) struct TestAccounts;
 
 #[cfg(test)]
-impl Accounts for FewAccounts {
+impl Accounts for TestAccounts {
     fn user_id(&self, name: &str) -> Option<u32> {
         [("root", 0), ("alice", 1000), ("bob", 2000)].into_iter().find(|e| e.0 == name).map(|e| e.1)
     }

@@ -7,9 +7,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use super::nearest::did_you_mean;
+use super::mount_options::{self, OnUnknown};
 use super::options::{self, Category, Completion, Given, OPTIONS, Opt, OptionDef};
-use super::words::{self, Unknown};
+use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
 
 /// What a grammar found: options in the order given, and the rest.
@@ -23,7 +23,7 @@ const MOUNTPOINT: &str = "MOUNTPOINT";
 
 /// Reads the arguments, the program's name included.
 pub(super) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
-    let matches = command(For::Parsing).try_get_matches_from(argv).map_err(|e| one_line(&e))?;
+    let matches = command(Purpose::Parsing).try_get_matches_from(argv).map_err(|e| one_line(&e))?;
     let operands = [SOURCE, MOUNTPOINT]
         .iter()
         .filter_map(|id| matches.get_one::<OsString>(id).cloned())
@@ -33,7 +33,7 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
 
 /// What the clap command is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum For {
+pub(super) enum Purpose {
     /// Values are taken as they are; we check them ourselves.
     Parsing,
     /// Values are offered by shells.
@@ -41,7 +41,7 @@ pub(super) enum For {
 }
 
 /// The clap command that corresponds to the table.
-pub(super) fn command(purpose: For) -> Command {
+pub(super) fn command(purpose: Purpose) -> Command {
     let mut command = Command::new("shiftbind")
         .no_binary_name(false)
         .disable_help_flag(true)
@@ -59,7 +59,7 @@ pub(super) fn command(purpose: For) -> Command {
 }
 
 /// The argument of an option, and that of its opposite.
-fn args_of(option: &'static OptionDef, purpose: For) -> Vec<Arg> {
+fn args_of(option: &'static OptionDef, purpose: Purpose) -> Vec<Arg> {
     let hidden = option.category == Category::Hidden;
     let mut arg = Arg::new(option.long).long(option.long).help(option.help).hide(hidden);
     if let Some(letter) = option.short {
@@ -77,7 +77,7 @@ fn args_of(option: &'static OptionDef, purpose: For) -> Vec<Arg> {
         Some(value) => {
             let arg = arg.action(ArgAction::Append).value_name(value.placeholder);
             match value.completion {
-                Completion::Words(words) if purpose == For::Completing => {
+                Completion::Words(words) if purpose == Purpose::Completing => {
                     arg.value_parser(PossibleValuesParser::new(words.iter().copied()))
                 }
                 Completion::File => {
@@ -106,28 +106,28 @@ fn given(matches: &ArgMatches) -> Result<Vec<Given>> {
             if matches.value_source(id) != Some(ValueSource::CommandLine) {
                 continue;
             }
-            let places = matches.indices_of(id).into_iter().flatten();
+            let positions = matches.indices_of(id).into_iter().flatten();
             if option.value.is_some() {
                 let values = matches.get_many::<OsString>(id).into_iter().flatten();
-                for (place, value) in places.zip(values) {
-                    if option.id == Opt::Words {
-                        let words = words::options_of(value, Unknown::Refuse)?;
-                        found.extend(words.into_iter().map(|word| (place, word)));
+                for (position, value) in positions.zip(values) {
+                    if option.id == Opt::Options {
+                        let options = mount_options::parse_list(value, OnUnknown::Refuse)?;
+                        found.extend(options.into_iter().map(|option| (position, option)));
                     } else {
-                        found.push((place, Given { option, on, value: Some(value.clone()) }));
+                        found.push((position, Given { option, on, value: Some(value.clone()) }));
                     }
                 }
             } else {
                 let times = if option.accumulates() { matches.get_count(id) } else { 1 };
-                let place = places.last().unwrap_or_default();
+                let position = positions.last().unwrap_or_default();
                 for _ in 0..times {
-                    found.push((place, Given { option, on, value: None }));
+                    found.push((position, Given { option, on, value: None }));
                 }
             }
         }
     }
     // Stable: the words of one -o keep their order.
-    found.sort_by_key(|(place, _)| *place);
+    found.sort_by_key(|(position, _)| *position);
     Ok(found.into_iter().map(|(_, given)| given).collect())
 }
 
@@ -142,7 +142,7 @@ fn one_line(error: &clap::Error) -> Error {
     let message = match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             let name = flag.trim_start_matches('-');
-            let hint = did_you_mean(name, options::longs(), "--");
+            let hint = did_you_mean(name, options::long_flags(), "--");
             format!("unknown option '{flag}'; {hint}")
         }
         ErrorKind::UnknownArgument => {

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_decides_whatever_the_directory() {
+    fn the_program_name_selects_the_dialect_in_any_directory() {
         for (argv0, dialect, is_helper) in [
             ("shiftbind", Dialect::Shiftbind, false),
             ("/usr/bin/bindfs", Dialect::Bindfs, false),

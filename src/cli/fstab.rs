@@ -9,7 +9,7 @@ use crate::sys::mount::unescape;
 
 /// One line that is for us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct FstabEntry {
     /// The name by which we are called, by mount(8) itself or by mount.fuse3(8).
     program: &'static str,
     pub(super) source: PathBuf,
@@ -17,7 +17,7 @@ pub(super) struct Line {
     options: Vec<u8>,
 }
 
-impl Line {
+impl FstabEntry {
     /// The lines of a file that are for us. Others, comments and what is no line are passed over.
     pub(super) fn all(text: &[u8]) -> impl Iterator<Item = Self> {
         text.split(|byte| *byte == b'\n').filter_map(Self::parse)
@@ -49,8 +49,9 @@ impl Line {
     }
 
     /// Whether it is the line of a mount at `place`, which is absolute and without symbolic links.
-    pub(super) fn is_of(&self, place: &Path) -> bool {
-        self.mountpoint == place || fs::canonicalize(&self.mountpoint).is_ok_and(|own| own == place)
+    pub(super) fn is_mounted_at(&self, mountpoint: &Path) -> bool {
+        self.mountpoint == mountpoint
+            || fs::canonicalize(&self.mountpoint).is_ok_and(|own| own == mountpoint)
     }
 
     /// The arguments that we are called with. mount(8) says `rw` where nothing is said, and takes from users what they
@@ -93,8 +94,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn line(text: &str) -> Option<Line> {
-        Line::all(text.as_bytes()).next()
+    fn line(text: &str) -> Option<FstabEntry> {
+        FstabEntry::all(text.as_bytes()).next()
     }
 
     fn options(text: &str) -> String {
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_by_which_we_are_mounted_is_ours() {
+    fn every_fstab_type_of_shiftbind_and_bindfs_is_recognised() {
         for (text, program) in [
             ("/a /m fuse.shiftbind ro 0 0", "mount.shiftbind"),
             ("/a /m shiftbind ro", "mount.shiftbind"),
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_undone() {
+    fn octal_escapes_are_decoded() {
         let line = line(r"/a\040b /m\011\134n shiftbind fsname=x\054y").unwrap();
         assert_eq!(line.source, PathBuf::from("/a b"));
         assert_eq!(line.mountpoint, PathBuf::from("/m\t\\n"));
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_those_that_mount_hands_over() {
+    fn fstab_options_become_those_that_mount8_passes() {
         assert_eq!(options("/a /m shiftbind nodev"), "rw,nodev");
         assert_eq!(options("/a /m fuse.bindfs nodev"), "rw,suid,dev,nodev");
         assert_eq!(options("/a /m shiftbind user,exec"), "rw,noexec,nosuid,nodev,user,exec");
@@ -140,20 +141,23 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_point_is_the_same_by_another_way() {
+    fn a_mount_point_is_recognised_through_a_symbolic_link() {
         let dir = tempfile::tempdir().unwrap();
-        let place = fs::canonicalize(dir.path()).unwrap();
-        std::os::unix::fs::symlink(&place, place.join("link")).unwrap();
-        for way in [place.display().to_string(), format!("{}/link/", place.display())] {
-            assert!(line(&format!("/a {way} shiftbind ro")).unwrap().is_of(&place), "{way}");
+        let mountpoint = fs::canonicalize(dir.path()).unwrap();
+        std::os::unix::fs::symlink(&mountpoint, mountpoint.join("link")).unwrap();
+        for way in [mountpoint.display().to_string(), format!("{}/link/", mountpoint.display())] {
+            assert!(
+                line(&format!("/a {way} shiftbind ro")).unwrap().is_mounted_at(&mountpoint),
+                "{way}"
+            );
         }
-        assert!(!line("/a /nowhere shiftbind ro").unwrap().is_of(&place));
+        assert!(!line("/a /nowhere shiftbind ro").unwrap().is_mounted_at(&mountpoint));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Line::all(&text).count();
+            let _ = FstabEntry::all(&text).count();
         }
     }
 }

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shown_option_stands_in_the_help_with_its_contrary() {
+    fn every_shown_option_is_in_the_help_with_its_opposite() {
         let help = help(Dialect::Shiftbind);
         let words: Vec<&str> = help
             .split(|c: char| !c.is_alphanumeric() && c != '-')

@@ -6,8 +6,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::arguments::Invocation;
+use super::mount_options::{self, OnUnknown};
 use super::options::Given;
-use super::words::{self, Unknown};
 use crate::error::{Error, Result};
 
 /// What a helper was asked for.
@@ -43,7 +43,8 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
                 b's' => sloppy = true,
                 b'f' => fake = true,
                 b'n' => {}
-                b'v' => given.extend(words::options_of(OsStr::new("verbose"), Unknown::Refuse)?),
+                b'v' => given
+                    .extend(mount_options::parse_list(OsStr::new("verbose"), OnUnknown::Refuse)?),
                 b'o' | b'N' | b't' => {
                     let attached = OsString::from_vec(std::mem::take(&mut letters).to_vec());
                     let value = if attached.is_empty() { args.next() } else { Some(attached) };
@@ -73,11 +74,11 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
     }
     if let Some(subtype) = subtype {
         // Before the lists: an explicit subtype= wins.
-        given.extend(words::options_of(&subtype, Unknown::Refuse)?);
+        given.extend(mount_options::parse_list(&subtype, OnUnknown::Refuse)?);
     }
-    let unknown = if sloppy { Unknown::Skip } else { Unknown::Refuse };
+    let unknown = if sloppy { OnUnknown::Skip } else { OnUnknown::Refuse };
     for list in lists {
-        given.extend(words::options_of(&list, unknown)?);
+        given.extend(mount_options::parse_list(&list, unknown)?);
     }
     Ok(HelperInvocation { invocation: Invocation { given, operands }, fake })
 }

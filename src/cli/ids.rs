@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use super::bindfs_map::{self, BindfsMap, FileSide};
 use super::dialect::Dialect;
-use super::maps::{MapList, Side};
+use super::maps::{IdKinds, MapList};
 use super::options::Opt;
-use super::pairs::{self, Pairs, Way};
-use super::values::Policy;
+use super::values::UnmappedPolicies;
 use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, IdMap, IdView, Kind, Translation, Unmapped, User};
@@ -17,13 +17,13 @@ pub(super) struct IdOptions {
     /// Of `--idmap`, `--uidmap`, `--gidmap`, which add up.
     maps: MapList,
     /// Of `--map`: the last one.
-    pairs: Option<Pairs>,
+    bindfs_map: Option<BindfsMap>,
     /// Of files of accounts, the last one of each sort.
     passwd: [Option<Vec<Extent<User>>>; 2],
     group: [Option<Vec<Extent<Group>>>; 2],
     uid_offset: Option<i64>,
     gid_offset: Option<i64>,
-    unmapped: Option<Policy>,
+    unmapped: Option<UnmappedPolicies>,
 }
 
 impl IdOptions {
@@ -31,25 +31,25 @@ impl IdOptions {
     pub(super) fn add_map(
         &mut self,
         option: &str,
-        side: Side,
+        kinds: IdKinds,
         text: &str,
         accounts: &dyn Accounts,
     ) -> Result<()> {
-        self.maps.add(option, side, text, accounts)
+        self.maps.add(option, kinds, text, accounts)
     }
 
     /// Says what becomes of ids that no extent holds.
-    pub(super) fn set_unmapped(&mut self, policy: Policy) {
-        self.unmapped = Some(policy);
+    pub(super) fn set_unmapped(&mut self, policies: UnmappedPolicies) {
+        self.unmapped = Some(policies);
     }
 
     /// Replaces what `--map` said.
-    pub(super) fn set_pairs(&mut self, pairs: Pairs) {
-        self.pairs = Some(pairs);
+    pub(super) fn set_bindfs_map(&mut self, map: BindfsMap) {
+        self.bindfs_map = Some(map);
     }
 
     /// Replaces what a file of accounts said.
-    pub(super) fn set_accounts(
+    pub(super) fn set_accounts_file(
         &mut self,
         id: Opt,
         option: &str,
@@ -57,16 +57,16 @@ impl IdOptions {
         accounts: &dyn Accounts,
         warnings: &mut Vec<String>,
     ) -> Result<()> {
-        let way = match id {
-            Opt::MapPasswdRev | Opt::MapGroupRev => Way::ToFile,
-            _ => Way::FromFile,
+        let side = match id {
+            Opt::MapPasswdRev | Opt::MapGroupRev => FileSide::Mount,
+            _ => FileSide::Source,
         };
         if matches!(id, Opt::MapGroup | Opt::MapGroupRev) {
-            let extents = pairs::read_accounts(option, path, way, accounts, warnings)?;
-            self.group[usize::from(way == Way::ToFile)] = Some(extents);
+            let extents = bindfs_map::extents_from_file(option, path, side, accounts, warnings)?;
+            self.group[usize::from(side == FileSide::Mount)] = Some(extents);
         } else {
-            let extents = pairs::read_accounts(option, path, way, accounts, warnings)?;
-            self.passwd[usize::from(way == Way::ToFile)] = Some(extents);
+            let extents = bindfs_map::extents_from_file(option, path, side, accounts, warnings)?;
+            self.passwd[usize::from(side == FileSide::Mount)] = Some(extents);
         }
         Ok(())
     }
@@ -88,7 +88,7 @@ impl IdOptions {
     /// Those of the given options that bindfs, too, has for root only.
     pub(super) fn root_only(&self) -> impl Iterator<Item = &'static str> {
         [
-            (self.pairs.is_some(), "map"),
+            (self.bindfs_map.is_some(), "map"),
             (self.passwd[0].is_some(), "map-passwd"),
             (self.passwd[1].is_some(), "map-passwd-rev"),
             (self.group[0].is_some(), "map-group"),
@@ -107,24 +107,24 @@ impl IdOptions {
             (None, Some(_)) => Some("gid-offset"),
             (None, None) => None,
         };
-        if let (Some(_), Some(offset)) = (&self.pairs, offset) {
+        if let (Some(_), Some(offset)) = (&self.bindfs_map, offset) {
             return Err(Error::usage(format!(
                 "option '{offset}' contradicts map; write the ids that you want shown into the map"
             )));
         }
-        let Pairs { uids, gids } = self.pairs.unwrap_or_default();
+        let BindfsMap { uids, gids } = self.bindfs_map.unwrap_or_default();
         let ours = !(self.maps.uids.is_empty() && self.maps.gids.is_empty());
         // A map in our words means that what it does not say is not there; one in bindfs's that it stays.
-        let passes = dialect == Dialect::Bindfs || !ours;
-        let uids = One { listed: uids, files: self.passwd, ranges: self.maps.uids };
-        let gids = One { listed: gids, files: self.group, ranges: self.maps.gids };
+        let unlisted_pass = dialect == Dialect::Bindfs || !ours;
+        let uids = KindExtents { listed: uids, files: self.passwd, ranges: self.maps.uids };
+        let gids = KindExtents { listed: gids, files: self.group, ranges: self.maps.gids };
         let (uids, gids) = (uids.extents()?, gids.extents()?);
-        if !passes && uids.is_empty() != gids.is_empty() {
+        if !unlisted_pass && uids.is_empty() != gids.is_empty() {
             return Err(one_kind_only(if gids.is_empty() { "gid" } else { "uid" }));
         }
         let (for_uids, for_gids) = self.unmapped.unzip();
-        let for_uids = for_uids.unwrap_or(default_policy(passes && !uids.is_empty()));
-        let for_gids = for_gids.unwrap_or(default_policy(passes && !gids.is_empty()));
+        let for_uids = for_uids.unwrap_or(default_policy(unlisted_pass && !uids.is_empty()));
+        let for_gids = for_gids.unwrap_or(default_policy(unlisted_pass && !gids.is_empty()));
         Ok(IdView {
             uids: translation(uids, self.uid_offset, for_uids)?,
             gids: translation(gids, self.gid_offset, for_gids)?,
@@ -133,22 +133,22 @@ impl IdOptions {
 }
 
 /// Where no id is listed every id is shown as itself, and there is nothing to pass.
-fn default_policy<K: Kind>(passes: bool) -> Unmapped<K> {
-    if passes { Unmapped::Pass } else { Unmapped::Deny }
+fn default_policy<K: Kind>(unlisted_pass: bool) -> Unmapped<K> {
+    if unlisted_pass { Unmapped::Pass } else { Unmapped::Deny }
 }
 
 /// What was said of one kind of id.
-struct One<K: Kind> {
+struct KindExtents<K: Kind> {
     listed: Vec<Extent<K>>,
     files: [Option<Vec<Extent<K>>>; 2],
     ranges: Vec<Extent<K>>,
 }
 
-impl<K: Named> One<K> {
+impl<K: Named> KindExtents<K> {
     fn extents(self) -> Result<Vec<Extent<K>>> {
         let mut extents: Vec<Extent<K>> = self.files.into_iter().flatten().flatten().collect();
         extents.extend(self.listed);
-        pairs::check_once(&extents)?;
+        bindfs_map::check_unique(&extents)?;
         extents.extend(self.ranges);
         Ok(extents)
     }
@@ -174,13 +174,13 @@ fn translation<K: Named>(
     };
     // Ids that pass get the offset as well, so they need extents. Checked for overlaps first.
     let mut extents = map_of(extents)?.extents().to_vec();
-    let named = map_of(pairs::shifted(&extents, offset))?;
-    let passes = none || unmapped == Unmapped::Pass;
-    if passes {
-        extents.extend(pairs::rest(&extents));
+    let named = map_of(bindfs_map::with_offset(&extents, offset))?;
+    let unlisted_pass = none || unmapped == Unmapped::Pass;
+    if unlisted_pass {
+        extents.extend(bindfs_map::identity_of_gaps(&extents));
     }
-    let unmapped = if passes { Unmapped::Deny } else { unmapped };
-    Ok(Translation::new(map_of(pairs::shifted(&extents, offset))?, unmapped).naming(named))
+    let unmapped = if unlisted_pass { Unmapped::Deny } else { unmapped };
+    Ok(Translation::new(map_of(bindfs_map::with_offset(&extents, offset))?, unmapped).naming(named))
 }
 
 fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
@@ -190,16 +190,16 @@ fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::FewAccounts;
+    use crate::accounts::TestAccounts;
     use crate::idmap::{MountId, SourceId};
 
     fn options(map: &str, idmap: &str) -> IdOptions {
         let mut options = IdOptions::default();
         if !map.is_empty() {
-            options.set_pairs(pairs::read_pairs(map, &FewAccounts).unwrap());
+            options.set_bindfs_map(bindfs_map::parse_map(map, &TestAccounts).unwrap());
         }
         if !idmap.is_empty() {
-            options.add_map("idmap", Side::Both, idmap, &FewAccounts).unwrap();
+            options.add_map("idmap", IdKinds::Both, idmap, &TestAccounts).unwrap();
         }
         options
     }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_a_map_of_pairs_does_not_list_stay() {
+    fn ids_that_map_does_not_list_pass_through() {
         let view = finish(options("1000/2000", ""));
         assert_eq!(uid(&view, 1000), (Some(2000), Some(1000)));
         assert_eq!(uid(&view, 2000), (Some(2000), Some(1000)));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn extents_beside_pairs_add_up_and_the_others_are_denied() {
+    fn idmap_extents_add_to_map_and_all_other_ids_are_denied() {
         let view = finish(options("1000/2000:@50/@60", "0:100000:10"));
         assert_eq!(uid(&view, 1000).0, Some(2000));
         assert_eq!(uid(&view, 3).0, Some(100_003));
@@ -243,13 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_pairs_list_already_is_an_error() {
+    fn an_extent_that_overlaps_map_is_an_error() {
         let error = options("1000/2000", "1000:5:1").finish(Dialect::Shiftbind).unwrap_err();
         assert!(error.to_string().contains("overlap"), "{error}");
     }
 
     #[test]
-    fn an_offset_alone_moves_every_id_and_cuts_at_the_ends() {
+    fn an_offset_alone_shifts_every_id_and_drops_those_out_of_range() {
         let mut options = IdOptions::default();
         options.set_offset(Opt::UidOffset, 1000);
         let view = finish(options);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_comes_after_a_map_from_a_file() {
+    fn an_offset_applies_after_a_map_from_a_file() {
         let mut options = IdOptions::default();
         options.passwd[0] = Some(vec![Extent::new(501, 1000, 1).unwrap()]);
         options.set_offset(Opt::UidOffset, 10);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_and_pairs_contradict_each_other() {
+    fn an_offset_and_map_contradict_each_other() {
         let mut options = options("1/2", "");
         options.set_offset(Opt::GidOffset, 1);
         let error = options.finish(Dialect::Bindfs).unwrap_err().to_string();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_and_pairs_that_name_one_id_are_an_error() {
+    fn an_id_in_both_map_and_a_file_is_an_error() {
         let mut options = options("1000/5", "");
         options.passwd[1] = Some(vec![Extent::new(1000, 501, 1).unwrap()]);
         assert!(options.finish(Dialect::Bindfs).unwrap_err().to_string().contains("1000"));
@@ -302,13 +302,13 @@ mod tests {
     #[test]
     fn identity_shows_every_id_as_itself() {
         let mut options = options("", "u:0:5:1");
-        options.add_map("gidmap", Side::Groups, "identity", &FewAccounts).unwrap();
+        options.add_map("gidmap", IdKinds::Groups, "identity", &TestAccounts).unwrap();
         let view = finish(options);
         assert!(view.gids.map().is_identity() && !view.uids.map().is_identity());
     }
 
     #[test]
-    fn one_kind_alone_is_an_error_that_shows_the_way_out() {
+    fn a_map_for_one_kind_of_id_is_refused_with_advice() {
         let error = |idmap| options("", idmap).finish(Dialect::Shiftbind).unwrap_err().to_string();
         assert!(error("u:0:1:1").contains("--gidmap=identity"));
         assert!(error("g:0:1:1").contains("--uidmap=identity"));

@@ -3,7 +3,7 @@
 use clap_complete::{Shell, generate as complete};
 
 use super::Artifact;
-use super::arguments::{For, command};
+use super::arguments::{Purpose, command};
 use super::help::wrap;
 use super::options::{Category, OPTIONS, OptionDef};
 
@@ -24,7 +24,7 @@ pub fn generate(artifact: Artifact) -> String {
         Artifact::Fish => Shell::Fish,
     };
     let mut out = Vec::new();
-    complete(shell, &mut command(For::Completing), "shiftbind", &mut out);
+    complete(shell, &mut command(Purpose::Completing), "shiftbind", &mut out);
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -56,13 +56,13 @@ fn push_option(out: &mut String, option: &OptionDef) {
         // -o LIST, but --options=LIST.
         flags.push(bold(&format!("-{letter}")) + &value.replacen('=', " ", 1));
     }
-    flags.extend(option.names().filter(|(_, says_so)| *says_so).map(|(name, _)| flag(name)));
+    flags.extend(option.names().filter(|(_, is_on)| *is_on).map(|(name, _)| flag(name)));
     flags.extend(option.long_aliases.iter().map(|name| flag(name)));
     flags.extend(option.opposite_short.map(|letter| bold(&format!("-{letter}"))));
     flags.extend(option.opposite.map(flag));
     // A tag is one line; the second one holds what stands within -o.
     out.push_str(&format!(".TP\n{}\n", flags.join(", ")));
-    if let Some(word) = option.word {
+    if let Some(word) = option.mount_option {
         let aliases = option.aliases.iter().map(|name| name.replace('-', "_"));
         let words: Vec<String> = std::iter::once(word.to_owned())
             .chain(aliases)
@@ -127,7 +127,7 @@ mod tests {
                 let spelled = format!("\\fB\\-\\-{}\\fR", name.replace('-', "\\-"));
                 assert!(page.contains(&spelled), "{name}");
             }
-            if let Some(word) = option.word {
+            if let Some(word) = option.mount_option {
                 assert!(
                     page.contains(&format!("\\fB\\-o {}\\fR", word.replace('-', "\\-"))),
                     "{word}"
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn prose_is_never_taken_for_a_request() {
+    fn prose_is_never_parsed_as_a_roff_request() {
         let mut out = String::new();
         push_prose(&mut out, ".so. 'x \\, --ro read-only.");
         assert_eq!(out, "\\&.so.\n\\&'x \\e, \\-\\-ro read-only.\n");

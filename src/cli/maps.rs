@@ -6,13 +6,13 @@ use crate::idmap::{Extent, Group, IdMap, MAX_ID, User};
 
 /// Whose ids an extent is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(super) enum IdKinds {
     Users,
     Groups,
     Both,
 }
 
-impl Side {
+impl IdKinds {
     fn from_letter(field: &str) -> Option<Self> {
         match field {
             "u" => Some(Self::Users),
@@ -32,11 +32,11 @@ pub(super) struct MapList {
 
 impl MapList {
     /// Adds the extents of one option. Lists are separated by `;` or blanks; within a list everything is separated by
-    /// colons. Letters (`u:`, `g:`, `b:`) count with [`Side::Both`] only.
+    /// colons. Letters (`u:`, `g:`, `b:`) count with [`IdKinds::Both`] only.
     pub(super) fn add(
         &mut self,
         option: &str,
-        side: Side,
+        kinds: IdKinds,
         text: &str,
         accounts: &dyn Accounts,
     ) -> Result<()> {
@@ -50,7 +50,7 @@ impl MapList {
             )));
         }
         for list in lists {
-            self.add_list(option, side, list, accounts)?;
+            self.add_list(option, kinds, list, accounts)?;
         }
         Ok(())
     }
@@ -58,29 +58,29 @@ impl MapList {
     fn add_list(
         &mut self,
         option: &str,
-        option_side: Side,
+        option_kinds: IdKinds,
         list: &str,
         accounts: &dyn Accounts,
     ) -> Result<()> {
         let inner = list.strip_prefix(':').unwrap_or(list);
         let inner = inner.strip_suffix(':').unwrap_or(inner);
         let mut fields = inner.split(':');
-        let mut side = option_side;
+        let mut kinds = option_kinds;
         while let Some(mut first) = fields.next() {
-            if let Some(letter) = Side::from_letter(first) {
-                if option_side != Side::Both {
+            if let Some(letter) = IdKinds::from_letter(first) {
+                if option_kinds != IdKinds::Both {
                     return Err(Error::usage(format!(
                         "{option}: '{first}:' in {list} has a meaning with idmap= only"
                     )));
                 }
-                side = letter;
+                kinds = letter;
                 first = fields.next().unwrap_or_default();
             }
             let extent = if first == "identity" {
-                Written::Identity
+                RawExtent::Identity
             } else {
                 match (fields.next(), fields.next()) {
-                    (Some(mount), Some(count)) => Written::Extent([first, mount, count]),
+                    (Some(mount), Some(count)) => RawExtent::Extent([first, mount, count]),
                     (mount, _) => {
                         let cut = [Some(first), mount];
                         let cut: Vec<&str> = cut.into_iter().flatten().collect();
@@ -91,10 +91,10 @@ impl MapList {
                     }
                 }
             };
-            if side != Side::Groups {
+            if kinds != IdKinds::Groups {
                 extent.push_to(&mut self.uids, option, accounts)?;
             }
-            if side != Side::Users {
+            if kinds != IdKinds::Users {
                 extent.push_to(&mut self.gids, option, accounts)?;
             }
         }
@@ -103,12 +103,12 @@ impl MapList {
 }
 
 /// An extent as the user wrote it.
-enum Written<'a> {
+enum RawExtent<'a> {
     Identity,
     Extent([&'a str; 3]),
 }
 
-impl Written<'_> {
+impl RawExtent<'_> {
     fn push_to<K: Named>(
         &self,
         extents: &mut Vec<Extent<K>>,
@@ -167,12 +167,12 @@ fn number(text: &str) -> Option<std::result::Result<u32, String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::FewAccounts;
+    use crate::accounts::TestAccounts;
     use proptest::prelude::*;
 
-    fn read(side: Side, text: &str) -> Result<MapList> {
+    fn read(kinds: IdKinds, text: &str) -> Result<MapList> {
         let mut list = MapList::default();
-        list.add("map", side, text, &FewAccounts).map(|()| list)
+        list.add("map", kinds, text, &TestAccounts).map(|()| list)
     }
 
     fn shown<K: Named>(extents: &[Extent<K>]) -> String {
@@ -180,12 +180,12 @@ mod tests {
     }
 
     fn both(text: &str) -> (String, String) {
-        let list = read(Side::Both, text).unwrap();
+        let list = read(IdKinds::Both, text).unwrap();
         (shown(&list.uids), shown(&list.gids))
     }
 
-    fn error(side: Side, text: &str) -> String {
-        read(side, text).unwrap_err().to_string()
+    fn error(kinds: IdKinds, text: &str) -> String {
+        read(kinds, text).unwrap_err().to_string()
     }
 
     fn pair(uids: &str, gids: &str) -> (String, String) {
@@ -206,23 +206,23 @@ mod tests {
     }
 
     #[test]
-    fn colon_lists_bear_a_colon_at_either_end() {
-        let list = read(Side::Users, ":0:10:100:100:10000:2000:").unwrap();
+    fn a_colon_list_may_begin_and_end_with_a_colon() {
+        let list = read(IdKinds::Users, ":0:10:100:100:10000:2000:").unwrap();
         assert_eq!(shown(&list.uids), "0:10:100 100:10000:2000");
         assert!(
-            error(Side::Users, "0:1:2::3:4:5").starts_with("map: extent :3:4: a uid is missing")
+            error(IdKinds::Users, "0:1:2::3:4:5").starts_with("map: extent :3:4: a uid is missing")
         );
     }
 
     #[test]
-    fn names_stand_for_numbers_each_in_its_own_database() {
+    fn names_are_resolved_in_their_own_database() {
         assert_eq!(both("bob:root:1"), pair("2000:0:1", "2000:0:1"));
         assert_eq!(both("u:alice:bob:1:g:staff:users:1"), pair("1000:2000:1", "50:100:1"));
         assert_eq!(
-            error(Side::Both, "alice:0:1"),
+            error(IdKinds::Both, "alice:0:1"),
             "map: extent alice:0:1: there is no group 'alice'"
         );
-        assert_eq!(error(Side::Users, "eve:0:1"), "map: extent eve:0:1: there is no user 'eve'");
+        assert_eq!(error(IdKinds::Users, "eve:0:1"), "map: extent eve:0:1: there is no user 'eve'");
     }
 
     #[test]
@@ -246,45 +246,45 @@ mod tests {
             ("0:4294967294:2", "map: extent 0:4294967294:2 runs past 4294967294, the largest id"),
             ("u:0:1:1", "map: 'u:' in u:0:1:1 has a meaning with idmap= only"),
         ] {
-            assert_eq!(error(Side::Users, text), message);
+            assert_eq!(error(IdKinds::Users, text), message);
         }
         assert_eq!(
-            error(Side::Both, "u:"),
+            error(IdKinds::Both, "u:"),
             "map: extent u is cut short; give SOURCE:MOUNT:COUNT".replace("extent u", "extent ")
         );
     }
 
     #[test]
     fn the_largest_id_can_be_mapped() {
-        let list = read(Side::Both, "4294967294:0:1").unwrap();
+        let list = read(IdKinds::Both, "4294967294:0:1").unwrap();
         assert_eq!(shown(&list.uids), "4294967294:0:1");
     }
 
     fn any_extents<K: Named>() -> impl Strategy<Value = Vec<Extent<K>>> {
         let extent =
             (any::<u32>(), any::<u32>(), 1..=u32::MAX).prop_filter_map("fits", |(s, m, c)| {
-                let room = MAX_ID.checked_sub(s.max(m))?;
-                Extent::new(s, m, c.min(room.saturating_add(1))).ok()
+                let headroom = MAX_ID.checked_sub(s.max(m))?;
+                Extent::new(s, m, c.min(headroom.saturating_add(1))).ok()
             });
         prop::collection::vec(extent, 1..20)
     }
 
     proptest! {
         #[test]
-        fn a_printed_map_reads_back_as_itself(extents in any_extents::<User>(), separator in "[:; ]") {
+        fn a_printed_map_parses_as_itself(extents in any_extents::<User>(), separator in "[:; ]") {
             let text: Vec<String> = extents.iter().map(ToString::to_string).collect();
-            prop_assert_eq!(read(Side::Users, &text.join(&separator)).unwrap().uids, extents);
+            prop_assert_eq!(read(IdKinds::Users, &text.join(&separator)).unwrap().uids, extents);
         }
 
         #[test]
         fn no_text_makes_it_panic(text in "[ugb0-9:; a-z]{0,40}|.{0,40}") {
-            let _ = read(Side::Both, &text);
+            let _ = read(IdKinds::Both, &text);
         }
     }
 
     #[test]
     fn ten_thousand_extents_are_read() {
         let text: Vec<String> = (0..10_000).map(|i| format!("{}:{}:3", i * 10, i * 7)).collect();
-        assert_eq!(read(Side::Both, &text.join(":")).unwrap().uids.len(), 10_000);
+        assert_eq!(read(IdKinds::Both, &text.join(":")).unwrap().uids.len(), 10_000);
     }
 }

@@ -1,12 +1,12 @@
 //! The command line: arguments in, a [`Command`] out. Everything the user types is checked here, and names become ids.
 //!
-//! `options` holds the one table of options; `arguments` (shiftbind), `helper` (mount.shiftbind) and `words` (-o) are the
-//! grammars made from it; `settings` turns what they found into a [`Config`], with `ids` (who is shown as whom) and `shown`
+//! `options` holds the one table of options; `arguments` (shiftbind), `helper` (mount.shiftbind) and `mount_options` (-o) are the
+//! grammars made from it; `settings` turns what they found into a [`Config`], with `ids` (who is shown as whom) and `view_options`
 //! (everything else that is shown or may change). `dialect` says whose defaults hold.
 //! `help`, `manpage` and `explain` only print.
 
-mod again;
 mod arguments;
+mod bindfs_map;
 mod dialect;
 mod explain;
 mod fstab;
@@ -15,23 +15,23 @@ mod helper;
 mod ids;
 mod manpage;
 mod maps;
-mod nearest;
+mod mount_options;
 mod options;
-mod pairs;
+mod reload_options;
 mod settings;
-mod shown;
+mod suggest;
 mod values;
-mod words;
+mod view_options;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub use crate::accounts::{Accounts, SystemAccounts};
-pub use again::again;
 pub use dialect::Dialect;
-pub use explain::{Tried, explain, explain_with};
+pub use explain::{ProbeResults, explain, explain_with};
 pub use help::{fuse_version, help, version};
 pub use manpage::generate;
+pub use reload_options::reload_options;
 
 use crate::config::{Config, MountFlags};
 use crate::error::{Error, Result};
@@ -100,10 +100,10 @@ pub fn parse_with(
         let helper::HelperInvocation { invocation, fake } = helper::parse(argv)?;
         let Invocation { given, operands } = invocation;
         let mut settings = Settings::read(given, dialect, accounts)?;
-        settings.by_mount8();
+        settings.set_called_by_mount8();
         return command_of(settings, operands, fake);
     }
-    let by_mount8 = is_from_mount_fuse(&argv);
+    let called_by_mount8 = is_from_mount_fuse(&argv);
     let invocation = arguments::parse(argv)?;
     let asked = |id| invocation.given.iter().any(|one| one.option.id == id);
     if asked(Opt::Help) {
@@ -130,11 +130,11 @@ pub fn parse_with(
         return reload_of(&given, operands);
     }
     let mut settings = Settings::read(given, dialect, accounts)?;
-    if by_mount8 {
-        settings.by_mount8();
+    if called_by_mount8 {
+        settings.set_called_by_mount8();
     }
     if dialect == Dialect::Bindfs {
-        settings.harden();
+        settings.apply_bindfs_defaults();
     }
     command_of(settings, operands, false)
 }

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::bindfs_map;
 use super::dialect::Dialect;
 use super::ids::IdOptions;
-use super::maps::Side;
+use super::maps::IdKinds;
+use super::mount_options;
 use super::options::{Given, Opt};
-use super::pairs;
-use super::shown::ShownOptions;
 use super::values::{self, CacheMode};
-use super::words;
+use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 pub(super) struct Settings {
     dialect: Dialect,
     ids: IdOptions,
-    shown: ShownOptions,
+    view: ViewOptions,
     flags: MountFlags,
     access: Option<Access>,
     fsname: Option<OsString>,
@@ -45,10 +45,10 @@ pub(super) struct Settings {
 }
 
 /// The largest alignment of buffers, in bytes.
-const MOST_ALIGNED: u32 = 1 << 24;
+const MAX_ALIGNMENT: u32 = 1 << 24;
 
 /// How long answers are kept when nothing else is asked for.
-const CACHE_DEFAULT: Duration = Duration::from_secs(1);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Settings {
     /// Reads the options in order.
@@ -60,7 +60,7 @@ impl Settings {
         let mut settings = Self {
             dialect,
             ids: IdOptions::default(),
-            shown: ShownOptions::default(),
+            view: ViewOptions::default(),
             flags: MountFlags::default(),
             access: None,
             fsname: None,
@@ -88,8 +88,8 @@ impl Settings {
     }
 
     /// The call comes from mount(8).
-    pub(super) fn by_mount8(&mut self) {
-        self.process.by_mount8 = true;
+    pub(super) fn set_called_by_mount8(&mut self) {
+        self.process.called_by_mount8 = true;
     }
 
     /// Whether a mount that is there is to be changed.
@@ -108,7 +108,7 @@ impl Settings {
     }
 
     /// As bindfs does when it is called directly, and not by mount(8).
-    pub(super) fn harden(&mut self) {
+    pub(super) fn apply_bindfs_defaults(&mut self) {
         self.flags.nosuid.get_or_insert(true);
         self.flags.nodev.get_or_insert(true);
     }
@@ -129,19 +129,21 @@ impl Settings {
         };
         let bad = |why| Error::usage(format!("option '{name}': {why}"));
         match option.id {
-            Opt::UidMap => self.ids.add_map(name, Side::Users, text()?, accounts)?,
-            Opt::GidMap => self.ids.add_map(name, Side::Groups, text()?, accounts)?,
-            Opt::IdMap => self.ids.add_map(name, Side::Both, text()?, accounts)?,
+            Opt::UidMap => self.ids.add_map(name, IdKinds::Users, text()?, accounts)?,
+            Opt::GidMap => self.ids.add_map(name, IdKinds::Groups, text()?, accounts)?,
+            Opt::IdMap => self.ids.add_map(name, IdKinds::Both, text()?, accounts)?,
             Opt::Unmapped => {
                 self.ids.set_unmapped(values::unmapped(text()?, accounts).map_err(bad)?);
             }
-            Opt::Map => self.ids.set_pairs(pairs::read_pairs(text()?, accounts).map_err(bad)?),
+            Opt::Map => {
+                self.ids.set_bindfs_map(bindfs_map::parse_map(text()?, accounts).map_err(bad)?)
+            }
             Opt::MapPasswd | Opt::MapGroup | Opt::MapPasswdRev | Opt::MapGroupRev => {
                 let path = PathBuf::from(value);
-                self.ids.set_accounts(option.id, name, &path, accounts, &mut self.warnings)?;
+                self.ids.set_accounts_file(option.id, name, &path, accounts, &mut self.warnings)?;
             }
             Opt::UidOffset | Opt::GidOffset => {
-                self.ids.set_offset(option.id, pairs::read_offset(text()?).map_err(bad)?);
+                self.ids.set_offset(option.id, bindfs_map::parse_offset(text()?).map_err(bad)?);
             }
             Opt::ReadOnly => self.flags.read_only = Some(on),
             Opt::NoSuid => self.flags.nosuid = Some(on),
@@ -174,7 +176,7 @@ impl Settings {
             }
             Opt::DirectIo => self.data.direct_io = on,
             Opt::ForwardOdirect => {
-                let align = values::number(text()?, 1, MOST_ALIGNED).map_err(bad)?;
+                let align = values::number(text()?, 1, MAX_ALIGNMENT).map_err(bad)?;
                 self.data.forward_odirect = usize::try_from(align).ok().and_then(NonZeroUsize::new);
             }
             Opt::ReadRate => self.data.read_rate = Some(values::rate(text()?).map_err(bad)?),
@@ -202,11 +204,11 @@ impl Settings {
             Opt::Explain => self.explain = true,
             Opt::Config => self.read_file(PathBuf::from(value), accounts)?,
             // Dealt with by the grammars.
-            Opt::Words | Opt::Help | Opt::Version | Opt::FuseVersion => {}
+            Opt::Options | Opt::Help | Opt::Version | Opt::FuseVersion => {}
             Opt::Generate | Opt::Reload => {}
             other => {
                 let text = if option.value.is_some() { text()? } else { "" };
-                let known = self.shown.apply(other, text, accounts).map_err(bad)?;
+                let known = self.view.apply(other, text, accounts).map_err(bad)?;
                 debug_assert!(known, "{name} is in the table and nowhere else");
             }
         }
@@ -218,7 +220,7 @@ impl Settings {
         if self.options_file.is_some() {
             return Err(Error::usage("option 'config' can be given once, and not within its file"));
         }
-        let given = words::options_of_file(&path)?;
+        let given = mount_options::parse_file(&path)?;
         // A daemon leaves the working directory.
         let whole = std::path::absolute(&path)
             .map_err(|e| Error::unreadable(format!("option 'config': {}", path.display()), e))?;
@@ -233,11 +235,11 @@ impl Settings {
     /// Makes the configuration of a mount.
     pub(super) fn into_config(mut self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
         let cache = self.cache_policy()?;
-        self.warnings.extend(self.shown.take_warnings());
-        let root_only = self.ids.root_only().chain(self.shown.root_only()).collect();
+        self.warnings.extend(self.view.take_warnings());
+        let root_only = self.ids.root_only().chain(self.view.root_only()).collect();
         let names_by_unmapped = self.ids.has_offset();
         let ids = self.ids.finish(self.dialect)?;
-        let mut view = self.shown.finish(ids, self.dialect)?;
+        let mut view = self.view.finish(ids, self.dialect)?;
         view.changes.names_by_unmapped = names_by_unmapped;
         let is_bindfs = self.dialect == Dialect::Bindfs;
         Ok(Config {
@@ -270,7 +272,7 @@ impl Settings {
             ("attr-timeout", self.attr),
         ];
         let part = parts.iter().find(|(_, time)| time.is_some()).map(|(name, _)| name);
-        let alone = |policy, mode| match part {
+        let no_timeouts = |policy, mode| match part {
             None => Ok(policy),
             Some(name) => Err(Error::usage(format!(
                 "option '{name}' contradicts cache={mode}; use cache=timeout=TIME with it"
@@ -279,18 +281,18 @@ impl Settings {
         match self.cache {
             // libfuse's timeouts say that it is by time.
             CacheMode::Coherent { required: false } if part.is_some() => {
-                Ok(self.by_time(CACHE_DEFAULT))
+                Ok(self.timeouts_or(DEFAULT_TIMEOUT))
             }
             CacheMode::Coherent { required } => {
-                alone(CachePolicy::Coherent { required }, "coherent")
+                no_timeouts(CachePolicy::Coherent { required }, "coherent")
             }
-            CacheMode::None => alone(CachePolicy::None, "none"),
-            CacheMode::Forever => alone(CachePolicy::Forever, "forever"),
-            CacheMode::Timeout(all) => Ok(self.by_time(all)),
+            CacheMode::None => no_timeouts(CachePolicy::None, "none"),
+            CacheMode::Forever => no_timeouts(CachePolicy::Forever, "forever"),
+            CacheMode::Timeout(all) => Ok(self.timeouts_or(all)),
         }
     }
 
-    fn by_time(&self, all: Duration) -> CachePolicy {
+    fn timeouts_or(&self, all: Duration) -> CachePolicy {
         CachePolicy::Timeouts {
             entry: self.entry.unwrap_or(all),
             negative: self.negative.unwrap_or(all),

@@ -7,10 +7,10 @@ use crate::accounts::Accounts;
 use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
 use crate::view::{LinkRemoval, PERMISSIONS};
 
-type Read<T> = std::result::Result<T, String>;
+type Parsed<T> = std::result::Result<T, String>;
 
 /// A time: a number with an optional unit (`ms`, `s`, `m`, `h`, `d`), seconds without.
-pub(super) fn duration(text: &str) -> Read<Duration> {
+pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let bad = || format!("'{text}' is not a time; give for example 1s, 500ms or 2m");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -27,11 +27,11 @@ pub(super) fn duration(text: &str) -> Read<Duration> {
 }
 
 /// A whole number from `least` to `most`.
-pub(super) fn number(text: &str, least: u32, most: u32) -> Read<u32> {
+pub(super) fn number(text: &str, min: u32, max: u32) -> Parsed<u32> {
     let parsed = if text.starts_with('+') { None } else { text.parse().ok() };
     parsed
-        .filter(|n| (least..=most).contains(n))
-        .ok_or_else(|| format!("'{text}' is not a number from {least} to {most}"))
+        .filter(|n| (min..=max).contains(n))
+        .ok_or_else(|| format!("'{text}' is not a number from {min} to {max}"))
 }
 
 /// The value of `cache=`.
@@ -43,7 +43,7 @@ pub(super) enum CacheMode {
     Timeout(Duration),
 }
 
-pub(super) fn cache_mode(text: &str) -> Read<CacheMode> {
+pub(super) fn cache_mode(text: &str) -> Parsed<CacheMode> {
     match text {
         "coherent" => Ok(CacheMode::Coherent { required: true }),
         "none" => Ok(CacheMode::None),
@@ -56,7 +56,7 @@ pub(super) fn cache_mode(text: &str) -> Read<CacheMode> {
 }
 
 /// The value of `passthrough=`: whether it may be used.
-pub(super) fn passthrough(text: &str) -> Read<bool> {
+pub(super) fn passthrough(text: &str) -> Parsed<bool> {
     match text {
         "auto" => Ok(true),
         "off" => Ok(false),
@@ -65,7 +65,7 @@ pub(super) fn passthrough(text: &str) -> Read<bool> {
 }
 
 /// Bytes per second: a number with an optional fraction and unit (`k`, `M`, `G`, `T`, powers of 1024), more than 0.
-pub(super) fn rate(text: &str) -> Read<f64> {
+pub(super) fn rate(text: &str) -> Parsed<f64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit {
@@ -83,7 +83,7 @@ pub(super) fn rate(text: &str) -> Read<f64> {
 }
 
 /// A mask of permissions: octal, up to 0777.
-pub(super) fn mask(text: &str) -> Read<u32> {
+pub(super) fn mask(text: &str) -> Parsed<u32> {
     let is_octal = !text.is_empty() && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     let mask = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
     mask.filter(|mask| *mask <= PERMISSIONS)
@@ -91,7 +91,7 @@ pub(super) fn mask(text: &str) -> Read<u32> {
 }
 
 /// The value of `resolved-symlink-deletion=`.
-pub(super) fn link_removal(text: &str) -> Read<LinkRemoval> {
+pub(super) fn link_removal(text: &str) -> Parsed<LinkRemoval> {
     match text {
         "deny" => Ok(LinkRemoval::Deny),
         "symlink-only" => Ok(LinkRemoval::SymlinkOnly),
@@ -102,9 +102,9 @@ pub(super) fn link_removal(text: &str) -> Read<LinkRemoval> {
 }
 
 /// The value of `unmapped=`, for both kinds of id.
-pub(super) type Policy = (Unmapped<User>, Unmapped<Group>);
+pub(super) type UnmappedPolicies = (Unmapped<User>, Unmapped<Group>);
 
-pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Read<Policy> {
+pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Parsed<UnmappedPolicies> {
     match text {
         "deny" => return Ok((Unmapped::Deny, Unmapped::Deny)),
         "pass" => return Ok((Unmapped::Pass, Unmapped::Pass)),
@@ -129,7 +129,7 @@ pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Read<Policy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::FewAccounts;
+    use crate::accounts::TestAccounts;
     use proptest::prelude::*;
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn squashed(text: &str) -> (u32, u32) {
-        match unmapped(text, &FewAccounts) {
+        match unmapped(text, &TestAccounts) {
             Ok((Unmapped::Squash(uid), Unmapped::Squash(gid))) => (uid.raw(), gid.raw()),
             other => panic!("{other:?}"),
         }
@@ -215,18 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn bad_policies_say_what_would_be_good() {
+    fn a_bad_unmapped_policy_lists_the_valid_ones() {
         for text in
             ["", "squash", "squash=", "squash=eve", "squash=1:", "squash=4294967295", "allow"]
         {
-            assert!(unmapped(text, &FewAccounts).is_err(), "{text}");
+            assert!(unmapped(text, &TestAccounts).is_err(), "{text}");
         }
-        assert!(unmapped("allow", &FewAccounts).unwrap_err().contains("squash=UID[:GID]"));
+        assert!(unmapped("allow", &TestAccounts).unwrap_err().contains("squash=UID[:GID]"));
     }
 
     proptest! {
         #[test]
-        fn a_written_rate_is_read_as_the_same(number in 1u32..1_000_000, unit in 0usize..5) {
+        fn a_printed_rate_parses_as_itself(number in 1u32..1_000_000, unit in 0usize..5) {
             let letters = ["", "k", "M", "G", "T"];
             let factor = 1024f64.powi(i32::try_from(unit).unwrap());
             prop_assert_eq!(rate(&format!("{number}{}", letters[unit])), Ok(f64::from(number) * factor));
@@ -235,7 +235,7 @@ mod tests {
         #[test]
         fn no_text_makes_them_panic(text in ".{0,20}|(squash|timeout)=.{0,20}|[0-9.]{0,30}[a-z]{0,2}") {
             let _ = (rate(&text), mask(&text), link_removal(&text));
-            let _ = (duration(&text), cache_mode(&text), unmapped(&text, &FewAccounts), number(&text, 1, 9));
+            let _ = (duration(&text), cache_mode(&text), unmapped(&text, &TestAccounts), number(&text, 1, 9));
         }
     }
 }

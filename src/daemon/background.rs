@@ -12,18 +12,18 @@ use crate::error::{Error, Exit, Result};
 use crate::sys::process::{Fork, InheritedDescriptors, exit_now, fork, replace_stdio};
 
 /// How the process that started us learns that the mount answers.
-pub(super) enum Announce {
+pub(super) enum ReadyNotifier {
     /// It does not: we are still in front.
-    InFront,
+    Foreground,
     /// Through a pipe to our parent. `None`: it has been told.
-    ToParent(Option<File>),
+    Parent(Option<File>),
 }
 
-impl Announce {
+impl ReadyNotifier {
     /// The mount answers. In the background this lets go of the terminal, the pipes and the working directory first, so
     /// that whoever waits for these to close goes on when the parent returns.
     pub(super) fn ready(&mut self) -> io::Result<()> {
-        let Self::ToParent(pipe) = self else { return Ok(()) };
+        let Self::Parent(pipe) = self else { return Ok(()) };
         let null = File::options().read(true).write(true).open("/dev/null")?;
         chdir("/")?;
         replace_stdio(&null)?;
@@ -35,7 +35,7 @@ impl Announce {
     }
 
     fn failed(&mut self, error: &Error) {
-        if let Self::ToParent(Some(pipe)) = self {
+        if let Self::Parent(Some(pipe)) = self {
             let mut message = vec![error.exit().code()];
             message.extend_from_slice(error.to_string().as_bytes());
             // If nobody reads it, nobody wants to know.
@@ -49,7 +49,7 @@ impl Announce {
 /// Runs `daemon` in a process of its own. Returns in the parent only.
 pub(super) fn run(
     inherited: InheritedDescriptors,
-    daemon: impl FnOnce(&mut Announce) -> Result<()>,
+    daemon: impl FnOnce(&mut ReadyNotifier) -> Result<()>,
 ) -> Result<()> {
     let (from_daemon, to_parent) =
         pipe_with(PipeFlags::CLOEXEC).map_err(|e| Error::system("cannot make a pipe", e))?;
@@ -61,13 +61,13 @@ pub(super) fn run(
         Fork::Child => {
             drop(from_daemon);
             inherited.close();
-            let mut announce = Announce::ToParent(Some(to_parent.into()));
+            let mut notifier = ReadyNotifier::Parent(Some(to_parent.into()));
             // Only a session leader can fail here, and a child is none.
             let _ = setsid();
-            let status = match daemon(&mut announce) {
+            let status = match daemon(&mut notifier) {
                 Ok(()) => 0,
                 Err(e) => {
-                    announce.failed(&e);
+                    notifier.failed(&e);
                     e.exit().code()
                 }
             };

@@ -17,7 +17,7 @@ pub(super) struct Lifeline(OwnedFd);
 
 impl Lifeline {
     /// Tells it which mount it is that has been put into service.
-    pub(super) fn tell(&self, mounted: &Mounted) -> io::Result<()> {
+    pub(super) fn set_mount(&self, mounted: &Mounted) -> io::Result<()> {
         File::from(self.0.try_clone()?).write_all(mounted.to_line().as_bytes())
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn start(mount: &NewMount) -> Result<Lifeline> {
         Fork::Parent(_) => Ok(Lifeline(lifeline)),
         Fork::Child => {
             // Nothing may be held here: not the terminal, not the device, not the mount.
-            let settled = replace_stdio(&null).is_ok() && chdir("/").is_ok();
+            let detached = replace_stdio(&null).is_ok() && chdir("/").is_ok();
             close_all_but(&[daemon_ends.as_raw_fd()]);
             let _ = setsid();
             // So that nobody takes it for a second daemon.
@@ -41,7 +41,7 @@ pub(super) fn start(mount: &NewMount) -> Result<Lifeline> {
             let mut line = String::new();
             let _ = File::from(daemon_ends).read_to_string(&mut line);
             let unmounted = Mounted::from_line(&line).unwrap_or(mounted).unmount(true);
-            exit_now(u8::from(!settled || unmounted.is_err()));
+            exit_now(u8::from(!detached || unmounted.is_err()));
         }
     }
 }

@@ -5,11 +5,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// Settles them for this thread and all that it will start.
-pub(super) fn settle() {
-    crate::sys::memory::share_arena();
+pub(super) fn apply() {
+    crate::sys::memory::use_single_arena();
     // A privileged process may go beyond its hard limit, as far as the system goes.
-    if let Some(most) = most_files() {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) });
+    if let Some(max) = max_open_files() {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(max), maximum: Some(max) });
     }
     let files = getrlimit(Resource::Nofile);
     report(
@@ -31,7 +31,7 @@ pub(super) fn settle() {
 }
 
 /// How many files a process may have open at the very most (proc_sys_fs(5), nr_open).
-fn most_files() -> Option<u64> {
+fn max_open_files() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
 }
 

@@ -14,13 +14,13 @@ struct Logger {
     stderr: env_logger::Logger,
     syslog: Syslog,
     /// What is no warning is for the log alone: the terminal is that of a command which returns soon.
-    keeps_quiet: bool,
+    quiet_stderr: bool,
     background: AtomicBool,
 }
 
-/// Installs the logger. `RUST_LOG` wins over `verbosity`. Unless the daemon stays `in_front`, only warnings and errors go to
+/// Installs the logger. `RUST_LOG` wins over `verbosity`. Unless the daemon stays `foreground`, only warnings and errors go to
 /// standard error, and the rest to syslog from the start.
-pub(super) fn install(verbosity: u8, in_front: bool) {
+pub(super) fn install(verbosity: u8, foreground: bool) {
     let level = match verbosity {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
@@ -31,7 +31,7 @@ pub(super) fn install(verbosity: u8, in_front: bool) {
     let logger = LOGGER.get_or_init(|| Logger {
         stderr,
         syslog: Syslog::new(),
-        keeps_quiet: !in_front,
+        quiet_stderr: !foreground,
         background: AtomicBool::new(false),
     });
     // A program that installed a logger of its own keeps it.
@@ -53,7 +53,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let is_quiet = self.keeps_quiet && record.level() > Level::Warn;
+        let is_quiet = self.quiet_stderr && record.level() > Level::Warn;
         if !is_quiet && !self.background.load(Ordering::Relaxed) {
             self.stderr.log(record);
         } else if self.stderr.matches(record) {

@@ -14,13 +14,13 @@ use crate::view::View;
 
 /// Asks for the mirror's users to be looked up again.
 #[derive(Debug, Clone)]
-pub(super) struct Refresh(Option<SyncSender<()>>);
+pub(super) struct RefreshHandle(Option<SyncSender<()>>);
 
-impl Refresh {
-    /// Where it is asked for already and has not begun, that serves this wish, too. Nothing without a mirror.
-    pub(super) fn ask(&self) {
-        if let Some(wishes) = &self.0 {
-            let _ = wishes.try_send(());
+impl RefreshHandle {
+    /// Where it is asked for already and has not begun, that serves this request, too. Nothing without a mirror.
+    pub(super) fn request(&self) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.try_send(());
         }
     }
 }
@@ -35,17 +35,19 @@ pub(super) fn users(view: &View) -> Result<HashSet<MountUid>> {
 }
 
 /// Starts the thread, where there is a mirror.
-pub(super) fn keep(live: Live, view: &View) -> io::Result<Refresh> {
+pub(super) fn spawn_refresher(live: Live, view: &View) -> io::Result<RefreshHandle> {
     if view.mirror.is_none() {
-        return Ok(Refresh(None));
+        return Ok(RefreshHandle(None));
     }
-    let (wish, wishes) = sync_channel(1);
-    thread::Builder::new().name("accounts".to_owned()).spawn(move || serve(&live, &wishes))?;
-    Ok(Refresh(Some(wish)))
+    let (sender, requests) = sync_channel(1);
+    thread::Builder::new()
+        .name("mirror-refresh".to_owned())
+        .spawn(move || serve(&live, &requests))?;
+    Ok(RefreshHandle(Some(sender)))
 }
 
-fn serve(live: &Live, wishes: &Receiver<()>) {
-    while let Ok(()) = wishes.recv() {
+fn serve(live: &Live, requests: &Receiver<()>) {
+    while let Ok(()) = requests.recv() {
         let Some(view) = live.view() else { return };
         match users(&view) {
             Ok(users) => {

@@ -22,10 +22,10 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fuse::{Connection, KernelTraits, Server};
-use crate::mount::{self, Inherited, MountPoint, NewMount, Plan};
+use crate::mount::{self, Inherited, MountPlan, MountPoint, NewMount};
 use crate::source::SourceRoot;
 use crate::sys::process::InheritedDescriptors;
-use background::Announce;
+use background::ReadyNotifier;
 use pidfile::PidFile;
 pub use reload::reload;
 use reload::{Baseline, Reloader};
@@ -41,10 +41,10 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     let inherited =
         InheritedDescriptors::list().map_err(|e| Error::system("/proc must be mounted", e))?;
     logging::install(config.process.verbosity, config.process.foreground);
-    mount::check_rights(&config)?;
+    mount::check_privileges(&config)?;
     let opened = Opened::open(&config)?;
-    if config.process.by_mount8
-        && mount::is_there(&opened.plan, &opened.point, opened.source.inode_number())?
+    if config.process.called_by_mount8
+        && mount::is_already_mounted(&opened.plan, &opened.point, opened.source.inode_number())?
     {
         return Ok(());
     }
@@ -58,9 +58,9 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     if config.process.foreground {
         // As in the background: what a shell or a service manager has open is none of a daemon's.
         inherited.close();
-        serve(&config, opened, options, &mut Announce::InFront)
+        serve(&config, opened, options, &mut ReadyNotifier::Foreground)
     } else {
-        background::run(inherited, |announce| serve(&config, opened, options, announce))
+        background::run(inherited, |notifier| serve(&config, opened, options, notifier))
     }
 }
 
@@ -69,7 +69,7 @@ pub fn run(config: Config, options: Options) -> Result<()> {
 struct Opened {
     source: SourceRoot,
     point: MountPoint,
-    plan: Plan,
+    plan: MountPlan,
     pidfile: Option<PathBuf>,
     baseline: Baseline,
 }
@@ -80,10 +80,10 @@ impl Opened {
         let point = MountPoint::open(&config.mountpoint)?;
         point.check_kind(&config.source, source.is_dir())?;
         if let Some(followed) = source.followed() {
-            point.check_apart(followed)?;
+            point.check_disjoint(followed)?;
         }
         let inherited = inherited(&source, config);
-        let plan = Plan::new(config, source.mode(), inherited);
+        let plan = MountPlan::new(config, source.mode(), inherited);
         let pidfile = match &config.process.pidfile {
             Some(path) => Some(
                 std::path::absolute(path)
@@ -103,7 +103,7 @@ pub fn kernel_traits() -> Option<KernelTraits> {
     if !mount::may_mount() {
         return None;
     }
-    let tried = mount::trial().and_then(|(root, device)| {
+    let tried = mount::probe_mount().and_then(|(root, device)| {
         KernelTraits::probe(device, root)
             .map_err(|e| Error::system("the kernel's FUSE notices could not be tried", e))
     });
@@ -144,10 +144,15 @@ fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
     }
 }
 
-fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Announce) -> Result<()> {
+fn serve(
+    config: &Config,
+    opened: Opened,
+    options: Options,
+    notifier: &mut ReadyNotifier,
+) -> Result<()> {
     let Opened { source, point, plan, pidfile, baseline } = opened;
     let signals = Signals::block().map_err(|e| Error::system("cannot block signals", e))?;
-    limits::settle();
+    limits::apply();
     let mirrored = mirror::users(&config.view)?;
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
     let (mut new, device) = NewMount::make(&plan, &point)?;
@@ -158,30 +163,30 @@ fn serve(config: &Config, opened: Opened, options: Options, announce: &mut Annou
         false => None,
     };
     let connection =
-        Connection { device, own: new.device(&point)?, by_name: new.can_narrow(), kernel };
+        Connection { device, own: new.device(&point)?, by_name: new.can_attach_subdir(), kernel };
     let server = Server::start(source, config, mirrored, connection)?;
     probe.wait()?;
     if let Some(part) = server.attached() {
-        new.narrow(part)?;
+        new.restrict_to_subdir(part)?;
     }
     if let Some(lifeline) = &lifeline {
-        let told = new.mounted().and_then(|mounted| lifeline.tell(&mounted));
-        told.map_err(|e| Error::system("cannot tell the guardian of auto_unmount", e))?;
+        let sent = new.mounted().and_then(|mounted| lifeline.set_mount(&mounted));
+        sent.map_err(|e| Error::system("cannot tell the guardian of auto_unmount", e))?;
     }
     let mounted = new.attach(&point)?;
     drop(point);
-    server.live().prune_by(move || mounted.prune_names());
+    server.live().prune_by(move || mounted.shrink_dcache());
     // Who gave a file means it to be read again; else a hang-up in front is the terminal's.
-    let hang_up_ends = config.process.foreground && config.options_file.is_none();
+    let sighup_terminates = config.process.foreground && config.options_file.is_none();
     let reloader = Reloader { baseline, options, mounted, live: server.live() };
-    mirror::keep(server.live(), &config.view)
+    mirror::spawn_refresher(server.live(), &config.view)
         .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
         .and_then(|(refresh, reload)| {
-            signals.spawn(refresh, mounted, Arc::clone(&pidfile), reload, hang_up_ends)
+            signals.spawn(refresh, mounted, Arc::clone(&pidfile), reload, sighup_terminates)
         })
-        .and_then(|()| announce.ready())
+        .and_then(|()| notifier.ready())
         .map_err(|e| {
-            // Whoever waited for us is gone, and with him the wish for this mount.
+            // Whoever waited for us is gone, and with him the request for this mount.
             let undone = mounted.unmount(true);
             let more =
                 undone.err().map_or(String::new(), |e| format!(" (and cannot unmount again: {e})"));

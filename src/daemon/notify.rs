@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_with_a_path_is_told() {
+    fn a_path_socket_is_notified() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_socket_is_told() {
+    fn an_abstract_socket_is_notified() {
         let name = format!("shiftbind-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pid_file_names_this_process_and_goes_with_it() {
+    fn a_pid_file_names_this_process_and_is_removed_with_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         let pidfile = PidFile::create(path.clone()).unwrap();
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_pid_file_is_left_as_it_is() {
+    fn a_file_that_is_not_a_pid_file_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         for content in ["127.0.0.1 localhost\n", "12 13\n", "1234567890123456", "x"] {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_file_in_use_is_left_alone_and_its_owner_named() {
+    fn a_pid_file_in_use_is_kept_and_the_error_names_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         let _first = PidFile::create(path.clone()).unwrap();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_took_its_place_is_not_removed() {
+    fn a_replacement_of_the_pid_file_is_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pid");
         let pidfile = PidFile::create(path.clone()).unwrap();

@@ -18,7 +18,7 @@ use crate::mount::{MountPoint, NewMount};
 use crate::sys::process::{Fork, close_all_but, exit_now, fork};
 
 /// A root that did not tell its attributes by now won't.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request on its way.
 pub(super) struct Probe {
@@ -30,19 +30,19 @@ pub(super) struct Probe {
 pub(super) fn start(mount: &NewMount, point: &MountPoint) -> Result<Probe> {
     let failed = |e: std::io::Error| Error::system("cannot probe the mount", e);
     let root = mount.root(point).map_err(failed)?;
-    let (answer, to_us) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    let (answer, to_parent) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
     match fork().map_err(failed)? {
         Fork::Parent(process) => Ok(Probe { process, answer }),
         Fork::Child => {
             // Above all the device: as long as it is open here, the mount outlives a daemon that dies.
-            close_all_but(&[root.as_raw_fd(), to_us.as_raw_fd()]);
+            close_all_but(&[root.as_raw_fd(), to_parent.as_raw_fd()]);
             let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
             let code = match statx(&root, c"", flags, StatxFlags::BASIC_STATS) {
                 Ok(_) => 0,
                 Err(e) => u8::try_from(e.raw_os_error()).unwrap_or(u8::MAX),
             };
             // Without a reader there is nobody to tell.
-            let _ = File::from(to_us).write_all(&[code]);
+            let _ = File::from(to_parent).write_all(&[code]);
             exit_now(0);
         }
     }
@@ -56,7 +56,7 @@ impl Probe {
             let _ = kill_process(self.process, Signal::KILL);
             return Err(Error::refused(format!(
                 "the mount did not answer within {} seconds: is the source (a network filesystem?) reachable?",
-                PATIENCE.as_secs()
+                PROBE_TIMEOUT.as_secs()
             )));
         }
         let mut code = [u8::MAX];
@@ -74,7 +74,7 @@ impl Probe {
     }
 
     fn answered_in_time(&self) -> bool {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PROBE_TIMEOUT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).ok();

@@ -6,9 +6,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use super::mirror::Refresh;
+use super::mirror::RefreshHandle;
 use super::pidfile::PidFile;
-use super::reload::Trigger;
+use super::reload::ReloadHandle;
 use crate::mount::Mounted;
 use crate::sys::process::SignalSet;
 
@@ -23,45 +23,45 @@ impl Signals {
         Ok(Self(SignalSet::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1])?))
     }
 
-    /// Starts the thread that takes them. `hang_up_ends`: a SIGHUP that did not come from `shiftbind --reload` asks us
+    /// Starts the thread that takes them. `sighup_terminates`: a SIGHUP that did not come from `shiftbind --reload` asks us
     /// to end.
     pub(super) fn spawn(
         self,
-        refresh: Refresh,
+        refresh: RefreshHandle,
         mounted: Mounted,
         pidfile: Arc<Option<PidFile>>,
-        reload: Trigger,
-        hang_up_ends: bool,
+        reload: ReloadHandle,
+        sighup_terminates: bool,
     ) -> io::Result<()> {
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            let mut asked = 0;
+            let mut count = 0;
             while let Ok(signal) = self.0.wait() {
                 if signal.number == libc::SIGUSR1 {
-                    refresh.ask();
+                    refresh.request();
                     continue;
                 }
-                if signal.number == libc::SIGHUP && (signal.queued || !hang_up_ends) {
-                    reload.pull();
+                if signal.number == libc::SIGHUP && (signal.queued || !sighup_terminates) {
+                    reload.request();
                     continue;
                 }
-                asked += 1;
-                end(asked, &mounted, pidfile.as_ref().as_ref());
+                count += 1;
+                shut_down(count, &mounted, pidfile.as_ref().as_ref());
             }
         })?;
         Ok(())
     }
 }
 
-fn end(asked: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
-    match asked {
+fn shut_down(count: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
+    match count {
         1 => match mounted.unmount(false) {
-            Ok(()) => warn_of_remains(mounted),
+            Ok(()) => warn_of_bind_mounts(mounted),
             Err(e) => {
                 log::warn!("cannot unmount: {e}; a second signal detaches it though it is in use")
             }
         },
         2 => match mounted.unmount(true) {
-            Ok(()) => warn_of_remains(mounted),
+            Ok(()) => warn_of_bind_mounts(mounted),
             Err(e) => log::error!("cannot detach the mount: {e}; a third signal ends the server"),
         },
         _ => {
@@ -74,13 +74,13 @@ fn end(asked: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
     }
 }
 
-fn warn_of_remains(mounted: &Mounted) {
-    let places = mounted.remaining_places();
-    if places.is_empty() {
+fn warn_of_bind_mounts(mounted: &Mounted) {
+    let mountpoints = mounted.remaining_mountpoints();
+    if mountpoints.is_empty() {
         log::info!("unmounted; the server ends when nobody uses the filesystem any more");
     } else {
         log::warn!(
-            "unmounted, but still served at {places:?} (bind mounts of it): unmount these too"
+            "unmounted, but still served at {mountpoints:?} (bind mounts of it): unmount these too"
         );
     }
 }

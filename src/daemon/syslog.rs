@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_syslog_hears_us_again() {
+    fn lines_reach_a_restarted_syslog() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let first = UnixDatagram::bind(&path).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_does_not_read_blocks_nobody() {
+    fn a_full_syslog_socket_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let _reader = UnixDatagram::bind(&path).unwrap();

@@ -48,7 +48,7 @@ impl Fs {
     fn lacking(&self, inode: &Inode) -> Result<u16> {
         let fd = self.tree.fd(inode)?;
         let path = proc_path(&fd);
-        let (dir, name) = path.shortest();
+        let (dir, name) = path.relative();
         self.credentials.as_self(|| {
             let lacks = |access| {
                 let asked = rustix::fs::accessat(dir, name, access, AtFlags::EACCESS);

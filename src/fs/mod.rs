@@ -107,7 +107,7 @@ impl Fs {
             contended: contended::ContendedName::default(),
             locks: lock::Locks::default(),
             watch,
-            passes_data: AtomicBool::new(data.may_pass()),
+            passes_data: AtomicBool::new(data.may_passthrough()),
             direct_align: data.forward_odirect,
         }
     }

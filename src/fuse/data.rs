@@ -35,8 +35,8 @@ impl Data {
         Self {
             direct_io: data.direct_io,
             locks_on_source: config.locks_on_source,
-            most_written: data.most_written(),
-            most_readahead: data.most_readahead(),
+            most_written: data.max_write(),
+            most_readahead: data.max_readahead(),
             reads: Pace::new(data.read_rate, Fate::of),
             writes: Pace::new(data.write_rate, Fate::of),
             kept: Arc::default(),

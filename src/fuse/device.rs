@@ -27,7 +27,7 @@ impl Device {
         let mode = if blocking { OFlags::empty() } else { OFlags::NONBLOCK };
         let flags = OFlags::RDWR | OFlags::CLOEXEC | mode;
         let fresh = rustix::fs::open(c"/dev/fuse", flags, Mode::empty())?;
-        sys::fuse::clone_connection(&fresh, &self.0)?;
+        sys::fuse::clone_device(&fresh, &self.0)?;
         Ok(Self(fresh))
     }
 

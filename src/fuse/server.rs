@@ -66,7 +66,7 @@ impl Server {
         let Connection { device, own, by_name, kernel } = connection;
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
         let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
-        crate::sys::descriptors::hold_own()
+        crate::sys::descriptors::open_proc_self_fd()
             .map_err(|e| Error::system("/proc must be mounted", e))?;
         let tree = SourceTree::new(root, room, scope(config));
         tree.beware_of(own);
@@ -130,7 +130,7 @@ impl Server {
         Some(match Watch::new(&tree) {
             Ok(_) => "coherent: what others change on the source can be watched for".to_owned(),
             Err(e) => {
-                let why = crate::error::system_text(e.raw_os_error());
+                let why = crate::error::strerror(e.raw_os_error());
                 format!("timeout: everything 1s, because the source cannot be watched: {why}")
             }
         })

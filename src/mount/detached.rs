@@ -13,14 +13,14 @@ use rustix::mount::{
 };
 use rustix::process::{getegid, geteuid};
 
-use super::Plan;
-use super::flags::attributes;
+use super::MountPlan;
+use super::flags::attr_masks;
 use super::point::MountPoint;
 use crate::config::Access;
 use crate::error::{Error, Result};
 
 /// The longest string that the new mount API takes.
-const LONGEST_VALUE: usize = 255;
+const MAX_VALUE_LEN: usize = 255;
 
 /// Opens the FUSE device.
 pub(super) fn open_device() -> Result<OwnedFd> {
@@ -37,23 +37,23 @@ pub(super) fn open_device() -> Result<OwnedFd> {
 }
 
 /// Makes the mount and returns it, attached nowhere. The kernel's FUSE_INIT waits on the device from now on.
-pub(super) fn create(plan: &Plan, device: &OwnedFd) -> Result<OwnedFd> {
+pub(super) fn create(plan: &MountPlan, device: &OwnedFd) -> Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| match e {
         Errno::NODEV => Error::system("this kernel has no FUSE (try: modprobe fuse)", e),
         _ => Error::mount("cannot make a FUSE filesystem", e),
     })?;
     configure(plan, device, &context).map_err(|(option, e)| {
-        let reason = reasons(&context);
+        let reason = context_log(&context);
         Error::mount(format!("cannot make the mount: {option}{reason}"), e)
     })?;
     // Dropping the context matters: it would keep the filesystem alive after its last unmount.
-    let (attr, _) = attributes(&plan.flags);
+    let (attr, _) = attr_masks(&plan.flags);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr)
         .map_err(|e| Error::mount("cannot make the mount", e))
 }
 
 fn configure(
-    plan: &Plan,
+    plan: &MountPlan,
     device: &OwnedFd,
     context: &OwnedFd,
 ) -> std::result::Result<(), (&'static str, Errno)> {
@@ -64,7 +64,7 @@ fn configure(
         true => fsconfig_set_flag(context, key).map_err(|e| (key, e)),
         false => Ok(()),
     };
-    text("source", shortened(&plan.fsname).as_bytes())?;
+    text("source", truncated(&plan.fsname).as_bytes())?;
     text("subtype", plan.subtype.as_bytes())?;
     text("fd", device.as_raw_fd().to_string().as_bytes())?;
     text("rootmode", format!("{:o}", plan.root_mode).as_bytes())?;
@@ -81,15 +81,15 @@ fn configure(
 }
 
 /// The source column is for people: a path that is too long for the kernel loses its end.
-pub(super) fn shortened(name: &OsStr) -> &OsStr {
+pub(super) fn truncated(name: &OsStr) -> &OsStr {
     let bytes = name.as_bytes();
-    if bytes.len() <= LONGEST_VALUE {
+    if bytes.len() <= MAX_VALUE_LEN {
         return name;
     }
     log::warn!(
-        "the source's name is longer than {LONGEST_VALUE} bytes: the mount table shows its beginning"
+        "the source's name is longer than {MAX_VALUE_LEN} bytes: the mount table shows its beginning"
     );
-    let mut end = LONGEST_VALUE;
+    let mut end = MAX_VALUE_LEN;
     // Not in the middle of a UTF-8 character.
     while end > 0 && bytes[end] & 0xc0 == 0x80 {
         end -= 1;
@@ -98,7 +98,7 @@ pub(super) fn shortened(name: &OsStr) -> &OsStr {
 }
 
 /// What the kernel logged on the context: lines like `e fuse: Invalid uid '70000'`.
-fn reasons(context: &OwnedFd) -> String {
+fn context_log(context: &OwnedFd) -> String {
     let mut text = String::new();
     let mut line = [0; 512];
     while let Ok(length @ 1..) = rustix::io::read(context, &mut line) {
@@ -123,8 +123,8 @@ mod tests {
     #[test]
     fn a_long_source_is_shortened_between_characters() {
         let long = "ä".repeat(200);
-        let short = shortened(OsStr::new(&long));
+        let short = truncated(OsStr::new(&long));
         assert_eq!(short, OsStr::new(&"ä".repeat(127)));
-        assert_eq!(shortened(OsStr::new("/a")), OsStr::new("/a"));
+        assert_eq!(truncated(OsStr::new("/a")), OsStr::new("/a"));
     }
 }

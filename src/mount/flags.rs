@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::mount::{FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
 
 use super::point::MountPoint;
-use super::table::Identity;
+use super::table::MountIdentity;
 use crate::config::{Atime, MountFlags};
 use crate::error::{Error, Result};
 use crate::sys::mount::mount_setattr;
@@ -40,7 +40,7 @@ pub fn with_inherited(flags: &MountFlags, source: Inherited) -> MountFlags {
 
 /// Which bits the options set, and which they clear.
 #[must_use]
-pub(super) fn attributes(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
+pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
     let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
     for (option, bit) in [
         (flags.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
@@ -82,20 +82,20 @@ pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
         _ => Error::mount(format!("remount {}", mountpoint.display()), e),
     };
     let point = MountPoint::open(mountpoint)?;
-    let identity = Identity::of_descriptor(&point).map_err(failed)?;
+    let identity = MountIdentity::of_descriptor(&point).map_err(failed)?;
     if !identity.is_fuse().map_err(failed)? {
         return Err(Error::refused(format!(
             "remount {}: this is not a mount of ours; use mount(8)",
             mountpoint.display()
         )));
     }
-    let mut flags = complete(flags);
+    let mut flags = with_mount8_defaults(flags);
     if !identity.kernel_checks().map_err(failed)? {
         // The kernel opens devices without asking us.
         flags.nodev = Some(true);
     }
     let flags = &flags;
-    let (set, clear) = attributes(flags);
+    let (set, clear) = attr_masks(flags);
     mount_setattr(&point, set, clear).map_err(failed)?;
     match change_filesystem(&point, flags) {
         // In a container the mount may be its own while the filesystem is the host's.
@@ -105,7 +105,7 @@ pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
 }
 
 /// The given options, and mount(8)'s defaults for the others.
-fn complete(flags: &MountFlags) -> MountFlags {
+fn with_mount8_defaults(flags: &MountFlags) -> MountFlags {
     MountFlags {
         read_only: flags.read_only.or(Some(false)),
         nosuid: flags.nosuid.or(Some(false)),
@@ -132,7 +132,7 @@ fn change_filesystem(point: &MountPoint, flags: &MountFlags) -> std::io::Result<
 
 /// The options as words, for fusermount3, which knows no others. `nosuid` and `nodev` it sets by itself.
 #[must_use]
-pub(super) fn user_words(flags: &MountFlags) -> Vec<&'static str> {
+pub(super) fn fusermount_options(flags: &MountFlags) -> Vec<&'static str> {
     [
         (flags.read_only == Some(true), "ro"),
         (flags.noexec == Some(true), "noexec"),
@@ -163,14 +163,14 @@ mod tests {
     #[test]
     fn an_option_that_is_not_given_is_neither_set_nor_cleared() {
         let (set, clear) =
-            attributes(&MountFlags { read_only: Some(false), ..MountFlags::default() });
+            attr_masks(&MountFlags { read_only: Some(false), ..MountFlags::default() });
         assert_eq!((set, clear), (MountAttrFlags::empty(), MountAttrFlags::MOUNT_ATTR_RDONLY));
     }
 
     #[test]
     fn an_atime_mode_replaces_the_former_one() {
         let (set, clear) =
-            attributes(&MountFlags { atime: Some(Atime::Relative), ..MountFlags::default() });
+            attr_masks(&MountFlags { atime: Some(Atime::Relative), ..MountFlags::default() });
         assert_eq!((set, clear), (MountAttrFlags::empty(), MountAttrFlags::MOUNT_ATTR__ATIME));
     }
 }

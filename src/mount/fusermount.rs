@@ -14,8 +14,8 @@ use rustix::net::{
     recvmsg, socketpair,
 };
 
-use super::Plan;
-use super::flags::user_words;
+use super::MountPlan;
+use super::flags::fusermount_options;
 use super::point::MountPoint;
 use crate::config::Access;
 use crate::error::{Error, Result};
@@ -25,25 +25,25 @@ const PROGRAM: &str = "fusermount3";
 /// Mounts, and returns the FUSE device. The mount is attached already.
 ///
 /// fusermount3's own auto_unmount is not used: it serves only mounts with allow_other, since it must look inside.
-pub(super) fn mount(plan: &Plan, point: &MountPoint) -> Result<OwnedFd> {
+pub(super) fn mount(plan: &MountPlan, point: &MountPoint) -> Result<OwnedFd> {
     let failed = |e: rustix::io::Errno| Error::system(format!("cannot talk to {PROGRAM}"), e);
-    let (ours, theirs) =
+    let (own_end, child_end) =
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .map_err(failed)?;
-    fcntl_setfd(&theirs, FdFlags::empty()).map_err(failed)?;
+    fcntl_setfd(&child_end, FdFlags::empty()).map_err(failed)?;
     let mut child = Command::new(PROGRAM)
         .arg("-o")
         .arg(options(plan))
         .arg("--")
         .arg(point.path())
-        .env("_FUSE_COMMFD", theirs.as_raw_fd().to_string())
+        .env("_FUSE_COMMFD", child_end.as_raw_fd().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| cannot_run(&e))?;
-    drop(theirs);
-    match receive(&ours) {
+    drop(child_end);
+    match receive(&own_end) {
         Some(device) => {
             finish(&mut child);
             Ok(device)
@@ -51,23 +51,23 @@ pub(super) fn mount(plan: &Plan, point: &MountPoint) -> Result<OwnedFd> {
         None => Err(Error::refused(format!(
             "cannot mount on {}: {}",
             point.path().display(),
-            explained(&finish(&mut child))
+            with_advice(&finish(&mut child))
         ))),
     }
 }
 
 /// Unmounts what is mounted at a path; the caller has made sure that it is ours.
-pub(super) fn unmount(place: &Path, lazy: bool) -> std::io::Result<()> {
+pub(super) fn unmount(path: &Path, lazy: bool) -> std::io::Result<()> {
     let mut child = Command::new(PROGRAM)
         .arg(if lazy { "-uz" } else { "-u" })
         .arg("--")
-        .arg(place)
+        .arg(path)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
-    let said = finish(&mut child);
-    if child.wait()?.success() { Ok(()) } else { Err(std::io::Error::other(said)) }
+    let stderr_text = finish(&mut child);
+    if child.wait()?.success() { Ok(()) } else { Err(std::io::Error::other(stderr_text)) }
 }
 
 fn cannot_run(e: &std::io::Error) -> Error {
@@ -82,7 +82,7 @@ fn cannot_run(e: &std::io::Error) -> Error {
     Error::system(format!("cannot run {PROGRAM}"), std::io::Error::from(e.kind()))
 }
 
-fn options(plan: &Plan) -> OsString {
+fn options(plan: &MountPlan) -> OsString {
     // Something must stand before the first comma.
     let first: &[u8] = if plan.kernel_checks { b"default_permissions" } else { b"rw" };
     let mut text = first.to_vec();
@@ -90,7 +90,7 @@ fn options(plan: &Plan) -> OsString {
         text.push(b',');
         text.extend_from_slice(option);
     };
-    for word in user_words(&plan.flags) {
+    for word in fusermount_options(&plan.flags) {
         add(word.as_bytes());
     }
     if plan.access != Access::Owner {
@@ -118,26 +118,26 @@ fn escaped(value: &[u8]) -> Vec<u8> {
 
 /// Reads its words to the end and waits for it.
 fn finish(child: &mut Child) -> String {
-    let mut said = Vec::new();
+    let mut stderr_text = Vec::new();
     if let Some(stderr) = &mut child.stderr {
         // Whatever was read is worth showing, and there is nothing better to show.
-        let _ = stderr.read_to_end(&mut said);
+        let _ = stderr.read_to_end(&mut stderr_text);
     }
     let _ = child.wait();
-    String::from_utf8_lossy(&said).trim().replace('\n', "; ")
+    String::from_utf8_lossy(&stderr_text).trim().replace('\n', "; ")
 }
 
-fn explained(said: &str) -> String {
-    let advice = if said.contains("user_allow_other") {
+fn with_advice(stderr_text: &str) -> String {
+    let advice = if stderr_text.contains("user_allow_other") {
         " (ask root to add that line, or mount without allow_other: --no-allow-other)"
-    } else if said.contains("/dev/fuse") {
+    } else if stderr_text.contains("/dev/fuse") {
         " (the device must be accessible to normal users: mode 0666)"
     } else {
         ""
     };
-    match said {
+    match stderr_text {
         "" => format!("{PROGRAM} gave no reason"),
-        said => format!("{said}{advice}"),
+        stderr_text => format!("{stderr_text}{advice}"),
     }
 }
 
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn commas_and_backslashes_in_the_source_do_not_end_the_option() {
-        let plan = Plan {
+        let plan = MountPlan {
             fsname: "/a,b\\c".into(),
             subtype: "shiftbind".into(),
             root_mode: 0o040_755,
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_refusal_for_allow_other_says_what_to_do() {
-        let said = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf";
-        assert!(explained(said).contains("mount without allow_other"));
+        let stderr_text = "fusermount3: option allow_other only allowed if 'user_allow_other' is set in /etc/fuse.conf";
+        assert!(with_advice(stderr_text).contains("mount without allow_other"));
     }
 }

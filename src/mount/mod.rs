@@ -7,7 +7,7 @@ mod detached;
 mod flags;
 mod fusermount;
 mod point;
-mod rights;
+mod privileges;
 mod subdir;
 mod table;
 
@@ -28,13 +28,13 @@ use crate::view::Checks;
 
 pub use flags::{Inherited, remount, with_inherited};
 pub use point::MountPoint;
-pub use rights::{access, check_rights, may_mount};
+pub use privileges::{access, check_privileges, may_mount};
 use subdir::SubdirMethod;
-use table::Identity;
+use table::MountIdentity;
 
 /// What the mount is to be.
 #[derive(Debug)]
-pub struct Plan {
+pub struct MountPlan {
     fsname: OsString,
     subtype: String,
     root_mode: u32,
@@ -45,7 +45,7 @@ pub struct Plan {
     kernel_checks: bool,
 }
 
-impl Plan {
+impl MountPlan {
     /// Settles every default. `root_mode` is the source's `st_mode`.
     #[must_use]
     pub fn new(config: &Config, root_mode: u32, source: Inherited) -> Self {
@@ -61,7 +61,7 @@ impl Plan {
             root_mode,
             flags,
             access: access(config),
-            max_read: config.max_read.into_iter().chain(config.data.most_read()).min(),
+            max_read: config.max_read.into_iter().chain(config.data.max_read()).min(),
             kernel_checks,
         }
     }
@@ -78,11 +78,11 @@ fn full_path(source: &Path) -> OsString {
 ///
 /// Type and source of a mount are words that any user may choose (fusermount3). So it counts only where this process's own
 /// user has mounted it, and where its root shows the source's inode number; else the new mount comes on top.
-pub fn is_there(plan: &Plan, point: &MountPoint, source: u64) -> Result<bool> {
-    let kind = [b"fuse.", plan.subtype.as_bytes()].concat();
+pub fn is_already_mounted(plan: &MountPlan, point: &MountPoint, source: u64) -> Result<bool> {
+    let fs_type = [b"fuse.", plan.subtype.as_bytes()].concat();
     let is_ours = || {
-        let mount = Identity::of_path(point.path())?;
-        Ok(mount.is(&kind, detached::shortened(&plan.fsname))?
+        let mount = MountIdentity::of_path(point.path())?;
+        Ok(mount.is(&fs_type, detached::truncated(&plan.fsname))?
             && mount.mounter()? == Some(geteuid().as_raw())
             && point.inode_number()? == source)
     };
@@ -91,8 +91,8 @@ pub fn is_there(plan: &Plan, point: &MountPoint, source: u64) -> Result<bool> {
 
 /// Makes a FUSE mount that is attached nowhere, to try what the kernel does: its root, and the device to serve it on. It
 /// takes CAP_SYS_ADMIN.
-pub fn trial() -> Result<(OwnedFd, OwnedFd)> {
-    let plan = Plan {
+pub fn probe_mount() -> Result<(OwnedFd, OwnedFd)> {
+    let plan = MountPlan {
         fsname: "trial".into(),
         subtype: "shiftbind".to_owned(),
         root_mode: 0o040_755,
@@ -108,36 +108,36 @@ pub fn trial() -> Result<(OwnedFd, OwnedFd)> {
 /// A mount that is made but not in service yet. Dropping it takes it away.
 #[derive(Debug)]
 pub struct NewMount {
-    way: Option<Way>,
+    state: Option<MountState>,
 }
 
 #[derive(Debug)]
-enum Way {
+enum MountState {
     Detached { mount: OwnedFd, subdir: Option<SubdirMethod> },
     Attached(Mounted),
 }
 
 impl NewMount {
     /// Makes it, and returns the FUSE device to serve it on.
-    pub fn make(plan: &Plan, point: &MountPoint) -> Result<(Self, OwnedFd)> {
-        let (way, device) = if may_mount() {
+    pub fn make(plan: &MountPlan, point: &MountPoint) -> Result<(Self, OwnedFd)> {
+        let (state, device) = if may_mount() {
             let device = detached::open_device()?;
             let subdir = SubdirMethod::probe();
-            (Way::Detached { mount: detached::create(plan, &device)?, subdir }, device)
+            (MountState::Detached { mount: detached::create(plan, &device)?, subdir }, device)
         } else {
             let device = fusermount::mount(plan, point)?;
-            let identity = Identity::of_path(point.path()).map_err(|e| {
+            let identity = MountIdentity::of_path(point.path()).map_err(|e| {
                 Error::mount(format!("cannot find the mount at {}", point.path().display()), e)
             })?;
-            (Way::Attached(Mounted { identity, by_fusermount: true }), device)
+            (MountState::Attached(Mounted { identity, via_fusermount: true }), device)
         };
-        Ok((Self { way: Some(way) }, device))
+        Ok((Self { state: Some(state) }, device))
     }
 
     /// The mount's root, to send a first request through.
     pub fn root(&self, point: &MountPoint) -> io::Result<OwnedFd> {
-        match &self.way {
-            Some(Way::Detached { mount, .. }) => mount.as_fd().try_clone_to_owned(),
+        match &self.state {
+            Some(MountState::Detached { mount, .. }) => mount.as_fd().try_clone_to_owned(),
             _ => Ok(openat(CWD, point.path(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?),
         }
     }
@@ -153,28 +153,29 @@ impl NewMount {
 
     /// What it will be once it is in service; [`Mounted::unmount`] does nothing before.
     pub fn mounted(&self) -> io::Result<Mounted> {
-        match &self.way {
-            Some(Way::Detached { mount, .. }) => {
-                Ok(Mounted { identity: Identity::of_descriptor(mount)?, by_fusermount: false })
-            }
-            Some(Way::Attached(mounted)) => Ok(*mounted),
+        match &self.state {
+            Some(MountState::Detached { mount, .. }) => Ok(Mounted {
+                identity: MountIdentity::of_descriptor(mount)?,
+                via_fusermount: false,
+            }),
+            Some(MountState::Attached(mounted)) => Ok(*mounted),
             None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
         }
     }
 
     /// Whether a directory in it can be attached in its place.
     #[must_use]
-    pub fn can_narrow(&self) -> bool {
-        matches!(self.way, Some(Way::Detached { subdir: Some(_), .. }))
+    pub fn can_attach_subdir(&self) -> bool {
+        matches!(self.state, Some(MountState::Detached { subdir: Some(_), .. }))
     }
 
     /// Leaves only a directory in its root. It must be served by now, and attached nowhere.
-    pub fn narrow(&mut self, name: &OsStr) -> Result<()> {
-        if let Some(Way::Detached { mount, subdir: Some(method) }) = &self.way {
+    pub fn restrict_to_subdir(&mut self, name: &OsStr) -> Result<()> {
+        if let Some(MountState::Detached { mount, subdir: Some(method) }) = &self.state {
             let mount = method
                 .detach(mount, name)
                 .map_err(|e| Error::mount("cannot make a mount of the source's root", e))?;
-            self.way = Some(Way::Detached { mount, subdir: None });
+            self.state = Some(MountState::Detached { mount, subdir: None });
         }
         Ok(())
     }
@@ -184,18 +185,18 @@ impl NewMount {
         let mounted = self
             .mounted()
             .map_err(|e| Error::mount("the kernel does not tell which mount this is", e))?;
-        if let Some(Way::Detached { mount, .. }) = &self.way {
+        if let Some(MountState::Detached { mount, .. }) = &self.state {
             detached::attach(mount, point)?;
         }
         // It stays.
-        self.way = None;
+        self.state = None;
         Ok(mounted)
     }
 }
 
 impl Drop for NewMount {
     fn drop(&mut self) {
-        if let Some(Way::Attached(mounted)) = self.way.take()
+        if let Some(MountState::Attached(mounted)) = self.state.take()
             && let Err(e) = mounted.unmount(true)
         {
             log::error!("cannot unmount again: {e}");
@@ -206,44 +207,44 @@ impl Drop for NewMount {
 /// The user who mounted the FUSE filesystem on which a descriptor is. `None`: it is no such, or not in this mount
 /// namespace.
 pub fn mounter(fd: impl AsFd) -> io::Result<Option<u32>> {
-    Identity::of_descriptor(fd)?.mounter()
+    MountIdentity::of_descriptor(fd)?.mounter()
 }
 
 /// A mount in service.
 #[derive(Debug, Clone, Copy)]
 pub struct Mounted {
-    identity: Identity,
-    by_fusermount: bool,
+    identity: MountIdentity,
+    via_fusermount: bool,
 }
 
 impl Mounted {
     /// Written down, for another process of ours.
     #[must_use]
     pub fn to_line(&self) -> String {
-        format!("{} {}\n", u8::from(self.by_fusermount), self.identity.to_words())
+        format!("{} {}\n", u8::from(self.via_fusermount), self.identity.to_text())
     }
 
     /// What was written down. `None` when it is not whole.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
         let (by, words) = line.strip_suffix('\n')?.split_once(' ')?;
-        Some(Self { identity: Identity::from_words(words)?, by_fusermount: by == "1" })
+        Some(Self { identity: MountIdentity::from_text(words)?, via_fusermount: by == "1" })
     }
 
     /// Unmounts it if it is still there. `lazy` takes it out of sight also while it is in use.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        if !self.by_fusermount {
+        if !self.via_fusermount {
             return self.identity.unmount(lazy);
         }
-        match self.identity.reachable_place()? {
-            Some(place) => fusermount::unmount(&place, lazy),
+        match self.identity.reachable_mountpoint()? {
+            Some(mountpoint) => fusermount::unmount(&mountpoint, lazy),
             None => Ok(()),
         }
     }
 
     /// Where it is now, in this process's mount namespace. `None`: nowhere.
-    pub fn place(&self) -> io::Result<Option<PathBuf>> {
-        self.identity.find()
+    pub fn mountpoint(&self) -> io::Result<Option<PathBuf>> {
+        self.identity.mountpoint()
     }
 
     /// Has the kernel let go of all names in it that are not in use: it does so when a filesystem is remounted, whatever
@@ -252,11 +253,11 @@ impl Mounted {
     ///
     /// # Errors
     /// ENOENT where it is no longer mounted; EPERM without CAP_SYS_ADMIN over the filesystem.
-    pub fn prune_names(&self) -> io::Result<()> {
-        let place = self.identity.reachable_place()?;
-        let place = place.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-        let root = openat(CWD, &place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        if Identity::of_descriptor(&root)? != self.identity {
+    pub fn shrink_dcache(&self) -> io::Result<()> {
+        let mountpoint = self.identity.reachable_mountpoint()?;
+        let mountpoint = mountpoint.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
+        let root = openat(CWD, &mountpoint, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        if MountIdentity::of_descriptor(&root)? != self.identity {
             // Another mount came on top in this instant.
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
@@ -267,22 +268,23 @@ impl Mounted {
 
     /// Gives it these options, and mount(8)'s defaults for those that are not given.
     pub fn change_flags(&self, flags: &MountFlags) -> Result<()> {
-        if self.by_fusermount {
+        if self.via_fusermount {
             return Err(Error::usage(
                 "mount options such as ro and nosuid cannot change on a live mount of a normal user: unmount and mount \
                  again",
             ));
         }
-        let place = self.identity.reachable_place();
-        let place = place.map_err(|e| Error::mount("cannot change the mount's options", e))?;
+        let mountpoint = self.identity.reachable_mountpoint();
+        let mountpoint =
+            mountpoint.map_err(|e| Error::mount("cannot change the mount's options", e))?;
         let gone =
             "the mount whose options are to change is no longer in the daemon's mount namespace";
-        remount(&place.ok_or_else(|| Error::refused(gone))?, flags)
+        remount(&mountpoint.ok_or_else(|| Error::refused(gone))?, flags)
     }
 
     /// Where the filesystem still is: here, or in bind mounts of it.
     #[must_use]
-    pub fn remaining_places(&self) -> Vec<PathBuf> {
-        self.identity.all_places().unwrap_or_default()
+    pub fn remaining_mountpoints(&self) -> Vec<PathBuf> {
+        self.identity.all_mountpoints().unwrap_or_default()
     }
 }

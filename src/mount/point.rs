@@ -58,7 +58,7 @@ impl MountPoint {
     }
 
     /// Refuses a mount point that is, holds or lies in the source: the source's path would come to mean the mount.
-    pub fn check_apart(&self, source: &Path) -> Result<()> {
+    pub fn check_disjoint(&self, source: &Path) -> Result<()> {
         let real = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
         if self.path.starts_with(&real) || real.starts_with(&self.path) {
             return Err(Error::refused(format!(

@@ -34,7 +34,7 @@ pub(super) enum SubdirMethod {
 impl SubdirMethod {
     /// Finds one that works here, by trying. `None`: the mount's own root has to be attached.
     pub(super) fn probe() -> Option<Self> {
-        let tried = trial().and_then(|(mount, name)| {
+        let probed = probe_tmpfs().and_then(|(mount, name)| {
             let refused = match Self::Clone.detach(&mount, name) {
                 Ok(_) => return Ok(Self::Clone),
                 Err(e) => e,
@@ -42,7 +42,7 @@ impl SubdirMethod {
             log::debug!("cannot clone a part of a mount that is not attached: {refused}");
             Self::CloneInNamespace.detach(&mount, name).map(|_| Self::CloneInNamespace)
         });
-        match tried {
+        match probed {
             Ok(method) => Some(method),
             Err(e) => {
                 log::info!(
@@ -62,7 +62,7 @@ impl SubdirMethod {
         let mount = mount.as_fd();
         match self {
             Self::Clone => Ok(clone_subdir(mount, name)?),
-            Self::CloneInNamespace => sys::process::in_thread("subdir", || {
+            Self::CloneInNamespace => sys::process::run_in_thread("clone-subdir", || {
                 attach_in_own_namespace(mount)?;
                 Ok(clone_subdir(mount, name)?)
             }),
@@ -91,7 +91,7 @@ fn attach_in_own_namespace(mount: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// A tmpfs that is attached nowhere, and the name of a directory in it.
-fn trial() -> io::Result<(OwnedFd, &'static OsStr)> {
+fn probe_tmpfs() -> io::Result<(OwnedFd, &'static OsStr)> {
     let name = OsStr::new("subdir");
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
@@ -106,8 +106,8 @@ mod tests {
     use rustix::fs::{AtFlags, StatxFlags, statx};
 
     #[test]
-    fn a_part_of_a_mount_can_be_had_through_a_namespace_and_no_other_sees_the_whole() {
-        let (mount, name) = trial().expect("root makes a tmpfs");
+    fn a_subdirectory_is_cloned_in_a_private_namespace_without_a_trace() {
+        let (mount, name) = probe_tmpfs().expect("root makes a tmpfs");
         let marked = openat(&mount, name, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         mkdirat(marked.unwrap(), "inner", Mode::RWXU).unwrap();
         let table = std::fs::read("/proc/self/mountinfo").unwrap();
@@ -121,13 +121,13 @@ mod tests {
     #[test]
     fn a_name_that_is_not_there_is_an_error_and_not_a_mount() {
         for method in [SubdirMethod::Clone, SubdirMethod::CloneInNamespace] {
-            let (mount, _) = trial().expect("root makes a tmpfs");
+            let (mount, _) = probe_tmpfs().expect("root makes a tmpfs");
             assert!(method.detach(&mount, OsStr::new("missing")).is_err(), "{method:?}");
         }
     }
 
     #[test]
-    fn this_kernel_has_a_way() {
+    fn this_kernel_can_attach_a_subdirectory() {
         assert!(SubdirMethod::probe().is_some());
     }
 }

@@ -19,11 +19,11 @@ use crate::sys::mount::unescape;
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// Asks only what the kernel knows by itself: nothing here may wait for a FUSE server, least of all for our own.
-const ASK_KERNEL_ONLY: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT);
+const NO_SERVER_REQUEST: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT);
 
 /// One mount, as the kernel tells it from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct MountIdentity {
     /// The id in /proc/self/mountinfo, which the kernel gives anew once the mount is gone.
     id: u64,
     /// The id that is never given anew, where the kernel has it.
@@ -32,20 +32,20 @@ pub(super) struct Identity {
     device: (u32, u32),
 }
 
-impl Identity {
+impl MountIdentity {
     /// The mount whose root (or anything on which) a descriptor is.
     pub(super) fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
         Self::ask(fd, c"", AtFlags::EMPTY_PATH)
     }
 
     /// As four numbers, of which the second is `-` where the kernel has none.
-    pub(super) fn to_words(self) -> String {
+    pub(super) fn to_text(self) -> String {
         let unique = self.unique.map_or_else(|| "-".to_owned(), |id| id.to_string());
         format!("{} {unique} {} {}", self.id, self.device.0, self.device.1)
     }
 
     /// From such numbers.
-    pub(super) fn from_words(words: &str) -> Option<Self> {
+    pub(super) fn from_text(words: &str) -> Option<Self> {
         let words: Vec<&str> = words.split(' ').collect();
         let [id, unique, major, minor] = words.as_slice() else { return None };
         let unique = if *unique == "-" { None } else { Some(unique.parse().ok()?) };
@@ -60,7 +60,7 @@ impl Identity {
     }
 
     fn ask(dir: impl AsFd, path: &std::ffi::CStr, flags: AtFlags) -> io::Result<Self> {
-        let flags = flags | ASK_KERNEL_ONLY;
+        let flags = flags | NO_SERVER_REQUEST;
         let stat = statx(dir.as_fd(), path, flags, StatxFlags::MNT_ID)?;
         let unique = statx(dir.as_fd(), path, flags, MNT_ID_UNIQUE)?;
         Ok(Self {
@@ -71,8 +71,8 @@ impl Identity {
     }
 
     /// Where this mount is now, in this process's mount namespace. `None`: nowhere.
-    pub(super) fn find(&self) -> io::Result<Option<PathBuf>> {
-        let table = read_table()?;
+    pub(super) fn mountpoint(&self) -> io::Result<Option<PathBuf>> {
+        let table = read_mountinfo()?;
         Ok(table
             .into_iter()
             .find(|m| m.id == self.id && m.device == self.device)
@@ -81,71 +81,73 @@ impl Identity {
 
     /// Whether it is a FUSE mount.
     pub(super) fn is_fuse(&self) -> io::Result<bool> {
-        Ok(read_table()?.iter().any(|m| m.id == self.id && m.device == self.device && m.fuse))
+        Ok(read_mountinfo()?
+            .iter()
+            .any(|m| m.id == self.id && m.device == self.device && m.is_fuse))
     }
 
     /// Whether the kernel checks permissions in it, as it does in every filesystem but some FUSE mounts.
     pub(super) fn kernel_checks(&self) -> io::Result<bool> {
-        let is_it = |m: &Line| m.id == self.id && m.device == self.device;
-        Ok(read_table()?.iter().any(|m| is_it(m) && m.kernel_checks))
+        let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
+        Ok(read_mountinfo()?.iter().any(|m| is_it(m) && m.kernel_checks))
     }
 
     /// The user who mounted it (`user_id`), as the kernel tells of a FUSE mount. `None`: it is none, or not in this mount
     /// namespace.
     pub(super) fn mounter(&self) -> io::Result<Option<u32>> {
-        let table = read_table()?;
+        let table = read_mountinfo()?;
         let ours = table.into_iter().find(|m| m.id == self.id && m.device == self.device);
-        Ok(ours.filter(|m| m.fuse).and_then(|m| m.mounter))
+        Ok(ours.filter(|m| m.is_fuse).and_then(|m| m.mounter))
     }
 
     /// Whether it is a mount of this type that shows this as its source.
-    pub(super) fn is(&self, kind: &[u8], source: &OsStr) -> io::Result<bool> {
-        let is_it = |m: &Line| m.id == self.id && m.device == self.device;
-        let table = read_table()?;
-        Ok(table.iter().any(|m| is_it(m) && m.kind == kind && m.source == source))
+    pub(super) fn is(&self, fs_type: &[u8], source: &OsStr) -> io::Result<bool> {
+        let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
+        let table = read_mountinfo()?;
+        Ok(table.iter().any(|m| is_it(m) && m.fs_type == fs_type && m.source == source))
     }
 
     /// Every place where this mount's filesystem is, bind mounts of it included.
-    pub(super) fn all_places(&self) -> io::Result<Vec<PathBuf>> {
-        let table = read_table()?;
+    pub(super) fn all_mountpoints(&self) -> io::Result<Vec<PathBuf>> {
+        let table = read_mountinfo()?;
         Ok(table.into_iter().filter(|m| m.device == self.device).map(|m| m.mountpoint).collect())
     }
 
     /// Checks that this mount is the topmost at its place, and answers the place. `None`: it is gone.
-    pub(super) fn reachable_place(&self) -> io::Result<Option<PathBuf>> {
-        let Some(place) = self.find()? else { return Ok(None) };
-        let on_top = Self::of_path(&place)?;
+    pub(super) fn reachable_mountpoint(&self) -> io::Result<Option<PathBuf>> {
+        let Some(mountpoint) = self.mountpoint()? else { return Ok(None) };
+        let on_top = Self::of_path(&mountpoint)?;
         if on_top == *self {
-            Ok(Some(place))
+            Ok(Some(mountpoint))
         } else if self.unique.is_some() && on_top.id == self.id && on_top.device == self.device {
             // Ours went, and the kernel gave its number to a newer mount.
             Ok(None)
         } else {
             Err(io::Error::other(format!(
                 "another filesystem is mounted over it at {}",
-                place.display()
+                mountpoint.display()
             )))
         }
     }
 
     /// Unmounts this mount, if it is still there. `lazy` takes it out of sight also while it is in use.
     pub(super) fn unmount(&self, lazy: bool) -> io::Result<()> {
-        let Some(place) = self.reachable_place()? else { return Ok(()) };
+        let Some(mountpoint) = self.reachable_mountpoint()? else { return Ok(()) };
         let flags = UnmountFlags::NOFOLLOW
             | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-        Ok(unmount(place, flags)?)
+        Ok(unmount(mountpoint, flags)?)
     }
 }
 
 /// One line of /proc/self/mountinfo, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
-struct Line {
+struct MountInfo {
     id: u64,
     device: (u32, u32),
     mountpoint: PathBuf,
-    fuse: bool,
+    is_fuse: bool,
     /// The filesystem's type.
-    kind: Vec<u8>,
+    fs_type: Vec<u8>,
     /// What is shown as its source.
     source: OsString,
     /// `default_permissions` of a FUSE mount; others have it always.
@@ -154,13 +156,13 @@ struct Line {
     mounter: Option<u32>,
 }
 
-fn read_table() -> io::Result<Vec<Line>> {
+fn read_mountinfo() -> io::Result<Vec<MountInfo>> {
     let text = fs::read("/proc/self/mountinfo")?;
     Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
 }
 
 /// `36 35 98:0 /root /mnt\040point options - type source superoptions`
-fn parse_line(line: &[u8]) -> Option<Line> {
+fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|b| *b == b' ');
     let id = number(fields.next()?)?;
     let device = fields.nth(1)?;
@@ -173,18 +175,19 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     // A variable number of optional fields ends with a dash.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = fields.next()?;
-    let fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");
+    let is_fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");
     let source = OsString::from_vec(unescape(fields.next().unwrap_or_default()));
     let options = fields.next().unwrap_or_default();
     let user = options.split(|b| *b == b',').find_map(|word| word.strip_prefix(b"user_id="));
     let mounter = user.and_then(number).and_then(|id| id.try_into().ok());
-    let kernel_checks = !fuse || options.split(|b| *b == b',').any(|w| w == b"default_permissions");
-    Some(Line {
+    let kernel_checks =
+        !is_fuse || options.split(|b| *b == b',').any(|w| w == b"default_permissions");
+    Some(MountInfo {
         id,
         device,
         mountpoint,
-        fuse,
-        kind: fs_type.to_owned(),
+        is_fuse,
+        fs_type: fs_type.to_owned(),
         source,
         kernel_checks,
         mounter,
@@ -204,12 +207,12 @@ mod tests {
         let line = br"36 35 0:98 / /mnt/a\040b\012c\134d rw,nosuid shared:1 - fuse.shiftbind /a,b rw,user_id=0";
         assert_eq!(
             parse_line(line),
-            Some(Line {
+            Some(MountInfo {
                 id: 36,
                 device: (0, 98),
                 mountpoint: PathBuf::from("/mnt/a b\nc\\d"),
-                fuse: true,
-                kind: b"fuse.shiftbind".to_vec(),
+                is_fuse: true,
+                fs_type: b"fuse.shiftbind".to_vec(),
                 source: "/a,b".into(),
                 kernel_checks: false,
                 mounter: Some(0)
@@ -231,25 +234,25 @@ mod tests {
 
     #[test]
     fn the_root_is_found_in_the_real_table() {
-        let root = Identity::of_path(Path::new("/")).unwrap();
-        assert_eq!(root.reachable_place().unwrap(), Some(PathBuf::from("/")));
+        let root = MountIdentity::of_path(Path::new("/")).unwrap();
+        assert_eq!(root.reachable_mountpoint().unwrap(), Some(PathBuf::from("/")));
     }
 
     #[test]
-    fn what_was_written_down_is_read_again() {
+    fn an_identity_survives_printing_and_parsing() {
         for unique in [None, Some(u64::MAX)] {
-            let identity = Identity { id: 36, unique, device: (0, 98) };
-            assert_eq!(Identity::from_words(&identity.to_words()), Some(identity));
+            let identity = MountIdentity { id: 36, unique, device: (0, 98) };
+            assert_eq!(MountIdentity::from_text(&identity.to_text()), Some(identity));
         }
         for words in ["", "1 2 3", "1 2 3 x", "- 2 3 4", "1 2 3 4 5"] {
-            assert_eq!(Identity::from_words(words), None, "{words}");
+            assert_eq!(MountIdentity::from_text(words), None, "{words}");
         }
     }
 
     #[test]
     fn a_mount_that_is_gone_is_nowhere_and_unmounting_it_does_nothing() {
-        let gone = Identity { id: u64::from(u32::MAX), unique: Some(7), device: (0, 1) };
-        assert_eq!(gone.find().unwrap(), None);
+        let gone = MountIdentity { id: u64::from(u32::MAX), unique: Some(7), device: (0, 1) };
+        assert_eq!(gone.mountpoint().unwrap(), None);
         gone.unmount(false).unwrap();
     }
 }

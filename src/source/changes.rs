@@ -18,7 +18,7 @@ use super::creds::{ActingAs, Lent};
 use super::tree::{proc_path, reopen};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
-use crate::sys::apart::Rights;
+use crate::sys::sandboxed_ioctl::IoctlCaps;
 
 /// What is made: its type, permissions and, of a device, its number.
 #[derive(Debug, Clone, Copy)]
@@ -222,10 +222,10 @@ impl ActingAs<'_> {
     ) -> Result<i32, Errno> {
         self.in_force()?;
         let rights = match self.is_plain() {
-            true => Rights::Ours,
-            false => Rights::Only(self.at_most(capabilities)),
+            true => IoctlCaps::Inherit,
+            false => IoctlCaps::Only(self.at_most(capabilities)),
         };
-        sys::apart::ioctl(file, request, argument, rights)
+        sys::sandboxed_ioctl::ioctl(file, request, argument, rights)
     }
 }
 

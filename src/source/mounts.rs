@@ -186,7 +186,7 @@ fn is_multigrain(inside: impl AsFd) -> bool {
         Ok(EXT4) => rustix::fs::statx(&inside, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
             .and_then(|stat| {
                 let device = (stat.stx_dev_major, stat.stx_dev_minor);
-                sys::mount::filesystem_of(device).map_err(|_| Errno::NOENT)
+                sys::mount::fs_type_of(device).map_err(|_| Errno::NOENT)
             })
             .is_ok_and(|name| name.as_deref() == Some(b"ext4")),
         _ => false,

@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
 use super::tree::proc_path;
-use crate::sys::handle::{name_to_handle, name_to_id};
+use crate::sys::handle::{name_to_fid, name_to_handle};
 
 /// Compares descriptors. It holds an inotify instance from its first use on.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ fn look_alike(one: &OwnedFd, other: &OwnedFd) -> bool {
     let look = |fd: &OwnedFd| {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
         let stat = statx(fd, c"", AtFlags::EMPTY_PATH, mask)?;
-        Ok::<_, Errno>((attributes(&stat), name_to_id(fd, c"").ok()))
+        Ok::<_, Errno>((attributes(&stat), name_to_fid(fd, c"").ok()))
     };
     matches!((look(one), look(other)), (Ok(one), Ok(other)) if one == other)
 }

@@ -297,7 +297,7 @@ pub(super) fn look(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
 /// The path of what a descriptor stands for, within the mounts that it belongs to.
 pub(super) fn path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let path = proc_path(fd);
-    let (dir, name) = path.shortest();
+    let (dir, name) = path.relative();
     let path = rustix::fs::readlinkat(dir, name, Vec::with_capacity(256))?;
     Ok(path.into_bytes())
 }

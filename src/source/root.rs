@@ -189,7 +189,7 @@ fn access_times(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
 
 /// Why a pseudo-filesystem is no source.
 fn pseudo(path: &Path, stat: &Statx) -> String {
-    let name = crate::sys::mount::filesystem_of(device(stat)).ok().flatten();
+    let name = crate::sys::mount::fs_type_of(device(stat)).ok().flatten();
     let name =
         name.map_or_else(String::new, |name| format!(" ({})", String::from_utf8_lossy(&name)));
     format!(

@@ -90,11 +90,11 @@ impl SourceMounts {
 pub(super) fn submounts(dir: &OwnedFd) -> io::Result<Vec<Submount>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID)?;
-    let below = sys::mount::below(stat.stx_mnt_id, &path(dir)?)?;
-    let submount = |mount: sys::mount::Below| Submount {
-        place: PathBuf::from(OsString::from_vec(mount.place)),
-        kind: Kind::of_named(&mount.kind, mount.major),
-        name: String::from_utf8_lossy(&mount.kind).into_owned(),
+    let below = sys::mount::mounts_below(stat.stx_mnt_id, &path(dir)?)?;
+    let submount = |mount: sys::mount::MountBelow| Submount {
+        place: PathBuf::from(OsString::from_vec(mount.mountpoint)),
+        kind: Kind::of_named(&mount.fs_type, mount.major),
+        name: String::from_utf8_lossy(&mount.fs_type).into_owned(),
         restrictions: Restrictions::of_options(&mount.options),
     };
     Ok(below.into_iter().map(submount).collect())

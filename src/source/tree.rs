@@ -183,7 +183,7 @@ impl SourceTree {
     /// Whether something is mounted in our own mount at a name or below it, as far as our mount namespace goes.
     #[must_use]
     pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
-        let places = self.own.get().and_then(|own| sys::mount::places_in(*own).ok());
+        let places = self.own.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
         let Some(places) = places.filter(|places| !places.is_empty()) else { return false };
         let Some(dir) = self.path_of(dir) else { return false };
         let parts = |path: &[u8]| -> Vec<Vec<u8>> {
@@ -240,7 +240,7 @@ impl SourceTree {
         if self.thrift.lock().unwrap_or_else(PoisonError::into_inner).is_due(self.table.extent()) {
             // First: what is forgotten meanwhile counts for the next time.
             self.table.start_anew();
-            sys::memory::trim();
+            sys::memory::trim_heap();
         }
     }
 
@@ -442,6 +442,6 @@ pub fn proc_path(fd: &OwnedFd) -> DescriptorPath<'_> {
 /// Opens the inode behind a descriptor once more, with other flags.
 pub fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = proc_path(fd);
-    let (dir, name) = path.shortest();
+    let (dir, name) = path.relative();
     rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())
 }

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::Errno;
 
 /// How long an entry may be, in bytes. A group of a directory service can have tens of thousands of members.
-const MOST: usize = 64 << 20;
-const FIRST: usize = 16 << 10;
+const MAX_BUFFER: usize = 64 << 20;
+const INITIAL_BUFFER: usize = 16 << 10;
 
 /// What is asked of a group's entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn entry<E, T>(
     mut ask: impl FnMut(*mut E, *mut c_char, usize, *mut *mut E) -> c_int,
     take: impl FnOnce(&E) -> T,
 ) -> Result<Option<T>, Errno> {
-    let mut buffer: Vec<c_char> = vec![0; FIRST];
+    let mut buffer: Vec<c_char> = vec![0; INITIAL_BUFFER];
     loop {
         let mut entry = MaybeUninit::<E>::uninit();
         let mut found = ptr::null_mut();
@@ -114,7 +114,7 @@ fn entry<E, T>(
             0 if found.is_null() => return Ok(None),
             // SAFETY: on success it is the entry above, filled in, whose strings lie in the buffer.
             0 => return Ok(Some(take(unsafe { &*found }))),
-            libc::ERANGE if buffer.len() < MOST => buffer = vec![0; buffer.len() * 4],
+            libc::ERANGE if buffer.len() < MAX_BUFFER => buffer = vec![0; buffer.len() * 4],
             libc::EINTR => {}
             // What the databases say of what they do not have (getpwnam(3)).
             libc::ENOENT | libc::ESRCH => return Ok(None),
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roots_user_and_group_are_found_in_each_way() {
+    fn root_and_its_group_are_found_by_name_and_id() {
         assert!(all_users().unwrap().iter().any(|user| user.uid == 0 && &*user.name == c"root"));
         assert_eq!(uid_by_name(c"root"), Ok(Some(0)));
         let root = group_by_gid(0).unwrap().unwrap();
@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_none() {
+    fn an_unknown_name_or_id_is_none() {
         assert_eq!(uid_by_name(c"no such user"), Ok(None));
         assert_eq!(group_by_name(c"no such group"), Ok(None));
         assert_eq!(group_by_gid(4_000_000_000), Ok(None));
     }
 
     #[test]
-    fn a_buffer_grows_until_the_answer_fits_and_not_for_ever() {
+    fn a_buffer_grows_until_the_entry_fits_or_reaches_its_limit() {
         let mut asked = Vec::new();
         let answer = entry(
             |_: *mut libc::group, _, len, _| {

@@ -9,19 +9,19 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 /// `/proc/self/fd`, held open: a path of one component is resolved in half the time.
-static OWN: OnceLock<OwnedFd> = OnceLock::new();
+static PROC_SELF_FD: OnceLock<OwnedFd> = OnceLock::new();
 
 const PREFIX: &[u8] = b"/proc/self/fd/";
 /// The longest number has ten digits.
-const LONGEST: usize = PREFIX.len() + 10 + 1;
+const MAX_LEN: usize = PREFIX.len() + 10 + 1;
 
 /// Holds the directory of the process's own descriptors open. To be called by the process that will serve: it means
 /// nothing in a child.
-pub fn hold_own() -> Result<(), Errno> {
+pub fn open_proc_self_fd() -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;
     // Who comes second finds the same directory.
-    let _ = OWN.set(own);
+    let _ = PROC_SELF_FD.set(own);
     Ok(())
 }
 
@@ -29,7 +29,7 @@ pub fn hold_own() -> Result<(), Errno> {
 /// a symbolic link itself. It borrows the descriptor: once that is closed, its number may lead to another inode.
 #[derive(Debug, Clone, Copy)]
 pub struct DescriptorPath<'fd> {
-    path: [u8; LONGEST],
+    path: [u8; MAX_LEN],
     fd: PhantomData<BorrowedFd<'fd>>,
 }
 
@@ -37,7 +37,7 @@ impl<'fd> DescriptorPath<'fd> {
     /// The path of a descriptor.
     #[must_use]
     pub fn of(fd: &'fd impl AsFd) -> Self {
-        let mut path = [0; LONGEST];
+        let mut path = [0; MAX_LEN];
         path[..PREFIX.len()].copy_from_slice(PREFIX);
         let mut digits = [0; 10];
         let mut number = fd.as_fd().as_raw_fd().unsigned_abs();
@@ -57,18 +57,18 @@ impl<'fd> DescriptorPath<'fd> {
 
     /// The whole path.
     #[must_use]
-    pub fn whole(&self) -> &CStr {
+    pub fn absolute(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.path).unwrap_or(c"")
     }
 
     /// A directory, and the path from there: the shortest way.
     #[must_use]
-    pub fn shortest(&self) -> (BorrowedFd<'_>, &CStr) {
-        match OWN.get() {
+    pub fn relative(&self) -> (BorrowedFd<'_>, &CStr) {
+        match PROC_SELF_FD.get() {
             Some(own) => {
                 (own.as_fd(), CStr::from_bytes_until_nul(&self.path[PREFIX.len()..]).unwrap_or(c""))
             }
-            None => (CWD, self.whole()),
+            None => (CWD, self.absolute()),
         }
     }
 }
@@ -77,7 +77,7 @@ impl std::ops::Deref for DescriptorPath<'_> {
     type Target = CStr;
 
     fn deref(&self) -> &CStr {
-        self.whole()
+        self.absolute()
     }
 }
 
@@ -87,12 +87,15 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn a_descriptor_is_found_by_its_number() {
+    fn a_descriptor_path_leads_to_its_inode() {
         let file = File::open("/dev/null").unwrap();
         let path = DescriptorPath::of(&file);
-        assert_eq!(path.whole().to_str().unwrap(), format!("/proc/self/fd/{}", file.as_raw_fd()));
-        hold_own().unwrap();
-        let (dir, name) = path.shortest();
+        assert_eq!(
+            path.absolute().to_str().unwrap(),
+            format!("/proc/self/fd/{}", file.as_raw_fd())
+        );
+        open_proc_self_fd().unwrap();
+        let (dir, name) = path.relative();
         let again = rustix::fs::openat(dir, name, OFlags::RDONLY, Mode::empty()).unwrap();
         let rdev = |stat: rustix::fs::Stat| stat.st_rdev;
         assert_eq!(

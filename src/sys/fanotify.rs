@@ -54,8 +54,8 @@ pub fn mark(group: impl AsFd, add: bool, mask: u64, path: &CStr) -> Result<(), E
 }
 
 /// Keeps the writes to a file from becoming events, whichever mark would tell of them, or lets them be told again.
-pub fn ignore(group: impl AsFd, writes: bool, path: &CStr) -> Result<(), Errno> {
-    let how = if writes { libc::FAN_MARK_ADD } else { libc::FAN_MARK_REMOVE };
+pub fn ignore_modify(group: impl AsFd, add: bool, path: &CStr) -> Result<(), Errno> {
+    let how = if add { libc::FAN_MARK_ADD } else { libc::FAN_MARK_REMOVE };
     // FAN_MARK_IGNORE_SURV: a write does not end it.
     let flags = how | libc::FAN_MARK_IGNORED_MASK | libc::FAN_MARK_IGNORED_SURV_MODIFY;
     let group = group.as_fd().as_raw_fd();

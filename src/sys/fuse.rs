@@ -19,7 +19,7 @@ struct BackingMap {
 }
 
 /// Makes a fresh open file of /dev/fuse one more of the connection that `device` has. EINVAL when it has none.
-pub fn clone_connection(fresh: impl AsFd, device: impl AsFd) -> Result<(), Errno> {
+pub fn clone_device(fresh: impl AsFd, device: impl AsFd) -> Result<(), Errno> {
     let mut number = device.as_fd().as_raw_fd() as u32;
     // SAFETY: the kernel reads four bytes, which are there.
     let result = unsafe { libc::ioctl(fresh.as_fd().as_raw_fd(), CLONE.into(), &raw mut number) };

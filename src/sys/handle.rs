@@ -62,7 +62,7 @@ pub fn name_to_handle(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), 
 
 /// As [`name_to_handle`], an identifier that need not be one to open by (AT_HANDLE_FID, Linux 6.5). EINVAL or ENOTSUP
 /// where the kernel gives none.
-pub fn name_to_id(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Errno> {
+pub fn name_to_fid(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Errno> {
     /// AT_HANDLE_FID of linux/fcntl.h.
     const FID: libc::c_int = 0x200;
     encode(dir, name, FID)
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_kept_is_no_handle() {
+    fn a_handle_that_does_not_fit_is_none() {
         assert_eq!(FileHandle::from_parts(1, &[7; MAX_BYTES + 1]), None);
         assert_eq!(FileHandle::from_parts(1, &[7; 300]), None);
         assert_eq!(FileHandle::from_parts(1, &[]), None);

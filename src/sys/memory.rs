@@ -5,7 +5,7 @@
 
 /// From now on all threads take their memory from one arena (mallopt(3)); to be called before the first is started.
 /// Changes glibc only, whose arenas these are.
-pub fn share_arena() {
+pub fn use_single_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes two integers.
     unsafe {
@@ -14,7 +14,7 @@ pub fn share_arena() {
 }
 
 /// Gives back what the allocator keeps (malloc_trim(3)). Only glibc's does.
-pub fn trim() {
+pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes an integer; the allocator's own locks guard its memory.
     unsafe {
@@ -31,7 +31,7 @@ mod tests {
 
     /// Set in the process that the test is about: the allocator's settings are a whole process's.
     const INNER: &str = "SHIFTBIND_TEST_MEMORY";
-    const NAME: &str = "sys::memory::tests::what_a_thread_allocated_last_goes_back_to_the_system";
+    const NAME: &str = "sys::memory::tests::heap_freed_by_a_worker_returns_to_the_system";
 
     /// Asks without allocating, which would make the allocator look at its arena's end.
     fn resident_kib() -> usize {
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_allocated_last_goes_back_to_the_system() {
+    fn heap_freed_by_a_worker_returns_to_the_system() {
         if std::env::var_os(INNER).is_some() {
             return allocate_and_give_back();
         }
@@ -55,14 +55,14 @@ mod tests {
     }
 
     fn allocate_and_give_back() {
-        super::share_arena();
+        super::use_single_arena();
         let before = resident_kib();
         let worker = std::thread::spawn(move || {
             let mut inodes: Vec<_> = (0..200_000).map(|at| black_box(Box::new([at; 28]))).collect();
             let full = resident_kib();
             // Not the vector: nor may so large a piece be freed.
             inodes.clear();
-            super::trim();
+            super::trim_heap();
             (full, resident_kib())
         });
         let (full, after) = worker.join().unwrap();

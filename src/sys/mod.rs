@@ -1,7 +1,6 @@
 //! Thin wrappers of the system calls that rustix lacks. All `unsafe` of the project lives in this folder.
 
 pub mod accounts;
-pub mod apart;
 pub mod creds;
 pub mod descriptors;
 pub mod fanotify;
@@ -12,5 +11,6 @@ pub mod lock;
 pub mod memory;
 pub mod mount;
 pub mod process;
+pub mod sandboxed_ioctl;
 pub mod signal;
 pub mod xattr;

@@ -13,17 +13,17 @@ pub fn mount_setattr(
     set: MountAttrFlags,
     clear: MountAttrFlags,
 ) -> io::Result<()> {
-    change(mount, set, clear, 0, 0)
+    setattr(mount, set, clear, 0, 0)
 }
 
 /// Gives all mounts of a tree private propagation (mount_namespaces(7)), and clears, then sets options of them.
 pub fn make_private(tree: impl AsFd, set: MountAttrFlags, clear: MountAttrFlags) -> io::Result<()> {
-    change(tree, set, clear, libc::MS_PRIVATE, libc::AT_RECURSIVE)
+    setattr(tree, set, clear, libc::MS_PRIVATE, libc::AT_RECURSIVE)
 }
 
 /// Gives one mount private propagation. EINVAL for a directory that is not a mount's root.
 pub fn make_mount_private(mount: impl AsFd) -> io::Result<()> {
-    change(mount, MountAttrFlags::empty(), MountAttrFlags::empty(), libc::MS_PRIVATE, 0)
+    setattr(mount, MountAttrFlags::empty(), MountAttrFlags::empty(), libc::MS_PRIVATE, 0)
 }
 
 /// Gives the calling thread a mount namespace of its own (unshare(2), CLONE_NEWNS), and with it a root directory, a
@@ -48,7 +48,7 @@ pub fn enter_mounts(namespace: impl AsFd) -> io::Result<()> {
     }
 }
 
-fn change(
+fn setattr(
     mount: impl AsFd,
     set: MountAttrFlags,
     clear: MountAttrFlags,
@@ -78,62 +78,63 @@ fn change(
 
 /// The paths, from the root of the filesystem with this device, at which something else is mounted in it, as far as
 /// this process's mount namespace goes.
-pub fn places_in(device: (u32, u32)) -> io::Result<Vec<Vec<u8>>> {
+pub fn mountpoints_in(device: (u32, u32)) -> io::Result<Vec<Vec<u8>>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(places(&table, device))
+    Ok(nested_mountpoints(&table, device))
 }
 
-fn places(table: &[u8], device: (u32, u32)) -> Vec<Vec<u8>> {
+fn nested_mountpoints(table: &[u8], device: (u32, u32)) -> Vec<Vec<u8>> {
     let device = format!("{}:{}", device.0, device.1);
-    let lines = || table.split(|byte| *byte == b'\n').filter_map(line);
-    let ours: Vec<Line<'_>> = lines().filter(|line| line.device == device.as_bytes()).collect();
+    let lines = || table.split(|byte| *byte == b'\n').filter_map(parse_line);
+    let ours: Vec<RawMountInfo<'_>> =
+        lines().filter(|line| line.device == device.as_bytes()).collect();
     lines()
         .filter_map(|line| {
             let upper = ours.iter().find(|upper| upper.id == line.parent)?;
-            let (root, at) = (unescape(upper.root), unescape(upper.place));
-            let below = unescape(line.place).strip_prefix(at.as_slice())?.to_vec();
+            let (root, at) = (unescape(upper.root), unescape(upper.mountpoint));
+            let below = unescape(line.mountpoint).strip_prefix(at.as_slice())?.to_vec();
             Some([&root[..], b"/", &below[..]].concat())
         })
         .collect()
 }
 
 /// The name of the filesystem with this device, as far as this process's mount namespace goes.
-pub fn filesystem_of(device: (u32, u32)) -> io::Result<Option<Vec<u8>>> {
-    Ok(filesystem(&std::fs::read("/proc/self/mountinfo")?, device))
+pub fn fs_type_of(device: (u32, u32)) -> io::Result<Option<Vec<u8>>> {
+    Ok(find_fs_type(&std::fs::read("/proc/self/mountinfo")?, device))
 }
 
-fn filesystem(table: &[u8], device: (u32, u32)) -> Option<Vec<u8>> {
+fn find_fs_type(table: &[u8], device: (u32, u32)) -> Option<Vec<u8>> {
     let device = format!("{}:{}", device.0, device.1);
-    let mut lines = table.split(|byte| *byte == b'\n').filter_map(line);
-    lines.find(|line| line.device == device.as_bytes()).map(|line| line.kind.to_vec())
+    let mut lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
+    lines.find(|line| line.device == device.as_bytes()).map(|line| line.fs_type.to_vec())
 }
 
 /// What is mounted below a place of a mount, as far as this process's mount namespace goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Below {
+pub struct MountBelow {
     /// Its path.
-    pub place: Vec<u8>,
+    pub mountpoint: Vec<u8>,
     /// Its options, separated by commas.
     pub options: Vec<u8>,
     /// The name of the file system.
-    pub kind: Vec<u8>,
+    pub fs_type: Vec<u8>,
     /// The major number of the file system's device.
     pub major: u32,
 }
 
 /// What is mounted below a path in the mount with this id, and below that, whatever hides it.
-pub fn below(id: u64, path: &[u8]) -> io::Result<Vec<Below>> {
-    Ok(lines_below(&std::fs::read("/proc/self/mountinfo")?, id, path))
+pub fn mounts_below(id: u64, path: &[u8]) -> io::Result<Vec<MountBelow>> {
+    Ok(find_mounts_below(&std::fs::read("/proc/self/mountinfo")?, id, path))
 }
 
-fn lines_below(table: &[u8], id: u64, path: &[u8]) -> Vec<Below> {
-    let mut children: HashMap<&[u8], Vec<Line<'_>>> = HashMap::new();
-    for line in table.split(|byte| *byte == b'\n').filter_map(line) {
+fn find_mounts_below(table: &[u8], id: u64, path: &[u8]) -> Vec<MountBelow> {
+    let mut children: HashMap<&[u8], Vec<RawMountInfo<'_>>> = HashMap::new();
+    for line in table.split(|byte| *byte == b'\n').filter_map(parse_line) {
         children.entry(line.parent).or_default().push(line);
     }
     let path = path.strip_suffix(b"/").unwrap_or(path);
-    let is_below = |line: &Line<'_>| {
-        unescape(line.place).strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"))
+    let is_below = |line: &RawMountInfo<'_>| {
+        unescape(line.mountpoint).strip_prefix(path).is_some_and(|rest| rest.starts_with(b"/"))
     };
     let id = id.to_string();
     let mut next = children.remove(id.as_bytes()).unwrap_or_default();
@@ -143,40 +144,40 @@ fn lines_below(table: &[u8], id: u64, path: &[u8]) -> Vec<Below> {
         next.extend(children.remove(line.id).unwrap_or_default());
         let major = line.device.split(|byte| *byte == b':').next().unwrap_or_default();
         let major = std::str::from_utf8(major).ok().and_then(|major| major.parse().ok());
-        found.push(Below {
-            place: unescape(line.place),
+        found.push(MountBelow {
+            mountpoint: unescape(line.mountpoint),
             options: line.options.to_vec(),
-            kind: unescape(line.kind),
+            fs_type: unescape(line.fs_type),
             major: major.unwrap_or(0),
         });
     }
-    found.sort_by(|one, other| one.place.cmp(&other.place));
+    found.sort_by(|one, other| one.mountpoint.cmp(&other.mountpoint));
     found
 }
 
 /// The fields of a line of /proc/self/mountinfo that matter here (proc_pid_mountinfo(5)).
-struct Line<'a> {
+struct RawMountInfo<'a> {
     id: &'a [u8],
     parent: &'a [u8],
     device: &'a [u8],
     root: &'a [u8],
-    place: &'a [u8],
+    mountpoint: &'a [u8],
     /// Of the mount, not of the file system.
     options: &'a [u8],
-    kind: &'a [u8],
+    fs_type: &'a [u8],
 }
 
-fn line(line: &[u8]) -> Option<Line<'_>> {
+fn parse_line(line: &[u8]) -> Option<RawMountInfo<'_>> {
     let mut fields = line.split(|byte| *byte == b' ');
-    Some(Line {
+    Some(RawMountInfo {
         id: fields.next()?,
         parent: fields.next()?,
         device: fields.next()?,
         root: fields.next()?,
-        place: fields.next()?,
+        mountpoint: fields.next()?,
         options: fields.next()?,
         // After optional fields of any number and a dash.
-        kind: fields.skip_while(|field| *field != b"-").nth(1)?,
+        fs_type: fields.skip_while(|field| *field != b"-").nth(1)?,
     })
 }
 
@@ -205,30 +206,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_mounted_in_a_filesystem_is_found_by_its_path_there() {
+    fn mount_points_are_found_by_their_path_in_a_filesystem() {
         let table = br"20 1 8:1 / / rw - ext4 /dev/x rw
 30 20 0:50 / /m\040n rw - fuse.shiftbind /s rw
 31 30 0:51 / /m\040n/a/b rw - tmpfs t rw
 32 20 0:50 /a /bound rw - fuse.shiftbind /s rw
 33 32 0:51 / /bound/c rw - tmpfs t rw
 34 20 0:51 / /other rw - tmpfs t rw";
-        assert_eq!(places(table, (0, 50)), [&b"///a/b"[..], b"/a//c"]);
-        assert_eq!(filesystem(table, (0, 50)).as_deref(), Some(&b"fuse.shiftbind"[..]));
+        assert_eq!(nested_mountpoints(table, (0, 50)), [&b"///a/b"[..], b"/a//c"]);
+        assert_eq!(find_fs_type(table, (0, 50)).as_deref(), Some(&b"fuse.shiftbind"[..]));
         let shared = b"20 1 8:1 / / rw,nosuid shared:1 master:2 - ext3 /dev/x rw";
-        assert_eq!(filesystem(shared, (8, 1)).as_deref(), Some(&b"ext3"[..]));
-        assert_eq!(filesystem(shared, (8, 2)), None);
-        let below = lines_below(table, 20, b"/m\x20n");
+        assert_eq!(find_fs_type(shared, (8, 1)).as_deref(), Some(&b"ext3"[..]));
+        assert_eq!(find_fs_type(shared, (8, 2)), None);
+        let below = find_mounts_below(table, 20, b"/m\x20n");
         assert!(below.is_empty(), "its own place is not below it: {below:?}");
-        let below = lines_below(table, 20, b"/");
-        let at: Vec<&[u8]> = below.iter().map(|mount| &mount.place[..]).collect();
+        let below = find_mounts_below(table, 20, b"/");
+        let at: Vec<&[u8]> = below.iter().map(|mount| &mount.mountpoint[..]).collect();
         let expected: [&[u8]; 5] = [b"/bound", b"/bound/c", b"/m n", b"/m n/a/b", b"/other"];
         assert_eq!(at, expected);
         assert_eq!(
-            (&below[0].options[..], &below[0].kind[..]),
+            (&below[0].options[..], &below[0].fs_type[..]),
             (&b"rw"[..], &b"fuse.shiftbind"[..])
         );
-        assert_eq!(lines_below(table, 20, b"/bound").len(), 0);
-        assert_eq!(lines_below(table, 32, b"/bound").len(), 1);
-        assert!(places(b"", (0, 50)).is_empty() && places(b"1 2", (0, 50)).is_empty());
+        assert_eq!(find_mounts_below(table, 20, b"/bound").len(), 0);
+        assert_eq!(find_mounts_below(table, 32, b"/bound").len(), 1);
+        assert!(
+            nested_mountpoints(b"", (0, 50)).is_empty()
+                && nested_mountpoints(b"1 2", (0, 50)).is_empty()
+        );
     }
 }

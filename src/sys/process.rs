@@ -40,7 +40,7 @@ pub fn fork() -> io::Result<Fork> {
 ///
 /// # Errors
 /// EAGAIN when no thread can be started, EIO when `work` panicked, else what `work` says.
-pub fn in_thread<T: Send>(
+pub fn run_in_thread<T: Send>(
     name: &str,
     work: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
@@ -161,7 +161,7 @@ impl SignalSet {
                     let info = info.assume_init_ref();
                     (info.si_code, info.si_value())
                 };
-                let queued = code == libc::SI_QUEUE && value.sival_ptr as usize == QUEUED;
+                let queued = code == libc::SI_QUEUE && value.sival_ptr as usize == SIGQUEUE_VALUE;
                 return Ok(Signal { number, queued });
             }
             let error = io::Error::last_os_error();
@@ -177,12 +177,12 @@ impl SignalSet {
 pub struct Signal {
     /// Its number.
     pub number: i32,
-    /// Whether it came by [`queue`], and so neither from a terminal nor from a shell.
+    /// Whether it came by [`sigqueue`], and so neither from a terminal nor from a shell.
     pub queued: bool,
 }
 
-/// What a signal of [`queue`] carries: "shif".
-const QUEUED: usize = 0x7368_6966;
+/// What a signal of [`sigqueue`] carries: "shif".
+const SIGQUEUE_VALUE: usize = 0x7368_6966;
 
 /// What `siginfo_t` holds of a queued signal (sigaction(2)): the fields after the code are aligned as pointers are.
 #[repr(C)]
@@ -211,11 +211,11 @@ union FullInfo {
 
 /// Sends a signal that the receiver can tell from one of a terminal or a shell. The rule of kill(2) says who may: EPERM;
 /// ESRCH when the process is gone.
-pub fn queue(process: impl AsFd, number: i32) -> io::Result<()> {
+pub fn sigqueue(process: impl AsFd, number: i32) -> io::Result<()> {
     let from = QueuedFrom {
         pid: rustix::process::getpid().as_raw_nonzero().get(),
         uid: rustix::process::getuid().as_raw(),
-        value: QUEUED,
+        value: SIGQUEUE_VALUE,
     };
     // SAFETY: all bytes zero is a value of either member.
     let mut info: FullInfo = unsafe { std::mem::zeroed() };

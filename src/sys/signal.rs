@@ -9,7 +9,7 @@ const WAKE: libc::c_int = libc::SIGUSR2;
 extern "C" fn nothing(_: libc::c_int) {}
 
 /// Makes the wake-up signal harmless: a handler that does nothing and lets the interrupted call return EINTR.
-pub fn arm_wake_up() -> Result<(), Errno> {
+pub fn install_wake_handler() -> Result<(), Errno> {
     // SAFETY: the structure is zeroed, which is valid for sigaction, and then filled; the handler touches nothing.
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();

@@ -20,15 +20,15 @@ struct Args {
 }
 
 /// Cleared when the kernel turns out not to know the call.
-static KNOWN: AtomicBool = AtomicBool::new(true);
+static SUPPORTED: AtomicBool = AtomicBool::new(true);
 
 /// Reads the attribute of the inode that a descriptor's path leads to: how many bytes it has. ERANGE when the buffer is
 /// too small.
 pub fn get(path: &DescriptorPath<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
-    if !KNOWN.load(Ordering::Relaxed) {
-        return rustix::fs::getxattr(path.whole(), name, buffer);
+    if !SUPPORTED.load(Ordering::Relaxed) {
+        return rustix::fs::getxattr(path.absolute(), name, buffer);
     }
-    let (dir, short) = path.shortest();
+    let (dir, short) = path.relative();
     let args =
         Args { value: buffer.as_mut_ptr() as u64, size: buffer.len().min(65536) as u32, flags: 0 };
     // SAFETY: both strings are NUL-terminated, `args` has the layout of struct xattr_args, and the kernel writes at most
@@ -48,8 +48,8 @@ pub fn get(path: &DescriptorPath<'_>, name: &CStr, buffer: &mut [u8]) -> Result<
         Ok(length) => Ok(length),
         Err(_) => match last_errno() {
             Errno::NOSYS => {
-                KNOWN.store(false, Ordering::Relaxed);
-                rustix::fs::getxattr(path.whole(), name, buffer)
+                SUPPORTED.store(false, Ordering::Relaxed);
+                rustix::fs::getxattr(path.absolute(), name, buffer)
             }
             e => Err(e),
         },

@@ -55,7 +55,7 @@ impl Busy {
         inode.set_busy(true);
         let ignored = tree
             .passing_fd(&inode)
-            .and_then(|fd| sys::fanotify::ignore(group, true, &proc_path(&fd)));
+            .and_then(|fd| sys::fanotify::ignore_modify(group, true, &proc_path(&fd)));
         if ignored.is_err() {
             // It is gone, or there are too many marks: its writes go on to be told.
             inode.set_busy(false);
@@ -75,7 +75,7 @@ impl Busy {
             batch.changed(*node, left.dir);
             let heard = tree
                 .passing_fd(&left.inode)
-                .and_then(|fd| sys::fanotify::ignore(group, false, &proc_path(&fd)));
+                .and_then(|fd| sys::fanotify::ignore_modify(group, false, &proc_path(&fd)));
             if let Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) = heard {
                 // Still not to be believed: nobody would tell of its writes.
                 left.until = now + REST;

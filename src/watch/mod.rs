@@ -154,7 +154,7 @@ impl Watch {
         if inode.is_busy() {
             let heard = tree
                 .passing_fd(inode)
-                .and_then(|fd| sys::fanotify::ignore(&self.group, false, &proc_path(&fd)));
+                .and_then(|fd| sys::fanotify::ignore_modify(&self.group, false, &proc_path(&fd)));
             heard.unwrap_or_else(|e| log::debug!("writes are told again later: {e}"));
         }
         if !inode.is_watched() {

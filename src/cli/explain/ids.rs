@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{LISTED, Lines, NAMED, with_name};
+use super::{Facts, MAX_LISTED, MAX_NAMED, with_name};
 use crate::accounts::{Accounts, Named};
 use crate::idmap::{Extent, MAX_ID, MountId, SourceId, Translation, Unmapped};
 
@@ -35,17 +35,17 @@ impl std::fmt::Display for Range {
 }
 
 /// A line for each of the first ranges, and how many more there are.
-fn push_ranges(out: &mut Lines, subject: &str, ranges: &[Range], fact: impl Fn(&Range) -> String) {
-    for range in ranges.iter().take(LISTED) {
+fn push_ranges(out: &mut Facts, subject: &str, ranges: &[Range], fact: impl Fn(&Range) -> String) {
+    for range in ranges.iter().take(MAX_LISTED) {
         out.push(subject, fact(range));
     }
-    if ranges.len() > LISTED {
-        out.push(subject, format!("… and {} more such ranges", ranges.len() - LISTED));
+    if ranges.len() > MAX_LISTED {
+        out.push(subject, format!("… and {} more such ranges", ranges.len() - MAX_LISTED));
     }
 }
 
 pub(super) fn explain_ids<K: Named>(
-    out: &mut Lines,
+    out: &mut Facts,
     ids: &Translation<K>,
     accounts: &dyn Accounts,
 ) {
@@ -55,12 +55,12 @@ pub(super) fn explain_ids<K: Named>(
         return;
     }
     for (number, extent) in map.extents().iter().enumerate() {
-        explain_extent(out, extent, accounts, number < NAMED);
+        explain_extent(out, extent, accounts, number < MAX_NAMED);
     }
     let source_gaps = gaps(map.extents().iter().map(source_range));
     let mount_gaps = gaps(map.extents().iter().map(mount_range));
     explain_gaps(out, ids, &source_gaps, &mount_gaps, accounts);
-    explain_winners(out, ids, &source_gaps);
+    explain_collisions(out, ids, &source_gaps);
 }
 
 fn source_range<K: Named>(extent: &Extent<K>) -> Range {
@@ -72,7 +72,7 @@ fn mount_range<K: Named>(extent: &Extent<K>) -> Range {
 }
 
 fn explain_extent<K: Named>(
-    out: &mut Lines,
+    out: &mut Facts,
     extent: &Extent<K>,
     accounts: &dyn Accounts,
     with_names: bool,
@@ -112,7 +112,7 @@ fn gaps(ranges: impl Iterator<Item = Range>) -> Vec<Range> {
 }
 
 fn explain_gaps<K: Named>(
-    out: &mut Lines,
+    out: &mut Facts,
     ids: &Translation<K>,
     source_gaps: &[Range],
     mount_gaps: &[Range],
@@ -135,7 +135,7 @@ fn explain_gaps<K: Named>(
 }
 
 /// Where one mount id stands for several source ids: which of them the way back leads to.
-fn explain_winners<K: Named>(out: &mut Lines, ids: &Translation<K>, source_gaps: &[Range]) {
+fn explain_collisions<K: Named>(out: &mut Facts, ids: &Translation<K>, source_gaps: &[Range]) {
     let passed: &[Range] = if matches!(ids.unmapped(), Unmapped::Pass) { source_gaps } else { &[] };
     // How many extents, and how many passed ranges, begin less those that end at an id.
     let mut steps: BTreeMap<u32, (i64, i64)> = BTreeMap::new();

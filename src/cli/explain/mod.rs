@@ -15,16 +15,16 @@ use crate::source::SourceMounts;
 use crate::view::View;
 
 /// Names are looked up for this many extents of a kind: a look-up may go over the network.
-const NAMED: usize = 32;
+const MAX_NAMED: usize = 32;
 /// So many ranges of one sort are listed.
-const LISTED: usize = 100;
+const MAX_LISTED: usize = 100;
 /// The kernel's limits for a uid_map (user_namespaces(7)): extents, and bytes of text, which must be fewer than a page.
 const KERNEL_EXTENTS: usize = 340;
 const KERNEL_TEXT: usize = 4096;
 
 /// What was found out by trying, where it could be tried.
 #[derive(Debug, Default, Clone)]
-pub struct Tried {
+pub struct ProbeResults {
     /// The cache policy that the source lets us keep.
     pub cache: Option<String>,
     /// What this kernel's FUSE costs beside one that has all.
@@ -35,20 +35,20 @@ pub struct Tried {
 
 /// The mount in words, with the names of the system's users and groups.
 #[must_use]
-pub fn explain(config: &Config, tried: &Tried) -> String {
-    explain_with(config, tried, &SystemAccounts)
+pub fn explain(config: &Config, probed: &ProbeResults) -> String {
+    explain_with(config, probed, &SystemAccounts)
 }
 
 /// As [`explain`], with another user database.
 #[must_use]
-pub fn explain_with(config: &Config, tried: &Tried, accounts: &dyn Accounts) -> String {
-    let mut out = Lines(String::new());
+pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accounts) -> String {
+    let mut out = Facts(String::new());
     out.push("source", config.source.display());
     out.push("mountpoint", config.mountpoint.display());
     if let Some(file) = &config.options_file {
         out.push("config", format!("{}, which --reload reads again", file.display()));
     }
-    if let Some(mounts) = &tried.mounts {
+    if let Some(mounts) = &probed.mounts {
         mounts::explain_mounts(&mut out, config, mounts);
     }
     ids::explain_ids(&mut out, &config.view.ids.uids, accounts);
@@ -67,15 +67,15 @@ pub fn explain_with(config: &Config, tried: &Tried, accounts: &dyn Accounts) -> 
     }
     view::explain_owners(&mut out, &config.view, accounts);
     view::explain_creation(&mut out, &config.view, accounts);
-    view::explain_looks(&mut out, config);
+    view::explain_presentation(&mut out, config);
     view::explain_changes(&mut out, &config.view);
     out.push("engine", "fuse (this version has no other)");
     out.push("kernel", kernel_verdict(config));
-    match &tried.cache {
+    match &probed.cache {
         Some(found) => out.push("cache", found),
-        None => out.push("cache", cache_words(config.cache)),
+        None => out.push("cache", describe_cache(config.cache)),
     }
-    for cost in &tried.costs {
+    for cost in &probed.costs {
         out.push("kernel's FUSE", cost);
     }
     view::explain_checks(&mut out, &config.view);
@@ -93,9 +93,9 @@ pub fn explain_with(config: &Config, tried: &Tried, accounts: &dyn Accounts) -> 
     out.0
 }
 
-struct Lines(String);
+struct Facts(String);
 
-impl Lines {
+impl Facts {
     fn push(&mut self, subject: &str, fact: impl std::fmt::Display) {
         // Names may hold sequences that a terminal obeys, and line ends.
         let fact = one_line(&fact.to_string());
@@ -152,7 +152,7 @@ fn kernel_obstacles<K: Named>(ids: &Translation<K>, obstacles: &mut Vec<String>)
     }
 }
 
-fn cache_words(cache: CachePolicy) -> String {
+fn describe_cache(cache: CachePolicy) -> String {
     match cache {
         CachePolicy::Coherent { required: true } => {
             "coherent: what others change on the source is watched for, because cache=coherent was given"
@@ -188,17 +188,19 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
-    use crate::accounts::FewAccounts;
+    use crate::accounts::TestAccounts;
     use crate::cli::{Command, parse_with};
 
     fn explained(args: &str) -> Vec<String> {
         let argv =
             ["shiftbind", "/src", "/mnt", "--explain"].into_iter().chain(args.split_whitespace());
-        match parse_with(argv.map(OsString::from), &FewAccounts) {
-            Ok(Command::Explain(config)) => explain_with(&config, &Tried::default(), &FewAccounts)
-                .lines()
-                .map(str::to_owned)
-                .collect(),
+        match parse_with(argv.map(OsString::from), &TestAccounts) {
+            Ok(Command::Explain(config)) => {
+                explain_with(&config, &ProbeResults::default(), &TestAccounts)
+                    .lines()
+                    .map(str::to_owned)
+                    .collect()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_map_is_told_with_its_gaps() {
+    fn a_container_map_is_explained_with_its_gaps() {
         let lines = explained("--idmap=0:100000:65536");
         assert_eq!(
             of(&lines, "uid"),
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_source_ids_the_winner_is_told() {
+    fn the_winner_among_several_source_ids_is_named() {
         let lines = explained("--uidmap=500:15:1:0:10:10 --gidmap=identity");
         let expected =
             "mount 15 stands for several source ids: stored as 500, whose extent is the first";
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn passed_ids_that_an_extent_shows_as_well_are_told() {
+    fn passed_ids_that_collide_with_an_extent_are_explained() {
         let lines = explained("--uidmap=0:100:10 --gidmap=identity --unmapped=pass");
         let uid = of(&lines, "uid");
         assert!(uid.contains(&"source 10..4294967294 is unmapped: shown as it is"));
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn squashed_ids_are_told_both_ways() {
+    fn squashed_ids_are_explained_in_both_directions() {
         let lines = explained("--idmap=0:1000:10 --unmapped=squash=alice:users");
         assert!(
             of(&lines, "uid").contains(&"source 10..4294967294 is unmapped: shown as 1000 (alice)")
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_told_in_seconds() {
+    fn cache_timeouts_are_explained_in_seconds() {
         let lines = explained("--cache=timeout=2m -o negative_timeout=0,attr_timeout=1.5");
         let expected = "timeout: names 120s, missing names 0s, attributes 1.5s, because";
         assert!(of(&lines, "cache")[0].starts_with(expected), "{lines:?}");
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_given_the_power_to_store_files_of_root_is_named() {
+    fn a_mount_id_that_is_stored_as_root_gets_a_warning() {
         let warning = |args: &str| of(&explained(args), "warning").concat();
         assert!(warning("--idmap=0:100000:65536").starts_with("what 100000 makes setuid"));
         assert!(warning("--idmap=5:1000:1 --unmapped=squash=alice:users").contains("1000 (alice)"));
@@ -306,12 +308,12 @@ mod tests {
     }
 
     #[test]
-    fn no_name_makes_a_terminal_obey_or_a_line_of_its_own() {
+    fn control_characters_in_paths_are_escaped() {
         let argv = ["shiftbind", "/s\u{1b}[2J\nuid: all", "/mnt", "--explain"].map(OsString::from);
-        let Ok(Command::Explain(config)) = parse_with(argv, &FewAccounts) else {
+        let Ok(Command::Explain(config)) = parse_with(argv, &TestAccounts) else {
             panic!("it explains")
         };
-        let text = explain_with(&config, &Tried::default(), &FewAccounts);
+        let text = explain_with(&config, &ProbeResults::default(), &TestAccounts);
         assert!(text.starts_with("source: /s\\u{1b}[2J\\nuid: all\n"), "{text}");
     }
 
@@ -320,12 +322,12 @@ mod tests {
         let extents: Vec<String> = (0..10_000).map(|i| format!("{}:{}:1", i * 2, i * 2)).collect();
         let lines = explained(&format!("--uidmap={} --gidmap=identity", extents.join(";")));
         let uid = of(&lines, "uid");
-        assert_eq!(uid.len(), 10_000 + 2 * (LISTED + 1));
-        assert_eq!(uid[10_000 + LISTED], "… and 9900 more such ranges");
+        assert_eq!(uid.len(), 10_000 + 2 * (MAX_LISTED + 1));
+        assert_eq!(uid[10_000 + MAX_LISTED], "… and 9900 more such ranges");
     }
 
     #[test]
-    fn what_bindfs_can_do_is_told_with_its_cause() {
+    fn bindfs_options_are_explained_with_their_cause() {
         let lines = explained("-u alice -g staff -p 0640:ad+x --create-for-user=bob --umask=027");
         assert_eq!(
             of(&lines, "owner"),
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_is_told_with_what_it_costs() {
+    fn a_mirror_is_explained_with_its_costs() {
         let lines = explained("-M alice:@staff");
         let mirror = of(&lines, "mirror");
         assert!(mirror[0].starts_with("1000 (alice) is shown"), "{mirror:?}");
@@ -353,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_told_with_who_checks_and_why() {
+    fn policies_are_explained_with_the_permission_check() {
         let lines = explained(
             "--chown-ignore --chmod-deny --chmod-allow-x --xattr-ro --delete-deny --rename-deny --enable-ioctl",
         );
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn why_data_does_not_go_past_the_daemon_is_told() {
+    fn the_reason_for_no_passthrough_is_explained() {
         let passthrough = |args: &str| of(&explained(args), "passthrough")[0].to_owned();
         assert!(passthrough("").starts_with("auto: "));
         assert!(passthrough("--read-rate=1M").ends_with("because read-rate was given"));
@@ -381,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_or_shown_otherwise_is_told() {
+    fn excluded_names_and_attribute_overrides_are_explained() {
         let lines = explained(
             "--exclude=*.tmp --exclude=.git --hide-hard-links --ctime-from-mtime --block-devices-as-files \
              --resolve-symlinks --resolved-symlink-deletion=target-first --follow-source --one-file-system",

@@ -1,11 +1,11 @@
 //! What is mounted below the source, and what of it the mount has.
 
-use super::{LISTED, Lines};
+use super::{Facts, MAX_LISTED};
 use crate::config::Config;
 use crate::source::{Kind, Restrictions, SourceMounts};
 
 /// What is hidden, what holds for the files of one mount, and what holds for all.
-pub(super) fn explain_mounts(out: &mut Lines, config: &Config, mounts: &SourceMounts) {
+pub(super) fn explain_mounts(out: &mut Facts, config: &Config, mounts: &SourceMounts) {
     if mounts.own.kind == Kind::Pseudo {
         out.push("source", "is on a pseudo-filesystem: it would not be mounted");
     }
@@ -23,8 +23,8 @@ pub(super) fn explain_mounts(out: &mut Lines, config: &Config, mounts: &SourceMo
             lines.push(format!("{place} is {}", effects.join(", ")));
         }
     }
-    let more = lines.len().saturating_sub(LISTED);
-    lines.truncate(LISTED);
+    let more = lines.len().saturating_sub(MAX_LISTED);
+    lines.truncate(MAX_LISTED);
     for line in lines {
         out.push("submount", line);
     }
@@ -63,8 +63,8 @@ mod tests {
     use std::ffi::OsString;
     use std::path::PathBuf;
 
-    use super::super::{Tried, explain_with};
-    use crate::accounts::FewAccounts;
+    use super::super::{ProbeResults, explain_with};
+    use crate::accounts::TestAccounts;
     use crate::cli::{Command, parse_with};
     use crate::source::{Kind, MountFacts, Restrictions, SourceMounts, Submount};
 
@@ -91,10 +91,10 @@ mod tests {
             ],
         };
         let argv = ["shiftbind", "/src", "/mnt"].into_iter().chain(args.split_whitespace());
-        match parse_with(argv.map(OsString::from), &FewAccounts) {
+        match parse_with(argv.map(OsString::from), &TestAccounts) {
             Ok(Command::Explain(config)) => {
-                let tried = Tried { mounts: Some(mounts), ..Tried::default() };
-                let text = explain_with(&config, &tried, &FewAccounts);
+                let probed = ProbeResults { mounts: Some(mounts), ..ProbeResults::default() };
+                let text = explain_with(&config, &probed, &TestAccounts);
                 let of =
                     |line: &&str| line.starts_with("submount: ") || line.starts_with("programs: ");
                 text.lines().filter(of).map(str::to_owned).collect()
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_and_what_is_restricted_is_told_once() {
+    fn hidden_and_restricted_submounts_are_listed_once() {
         let lines = explained("--explain", "rw");
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].starts_with("submount: /src/proc is shown empty"), "{lines:?}");
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_mentioned_only_where_a_mount_below_decides() {
+    fn programs_are_mentioned_only_where_a_submount_is_noexec() {
         let programs = |args, own| explained(args, own).get(2).cloned().unwrap_or_default();
         assert_eq!(programs("--explain", "rw,noexec"), "");
         assert_eq!(programs("--explain -o noexec", "rw"), "");

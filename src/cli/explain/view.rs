@@ -1,6 +1,6 @@
 //! What is shown and what may change, in words. What is as on the source is not mentioned.
 
-use super::{Lines, with_name};
+use super::{Facts, with_name};
 use crate::accounts::{Accounts, Named};
 use crate::config::Config;
 use crate::idmap::{Group, Kind, User};
@@ -10,7 +10,7 @@ fn named<K: Kind + Named>(id: u32, accounts: &dyn Accounts) -> String {
     with_name(id, K::name_of(accounts, id))
 }
 
-pub(super) fn explain_owners(out: &mut Lines, view: &View, accounts: &dyn Accounts) {
+pub(super) fn explain_owners(out: &mut Facts, view: &View, accounts: &dyn Accounts) {
     if let Some(uid) = view.forced.uid {
         let user = named::<User>(uid.raw(), accounts);
         out.push("owner", format!("everything is shown as owned by {user}, because of force-user"));
@@ -24,7 +24,7 @@ pub(super) fn explain_owners(out: &mut Lines, view: &View, accounts: &dyn Accoun
     }
 }
 
-fn explain_mirror(out: &mut Lines, mirror: &Mirror, accounts: &dyn Accounts) {
+fn explain_mirror(out: &mut Facts, mirror: &Mirror, accounts: &dyn Accounts) {
     for principal in &mirror.principals {
         let who = match principal {
             Principal::User(uid) => named::<User>(uid.raw(), accounts),
@@ -43,7 +43,7 @@ fn explain_mirror(out: &mut Lines, mirror: &Mirror, accounts: &dyn Accounts) {
     );
 }
 
-pub(super) fn explain_creation(out: &mut Lines, view: &View, accounts: &dyn Accounts) {
+pub(super) fn explain_creation(out: &mut Facts, view: &View, accounts: &dyn Accounts) {
     let creation = &view.creation;
     if creation.by == CreatedBy::Mounter {
         out.push(
@@ -73,7 +73,7 @@ pub(super) fn explain_creation(out: &mut Lines, view: &View, accounts: &dyn Acco
     }
 }
 
-pub(super) fn explain_looks(out: &mut Lines, config: &Config) {
+pub(super) fn explain_presentation(out: &mut Facts, config: &Config) {
     let view = &config.view;
     if !view.perms.is_empty() {
         out.push("permissions", format!("shown after the rules {}", view.perms));
@@ -109,7 +109,7 @@ pub(super) fn explain_looks(out: &mut Lines, config: &Config) {
     }
 }
 
-pub(super) fn explain_changes(out: &mut Lines, view: &View) {
+pub(super) fn explain_changes(out: &mut Facts, view: &View) {
     let changes = &view.changes;
     for (policy, subject) in
         [(changes.chown, "chown"), (changes.chgrp, "chgrp"), (changes.chmod, "chmod")]
@@ -146,7 +146,7 @@ pub(super) fn explain_changes(out: &mut Lines, view: &View) {
 }
 
 /// Who checks permissions, and what the kernel does not keep on that account.
-pub(super) fn explain_checks(out: &mut Lines, view: &View) {
+pub(super) fn explain_checks(out: &mut Facts, view: &View) {
     let needs = view.needs();
     if needs.checks == Checks::Kernel {
         out.push("checks", "the kernel checks permissions, on what is shown");
@@ -172,7 +172,7 @@ pub(super) fn explain_checks(out: &mut Lines, view: &View) {
 }
 
 /// How data and locks go.
-pub(super) fn explain_data(out: &mut Lines, config: &Config) {
+pub(super) fn explain_data(out: &mut Facts, config: &Config) {
     let data = &config.data;
     let obstacles: Vec<&str> = [
         (!data.passthrough, "passthrough=off"),
@@ -183,7 +183,7 @@ pub(super) fn explain_data(out: &mut Lines, config: &Config) {
     .into_iter()
     .filter_map(|(given, option)| given.then_some(option))
     .collect();
-    if obstacles.is_empty() && data.may_pass() {
+    if obstacles.is_empty() && data.may_passthrough() {
         out.push("passthrough", "auto: file data goes past the daemon where the kernel allows it");
     } else {
         let why = obstacles.join(" and ");

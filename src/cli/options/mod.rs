@@ -96,7 +96,7 @@ pub(super) enum Opt {
     Config,
     Reload,
     Explain,
-    Words,
+    Options,
     Help,
     Version,
     FuseVersion,
@@ -111,7 +111,7 @@ pub(super) enum Category {
     Creation,
     Perms,
     Changes,
-    Looks,
+    View,
     Mount,
     Access,
     Cache,
@@ -129,7 +129,7 @@ impl Category {
         Self::Creation,
         Self::Perms,
         Self::Changes,
-        Self::Looks,
+        Self::View,
         Self::Mount,
         Self::Access,
         Self::Cache,
@@ -145,7 +145,7 @@ impl Category {
             Self::Creation => "New files",
             Self::Perms => "Permissions shown",
             Self::Changes => "Changes",
-            Self::Looks => "What is shown",
+            Self::View => "What is shown",
             Self::Mount => "Mount options",
             Self::Access => "Access",
             Self::Cache => "Caching and speed",
@@ -185,7 +185,7 @@ pub(super) struct OptionDef {
     /// The short flag.
     pub(super) short: Option<char>,
     /// The name within `-o`. `None`: cannot stand there.
-    pub(super) word: Option<&'static str>,
+    pub(super) mount_option: Option<&'static str>,
     /// Further names, as long flag and within `-o`.
     pub(super) aliases: &'static [&'static str],
     /// Further names as long flag only: within `-o` they mean something else to mount(8).
@@ -208,8 +208,8 @@ pub(super) struct OptionDef {
 impl OptionDef {
     /// Whether it may be given several times, each adding to the former.
     pub(super) fn accumulates(&self) -> bool {
-        use Opt::{Exclude, GidMap, IdMap, UidMap, Verbose, Words};
-        matches!(self.id, UidMap | GidMap | IdMap | Exclude | Words | Verbose)
+        use Opt::{Exclude, GidMap, IdMap, Options, UidMap, Verbose};
+        matches!(self.id, UidMap | GidMap | IdMap | Exclude | Options | Verbose)
     }
 
     /// Every name that it has as a flag and within `-o`, with whether it says the option (`true`) or its contrary.
@@ -231,12 +231,12 @@ pub(super) struct Given {
 }
 
 /// Finds an option by a name within `-o`; `-` and `_` are the same there.
-pub(super) fn by_word(name: &str) -> Option<(&'static OptionDef, bool)> {
+pub(super) fn by_mount_option(name: &str) -> Option<(&'static OptionDef, bool)> {
     let same = |one: &str| {
         one.len() == name.len() && one.bytes().map(underscored).eq(name.bytes().map(underscored))
     };
-    OPTIONS.iter().filter(|option| option.word.is_some()).find_map(|option| {
-        option.names().find(|(one, _)| same(one)).map(|(_, says_so)| (option, says_so))
+    OPTIONS.iter().filter(|option| option.mount_option.is_some()).find_map(|option| {
+        option.names().find(|(one, _)| same(one)).map(|(_, is_on)| (option, is_on))
     })
 }
 
@@ -245,19 +245,19 @@ fn underscored(byte: u8) -> u8 {
 }
 
 /// Every name that can stand within `-o`, as the documentation spells it.
-pub(super) fn words() -> impl Iterator<Item = &'static str> {
+pub(super) fn mount_option_names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().flat_map(|option| {
-        option.word.into_iter().chain(
+        option.mount_option.into_iter().chain(
             option
                 .names()
                 .map(|(name, _)| name)
-                .filter(move |&name| option.word.is_some() && name != option.long),
+                .filter(move |&name| option.mount_option.is_some() && name != option.long),
         )
     })
 }
 
 /// Every long flag, without dashes, but for hidden ones.
-pub(super) fn longs() -> impl Iterator<Item = &'static str> {
+pub(super) fn long_flags() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter(|option| option.category != Category::Hidden).flat_map(|option| {
         option.names().map(|(name, _)| name).chain(option.long_aliases.iter().copied())
     })
@@ -286,19 +286,19 @@ mod tests {
     #[test]
     fn every_option_has_both_spellings_but_those_that_cannot() {
         for option in OPTIONS {
-            use Opt::{FuseVersion, Generate, Help, Reload, Version, Words};
+            use Opt::{FuseVersion, Generate, Help, Options, Reload, Version};
             let only_a_flag =
-                matches!(option.id, Help | Version | FuseVersion | Words | Generate | Reload);
-            assert_eq!(option.word.is_none(), only_a_flag, "{}", option.long);
-            if let Some(word) = option.word {
+                matches!(option.id, Help | Version | FuseVersion | Options | Generate | Reload);
+            assert_eq!(option.mount_option.is_none(), only_a_flag, "{}", option.long);
+            if let Some(word) = option.mount_option {
                 assert_eq!(word.replace('_', "-"), option.long);
-                assert!(std::ptr::eq(by_word(word).unwrap().0, option));
+                assert!(std::ptr::eq(by_mount_option(word).unwrap().0, option));
             }
         }
     }
 
     #[test]
-    fn every_meaning_stands_in_the_table_once() {
+    fn every_option_id_is_in_the_table_once() {
         // The last variant's number is the count less one: a variant without a row is found here.
         let ids: HashSet<usize> = OPTIONS.iter().map(|option| option.id as usize).collect();
         assert_eq!(ids.len(), OPTIONS.len());
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_is_explained_and_fits_the_help() {
+    fn every_option_has_a_help_line_and_a_description() {
         for option in OPTIONS {
             assert!(!option.help.is_empty() && !option.help.ends_with('.'), "{}", option.long);
             assert!(option.help.len() <= 100, "{}: a line, not a text", option.long);
@@ -323,9 +323,9 @@ mod tests {
 
     #[test]
     fn dashes_and_underscores_are_the_same_within_o() {
-        assert_eq!(by_word("allow-other").unwrap().0.id, Opt::AllowOther);
-        assert_eq!(by_word("one_file_system").unwrap().0.id, Opt::OneFileSystem);
-        assert!(!by_word("no_allow_other").unwrap().1);
-        assert!(by_word("allow.other").is_none());
+        assert_eq!(by_mount_option("allow-other").unwrap().0.id, Opt::AllowOther);
+        assert_eq!(by_mount_option("one_file_system").unwrap().0.id, Opt::OneFileSystem);
+        assert!(!by_mount_option("no_allow_other").unwrap().1);
+        assert!(by_mount_option("allow.other").is_none());
     }
 }

@@ -56,7 +56,7 @@ fn an_owner_is_forced_in_every_spelling() {
 }
 
 #[test]
-fn words_of_fstab_that_look_like_options_are_none_without_a_value() {
+fn fstab_options_named_like_ours_are_ignored_without_a_value() {
     for list in ["user", "user=alice", "owner", "group", "users", "nouser", ",,defaults,,"] {
         let both = [config(&format!("-o {list}")), bindfs(&format!("-o {list}"))];
         assert!(both.iter().all(|config| forced(config) == (None, None)), "{list}");
@@ -94,7 +94,7 @@ fn of_several_values_the_last_one_wins() {
 }
 
 #[test]
-fn policies_are_told_apart() {
+fn each_policy_option_sets_its_own_policy() {
     let changes = config("--chown-ignore --chgrp-deny --chmod-ignore --chmod-allow-x").view.changes;
     assert_eq!(
         (changes.chown, changes.chgrp, changes.chmod, changes.chmod_allow_x),
@@ -109,7 +109,7 @@ fn policies_are_told_apart() {
 }
 
 #[test]
-fn masks_come_after_the_rules_each_for_its_sort() {
+fn masks_apply_after_the_rules_to_their_file_types() {
     let perms = |args| config(args).view.perms.to_string();
     assert_eq!(perms("-o umask=022"), "f0755:d0755");
     assert_eq!(perms("-o umask=022 -p u+w"), "u+w:f0755:d0755");
@@ -155,7 +155,7 @@ fn links_are_resolved_and_removed_as_asked() {
 fn data_goes_as_asked() {
     let data = config("--read-rate=1.5M -o write-rate=10k,direct_io --forward-odirect 4096").data;
     assert_eq!((data.read_rate, data.write_rate), (Some(1_572_864.0), Some(10_240.0)));
-    assert!(data.direct_io && !data.may_pass());
+    assert!(data.direct_io && !data.may_passthrough());
     assert_eq!(data.forward_odirect.map(|align| align.get()), Some(4096));
 }
 
@@ -229,7 +229,7 @@ fn literal_values_are_checked() {
 }
 
 #[test]
-fn a_rule_that_does_nothing_is_told() {
+fn a_rule_without_effect_gets_a_warning() {
     let warnings = config("-p f=r:a+X").warnings;
     assert_eq!(
         warnings,
@@ -239,7 +239,7 @@ fn a_rule_that_does_nothing_is_told() {
 }
 
 #[test]
-fn an_option_that_does_nothing_as_it_is_given_is_told() {
+fn an_option_without_effect_gets_a_warning() {
     for (words, option) in [
         ("--chmod-allow-x", "chmod-allow-x"),
         ("--chmod-filter=a-w --chmod-ignore", "chmod-filter"),
@@ -334,7 +334,7 @@ fn file_of(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_file_of_options_stands_where_it_is_given() {
+fn an_options_file_applies_at_its_position() {
     let file = file_of(
         "# a mount\n\n  ro\nmap = 1000/2000:@5/@6\nfsname=a, \\b = c \nperms=0640,d+x\nnofail\n",
     );
@@ -358,7 +358,7 @@ fn a_file_of_options_stands_where_it_is_given() {
 }
 
 #[test]
-fn what_is_wrong_in_a_file_of_options_is_told_with_its_place() {
+fn an_error_in_an_options_file_names_the_file() {
     for (text, expected) in [
         ("ro\nfrobnicate\n", ":2: unknown option 'frobnicate'; see shiftbind --help"),
         ("ro=1\n", ":1: option 'ro' takes no value"),
@@ -378,7 +378,7 @@ fn what_is_wrong_in_a_file_of_options_is_told_with_its_place() {
 }
 
 #[test]
-fn a_relative_file_of_options_is_remembered_by_its_whole_path() {
+fn a_relative_options_file_is_stored_as_an_absolute_path() {
     let depth = std::env::current_dir().unwrap().components().count() - 1;
     let config = super::config(&format!("--config={}dev/null", "../".repeat(depth)));
     let path = config.options_file.unwrap();

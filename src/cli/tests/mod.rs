@@ -10,12 +10,12 @@ use proptest::prelude::*;
 
 use super::options::{Completion, OPTIONS, OptionDef};
 use super::*;
-use crate::accounts::FewAccounts;
+use crate::accounts::TestAccounts;
 use crate::config::{Access, Atime, CachePolicy};
 use crate::idmap::{SourceUid, Unmapped};
 
 fn command(argv: &[&str]) -> Result<Command> {
-    parse_with(argv.iter().map(OsString::from), &FewAccounts)
+    parse_with(argv.iter().map(OsString::from), &TestAccounts)
 }
 
 /// `shiftbind`, the arguments (separated by blanks), a source and a mount point.
@@ -84,7 +84,7 @@ fn outcome(argv: &[String]) -> String {
         whole.push(both[0].clone());
     }
     whole.extend_from_slice(argv);
-    match parse_with(whole.iter().map(OsString::from), &FewAccounts) {
+    match parse_with(whole.iter().map(OsString::from), &TestAccounts) {
         Ok(command) => format!("{command:?}"),
         Err(error) => panic!("{argv:?}: {error}"),
     }
@@ -93,18 +93,18 @@ fn outcome(argv: &[String]) -> String {
 #[test]
 fn every_option_means_the_same_as_a_flag_and_within_o() {
     let nothing = outcome(&[]);
-    for option in OPTIONS.iter().filter(|option| option.word.is_some()) {
+    for option in OPTIONS.iter().filter(|option| option.mount_option.is_some()) {
         let value = sample(option);
         let equals = if value.is_empty() { String::new() } else { format!("={value}") };
         let names = option.names().map(|(name, _)| name.to_owned());
         let underscored = option.names().map(|(name, _)| name.replace('-', "_"));
         let mut outcomes: Vec<(bool, String)> = Vec::new();
-        for name in names.chain(underscored).chain(option.word.map(str::to_owned)) {
-            let says_so = option.opposite.is_none_or(|no| no != name.replace('_', "-"));
-            outcomes.push((says_so, outcome(&[format!("--{name}{equals}")])));
-            outcomes.push((says_so, outcome(&["-o".to_owned(), format!("{name}{equals}")])));
+        for name in names.chain(underscored).chain(option.mount_option.map(str::to_owned)) {
+            let is_on = option.opposite.is_none_or(|no| no != name.replace('_', "-"));
+            outcomes.push((is_on, outcome(&[format!("--{name}{equals}")])));
+            outcomes.push((is_on, outcome(&["-o".to_owned(), format!("{name}{equals}")])));
             if !value.is_empty() {
-                outcomes.push((says_so, outcome(&[format!("--{name}"), value.clone()])));
+                outcomes.push((is_on, outcome(&[format!("--{name}"), value.clone()])));
             }
         }
         for name in option.long_aliases {
@@ -228,7 +228,7 @@ fn debug_is_foreground_with_every_request() {
 }
 
 #[test]
-fn mistakes_name_the_option_and_the_way_out() {
+fn errors_name_the_option_and_the_remedy() {
     for (args, message) in [
         ("--uidmpa=0:1:1", "unknown option '--uidmpa'; did you mean '--uidmap'?"),
         ("-o uidmpa=0:1:1", "unknown option 'uidmpa' in -o; did you mean 'uidmap'?"),
@@ -276,13 +276,13 @@ fn help_and_version_need_nothing_else() {
 fn paths_need_not_be_utf8() {
     let path = OsString::from_vec(b"/s\xff".to_vec());
     let argv = ["shiftbind".into(), path.clone(), "/mnt".into()];
-    assert!(matches!(parse_with(argv, &FewAccounts), Ok(Command::Mount(c)) if c.source == path));
+    assert!(matches!(parse_with(argv, &TestAccounts), Ok(Command::Mount(c)) if c.source == path));
     let fsname = OsString::from_vec(b"fsname=\xff".to_vec());
     let argv = ["shiftbind".into(), "/s".into(), "/m".into(), "-o".into(), fsname];
-    assert!(matches!(parse_with(argv, &FewAccounts), Ok(Command::Mount(c)) if c.fsname.is_some()));
+    assert!(matches!(parse_with(argv, &TestAccounts), Ok(Command::Mount(c)) if c.fsname.is_some()));
     let map = OsString::from_vec(b"--idmap=\xff".to_vec());
     let argv = ["shiftbind".into(), "/s".into(), "/m".into(), map];
-    let message = parse_with(argv, &FewAccounts).unwrap_err().to_string();
+    let message = parse_with(argv, &TestAccounts).unwrap_err().to_string();
     assert_eq!(message, "option 'idmap': the value is not valid UTF-8");
 }
 
@@ -315,7 +315,7 @@ fn a_remount_changes_flags_only() {
 }
 
 #[test]
-fn the_letters_of_a_helper_are_those_of_mount() {
+fn a_mount_helper_takes_the_flags_of_mount8() {
     for name in ["mount.shiftbind", "/sbin/mount.shiftbind", "/usr/sbin/mount.fuse.shiftbind"] {
         let argv = [name, "/src", "/mnt", "-n", "-v", "-o", "rw,idmap=0:100000:65536,nofail"];
         let Ok(Command::Mount(config)) = command(&argv) else { panic!() };
@@ -332,7 +332,7 @@ fn the_letters_of_a_helper_are_those_of_mount() {
 
 /// As mount(8) of util-linux 2.38 was seen to call its helpers.
 #[test]
-fn what_mount_passes_is_understood() {
+fn the_command_lines_of_mount8_are_understood() {
     let call =
         |args: &[&str]| command(&[&["/sbin/mount.fuse.shiftbind", "/src", "/mnt"], args].concat());
     let options = "ro,noexec,nosuid,nodev,idmap=0:1:1,nofail,_netdev,user";
@@ -397,7 +397,7 @@ proptest! {
     ) {
         let name = if helper { "mount.shiftbind" } else { "shiftbind" };
         let argv = std::iter::once(name.to_owned()).chain(argv).map(OsString::from);
-        if let Err(error) = parse_with(argv, &FewAccounts) {
+        if let Err(error) = parse_with(argv, &TestAccounts) {
             prop_assert_eq!(error.exit().code(), 1);
         }
     }

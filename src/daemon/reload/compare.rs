@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_flags_and_the_same_options_in_other_words_may_change() {
+    fn maps_and_mount_flags_may_change() {
         let now = config("idmap=b:0:100000:10");
         assert_eq!(refused(&now, &now), None);
         for words in ["idmap=b:0:200000:10,unmapped=squash=5", "ro,nosuid", "defaults"] {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_was_told_may_not_change_and_the_option_is_named() {
+    fn an_option_fixed_at_mount_time_may_not_change_and_is_named() {
         let now = config("threads=3");
         for (words, option) in [
             ("threads=4", "threads"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn times_may_change_where_it_is_by_time() {
+    fn timeouts_may_change_where_the_cache_uses_timeouts() {
         for (now, new) in
             [("cache=timeout=1s", "cache=timeout=2s"), ("cache=none", "cache=timeout=1s")]
         {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn in_front_or_not_is_no_option_of_the_mount() {
+    fn a_reload_ignores_foreground() {
         assert_eq!(refused(&config("foreground"), &config("defaults")), None);
     }
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_who_checks_permissions_may_not_change_and_the_rest_of_the_view_may() {
+    fn the_permission_check_may_not_change_and_the_rest_of_the_view_may() {
         let plain = config("defaults");
         let mirror = Mirror { only: false, principals: Vec::new() };
         let ignores = with(|view| view.changes.chown = Policy::Ignore);

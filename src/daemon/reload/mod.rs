@@ -4,8 +4,8 @@
 //! (`compare`) refuses the reload, and nothing changes; the rest changes at once. This happens in a thread of its own,
 //! which no request waits for: the files that it reads may lie on the mount itself.
 
-mod ask;
 mod compare;
+mod request;
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::fuse::Live;
 use crate::mount::{self, Inherited, Mounted, with_inherited};
 use crate::sys::creds::unshare_fs;
-pub use ask::reload;
+pub use request::reload;
 
 /// The options that a mount has, paths made absolute, and defaults that the process decided filled in.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Baseline {
 impl Baseline {
     /// Those of a mount that is being made. To be called while the working directory is the user's.
     pub(super) fn of(config: &Config, point: &Path, inherited: Inherited) -> Self {
-        let mut own = settled(config.clone());
+        let mut own = resolved(config.clone());
         own.mountpoint = point.to_owned();
         own.flags = with_inherited(&config.flags, inherited);
         let directory = std::env::current_dir();
@@ -45,9 +45,9 @@ impl Baseline {
     }
 
     /// The same form of options that were evaluated again.
-    fn settle(&self, config: Config) -> Config {
+    fn resolve(&self, config: Config) -> Config {
         let same_source = config.source == self.source_typed;
-        let mut new = settled(config);
+        let mut new = resolved(config);
         if same_source {
             new.source = self.config.source.clone();
         }
@@ -56,7 +56,7 @@ impl Baseline {
     }
 }
 
-fn settled(mut config: Config) -> Config {
+fn resolved(mut config: Config) -> Config {
     let absolute = |path: &Path| {
         let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path));
         path.unwrap_or_default()
@@ -79,25 +79,25 @@ pub(super) struct Reloader {
 
 /// Asks for a reload.
 #[derive(Debug)]
-pub(super) struct Trigger(SyncSender<()>);
+pub(super) struct ReloadHandle(SyncSender<()>);
 
-impl Trigger {
-    /// Where one is asked for already that has not begun, it serves this wish, too.
-    pub(super) fn pull(&self) {
+impl ReloadHandle {
+    /// Where one is asked for already that has not begun, it serves this request, too.
+    pub(super) fn request(&self) {
         let _ = self.0.try_send(());
     }
 }
 
 impl Reloader {
     /// Starts the thread.
-    pub(super) fn spawn(self) -> io::Result<Trigger> {
-        let (trigger, wishes) = sync_channel(1);
-        thread::Builder::new().name("reload".to_owned()).spawn(move || self.serve(&wishes))?;
-        Ok(Trigger(trigger))
+    pub(super) fn spawn(self) -> io::Result<ReloadHandle> {
+        let (sender, requests) = sync_channel(1);
+        thread::Builder::new().name("reload".to_owned()).spawn(move || self.serve(&requests))?;
+        Ok(ReloadHandle(sender))
     }
 
-    fn serve(mut self, wishes: &Receiver<()>) {
-        while let Ok(()) = wishes.recv() {
+    fn serve(mut self, requests: &Receiver<()>) {
+        while let Ok(()) = requests.recv() {
             self.live.reloads().begin();
             let result = self.reload();
             match &result {
@@ -111,7 +111,7 @@ impl Reloader {
     }
 
     fn reload(&mut self) -> Result<()> {
-        let place = self.place();
+        let place = self.mountpoint();
         let mut new = self.evaluate(&place)?;
         for warning in &new.warnings {
             log::warn!("{warning}");
@@ -132,8 +132,8 @@ impl Reloader {
     }
 
     /// Where the mount is now; where it was made, if it has left this mount namespace.
-    fn place(&self) -> PathBuf {
-        let now = self.mounted.place().ok().flatten();
+    fn mountpoint(&self) -> PathBuf {
+        let now = self.mounted.mountpoint().ok().flatten();
         now.unwrap_or_else(|| self.baseline.config.mountpoint.clone())
     }
 
@@ -149,8 +149,8 @@ impl Reloader {
             chdir("/proc/self/fdinfo").map_err(|e| Error::system("/proc must be mounted", e))?;
         }
         let config = (self.options)(place).and_then(|config| {
-            mount::check_rights(&config)?;
-            Ok(self.baseline.settle(config))
+            mount::check_privileges(&config)?;
+            Ok(self.baseline.resolve(config))
         });
         // It would keep the directory's filesystem from being unmounted.
         chdir("/").map_err(|e| Error::system("/", e))?;

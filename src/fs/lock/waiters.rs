@@ -82,7 +82,7 @@ impl Waiters {
         wait: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         // Before anybody can be woken: the signal would end the daemon.
-        if let Err(e) = sys::signal::arm_wake_up() {
+        if let Err(e) = sys::signal::install_wake_handler() {
             log::warn!("a wait for a lock cannot be interrupted: {e}");
             return Err(e);
         }

@@ -2,23 +2,23 @@
 //! Its parts, by subject, are the modules below.
 
 mod access;
+mod caching;
 mod changes;
 mod creation;
-mod looks;
 mod maps;
 mod mount;
 mod other;
 mod owners;
 mod perms;
 mod process;
-mod speed;
+mod view;
 
 use super::{Category, Completion, Opt, OptionDef, ValueDef};
 
 const fn flag(
     id: Opt,
     long: &'static str,
-    word: &'static str,
+    mount_option: &'static str,
     category: Category,
     help: &'static str,
     about: &'static str,
@@ -27,7 +27,7 @@ const fn flag(
         id,
         long,
         short: None,
-        word: Some(word),
+        mount_option: Some(mount_option),
         aliases: &[],
         long_aliases: &[],
         opposite: None,
@@ -55,40 +55,40 @@ const fn one_of(placeholder: &'static str, words: &'static [&'static str]) -> Op
 /// Every option.
 pub(in crate::cli) static OPTIONS: &[OptionDef] = &ALL;
 
-const PARTS: [&[OptionDef]; 11] = [
+const SECTIONS: [&[OptionDef]; 11] = [
     maps::MAPS,
     owners::OWNERS,
     creation::CREATION,
     perms::PERMS,
     changes::CHANGES,
-    looks::LOOKS,
+    view::VIEW,
     mount::MOUNT,
     access::ACCESS,
-    speed::SPEED,
+    caching::CACHING,
     process::PROCESS,
     other::OTHER,
 ];
 
 static ALL: [OptionDef; COUNT] = {
     let mut all = [maps::MAPS[0]; COUNT];
-    let (mut next, mut part) = (0, 0);
-    while part < PARTS.len() {
+    let (mut next, mut section) = (0, 0);
+    while section < SECTIONS.len() {
         let mut at = 0;
-        while at < PARTS[part].len() {
-            all[next] = PARTS[part][at];
+        while at < SECTIONS[section].len() {
+            all[next] = SECTIONS[section][at];
             next += 1;
             at += 1;
         }
-        part += 1;
+        section += 1;
     }
     all
 };
 
 const COUNT: usize = {
-    let (mut count, mut part) = (0, 0);
-    while part < PARTS.len() {
-        count += PARTS[part].len();
-        part += 1;
+    let (mut count, mut section) = (0, 0);
+    while section < SECTIONS.len() {
+        count += SECTIONS[section].len();
+        section += 1;
     }
     count
 };

@@ -6,10 +6,10 @@ use super::{file, flag, one_of, value};
 pub(super) const OTHER: &[OptionDef] = &[
     OptionDef {
         short: Some('o'),
-        word: None,
+        mount_option: None,
         value: value("OPTION[,OPTION...]"),
         ..flag(
-            Opt::Words,
+            Opt::Options,
             "options",
             "",
             Category::Other,
@@ -34,7 +34,7 @@ pub(super) const OTHER: &[OptionDef] = &[
         )
     },
     OptionDef {
-        word: None,
+        mount_option: None,
         ..flag(
             Opt::Reload,
             "reload",
@@ -56,12 +56,12 @@ pub(super) const OTHER: &[OptionDef] = &[
     ),
     OptionDef {
         short: Some('h'),
-        word: None,
+        mount_option: None,
         ..flag(Opt::Help, "help", "", Category::Other, "Print this help", "Print a short help.")
     },
     OptionDef {
         short: Some('V'),
-        word: None,
+        mount_option: None,
         ..flag(
             Opt::Version,
             "version",
@@ -72,7 +72,7 @@ pub(super) const OTHER: &[OptionDef] = &[
         )
     },
     OptionDef {
-        word: None,
+        mount_option: None,
         ..flag(
             Opt::FuseVersion,
             "fuse-version",
@@ -83,7 +83,7 @@ pub(super) const OTHER: &[OptionDef] = &[
         )
     },
     OptionDef {
-        word: None,
+        mount_option: None,
         value: one_of("WHAT", &["man", "bash", "zsh", "fish"]),
         ..flag(
             Opt::Generate,

@@ -15,39 +15,39 @@ use rustix::thread::CapabilitySet;
 use super::creds::last_errno;
 
 /// What BPF programs of seccomp look at (`struct seccomp_data`).
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const FIRST_ARGUMENT: u32 = 16;
+const NR_OFFSET: u32 = 0;
+const ARCH_OFFSET: u32 = 4;
+const ARGS_OFFSET: u32 = 16;
 
 /// AUDIT_ARCH_* of linux/audit.h: without it a number may mean another call.
 #[cfg(target_arch = "x86_64")]
-const NATIVE: Option<u32> = Some(0xc000_003e);
+const AUDIT_ARCH: Option<u32> = Some(0xc000_003e);
 #[cfg(target_arch = "aarch64")]
-const NATIVE: Option<u32> = Some(0xc000_00b7);
+const AUDIT_ARCH: Option<u32> = Some(0xc000_00b7);
 #[cfg(target_arch = "riscv64")]
-const NATIVE: Option<u32> = Some(0xc000_00f3);
+const AUDIT_ARCH: Option<u32> = Some(0xc000_00f3);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
-const NATIVE: Option<u32> = None;
+const AUDIT_ARCH: Option<u32> = None;
 
 /// What the child leaves at the beginning of the shared memory.
-const NOT_MADE: i32 = 0;
-const MADE: i32 = 1;
+const NOT_CALLED: i32 = 0;
+const CALLED: i32 = 1;
 
 /// Memory that is shared with a child: a page for how the call ended, and the argument, behind which nothing is.
-struct Shared {
+struct SharedArgument {
     start: *mut libc::c_void,
     len: usize,
     argument: *mut u8,
     argument_len: usize,
 }
 
-impl Shared {
-    fn holding(bytes: &[u8]) -> Result<Self, Errno> {
+impl SharedArgument {
+    fn with(bytes: &[u8]) -> Result<Self, Errno> {
         // SAFETY: takes an integer.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let page = usize::try_from(page).map_err(|_| Errno::NOSYS)?;
-        let room = bytes.len().next_multiple_of(page);
-        let len = page + room + page;
+        let argument_pages = bytes.len().next_multiple_of(page);
+        let len = page + argument_pages + page;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let start = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -59,7 +59,7 @@ impl Shared {
         }
         // SAFETY: both lie within the mapping, whose last page is `page + room` bytes in.
         let (guard, argument) = unsafe {
-            let guard = start.byte_add(page + room);
+            let guard = start.byte_add(page + argument_pages);
             (guard, guard.byte_sub(bytes.len()).cast::<u8>())
         };
         let shared = Self { start, len, argument, argument_len: bytes.len() };
@@ -78,7 +78,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedArgument {
     fn drop(&mut self) {
         // SAFETY: exactly our mapping; no reference into it is left, and the child has ended.
         unsafe { libc::munmap(self.start, self.len) };
@@ -87,9 +87,9 @@ impl Drop for Shared {
 
 /// With which capabilities a call is made; its filesystem ids are the calling thread's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rights {
+pub enum IoctlCaps {
     /// The calling thread's.
-    Ours,
+    Inherit,
     /// These, which the calling thread may have.
     Only(CapabilitySet),
 }
@@ -102,10 +102,10 @@ pub fn ioctl(
     fd: impl AsFd,
     request: u32,
     argument: &mut [u8],
-    rights: Rights,
+    caps: IoctlCaps,
 ) -> Result<i32, Errno> {
-    let native = NATIVE.ok_or(Errno::NOSYS)?;
-    let shared = Shared::holding(argument)?;
+    let native = AUDIT_ARCH.ok_or(Errno::NOSYS)?;
+    let shared = SharedArgument::with(argument)?;
     let fd = fd.as_fd().as_raw_fd();
     let filter = filter(native, fd);
     // SAFETY: the child makes system calls only, on memory that was there before, and ends by exit_group(2): it takes no
@@ -114,7 +114,7 @@ pub fn ioctl(
         -1 => return Err(last_errno()),
         0 => {
             // SAFETY: as above; this is the child.
-            unsafe { make(fd, request, &shared, &filter, rights) }
+            unsafe { run_child(fd, request, &shared, &filter, caps) }
         }
         child => child,
     };
@@ -123,8 +123,8 @@ pub fn ioctl(
     while unsafe { libc::waitpid(child, &raw mut status, 0) } == -1 && last_errno() == Errno::INTR {
     }
     // SAFETY: the child has ended; the pointers lie within the mapping.
-    let [made, returned] = unsafe { shared.report().read_volatile() };
-    if made != MADE {
+    let [called, returned] = unsafe { shared.report().read_volatile() };
+    if called != CALLED {
         return Err(if libc::WIFSIGNALED(status) { Errno::IO } else { Errno::NOSYS });
     }
     if returned < 0 {
@@ -141,21 +141,21 @@ pub fn ioctl(
 /// A filter that lets a process make ioctls on one descriptor and end. It is killed for anything else.
 fn filter(native: u32, fd: RawFd) -> [libc::sock_filter; 9] {
     let load = |at| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
-    let skip_unless = |value, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, no);
-    let skip_if = |value, yes| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, 0);
-    let end_with = |action| op(libc::BPF_RET | libc::BPF_K, action, 0, 0);
+    let jump_unless = |value, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, no);
+    let jump_if = |value, yes| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, 0);
+    let ret = |action| op(libc::BPF_RET | libc::BPF_K, action, 0, 0);
     // The descriptor is in the lower half of its argument.
-    let argument = FIRST_ARGUMENT + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let argument = ARGS_OFFSET + if cfg!(target_endian = "big") { 4 } else { 0 };
     [
-        load(ARCHITECTURE),
-        skip_unless(native, 6),
-        load(NUMBER),
-        skip_if(libc::SYS_exit_group as u32, 3),
-        skip_unless(libc::SYS_ioctl as u32, 3),
+        load(ARCH_OFFSET),
+        jump_unless(native, 6),
+        load(NR_OFFSET),
+        jump_if(libc::SYS_exit_group as u32, 3),
+        jump_unless(libc::SYS_ioctl as u32, 3),
         load(argument),
-        skip_unless(fd as u32, 1),
-        end_with(libc::SECCOMP_RET_ALLOW),
-        end_with(libc::SECCOMP_RET_KILL_PROCESS),
+        jump_unless(fd as u32, 1),
+        ret(libc::SECCOMP_RET_ALLOW),
+        ret(libc::SECCOMP_RET_KILL_PROCESS),
     ]
 }
 
@@ -164,10 +164,10 @@ fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
 }
 
 /// Leaves the calling process the capabilities that it is to have (capset(2)): whether it has those.
-fn takes(rights: Rights) -> bool {
+fn set_capabilities(caps: IoctlCaps) -> bool {
     /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
     const VERSION_3: u32 = 0x2008_0522;
-    let Rights::Only(kept) = rights else { return true };
+    let IoctlCaps::Only(kept) = caps else { return true };
     let header: [u32; 2] = [VERSION_3, 0];
     let (low, high) = (kept.bits() as u32, (kept.bits() >> 32) as u32);
     // Effective, permitted and inheritable, of the lower and then of the higher numbers.
@@ -181,12 +181,12 @@ fn takes(rights: Rights) -> bool {
 /// # Safety
 ///
 /// To be called in a forked child only. Every descriptor but one is closed.
-unsafe fn make(
+unsafe fn run_child(
     fd: RawFd,
     request: u32,
-    shared: &Shared,
+    shared: &SharedArgument,
     filter: &[libc::sock_filter],
-    rights: Rights,
+    caps: IoctlCaps,
 ) -> ! {
     let none: libc::c_ulong = 0;
     let program = libc::sock_fprog {
@@ -196,13 +196,13 @@ unsafe fn make(
     // SAFETY: the process is a copy that ends here; the pointers lead to memory of its own or to what is shared.
     unsafe {
         let report = shared.report();
-        report.write_volatile([NOT_MADE, 0]);
+        report.write_volatile([NOT_CALLED, 0]);
         if fd > 0 {
             libc::syscall(libc::SYS_close_range, 0, fd - 1, 0);
         }
         libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0);
         let one: libc::c_ulong = 1;
-        if takes(rights)
+        if set_capabilities(caps)
             && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, none, none, none) == 0
             && libc::prctl(
                 libc::PR_SET_SECCOMP,
@@ -216,7 +216,7 @@ unsafe fn make(
                 -1 => -*libc::__errno_location(),
                 returned => returned as i32,
             };
-            report.write_volatile([MADE, returned]);
+            report.write_volatile([CALLED, returned]);
         }
         loop {
             libc::syscall(libc::SYS_exit_group, 0);
@@ -234,25 +234,25 @@ mod tests {
     }
 
     #[test]
-    fn a_call_reads_and_writes_its_argument_and_its_error_comes_back() {
+    fn an_ioctl_reads_and_writes_its_argument_and_returns_its_errno() {
         let file = own_source();
         // FIONREAD: how many bytes are left in the file.
         let mut argument = [0; 4];
-        assert_eq!(ioctl(&file, 0x541b, &mut argument, Rights::Ours), Ok(0));
+        assert_eq!(ioctl(&file, 0x541b, &mut argument, IoctlCaps::Inherit), Ok(0));
         let len = file.metadata().expect("stat").len();
         assert_eq!(u64::from(u32::from_ne_bytes(argument)), len);
         assert_eq!(
-            ioctl(&file, 0x5401, &mut [0; 64], Rights::Only(CapabilitySet::empty())),
+            ioctl(&file, 0x5401, &mut [0; 64], IoctlCaps::Only(CapabilitySet::empty())),
             Err(Errno::NOTTY)
         );
     }
 
     #[test]
-    fn a_call_that_writes_beyond_its_argument_gets_efault() {
+    fn an_ioctl_that_writes_beyond_its_argument_fails_with_efault() {
         // FIONREAD writes four bytes.
         for len in [0, 1, 3] {
             assert_eq!(
-                ioctl(own_source(), 0x541b, &mut [0; 3][..len], Rights::Ours),
+                ioctl(own_source(), 0x541b, &mut [0; 3][..len], IoctlCaps::Inherit),
                 Err(Errno::FAULT),
                 "{len}"
             );
@@ -260,17 +260,17 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_names_another_descriptor_gets_ebadf() {
+    fn an_ioctl_that_names_another_descriptor_fails_with_ebadf() {
         let (file, other) = (own_source(), own_source());
         // FICLONERANGE begins with the number of the file to clone from.
         let mut range = [0; 32];
         range[..8].copy_from_slice(&i64::from(other.as_raw_fd()).to_ne_bytes());
-        assert_eq!(ioctl(&file, 0x4020_940d, &mut range, Rights::Ours), Err(Errno::BADF));
+        assert_eq!(ioctl(&file, 0x4020_940d, &mut range, IoctlCaps::Inherit), Err(Errno::BADF));
     }
 
     #[test]
-    fn a_process_under_the_filter_is_killed_for_any_other_call() {
-        let filter = filter(NATIVE.expect("tests run where there is a filter"), 0);
+    fn the_filter_kills_the_process_for_any_other_call() {
+        let filter = filter(AUDIT_ARCH.expect("tests run where there is a filter"), 0);
         // SAFETY: the child makes system calls only, and ends by one.
         let child = unsafe {
             match libc::fork() {

@@ -8,27 +8,27 @@ use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, MAX_ID, SourceId, User};
 
-type Read<T> = std::result::Result<T, String>;
+type Parsed<T> = std::result::Result<T, String>;
 
 /// Which way a file of accounts maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum FileSide {
     /// The file's ids are the source's.
-    FromFile,
+    Source,
     /// The file's ids are the mount's.
-    ToFile,
+    Mount,
 }
 
 /// Extents for users and for groups; those of a single id and itself are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Pairs {
+pub(super) struct BindfsMap {
     pub(super) uids: Vec<Extent<User>>,
     pub(super) gids: Vec<Extent<Group>>,
 }
 
 /// The value of `--map`.
-pub(super) fn read_pairs(text: &str, accounts: &dyn Accounts) -> Read<Pairs> {
-    let mut pairs = Pairs::default();
+pub(super) fn parse_map(text: &str, accounts: &dyn Accounts) -> Parsed<BindfsMap> {
+    let mut map = BindfsMap::default();
     // Scripts that put such lists together leave separators behind; bindfs passes over them as well.
     let mut items = text.split([':', ',']).filter(|item| !item.is_empty()).peekable();
     if items.peek().is_none() {
@@ -40,25 +40,25 @@ pub(super) fn read_pairs(text: &str, accounts: &dyn Accounts) -> Read<Pairs> {
             return Err(bad("give USER1/USER2 or @GROUP1/@GROUP2".to_owned()));
         };
         match (source.strip_prefix('@'), mount.strip_prefix('@')) {
-            (None, None) => pairs.uids.extend(read_pair(source, mount, accounts).map_err(bad)?),
+            (None, None) => map.uids.extend(parse_pair(source, mount, accounts).map_err(bad)?),
             (Some(source), Some(mount)) => {
-                pairs.gids.extend(read_pair(source, mount, accounts).map_err(bad)?);
+                map.gids.extend(parse_pair(source, mount, accounts).map_err(bad)?);
             }
             _ => {
                 return Err(bad("a user cannot be shown as a group; put @ before both".to_owned()));
             }
         }
     }
-    Ok(pairs)
+    Ok(map)
 }
 
-fn read_pair<K: Named>(
+fn parse_pair<K: Named>(
     source: &str,
     mount: &str,
     accounts: &dyn Accounts,
-) -> Read<Option<Extent<K>>> {
-    let (first, count) = read_range::<K>(source, accounts)?;
-    let (shown, shown_count) = read_range::<K>(mount, accounts)?;
+) -> Parsed<Option<Extent<K>>> {
+    let (first, count) = parse_range::<K>(source, accounts)?;
+    let (shown, shown_count) = parse_range::<K>(mount, accounts)?;
     // Of the right side the first id is enough.
     if shown_count != 1 && shown_count != count {
         return Err(format!("{count} ids cannot be shown as {shown_count}"));
@@ -70,7 +70,7 @@ fn read_pair<K: Named>(
 }
 
 /// The first id and how many: one for a name or a number, more for `FIRST-LAST`.
-fn read_range<K: Named>(text: &str, accounts: &dyn Accounts) -> Read<(u32, u32)> {
+fn parse_range<K: Named>(text: &str, accounts: &dyn Accounts) -> Parsed<(u32, u32)> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.split_once('-') {
         Some((first, last)) if is_number(first) && is_number(last) => {
@@ -86,10 +86,10 @@ fn read_range<K: Named>(text: &str, accounts: &dyn Accounts) -> Read<(u32, u32)>
 
 /// The extents of a file in the form of passwd(5) or group(5): of each line the first and the third field. Names that
 /// this machine does not know are put into `warnings`.
-pub(super) fn read_accounts<K: Named>(
+pub(super) fn extents_from_file<K: Named>(
     option: &str,
     path: &Path,
-    way: Way,
+    side: FileSide,
     accounts: &dyn Accounts,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Extent<K>>> {
@@ -117,9 +117,9 @@ pub(super) fn read_accounts<K: Named>(
             warnings.push(format!("{place}: there is no {} '{name}' here; passed over", K::NOUN));
             continue;
         };
-        let (source, mount) = match way {
-            Way::FromFile => (id, here),
-            Way::ToFile => (here, id),
+        let (source, mount) = match side {
+            FileSide::Source => (id, here),
+            FileSide::Mount => (here, id),
         };
         if source != mount {
             extents.push(Extent::new(source, mount, 1).map_err(|e| bad(e.to_string()))?);
@@ -129,7 +129,7 @@ pub(super) fn read_accounts<K: Named>(
 }
 
 /// Refuses extents that name an id twice on one side: which of the two is meant nobody can tell.
-pub(super) fn check_once<K: Named>(extents: &[Extent<K>]) -> Result<()> {
+pub(super) fn check_unique<K: Named>(extents: &[Extent<K>]) -> Result<()> {
     for (side, first_of) in [
         ("on the source (left)", (|e| e.source().raw()) as fn(&Extent<K>) -> u32),
         ("at the mount (right)", |e| e.mount().raw()),
@@ -150,18 +150,18 @@ pub(super) fn check_once<K: Named>(extents: &[Extent<K>]) -> Result<()> {
 }
 
 /// The value of `--uid-offset` and `--gid-offset`.
-pub(super) fn read_offset(text: &str) -> Read<i64> {
-    let most = i64::from(MAX_ID);
-    let offset = text.parse().ok().filter(|offset| (-most..=most).contains(offset));
-    offset.ok_or_else(|| format!("'{text}' is not a number from -{most} to {most}"))
+pub(super) fn parse_offset(text: &str) -> Parsed<i64> {
+    let max = i64::from(MAX_ID);
+    let offset = text.parse().ok().filter(|offset| (-max..=max).contains(offset));
+    offset.ok_or_else(|| format!("'{text}' is not a number from -{max} to {max}"))
 }
 
 /// The extents with `offset` added to what is shown; what would leave the range of ids is cut off.
-pub(super) fn shifted<K: Named>(extents: &[Extent<K>], offset: i64) -> Vec<Extent<K>> {
-    extents.iter().filter_map(|extent| shift_one(extent, offset)).collect()
+pub(super) fn with_offset<K: Named>(extents: &[Extent<K>], offset: i64) -> Vec<Extent<K>> {
+    extents.iter().filter_map(|extent| offset_one(extent, offset)).collect()
 }
 
-fn shift_one<K: Named>(extent: &Extent<K>, offset: i64) -> Option<Extent<K>> {
+fn offset_one<K: Named>(extent: &Extent<K>, offset: i64) -> Option<Extent<K>> {
     let mount = i64::from(extent.mount().raw()) + offset;
     let last = (mount + i64::from(extent.count()) - 1).min(i64::from(MAX_ID));
     let first = mount.max(0);
@@ -171,7 +171,7 @@ fn shift_one<K: Named>(extent: &Extent<K>, offset: i64) -> Option<Extent<K>> {
 }
 
 /// One extent for each run of source ids that no extent holds, which shows them as themselves.
-pub(super) fn rest<K: Named>(extents: &[Extent<K>]) -> Vec<Extent<K>> {
+pub(super) fn identity_of_gaps<K: Named>(extents: &[Extent<K>]) -> Vec<Extent<K>> {
     let mut held: Vec<(SourceId<K>, u32)> =
         extents.iter().map(|extent| (extent.source(), extent.count())).collect();
     held.sort_by_key(|(source, _)| *source);
@@ -189,10 +189,10 @@ pub(super) fn rest<K: Named>(extents: &[Extent<K>]) -> Vec<Extent<K>> {
 }
 
 /// The value of `--mirror`: users and `@groups`, separated by commas or colons.
-pub(super) fn read_principals(
+pub(super) fn parse_principals(
     text: &str,
     accounts: &dyn Accounts,
-) -> Read<Vec<crate::view::Principal>> {
+) -> Parsed<Vec<crate::view::Principal>> {
     use crate::idmap::MountId;
     use crate::view::Principal;
 
@@ -216,12 +216,12 @@ pub(super) fn read_principals(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accounts::FewAccounts;
+    use crate::accounts::TestAccounts;
     use proptest::prelude::*;
     use std::io::Write;
 
-    fn read(text: &str) -> Read<Pairs> {
-        read_pairs(text, &FewAccounts)
+    fn read(text: &str) -> Parsed<BindfsMap> {
+        parse_map(text, &TestAccounts)
     }
 
     fn shown<K: Named>(extents: &[Extent<K>]) -> String {
@@ -229,8 +229,8 @@ mod tests {
     }
 
     fn both(text: &str) -> (String, String) {
-        let pairs = read(text).expect(text);
-        (shown(&pairs.uids), shown(&pairs.gids))
+        let map = read(text).expect(text);
+        (shown(&map.uids), shown(&map.gids))
     }
 
     fn pair(uids: &str, gids: &str) -> (String, String) {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_of_names_numbers_and_ranges() {
+    fn map_takes_names_numbers_and_ranges() {
         for (text, uids, gids) in [
             ("1000/2000", "1000:2000:1", ""),
             ("alice/bob:@staff/@users", "1000:2000:1", "50:100:1"),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pair_is_refused_with_the_item() {
+    fn a_malformed_pair_is_refused_with_the_item() {
         for (text, message) in [
             ("", "the map is empty; give USER1/USER2 or @GROUP1/@GROUP2"),
             (":", "the map is empty; give USER1/USER2 or @GROUP1/@GROUP2"),
@@ -290,15 +290,15 @@ mod tests {
     }
 
     #[test]
-    fn an_id_stands_once_on_each_side() {
-        let check = |text: &str| check_once(&read(text).unwrap().uids);
+    fn an_id_may_appear_once_on_each_side() {
+        let check = |text: &str| check_unique(&read(text).unwrap().uids);
         assert!(check("1/2:3/4:2/1").is_ok());
         let twice = |text: &str| check(text).unwrap_err().to_string();
         assert!(twice("1/2:1/3").contains("uid 1 stands twice on the source"));
         assert!(twice("1/2:3/2").contains("uid 2 stands twice at the mount"));
         assert!(twice("10-19/100:15/7").contains("uid 15 stands twice on the source"));
         assert!(twice("10-19/100:5/105").contains("uid 105 stands twice at the mount"));
-        let error = check_once(&read("@1/@2:@1/@3").unwrap().gids).unwrap_err().to_string();
+        let error = check_unique(&read("@1/@2:@1/@3").unwrap().gids).unwrap_err().to_string();
         assert!(error.contains("gid 1"), "{error}");
     }
 
@@ -308,26 +308,31 @@ mod tests {
         file
     }
 
-    fn from_file(text: &str, way: Way) -> (Result<String>, Vec<String>) {
+    fn from_file(text: &str, side: FileSide) -> (Result<String>, Vec<String>) {
         let file = file_of(text);
         let mut warnings = Vec::new();
-        let extents =
-            read_accounts::<User>("map-passwd", file.path(), way, &FewAccounts, &mut warnings);
+        let extents = extents_from_file::<User>(
+            "map-passwd",
+            file.path(),
+            side,
+            &TestAccounts,
+            &mut warnings,
+        );
         (extents.map(|extents| shown(&extents)), warnings)
     }
 
     #[test]
     fn a_passwd_file_maps_by_name_either_way() {
         let text = "# ours\n\nalice:x:501:20:Alice:/home/alice:/bin/sh\nbob::502\nroot:x:0:0\n";
-        let (extents, warnings) = from_file(text, Way::FromFile);
+        let (extents, warnings) = from_file(text, FileSide::Source);
         assert_eq!(extents.unwrap(), "501:1000:1 502:2000:1", "an empty field is a field");
         assert!(warnings.is_empty());
-        assert_eq!(from_file(text, Way::ToFile).0.unwrap(), "1000:501:1 2000:502:1");
+        assert_eq!(from_file(text, FileSide::Mount).0.unwrap(), "1000:501:1 2000:502:1");
     }
 
     #[test]
-    fn a_name_that_nobody_has_here_is_passed_over_with_a_warning() {
-        let (extents, warnings) = from_file("eve:x:1:1\nalice:x:2:2\n", Way::FromFile);
+    fn a_name_unknown_on_this_machine_is_skipped_with_a_warning() {
+        let (extents, warnings) = from_file("eve:x:1:1\nalice:x:2:2\n", FileSide::Source);
         assert_eq!(extents.unwrap(), "2:1000:1");
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].ends_with(":1: there is no user 'eve' here; passed over"));
@@ -345,15 +350,15 @@ mod tests {
                 ":1: 4294967295 means \"no id\"; the largest id is 4294967294",
             ),
         ] {
-            let error = from_file(text, Way::FromFile).0.unwrap_err().to_string();
+            let error = from_file(text, FileSide::Source).0.unwrap_err().to_string();
             assert!(error.ends_with(message), "{error}");
         }
         let missing = Path::new("/no/such/file");
-        let none = read_accounts::<User>(
+        let none = extents_from_file::<User>(
             "map-passwd",
             missing,
-            Way::FromFile,
-            &FewAccounts,
+            FileSide::Source,
+            &TestAccounts,
             &mut Vec::new(),
         );
         let error = none.unwrap_err();
@@ -369,19 +374,19 @@ mod tests {
         for (text, offset) in
             [("5", 5), ("+5", 5), ("-5", -5), ("0", 0), ("4294967294", 4_294_967_294)]
         {
-            assert_eq!(read_offset(text), Ok(offset), "{text}");
+            assert_eq!(parse_offset(text), Ok(offset), "{text}");
         }
         for text in
             ["", "x", "1.5", "4294967295", "-4294967295", "1 ", "--1", "9".repeat(30).as_str()]
         {
-            assert!(read_offset(text).is_err(), "{text}");
+            assert!(parse_offset(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn an_offset_cuts_what_would_leave_the_range_of_ids() {
         let moved = |source, mount, count, offset| {
-            shown(&shifted(&[Extent::<User>::new(source, mount, count).unwrap()], offset))
+            shown(&with_offset(&[Extent::<User>::new(source, mount, count).unwrap()], offset))
         };
         assert_eq!(moved(0, 0, 10, 5), "0:5:10");
         assert_eq!(moved(0, 0, 10, -5), "5:0:5");
@@ -394,7 +399,7 @@ mod tests {
     #[test]
     fn principals_are_users_and_groups_named_once() {
         use crate::view::Principal;
-        let read = |text| read_principals(text, &FewAccounts);
+        let read = |text| parse_principals(text, &TestAccounts);
         let text = |list: Vec<Principal>| format!("{list:?}");
         assert_eq!(text(read("alice:bob,@staff").unwrap()), text(read("1000,2000:@50").unwrap()));
         assert_eq!(read("alice:alice").unwrap().len(), 1);
@@ -425,7 +430,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn written_pairs_are_read_as_the_same(pairs in any_pairs(), separator in "[:,]", long in any::<bool>()) {
+        fn printed_pairs_parse_as_themselves(pairs in any_pairs(), separator in "[:,]", long in any::<bool>()) {
             let text: Vec<String> = pairs.iter().map(|(source, mount, count)| match (count, long) {
                 (1, _) => format!("{source}/{mount}"),
                 (n, true) => format!("{source}-{}/{mount}-{}", source + (n - 1), mount + (n - 1)),
@@ -437,12 +442,12 @@ mod tests {
 
         #[test]
         fn no_text_makes_them_panic(text in "[0-9/@:, a-z-]{0,30}|.{0,20}") {
-            let _ = (read(&text), read_offset(&text), read_principals(&text, &FewAccounts));
+            let _ = (read(&text), parse_offset(&text), parse_principals(&text, &TestAccounts));
         }
 
         #[test]
-        fn what_no_extent_holds_is_the_rest(extents in any_disjoint()) {
-            let rest = rest(&extents);
+        fn gaps_get_identity_extents_and_no_id_is_held_twice(extents in any_disjoint()) {
+            let rest = identity_of_gaps(&extents);
             for id in (0..100).chain([MAX_ID - 1, MAX_ID]) {
                 let holds = |e: &Extent<User>| id >= e.source().raw() && id - e.source().raw() < e.count();
                 let times = extents.iter().filter(|e| holds(e)).count() + rest.iter().filter(|e| holds(e)).count();
@@ -453,7 +458,7 @@ mod tests {
 
         #[test]
         fn an_offset_adds_to_each_id_or_drops_it(extents in any_disjoint(), offset in -120i64..120) {
-            let moved = shifted(&extents, offset);
+            let moved = with_offset(&extents, offset);
             for extent in &extents {
                 for n in 0..extent.count() {
                     let source = extent.source().raw() + n;

@@ -5,13 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::nearest::did_you_mean;
 use super::options::{self, Given};
+use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
 
 /// One word: `name` or `name=value`, escapes and quotes resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct RawOption {
     pub(super) name: String,
     pub(super) value: Option<OsString>,
 }
@@ -49,7 +49,7 @@ const IGNORED: &[&str] = &[
 ];
 
 /// Options of libfuse, of one version or another, for what always holds here.
-const ALWAYS_SO: &[&str] = &[
+const ALWAYS_ON: &[&str] = &[
     "nonempty",
     "big_writes",
     "large_read",
@@ -74,7 +74,7 @@ const REFUSED: &[(&str, &str)] = &[
 const LABELS: &str = "shiftbind sets no security labels; leave it out";
 
 /// Splits the value of one `-o`. Empty words are left out.
-pub(super) fn split(list: &OsStr) -> Result<Vec<Word>> {
+pub(super) fn split_list(list: &OsStr) -> Result<Vec<RawOption>> {
     let mut words = Vec::new();
     let mut rest = list.as_bytes();
     while !rest.is_empty() {
@@ -90,7 +90,7 @@ pub(super) fn split(list: &OsStr) -> Result<Vec<Word>> {
         }
         rest = rest.strip_prefix(b",").unwrap_or(rest);
         if !name.is_empty() || value.is_some() {
-            words.push(Word { name: String::from_utf8_lossy(&name).into_owned(), value });
+            words.push(RawOption { name: String::from_utf8_lossy(&name).into_owned(), value });
         }
     }
     Ok(words)
@@ -138,7 +138,7 @@ fn unescape_until<'a>(mut text: &'a [u8], stops: &[u8]) -> (Vec<u8>, &'a [u8]) {
 
 /// What to do with words that nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unknown {
+pub(super) enum OnUnknown {
     /// An error.
     Refuse,
     /// Skip them (`mount -s`).
@@ -146,30 +146,30 @@ pub(super) enum Unknown {
 }
 
 /// The options in one `-o` list.
-pub(super) fn options_of(list: &OsStr, unknown: Unknown) -> Result<Vec<Given>> {
+pub(super) fn parse_list(list: &OsStr, unknown: OnUnknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
-    for word in split(list)? {
-        given.extend(option_of(with_bare_equals(word), unknown, " in -o")?);
+    for word in split_list(list)? {
+        given.extend(resolve(with_escaped_equals(word), unknown, " in -o")?);
     }
     Ok(given)
 }
 
 /// A word whose `=` was written `\=`, as some wikis do: libfuse takes it.
-fn with_bare_equals(word: Word) -> Word {
+fn with_escaped_equals(word: RawOption) -> RawOption {
     let Some((name, start)) = word.name.split_once('=') else { return word };
     let mut value = OsString::from(start);
     if let Some(rest) = &word.value {
         value.push("=");
         value.push(rest);
     }
-    Word { name: name.to_owned(), value: Some(value) }
+    RawOption { name: name.to_owned(), value: Some(value) }
 }
 
 /// The option that a word stands for; `None` where it may be passed over. `place`: where it stands, for messages.
-fn option_of(word: Word, unknown: Unknown, place: &str) -> Result<Option<Given>> {
+fn resolve(word: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Given>> {
     let name = &word.name;
-    let Some((option, on)) = options::by_word(name) else {
-        check_foreign(name, unknown, place)?;
+    let Some((option, on)) = options::by_mount_option(name) else {
+        check_unknown(name, unknown, place)?;
         return Ok(None);
     };
     match (option.value, &word.value) {
@@ -185,7 +185,7 @@ fn option_of(word: Word, unknown: Unknown, place: &str) -> Result<Option<Given>>
 }
 
 /// The options in a file of them: one a line, the value being all that follows `=`. An error names the line.
-pub(super) fn options_of_file(path: &Path) -> Result<Vec<Given>> {
+pub(super) fn parse_file(path: &Path) -> Result<Vec<Given>> {
     let place = format!("option 'config': {}", path.display());
     let text = std::fs::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
     let mut given = Vec::new();
@@ -200,26 +200,26 @@ pub(super) fn options_of_file(path: &Path) -> Result<Vec<Given>> {
         };
         let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
         let value = value.map(|value| OsString::from_vec(value.to_vec()));
-        let read = option_of(Word { name, value }, Unknown::Refuse, "");
+        let read = resolve(RawOption { name, value }, OnUnknown::Refuse, "");
         given.extend(read.map_err(|e| Error::usage(format!("{place}:{}: {e}", number + 1)))?);
     }
     Ok(given)
 }
 
 /// A word that is none of our options: whether it may be passed over.
-fn check_foreign(name: &str, unknown: Unknown, place: &str) -> Result<()> {
+fn check_unknown(name: &str, unknown: OnUnknown, place: &str) -> Result<()> {
     if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| *word == name) {
         return Err(Error::usage(format!("option '{name}': {reason}")));
     }
     let ignored = IGNORED.contains(&name)
-        || ALWAYS_SO.contains(&name)
+        || ALWAYS_ON.contains(&name)
         || FROM_MOUNT_TABLE.contains(&name)
         || name.starts_with("x-")
         || name.starts_with("X-");
-    if ignored || unknown == Unknown::Skip {
+    if ignored || unknown == OnUnknown::Skip {
         return Ok(());
     }
-    let hint = did_you_mean(name, options::words(), "");
+    let hint = did_you_mean(name, options::mount_option_names(), "");
     Err(Error::usage(format!("unknown option '{name}'{place}; {hint}")))
 }
 
@@ -230,7 +230,11 @@ mod tests {
 
     fn words(list: &str) -> Vec<(String, Option<String>)> {
         let text = |value: OsString| value.into_string().unwrap();
-        split(OsStr::new(list)).unwrap().into_iter().map(|w| (w.name, w.value.map(text))).collect()
+        split_list(OsStr::new(list))
+            .unwrap()
+            .into_iter()
+            .map(|w| (w.name, w.value.map(text)))
+            .collect()
     }
 
     fn word(name: &str, value: Option<&str>) -> (String, Option<String>) {
@@ -238,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_split_at_commas_and_empty_ones_left_out() {
+    fn a_list_is_split_at_commas_without_empty_items() {
         assert_eq!(words(",ro,,a=b=c,"), [word("ro", None), word("a", Some("b=c"))]);
         assert_eq!(words(""), []);
         assert_eq!(words("a="), [word("a", Some(""))]);
@@ -256,48 +260,49 @@ mod tests {
     fn quotes_around_a_value_protect_commas() {
         assert_eq!(words(r#"fsname="a,b",ro"#), [word("fsname", Some("a,b")), word("ro", None)]);
         assert_eq!(words(r#"fsname=a"b"#), [word("fsname", Some(r#"a"b"#))]);
-        assert!(split(OsStr::new(r#"fsname="a,b"#)).is_err());
-        assert!(split(OsStr::new(r#"fsname="a"b"#)).is_err());
+        assert!(split_list(OsStr::new(r#"fsname="a,b"#)).is_err());
+        assert!(split_list(OsStr::new(r#"fsname="a"b"#)).is_err());
     }
 
     #[test]
-    fn words_of_fstab_are_passed_over_and_unknown_ones_are_not() {
+    fn fstab_options_are_ignored_and_unknown_ones_are_refused() {
         let list = "defaults,nofail,_netdev,user=alice,comment=x\\,y,x-systemd.automount,X-mount.mkdir,noauto";
-        assert!(options_of(OsStr::new(list), Unknown::Refuse).unwrap().is_empty());
-        let error = options_of(OsStr::new("alow_other"), Unknown::Refuse).unwrap_err().to_string();
+        assert!(parse_list(OsStr::new(list), OnUnknown::Refuse).unwrap().is_empty());
+        let error =
+            parse_list(OsStr::new("alow_other"), OnUnknown::Refuse).unwrap_err().to_string();
         assert_eq!(error, "unknown option 'alow_other' in -o; did you mean 'allow_other'?");
-        assert!(options_of(OsStr::new("alow_other"), Unknown::Skip).unwrap().is_empty());
+        assert!(parse_list(OsStr::new("alow_other"), OnUnknown::Skip).unwrap().is_empty());
     }
 
     #[test]
-    fn a_word_that_would_not_keep_its_promise_is_refused_with_the_reason() {
+    fn an_option_that_cannot_be_honoured_is_refused_with_a_reason() {
         for list in ["X-mount.idmap=b:0:1:1", "context=system_u"] {
-            for unknown in [Unknown::Refuse, Unknown::Skip] {
-                assert!(options_of(OsStr::new(list), unknown).is_err(), "{list}");
+            for unknown in [OnUnknown::Refuse, OnUnknown::Skip] {
+                assert!(parse_list(OsStr::new(list), unknown).is_err(), "{list}");
             }
         }
     }
 
     #[test]
     fn flags_take_no_value_and_others_need_one() {
-        let error = |list| options_of(OsStr::new(list), Unknown::Refuse).unwrap_err().to_string();
+        let error = |list| parse_list(OsStr::new(list), OnUnknown::Refuse).unwrap_err().to_string();
         assert_eq!(error("ro=1"), "option 'ro' takes no value");
         assert_eq!(error("uidmap"), "option 'uidmap' needs a value: uidmap=MAP");
     }
 
     #[test]
     fn an_escaped_equals_sign_still_ends_the_name() {
-        let given = options_of(OsStr::new(r"create-with-perms\=ud=rwx:uf=rw"), Unknown::Refuse);
+        let given = parse_list(OsStr::new(r"create-with-perms\=ud=rwx:uf=rw"), OnUnknown::Refuse);
         let given = given.unwrap();
         assert_eq!(given[0].option.long, "create-with-perms");
         assert_eq!(given[0].value.as_deref(), Some(OsStr::new("ud=rwx:uf=rw")));
     }
 
     #[test]
-    fn words_of_older_libfuses_for_what_always_holds_are_passed_over() {
-        let given = options_of(OsStr::new("nonempty,big_writes,use_ino"), Unknown::Refuse);
+    fn options_of_old_libfuse_versions_are_ignored() {
+        let given = parse_list(OsStr::new("nonempty,big_writes,use_ino"), OnUnknown::Refuse);
         assert!(given.unwrap().is_empty());
-        assert!(options_of(OsStr::new("kernel_cache"), Unknown::Refuse).is_err());
+        assert!(parse_list(OsStr::new("kernel_cache"), OnUnknown::Refuse).is_err());
     }
 
     fn escaped(text: &str) -> String {
@@ -308,7 +313,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_escaped_comes_back(list in prop::collection::vec(("[^\0]{1,6}", prop::option::of("[^\0]{0,8}")), 0..6)) {
+        fn escaped_options_survive_splitting(list in prop::collection::vec(("[^\0]{1,6}", prop::option::of("[^\0]{0,8}")), 0..6)) {
             let text: Vec<String> = list.iter().map(|(name, value)| match value {
                 Some(value) => format!("{}={}", escaped(name), escaped(value)),
                 None => escaped(name),
@@ -318,7 +323,7 @@ mod tests {
 
         #[test]
         fn no_list_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let _ = options_of(&OsString::from_vec(bytes), Unknown::Refuse);
+            let _ = parse_list(&OsString::from_vec(bytes), OnUnknown::Refuse);
         }
     }
 }

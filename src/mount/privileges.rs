@@ -10,7 +10,7 @@ use crate::idmap::{Kind, MountId, SourceId, Translation};
 /// Whether this process may mount by itself, without fusermount3.
 #[must_use]
 pub fn may_mount() -> bool {
-    has(CapabilitySet::SYS_ADMIN)
+    has_capability(CapabilitySet::SYS_ADMIN)
 }
 
 /// Who may use the mount, the default filled in: everyone when a privileged process mounts, else only the owner.
@@ -23,16 +23,16 @@ pub fn access(config: &Config) -> Access {
 
 /// Refuses what needs root when this process is a normal user's: options that are root's in bindfs too, a map under which he could not store files as himself,
 /// and mount options that only root may give.
-pub fn check_rights(config: &Config) -> Result<()> {
-    let sets_ids = has(CapabilitySet::SETUID) && has(CapabilitySet::SETGID);
+pub fn check_privileges(config: &Config) -> Result<()> {
+    let sets_ids = has_capability(CapabilitySet::SETUID) && has_capability(CapabilitySet::SETGID);
     if let Some(option) = config.root_only.first().filter(|_| !sets_ids) {
         return Err(Error::usage(root_only(option)));
     }
-    if !has(CapabilitySet::SETUID) {
-        stored_as_self(&config.view.ids.uids, geteuid().as_raw(), "--uidmap")?;
+    if !has_capability(CapabilitySet::SETUID) {
+        check_own_id_is_kept(&config.view.ids.uids, geteuid().as_raw(), "--uidmap")?;
     }
-    if !has(CapabilitySet::SETGID) {
-        stored_as_self(&config.view.ids.gids, getegid().as_raw(), "--gidmap")?;
+    if !has_capability(CapabilitySet::SETGID) {
+        check_own_id_is_kept(&config.view.ids.gids, getegid().as_raw(), "--gidmap")?;
     }
     if !may_mount() {
         let flags = &config.flags;
@@ -62,7 +62,11 @@ fn root_only(option: &str) -> String {
 }
 
 /// A process without privileges creates every file as its own user, whatever the map says.
-fn stored_as_self<K: Kind>(translation: &Translation<K>, own: u32, option: &str) -> Result<()> {
+fn check_own_id_is_kept<K: Kind>(
+    translation: &Translation<K>,
+    own: u32,
+    option: &str,
+) -> Result<()> {
     let (Some(here), Some(stored)) = (MountId::<K>::new(own), SourceId::<K>::new(own)) else {
         return Ok(());
     };
@@ -80,7 +84,7 @@ fn stored_as_self<K: Kind>(translation: &Translation<K>, own: u32, option: &str)
     }
 }
 
-fn has(capability: CapabilitySet) -> bool {
+fn has_capability(capability: CapabilitySet) -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
@@ -95,21 +99,21 @@ mod tests {
     }
 
     #[test]
-    fn a_user_may_use_maps_that_store_his_files_as_his_own() {
+    fn an_unprivileged_user_may_use_maps_that_keep_the_own_id() {
         for t in [
             uids(&[(1000, 1000, 1)], Unmapped::Deny),
             uids(&[(1000, 1000, 1), (100_000, 0, 1000)], Unmapped::Deny),
             uids(&[(5, 6, 1)], Unmapped::Pass),
             uids(&[(1000, 1000, 1)], Unmapped::Squash(MountUid::new(1000).unwrap())),
         ] {
-            assert!(stored_as_self(&t, 1000, "--uidmap").is_ok(), "{t:?}");
+            assert!(check_own_id_is_kept(&t, 1000, "--uidmap").is_ok(), "{t:?}");
         }
     }
 
     #[test]
     fn a_map_that_stores_a_users_files_as_anothers_is_refused_with_both_ids() {
         let t = uids(&[(0, 1000, 1)], Unmapped::Deny);
-        let text = stored_as_self(&t, 1000, "--uidmap").unwrap_err().to_string();
+        let text = check_own_id_is_kept(&t, 1000, "--uidmap").unwrap_err().to_string();
         assert!(text.starts_with("--uidmap: ") && text.contains("stored as uid 0"), "{text}");
         assert!(text.contains("root"), "{text}");
     }
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn a_map_that_leaves_the_user_out_is_refused() {
         let t = uids(&[(0, 100_000, 10)], Unmapped::Deny);
-        let text = stored_as_self(&t, 1000, "--uidmap").unwrap_err().to_string();
+        let text = check_own_id_is_kept(&t, 1000, "--uidmap").unwrap_err().to_string();
         assert!(text.contains("uid 1000 is not mapped"), "{text}");
     }
 }

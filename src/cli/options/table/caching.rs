@@ -3,7 +3,7 @@
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, one_of, value};
 
-pub(super) const SPEED: &[OptionDef] = &[
+pub(super) const CACHING: &[OptionDef] = &[
     OptionDef {
         value: one_of("MODE", &["coherent", "none", "forever", "timeout=1s"]),
         default: "coherent",

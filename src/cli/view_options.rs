@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use super::dialect::Dialect;
 use super::maps::read_id;
 use super::options::Opt;
-use super::{pairs, values};
+use super::{bindfs_map, values};
 use crate::accounts::Accounts;
 use crate::error::{Error, Result};
 use crate::idmap::{Group, IdView, MountId, SourceId, User};
@@ -14,11 +14,11 @@ use crate::view::{
     PermRules, Policy, Principal, View, Xattrs,
 };
 
-type Read<T> = std::result::Result<T, String>;
+type Parsed<T> = std::result::Result<T, String>;
 
 /// What the options said so far; of each the last value.
 #[derive(Debug, Default)]
-pub(super) struct ShownOptions {
+pub(super) struct ViewOptions {
     forced: Forced,
     mirror: Option<Vec<Principal>>,
     mirror_only: Option<Vec<Principal>>,
@@ -37,16 +37,18 @@ pub(super) struct ShownOptions {
     warnings: Vec<String>,
 }
 
-impl ShownOptions {
+impl ViewOptions {
     /// Takes one option in. `false`: it is about something else.
-    pub(super) fn apply(&mut self, id: Opt, text: &str, accounts: &dyn Accounts) -> Read<bool> {
+    pub(super) fn apply(&mut self, id: Opt, text: &str, accounts: &dyn Accounts) -> Parsed<bool> {
         let user = || read_id::<User>(text, accounts);
         let group = || read_id::<Group>(text, accounts);
         match id {
             Opt::ForceUser => self.forced.uid = MountId::new(user()?),
             Opt::ForceGroup => self.forced.gid = MountId::new(group()?),
-            Opt::Mirror => self.mirror = Some(pairs::read_principals(text, accounts)?),
-            Opt::MirrorOnly => self.mirror_only = Some(pairs::read_principals(text, accounts)?),
+            Opt::Mirror => self.mirror = Some(bindfs_map::parse_principals(text, accounts)?),
+            Opt::MirrorOnly => {
+                self.mirror_only = Some(bindfs_map::parse_principals(text, accounts)?)
+            }
             Opt::CreateAsUser => self.by = Some(CreatedBy::Caller),
             Opt::CreateAsMounter => self.by = Some(CreatedBy::Mounter),
             Opt::CreateForUser => self.creation.uid = SourceId::new(user()?),
@@ -68,7 +70,7 @@ impl ShownOptions {
         Ok(true)
     }
 
-    fn rules(&mut self, option: &str, text: &str) -> Read<PermRules> {
+    fn rules(&mut self, option: &str, text: &str) -> Parsed<PermRules> {
         let rules: PermRules = text.parse()?;
         self.warnings.extend(rules.idle().map(|rule| {
             format!("option '{option}': '{rule}' names none of u, g, o and a, and so does nothing")
@@ -76,7 +78,7 @@ impl ShownOptions {
         Ok(rules)
     }
 
-    fn apply_change(&mut self, id: Opt, text: &str) -> Read<bool> {
+    fn apply_change(&mut self, id: Opt, text: &str) -> Parsed<bool> {
         if id == Opt::ChmodFilter {
             self.changes.chmod_filter = self.rules("chmod-filter", text)?;
         }

@@ -20,14 +20,14 @@ fn nearest(typed: &str, known: impl Iterator<Item = &'static str>) -> Option<&'s
     let plain = |text: &str| text.to_lowercase().replace('_', "-");
     let typed = plain(typed);
     known
-        .map(|name| (distance(&typed, &plain(name)), name))
+        .map(|name| (edit_distance(&typed, &plain(name)), name))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= (typed.len() / 3).max(1))
         .map(|(_, name)| name)
 }
 
 /// How many letters must be added, dropped, changed or swapped with their neighbour.
-fn distance(from: &str, to: &str) -> usize {
+fn edit_distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=to.len()).collect();
@@ -59,8 +59,8 @@ mod tests {
             ("idmap", "uidmap", 1),
             ("kitten", "sitting", 3),
         ] {
-            assert_eq!(distance(from, to), expected, "{from} {to}");
-            assert_eq!(distance(to, from), expected, "{to} {from}");
+            assert_eq!(edit_distance(from, to), expected, "{from} {to}");
+            assert_eq!(edit_distance(to, from), expected, "{to} {from}");
         }
     }
 

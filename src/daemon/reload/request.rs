@@ -14,20 +14,20 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::error::{Error, Result};
 use crate::fuse::{Status, pid_namespace};
 use crate::mount;
-use crate::sys::process::queue;
+use crate::sys::process::sigqueue;
 
 /// A daemon that has not reloaded by now reads a file that does not come, or waits for a client.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the daemon is asked whether it is done.
-const PAUSE: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Makes the daemon of a mount evaluate its options again, and returns when what they say holds, or why it does not.
 /// Whoever may send the daemon a signal (kill(2)) may do so.
 pub fn reload(mountpoint: &Path) -> Result<()> {
-    let told = |text: String| format!("reload {}: {text}", mountpoint.display());
-    let refused = |text: &str| Error::refused(told(text.to_owned()));
-    let failed = |e: io::Error| Error::mount(told("cannot reach the daemon".to_owned()), e);
+    let message = |text: String| format!("reload {}: {text}", mountpoint.display());
+    let refused = |text: &str| Error::refused(message(text.to_owned()));
+    let failed = |e: io::Error| Error::mount(message("cannot reach the daemon".to_owned()), e);
     let root = open(mountpoint)?;
     let before = Status::ask(&root).map_err(|e| match e {
         Errno::NOTTY | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL => {
@@ -40,32 +40,32 @@ pub fn reload(mountpoint: &Path) -> Result<()> {
             "its daemon is in another pid namespace: run this there, or send SIGHUP to it from there",
         ));
     }
-    let daemon = daemon_of(&root, &before).map_err(failed)?;
-    queue(&daemon, libc::SIGHUP).map_err(|e| match e.raw_os_error() {
-        Some(libc::EPERM) => Error::usage(told(format!(
+    let daemon = open_daemon(&root, &before).map_err(failed)?;
+    sigqueue(&daemon, libc::SIGHUP).map_err(|e| match e.raw_os_error() {
+        Some(libc::EPERM) => Error::usage(message(format!(
             "not permitted; only root and whoever mounted may signal process {}",
             before.pid
         ))),
         _ => failed(e),
     })?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + RELOAD_TIMEOUT;
     loop {
         let now = Status::ask(&root).map_err(|e| failed(e.into()))?;
         // One that was under way when we asked may have read the options as they were before.
         if now.ended > before.begun {
             return match now.refused {
                 None => Ok(()),
-                Some((exit, text)) => Err(Error::reported(exit, told(text))),
+                Some((exit, text)) => Err(Error::reported(exit, message(text))),
             };
         }
         if Instant::now() > end {
             return Err(refused(&format!(
                 "process {} has not reloaded within {} seconds; see its log",
                 before.pid,
-                PATIENCE.as_secs()
+                RELOAD_TIMEOUT.as_secs()
             )));
         }
-        sleep(PAUSE);
+        sleep(POLL_INTERVAL);
     }
 }
 
@@ -86,7 +86,7 @@ fn open(mountpoint: &Path) -> Result<OwnedFd> {
 
 /// The daemon's process, which can be no other from now on. What serves a mount could name any process: only one of the
 /// user who mounted is believed, whom the kernel knows.
-fn daemon_of(root: &OwnedFd, status: &Status) -> io::Result<OwnedFd> {
+fn open_daemon(root: &OwnedFd, status: &Status) -> io::Result<OwnedFd> {
     let other = |text: &str| io::Error::other(text.to_owned());
     let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| other("it names no process"))?;
