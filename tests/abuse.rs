@@ -73,7 +73,7 @@ fn removals_that_fail_leave_no_descriptor_behind() {
 }
 
 #[test]
-fn leases_on_the_source_hold_up_only_those_who_want_the_leased_files() {
+fn leases_on_the_source_delay_only_clients_of_the_leased_files() {
     let mount = Mount::builder().arg("--threads=2").start();
     fs::write(mount.in_source("other"), "text").expect("write");
     let leased: Vec<File> = (0..4)
@@ -137,7 +137,7 @@ fn runs(path: &Path) {
 }
 
 #[test]
-fn a_reader_of_a_new_program_does_not_keep_others_from_running_it() {
+fn a_reader_of_a_new_program_does_not_keep_other_clients_from_running_it() {
     let mount = Mount::identity();
     let writer = program(&mount.join("p"));
     let reader = File::open(mount.join("p")).expect("open");
@@ -153,7 +153,7 @@ fn a_reader_of_a_new_program_does_not_keep_others_from_running_it() {
 }
 
 #[test]
-fn a_shared_lock_on_a_program_does_not_keep_others_from_running_it() {
+fn a_shared_lock_on_a_program_does_not_keep_other_clients_from_running_it() {
     let mount = Mount::identity();
     drop(program(&mount.join("p")));
     runs(&mount.in_source("p"));

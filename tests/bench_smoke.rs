@@ -75,7 +75,7 @@ fn a_few_changes_are_seen_and_what_watching_costs_is_measured() {
 }
 
 #[test]
-fn a_part_that_is_not_there_is_an_error() {
+fn an_unknown_section_is_an_error() {
     for (name, arguments) in [("scale", ["--only", "none"]), ("coherence", ["--on", "none"])] {
         let output = bench(name, &arguments);
         assert!(!output.status.success());

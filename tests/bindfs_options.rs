@@ -420,7 +420,7 @@ fn a_rule_that_does_nothing_is_mounted_with_a_warning() {
 }
 
 #[test]
-fn an_accounts_file_maps_by_name_and_tells_whom_it_does_not_know() {
+fn an_accounts_file_maps_by_name_and_unknown_accounts_are_reported() {
     let script = "printf 'joe:x:501:20\\nmallory:x:5:5\\n' > w/p; printf 'users::20:\\n' > w/g
         bindfs --map-passwd=w/p --map-group=w/g $S $M; stat -c %u:%g $M/f; umount $M
         bindfs --map-passwd-rev=w/p -o map-group-rev=w/g $S $M; chown joe:users $S/x; stat -c %u:%g $M/x; umount $M";

@@ -53,15 +53,15 @@ fn a_walk_over_many_names_leaves_the_daemon_as_small_as_before() {
     );
     walk(&mount.join("warm"));
     let start = mount.resident_kib();
-    let mut most = 0;
+    let mut max = 0;
     assert_eq!(walk(mount.path()), names + PER_DIRECTORY);
-    most = most.max(mount.open_descriptors());
+    max = max.max(mount.open_descriptors());
     let full = mount.resident_kib();
     let per_inode = (full.saturating_sub(start)) * 1024 / names as u64;
     println!(
-        "{names} names: {start} KiB, then {full} KiB ({per_inode} bytes a name), {most} descriptors"
+        "{names} names: {start} KiB, then {full} KiB ({per_inode} bytes a name), {max} descriptors"
     );
-    assert!(most < 5000, "{most} descriptors are open");
+    assert!(max < 5000, "{max} descriptors are open");
     assert!(per_inode < 1000, "{per_inode} bytes a cached name");
     // Of what lies at the end of another arena nothing would be given back.
     let of_threads = mount.arenas_of_threads();

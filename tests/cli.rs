@@ -60,7 +60,7 @@ fn a_wrong_invocation_is_one_line_and_status_1() {
 }
 
 #[test]
-fn a_mistyped_option_is_told_the_nearest() {
+fn a_mistyped_option_gets_the_nearest_as_a_suggestion() {
     let hint = |args: &[&str]| complaint(&shiftbind(&[&["/src", "/mnt"], args].concat()));
     assert_eq!(hint(&["--idmpa=0:1:1"]), "unknown option '--idmpa'; did you mean '--idmap'?");
     assert_eq!(
@@ -222,7 +222,7 @@ fn make_installs_where_mount_looks_and_uninstalls_everything() {
 }
 
 #[test]
-fn make_links_bindfs_for_whoever_asks_and_leaves_another_program_alone() {
+fn make_links_bindfs_on_request_and_leaves_an_existing_program_alone() {
     let root = tempfile::tempdir().unwrap();
     let make = |target: &str| {
         program("make")

@@ -225,14 +225,14 @@ fn every_change_is_seen(mount: &Mount, made_in: &Path) {
 }
 
 #[test]
-fn what_is_trusted_for_ten_minutes_is_seen_to_change_on_the_source() {
+fn a_change_on_the_source_is_seen_in_spite_of_a_ten_minute_timeout() {
     let mount = Mount::builder().arg("--cache=coherent").start();
     let source = mount.source().to_owned();
     every_change_is_seen(&mount, &source);
 }
 
 #[test]
-fn what_is_trusted_for_ten_minutes_is_seen_to_change_through_another_mount() {
+fn a_change_through_another_mount_is_seen_in_spite_of_a_ten_minute_timeout() {
     let mount = Mount::builder().arg("--cache=coherent").start();
     let other = Mount::builder().source(mount.source()).start();
     every_change_is_seen(&mount, other.path());
@@ -337,7 +337,7 @@ fn a_file_that_is_written_to_without_a_pause_is_seen_to_grow_and_at_the_end_is_w
 }
 
 #[test]
-fn a_second_name_in_a_directory_that_nobody_looked_at_is_found_out_when_the_file_is_opened() {
+fn a_second_name_in_an_unmarked_directory_is_detected_when_the_file_is_opened() {
     let mount = Mount::builder().arg("--cache=coherent").start();
     file(mount.source());
     fs::create_dir(mount.in_source("unseen")).expect("mkdir");
@@ -419,7 +419,7 @@ fn notices(counts: &Counts) -> u64 {
 
 // One test, since a process has one trace buffer.
 #[test]
-fn what_nobody_changes_is_not_asked_for_again_and_what_a_client_writes_is_told_seldom() {
+fn unchanged_files_cost_no_request_and_a_clients_writes_few_invalidations() {
     let counted = Counted::new();
     let names = (FILES + DIRECTORIES) as usize;
     let first = counted.count(FILES, || assert_eq!(walk(counted.mount.path()), names));
@@ -460,7 +460,7 @@ fn what_nobody_changes_is_not_asked_for_again_and_what_a_client_writes_is_told_s
 }
 
 #[test]
-fn what_goes_on_elsewhere_on_the_filesystem_is_not_told_to_the_daemon() {
+fn activity_elsewhere_on_the_filesystem_sends_the_daemon_no_event() {
     let disk = scratch();
     let (source, elsewhere) = (disk.dir("source"), disk.dir("elsewhere"));
     file(&source);
@@ -500,7 +500,7 @@ fn voluntary_switches(process: u32, name: &str) -> u64 {
 }
 
 #[test]
-fn who_gets_a_directory_on_the_source_may_write_it_at_the_mount_though_nobody_looked() {
+fn a_user_may_write_a_directory_right_after_a_chown_on_the_source() {
     let mount = Mount::builder().map("b:1000:2000:10").start();
     let (dir, file) = (mount.in_source("d"), mount.in_source("f"));
     fs::create_dir(&dir).expect("mkdir");

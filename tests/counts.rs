@@ -76,9 +76,9 @@ fn files(dir: &Path) {
 
 /// How often per operation the kernel asked: opcode and count, all others counted as one more.
 #[track_caller]
-fn requests(what: &str, counts: &Counts, most: &[(&str, u64)]) {
+fn requests(what: &str, counts: &Counts, max: &[(&str, u64)]) {
     for (opcode, asked) in &counts.requests {
-        let allowed = most.iter().find(|(name, _)| name == opcode).map_or(0, |(_, most)| *most);
+        let allowed = max.iter().find(|(name, _)| name == opcode).map_or(0, |(_, max)| *max);
         // A few stragglers of what was done before are nobody's.
         assert!(
             *asked <= allowed * TIMES + 3,
@@ -89,10 +89,10 @@ fn requests(what: &str, counts: &Counts, most: &[(&str, u64)]) {
 
 /// How many system calls an operation takes, without its messages.
 #[track_caller]
-fn calls(what: &str, counts: &Counts, most: u64) {
+fn calls(what: &str, counts: &Counts, max: u64) {
     let own = counts.syscalls.iter().filter(|(name, _)| !TRANSPORT.contains(&name.as_str()));
     let total: u64 = own.map(|(_, count)| count).sum();
-    assert!(total <= most * TIMES + 30, "{what}: {total} system calls in {TIMES}: {counts:?}");
+    assert!(total <= max * TIMES + 30, "{what}: {total} system calls in {TIMES}: {counts:?}");
 }
 
 fn stat(path: &Path) {
@@ -145,8 +145,8 @@ fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_sa
         let mut new = File::create_new(bench.mount.join(format!("new-{i}"))).expect("create");
         new.write_all(b"content").expect("write");
     });
-    let most = ["LOOKUP", "CREATE", "GETATTR", "GETXATTR", "FLUSH", "RELEASE"].map(|one| (one, 1));
-    requests("create, write, close", &made, &most);
+    let max = ["LOOKUP", "CREATE", "GETATTR", "GETXATTR", "FLUSH", "RELEASE"].map(|one| (one, 1));
+    requests("create, write, close", &made, &max);
     calls("create, write, close", &made, 14);
 
     let gone =
@@ -157,7 +157,7 @@ fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_sa
     what_is_written_and_read_costs_no_request(&bench);
     drop(bench);
     what_the_kernel_has_is_read_without_a_request_in_spite_of_writers_and_locks();
-    a_walk_costs_no_more_for_being_looked_ahead_of();
+    prefetching_makes_a_walk_no_more_expensive();
 }
 
 /// Every entry is asked for its attributes. How many there are.
@@ -171,7 +171,7 @@ fn walk(dir: &Path) -> u64 {
         .sum()
 }
 
-fn a_walk_costs_no_more_for_being_looked_ahead_of() {
+fn prefetching_makes_a_walk_no_more_expensive() {
     let folders = |source: &Path| {
         for i in 0..FOLDERS {
             let folder = source.join(format!("folder-{i}"));

@@ -75,7 +75,7 @@ fn four_mebibytes_at_one_a_second_take_about_four_seconds_each_way() {
 }
 
 #[test]
-fn whoever_waits_for_a_rate_holds_up_nobody_else() {
+fn a_client_that_waits_for_a_rate_delays_no_other_client() {
     let mount =
         Mount::builder().arg("--read-rate=1k").arg("--write-rate=1k").arg("--threads=2").start();
     for n in 0..8 {
@@ -223,12 +223,12 @@ fn what_a_killed_client_wrote_through_a_mapping_is_not_lost() {
 }
 
 #[test]
-fn many_writers_who_wait_cost_the_daemon_little_memory() {
+fn many_waiting_writers_cost_the_daemon_little_memory() {
     const WRITERS: usize = 128;
     let mount = Mount::builder().arg("--write-rate=32M").start();
     let before = mount.resident_kib();
     let data = pattern(MEBIBYTE);
-    let most = thread::scope(|scope| {
+    let max = thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
             .map(|n| {
                 let path = mount.join(format!("f{n}"));
@@ -236,14 +236,14 @@ fn many_writers_who_wait_cost_the_daemon_little_memory() {
                 scope.spawn(move || fs::write(path, data).expect("write"))
             })
             .collect();
-        let mut most = 0;
+        let mut max = 0;
         while !writers.iter().all(|writer| writer.is_finished()) {
-            most = most.max(mount.resident_kib());
+            max = max.max(mount.resident_kib());
             thread::sleep(Duration::from_millis(20));
         }
-        most
+        max
     });
-    assert!(most < before + 96 * 1024, "{before} KiB, then {most} KiB");
+    assert!(max < before + 96 * 1024, "{before} KiB, then {max} KiB");
     for n in 0..WRITERS {
         let there = fs::read(mount.in_source(format!("f{n}"))).expect("read");
         assert!(there == data, "file {n} is as written");
@@ -372,9 +372,9 @@ fn o_direct_at_the_wrong_offset_gets_what_the_source_answers() {
     let calls = |path: &Path| {
         let file = direct(path).expect("open");
         file.set_len(100_000).expect("truncate");
-        let mut room = vec![0; 65536 + 4096];
-        let aligned = room.as_ptr().align_offset(4096);
-        let buffer = &mut room[aligned..aligned + 65536];
+        let mut backing = vec![0; 65536 + 4096];
+        let aligned = backing.as_ptr().align_offset(4096);
+        let buffer = &mut backing[aligned..aligned + 65536];
         let mut seen = Vec::new();
         for (len, at) in [(4096, 0), (100, 0), (4096, 1), (513, 512), (65536, 98_304), (1, 99_999)]
         {
@@ -525,7 +525,7 @@ fn an_ioctl_that_reaches_beyond_its_argument_reaches_nothing_of_the_daemons() {
 }
 
 #[test]
-fn a_close_asks_nobody_where_the_kernel_keeps_the_locks() {
+fn a_close_sends_no_flush_where_the_kernel_keeps_the_locks() {
     let mount = Mount::builder().arg("--disable-lock-forwarding").start();
     // The first close is answered for all.
     drop(open(&mount.join("f")));
@@ -552,7 +552,7 @@ fn a_close_asks_nobody_where_the_kernel_keeps_the_locks() {
 }
 
 /// Whether another process gets this lock at once.
-fn another_gets(path: &Path, lock: Lock) -> bool {
+fn lockable_by_another(path: &Path, lock: Lock) -> bool {
     let attempt = Process::on(path, |file| u8::from(lock.try_set(file).is_err()));
     attempt.wait() == Some(0)
 }
@@ -563,10 +563,10 @@ fn locks_that_the_kernel_keeps_hold_within_the_mount_and_go_with_a_close() {
     let (path, on_source) = (mount.join("f"), mount.in_source("f"));
     let file = open(&path);
     Lock::whole(LockKind::Exclusive).try_set(&file).expect("lock");
-    assert!(!another_gets(&path, Lock::whole(LockKind::Shared)));
-    assert!(another_gets(&on_source, Lock::whole(LockKind::Exclusive)));
+    assert!(!lockable_by_another(&path, Lock::whole(LockKind::Shared)));
+    assert!(lockable_by_another(&on_source, Lock::whole(LockKind::Exclusive)));
     drop(open(&path));
-    assert!(another_gets(&path, Lock::whole(LockKind::Exclusive)), "any close releases it");
+    assert!(lockable_by_another(&path, Lock::whole(LockKind::Exclusive)), "any close releases it");
 }
 
 #[test]

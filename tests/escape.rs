@@ -22,11 +22,11 @@ use support::{Mount, Scratch, scratch, sh};
 const SECRET: &[u8] = b"canary";
 
 /// A source in a directory of its own, with canaries beside it.
-struct Place {
+struct Fixture {
     scratch: Scratch,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let scratch = scratch();
         sh(
@@ -108,13 +108,13 @@ fn open_dir(path: &Path) -> File {
 #[test]
 fn swapping_directories_and_files_with_links_during_a_storm_reaches_nothing_outside() {
     for cache in ["--cache=none", "--cache=timeout=1s", "--cache=forever"] {
-        let place = Place::new();
-        let source = place.source();
+        let fixture = Fixture::new();
+        let source = fixture.source();
         sh(
             &source,
             "ln -s ../outside evil; ln -s ../outside/file evilfile; ln -s ../../outside dir/evil",
         );
-        let before = place.canaries();
+        let before = fixture.canaries();
         let mount = Mount::builder().source(&source).arg(cache).start();
         let (stop, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
@@ -156,19 +156,19 @@ fn swapping_directories_and_files_with_links_during_a_storm_reaches_nothing_outs
             stop.store(true, Ordering::Relaxed);
         });
         assert_eq!(seen.load(Ordering::Relaxed), 0, "canaries were seen, {cache}");
-        assert_eq!(place.canaries(), before, "canaries were changed, {cache}");
+        assert_eq!(fixture.canaries(), before, "canaries were changed, {cache}");
     }
 }
 
 #[test]
 fn links_of_every_kind_act_on_themselves() {
-    let place = Place::new();
-    let source = place.source();
+    let fixture = Fixture::new();
+    let source = fixture.source();
     sh(
         &source,
         "ln -s /proc/self/root root; ln -s /proc/1/root/etc etc; ln -s ../outside/file up; ln -s /proc/self/fd/0 fd",
     );
-    let before = place.canaries();
+    let before = fixture.canaries();
     let mount = Mount::builder().source(&source).start();
     for name in ["root", "etc", "up", "fd"] {
         let path = mount.join(name);
@@ -184,20 +184,20 @@ fn links_of_every_kind_act_on_themselves() {
         fs::remove_file(mount.join("hard")).expect("unlink");
         fs::remove_file(&path).expect("unlink");
     }
-    assert_eq!(place.canaries(), before);
+    assert_eq!(fixture.canaries(), before);
 }
 
 #[test]
 fn dot_dot_never_leaves_the_mount() {
-    let place = Place::new();
-    let before = place.canaries();
-    let mount = Mount::builder().source(&place.source()).start();
+    let fixture = Fixture::new();
+    let before = fixture.canaries();
+    let mount = Mount::builder().source(&fixture.source()).start();
     let seen = AtomicUsize::new(0);
     for path in ["../outside", "dir/../../outside", "dir/sub/../../../outside"] {
         assault(&mount.join(path), &seen);
     }
     let open = File::open(mount.join("dir/sub")).expect("open");
-    fs::rename(place.source().join("dir/sub"), place.scratch.join("outside/moved"))
+    fs::rename(fixture.source().join("dir/sub"), fixture.scratch.join("outside/moved"))
         .expect("move out of the source");
     for path in ["..", "../file", "../../outside/file", "../sub/file"] {
         if let Ok(found) =
@@ -208,40 +208,40 @@ fn dot_dot_never_leaves_the_mount() {
         }
     }
     drop(open);
-    fs::rename(place.scratch.join("outside/moved"), place.source().join("dir/sub"))
+    fs::rename(fixture.scratch.join("outside/moved"), fixture.source().join("dir/sub"))
         .expect("move back");
-    sh(&place.scratch.join("outside"), "touch -d 2001-02-03T04:05:06 .");
+    sh(&fixture.scratch.join("outside"), "touch -d 2001-02-03T04:05:06 .");
     let without_ctime = |text: &str| {
         text.lines().filter(|line| !line.starts_with(". ")).collect::<Vec<_>>().join("\n")
     };
-    assert_eq!(without_ctime(&place.canaries()), without_ctime(&before));
+    assert_eq!(without_ctime(&fixture.canaries()), without_ctime(&before));
     assert_eq!(seen.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn a_source_that_is_moved_away_stays_the_source() {
-    let place = Place::new();
-    let mount = Mount::builder().source(&place.source()).arg("--cache=none").start();
-    fs::rename(place.source(), place.scratch.join("moved")).expect("move the source");
-    unix::symlink("outside", place.source()).expect("put a link in its place");
-    let before = place.canaries();
+    let fixture = Fixture::new();
+    let mount = Mount::builder().source(&fixture.source()).arg("--cache=none").start();
+    fs::rename(fixture.source(), fixture.scratch.join("moved")).expect("move the source");
+    unix::symlink("outside", fixture.source()).expect("put a link in its place");
+    let before = fixture.canaries();
     assert_eq!(fs::read(mount.join("file")).expect("read"), b"inside");
     fs::write(mount.join("new"), "text").expect("write");
     fs::write(mount.join("dir/new"), "text").expect("write");
-    assert_eq!(fs::read(place.scratch.join("moved/new")).expect("read"), b"text");
-    assert_eq!(fs::read(place.scratch.join("moved/dir/new")).expect("read"), b"text");
-    assert_eq!(place.canaries(), before);
+    assert_eq!(fs::read(fixture.scratch.join("moved/new")).expect("read"), b"text");
+    assert_eq!(fs::read(fixture.scratch.join("moved/dir/new")).expect("read"), b"text");
+    assert_eq!(fixture.canaries(), before);
 }
 
 #[test]
 fn one_file_system_hides_what_is_bound_over_a_subdirectory() {
-    let place = Place::new();
-    let source = place.source();
+    let fixture = Fixture::new();
+    let source = fixture.source();
     let mount =
         Mount::builder().source(&source).arg("--one-file-system").arg("--cache=none").start();
-    sh(place.scratch.path(), "mount -t tmpfs canary source/dir && echo canary > source/dir/file");
+    sh(fixture.scratch.path(), "mount -t tmpfs canary source/dir && echo canary > source/dir/file");
     let found = fs::read(mount.join("dir/file"));
-    sh(place.scratch.path(), "umount source/dir");
+    sh(fixture.scratch.path(), "umount source/dir");
     assert!(
         found.is_err() || found.is_ok_and(|text| text == b"inside"),
         "the tmpfs over it is not shown"
@@ -250,8 +250,8 @@ fn one_file_system_hides_what_is_bound_over_a_subdirectory() {
 
 #[test]
 fn pipes_sockets_and_devices_of_the_source_are_never_opened_by_the_daemon() {
-    let place = Place::new();
-    let source = place.source();
+    let fixture = Fixture::new();
+    let source = fixture.source();
     let mount = Mount::builder().source(&source).arg("--cache=none").start();
     let kinds = [
         ("fifo", FileType::Fifo, 0),

@@ -71,9 +71,9 @@ fn direct_io_reads_and_writes_what_is_there() {
     let mut direct = OpenOptions::new();
     direct.read(true).write(true).create(true).custom_flags(libc::O_DIRECT);
     let file = direct.open(mount.join("f")).expect("open O_DIRECT");
-    let mut room = vec![0_u8; 3 * 4096];
-    let start = room.as_ptr().align_offset(4096);
-    let aligned = &mut room[start..start + 8192];
+    let mut buffer = vec![0_u8; 3 * 4096];
+    let start = buffer.as_ptr().align_offset(4096);
+    let aligned = &mut buffer[start..start + 8192];
     aligned.fill(7);
     assert_eq!(file.write_at(aligned, 4096).expect("write"), 8192);
     assert_eq!(fs::read(mount.in_source("f")).expect("read")[4096..], [7; 8192]);

@@ -77,7 +77,7 @@ fn what_the_group_is_shown_to_have_beyond_an_acl_the_owning_group_has() {
 // --- setuid and setgid ---
 
 #[test]
-fn a_setuid_file_runs_as_nobody_whom_it_does_not_belong_to() {
+fn a_setuid_file_does_not_run_as_a_user_that_only_the_mount_shows_as_its_owner() {
     for args in [
         &["--force-user=0", "--force-group=0"][..],
         &["-o", "idmap=b:5000:5000:1,unmapped=squash=0:0"],
@@ -98,7 +98,7 @@ fn a_setuid_file_runs_as_nobody_whom_it_does_not_belong_to() {
 }
 
 #[test]
-fn whoever_is_shown_as_the_owner_makes_no_setuid_file_of_somebody_elses() {
+fn an_owner_by_the_mounts_view_alone_cannot_make_a_file_setuid() {
     for arg in ["--force-user=1000", "--mirror=1000"] {
         let mount = Mount::builder().arg(arg).start();
         let (f, own) = (mount.in_source("f"), mount.in_source("own"));
@@ -116,7 +116,7 @@ fn whoever_is_shown_as_the_owner_makes_no_setuid_file_of_somebody_elses() {
 }
 
 #[test]
-fn nobody_makes_a_setuid_file_that_is_somebody_elses_from_the_start() {
+fn a_file_created_for_another_user_is_never_setuid() {
     let mount = Mount::builder()
         .arg("--create-for-user=0")
         .arg("--create-for-group=0")
@@ -137,10 +137,10 @@ fn nobody_makes_a_setuid_file_that_is_somebody_elses_from_the_start() {
 // --- out of the source ---
 
 #[test]
-fn a_source_that_becomes_somebodys_link_is_not_followed() {
-    let place = scratch();
-    let hers = place.dir("hers");
-    sh(place.path(), "mkdir secret hers/data; echo top > secret/x; chmod 755 .");
+fn a_source_path_that_a_user_replaces_by_a_link_is_not_followed() {
+    let scratch_dir = scratch();
+    let hers = scratch_dir.dir("hers");
+    sh(scratch_dir.path(), "mkdir secret hers/data; echo top > secret/x; chmod 755 .");
     unix::chown(&hers, Some(ALICE), Some(ALICE)).expect("chown");
     let mount = Mount::builder()
         .source(&hers.join("data"))
@@ -163,12 +163,12 @@ fn a_source_that_becomes_somebodys_link_is_not_followed() {
 }
 
 #[test]
-fn what_a_link_leads_to_is_removed_only_by_whom_it_may_be_removed_there() {
+fn a_links_target_is_removed_only_if_the_caller_may_remove_it_there() {
     for (policy, link_goes) in [("target-first", false), ("symlink-first", true)] {
-        let place = scratch();
-        let source = place.dir("source");
+        let scratch_dir = scratch();
+        let source = scratch_dir.dir("source");
         sh(
-            place.path(),
+            scratch_dir.path(),
             "chmod 777 source; mkdir -m 755 priv; mkdir -m 1777 tmp; mkdir -m 777 open; \
              touch priv/f tmp/f open/f; for d in priv tmp open; do ln -s ../$d/f source/$d; done",
         );
@@ -184,7 +184,7 @@ fn what_a_link_leads_to_is_removed_only_by_whom_it_may_be_removed_there() {
             }
             fs::remove_file(mount.join("open")).expect("she may");
         });
-        let there = |name: &str| place.path().join(name).exists();
+        let there = |name: &str| scratch_dir.path().join(name).exists();
         assert!(there("priv/f") && there("tmp/f") && !there("open/f"), "{policy}");
     }
 }
@@ -192,7 +192,7 @@ fn what_a_link_leads_to_is_removed_only_by_whom_it_may_be_removed_there() {
 // --- where we check permissions ---
 
 #[test]
-fn a_stranger_does_not_unmount_what_is_mounted_where_he_may_not_look() {
+fn a_user_without_search_permission_does_not_unmount_what_is_mounted_below() {
     let made = Mount::builder().arg("--chown-ignore").start();
     sh(made.source(), "mkdir -p priv/a/b; chmod 700 priv");
     let at = made.join("priv/a/b");
@@ -211,8 +211,8 @@ fn a_stranger_does_not_unmount_what_is_mounted_where_he_may_not_look() {
 
 #[test]
 fn devices_stay_shut_when_the_mounts_options_change() {
-    let place = scratch();
-    let config = place.path().join("config");
+    let scratch_dir = scratch();
+    let config = scratch_dir.path().join("config");
     fs::write(&config, "chown-ignore\n").expect("write the options");
     let mount = Mount::builder().arg(format!("--config={}", config.display())).start();
     sh(mount.source(), "mknod null c 1 3; chmod 600 null");
@@ -235,7 +235,7 @@ const SETFLAGS: u32 = 0x4008_6602;
 const NODUMP: u32 = 0x40;
 
 #[test]
-fn nobody_is_not_taken_for_the_owner_of_what_is_unmapped() {
+fn a_caller_with_the_overflow_id_does_not_own_unmapped_files() {
     let mount = Mount::builder().arg("--mirror=5000").arg("--idmap=b:5000:5000:1").start();
     let f = mount.in_source("f");
     sh(mount.source(), "touch f; chown 77:77 f; chmod 644 f");

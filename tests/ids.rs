@@ -107,7 +107,7 @@ fn the_group_of_a_created_file_is_the_callers_group_not_a_supplementary_one() {
 }
 
 #[test]
-fn an_owner_may_give_his_file_to_a_supplementary_group_and_to_no_other() {
+fn an_owner_may_give_a_file_to_a_supplementary_group_and_to_no_other_group() {
     let mount = Mount::shifted().open_to_all();
     let at = mount.path().to_owned();
     as_user(101_000, 102_000, &[103_000], || {
@@ -168,7 +168,7 @@ fn an_unmapped_caller_may_open_what_the_mode_bits_allow_also_with_o_creat() {
 }
 
 #[test]
-fn an_unmapped_owners_file_is_read_by_mode_bits_and_written_by_nobody() {
+fn an_unmapped_owners_file_is_read_by_mode_bits_and_written_by_no_caller() {
     let mount = Mount::shifted().open_to_all();
     file_of(&mount, "open", 70_000, 70_000);
     file_of(&mount, "closed", 70_000, 70_000);

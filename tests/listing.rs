@@ -14,8 +14,8 @@ use rustix::fs::{RawDir, SeekFrom, seek};
 use support::{Mount, same_as_bare};
 
 /// Lists with a buffer of that many bytes: names and the cookies that follow them. `between` runs after each entry.
-fn list(dir: &File, room: usize, mut between: impl FnMut(&str)) -> Vec<(String, u64)> {
-    let mut buffer = vec![MaybeUninit::uninit(); room];
+fn list(dir: &File, capacity: usize, mut between: impl FnMut(&str)) -> Vec<(String, u64)> {
+    let mut buffer = vec![MaybeUninit::uninit(); capacity];
     let mut entries = RawDir::new(dir, &mut buffer);
     let mut found = Vec::new();
     while let Some(entry) = entries.next() {
@@ -83,7 +83,7 @@ fn seeking_to_a_cookie_goes_on_where_it_was_given() {
 }
 
 #[test]
-fn names_that_stay_are_listed_once_while_others_come_and_go() {
+fn names_that_stay_are_listed_once_while_other_names_come_and_go() {
     for cache in ["--cache=none", "--cache=timeout=1s"] {
         let mount = Mount::builder().arg(cache).start();
         populate(mount.source(), "stays", 2000);

@@ -31,7 +31,7 @@ fn code(result: io::Result<()>) -> u8 {
 }
 
 /// Whether another process gets this lock at once.
-fn another_gets(path: &Path, lock: Lock) -> bool {
+fn lockable_by_another(path: &Path, lock: Lock) -> bool {
     match Process::on(path, |file| code(lock.try_set(file))).wait() {
         Some(0) => true,
         Some(error) if [libc::EAGAIN, libc::EACCES].contains(&i32::from(error)) => false,
@@ -45,19 +45,19 @@ fn a_posix_lock_excludes_another_process_and_only_in_its_range() {
     let path = mount.join("f");
     let file = open(&path);
     Lock::range(Exclusive, 100, 50).try_set(&file).expect("lock");
-    assert!(!another_gets(&path, Lock::range(Exclusive, 149, 1)));
-    assert!(!another_gets(&path, Lock::range(Shared, 0, 0)));
-    assert!(another_gets(&path, Lock::range(Exclusive, 150, 0)));
-    assert!(another_gets(&path, Lock::range(Exclusive, 0, 100)));
+    assert!(!lockable_by_another(&path, Lock::range(Exclusive, 149, 1)));
+    assert!(!lockable_by_another(&path, Lock::range(Shared, 0, 0)));
+    assert!(lockable_by_another(&path, Lock::range(Exclusive, 150, 0)));
+    assert!(lockable_by_another(&path, Lock::range(Exclusive, 0, 100)));
     Lock::range(Shared, 100, 50).try_set(&file).expect("downgrade");
-    assert!(another_gets(&path, Lock::range(Shared, 100, 10)));
-    assert!(!another_gets(&path, Lock::range(Exclusive, 100, 10)));
+    assert!(lockable_by_another(&path, Lock::range(Shared, 100, 10)));
+    assert!(!lockable_by_another(&path, Lock::range(Exclusive, 100, 10)));
     Lock::range(Unlock, 100, 25).try_set(&file).expect("unlock a part");
-    assert!(another_gets(&path, Lock::range(Exclusive, 100, 25)));
-    assert!(!another_gets(&path, Lock::range(Exclusive, 125, 1)));
+    assert!(lockable_by_another(&path, Lock::range(Exclusive, 100, 25)));
+    assert!(!lockable_by_another(&path, Lock::range(Exclusive, 125, 1)));
     // Any close of the file releases the process's locks.
     drop(open(&path));
-    assert!(another_gets(&path, Lock::whole(Exclusive)));
+    assert!(lockable_by_another(&path, Lock::whole(Exclusive)));
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn a_posix_lock_at_the_mount_and_one_on_the_source_exclude_each_other() {
     let file = open(&mount.join("f"));
     Lock::whole(Exclusive).try_set(&file).expect("lock");
     let other = Mount::builder().source(mount.source()).start();
-    let through_other = another_gets(&other.join("f"), Lock::whole(Exclusive));
-    let on_source = another_gets(&mount.in_source("f"), Lock::whole(Exclusive));
+    let through_other = lockable_by_another(&other.join("f"), Lock::whole(Exclusive));
+    let on_source = lockable_by_another(&mount.in_source("f"), Lock::whole(Exclusive));
     assert_eq!((through_other, on_source), (false, false), "(another mount, the source)");
 }
 
@@ -122,7 +122,10 @@ fn a_signal_ends_a_waiting_lock_with_eintr() {
     waiter.signal(Signal::USR1);
     assert_eq!(waiter.wait(), Some(libc::EINTR as u8));
     Lock::whole(Unlock).try_set(&file).expect("unlock");
-    assert!(another_gets(&path, Lock::whole(Exclusive)), "the interrupted waiter was forgotten");
+    assert!(
+        lockable_by_another(&path, Lock::whole(Exclusive)),
+        "the interrupted waiter was forgotten"
+    );
 }
 
 #[test]
@@ -136,11 +139,11 @@ fn a_killed_waiter_leaves_no_lock_behind() {
     waiter.signal(Signal::KILL);
     assert_eq!(waiter.wait(), None);
     Lock::whole(Unlock).try_set(&file).expect("unlock");
-    eventually("others get the lock", || another_gets(&path, Lock::whole(Exclusive)));
+    eventually("others get the lock", || lockable_by_another(&path, Lock::whole(Exclusive)));
 }
 
 #[test]
-fn sixty_four_waiting_locks_block_nobody_else() {
+fn sixty_four_waiting_locks_block_no_other_client() {
     let mount = Mount::builder().arg("--threads=2").start();
     let path = mount.join("f");
     let file = open(&path);
@@ -167,7 +170,7 @@ fn locks_of_open_file_descriptions_belong_to_them() {
     let lock = Lock::range(Exclusive, 0, 10).of_description();
     lock.try_set(&one).expect("lock");
     assert_eq!(lock.try_set(&two).err().and_then(|error| error.raw_os_error()), Some(libc::EAGAIN));
-    assert!(!another_gets(&path, Lock::whole(Exclusive)), "and exclude POSIX locks");
+    assert!(!lockable_by_another(&path, Lock::whole(Exclusive)), "and exclude POSIX locks");
     drop(open(&path));
     assert!(lock.try_set(&two).is_err(), "another close does not release them");
     drop(one);
@@ -215,7 +218,7 @@ fn flock_at_the_mount_and_on_the_source_exclude_each_other() {
     eventually("the last close releases it", || {
         flock(&theirs, FlockOperation::NonBlockingLockExclusive).is_ok()
     });
-    assert!(another_gets(&mount.join("f"), Lock::whole(Exclusive)), "it is no POSIX lock");
+    assert!(lockable_by_another(&mount.join("f"), Lock::whole(Exclusive)), "it is no POSIX lock");
 }
 
 #[test]
@@ -250,7 +253,7 @@ fn a_wait_for_flock_is_interrupted_by_a_signal() {
 }
 
 #[test]
-fn a_flock_that_is_refused_holds_up_nobody() {
+fn a_refused_flock_delays_no_other_client() {
     let mount = Mount::builder().arg("--threads=1").start();
     let path = mount.join("f");
     let holder = open(&mount.in_source("f"));
@@ -280,18 +283,18 @@ fn a_flock_that_is_refused_holds_up_nobody() {
 }
 
 #[test]
-fn a_user_who_mounts_holds_flock_on_what_he_may_not_read() {
-    let place = scratch();
-    let (source, point) = (place.dir("source"), place.dir("point"));
+fn a_user_mount_takes_flock_on_a_file_that_its_user_may_not_read() {
+    let scratch_dir = scratch();
+    let (source, point) = (scratch_dir.dir("source"), scratch_dir.dir("point"));
     sh(
-        place.path(),
+        scratch_dir.path(),
         &format!(
             "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; \
              umount -l dev; {ACCOUNT}; chmod 711 .; touch source/log; chmod 200 source/log; \
              chown 1000:1000 source/log point source"
         ),
     );
-    let ours = place.path().join("shiftbind");
+    let ours = scratch_dir.path().join("shiftbind");
     support::copy_program(&ours);
     as_user(1000, 1000, &[], || {
         let mut command = Command::new(&ours);
@@ -314,7 +317,7 @@ fn a_user_who_mounts_holds_flock_on_what_he_may_not_read() {
 }
 
 #[test]
-fn who_is_not_let_in_locks_what_he_was_handed() {
+fn a_caller_outside_allow_root_locks_an_inherited_descriptor() {
     let mount = Mount::builder().arg("--allow-root").start();
     let file = open(&mount.join("f"));
     as_user(2001, 2002, &[], || {
@@ -364,7 +367,7 @@ fn append_records(file: &File, take: fn(&File, bool) -> bool) -> u8 {
 const RECORDS: u64 = 2000;
 
 #[test]
-fn whoever_gets_a_lock_reads_what_those_before_him_wrote() {
+fn a_lock_holder_reads_what_earlier_holders_wrote() {
     let posix =
         |file: &File, on: bool| Lock::whole(if on { Exclusive } else { Unlock }).set(file).is_ok();
     let flocks = |file: &File, on: bool| {
@@ -419,7 +422,7 @@ fn append_at_the_end(file: &CStr, reopens: bool) -> u8 {
 }
 
 #[test]
-fn whoever_gets_a_lock_finds_the_end_of_the_file_where_it_is() {
+fn a_lock_holder_sees_the_current_end_of_file() {
     for arg in ["--passthrough=auto", "--passthrough=off"] {
         let mount = Mount::builder().arg(arg).start();
         fs::write(mount.in_source("f"), [0; 8]).expect("write");
@@ -437,7 +440,7 @@ fn whoever_gets_a_lock_finds_the_end_of_the_file_where_it_is() {
 }
 
 #[test]
-fn whoever_gets_a_lock_reads_what_was_written_within_the_same_second() {
+fn a_lock_holder_reads_what_was_written_within_the_same_second() {
     // Its inodes have no room for fractions of seconds.
     let disk = loop_fs("ext4 -I 128", 32);
     let source = disk.dir("s");

@@ -37,7 +37,7 @@ fn user(uid: u32, run: impl FnOnce() + Send) {
 }
 
 #[test]
-fn who_is_in_the_list_owns_everything_and_nobody_else_sees_a_difference() {
+fn a_mirrored_user_owns_everything_and_other_users_see_no_difference() {
     let mount = Mount::builder().arg("--mirror=1000:1001").start().open_to_all();
     file_of(&mount, "f", 5, 0o640);
     let path = mount.join("f");
@@ -63,7 +63,7 @@ fn who_is_in_the_list_owns_everything_and_nobody_else_sees_a_difference() {
 }
 
 #[test]
-fn mirror_only_leaves_nothing_to_others_but_root() {
+fn mirror_only_leaves_nothing_to_other_users_but_root() {
     let mount = Mount::builder().arg("--mirror-only=1000").start().open_to_all();
     file_of(&mount, "f", 5, 0o666);
     let path = mount.join("f");
@@ -78,7 +78,7 @@ fn mirror_only_leaves_nothing_to_others_but_root() {
 }
 
 #[test]
-fn to_take_what_is_ones_own_already_changes_nothing_on_the_source() {
+fn a_chown_to_the_owner_that_the_caller_sees_changes_nothing_on_the_source() {
     let mount = Mount::builder().arg("--mirror=1000").start().open_to_all();
     file_of(&mount, "f", 5, 0o644);
     let path = mount.join("f");
@@ -93,7 +93,7 @@ fn to_take_what_is_ones_own_already_changes_nothing_on_the_source() {
 }
 
 #[test]
-fn a_setuid_bit_is_not_shown_so_that_nothing_runs_as_whoever_looked_last() {
+fn a_setuid_bit_is_not_shown_under_a_mirror() {
     let mount = Mount::builder().arg("--mirror=1000:1001").start().open_to_all();
     file_of(&mount, "f", 1000, 0o6755);
     for uid in [0, 1000, 1001] {
@@ -126,7 +126,7 @@ fn a_setgid_bit_is_given_by_members_of_the_group_only() {
 }
 
 #[test]
-fn two_callers_at_once_never_see_each_other_and_are_never_refused() {
+fn concurrent_callers_never_see_each_others_ids_and_are_never_refused() {
     const ROUNDS: u32 = 300;
     let mount = Mount::builder().arg("--mirror=1000:1001").start().open_to_all();
     for (dir, mode) in [("plain", 0o700), ("sticky", 0o1777)] {
@@ -232,7 +232,7 @@ fn a_group_of_any_size_is_mirrored_and_looked_up_again_on_sigusr1() {
 }
 
 #[test]
-fn a_user_database_on_the_mount_itself_is_read_without_anybody_waiting_for_it() {
+fn a_user_database_on_the_mount_itself_is_read_without_a_deadlock() {
     let mount = Mount::builder().arg("--mirror=7001:@root").start().open_to_all();
     database(mount.source(), "late:x:7000:0::/:/bin/sh\n", "");
     file_of(&mount, "f", 5, 0o644);
@@ -260,7 +260,7 @@ fn sigusr1_does_nothing_to_a_mount_without_a_mirror() {
 }
 
 #[test]
-fn who_may_not_use_a_fifo_or_socket_does_not_get_to_it_and_devices_are_shut_off() {
+fn a_fifo_or_socket_that_a_user_may_not_use_is_unreachable_and_devices_are_shut_off() {
     let mount = Mount::builder().arg("--chown-ignore").start().open_to_all();
     let make = |name, kind, dev| {
         mknodat(CWD, mount.in_source(name), kind, Mode::from_raw_mode(0o600), dev).expect("mknod");
@@ -283,7 +283,7 @@ fn who_may_not_use_a_fifo_or_socket_does_not_get_to_it_and_devices_are_shut_off(
 }
 
 #[test]
-fn whoever_may_not_search_a_directory_is_refused_at_each_step_though_others_have_looked() {
+fn a_user_without_search_permission_is_refused_even_if_the_path_is_cached() {
     let mount = Mount::builder().arg("--chmod-ignore").start().open_to_all();
     fs::create_dir_all(mount.in_source("d/e")).expect("mkdir on the source");
     file_of(&mount, "d/e/f", 1000, 0o666);

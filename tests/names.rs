@@ -138,7 +138,7 @@ fn a_directory_that_moves_hides_and_shows_by_its_new_path_at_once() {
 }
 
 #[test]
-fn a_name_that_others_make_on_the_source_stays_hidden() {
+fn an_excluded_name_that_appears_on_the_source_stays_hidden() {
     let mount = Mount::builder().arg("--exclude=*.tmp").start();
     assert!(names(mount.path()).is_empty());
     put(&mount.in_source("x.tmp"), "");
@@ -160,7 +160,7 @@ fn a_directory_that_holds_only_excluded_names_seems_empty_and_cannot_be_removed(
 }
 
 #[test]
-fn long_listings_leave_out_excluded_names_and_no_others() {
+fn long_listings_leave_out_excluded_names_and_no_other_names() {
     let mount = Mount::builder().arg("--exclude=*[02468]").start();
     for i in 0..3000 {
         File::create(mount.in_source(format!("a-rather-long-name-{i}"))).expect("create");
@@ -175,8 +175,8 @@ fn long_listings_leave_out_excluded_names_and_no_others() {
 #[test]
 fn a_source_that_is_deleted_and_made_again_is_shown_within_seconds() {
     for caching in ["coherent", "timeout=1s", "forever"] {
-        let place = scratch();
-        let source = place.dir("source");
+        let scratch_dir = scratch();
+        let source = scratch_dir.dir("source");
         put(&source.join("f"), "old");
         fs::create_dir(source.join("d")).expect("mkdir");
         let mount = Mount::builder()
@@ -216,17 +216,18 @@ fn a_source_that_is_deleted_and_made_again_is_shown_within_seconds() {
 
 #[test]
 fn a_source_path_that_comes_to_mean_another_directory_is_followed() {
-    let place = scratch();
-    sh(place.path(), "mkdir 1 2; touch 1/one 2/two; ln -s 1 now");
-    let mount = Mount::builder().source(&place.path().join("now")).arg("--follow-source").start();
+    let scratch_dir = scratch();
+    sh(scratch_dir.path(), "mkdir 1 2; touch 1/one 2/two; ln -s 1 now");
+    let mount =
+        Mount::builder().source(&scratch_dir.path().join("now")).arg("--follow-source").start();
     assert_eq!(names(mount.path()), ["one"]);
-    sh(place.path(), "ln -sfn 2 now");
+    sh(scratch_dir.path(), "ln -sfn 2 now");
     eventually("the link's new target is shown", || names(mount.path()) == ["two"]);
-    sh(place.path(), "mount -t tmpfs tmpfs 2; touch 2/three");
+    sh(scratch_dir.path(), "mount -t tmpfs tmpfs 2; touch 2/three");
     eventually("and what is mounted there", || names(mount.path()) == ["three"]);
     put(&mount.join("four"), "4");
     assert_eq!(fs::read_to_string(mount.join("four")).expect("read"), "4");
-    sh(place.path(), "umount -l 2");
+    sh(scratch_dir.path(), "umount -l 2");
     eventually("and what was below it", || names(mount.path()) == ["two"]);
 }
 
@@ -242,15 +243,15 @@ fn a_source_that_stays_is_left_in_peace() {
 
 #[test]
 fn follow_source_is_refused_where_the_path_would_come_to_mean_the_mount() {
-    let place = scratch();
-    let (source, below) = (place.dir("source"), place.dir("source/below"));
-    put(&place.path().join("file"), "");
-    put(&place.path().join("point"), "");
+    let scratch_dir = scratch();
+    let (source, below) = (scratch_dir.dir("source"), scratch_dir.dir("source/below"));
+    put(&scratch_dir.path().join("file"), "");
+    put(&scratch_dir.path().join("point"), "");
     for (source, point) in [
         (source.clone(), source.clone()),
         (source.clone(), below.clone()),
         (below.clone(), source.clone()),
-        (place.path().join("file"), place.path().join("point")),
+        (scratch_dir.path().join("file"), scratch_dir.path().join("point")),
     ] {
         let tried = Mount::builder().source(&source).mountpoint(&point).arg("--follow-source");
         let why = tried.try_start().err().expect("it is refused");
@@ -262,14 +263,14 @@ fn follow_source_is_refused_where_the_path_would_come_to_mean_the_mount() {
 
 /// A block device of that many bytes, in a source directory as `disk`.
 fn with_disk(size: u64) -> (support::Scratch, String) {
-    let place = scratch();
-    File::create(place.path().join("image")).expect("create").set_len(size).expect("size it");
-    let device = sh_output(place.path(), "losetup -f --show image").trim().to_owned();
+    let scratch_dir = scratch();
+    File::create(scratch_dir.path().join("image")).expect("create").set_len(size).expect("size it");
+    let device = sh_output(scratch_dir.path(), "losetup -f --show image").trim().to_owned();
     let number = fs::metadata(&device).expect("stat the device").rdev();
-    let source = place.dir("source");
+    let source = scratch_dir.dir("source");
     let kind = rustix::fs::FileType::BlockDevice;
     rustix::fs::mknodat(CWD, source.join("disk"), kind, 0o640.into(), number).expect("mknod");
-    (place, device)
+    (scratch_dir, device)
 }
 
 struct Disk(String);
@@ -282,10 +283,10 @@ impl Drop for Disk {
 
 #[test]
 fn a_block_device_is_shown_as_a_file_of_its_size_and_can_be_read_and_written() {
-    let (place, device) = with_disk(1 << 20);
+    let (scratch_dir, device) = with_disk(1 << 20);
     let _disk = Disk(device.clone());
     let mount = Mount::builder()
-        .source(&place.path().join("source"))
+        .source(&scratch_dir.path().join("source"))
         .arg("--block-devices-as-files")
         .start();
     let path = mount.join("disk");
@@ -350,7 +351,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn permissions_that_the_mounter_lacks_are_shown_to_nobody() {
+fn realistic_permissions_of_a_root_mount_hide_nothing() {
     let mount = Mount::builder().arg("--realistic-permissions").start();
     sh(
         mount.source(),
@@ -365,25 +366,25 @@ fn permissions_that_the_mounter_lacks_are_shown_to_nobody() {
 
 #[test]
 fn a_source_that_cannot_be_written_shows_no_permission_to_write() {
-    let place = scratch();
-    let source = place.dir("source");
+    let scratch_dir = scratch();
+    let source = scratch_dir.dir("source");
     sh(
-        place.path(),
+        scratch_dir.path(),
         "touch source/f; chmod 666 source/f; chmod 777 source; mount --bind source source; mount -o remount,bind,ro source",
     );
     let mount = Mount::builder().source(&source).arg("--realistic-permissions").start();
     assert_eq!(mode(&mount.join("f")), 0o444);
     assert_eq!(mode(mount.path()), 0o555);
     drop(mount);
-    sh(place.path(), "umount source");
+    sh(scratch_dir.path(), "umount source");
 }
 
 #[test]
-fn a_user_shows_what_he_may_do_himself() {
-    let place = scratch();
-    let (source, point) = (place.dir("source"), place.dir("point"));
+fn a_user_mount_shows_only_what_its_user_may_do() {
+    let scratch_dir = scratch();
+    let (source, point) = (scratch_dir.dir("source"), scratch_dir.dir("point"));
     sh(
-        place.path(),
+        scratch_dir.path(),
         &format!(
             "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; \
              umount -l dev; {ACCOUNT}; chmod 711 .; touch source/his source/roots source/locked; \
@@ -391,7 +392,7 @@ fn a_user_shows_what_he_may_do_himself() {
              chown 1000:1000 source/his point; chmod 755 source"
         ),
     );
-    let ours = place.path().join("shiftbind");
+    let ours = scratch_dir.path().join("shiftbind");
     support::copy_program(&ours);
     as_user(1000, 1000, &[], || {
         let mut command = Command::new(&ours);
@@ -421,8 +422,8 @@ fn a_user_shows_what_he_may_do_himself() {
 #[test]
 fn with_one_filesystem_a_mount_below_the_source_is_an_empty_directory_of_the_source() {
     for follows in [false, true] {
-        let place = scratch();
-        let source = place.dir("source");
+        let scratch_dir = scratch();
+        let source = scratch_dir.dir("source");
         sh(
             &source,
             "mkdir sub d; touch file; mount -t tmpfs tmpfs sub; touch sub/hidden; echo m > ../m; mount --bind ../m file",
@@ -531,8 +532,8 @@ fn the_change_time_is_the_modification_time_after_every_operation() {
 #[test]
 fn a_single_file_is_shown_on_a_file_and_works_like_one() {
     for caching in ["timeout=1s", "forever"] {
-        let place = scratch();
-        let (source, point) = (place.path().join("source"), place.path().join("point"));
+        let scratch_dir = scratch();
+        let (source, point) = (scratch_dir.path().join("source"), scratch_dir.path().join("point"));
         put(&source, "one\n");
         put(&point, "");
         let mount = Mount::builder()
@@ -567,7 +568,7 @@ fn a_single_file_is_shown_on_a_file_and_works_like_one() {
         assert_eq!(errno(fs::remove_file(&point)), Some(libc::EBUSY), "a mount point");
         assert_eq!(errno(fs::read_dir(&point)), Some(libc::ENOTDIR));
         sh(
-            place.path(),
+            scratch_dir.path(),
             "flock point true; setfattr -n user.k -v v point; test \"$(getfattr --only-values -n user.k source)\" = v",
         );
         let held = Process::on(&point, |file| {
@@ -587,8 +588,8 @@ fn a_single_file_is_shown_on_a_file_and_works_like_one() {
 
 #[test]
 fn a_file_whose_source_lost_its_name_is_still_shown() {
-    let place = scratch();
-    let (source, point) = (place.path().join("source"), place.path().join("point"));
+    let scratch_dir = scratch();
+    let (source, point) = (scratch_dir.path().join("source"), scratch_dir.path().join("point"));
     put(&source, "one");
     put(&point, "");
     let mount = Mount::builder().source(&source).mountpoint(&point).start();

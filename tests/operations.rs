@@ -280,13 +280,13 @@ fn xattrs_are_set_read_listed_and_removed_as_natively() {
     same_as_bare(|dir| {
         let path = dir.join("f");
         File::create(&path).expect("create");
-        let get = |name: &str, room: usize| {
-            let mut value = vec![0_u8; room];
+        let get = |name: &str, capacity: usize| {
+            let mut value = vec![0_u8; capacity];
             rustix::fs::getxattr(&path, name, &mut value).map(|len| value[..len].to_vec())
         };
         let set = |name: &str, value: &[u8], flags| rustix::fs::setxattr(&path, name, value, flags);
-        let list = |room: usize| {
-            let mut names = vec![0_u8; room];
+        let list = |capacity: usize| {
+            let mut names = vec![0_u8; capacity];
             rustix::fs::listxattr(&path, &mut names).map(|len| {
                 let mut names: Vec<_> =
                     names[..len].split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
@@ -335,7 +335,7 @@ fn xattrs_are_set_read_listed_and_removed_as_natively() {
 }
 
 #[test]
-fn access_asks_with_the_real_ids() {
+fn access_checks_the_real_ids() {
     same_as_bare(|dir| {
         use rustix::fs::Access;
         let mut said = Vec::new();
@@ -480,7 +480,7 @@ fn a_file_without_a_name_belongs_to_its_maker_and_can_be_given_one() {
 }
 
 #[test]
-fn who_would_not_own_a_file_without_a_name_makes_none_that_he_could_not_link() {
+fn a_caller_that_could_not_link_its_o_tmpfile_gets_eopnotsupp() {
     use rustix::fs::OFlags;
     let mount =
         Mount::builder().arg("--create-for-user=1234").arg("--create-with-perms=a=r").start();

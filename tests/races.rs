@@ -26,11 +26,11 @@ fn tries() -> u64 {
 }
 
 /// A source with a directory `d` that is open to all, and beside it what nobody may reach: root's file and directory.
-struct Place {
+struct Fixture {
     scratch: Scratch,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let scratch = scratch();
         sh(
@@ -111,14 +111,14 @@ fn keep_swapping(dir: &Path, stop: &AtomicBool) -> u64 {
     roots
 }
 
-fn nobody_wins_a_creation_with(options: &[&str]) {
-    let place = Place::new();
-    let before = place.outside();
-    let mount = place.mount(options);
+fn no_race_is_won_by_creating_with(options: &[&str]) {
+    let fixture = Fixture::new();
+    let before = fixture.outside();
+    let mount = fixture.mount(options);
     let (tried, stop, tries) = (AtomicU64::new(0), AtomicBool::new(false), tries());
     let start = Instant::now();
     let (made, roots) = thread::scope(|scope| {
-        let (source, at) = (place.source().join("d"), mount.join("d"));
+        let (source, at) = (fixture.source().join("d"), mount.join("d"));
         let (tried, stop) = (&tried, &stop);
         let swapper =
             scope.spawn(move || as_user(1000, 1000, &[], || keep_swapping(&source, stop)));
@@ -131,24 +131,24 @@ fn nobody_wins_a_creation_with(options: &[&str]) {
         (made, swapper.join().expect("the swapper ends"))
     });
     println!("{tries} tries with {options:?}, {made} made, in {:?}", start.elapsed());
-    assert_eq!(place.outside(), before, "with {options:?} something outside was reached");
+    assert_eq!(fixture.outside(), before, "with {options:?} something outside was reached");
     assert_eq!(roots, 0, "with {options:?} something was root's for a moment");
     assert!(made > tries / 1000, "with {options:?} only {made} of {tries} were made");
 }
 
 #[test]
 fn no_link_is_followed_when_a_file_is_made_for_its_creator() {
-    nobody_wins_a_creation_with(&["--create-as-user"]);
+    no_race_is_won_by_creating_with(&["--create-as-user"]);
 }
 
 #[test]
-fn no_link_is_followed_when_a_file_is_made_for_somebody_else() {
-    nobody_wins_a_creation_with(&["--create-for-user=1000", "--create-for-group=1000"]);
+fn no_link_is_followed_when_a_file_is_made_for_another_user() {
+    no_race_is_won_by_creating_with(&["--create-for-user=1000", "--create-for-group=1000"]);
 }
 
 #[test]
-fn no_link_is_followed_when_a_file_is_made_by_way_of_a_map() {
-    nobody_wins_a_creation_with(&["--map=3000/1000:@3000/@1000"]);
+fn no_link_is_followed_when_a_file_is_made_through_a_map() {
+    no_race_is_won_by_creating_with(&["--map=3000/1000:@3000/@1000"]);
 }
 
 /// Works below `d` in every way, and counts what it reads of the canary.
@@ -177,12 +177,12 @@ fn keep_working(dir: &Path, stop: &AtomicBool) -> u64 {
     seen
 }
 
-fn nobody_is_led_outside_with(option: &str, worker: u32) {
-    let place = Place::new();
-    let source = place.source();
+fn no_race_leads_outside_with(option: &str, worker: u32) {
+    let fixture = Fixture::new();
+    let source = fixture.source();
     sh(&source, "ln -s ../outside evil; ln -s ../../outside d/evil; chown 1000:1000 .");
-    let before = place.outside();
-    let mount = place.mount(&[option]);
+    let before = fixture.outside();
+    let mount = fixture.mount(&[option]);
     let stop = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
         // By descriptors: the attacker himself must not follow his links.
@@ -206,23 +206,23 @@ fn nobody_is_led_outside_with(option: &str, worker: u32) {
         stop.store(true, Ordering::Relaxed);
         worker.join().expect("the worker ends") + root.join().expect("root ends")
     });
-    assert_eq!(place.outside(), before, "with {option} something outside was changed");
+    assert_eq!(fixture.outside(), before, "with {option} something outside was changed");
     assert_eq!(seen, 0, "with {option} something outside was read");
 }
 
 #[test]
 fn a_directory_that_becomes_a_link_leads_a_mirrored_user_nowhere() {
-    nobody_is_led_outside_with("--mirror=4000", 4000);
+    no_race_leads_outside_with("--mirror=4000", 4000);
 }
 
 #[test]
 fn a_directory_that_becomes_a_link_leads_a_forced_owner_nowhere() {
-    nobody_is_led_outside_with("--force-user=4000", 4000);
+    no_race_leads_outside_with("--force-user=4000", 4000);
 }
 
 #[test]
 fn a_directory_that_becomes_a_link_leads_a_mapped_user_nowhere() {
-    nobody_is_led_outside_with("--map=1000/4000:@1000/@4000", 4000);
+    no_race_leads_outside_with("--map=1000/4000:@1000/@4000", 4000);
 }
 
 /// Where permissions are ours to check and groups are read from files, a request must not wait for the mount it is of.

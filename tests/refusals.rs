@@ -13,7 +13,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use support::{Mount, as_user, eventually, loop_fs, scratch, sh, sh_output, sys};
 
 /// Both ways to the data: the kernel's own, and by the daemon.
-const WAYS: [&str; 2] = ["--passthrough=auto", "--passthrough=off"];
+const MOUNT_OPTIONS: [&str; 2] = ["--passthrough=auto", "--passthrough=off"];
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -33,10 +33,10 @@ fn writes(path: &Path) -> [Option<i32>; 3] {
 fn a_source_that_became_read_only_says_so() {
     let ext4 = loop_fs("ext4", 32);
     let source = ext4.dir("s");
-    for way in WAYS {
+    for option in MOUNT_OPTIONS {
         fs::write(source.join("warm"), "text").expect("write");
         fs::write(source.join("cold"), "text").expect("write");
-        let mount = Mount::builder().source(&source).arg(way).start();
+        let mount = Mount::builder().source(&source).arg(option).start();
         fs::write(mount.join("warm"), "more").expect("write");
         // The kernel tells of a close when close(2) has returned.
         eventually("nobody has a file open for writing", || {
@@ -45,11 +45,11 @@ fn a_source_that_became_read_only_says_so() {
             remount.expect("run mount").status.success()
         });
         for name in ["warm", "cold"] {
-            assert_eq!(writes(&mount.join(name)), [Some(libc::EROFS); 3], "{name} {way}");
+            assert_eq!(writes(&mount.join(name)), [Some(libc::EROFS); 3], "{name} {option}");
             fs::read(mount.join(name)).expect("it can be read");
         }
         sh(ext4.path(), "mount -o remount,rw .");
-        assert_eq!(writes(&mount.join("cold")), [None; 3], "{way}");
+        assert_eq!(writes(&mount.join("cold")), [None; 3], "{option}");
     }
 }
 
@@ -58,38 +58,38 @@ fn a_read_only_snapshot_is_not_written() {
     let btrfs = loop_fs("btrfs", 200);
     sh(btrfs.path(), "btrfs -q subvolume create v && echo orig > v/f && chmod 666 v/f");
     sh(btrfs.path(), "btrfs -q subvolume snapshot -r v snap");
-    for way in WAYS {
+    for option in MOUNT_OPTIONS {
         let refused = [Some(libc::EROFS); 3];
-        let of_both = Mount::builder().source(btrfs.path()).arg(way).start().open_to_all();
-        let of_snapshot = Mount::builder().source(&btrfs.path().join("snap")).arg(way).start();
+        let of_both = Mount::builder().source(btrfs.path()).arg(option).start().open_to_all();
+        let of_snapshot = Mount::builder().source(&btrfs.path().join("snap")).arg(option).start();
         for path in [of_both.join("snap/f"), of_snapshot.join("f")] {
-            assert_eq!(writes(&path), refused, "{path:?} {way}");
+            assert_eq!(writes(&path), refused, "{path:?} {option}");
             assert_eq!(fs::read_to_string(&path).expect("read"), "orig\n");
         }
         let path = of_both.join("snap/f");
-        assert_eq!(as_user(1000, 1000, &[], || writes(&path)), refused, "a user, {way}");
+        assert_eq!(as_user(1000, 1000, &[], || writes(&path)), refused, "a user, {option}");
     }
 }
 
 #[test]
 fn a_program_that_runs_on_the_source_is_busy() {
-    for way in WAYS {
-        let mount = Mount::builder().arg(way).start();
+    for option in MOUNT_OPTIONS {
+        let mount = Mount::builder().arg(option).start();
         sh(mount.source(), "cp $(command -v sleep) program");
         let mut running = Command::new(mount.in_source("program"));
         let mut running = running.arg("60").spawn().expect("run it");
         let busy = writes(&mount.join("program"));
         running.kill().expect("kill");
         running.wait().expect("wait");
-        assert_eq!(busy, [Some(libc::ETXTBSY); 3], "{way}");
-        assert_eq!(writes(&mount.join("program")), [None; 3], "{way}");
+        assert_eq!(busy, [Some(libc::ETXTBSY); 3], "{option}");
+        assert_eq!(writes(&mount.join("program")), [None; 3], "{option}");
     }
 }
 
 #[test]
-fn who_does_not_want_to_wait_for_a_lease_does_not() {
-    for way in WAYS {
-        let mount = Mount::builder().arg(way).start();
+fn an_open_with_o_nonblock_does_not_wait_for_a_lease() {
+    for option in MOUNT_OPTIONS {
+        let mount = Mount::builder().arg(option).start();
         fs::write(mount.in_source("f"), "text").expect("write");
         let holder = OpenOptions::new().read(true).write(true).open(mount.in_source("f"));
         let holder = holder.expect("open");
@@ -100,7 +100,7 @@ fn who_does_not_want_to_wait_for_a_lease_does_not() {
         let mut writes = OpenOptions::new();
         writes.write(true).custom_flags(libc::O_NONBLOCK);
         for options in [&reads, &writes] {
-            assert_eq!(errno(options.open(mount.join("f"))), Some(libc::EAGAIN), "{way}");
+            assert_eq!(errno(options.open(mount.join("f"))), Some(libc::EAGAIN), "{option}");
         }
         drop(holder);
         for options in [&reads, &writes] {
@@ -110,9 +110,9 @@ fn who_does_not_want_to_wait_for_a_lease_does_not() {
 }
 
 #[test]
-fn root_is_root_also_where_the_daemon_does_not_see_his_processes() {
-    let place = scratch();
-    let (source, point) = (place.dir("source"), place.dir("mnt"));
+fn root_is_root_even_if_the_daemon_cannot_see_its_processes() {
+    let scratch_dir = scratch();
+    let (source, point) = (scratch_dir.dir("source"), scratch_dir.dir("mnt"));
     let file = source.join("setuid");
     fs::write(&file, "").expect("write");
     chown(&file, Some(1000), Some(50)).expect("chown");

@@ -211,7 +211,7 @@ fn options_that_cannot_be_read_keep_the_former_ones() {
 }
 
 #[test]
-fn mount_flags_follow_and_what_others_changed_stays() {
+fn a_reload_changes_mount_flags_and_keeps_flags_set_by_a_remount() {
     let mount = Mount::new(LOW);
     mount.reload(&format!("{LOW},ro,noexec"));
     assert!(mount.flags().starts_with("ro,noexec"), "{}", mount.flags());
@@ -224,7 +224,7 @@ fn mount_flags_follow_and_what_others_changed_stays() {
 }
 
 #[test]
-fn a_line_with_odd_characters_and_by_another_way_is_found() {
+fn an_fstab_line_with_odd_characters_and_another_path_is_found() {
     let mount = Mount::described(LOW);
     mount.ok(&format!("mkdir 'm m' && ln -s . way && $S -o {LOW} a 'm m'"));
     let place = mount.ns.path("way/m m").display().to_string().replace(' ', "\\040");
@@ -249,7 +249,7 @@ fn options_that_lie_on_the_mount_itself_are_read_with_one_worker() {
 }
 
 #[test]
-fn only_who_may_signal_the_daemon_may_reload() {
+fn only_a_caller_that_may_signal_the_daemon_may_reload() {
     let mount = Mount::new(LOW);
     mount.describe(HIGH);
     let output = mount.ns.sh_as_user(&with_fstab("$S --reload m"));
@@ -260,7 +260,7 @@ fn only_who_may_signal_the_daemon_may_reload() {
 }
 
 #[test]
-fn from_another_pid_namespace_the_daemon_is_not_named_wrongly() {
+fn from_another_pid_namespace_no_wrong_process_is_named() {
     let mount = Mount::new(LOW);
     mount.describe(HIGH);
     let output = mount.ns.sh(&with_fstab("unshare -pf --kill-child $S --reload m"));
@@ -286,7 +286,7 @@ fn what_is_no_mount_of_ours_gets_no_signal() {
 }
 
 #[test]
-fn a_user_reloads_his_own_mount_within_his_rights() {
+fn a_user_reloads_their_own_mount_within_their_rights() {
     let ns = Namespace::new();
     ns.let_users_mount();
     ns.ok("touch a/f && chown 1000:1000 . a m && chown 5:6 a/f");
@@ -313,7 +313,7 @@ fn a_user_reloads_his_own_mount_within_his_rights() {
 }
 
 #[test]
-fn whoever_looks_while_maps_change_sees_one_or_the_other_and_afterwards_the_new_one() {
+fn a_stat_while_maps_change_sees_the_old_or_the_new_map_and_afterwards_the_new_one() {
     let mount = Mount::new(LOW);
     let path = mount.at("f");
     // Even: settled at 100000 (0 of 4) or 200000 (2 of 4). Odd: on the way.
@@ -521,7 +521,7 @@ fn names_that_are_hidden_or_shown_from_now_on_are_so_at_once() {
 }
 
 #[test]
-fn a_rate_that_is_raised_holds_for_who_waits_already() {
+fn a_raised_rate_holds_for_requests_that_wait_already() {
     let mount = Mount::new(&format!("{LOW},read_rate=20000"));
     mount.ok("head -c 2000000 /dev/zero > a/large");
     thread::scope(|scope| {

@@ -18,15 +18,15 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
 
 /// A place with a source and an `outside` beside it, mounted with the option and these.
 fn resolving(script: &str, args: &[&str]) -> (Mount, Scratch) {
-    let place = scratch();
-    let source = place.dir("source");
-    sh(place.path(), "mkdir outside");
+    let scratch_dir = scratch();
+    let source = scratch_dir.dir("source");
+    sh(scratch_dir.path(), "mkdir outside");
     sh(&source, script);
     let mut builder = Mount::builder().source(&source).arg("--resolve-symlinks");
     for arg in args {
         builder = builder.arg(*arg);
     }
-    (builder.start(), place)
+    (builder.start(), scratch_dir)
 }
 
 fn tree(dir: &Path) -> String {
@@ -49,7 +49,7 @@ fn removed_with(policy: &str) -> (Mount, Scratch) {
 #[test]
 fn links_are_shown_as_what_they_lead_to_inside_and_outside_the_source() {
     for caching in ["--cache=coherent", "--cache=timeout=1s", "--cache=none", "--cache=forever"] {
-        let (mount, place) = resolving(
+        let (mount, scratch_dir) = resolving(
             "echo in > f; ln -s f l; ln -s l ll; mkdir -p d/sub; echo deep > d/sub/g; ln -s d/sub dl; ln -s ../../f d/sub/up; \
              echo out > ../outside/o; mkdir ../outside/od; echo far > ../outside/od/far; ln -s ../outside/o ol; \
              ln -s $(realpath ../outside) abs; ln -s ../../source/f ../outside/od/back",
@@ -90,13 +90,13 @@ fn links_are_shown_as_what_they_lead_to_inside_and_outside_the_source() {
             assert!(stat, "{caching}: {line}");
         }
         drop(mount);
-        drop(place);
+        drop(scratch_dir);
     }
 }
 
 #[test]
 fn what_is_written_and_made_through_a_link_is_written_and_made_where_it_leads() {
-    let (mount, place) = resolving(
+    let (mount, scratch_dir) = resolving(
         "echo in > f; ln -s f l; mkdir d; ln -s d dl; ln -s ../outside out; echo o > ../outside/o; ln -s ../outside/o ol",
         &["--map=0/100000"],
     );
@@ -117,11 +117,11 @@ fn what_is_written_and_made_through_a_link_is_written_and_made_where_it_leads() 
         fs::read_to_string(at("d/sub/deep")).is_ok_and(|text| text == "deep")
     });
     fs::rename(at("dl/new"), at("out/moved")).expect("rename");
-    assert_eq!(fs::read_to_string(place.path().join("outside/moved")).expect("read"), "new");
+    assert_eq!(fs::read_to_string(scratch_dir.path().join("outside/moved")).expect("read"), "new");
     fs::hard_link(at("ol"), at("out/linked")).expect("link");
-    assert_eq!(fs::metadata(place.path().join("outside/o")).expect("stat").nlink(), 2);
+    assert_eq!(fs::metadata(scratch_dir.path().join("outside/o")).expect("stat").nlink(), 2);
     unix::chown(at("ol"), Some(5), None).expect("chown");
-    assert_eq!(fs::metadata(place.path().join("outside/o")).expect("stat").uid(), 5);
+    assert_eq!(fs::metadata(scratch_dir.path().join("outside/o")).expect("stat").uid(), 5);
     assert_eq!(
         fs::metadata(at("out")).expect("stat").uid(),
         100_000,
@@ -184,25 +184,25 @@ fn a_link_to_a_directory_above_it_stays_a_link_so_that_a_walk_ends() {
 }
 
 #[test]
-fn one_directory_has_an_inode_for_each_way_to_it_and_all_ways_can_be_walked_at_once() {
+fn one_directory_has_an_inode_for_each_path_to_it_and_all_paths_can_be_walked_at_once() {
     let (mount, _place) = resolving(
         "mkdir -p d/sub/deep; touch d/sub/deep/f; ln -s d l1; ln -s d l2; ln -s d/sub l3; mkdir m; ln -s ../d m/l4",
         &[],
     );
-    let ways = ["d/sub", "l1/sub", "l2/sub", "l3", "m/l4/sub"];
+    let paths = ["d/sub", "l1/sub", "l2/sub", "l3", "m/l4/sub"];
     let inode = |path: PathBuf| fs::metadata(path).expect("stat").ino();
-    let mut seen: Vec<_> = ways.iter().map(|way| inode(mount.join(way))).collect();
+    let mut seen: Vec<_> = paths.iter().map(|path| inode(mount.join(path))).collect();
     seen.sort_unstable();
     seen.dedup();
-    assert_eq!(seen.len(), ways.len(), "a directory is another one on each way");
-    let files: Vec<_> = ways.iter().map(|way| inode(mount.join(way).join("deep/f"))).collect();
+    assert_eq!(seen.len(), paths.len(), "a directory is another one on each way");
+    let files: Vec<_> = paths.iter().map(|path| inode(mount.join(path).join("deep/f"))).collect();
     assert!(files.iter().all(|file| *file == files[0]), "a file is the same one");
     thread::scope(|scope| {
-        for way in ways {
-            let dir = mount.join(way).join("deep");
+        for path in paths {
+            let dir = mount.join(path).join("deep");
             scope.spawn(move || {
                 for _ in 0..200 {
-                    let name = dir.join(format!("by-{}", way.replace('/', "-")));
+                    let name = dir.join(format!("by-{}", path.replace('/', "-")));
                     File::create(&name).expect("create");
                     fs::remove_file(&name).expect("unlink");
                     assert!(fs::metadata(dir.join("f")).expect("stat").is_file());
@@ -219,8 +219,8 @@ fn one_directory_has_an_inode_for_each_way_to_it_and_all_ways_can_be_walked_at_o
 
 /// A mount on `mnt` in its own source, which a script makes, served by one thread: who asks his own mount hangs.
 fn below_itself(script: &str) -> (Mount, Scratch) {
-    let place = scratch();
-    let source = place.dir("source");
+    let scratch_dir = scratch();
+    let source = scratch_dir.dir("source");
     sh(&source, script);
     let mount = Mount::builder()
         .source(&source)
@@ -228,11 +228,11 @@ fn below_itself(script: &str) -> (Mount, Scratch) {
         .arg("--resolve-symlinks")
         .arg("--threads=1")
         .start();
-    (mount, place)
+    (mount, scratch_dir)
 }
 
 #[test]
-fn a_link_into_our_own_mount_is_refused_and_nobody_waits_for_himself() {
+fn a_link_into_our_own_mount_is_refused_and_the_daemon_never_waits_for_itself() {
     let (mount, _place) = below_itself(
         "mkdir mnt d; touch d/f; ln -s mnt into; ln -s mnt/d deep; ln -s mnt/into/d twice; ln -s $(realpath mnt)/d abs",
     );
@@ -258,7 +258,7 @@ fn a_link_into_our_own_mount_is_refused_and_nobody_waits_for_himself() {
 }
 
 #[test]
-fn a_listing_does_not_ask_our_own_mount_for_a_file_that_is_bound_into_the_source() {
+fn a_listing_sends_our_own_mount_no_request_for_a_file_that_is_bound_into_the_source() {
     // What is younger than the clock's tick is looked at in another way.
     let (mount, _place) = below_itself("mkdir mnt d; touch d/f x y; sleep 0.05");
     let source = mount.source();
@@ -308,12 +308,12 @@ fn a_link_that_is_changed_on_the_source_shows_its_new_target() {
 }
 
 #[test]
-fn what_others_change_below_a_link_is_seen_within_two_seconds() {
-    let (mount, place) =
+fn a_change_on_the_source_below_a_link_is_seen_within_two_seconds() {
+    let (mount, scratch_dir) =
         resolving("ln -s ../outside out; mkdir ../outside/d; echo 1 > ../outside/d/f", &[]);
     assert_eq!(fs::read_to_string(mount.join("out/d/f")).expect("read"), "1\n");
     assert_eq!(errno(fs::metadata(mount.join("out/d/g"))), Some(libc::ENOENT));
-    sh(place.path(), "echo 22 > outside/d/f; echo g > outside/d/g; chmod 751 outside/d");
+    sh(scratch_dir.path(), "echo 22 > outside/d/f; echo g > outside/d/g; chmod 751 outside/d");
     thread::sleep(Duration::from_secs(2));
     assert_eq!(fs::read_to_string(mount.join("out/d/f")).expect("read"), "22\n");
     assert_eq!(fs::read_to_string(mount.join("out/d/g")).expect("read"), "g\n");
@@ -323,7 +323,7 @@ fn what_others_change_below_a_link_is_seen_within_two_seconds() {
 
 #[test]
 fn removing_a_resolved_name_removes_the_link_by_default() {
-    let (mount, place) = removed_with("symlink-only");
+    let (mount, scratch_dir) = removed_with("symlink-only");
     fs::remove_file(mount.join("l")).expect("unlink");
     fs::remove_dir(mount.join("dl")).expect("rmdir of a link to a directory");
     fs::remove_dir(mount.join("fl")).expect("rmdir of a link to one that is not empty");
@@ -336,7 +336,7 @@ fn removing_a_resolved_name_removes_the_link_by_default() {
         assert!(fs::metadata(mount.in_source(name)).is_ok(), "{name}");
         assert!(fs::metadata(mount.join(name)).is_ok(), "{name}");
     }
-    assert!(place.path().join("outside/f").exists());
+    assert!(scratch_dir.path().join("outside/f").exists());
     // The kernel has counted one name less: the file has its other one all the same.
     fs::hard_link(mount.join("target"), mount.join("again")).expect("link");
     File::create(mount.join("d/alive")).expect("the directory lives");
@@ -360,7 +360,7 @@ fn a_link_made_again_after_its_removal_shows_a_directory_that_works() {
 }
 
 #[test]
-fn deny_refuses_to_remove_resolved_names_and_no_others() {
+fn deny_refuses_to_remove_resolved_names_and_no_other_names() {
     let (mount, _place) = removed_with("deny");
     assert_eq!(errno(fs::remove_file(mount.join("l"))), Some(libc::EPERM));
     assert_eq!(errno(fs::remove_dir(mount.join("dl"))), Some(libc::EPERM));
@@ -377,7 +377,7 @@ fn deny_refuses_to_remove_resolved_names_and_no_others() {
 
 #[test]
 fn symlink_first_removes_the_link_and_then_the_target_if_it_can() {
-    let (mount, place) = removed_with("symlink-first");
+    let (mount, scratch_dir) = removed_with("symlink-first");
     fs::remove_file(mount.join("l")).expect("unlink");
     fs::remove_dir(mount.join("dl")).expect("rmdir");
     fs::remove_dir(mount.join("fl")).expect("the link goes, though its target is not empty");
@@ -386,12 +386,12 @@ fn symlink_first_removes_the_link_and_then_the_target_if_it_can() {
         assert!(fs::symlink_metadata(mount.in_source(name)).is_err(), "{name}");
     }
     assert!(mount.in_source("full/f").exists());
-    assert!(!place.path().join("outside/f").exists());
+    assert!(!scratch_dir.path().join("outside/f").exists());
 }
 
 #[test]
 fn target_first_removes_the_target_and_then_the_link_or_nothing() {
-    let (mount, place) = removed_with("target-first");
+    let (mount, scratch_dir) = removed_with("target-first");
     fs::remove_file(mount.join("l")).expect("unlink");
     fs::remove_dir(mount.join("dl")).expect("rmdir");
     fs::remove_file(mount.join("ol")).expect("unlink");
@@ -400,11 +400,11 @@ fn target_first_removes_the_target_and_then_the_link_or_nothing() {
         assert!(fs::symlink_metadata(mount.in_source(name)).is_err(), "{name}");
     }
     assert!(fs::symlink_metadata(mount.in_source("fl")).is_ok());
-    assert!(!place.path().join("outside/f").exists());
+    assert!(!scratch_dir.path().join("outside/f").exists());
 }
 
 #[test]
-fn a_file_whose_target_went_first_stays_usable_while_it_is_open() {
+fn an_open_file_stays_usable_after_target_first_removed_its_target() {
     let (mount, _place) = removed_with("target-first");
     let file = File::options().read(true).write(true).open(mount.join("l")).expect("open");
     fs::remove_file(mount.join("l")).expect("unlink");
@@ -451,10 +451,10 @@ fn a_link_to_an_excluded_name_stays_a_link() {
 
 #[test]
 fn with_one_filesystem_links_to_other_filesystems_stay_links() {
-    let place = scratch();
-    let source = place.dir("source");
+    let scratch_dir = scratch();
+    let source = scratch_dir.dir("source");
     sh(
-        place.path(),
+        scratch_dir.path(),
         "mkdir other near; mount -t tmpfs tmpfs other; touch other/f near/f; ln -s ../other/f source/l; ln -s ../near/f source/n",
     );
     for (one, stays) in [(true, true), (false, false)] {
@@ -466,12 +466,12 @@ fn with_one_filesystem_links_to_other_filesystems_stay_links() {
         assert_eq!(is_link(&mount.join("l")), stays);
         assert!(!is_link(&mount.join("n")));
     }
-    sh(place.path(), "umount other");
+    sh(scratch_dir.path(), "umount other");
 }
 
 #[test]
 fn links_swapped_all_the_time_never_show_anything_but_their_targets() {
-    let (mount, place) = resolving("mkdir a b; echo a > a/f; echo b > b/f; ln -s a l", &[]);
+    let (mount, scratch_dir) = resolving("mkdir a b; echo a > a/f; echo b > b/f; ln -s a l", &[]);
     let source = mount.source().to_owned();
     let end = Instant::now() + Duration::from_secs(3);
     thread::scope(|scope| {
@@ -499,5 +499,5 @@ fn links_swapped_all_the_time_never_show_anything_but_their_targets() {
         }
     });
     drop(mount);
-    drop(place);
+    drop(scratch_dir);
 }

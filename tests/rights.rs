@@ -53,7 +53,7 @@ fn subvolumes() -> LoopFs {
 }
 
 /// What a caller without a counterpart is answered.
-fn asked_by_a_stranger(dir: &Path) -> Vec<(String, Option<i32>)> {
+fn ioctls_of_an_unmapped_caller(dir: &Path) -> Vec<(String, Option<i32>)> {
     as_user(STRANGER, STRANGER, &[], || {
         let open = |name: &str| File::open(dir.join(name)).expect("everybody opens it");
         let mut said = Vec::new();
@@ -70,15 +70,15 @@ fn asked_by_a_stranger(dir: &Path) -> Vec<(String, Option<i32>)> {
 }
 
 #[test]
-fn who_has_no_counterpart_does_nothing_by_a_forwarded_ioctl() {
+fn an_unmapped_caller_changes_nothing_by_a_forwarded_ioctl() {
     let disk = subvolumes();
     let source = disk.path().join("s");
     let idmapped = scratch();
     kernel_mount(&source, idmapped.path(), &[MAP.to_owned()]);
-    let expected = asked_by_a_stranger(idmapped.path());
+    let expected = ioctls_of_an_unmapped_caller(idmapped.path());
     rustix::mount::unmount(idmapped.path(), rustix::mount::UnmountFlags::DETACH).expect("unmount");
     let mount = Mount::builder().source(&source).map(MAP).arg("--enable-ioctl").start();
-    assert_eq!(asked_by_a_stranger(mount.path()), expected);
+    assert_eq!(ioctls_of_an_unmapped_caller(mount.path()), expected);
     assert!(expected.iter().all(|(_, error)| error.is_some()), "{expected:?}");
     // Whichever descriptor the snapshot is to be of: one of the daemon's, its number guessed.
     as_user(STRANGER, STRANGER, &[], || {
@@ -94,7 +94,7 @@ fn who_has_no_counterpart_does_nothing_by_a_forwarded_ioctl() {
 }
 
 #[test]
-fn what_a_forwarded_ioctl_makes_belongs_to_the_caller_with_his_umask() {
+fn a_forwarded_ioctl_creates_with_the_callers_ids_and_umask() {
     let disk = subvolumes();
     let source = disk.path().join("s");
     let mount = Mount::builder().source(&source).map(MAP).arg("--enable-ioctl").start();
@@ -121,7 +121,7 @@ fn flags(file: &File) -> u64 {
 }
 
 #[test]
-fn the_owner_of_a_file_never_takes_off_an_immutable_flag() {
+fn the_owner_of_a_file_never_clears_the_immutable_flag() {
     let disk = loop_fs("ext4", 64);
     let mount = Mount::builder().source(&disk.dir("s")).arg("--threads=2").start();
     let on_source = mount.in_source("f");
@@ -157,7 +157,7 @@ fn the_owner_of_a_file_never_takes_off_an_immutable_flag() {
 }
 
 #[test]
-fn who_has_the_capability_sets_and_takes_off_the_immutable_flag() {
+fn a_caller_with_the_capability_sets_and_clears_the_immutable_flag() {
     let disk = loop_fs("ext4", 64);
     let mount = Mount::builder().source(&disk.dir("s")).start();
     fs::write(mount.join("f"), "x").expect("write");
@@ -174,7 +174,7 @@ fn who_has_the_capability_sets_and_takes_off_the_immutable_flag() {
 // --- groups ---
 
 #[test]
-fn the_daemons_groups_are_nobody_elses() {
+fn no_caller_gets_the_daemons_groups() {
     const GROUP: u32 = 1234;
     as_user(0, 0, &[GROUP], || {
         let mount = Mount::builder().start();
@@ -237,11 +237,11 @@ fn attributes_of_administrators_are_shown_and_set_for_them_alone() {
 fn a_server_that_judges_by_ids_is_asked_as_the_caller() {
     let served =
         |name, node, owner, content| Served { name, node, ino: node, mode: 0o600, owner, content };
-    let place = scratch();
+    let scratch_dir = scratch();
     let files = [served("alices", 2, 1000, "hers"), served("bobs", 3, 2000, "his")];
-    let server = serve_owners(&place.dir("source"), &files);
+    let server = serve_owners(&scratch_dir.dir("source"), &files);
     let mount =
-        Mount::builder().source(&place.join("source")).map(SHIFT).arg("--threads=1").start();
+        Mount::builder().source(&scratch_dir.join("source")).map(SHIFT).arg("--threads=1").start();
     let read = |uid: u32, name: &str| {
         as_user(100_000 + uid, 100_000 + uid, &[], || fs::read_to_string(mount.join(name)))
     };

@@ -313,10 +313,10 @@ impl Place {
 
 /// Runs a table at both mounts, as far as it is about both.
 fn check(table: &Table, wrong: &mut String) -> usize {
-    let (place, mut seen) = (scratch(), 0);
+    let (scratch_dir, mut seen) = (scratch(), 0);
     // Hundreds of trees come and go.
-    let trees = place.dir("trees");
-    support::mount_area(&trees, rustix::mount::MountFlags::empty());
+    let trees = scratch_dir.dir("trees");
+    support::mount_small_filesystem(&trees, rustix::mount::MountFlags::empty());
     let source = |name: &str| {
         fs::create_dir(trees.join(name)).expect("mkdir");
         trees.join(name)
@@ -335,7 +335,7 @@ fn check(table: &Table, wrong: &mut String) -> usize {
             .filter_map(|o| o.strip_prefix("idmap="))
             .map(Into::into)
             .collect();
-        let (source, mount) = (source("kernel"), place.dir("mount"));
+        let (source, mount) = (source("kernel"), scratch_dir.dir("mount"));
         kernel_mount(&source, &mount, &maps);
         Place { source, mount, cases: 0 }
     });

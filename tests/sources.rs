@@ -81,7 +81,7 @@ fn tmpfs_works() {
 }
 
 #[test]
-fn where_the_source_has_no_acls_the_mode_says_who_may_do_what() {
+fn where_the_source_has_no_acls_the_mode_bits_decide() {
     let scratch = scratch();
     let mounted = Mounted::new(
         scratch.path(),

@@ -179,7 +179,7 @@ fn a_containers_root_changes_nothing_of_the_kernels_through_what_is_mounted_belo
 }
 
 #[test]
-fn nobody_moves_a_process_into_a_cgroup_that_is_mounted_below() {
+fn no_client_moves_a_process_into_a_cgroup_that_is_mounted_below() {
     let source = Source::new();
     if !source.mount("cgroup", "cgroup2", MountFlags::empty()) {
         panic!("this kernel has no cgroup2");
@@ -292,7 +292,7 @@ fn mount_pseudo(at: &Path) {
 }
 
 #[test]
-fn a_mount_whose_number_another_had_before_is_looked_at_again() {
+fn a_mount_that_reuses_a_mount_id_is_examined_again() {
     let source = Source::new();
     fs::create_dir(source.join("at")).expect("mkdir");
     // bindfs: of a FUSE file system the daemon holds nothing when nobody uses it.
@@ -335,7 +335,7 @@ fn mount_id(at: &Path) -> u64 {
 // --- what a mount forbids ---
 
 #[test]
-fn a_nosuid_mount_below_lends_nobody_its_owners_rights() {
+fn a_nosuid_mount_below_grants_no_caller_its_owners_rights() {
     let source = Source::new();
     let script = "cp $(which id) id; chmod 6755 id; cp $(which cat) cat; mkdir d; chmod 2775 d; echo secret > secret; \
                   chmod 600 secret";
@@ -392,7 +392,7 @@ fn set_bits_that_are_not_shown_are_cleared_and_guarded_all_the_same() {
 }
 
 #[test]
-fn a_device_on_a_nodev_mount_below_is_opened_by_nobody() {
+fn a_device_on_a_nodev_mount_below_cannot_be_opened() {
     let source = Source::new();
     let script = "mknod null c 1 3; mknod loop b 7 0; mknod white c 0 0; chmod 666 null loop";
     source.tmpfs("medium", MountFlags::NODEV, script);
@@ -427,7 +427,7 @@ fn a_device_on_a_nodev_mount_below_is_opened_by_nobody() {
 }
 
 #[test]
-fn nothing_runs_from_a_noexec_mount_below_nor_by_way_of_a_mapping() {
+fn nothing_runs_from_a_noexec_mount_below_nor_through_a_mapping() {
     let source = Source::new();
     let loader = "/lib64/ld-linux-x86-64.so.2";
     source.tmpfs(

@@ -170,12 +170,12 @@ fn what_is_mounted_on_a_directory_stays_when_the_mount_hears_that_it_was_made() 
         let _ = fs::remove_dir(&on_source);
         fs::create_dir(&on_source).expect("mkdir");
         chmod(&on_source, 0o700 + round);
-        let place = mount.join(&name);
+        let dir = mount.join(&name);
         soon("the new one", || {
-            fs::metadata(&place).is_ok_and(|it| it.mode() & 0o777 == 0o700 + round)
+            fs::metadata(&dir).is_ok_and(|it| it.mode() & 0o777 == 0o700 + round)
         });
-        rustix::mount::mount("none", &place, "tmpfs", MountFlags::empty(), None).expect("mount");
-        let mounted = Bound(place);
+        rustix::mount::mount("none", &dir, "tmpfs", MountFlags::empty(), None).expect("mount");
+        let mounted = Bound(dir);
         fs::write(mounted.0.join("f"), "in the tmpfs").expect("write");
         let later = format!("later-{round}");
         fs::write(mount.in_source(&later), "").expect("write");
@@ -305,14 +305,14 @@ fn files_that_have_one_inode_number_within_a_tick_of_the_clock_are_told_apart() 
 /// An image that mke2fs(8) has filled: all its files have generation 0, which opens others as well.
 fn filled_image() -> (Scratch, Bound) {
     needs_loop_devices();
-    let place = scratch();
+    let scratch_dir = scratch();
     sh(
-        place.path(),
+        scratch_dir.path(),
         "mkdir -p tree/s/used-d fs; echo 1 > tree/s/used-f; \
          mke2fs -q -F -t ext4 -d tree image 32M; mount -o loop image fs",
     );
-    let mounted = Bound(place.path().join("fs"));
-    (place, mounted)
+    let mounted = Bound(scratch_dir.path().join("fs"));
+    (scratch_dir, mounted)
 }
 
 #[test]
@@ -551,7 +551,7 @@ const CHANGES: &[Change] = &[
 ];
 
 #[test]
-fn what_others_do_on_the_source_is_seen_soon() {
+fn a_change_on_the_source_is_seen_soon() {
     let mount = Mount::identity();
     let dir = |at: usize| PathBuf::from(at.to_string());
     for (at, change) in CHANGES.iter().enumerate() {

@@ -31,9 +31,9 @@ fn a_user_gets_no_secret_by_another_name_with_its_inode_number() {
     let files = [served("open", 2, 0o644, "public"), served("secret", 3, 0o600, "secret")];
     for exports in [true, false] {
         for args in [&[][..], &["--passthrough=off"]] {
-            let place = scratch();
-            let server = serve(&place.dir("source"), exports, &files);
-            let builder = Mount::builder().source(&place.join("source"));
+            let scratch_dir = scratch();
+            let server = serve(&scratch_dir.dir("source"), exports, &files);
+            let builder = Mount::builder().source(&scratch_dir.join("source"));
             let mount = args.iter().fold(builder, |builder, arg| builder.arg(*arg)).start();
             let (open, secret) = (mount.join("open"), mount.join("secret"));
             // Root has it open, so that it is known.
@@ -65,9 +65,10 @@ fn a_file_stays_one_where_its_number_is_that_of_many() {
     let files: Vec<_> =
         NAMES.iter().zip(2..).map(|(name, node)| served(name, node, 0o644, name)).collect();
     for exports in [true, false] {
-        let place = scratch();
-        let server = serve(&place.dir("source"), exports, &files);
-        let mount = Mount::builder().source(&place.join("source")).arg("--cache=none").start();
+        let scratch_dir = scratch();
+        let server = serve(&scratch_dir.dir("source"), exports, &files);
+        let mount =
+            Mount::builder().source(&scratch_dir.join("source")).arg("--cache=none").start();
         let device = File::open(mount.path()).expect("open the mount");
         // Its handle names the inode that the kernel has of it.
         let handles = NAMES.map(|name| handle_of(&mount.join(name)).expect("a handle"));
@@ -101,23 +102,23 @@ impl Drop for Mounted {
 #[test]
 fn hard_links_that_an_overlay_has_parted_are_two_files() {
     for option in ["index=off", "index=on"] {
-        let place = scratch();
+        let scratch_dir = scratch();
         sh(
-            place.path(),
+            scratch_dir.path(),
             &format!(
                 "mkdir t && mount -t tmpfs test t && mkdir t/upper t/work t/lower merged
                  echo below > t/lower/a && ln t/lower/a t/lower/b
                  mount -t overlay test -o {option},lowerdir=t/lower,upperdir=t/upper,workdir=t/work merged"
             ),
         );
-        let _tmpfs = Mounted(place.join("t"));
-        let _overlay = Mounted(place.join("merged"));
-        let mount = Mount::builder().source(&place.join("merged")).start();
+        let _tmpfs = Mounted(scratch_dir.join("t"));
+        let _overlay = Mounted(scratch_dir.join("merged"));
+        let mount = Mount::builder().source(&scratch_dir.join("merged")).start();
         assert_eq!((text(&mount.join("a")), text(&mount.join("b"))), both("below\n"));
         fs::write(mount.join("a"), "above\n").expect("write");
         fs::set_permissions(mount.join("a"), Permissions::from_mode(0o600)).expect("chmod");
         for name in ["a", "b"] {
-            let (here, there) = (mount.join(name), place.join("merged").join(name));
+            let (here, there) = (mount.join(name), scratch_dir.join("merged").join(name));
             assert_eq!((text(&here), mode(&here)), (text(&there), mode(&there)), "{option}");
         }
         let expected = if option == "index=on" { "above\n" } else { "below\n" };

@@ -66,7 +66,7 @@ impl Drop for Paused {
 }
 
 #[test]
-fn a_request_that_waits_for_the_source_holds_up_nobody() {
+fn a_request_that_waits_for_the_source_delays_no_other_client() {
     // The inner mount's daemon is stopped, so that whoever asks for something there waits.
     let inner = Mount::identity();
     fs::write(inner.in_source("slow"), "x").expect("write");
@@ -130,7 +130,7 @@ fn reads(mount: &Mount) -> u64 {
 }
 
 #[test]
-fn who_asks_now_and_then_is_not_looked_for() {
+fn a_client_with_pauses_between_requests_is_not_polled_for() {
     let mount = Mount::builder().arg("--threads=4").start();
     fs::write(mount.in_source("f"), "x").expect("write");
     let file = mount.join("f");

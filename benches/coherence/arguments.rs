@@ -1,7 +1,7 @@
 //! The command line of the measurement of coherence.
 
-use crate::room::daemon::Shiftbind;
-use crate::room::filesystem::Kind;
+use crate::common::daemon::Shiftbind;
+use crate::common::filesystem::Kind;
 
 pub const HELP: &str = "\
 Measures how soon changes on the source are seen at the mount, and what watching for them costs others. Needs root.
@@ -14,7 +14,7 @@ cargo bench --bench coherence -- [OPTIONS]
 --rounds N        with and without the mount so often, in turns (15)
 --on KIND         xfs, ext4, btrfs (in a sparse image under target/) or tmpfs (xfs)
 --changes-only    not what it costs others
---strangers-only  only what it costs others
+--overhead-only  only what it costs others
 --quick           few changes, short loops: shows that everything works; the figures mean little
 --shiftbind FILE  another binary in place of the one just built
 --options OPTS    more -o options for shiftbind
@@ -43,7 +43,7 @@ pub struct Arguments {
     /// Not what it costs.
     pub changes_only: bool,
     /// Only what it costs.
-    pub strangers_only: bool,
+    pub overhead_only: bool,
     /// A smoke run.
     pub quick: bool,
     /// Which shiftbind.
@@ -64,7 +64,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Str
         rounds: 0,
         on: Kind::Xfs,
         changes_only: false,
-        strangers_only: false,
+        overhead_only: false,
         quick: false,
         shiftbind: Shiftbind::built(),
     };
@@ -80,7 +80,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Str
             "--rounds" => parsed.rounds = number(&argument, &value()?)?,
             "--on" => parsed.on = value()?.parse().map_err(|e| format!("--on {e}"))?,
             "--changes-only" => parsed.changes_only = true,
-            "--strangers-only" => parsed.strangers_only = true,
+            "--overhead-only" => parsed.overhead_only = true,
             "--quick" => parsed.quick = true,
             "--shiftbind" => parsed.shiftbind.binary = value()?.into(),
             "--options" => parsed.shiftbind.options = Some(value()?),

@@ -15,7 +15,7 @@ pub struct Change {
     /// Makes what all rounds need, on the source.
     pub before: fn(dir: &Path, rounds: u64) -> io::Result<()>,
     /// Makes the change.
-    pub make: fn(dir: &Path, kept: &mut Kept, round: u64) -> io::Result<()>,
+    pub make: fn(dir: &Path, kept: &mut HeldFile, round: u64) -> io::Result<()>,
     /// Whether it shows.
     pub shows: fn(dir: &Path, round: u64) -> io::Result<bool>,
     /// Whether the directory is the large one.
@@ -24,7 +24,7 @@ pub struct Change {
 
 /// What stays open from one change to the next.
 #[derive(Default)]
-pub struct Kept {
+pub struct HeldFile {
     file: Option<File>,
 }
 
@@ -54,7 +54,7 @@ fn is_there(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn create(dir: &Path, _: &mut Kept, round: u64) -> io::Result<()> {
+fn create(dir: &Path, _: &mut HeldFile, round: u64) -> io::Result<()> {
     File::create_new(numbered(dir, "n", round)).map(drop)
 }
 
@@ -66,7 +66,7 @@ fn mode(round: u64) -> u32 {
     0o600 | (round as u32 % 2) << 2 | 0o1
 }
 
-fn chmod(dir: &Path, _: &mut Kept, round: u64) -> io::Result<()> {
+fn chmod(dir: &Path, _: &mut HeldFile, round: u64) -> io::Result<()> {
     fs::set_permissions(numbered(dir, "f", round), Permissions::from_mode(mode(round)))
 }
 

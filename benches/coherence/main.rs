@@ -3,18 +3,18 @@
 
 mod arguments;
 mod changes;
-#[path = "../room/mod.rs"]
-mod room;
-mod strangers;
+#[path = "../common/mod.rs"]
+mod common;
+mod overhead;
 mod visibility;
 
 use std::io;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
-use room::filesystem::Filesystem;
-use room::folder::Folder;
-use room::{figures, namespace};
+use common::filesystem::Filesystem;
+use common::scratch_dir::ScratchDir;
+use common::{figures, namespace};
 
 /// Set once we are in namespaces of our own.
 const INSIDE: &str = "SHIFTBIND_COHERENCE_INSIDE";
@@ -39,9 +39,9 @@ fn run() -> io::Result<()> {
 }
 
 fn measure(arguments: &Arguments) -> io::Result<()> {
-    let folder = Folder::new("coherence")?;
+    let scratch = ScratchDir::new("coherence")?;
     let names = 100_000 + 4 * arguments.directories + arguments.entries;
-    let filesystem = Filesystem::new(&folder, arguments.on, names)?;
+    let filesystem = Filesystem::new(&scratch, arguments.on, names)?;
     println!(
         "Linux {}, {} CPUs, source on {}, load average {}",
         rustix::system::uname().release().to_string_lossy(),
@@ -49,11 +49,11 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
         arguments.on.name(),
         load()?,
     );
-    if !arguments.strangers_only {
-        visibility::measure(&folder, &filesystem, arguments)?;
+    if !arguments.overhead_only {
+        visibility::measure(&scratch, &filesystem, arguments)?;
     }
     if !arguments.changes_only {
-        strangers::measure(&folder, &filesystem, arguments)?;
+        overhead::measure(&scratch, &filesystem, arguments)?;
     }
     println!("\nload average {} at the end", load()?);
     Ok(())

@@ -11,32 +11,32 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
-use crate::changes::{CHANGES, Change, Kept};
+use crate::changes::{CHANGES, Change, HeldFile};
+use crate::common::filesystem::Filesystem;
+use crate::common::scratch_dir::ScratchDir;
 use crate::figures::{Figures, Table, millis, short};
-use crate::room::filesystem::Filesystem;
-use crate::room::folder::Folder;
 
 /// After this a change is taken for never seen.
-const LOST: Duration = Duration::from_secs(30);
-const BETWEEN_LOOKS: Duration = Duration::from_micros(20);
+const TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_micros(20);
 /// What was done to prepare a change has reached everybody by then.
-const QUIET: Duration = Duration::from_millis(4);
+const SETTLE_TIME: Duration = Duration::from_millis(4);
 
-/// One kind of change, made one way.
-struct Watched {
+/// One kind of change, made by one route.
+struct Trial {
     change: &'static Change,
     /// Where it is made and where it is to be seen.
     made: PathBuf,
     seen: PathBuf,
-    kept: Kept,
+    kept: HeldFile,
     took: Vec<f64>,
 }
 
-impl Watched {
+impl Trial {
     fn run(&mut self, round: u64) -> io::Result<()> {
         let shows = || (self.change.shows)(&self.seen, round);
         for _ in 0..3 {
-            sleep(QUIET);
+            sleep(SETTLE_TIME);
             if shows()? {
                 return Err(io::Error::other(format!("{}: seen too soon", self.change.name)));
             }
@@ -44,49 +44,53 @@ impl Watched {
         (self.change.make)(&self.made, &mut self.kept, round)?;
         let start = Instant::now();
         while !shows()? {
-            if start.elapsed() > LOST {
+            if start.elapsed() > TIMEOUT {
                 return Err(io::Error::other(format!("{}: never seen", self.change.name)));
             }
-            sleep(BETWEEN_LOOKS);
+            sleep(POLL_INTERVAL);
         }
         self.took.push(millis(start.elapsed()));
         Ok(())
     }
 }
 
-pub fn measure(folder: &Folder, filesystem: &Filesystem, arguments: &Arguments) -> io::Result<()> {
+pub fn measure(
+    scratch: &ScratchDir,
+    filesystem: &Filesystem,
+    arguments: &Arguments,
+) -> io::Result<()> {
     let source = filesystem.root().join("changes");
     fs::create_dir(&source)?;
-    let point = |name: &str| folder.path().join(name);
+    let point = |name: &str| scratch.path().join(name);
     let mount = arguments.shiftbind.mount(&source, &point("mount"), &["cache=coherent"])?;
     let other = arguments.shiftbind.mount(&source, &point("other"), &["cache=coherent"])?;
-    let ways = [source.as_path(), other.point()];
-    let mut watched = Vec::new();
+    let routes = [source.as_path(), other.mountpoint()];
+    let mut trials = Vec::new();
     for (number, change) in CHANGES.iter().enumerate() {
-        for (way, made_in) in ways.into_iter().enumerate() {
-            let name = format!("{number}-{way}");
+        for (route, made_in) in routes.into_iter().enumerate() {
+            let name = format!("{number}-{route}");
             let dir = source.join(&name);
             fs::create_dir(&dir)?;
             if change.is_large {
                 fill(&dir, arguments.entries)?;
             }
             (change.before)(&dir, arguments.changes)?;
-            let seen = mount.point().join(&name);
+            let seen = mount.mountpoint().join(&name);
             // All of it is known to the kernel.
             for entry in fs::read_dir(&seen)? {
                 fs::symlink_metadata(entry?.path())?;
             }
-            let (made, kept) = (made_in.join(&name), Kept::default());
-            watched.push(Watched { change, made, seen, kept, took: Vec::new() });
+            let (made, kept) = (made_in.join(&name), HeldFile::default());
+            trials.push(Trial { change, made, seen, kept, took: Vec::new() });
         }
     }
     for round in 0..arguments.changes {
-        for watched in &mut watched {
-            watched.run(round)?;
+        for trial in &mut trials {
+            trial.run(round)?;
         }
     }
-    report(&watched, arguments);
-    drop(watched);
+    report(&trials, arguments);
+    drop(trials);
     mount.stop()?;
     other.stop()?;
     Ok(())
@@ -96,7 +100,7 @@ fn fill(dir: &Path, entries: u64) -> io::Result<()> {
     (0..entries).try_for_each(|number| fs::write(dir.join(format!("entry-{number}")), ""))
 }
 
-fn report(watched: &[Watched], arguments: &Arguments) {
+fn report(trials: &[Trial], arguments: &Arguments) {
     let heading = format!(
         "From a change to its visibility at the mount, ms, {} of each kind; the large directory has {} entries",
         arguments.changes, arguments.entries,
@@ -107,17 +111,17 @@ fn report(watched: &[Watched], arguments: &Arguments) {
             "change",
             "on the source: median",
             "p99",
-            "most",
+            "max",
             "through another mount: median",
             "p99",
-            "most",
+            "max",
         ],
     );
-    for both in watched.chunks(2) {
+    for both in trials.chunks(2) {
         let mut cells = vec![both[0].change.name.to_owned()];
-        for way in both {
-            let took: Figures = way.took.iter().copied().collect();
-            cells.extend([took.median(), took.percentile(99.0), took.most()].map(short));
+        for route in both {
+            let took: Figures = route.took.iter().copied().collect();
+            cells.extend([took.median(), took.percentile(99.0), took.max()].map(short));
         }
         table.cells(cells);
     }

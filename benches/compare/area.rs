@@ -8,12 +8,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::common::scratch_dir::ScratchDir;
 use crate::process;
-use crate::room::folder::Folder;
 
 /// See the module's head. Removed when dropped.
 pub struct Area {
-    folder: Folder,
+    scratch: ScratchDir,
     /// Smaller data, for a run that only shows that everything works.
     pub quick: bool,
 }
@@ -21,35 +21,35 @@ pub struct Area {
 impl Area {
     /// Makes an empty area, and removes those that a killed run has left.
     pub fn new(quick: bool) -> io::Result<Self> {
-        let folder = Folder::new("compare")?;
+        let scratch = ScratchDir::new("compare")?;
         for name in ["source", "mount", "log", "other"] {
-            folder.dir(name)?;
+            scratch.dir(name)?;
         }
-        Ok(Self { folder, quick })
+        Ok(Self { scratch, quick })
     }
 
     /// The directory that every contender shows.
     pub fn source(&self) -> PathBuf {
-        self.folder.path().join("source")
+        self.scratch.path().join("source")
     }
 
     /// An empty directory to mount a contender on.
     pub fn mount_point(&self, contender: &str) -> io::Result<PathBuf> {
-        let point = self.folder.path().join("mount").join(contender);
+        let point = self.scratch.path().join("mount").join(contender);
         fs::create_dir_all(&point)?;
         Ok(point)
     }
 
     /// A directory on the same filesystem, but not in the source.
     pub fn other(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.folder.path().join("other").join(name);
+        let path = self.scratch.path().join("other").join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
     }
 
     /// Where a contender's daemon writes its messages.
     pub fn log(&self, contender: &str) -> PathBuf {
-        self.folder.path().join("log").join(contender)
+        self.scratch.path().join("log").join(contender)
     }
 
     /// 100 folders of 100 empty files (quick: 10).

@@ -15,7 +15,7 @@ use crate::{idmapped, process};
 /// Root is shown as itself, so that root can do the same work everywhere; everyone else is shifted.
 const SHIFT: u32 = 100_000;
 /// The ids of users other than root, in every map.
-const OTHERS: u32 = 65_535;
+const NON_ROOT_IDS: u32 = 65_535;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,13 +132,13 @@ impl Contender {
                 idmapped::mount(
                     &source,
                     &self.root,
-                    &format!("0 0 1\n1 {} {OTHERS}\n", 1 + SHIFT),
+                    &format!("0 0 1\n1 {} {NON_ROOT_IDS}\n", 1 + SHIFT),
                 )?;
                 self.state = State::Mounted;
                 return Ok(());
             }
             Kind::Bindfs | Kind::BindfsThreads => {
-                let mut bindfs = dying_with_us("bindfs");
+                let mut bindfs = killed_with_parent("bindfs");
                 bindfs.arg("-f").arg(format!("--map=1/{0}:@1/@{0}", 1 + SHIFT));
                 if self.kind == Kind::BindfsThreads {
                     bindfs.arg("--multithreaded");
@@ -148,8 +148,8 @@ impl Contender {
             }
             Kind::FuseOverlayfs => {
                 // The source on top of an empty layer: what is written goes straight into it.
-                let map = format!("0:0:1:1:{}:{OTHERS}", 1 + SHIFT);
-                let mut overlay = dying_with_us("fuse-overlayfs");
+                let map = format!("0:0:1:1:{}:{NON_ROOT_IDS}", 1 + SHIFT);
+                let mut overlay = killed_with_parent("fuse-overlayfs");
                 overlay.arg("-f").arg("-o").arg(format!(
                     "lowerdir={},upperdir={},workdir={},uidmapping={map},gidmapping={map}",
                     area.other("empty")?.display(),
@@ -160,11 +160,11 @@ impl Contender {
                 overlay
             }
             Kind::Shiftbind => {
-                let mut options = format!("idmap=0:0:1:1:{}:{OTHERS}", 1 + SHIFT);
+                let mut options = format!("idmap=0:0:1:1:{}:{NON_ROOT_IDS}", 1 + SHIFT);
                 if let Some(more) = &shiftbind.options {
                     options = format!("{options},{more}");
                 }
-                let mut command = dying_with_us(&shiftbind.binary);
+                let mut command = killed_with_parent(&shiftbind.binary);
                 command.arg("-f").arg("-o").arg(options).arg(&source).arg(&self.root);
                 command
             }
@@ -175,11 +175,11 @@ impl Contender {
         let child =
             command.stdin(Stdio::null()).stdout(messages.try_clone()?).stderr(messages).spawn()?;
         self.state = State::Served(child);
-        self.wait_for_service(before, &log)
+        self.wait_until_mounted(before, &log)
     }
 
     /// Until the mount point shows another device.
-    fn wait_for_service(&mut self, before: u64, log: &Path) -> io::Result<()> {
+    fn wait_until_mounted(&mut self, before: u64, log: &Path) -> io::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             if fs::metadata(&self.root).is_ok_and(|now| now.dev() != before) {
@@ -239,7 +239,7 @@ impl Drop for Contender {
 }
 
 /// A command that is killed when this process ends, however it ends.
-fn dying_with_us(program: impl AsRef<std::ffi::OsStr>) -> Command {
+fn killed_with_parent(program: impl AsRef<std::ffi::OsStr>) -> Command {
     if process::find("setpriv").is_none() {
         return Command::new(program);
     }

@@ -19,7 +19,7 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Per processor: room for some 300,000 events.
 const BUFFER_KIB: u32 = 24 << 10;
 /// A close returns before its RELEASE is sent.
-const STRAGGLERS: Duration = Duration::from_millis(50);
+const RELEASE_DELAY: Duration = Duration::from_millis(50);
 
 /// How often each thing happened.
 pub type Tally = BTreeMap<String, u64>;
@@ -69,7 +69,7 @@ impl Counter {
 
     /// From now on.
     pub fn start(&self) -> io::Result<()> {
-        thread::sleep(STRAGGLERS);
+        thread::sleep(RELEASE_DELAY);
         if let Some(trace) = &self.trace {
             return trace.start(self.daemon, self.device);
         }
@@ -79,7 +79,7 @@ impl Counter {
 
     /// Up to now.
     pub fn stop(&self, operations: u64) -> io::Result<Counts> {
-        thread::sleep(STRAGGLERS);
+        thread::sleep(RELEASE_DELAY);
         if let Some(trace) = &self.trace {
             return trace.stop(operations);
         }

@@ -5,14 +5,14 @@
 
 mod area;
 mod arguments;
+#[path = "../common/mod.rs"]
+mod common;
 mod contender;
 mod count;
 mod idmapped;
 mod plot;
 mod process;
 mod report;
-#[path = "../room/mod.rs"]
-mod room;
 mod round;
 mod sources;
 mod stopwatch;
@@ -24,7 +24,7 @@ use std::io;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Request};
-use room::namespace;
+use common::namespace;
 
 /// Set once we are in a mount namespace of our own.
 const INSIDE: &str = "SHIFTBIND_COMPARE_INSIDE";

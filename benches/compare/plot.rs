@@ -13,8 +13,8 @@ const BAR: f64 = 9.0;
 const GAP: f64 = 10.0;
 
 /// What the scale shows; what lies outside is drawn at its end.
-const LEAST: f64 = 0.005;
-const MOST: f64 = 2.0;
+const MIN: f64 = 0.005;
+const MAX: f64 = 2.0;
 const MARKS: [f64; 8] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 /// Told apart also by those who see no red or green (Okabe and Ito's palette).
@@ -30,7 +30,7 @@ fn colour(kind: Kind) -> &'static str {
 }
 
 fn x(ratio: f64) -> f64 {
-    let part = (ratio.clamp(LEAST, MOST) / LEAST).ln() / (MOST / LEAST).ln();
+    let part = (ratio.clamp(MIN, MAX) / MIN).ln() / (MAX / MIN).ln();
     LEFT + WIDTH * part
 }
 

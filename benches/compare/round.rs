@@ -13,7 +13,7 @@ use crate::count::Counter;
 use crate::process;
 use crate::report::{Report, Row};
 use crate::stopwatch::{Sample, Stopwatch};
-use crate::workload::{Effort, Place, Workload};
+use crate::workload::{Effort, RunContext, Workload};
 
 /// Runs all rounds of all workloads.
 pub fn run(workloads: &[Workload], arguments: &Arguments) -> io::Result<Report> {
@@ -30,43 +30,43 @@ pub fn run(workloads: &[Workload], arguments: &Arguments) -> io::Result<Report> 
     }
     // Before anything is mounted: some contenders do not see what comes into the source behind their backs.
     possible.iter().try_for_each(|workload| (workload.data)(&area))?;
-    let mut arena = Arena { area, arguments, contenders: Vec::new(), scratches: 0 };
+    let mut runner = Runner { area, arguments, contenders: Vec::new(), scratch_count: 0 };
     for kind in &arguments.contenders {
         match kind.program() {
             Some(program) if process::find(program).is_none() => {
                 report.note(format!("{} left out: {program} is not installed", kind.name()));
             }
-            _ => match Contender::new(*kind, &arena.area, &arguments.shiftbind) {
-                Ok(contender) => arena.contenders.push(contender),
+            _ => match Contender::new(*kind, &runner.area, &arguments.shiftbind) {
+                Ok(contender) => runner.contenders.push(contender),
                 Err(error) => report.note(format!("{} left out: {error}", kind.name())),
             },
         }
     }
-    report.contenders = arena.contenders.iter().map(|contender| contender.kind).collect();
+    report.contenders = runner.contenders.iter().map(|contender| contender.kind).collect();
     for workload in possible {
         eprintln!("compare: {}", workload.name);
-        let row = arena.workload(workload, &mut report)?;
+        let row = runner.workload(workload, &mut report)?;
         report.rows.push(row);
     }
     report.finish();
     // Before the area goes.
-    arena.contenders.clear();
+    runner.contenders.clear();
     Ok(report)
 }
 
-struct Arena<'a> {
+struct Runner<'a> {
     area: Area,
     arguments: &'a Arguments,
     contenders: Vec<Contender>,
-    scratches: u32,
+    scratch_count: u32,
 }
 
-impl Arena<'_> {
+impl Runner<'_> {
     fn workload(&mut self, workload: &Workload, report: &mut Report) -> io::Result<Row> {
         let effort = if self.arguments.quick { Effort::Little } else { Effort::Full };
         let mut row = Row::new(workload, self.contenders.len());
         for round in 0..self.arguments.runs {
-            self.before(workload, effort, None);
+            self.warm_up(workload, effort, None);
             for turn in 0..self.contenders.len() {
                 // Nobody is always first, or always after the same one.
                 let which = (turn + round) % self.contenders.len();
@@ -107,26 +107,26 @@ impl Arena<'_> {
     }
 
     /// What a workload wants done a while before. `only`: for one contender.
-    fn before(&self, workload: &Workload, effort: Effort, only: Option<usize>) {
-        let Some(before) = &workload.before else { return };
+    fn warm_up(&self, workload: &Workload, effort: Effort, only: Option<usize>) {
+        let Some(warmup) = &workload.warmup else { return };
         for (which, contender) in self.contenders.iter().enumerate() {
             if only.is_none_or(|only| only == which) {
                 // What fails here fails again where it is timed, and is reported there.
                 let _ = inside(contender, || {
-                    (before.run)(&self.place(contender, Path::new("."), effort))
+                    (warmup.run)(&self.context(contender, Path::new("."), effort))
                 });
             }
         }
-        thread::sleep((before.rest)(effort));
+        thread::sleep((warmup.delay)(effort));
     }
 
-    fn place<'a>(
+    fn context<'a>(
         &'a self,
         contender: &'a Contender,
         scratch: &'a Path,
         effort: Effort,
-    ) -> Place<'a> {
-        Place { root: Path::new("."), scratch, user: contender.user, effort, area: &self.area }
+    ) -> RunContext<'a> {
+        RunContext { root: Path::new("."), scratch, user: contender.user, effort, area: &self.area }
     }
 
     /// As often as the workload wants it on one contender.
@@ -150,13 +150,13 @@ impl Arena<'_> {
         }
         // What the contender before us wrote is not ours to write out.
         rustix::fs::syncfs(fs::File::open(self.area.source())?)?;
-        self.scratches += 1;
-        let scratch = Path::new(".").join(format!("scratch-{}", self.scratches));
+        self.scratch_count += 1;
+        let scratch = Path::new(".").join(format!("scratch-{}", self.scratch_count));
         let contender = &self.contenders[which];
         inside(contender, || {
             // Made and removed through the contender, which so learns of both.
             fs::create_dir(&scratch)?;
-            let result = (workload.run)(&self.place(contender, &scratch, effort), watch);
+            let result = (workload.run)(&self.context(contender, &scratch, effort), watch);
             result.and(fs::remove_dir_all(&scratch))
         })?;
         watch.sample.ok_or_else(|| io::Error::other("nothing was timed"))
@@ -170,7 +170,7 @@ impl Arena<'_> {
         let contender = &self.contenders[which];
         let Some(daemon) = contender.daemon() else { return Ok(()) };
         let counter = Counter::new(daemon, fs::metadata(&contender.root)?.dev());
-        self.before(workload, Effort::Little, Some(which));
+        self.warm_up(workload, Effort::Little, Some(which));
         let mut watch = Stopwatch { counter: Some(&counter), ..Stopwatch::default() };
         self.once(workload, which, Effort::Little, &mut watch)?;
         row.counts = watch.counts;

@@ -60,16 +60,19 @@ impl Stopwatch<'_> {
 }
 
 /// Repeats an operation until the time is over; how often.
-pub fn spin(time: Duration, mut operation: impl FnMut() -> io::Result<()>) -> io::Result<u64> {
+pub fn repeat_for(
+    time: Duration,
+    mut operation: impl FnMut() -> io::Result<()>,
+) -> io::Result<u64> {
     // Looking at the clock is not free beside a call that is answered from a cache.
-    const BETWEEN_LOOKS: u64 = 16;
+    const CALLS_PER_CLOCK_READ: u64 = 16;
     let start = Instant::now();
     let mut done = 0;
     while start.elapsed() < time {
-        for _ in 0..BETWEEN_LOOKS {
+        for _ in 0..CALLS_PER_CLOCK_READ {
             operation()?;
         }
-        done += BETWEEN_LOOKS;
+        done += CALLS_PER_CLOCK_READ;
     }
     Ok(done)
 }

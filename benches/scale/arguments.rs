@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::room::daemon::Shiftbind;
-use crate::room::filesystem::Kind;
+use crate::common::daemon::Shiftbind;
+use crate::common::filesystem::Kind;
 
 pub const HELP: &str = "\
 Measures what becomes of time and memory with very many names, entries, open files, threads and mounts. Needs root.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, statat};
 
-use crate::Place;
+use crate::Setup;
 use crate::arguments::Arguments;
+use crate::common::resources;
 use crate::figures::{Figures, Table, micros, millis, short, thousands};
-use crate::room::memory;
 
 /// Entries of the small directory.
 const SMALL: u64 = 1000;
@@ -98,22 +98,22 @@ impl Rounds {
     }
 }
 
-pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
+pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
     let sizes = [("small", SMALL.min(arguments.entries)), ("big", arguments.entries)];
     for (name, entries) in sizes {
-        for dir in place.both_dirs(name)? {
+        for dir in setup.both_dirs(name)? {
             fill(&dir, entries)?;
         }
     }
-    place.filesystem.settle()?;
+    setup.filesystem.sync()?;
     // By size and side.
     let mut rounds: [[Rounds; 2]; 2] = Default::default();
     let mut kept = String::new();
     for round in 0..arguments.rounds().min(3) {
         for (at, (name, entries)) in sizes.into_iter().enumerate() {
-            let mount = place.mount()?;
-            let before = memory::own(mount.pid())?;
-            for (side, dir) in place.both(name).iter().enumerate() {
+            let mount = setup.mount()?;
+            let before = resources::anon_rss(mount.pid())?;
+            for (side, dir) in setup.both(name).iter().enumerate() {
                 let rounds = &mut rounds[at][side];
                 // Before the listing, which would tell the kernel of all names.
                 rounds.add("look a name up, not cached, µs", stat_each(&probes(dir, entries))?);
@@ -135,12 +135,12 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
                 let (_, all, _) = list(dir)?;
                 rounds.add("list after a change, all, µs an entry", micros(all) / entries as f64);
             }
-            let after = memory::own(mount.pid())?;
+            let after = resources::anon_rss(mount.pid())?;
             kept = format!(
                 "The daemon: {} KiB before, {} KiB and {} descriptors after.",
                 thousands(before >> 10),
                 thousands(after >> 10),
-                memory::descriptors(mount.pid())?
+                resources::descriptors(mount.pid())?
             );
             mount.stop()?;
         }

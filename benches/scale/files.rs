@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::Place;
+use crate::Setup;
 use crate::arguments::Arguments;
+use crate::common::resources;
 use crate::figures::{Figures, Table, micros, short, thousands};
-use crate::room::memory;
 
 /// Files that are opened one at a time.
 const PROBES: u64 = 200;
@@ -33,16 +33,16 @@ fn probe(paths: &[PathBuf], rounds: usize) -> io::Result<[f64; 3]> {
     Ok(took.map(|figures| figures.into_iter().collect::<Figures>().median()))
 }
 
-pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
-    for dir in place.both_dirs("files")? {
+pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
+    for dir in setup.both_dirs("files")? {
         for number in 0..arguments.files + PROBES {
             fs::write(dir.join(number.to_string()), [b'x'; BLOCK])?;
         }
     }
-    place.filesystem.settle()?;
-    let mount = place.mount()?;
+    setup.filesystem.sync()?;
+    let mount = setup.mount()?;
     let paths = |side: usize, from: u64, to: u64| -> Vec<PathBuf> {
-        let dir = &place.both("files")[side];
+        let dir = &setup.both("files")[side];
         (from..to).map(|number| dir.join(number.to_string())).collect()
     };
     let probes = [0, 1].map(|side| paths(side, arguments.files, arguments.files + PROBES));
@@ -50,7 +50,7 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
     // By how many are open: the sides' medians.
     let mut few: [Vec<[f64; 3]>; 2] = Default::default();
     let mut many: [Vec<[f64; 3]>; 2] = Default::default();
-    let idle = (memory::own(mount.pid())?, memory::descriptors(mount.pid())?);
+    let idle = (resources::anon_rss(mount.pid())?, resources::descriptors(mount.pid())?);
     let mut full = idle;
     let mut opened = [0.0; 2];
     for round in 0..arguments.rounds().min(3) {
@@ -67,7 +67,7 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
             opened[side] = micros(start.elapsed()) / arguments.files as f64;
             many[side].push(probe(&probes[side][1..], rounds)?);
             if round == 0 {
-                full = (memory::own(mount.pid())?, memory::descriptors(mount.pid())?);
+                full = (resources::anon_rss(mount.pid())?, resources::descriptors(mount.pid())?);
             }
         }
     }

@@ -3,11 +3,11 @@
 //! against the mount.
 
 mod arguments;
+#[path = "../common/mod.rs"]
+mod common;
 mod directory;
 mod files;
 mod mounts;
-#[path = "../room/mod.rs"]
-mod room;
 mod threads;
 mod tree;
 
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use arguments::{Arguments, Request, Section};
-use room::daemon::{Daemon, Shiftbind};
-use room::filesystem::Filesystem;
-use room::folder::Folder;
-use room::{figures, namespace};
+use common::daemon::{Daemon, Shiftbind};
+use common::filesystem::Filesystem;
+use common::scratch_dir::ScratchDir;
+use common::{figures, namespace};
 
 /// Set once we are in namespaces of our own.
 const INSIDE: &str = "SHIFTBIND_SCALE_INSIDE";
@@ -44,27 +44,27 @@ fn run() -> io::Result<()> {
 }
 
 /// Where everything is measured.
-struct Place<'a> {
+struct Setup<'a> {
     /// A directory of the filesystem that no mount shows.
     bare: PathBuf,
     /// One that is shown.
     source: PathBuf,
     /// Where.
-    point: PathBuf,
+    mountpoint: PathBuf,
     filesystem: &'a Filesystem,
     shiftbind: &'a Shiftbind,
 }
 
-impl Place<'_> {
+impl Setup<'_> {
     /// Shows the source; nothing is cached of it.
     fn mount(&self) -> io::Result<Daemon> {
         // Root stays root, so that root can do the same work on both sides.
-        self.shiftbind.mount(&self.source, &self.point, &["idmap=0:0:1:1:100001:65535"])
+        self.shiftbind.mount(&self.source, &self.mountpoint, &["idmap=0:0:1:1:100001:65535"])
     }
 
     /// The name of something where it is not shown and where it is.
     fn both(&self, name: impl AsRef<Path>) -> [PathBuf; 2] {
-        [self.bare.join(&name), self.point.join(&name)]
+        [self.bare.join(&name), self.mountpoint.join(&name)]
     }
 
     /// A directory on both sides, made past the mount.
@@ -76,19 +76,19 @@ impl Place<'_> {
 }
 
 fn measure(arguments: &Arguments) -> io::Result<()> {
-    room_for_descriptors()?;
-    let folder = Folder::new("scale")?;
+    raise_nofile_limit()?;
+    let scratch = ScratchDir::new("scale")?;
     let names = 2 * arguments.names + 2 * arguments.entries + 4 * arguments.files + 100_000;
-    let filesystem = Filesystem::new(&folder, arguments.on, names)?;
-    let place = Place {
+    let filesystem = Filesystem::new(&scratch, arguments.on, names)?;
+    let setup = Setup {
         bare: filesystem.root().join("bare"),
         source: filesystem.root().join("source"),
-        point: folder.path().join("mount"),
+        mountpoint: scratch.path().join("mount"),
         filesystem: &filesystem,
         shiftbind: &arguments.shiftbind,
     };
-    std::fs::create_dir(&place.bare)?;
-    std::fs::create_dir(&place.source)?;
+    std::fs::create_dir(&setup.bare)?;
+    std::fs::create_dir(&setup.source)?;
     println!(
         "Linux {}, {} CPUs, source on {}, load average {}",
         rustix::system::uname().release().to_string_lossy(),
@@ -99,11 +99,11 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     for section in &arguments.sections {
         let start = std::time::Instant::now();
         match section {
-            Section::Tree => tree::measure(&place, arguments)?,
-            Section::Directory => directory::measure(&place, arguments)?,
-            Section::Files => files::measure(&place, arguments)?,
-            Section::Threads => threads::measure(&place, arguments)?,
-            Section::Mounts => mounts::measure(&place, arguments)?,
+            Section::Tree => tree::measure(&setup, arguments)?,
+            Section::Directory => directory::measure(&setup, arguments)?,
+            Section::Files => files::measure(&setup, arguments)?,
+            Section::Threads => threads::measure(&setup, arguments)?,
+            Section::Mounts => mounts::measure(&setup, arguments)?,
         }
         eprintln!("scale: {} took {:.0?}", section.name(), start.elapsed());
     }
@@ -117,7 +117,7 @@ fn load() -> io::Result<String> {
 }
 
 /// As many as may be had: thousands of files are to be open at once.
-fn room_for_descriptors() -> io::Result<()> {
+fn raise_nofile_limit() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = getrlimit(Resource::Nofile).maximum;
     Ok(setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?)

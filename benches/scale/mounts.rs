@@ -4,25 +4,26 @@ use std::fs;
 use std::io;
 use std::time::Instant;
 
-use crate::Place;
+use crate::Setup;
 use crate::arguments::Arguments;
+use crate::common::resources;
 use crate::figures::{Figures, Table, micros, millis, short, thousands};
-use crate::room::memory;
 
 /// How many are taken together in the table.
 const GROUP: usize = 10;
 
-pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
-    let [_, source] = place.both_dirs("mounts")?;
+pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
+    let [_, source] = setup.both_dirs("mounts")?;
     for number in 0..100 {
         fs::write(source.join(number.to_string()), "content")?;
     }
-    let folder = place.point.with_file_name("points");
+    let folder = setup.mountpoint.with_file_name("points");
     fs::create_dir(&folder)?;
     let mut daemons = Vec::new();
     for number in 0..arguments.mounts {
-        let point = folder.join(number.to_string());
-        let daemon = place.shiftbind.mount(&source, &point, &["idmap=0:0:1:1:100001:65535"])?;
+        let mountpoint = folder.join(number.to_string());
+        let daemon =
+            setup.shiftbind.mount(&source, &mountpoint, &["idmap=0:0:1:1:100001:65535"])?;
         daemons.push(daemon);
     }
     // What they do once in a while is over by then.
@@ -32,8 +33,8 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
         heading,
         &[
             "mounts",
-            "start-up, ms (median, most)",
-            "idle daemon, KiB (median, most)",
+            "start-up, ms (median, max)",
+            "idle daemon, KiB (median, max)",
             "threads",
             "descriptors",
             "stat of 100 files for the first time, µs each",
@@ -41,25 +42,26 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
     );
     let mut first = 1;
     for group in daemons.chunks(GROUP) {
-        let start_up: Figures = group.iter().map(|daemon| millis(daemon.start_up)).collect();
+        let startup_time: Figures =
+            group.iter().map(|daemon| millis(daemon.startup_time)).collect();
         let figure = |of: &dyn Fn(u32) -> io::Result<f64>| -> io::Result<Figures> {
             group.iter().map(|daemon| of(daemon.pid())).collect()
         };
-        let idle = figure(&|pid| Ok(memory::own(pid)? as f64 / 1024.0))?;
-        let threads = figure(&|pid| Ok(memory::threads(pid)? as f64))?;
-        let descriptors = figure(&|pid| Ok(memory::descriptors(pid)? as f64))?;
+        let idle = figure(&|pid| Ok(resources::anon_rss(pid)? as f64 / 1024.0))?;
+        let threads = figure(&|pid| Ok(resources::threads(pid)? as f64))?;
+        let descriptors = figure(&|pid| Ok(resources::descriptors(pid)? as f64))?;
         let stats = group.iter().map(|daemon| {
             let start = Instant::now();
             for number in 0..100 {
-                fs::symlink_metadata(daemon.point().join(number.to_string()))?;
+                fs::symlink_metadata(daemon.mountpoint().join(number.to_string()))?;
             }
             Ok(micros(start.elapsed()) / 100.0)
         });
         let stats = stats.collect::<io::Result<Figures>>()?;
         table.row([
             format!("{first} to {}", first + group.len() - 1),
-            format!("{}, {}", short(start_up.median()), short(start_up.most())),
-            format!("{}, {}", thousands(idle.median() as u64), thousands(idle.most() as u64)),
+            format!("{}, {}", short(startup_time.median()), short(startup_time.max())),
+            format!("{}, {}", thousands(idle.median() as u64), thousands(idle.max() as u64)),
             threads.median().to_string(),
             descriptors.median().to_string(),
             short(stats.median()),
@@ -67,7 +69,7 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
         first += group.len();
     }
     let [alone, last] =
-        [daemons.first(), daemons.last()].map(|daemon| daemon.map(|d| millis(d.start_up)));
+        [daemons.first(), daemons.last()].map(|daemon| daemon.map(|d| millis(d.startup_time)));
     println!("{table}");
     println!(
         "The first took {} ms to start, the last {} ms.",

@@ -11,41 +11,42 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, statat};
 
-use crate::Place;
+use crate::Setup;
 use crate::arguments::Arguments;
 use crate::figures::{Figures, Table, short};
 
 const FILES: usize = 2000;
 const BLOCK: usize = 4096;
 
-/// What a thread does once, as its so-manieth turn.
-type Turn = fn(dir: &Path, paths: &[PathBuf], thread: usize, turn: usize) -> io::Result<()>;
+/// What a thread does once, as its so-manieth iteration.
+type Operation =
+    fn(dir: &Path, paths: &[PathBuf], thread: usize, iteration: usize) -> io::Result<()>;
 
-const WORKS: [(&str, Turn); 4] = [
-    ("stat, cached", |_, paths, _, turn| {
-        statat(CWD, &paths[turn % paths.len()], AtFlags::SYMLINK_NOFOLLOW)?;
+const OPERATIONS: [(&str, Operation); 4] = [
+    ("stat, cached", |_, paths, _, iteration| {
+        statat(CWD, &paths[iteration % paths.len()], AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(())
     }),
-    ("look a missing name up, not cached", |dir, _, thread, turn| {
-        let path = dir.join(format!("no-{thread}-{turn}"));
+    ("look a missing name up, not cached", |dir, _, thread, iteration| {
+        let path = dir.join(format!("no-{thread}-{iteration}"));
         match statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
             Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => Err(io::Error::other("a missing name was found")),
         }
     }),
-    ("open, read 4 KiB, close", |_, paths, _, turn| {
-        File::open(&paths[turn % paths.len()])?.read_exact_at(&mut [0; BLOCK], 0)
+    ("open, read 4 KiB, close", |_, paths, _, iteration| {
+        File::open(&paths[iteration % paths.len()])?.read_exact_at(&mut [0; BLOCK], 0)
     }),
-    ("create, unlink", |dir, _, thread, turn| {
-        let path = dir.join(format!("new-{thread}-{turn}"));
+    ("create, unlink", |dir, _, thread, iteration| {
+        let path = dir.join(format!("new-{thread}-{iteration}"));
         drop(File::create_new(&path)?);
         fs::remove_file(&path)
     }),
 ];
 
 /// Turns in a second by so many threads.
-fn rate(dir: &Path, threads: usize, time: Duration, turn: Turn) -> io::Result<f64> {
+fn rate(dir: &Path, threads: usize, time: Duration, operation: Operation) -> io::Result<f64> {
     let paths: Vec<PathBuf> = (0..FILES).map(|number| dir.join(number.to_string())).collect();
     let (done, start) = (AtomicU64::new(0), Barrier::new(threads));
     let (begun, failed) = (Instant::now(), AtomicU64::new(0));
@@ -55,20 +56,20 @@ fn rate(dir: &Path, threads: usize, time: Duration, turn: Turn) -> io::Result<f6
             scope.spawn(move || {
                 start.wait();
                 let begun = Instant::now();
-                let mut turns = 0;
+                let mut iterations = 0;
                 // Each thread starts elsewhere, so that they do not ask for the same file at once.
                 let offset = number * 97;
                 while begun.elapsed() < time {
                     for _ in 0..8 {
-                        if let Err(error) = turn(dir, paths, number, offset + turns) {
+                        if let Err(error) = operation(dir, paths, number, offset + iterations) {
                             eprintln!("scale: {error}");
                             failed.fetch_add(1, Ordering::Relaxed);
                             return;
                         }
-                        turns += 1;
+                        iterations += 1;
                     }
                 }
-                done.fetch_add(turns as u64, Ordering::Relaxed);
+                done.fetch_add(iterations as u64, Ordering::Relaxed);
             });
         }
     });
@@ -78,15 +79,15 @@ fn rate(dir: &Path, threads: usize, time: Duration, turn: Turn) -> io::Result<f6
     Ok(done.into_inner() as f64 / begun.elapsed().as_secs_f64())
 }
 
-pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
-    for dir in place.both_dirs("threads")? {
+pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
+    for dir in setup.both_dirs("threads")? {
         for number in 0..FILES {
             fs::write(dir.join(number.to_string()), [b'x'; BLOCK])?;
         }
     }
     let counts = [1, 4.min(arguments.threads), arguments.threads];
-    let mount = place.mount()?;
-    let dirs = place.both("threads");
+    let mount = setup.mount()?;
+    let dirs = setup.both("threads");
     let heading = format!("{} client threads, thousands a second", arguments.threads);
     let head = |side: &str, at: usize| format!("{side}, {}", counts[at]);
     let mut table = Table::new(
@@ -102,13 +103,13 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
             &format!("mount: {} to {}", counts[2], counts[1]),
         ],
     );
-    for (what, turn) in WORKS {
+    for (what, operation) in OPERATIONS {
         // By side and count.
         let mut rates: [[Vec<f64>; 3]; 2] = Default::default();
         for _ in 0..arguments.rounds().min(3) {
             for (at, threads) in counts.into_iter().enumerate() {
                 for (side, dir) in dirs.iter().enumerate() {
-                    rates[side][at].push(rate(dir, threads, arguments.time(), turn)? / 1e3);
+                    rates[side][at].push(rate(dir, threads, arguments.time(), operation)? / 1e3);
                 }
             }
         }

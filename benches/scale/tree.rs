@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::Place;
+use crate::Setup;
 use crate::arguments::Arguments;
+use crate::common::daemon::{Daemon, finish};
+use crate::common::resources;
 use crate::figures::{Table, micros, short, thousands};
-use crate::room::daemon::{Daemon, finish};
-use crate::room::memory;
 
 /// Files in a directory, and directories in a directory.
 const FILES: u64 = 100;
@@ -23,7 +23,7 @@ const SIZES: [u64; 3] = [1, 5, 10];
 
 /// What is done to the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Work {
+enum Operation {
     Make,
     FindCold,
     DuCold,
@@ -32,7 +32,7 @@ enum Work {
     Remove,
 }
 
-impl Work {
+impl Operation {
     const ALL: [Self; 6] =
         [Self::Make, Self::FindCold, Self::DuCold, Self::Find, Self::Du, Self::Remove];
 
@@ -50,7 +50,7 @@ impl Work {
 
 /// What a piece of work took: on the source, at the mount.
 struct Took {
-    work: Work,
+    operation: Operation,
     size: u64,
     names: u64,
     times: [Duration; 2],
@@ -65,11 +65,11 @@ struct Measured {
 }
 
 struct Tree<'a> {
-    place: &'a Place<'a>,
+    setup: &'a Setup<'a>,
     /// Directories in a tenth.
     folders: u64,
     /// Whether the bare tree is the shown one.
-    one: bool,
+    source_is_bare: bool,
     quick: bool,
 }
 
@@ -81,9 +81,9 @@ impl Tree<'_> {
 
     fn tenth(&self, number: u64) -> [PathBuf; 2] {
         let name = format!("tree/{number}");
-        match self.one {
-            true => [self.place.source.join(&name), self.place.point.join(&name)],
-            false => self.place.both(name),
+        match self.source_is_bare {
+            true => [self.setup.source.join(&name), self.setup.mountpoint.join(&name)],
+            false => self.setup.both(name),
         }
     }
 
@@ -109,17 +109,17 @@ impl Tree<'_> {
     fn time(
         &self,
         mount: &Daemon,
-        work: Work,
+        operation: Operation,
         size: u64,
         tenths: impl IntoIterator<Item = u64>,
         run: impl Fn(&Path) -> io::Result<()>,
     ) -> io::Result<Took> {
         let none = [Duration::ZERO; 2];
-        let mut took = Took { work, size, names: 0, times: none, processor: none };
+        let mut took = Took { operation, size, names: 0, times: none, processor: none };
         let daemon = mount.pid().to_string();
         let used = || -> io::Result<Duration> {
-            let client = memory::processor_time("self", true)?;
-            Ok(client + memory::processor_time(&daemon, false)?)
+            let client = resources::processor_time("self", true)?;
+            Ok(client + resources::processor_time(&daemon, false)?)
         };
         for tenth in tenths {
             for (side, path) in self.tenth(tenth).iter().enumerate() {
@@ -134,10 +134,10 @@ impl Tree<'_> {
     }
 }
 
-pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
+pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
     let folders = (arguments.names / TENTHS).div_ceil(FILES + 1).max(1);
-    let tree = Tree { place, folders, one: arguments.walk_only, quick: arguments.quick };
-    let inode = place.filesystem.kind.inode_cache();
+    let tree = Tree { setup, folders, source_is_bare: arguments.walk_only, quick: arguments.quick };
+    let inode = setup.filesystem.kind.inode_cache();
     let kinds = format!("fuse_inode + dentry + {inode}");
     let mut measured = Measured {
         took: Vec::new(),
@@ -156,30 +156,31 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
             ],
         ),
     };
-    place.both_dirs("tree")?;
+    setup.both_dirs("tree")?;
     if arguments.walk_only {
         for tenth in 0..TENTHS {
             let start = Instant::now();
-            tree.make(&place.source.join(format!("tree/{tenth}")))?;
+            tree.make(&setup.source.join(format!("tree/{tenth}")))?;
             eprintln!("scale: made {} of {TENTHS} tenths, {:.0?}", tenth + 1, start.elapsed());
         }
-        place.filesystem.settle()?;
+        setup.filesystem.sync()?;
         walk(&tree, &mut measured, TENTHS)?;
     } else {
         let mut done = 0;
         for size in SIZES {
-            let mount = place.mount()?;
-            let made = tree.time(&mount, Work::Make, size, done..size, |path| tree.make(path))?;
+            let mount = setup.mount()?;
+            let made =
+                tree.time(&mount, Operation::Make, size, done..size, |path| tree.make(path))?;
             measured.took.push(made);
             mount.stop()?;
             done = size;
             walk(&tree, &mut measured, size)?;
         }
-        let mount = place.mount()?;
+        let mount = setup.mount()?;
         for (at, size) in SIZES.into_iter().enumerate().rev() {
             let rest = at.checked_sub(1).map_or(0, |below| SIZES[below]);
-            memory::drop_inodes(tree.quick)?;
-            let gone = tree.time(&mount, Work::Remove, size, rest..size, |path| {
+            resources::drop_inodes(tree.quick)?;
+            let gone = tree.time(&mount, Operation::Remove, size, rest..size, |path| {
                 finish(Command::new("rm").arg("-rf").arg(path))
             })?;
             measured.took.push(gone);
@@ -194,26 +195,26 @@ pub fn measure(place: &Place<'_>, arguments: &Arguments) -> io::Result<()> {
 fn walk(tree: &Tree<'_>, measured: &mut Measured, size: u64) -> io::Result<()> {
     let find = |path: &Path| finish(Command::new("find").arg(path));
     let du = |path: &Path| finish(Command::new("du").arg("-s").arg(path));
-    tree.place.filesystem.settle()?;
+    tree.setup.filesystem.sync()?;
     // What is cached of the source's own filesystem is not the mount's to pay for: both sides find it there.
     for tenth in 0..size {
-        for path in [tree.place.bare.join("tree"), tree.place.source.join("tree")]
+        for path in [tree.setup.bare.join("tree"), tree.setup.source.join("tree")]
             .iter()
-            .skip(tree.one.into())
+            .skip(tree.source_is_bare.into())
         {
             du(&path.join(tenth.to_string()))?;
         }
     }
-    let mount = tree.place.mount()?;
-    measured.took.push(tree.time(&mount, Work::DuCold, size, 0..size, du)?);
+    let mount = tree.setup.mount()?;
+    measured.took.push(tree.time(&mount, Operation::DuCold, size, 0..size, du)?);
     mount.stop()?;
-    let mount = tree.place.mount()?;
+    let mount = tree.setup.mount()?;
     let before = State::of(tree, &mount)?;
-    measured.took.push(tree.time(&mount, Work::FindCold, size, 0..size, find)?);
-    measured.took.push(tree.time(&mount, Work::Find, size, 0..size, find)?);
-    measured.took.push(tree.time(&mount, Work::Du, size, 0..size, du)?);
+    measured.took.push(tree.time(&mount, Operation::FindCold, size, 0..size, find)?);
+    measured.took.push(tree.time(&mount, Operation::Find, size, 0..size, find)?);
+    measured.took.push(tree.time(&mount, Operation::Du, size, 0..size, du)?);
     let walked = State::of(tree, &mount)?;
-    memory::drop_inodes(tree.quick)?;
+    resources::drop_inodes(tree.quick)?;
     let dropped = State::of(tree, &mount)?;
     measured.memory.row(kept(size * tree.names_in_tenth(), before, walked, dropped));
     mount.stop()?;
@@ -227,21 +228,21 @@ struct State {
     descriptors: usize,
     slabs: u64,
     /// FUSE inodes, names, the source's inodes.
-    kinds: Option<[memory::Slab; 3]>,
+    kinds: Option<[resources::Slab; 3]>,
 }
 
 impl State {
     fn of(tree: &Tree<'_>, mount: &Daemon) -> io::Result<Self> {
-        let kind = tree.place.filesystem.kind.inode_cache();
-        let kinds = ["fuse_inode", "dentry", kind].map(memory::slab);
+        let kind = tree.setup.filesystem.kind.inode_cache();
+        let kinds = ["fuse_inode", "dentry", kind].map(resources::slab);
         let kinds = match kinds {
             [Some(fuse), Some(dentry), Some(inode)] => Some([fuse, dentry, inode]),
             _ => None,
         };
         Ok(Self {
-            daemon: memory::own(mount.pid())?,
-            descriptors: memory::descriptors(mount.pid())?,
-            slabs: memory::slabs()?,
+            daemon: resources::anon_rss(mount.pid())?,
+            descriptors: resources::descriptors(mount.pid())?,
+            slabs: resources::slabs()?,
             kinds,
         })
     }
@@ -289,8 +290,9 @@ fn report(tree: &Tree<'_>, measured: &Measured, arguments: &Arguments) {
     for (which, (heading, columns)) in heads.into_iter().enumerate() {
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
         let mut table = Table::new(heading, &columns);
-        for work in Work::ALL {
-            let took: Vec<&Took> = measured.took.iter().filter(|took| took.work == work).collect();
+        for operation in Operation::ALL {
+            let took: Vec<&Took> =
+                measured.took.iter().filter(|took| took.operation == operation).collect();
             if took.is_empty() {
                 continue;
             }
@@ -300,7 +302,7 @@ fn report(tree: &Tree<'_>, measured: &Measured, arguments: &Arguments) {
                     of_size.map(|took| ([took.times, took.processor][which][side], took.names));
                 times.map(|(time, names)| micros(time) / names as f64).sum()
             };
-            let mut cells = vec![work.name().to_owned()];
+            let mut cells = vec![operation.name().to_owned()];
             for side in 0..2 {
                 cells.extend(sizes.iter().map(|size| short(cost(*size, side))));
                 let growth = cost(TENTHS, side) / cost(sizes[0], side);

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
-use super::look::owner;
+use super::observe::owner;
 use super::support::{eventually, sh};
 use super::sweep::{OWNER, ROOT, STRANGER};
-use super::twins::{Mounter, Side, Twins, Whose, World, errno};
+use super::twins::{Implementation, Mounter, Side, Twins, World, errno};
 
 /// Per mount and per superblock: what the mount table says of it, but for what differs by nature.
 fn table(side: &Side) -> String {
@@ -61,7 +61,7 @@ fn the_mount_table_shows_the_source_or_another_name_for_it() {
 }
 
 #[test]
-fn without_allow_other_only_who_mounted_gets_in() {
+fn without_allow_other_only_the_mounter_has_access() {
     let mut twins = Twins::of(&["--no-allow-other"], "touch f");
     let seen = |side: &Side| {
         [ROOT, OWNER, STRANGER].map(|caller| caller.run(|| errno(fs::metadata(side.at("f")))))
@@ -76,30 +76,33 @@ fn without_allow_other_only_who_mounted_gets_in() {
 }
 
 #[test]
-fn a_user_needs_the_administrators_consent_to_let_others_in() {
+fn allow_other_by_a_user_needs_the_administrators_consent() {
     let twins = Twins::mounted_by(Mounter::User, &[], "touch f");
     assert!(twins.same("with it", table).ends_with("true true"));
     let world = twins.world();
     fs::write(world.join("conf"), "").expect("write");
-    for (whose, name) in [(Whose::Theirs, "a"), (Whose::Ours, "b")] {
-        let side = world.side_named(whose, name, "");
+    for (implementation, name) in [(Implementation::Bindfs, "a"), (Implementation::Shiftbind, "b")]
+    {
+        let side = world.side_named(implementation, name, "");
         sh(&world.join(""), &format!("chown 1000:1000 {name}/source {name}/mnt"));
         let (output, has_mounted) = world.try_out(&side, &[]);
-        assert!(!has_mounted && !output.status.success(), "{whose:?}: {output:?}");
+        assert!(!has_mounted && !output.status.success(), "{implementation:?}: {output:?}");
         let (output, has_mounted) = world.try_out(&side, &["--no-allow-other"]);
-        assert!(has_mounted && output.status.success(), "{whose:?}: {output:?}");
+        assert!(has_mounted && output.status.success(), "{implementation:?}: {output:?}");
     }
 }
 
 #[test]
-fn what_only_root_may_ask_for_is_refused_to_a_user() {
+fn options_for_root_only_are_refused_to_a_user() {
     let twins = Twins::mounted_by(Mounter::User, &[], "");
     let world = twins.world();
-    let sides = [(Whose::Theirs, "a"), (Whose::Ours, "b")].map(|(whose, name)| {
-        let side = world.side_named(whose, name, "");
-        sh(&world.join(""), &format!("chown 1000:1000 {name}/source {name}/mnt"));
-        side
-    });
+    let sides = [(Implementation::Bindfs, "a"), (Implementation::Shiftbind, "b")].map(
+        |(implementation, name)| {
+            let side = world.side_named(implementation, name, "");
+            sh(&world.join(""), &format!("chown 1000:1000 {name}/source {name}/mnt"));
+            side
+        },
+    );
     fs::write(world.join("accounts"), "daemon:x:7:\n").expect("write");
     let file = world.join("accounts").display().to_string();
     for option in [
@@ -117,7 +120,7 @@ fn what_only_root_may_ask_for_is_refused_to_a_user() {
             assert!(
                 !has_mounted && !output.status.success(),
                 "{:?} {option}: {output:?}",
-                side.whose
+                side.implementation
             );
         }
     }
@@ -157,8 +160,8 @@ fn lines_of_fstab_and_mount8_mount_the_same() {
     let twins = Twins::of(&[], "");
     let world = twins.world();
     let tree = "touch f; mkdir d; chown 1000:1000 f; chmod 640 f; chmod 750 d";
-    let theirs = world.side_named(Whose::Theirs, "a", tree);
-    let ours = world.side_named(Whose::Ours, "b", tree);
+    let theirs = world.side_named(Implementation::Bindfs, "a", tree);
+    let ours = world.side_named(Implementation::Shiftbind, "b", tree);
     let rows = [
         ("mount -t fuse.bindfs $SRC $MNT", "true 0:0:755 1000:1000:640 0:0:750 rw, true true"),
         (

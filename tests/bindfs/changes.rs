@@ -5,7 +5,7 @@ use std::os::unix::fs::{self as unix, MetadataExt, PermissionsExt};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
-use super::look::{mode, owner};
+use super::observe::{mode, owner};
 use super::support::sh;
 use super::sweep::{OWNER, ROOT, STRANGER};
 use super::twins::{Side, Twins, errno};
@@ -97,7 +97,7 @@ fn a_change_of_owner_and_group_at_once_is_judged_in_parts() {
 
 /// In a loop over strangers: here, what is ignored succeeds for them as well.
 #[test]
-fn what_is_ignored_succeeds_for_strangers_and_changes_nothing() {
+fn an_ignored_change_succeeds_for_other_users_and_changes_nothing() {
     let twins = Twins::of(&["--chown-ignore", "--chgrp-ignore", "--chmod-ignore"], TREE);
     let right = (["ok", "ok", "ok"].map(str::to_owned), "1000:1000:640".to_owned());
     twins.differ(("--chown-ignore", "by strangers"), &right, |side| {

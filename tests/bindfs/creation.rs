@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, mknodat};
 
 use super::caller::Caller;
 use super::differences;
-use super::look::owner;
+use super::observe::owner;
 use super::sweep::{ROOT, STRANGER};
 use super::twins::{Mounter, Side, Twins, errno};
 
@@ -65,7 +65,7 @@ fn owned_alike(mounter: Mounter, rows: &[&[&str]]) {
 }
 
 #[test]
-fn what_is_made_belongs_to_whom_bindfs_gives_it() {
+fn a_created_file_gets_the_owner_that_bindfs_gives_it() {
     owned_alike(
         Mounter::Root,
         &[
@@ -94,7 +94,7 @@ fn what_is_made_belongs_to_whom_bindfs_gives_it() {
 }
 
 #[test]
-fn what_is_made_in_a_users_mount_is_his() {
+fn a_file_created_in_a_users_mount_belongs_to_that_user() {
     owned_alike(
         Mounter::User,
         &[
@@ -108,7 +108,7 @@ fn what_is_made_in_a_users_mount_is_his() {
 }
 
 #[test]
-fn who_has_no_counterpart_makes_nothing_and_leaves_nothing_behind() {
+fn an_unmapped_caller_creates_nothing_and_leaves_nothing_behind() {
     let twins = Twins::of(&["--uid-offset=5000"], TREE);
     let left = |side: &Side| {
         let answers = KINDS.map(|kind| STRANGER.run(|| make(&side.at(&format!("d/{kind}")), kind)));

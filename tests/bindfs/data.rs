@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 
 use super::support::{Lock, LockKind, Process, program, sh_output, sys};
-use super::twins::{Mounter, Side, Twins, Whose, World, errno};
+use super::twins::{Implementation, Mounter, Side, Twins, World, errno};
 
 const HALF: usize = 512 << 10;
 
@@ -37,7 +37,10 @@ fn half_a_mebibyte_at_one_a_second_takes_half_a_second() {
 fn a_rate_is_a_number_with_k_m_g_or_t() {
     let twins = Twins::of(&[], "");
     let world = twins.world();
-    let sides = [world.side_named(Whose::Theirs, "a", ""), world.side_named(Whose::Ours, "b", "")];
+    let sides = [
+        world.side_named(Implementation::Bindfs, "a", ""),
+        world.side_named(Implementation::Shiftbind, "b", ""),
+    ];
     for (rate, good) in [
         ("1.5M", true),
         ("1G", true),
@@ -50,7 +53,7 @@ fn a_rate_is_a_number_with_k_m_g_or_t() {
     ] {
         for side in &sides {
             let (_, has_mounted) = world.try_out(side, &[&format!("--read-rate={rate}")]);
-            assert_eq!(has_mounted, good, "{:?}, {rate}", side.whose);
+            assert_eq!(has_mounted, good, "{:?}, {rate}", side.implementation);
         }
     }
 }

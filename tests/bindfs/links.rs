@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs as unix;
 use std::path::Path;
 
-use super::look::{owner, stat};
+use super::observe::{owner, stat};
 use super::support::sh_output;
 use super::sweep::OWNER;
 use super::twins::{Mounter, Side, Twins, World, errno};
@@ -114,12 +114,12 @@ fn a_policy_that_does_not_exist_is_refused() {
     let twins = Twins::of(&[], "");
     let world = twins.world();
     for side in [
-        &world.side_named(super::twins::Whose::Theirs, "a", ""),
-        &world.side_named(super::twins::Whose::Ours, "b", ""),
+        &world.side_named(super::twins::Implementation::Bindfs, "a", ""),
+        &world.side_named(super::twins::Implementation::Shiftbind, "b", ""),
     ] {
         let (output, has_mounted) =
             world.try_out(side, &["--resolve-symlinks", "--resolved-symlink-deletion=maybe"]);
-        assert!(!has_mounted && !output.status.success(), "{:?}: {output:?}", side.whose);
+        assert!(!has_mounted && !output.status.success(), "{:?}: {output:?}", side.implementation);
     }
 }
 

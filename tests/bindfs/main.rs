@@ -11,22 +11,22 @@ mod ask;
 #[path = "../permissions/caller.rs"]
 mod caller;
 #[allow(dead_code)]
-#[path = "../permissions/scene.rs"]
-mod scene;
+#[path = "../permissions/layout.rs"]
+mod layout;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod differences;
-mod look;
+mod observe;
 mod sweep;
 mod twins;
 
 mod access;
+mod attr_overrides;
 mod changes;
 mod creation;
 mod data;
 mod links;
-mod looks;
 mod owners;
 mod perms;
 mod policies;

@@ -6,10 +6,10 @@ use std::os::unix::fs as unix;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::caller::Caller;
-use super::look::owner;
+use super::observe::owner;
 use super::support::{eventually, sh};
 use super::sweep::{MIRRORED, OWNER, ROOT, STRANGER};
-use super::twins::{Mounter, Side, Twins, Whose, World, errno};
+use super::twins::{Implementation, Mounter, Side, Twins, World, errno};
 
 const TREE: &str =
     "touch f r; mkdir d; ln -s f l; mkfifo p; chown -h 1000:1000 f d l p; chmod 640 f; chmod 750 d";
@@ -29,7 +29,7 @@ fn seen_by(caller: Caller, name: &'static str) -> impl Fn(&Side) -> String {
 fn a_forced_owner_is_shown_of_everything_in_every_spelling() {
     let mut twins = Twins::of(&["-u", "2100"], TREE);
     assert_eq!(twins.same("owners", owners)[1], "2100:1000:640");
-    let ways: &[(&[&str], &str)] = &[
+    let cases: &[(&[&str], &str)] = &[
         (&["-u2100"], "2100:1000:640"),
         (&["--force-user=2100"], "2100:1000:640"),
         (&["--user=daemon"], "1:1000:640"),
@@ -44,7 +44,7 @@ fn a_forced_owner_is_shown_of_everything_in_every_spelling() {
         (&["-u", "5", "-g", "6", "-u", "7"], "7:6:640"),
         (&["-u", "0", "-g", "0"], "0:0:640"),
     ];
-    for (options, expected) in ways {
+    for (options, expected) in cases {
         twins.again(options);
         assert_eq!(twins.same("owners", owners)[1], *expected, "{options:?}");
     }
@@ -97,7 +97,7 @@ const BOB: Caller =
 const ANN: Caller = Caller { name: "ann", uid: 1502, gid: 1502, groups: &[], capabilities: None };
 
 #[test]
-fn members_of_a_mirrored_group_see_themselves_also_who_joined_before_sigusr1() {
+fn members_of_a_mirrored_group_see_themselves_and_so_do_new_ones_after_sigusr1() {
     let mut twins = Twins::of(&[], TREE);
     with_accounts(twins.world());
     twins.again(&["-m", "@team"]);
@@ -119,7 +119,7 @@ fn members_of_a_mirrored_group_see_themselves_also_who_joined_before_sigusr1() {
 }
 
 #[test]
-fn who_is_mirrored_owns_everything_and_who_is_not_sees_the_source() {
+fn a_mirrored_user_owns_everything_and_other_users_see_the_source() {
     let mut twins = Twins::of(&["--mirror=1500,4000"], TREE);
     for separator in ["1500,4000", "1500:4000"] {
         twins.again(&["-m", separator]);
@@ -139,7 +139,7 @@ fn who_is_mirrored_owns_everything_and_who_is_not_sees_the_source() {
 
 /// The kernel keeps one caller's attributes for all with bindfs; here everybody sees himself at any time.
 #[test]
-fn mirrored_users_who_look_at_once_each_see_themselves_and_may_always_write() {
+fn concurrent_mirrored_users_each_see_themselves_and_may_always_write() {
     let mount = World::new(Mounter::Root).ours(&["-m", "1500,4000"], TREE);
     let side = &mount.ours;
     std::thread::scope(|scope| {
@@ -157,7 +157,7 @@ fn mirrored_users_who_look_at_once_each_see_themselves_and_may_always_write() {
 }
 
 #[test]
-fn with_mirror_only_all_others_but_root_see_no_permission_and_no_later_rule() {
+fn with_mirror_only_all_other_users_but_root_see_no_permission_and_no_later_rule() {
     let twins = Twins::of(&["--mirror-only=1500", "--perms=a+r", "--hide-hard-links"], TREE);
     assert_eq!(twins.same("mirrored", seen_by(MIRRORED, "f")), "1500:1000:644");
     assert_eq!(twins.same("root", seen_by(ROOT, "f")), "1000:1000:644");
@@ -169,7 +169,7 @@ fn with_mirror_only_all_others_but_root_see_no_permission_and_no_later_rule() {
 // --- map ---
 
 #[test]
-fn a_map_shows_one_id_as_another_and_leaves_the_others_alone() {
+fn a_map_shows_one_id_as_another_and_leaves_unlisted_ids_alone() {
     let mut twins = Twins::of(&["--map=1000/4000:@1000/@4001"], TREE);
     let expected =
         ["0:0:755", "4000:4001:640", "4000:4001:750", "0:0:644", "4000:4001:777", "4000:4001:644"];
@@ -219,8 +219,9 @@ fn is_refused(world: &World, side: &Side, options: &[&str]) -> bool {
 }
 
 fn idle(twins: &Twins) -> [Side; 2] {
-    [Whose::Theirs, Whose::Ours]
-        .map(|whose| twins.world().side_named(whose, &format!("{whose:?}-idle"), ""))
+    [Implementation::Bindfs, Implementation::Shiftbind].map(|implementation| {
+        twins.world().side_named(implementation, &format!("{implementation:?}-idle"), "")
+    })
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
-use super::look::mode;
+use super::observe::mode;
 use super::support::as_root_with_umask;
-use super::twins::{Mounter, Side, Twins, Whose, World, errno};
+use super::twins::{Implementation, Mounter, Side, Twins, World, errno};
 
 /// `f` is 640 and `d` 750, as in the table; others have bits of other sorts.
 const TREE: &str = "touch f run none; mkdir d s t; mkfifo p; ln -s f l
@@ -65,14 +65,14 @@ fn every_row_of_the_table_shows_what_bindfs_shows() {
 #[test]
 fn a_separator_may_end_the_list_and_each_spelling_of_the_option_means_the_same() {
     let mut twins = Twins::of(&["-p0600,"], TREE);
-    let ways: [&[&str]; 5] = [
+    let spellings: [&[&str]; 5] = [
         &["-p", "0600:"],
         &["--perms=0600:"],
         &["-o", "perms=0600:"],
         &["-o", r"perms=0644\,0600"],
         &["-p", "777", "--perms=0600"],
     ];
-    for options in ways {
+    for options in spellings {
         assert_eq!(twins.same("modes", modes)[..3], [0o600, 0o600, 0o4600], "before {options:?}");
         twins.again(options);
     }
@@ -88,8 +88,10 @@ fn is_refused(world: &World, side: &Side, options: &[&str]) -> bool {
 #[test]
 fn what_is_no_rule_is_refused_as_there() {
     let twins = Twins::of(&[], "");
-    let fresh = |whose| twins.world().side_named(whose, &format!("{whose:?}-refused"), "");
-    let (theirs, ours) = (fresh(Whose::Theirs), fresh(Whose::Ours));
+    let fresh = |implementation| {
+        twins.world().side_named(implementation, &format!("{implementation:?}-refused"), "")
+    };
+    let (theirs, ours) = (fresh(Implementation::Bindfs), fresh(Implementation::Shiftbind));
     let world = twins.world();
     for option in ["perms", "create-with-perms", "chmod-filter"] {
         for rules in ["z=r", "a=q", "a=r=w", "a++", ",", "a+r,,o+r", "u0600", "01000"] {
@@ -215,5 +217,5 @@ fn umask_uid_and_gid_of_libfuse_are_shown() {
     let mount = World::new(Mounter::Root).ours(&options, TREE);
     // The third is setuid on the source: not where another owner is shown.
     assert_eq!(modes(&mount.ours)[..4], [0o750, 0o750, 0o750, 0o750]);
-    assert_eq!(super::look::owner(&mount.ours.at("d")), "77:78:750");
+    assert_eq!(super::observe::owner(&mount.ours.at("d")), "77:78:750");
 }

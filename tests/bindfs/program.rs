@@ -4,16 +4,16 @@ use std::fs;
 
 use super::differences;
 use super::support::eventually;
-use super::twins::{Mounter, Side, Twins, Whose, World};
+use super::twins::{Implementation, Mounter, Side, Twins, World};
 
 fn idle(twins: &Twins) -> [Side; 2] {
-    [(Whose::Theirs, "a"), (Whose::Ours, "b")]
-        .map(|(whose, name)| twins.world().side_named(whose, name, "touch f"))
+    [(Implementation::Bindfs, "a"), (Implementation::Shiftbind, "b")]
+        .map(|(implementation, name)| twins.world().side_named(implementation, name, "touch f"))
 }
 
 /// What a program prints, without a source or mount point.
-fn prints(world: &World, whose: Whose, arguments: &[&str]) -> (bool, String) {
-    let mut command = world.command(whose);
+fn prints(world: &World, implementation: Implementation, arguments: &[&str]) -> (bool, String) {
+    let mut command = world.command(implementation);
     let output = command.args(arguments).output().expect("run the program");
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -21,8 +21,8 @@ fn prints(world: &World, whose: Whose, arguments: &[&str]) -> (bool, String) {
 #[test]
 fn every_option_that_bindfs_lists_is_one_of_ours() {
     let twins = Twins::of(&[], "");
-    let (_, theirs) = prints(twins.world(), Whose::Theirs, &["--help"]);
-    let (_, ours) = prints(twins.world(), Whose::Ours, &["--help"]);
+    let (_, theirs) = prints(twins.world(), Implementation::Bindfs, &["--help"]);
+    let (_, ours) = prints(twins.world(), Implementation::Shiftbind, &["--help"]);
     let names: Vec<&str> = theirs
         .split_whitespace()
         .filter(|word| word.starts_with("--"))
@@ -40,7 +40,7 @@ fn every_option_that_bindfs_lists_is_one_of_ours() {
 
 /// Whether an option is taken, with or without a value, up to the explanation of what it would do.
 fn is_known(world: &World, name: &str) -> bool {
-    let (_, page) = prints(world, Whose::Ours, &["--generate=man"]);
+    let (_, page) = prints(world, Implementation::Shiftbind, &["--generate=man"]);
     page.replace("\\-", "-").contains(&format!("--{name}"))
 }
 
@@ -48,19 +48,19 @@ fn is_known(world: &World, name: &str) -> bool {
 fn help_and_versions_are_printed_and_nothing_fails() {
     let twins = Twins::of(&[], "");
     for option in ["-h", "--help", "-V", "--version", "--fuse-version"] {
-        for whose in [Whose::Theirs, Whose::Ours] {
-            let (is_good, text) = prints(twins.world(), whose, &[option]);
-            assert!(is_good && !text.is_empty(), "{whose:?} {option}: {text}");
+        for implementation in [Implementation::Bindfs, Implementation::Shiftbind] {
+            let (is_good, text) = prints(twins.world(), implementation, &[option]);
+            assert!(is_good && !text.is_empty(), "{implementation:?} {option}: {text}");
         }
     }
-    let (_, version) = prints(twins.world(), Whose::Ours, &["--version"]);
+    let (_, version) = prints(twins.world(), Implementation::Shiftbind, &["--version"]);
     assert!(version.starts_with("bindfs 1."), "{version}");
 }
 
 #[test]
-fn words_for_others_are_taken_by_a_direct_call() {
+fn options_meant_for_mount_and_systemd_are_accepted_on_the_command_line() {
     let world = World::new(Mounter::Root);
-    let side = world.side(Whose::Ours, "");
+    let side = world.side(Implementation::Shiftbind, "");
     for words in [
         "user,auto,noauto,defaults",
         "nofail,_netdev",
@@ -95,7 +95,7 @@ fn what_is_wrong_mounts_nothing() {
             assert!(
                 !has_mounted && !output.status.success(),
                 "{:?} {options:?}: {output:?}",
-                side.whose
+                side.implementation
             );
         }
     }
@@ -123,7 +123,7 @@ fn without_f_the_program_returns_when_the_mount_is_there() {
     let twins = Twins::of(&[], "");
     for side in &idle(&twins) {
         let (output, has_mounted) = twins.world().try_out(side, &["-p", "a+r"]);
-        assert!(output.status.success() && has_mounted, "{:?}: {output:?}", side.whose);
+        assert!(output.status.success() && has_mounted, "{:?}: {output:?}", side.implementation);
         eventually("it is unmounted", || !side.is_mounted());
     }
     assert!(fs::metadata(twins.ours.at("")).is_ok());

@@ -117,7 +117,7 @@ fn rename_deny_refuses_renames_only() {
 }
 
 #[test]
-fn a_file_whose_name_others_took_on_the_source_is_still_that_file() {
+fn a_file_whose_name_was_taken_over_on_the_source_is_still_that_file() {
     let twins = Twins::of(&[], TREE);
     let right = ("one\n".to_owned(), "two\n".to_owned());
     twins.differ(("*", "an open file whose name was taken"), &right, |side| {
@@ -133,8 +133,8 @@ fn a_file_whose_name_others_took_on_the_source_is_still_that_file() {
             fs::read_to_string(side.src("d/old")).expect("read"),
             fs::read_to_string(side.src("d/f")).expect("read"),
         );
-        assert!(!side.is_ours() || super::look::mode(&side.src("d/old")) == 0o600);
-        let touched = super::look::mode(&side.src("d/f")) == 0o600;
+        assert!(!side.is_ours() || super::observe::mode(&side.src("d/old")) == 0o600);
+        let touched = super::observe::mode(&side.src("d/f")) == 0o600;
         (left.0, if touched { "touched".to_owned() } else { left.1 })
     });
     assert!(exists(&twins.ours.src("d/f")));

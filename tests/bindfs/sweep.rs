@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use super::ask::{Question, questions};
 use super::caller::Caller;
 use super::differences::{DIFFERENCES, Difference};
-use super::look;
-use super::scene::{Grant, Scene, state};
+use super::layout::{Grant, Layout, state};
+use super::observe;
 use super::twins::{Mounter, Side, Twins};
 
 /// What is asked, by the names of the questions that are asked of our own permission checks, too.
@@ -100,17 +100,17 @@ fn asked() -> Vec<Question> {
 }
 
 /// What a directory of scenes grants: to the owner only in writing, or all to everybody.
-const SCENES: [Scene; 2] = [
-    Scene { dir: Grant::Mode(0o755), file: Grant::Mode(0o644) },
-    Scene { dir: Grant::Mode(0o777), file: Grant::Mode(0o666) },
+const LAYOUTS: [Layout; 2] = [
+    Layout { dir: Grant::Mode(0o755), file: Grant::Mode(0o644) },
+    Layout { dir: Grant::Mode(0o777), file: Grant::Mode(0o666) },
 ];
 
-fn ask(side: &Side, caller: &Caller, scene: Scene, round: usize) -> Vec<Outcome> {
+fn ask(side: &Side, caller: &Caller, layout: Layout, round: usize) -> Vec<Outcome> {
     let asked = asked();
     let name = |number: usize| format!("{round}-{}-{number}", caller.uid);
     for number in 0..asked.len() {
         let at = side.src(&name(number));
-        scene.make(&at);
+        layout.make(&at);
         let time = Timespec { tv_sec: 1_000_000, tv_nsec: 7 };
         let times = Timestamps { last_access: time, last_modification: time };
         for path in ["", "d/f", "d/o", "d/e", "d/s", "d/l", "d", "to"] {
@@ -122,11 +122,11 @@ fn ask(side: &Side, caller: &Caller, scene: Scene, round: usize) -> Vec<Outcome>
         let one = |(number, question): (usize, &Question)| {
             let at = side.at(&name(number));
             let seen = ["", "d", "d/f", "d/o", "d/l", "d/e", "to"];
-            let seen = seen.iter().map(|path| format!("{path} {}", look::stat(&at.join(path))));
+            let seen = seen.iter().map(|path| format!("{path} {}", observe::stat(&at.join(path))));
             let seen = seen.collect();
             let answer = match (question.ask)(&at) {
                 Ok(()) => "ok".to_owned(),
-                Err(errno) => look::name(errno.raw_os_error()),
+                Err(errno) => observe::name(errno.raw_os_error()),
             };
             (seen, answer)
         };
@@ -175,10 +175,10 @@ pub(crate) fn alike(mounter: Mounter, options: &[&str], callers: &[Caller]) {
     let (mut told, mut met) = (Vec::new(), HashSet::new());
     let who = if mounter == Mounter::User { BY_USER } else { "" };
     let option = format!("{who} {}", options.join(" "));
-    for (round, scene) in SCENES.into_iter().enumerate() {
+    for (round, layout) in LAYOUTS.into_iter().enumerate() {
         for caller in callers {
-            let theirs = ask(&twins.theirs, caller, scene, round);
-            let ours = ask(&twins.ours, caller, scene, round);
+            let theirs = ask(&twins.theirs, caller, layout, round);
+            let ours = ask(&twins.ours, caller, layout, round);
             for (question, (theirs, ours)) in asked().iter().zip(theirs.iter().zip(&ours)) {
                 if theirs == ours {
                     continue;

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, unmount};
 
 use super::differences;
-use super::support::{ACCOUNT, Scratch, mount_area, patience, program, scratch, sh, sys};
+use super::support::{
+    ACCOUNT, Scratch, mount_small_filesystem, patience, program, scratch, sh, sys,
+};
 
 /// Who mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,16 +23,16 @@ pub(crate) enum Mounter {
     User,
 }
 
-/// Whose program.
+/// Implementation program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose {
-    Theirs,
-    Ours,
+pub(crate) enum Implementation {
+    Bindfs,
+    Shiftbind,
 }
 
 /// The source and the mount of one program.
 pub(crate) struct Side {
-    pub(crate) whose: Whose,
+    pub(crate) implementation: Implementation,
     source: PathBuf,
     point: PathBuf,
     log: PathBuf,
@@ -55,7 +57,7 @@ impl World {
     pub(crate) fn new(mounter: Mounter) -> Self {
         let scratch = scratch();
         let area = scratch.dir("w");
-        mount_area(&area, MountFlags::empty());
+        mount_small_filesystem(&area, MountFlags::empty());
         sh(&area, "mkdir bin && touch log");
         let program = area.join("bin/shiftbind");
         // The directory of the build may be closed to users.
@@ -80,10 +82,10 @@ impl World {
     }
 
     /// A command of one of the programs, about to run as who mounts.
-    pub(crate) fn command(&self, whose: Whose) -> Command {
-        let direct = match whose {
-            Whose::Theirs => program("bindfs"),
-            Whose::Ours => Command::new(self.join("bin/bindfs")),
+    pub(crate) fn command(&self, implementation: Implementation) -> Command {
+        let direct = match implementation {
+            Implementation::Bindfs => program("bindfs"),
+            Implementation::Shiftbind => Command::new(self.join("bin/bindfs")),
         };
         let mut command = match self.mounter {
             Mounter::Root => direct,
@@ -105,11 +107,20 @@ impl World {
     }
 
     /// A new source with this in it (a shell script), and nothing mounted yet.
-    pub(crate) fn side(&self, whose: Whose, tree: &str) -> Side {
-        self.side_named(whose, if whose == Whose::Theirs { "theirs" } else { "ours" }, tree)
+    pub(crate) fn side(&self, implementation: Implementation, tree: &str) -> Side {
+        self.side_named(
+            implementation,
+            if implementation == Implementation::Bindfs { "theirs" } else { "ours" },
+            tree,
+        )
     }
 
-    pub(crate) fn side_named(&self, whose: Whose, name: &str, tree: &str) -> Side {
+    pub(crate) fn side_named(
+        &self,
+        implementation: Implementation,
+        name: &str,
+        tree: &str,
+    ) -> Side {
         let dir = self.join(name);
         let (source, point, log) = (dir.join("source"), dir.join("mnt"), dir.join("log"));
         sh(&self.join(""), &format!("mkdir -p {name}/source {name}/mnt"));
@@ -117,13 +128,13 @@ impl World {
             sh(&dir, "chown 1000:1000 source mnt");
         }
         sh(&source, tree);
-        Side { whose, source, point, log, daemon: None }
+        Side { implementation, source, point, log, daemon: None }
     }
 
     /// Mounts. An error is what the program said.
     pub(crate) fn mount(&self, side: &mut Side, options: &[&str]) -> Result<(), String> {
         let log = File::create(&side.log).expect("make a log");
-        let mut command = self.command(side.whose);
+        let mut command = self.command(side.implementation);
         command.arg("-f").args(options).arg(&side.source).arg(&side.point);
         command.stdout(log.try_clone().expect("share the log")).stderr(log);
         sys::die_with_parent(&mut command);
@@ -149,7 +160,7 @@ impl World {
 
     /// Runs a program to its end with these arguments, source and mount point; whatever it has mounted is taken away.
     pub(crate) fn try_out(&self, side: &Side, arguments: &[&str]) -> (Output, bool) {
-        let mut command = self.command(side.whose);
+        let mut command = self.command(side.implementation);
         command.args(arguments).arg(&side.source).arg(&side.point);
         // A daemon would keep pipes open.
         let (out, err) = (self.join("out"), self.join("err"));
@@ -166,7 +177,7 @@ impl World {
 
     /// Ours alone, mounted.
     pub(crate) fn ours(self, options: &[&str], tree: &str) -> Alone {
-        let mut ours = self.side(Whose::Ours, tree);
+        let mut ours = self.side(Implementation::Shiftbind, tree);
         self.mount(&mut ours, options).unwrap_or_else(|why| panic!("ours, {options:?}: {why}"));
         Alone { ours, world: self }
     }
@@ -179,8 +190,8 @@ impl Drop for World {
         }
         let _ = unmount(self.join(""), UnmountFlags::DETACH);
         if self.mounter == Mounter::User {
-            for place in ["/dev/fuse", "/etc/fuse.conf", "/etc/passwd", "/etc/group"] {
-                let _ = unmount(place, UnmountFlags::DETACH);
+            for file in ["/dev/fuse", "/etc/fuse.conf", "/etc/passwd", "/etc/group"] {
+                let _ = unmount(file, UnmountFlags::DETACH);
             }
         }
         self.is_gone = true;
@@ -203,10 +214,10 @@ impl Twins {
     pub(crate) fn mounted_by(mounter: Mounter, options: &[&str], tree: &str) -> Self {
         let world = World::new(mounter);
         let (mut theirs, mut ours) =
-            (world.side(Whose::Theirs, tree), world.side(Whose::Ours, tree));
+            (world.side(Implementation::Bindfs, tree), world.side(Implementation::Shiftbind, tree));
         for side in [&mut theirs, &mut ours] {
             if let Err(why) = world.mount(side, options) {
-                panic!("{:?} does not mount with {options:?}: {why}", side.whose);
+                panic!("{:?} does not mount with {options:?}: {why}", side.implementation);
             }
         }
         Self { theirs, ours, world }
@@ -217,7 +228,7 @@ impl Twins {
         for side in [&mut self.theirs, &mut self.ours] {
             side.end();
             if let Err(why) = self.world.mount(side, options) {
-                panic!("{:?} does not mount with {options:?}: {why}", side.whose);
+                panic!("{:?} does not mount with {options:?}: {why}", side.implementation);
             }
         }
     }
@@ -266,7 +277,7 @@ impl Side {
     }
 
     pub(crate) fn is_ours(&self) -> bool {
-        self.whose == Whose::Ours
+        self.implementation == Implementation::Shiftbind
     }
 
     /// What the program has said.
@@ -287,8 +298,8 @@ impl Side {
     pub(crate) fn mount_line(&self) -> Option<String> {
         let table =
             fs::read_to_string("/proc/thread-self/mountinfo").expect("read the mount table");
-        let place = format!(" {} ", self.point.display());
-        table.lines().rfind(|line| line.contains(&place)).map(str::to_owned)
+        let field = format!(" {} ", self.point.display());
+        table.lines().rfind(|line| line.contains(&field)).map(str::to_owned)
     }
 
     /// Unmounts and gives how the program ended.
@@ -328,7 +339,7 @@ impl Drop for Side {
 pub(crate) fn errno<T>(result: std::io::Result<T>) -> String {
     match result {
         Ok(_) => "ok".to_owned(),
-        Err(error) => super::look::name(error.raw_os_error().expect("an error of the kernel's")),
+        Err(error) => super::observe::name(error.raw_os_error().expect("an error of the kernel's")),
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::{Errno, Result};
 
 use crate::op::{Op, Seek, Time};
-use crate::scene::Scene;
+use crate::scenario::Scenario;
 use crate::sys;
 use crate::value::{Id, Value};
 
@@ -23,13 +23,13 @@ pub(crate) type Told = (String, Option<OwnedFd>);
 /// Performs `op` below `base`.
 pub(crate) fn act(
     op: &Op,
-    scene: &Scene,
+    scenario: &Scenario,
     base: &Path,
     slots: &[Option<BorrowedFd<'_>>],
 ) -> Result<Told> {
     let at = |path: &str| base.join(path);
     let slot = |n: usize| slots[n].ok_or(Errno::BADF);
-    let bytes = |value: Value| value.bytes(&|id, group| id.at_mount(scene, group));
+    let bytes = |value: Value| value.bytes(&|id, group| id.at_mount(scenario, group));
     let nothing = Ok(String::new());
     let told = match *op {
         Op::Open { path, flags, mode, .. } => {
@@ -102,7 +102,7 @@ pub(crate) fn act(
         }
         Op::Chown { path, uid, gid, follow } => {
             let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-            let (uid, gid) = owner(scene, uid, gid);
+            let (uid, gid) = owner(scenario, uid, gid);
             rustix::fs::chownat(CWD, at(path), uid, gid, flags).and(nothing)?
         }
         Op::Utimens { path, atime, mtime, follow } => {
@@ -154,7 +154,7 @@ pub(crate) fn act(
             rustix::fs::fchmod(slot(n)?, Mode::from_raw_mode(mode)).and(nothing)?
         }
         Op::FdChown { slot: n, uid, gid } => {
-            let (uid, gid) = owner(scene, uid, gid);
+            let (uid, gid) = owner(scenario, uid, gid);
             rustix::fs::fchown(slot(n)?, uid, gid).and(nothing)?
         }
         Op::FdUtimens { slot: n, atime, mtime } => {
@@ -184,11 +184,11 @@ pub(crate) fn act(
     Ok((told, None))
 }
 
-fn owner(scene: &Scene, uid: Id, gid: Id) -> (Option<Uid>, Option<Gid>) {
+fn owner(scenario: &Scenario, uid: Id, gid: Id) -> (Option<Uid>, Option<Gid>) {
     let some = |id: u32| (id != u32::MAX).then_some(id);
     (
-        some(uid.at_mount(scene, false)).map(Uid::from_raw),
-        some(gid.at_mount(scene, true)).map(Gid::from_raw),
+        some(uid.at_mount(scenario, false)).map(Uid::from_raw),
+        some(gid.at_mount(scenario, true)).map(Gid::from_raw),
     )
 }
 

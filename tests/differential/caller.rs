@@ -8,13 +8,13 @@ use rustix::thread::{
     set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use crate::scene::Scene;
+use crate::scenario::Scenario;
 
 /// A caller: ids as they are where it lives.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) name: &'static str,
-    /// In the scene's user namespace.
+    /// In the scenario's user namespace.
     pub(crate) inside: bool,
     uid: u32,
     gid: u32,
@@ -24,9 +24,9 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Everyone who may call in a scene. The order is that of shrinking: simple ones first.
-    pub(crate) fn all(scene: &Scene) -> Vec<Self> {
-        let (a, b, s) = (scene.a.mount, scene.b.mount, scene.stranger);
+    /// Everyone who may call in a scenario. The order is that of shrinking: simple ones first.
+    pub(crate) fn all(scenario: &Scenario) -> Vec<Self> {
+        let (a, b, s) = (scenario.a.mount, scenario.b.mount, scenario.stranger);
         let none = Some(CapabilitySet::empty());
         let plain = |name, uid, gid, groups: &[u32]| Self {
             name,
@@ -45,18 +45,18 @@ impl Caller {
             plain("nobody", 65_534, 65_534, &[]),
             plain("only a's uid", a.0, 900_001, &[]),
             Self { inside: true, caps: None, ..plain("the namespace's root", 0, 0, &[]) },
-            plain("lost", scene.lost.0, scene.lost.1, &[]),
+            plain("lost", scenario.lost.0, scenario.lost.1, &[]),
             plain("only a's gid", 900_001, a.1, &[]),
             plain("b in a's group", b.0, b.1, &[a.1]),
             plain("b in a's group, the last of 64", b.0, b.1, &many),
             plain("b in a stranger's group", b.0, b.1, &[s.1]),
-            plain("b in the lost group", b.0, b.1, &[scene.lost.1]),
+            plain("b in the lost group", b.0, b.1, &[scenario.lost.1]),
             plain("stranger in a's group", s.0, s.1, &[a.1]),
             plain("a in b's group", a.0, a.1, &[b.1]),
             plain("root without capabilities", 0, 0, &[]),
             Self { inside: true, ..plain("the namespace's root, no capabilities", 0, 0, &[]) },
         ];
-        if scene.namespace_size > 2000 {
+        if scenario.namespace_size > 2000 {
             all.push(Self { inside: true, ..plain("1000 in the namespace", 1000, 1000, &[]) });
         }
         for (name, cap) in [

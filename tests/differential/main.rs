@@ -7,8 +7,6 @@
 //! a tmpfs.
 
 mod act;
-#[path = "../support/area.rs"]
-mod area;
 mod caller;
 mod differences;
 mod named;
@@ -17,13 +15,15 @@ mod op;
 #[path = "../support/patience.rs"]
 mod patience;
 mod random;
-mod scene;
+mod scenario;
+#[path = "../support/small_filesystem.rs"]
+mod small_filesystem;
 mod sys;
 mod value;
 mod world;
 
 use named::Cases;
-use scene::SCENES;
+use scenario::SCENARIOS;
 use world::{Engine, World};
 
 /// Runs in a thread of its own, whose mount namespace ends with it.
@@ -34,15 +34,15 @@ fn in_a_world<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T
     }
 }
 
-fn named_cases(scene: usize, engine: Engine, cases: Cases) -> named::Report {
-    in_a_world(move || named::run(&mut World::new(SCENES[scene], engine), cases))
+fn named_cases(scenario: usize, engine: Engine, cases: Cases) -> named::Report {
+    in_a_world(move || named::run(&mut World::new(SCENARIOS[scenario], engine), cases))
 }
 
 /// With these the three random runs of the tests come to more than 10,000 steps.
 const CASES: u32 = 90;
 
-fn random_steps(scene: usize, engine: Engine, cases: u32) -> Result<usize, String> {
-    in_a_world(move || random::run(World::new(SCENES[scene], engine), cases))
+fn random_steps(scenario: usize, engine: Engine, cases: u32) -> Result<usize, String> {
+    in_a_world(move || random::run(World::new(SCENARIOS[scenario], engine), cases))
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn random_steps_on_a_map_with_holes_never_part_from_the_kernel() {
 
 #[test]
 fn the_harness_finds_no_difference_between_two_mounts_of_the_kernel() {
-    for scene in 0..SCENES.len() {
-        let report = named_cases(scene, Engine::Kernel, Cases::Every(10));
+    for scenario in 0..SCENARIOS.len() {
+        let report = named_cases(scenario, Engine::Kernel, Cases::Every(10));
         assert!(report.observations > 300, "only {}", report.observations);
         report.assert_equal();
     }

@@ -16,7 +16,7 @@ const CAPABILITY: &str = "security.capability";
 
 /// What a run of the table found.
 pub(crate) struct Report {
-    scene: &'static str,
+    scenario: &'static str,
     /// Operations compared.
     pub(crate) observations: usize,
     /// How often each allowed difference came up.
@@ -34,7 +34,10 @@ impl Report {
 
     /// Fails with all that was found.
     pub(crate) fn assert_equal(&self) {
-        println!("{}: {} observations, allowed: {:?}", self.scene, self.observations, self.allowed);
+        println!(
+            "{}: {} observations, allowed: {:?}",
+            self.scenario, self.observations, self.allowed
+        );
         let mut text = String::new();
         for (what, callers) in &self.found {
             let _ = writeln!(text, "{what}\n    for: {}", callers.join(", "));
@@ -42,7 +45,7 @@ impl Report {
         assert!(
             self.found.is_empty(),
             "{}: {} of {} observations differ, in {} ways\n{text}{}",
-            self.scene,
+            self.scenario,
             self.differences(),
             self.observations,
             self.found.len(),
@@ -61,8 +64,8 @@ pub(crate) fn describe(difference: &Difference) -> String {
             };
             format!("  kernel: {}\n  ours:   {}", words(kernel), words(ours))
         }
-        Difference::State { place, path, kernel, ours } => {
-            format!("  {place} at {path:?}\n  kernel: {kernel}\n  ours:   {ours}")
+        Difference::State { side, path, kernel, ours } => {
+            format!("  {side} at {path:?}\n  kernel: {kernel}\n  ours:   {ours}")
         }
     }
 }
@@ -133,7 +136,7 @@ pub(crate) fn run(world: &mut World, cases: Cases) -> Report {
     };
     let callers: Vec<Vec<usize>> = (0..table.len()).map(callers).collect();
     let mut report = Report {
-        scene: world.scene.name,
+        scenario: world.scenario.name,
         observations: 0,
         allowed: BTreeMap::new(),
         found: Vec::new(),

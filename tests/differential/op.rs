@@ -109,7 +109,7 @@ pub(crate) enum Seek {
 /// An operation and the umask it runs under.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step {
-    /// The caller's place in the scene's list.
+    /// The caller's place in the scenario's list.
     pub(crate) caller: usize,
     pub(crate) umask: u32,
     pub(crate) op: Op,

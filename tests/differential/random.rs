@@ -104,7 +104,7 @@ pub(crate) fn run(mut world: World, cases: u32) -> Result<usize, String> {
     };
     let (cases, steps) =
         (from_env("SHIFTBIND_DIFF_CASES", cases), from_env("SHIFTBIND_DIFF_STEPS", 40) as usize);
-    println!("{}: SHIFTBIND_DIFF_SEED={seed}, {cases} cases of {steps} steps", world.scene.name);
+    println!("{}: SHIFTBIND_DIFF_SEED={seed}, {cases} cases of {steps} steps", world.scenario.name);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
@@ -117,8 +117,8 @@ pub(crate) fn run(mut world: World, cases: u32) -> Result<usize, String> {
             Ok(played) => done += played,
             Err((at, _)) => {
                 let (sequence, words) = cut_down(&mut world, sequence[..=at].to_vec());
-                let scene = world.scene.name;
-                let mut report = format!("{scene}, seed {seed}: parted from the kernel after\n");
+                let scenario = world.scenario.name;
+                let mut report = format!("{scenario}, seed {seed}: parted from the kernel after\n");
                 for step in &sequence {
                     let caller = &world.callers[step.caller].name;
                     report += &format!("  {caller} (umask {:03o}): {:?}\n", step.umask, step.op);
@@ -127,7 +127,7 @@ pub(crate) fn run(mut world: World, cases: u32) -> Result<usize, String> {
             }
         }
     }
-    println!("{}: {done} steps", world.scene.name);
+    println!("{}: {done} steps", world.scenario.name);
     Ok(done)
 }
 

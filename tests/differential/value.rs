@@ -1,7 +1,7 @@
-//! Ids and extended attribute values as operations name them: by their part in the scene, so that one operation fits
+//! Ids and extended attribute values as operations name them: by their part in the scenario, so that one operation fits
 //! every map.
 
-use crate::scene::Scene;
+use crate::scenario::Scenario;
 
 /// An id by its part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,27 +21,27 @@ pub(crate) enum Id {
 }
 
 impl Id {
-    fn pick(self, scene: &Scene, a: (u32, u32), b: (u32, u32), group: bool) -> u32 {
+    fn pick(self, scenario: &Scenario, a: (u32, u32), b: (u32, u32), group: bool) -> u32 {
         let of = |pair: (u32, u32)| if group { pair.1 } else { pair.0 };
         match self {
             Self::Keep => u32::MAX,
             Self::A => of(a),
             Self::B => of(b),
             Self::Zero => 0,
-            Self::Stranger => of(scene.stranger),
-            Self::Lost => of(scene.lost),
+            Self::Stranger => of(scenario.stranger),
+            Self::Lost => of(scenario.lost),
             Self::Overflow => 65_534,
         }
     }
 
     /// Its number at the mount.
-    pub(crate) fn at_mount(self, scene: &Scene, group: bool) -> u32 {
-        self.pick(scene, scene.a.mount, scene.b.mount, group)
+    pub(crate) fn at_mount(self, scenario: &Scenario, group: bool) -> u32 {
+        self.pick(scenario, scenario.a.mount, scenario.b.mount, group)
     }
 
     /// Its number on the source.
-    pub(crate) fn on_source(self, scene: &Scene, group: bool) -> u32 {
-        self.pick(scene, scene.a.source, scene.b.source, group)
+    pub(crate) fn on_source(self, scenario: &Scenario, group: bool) -> u32 {
+        self.pick(scenario, scenario.a.source, scenario.b.source, group)
     }
 }
 

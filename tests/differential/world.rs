@@ -21,13 +21,13 @@ use rustix::net::{
 use rustix::process::Pid;
 
 use crate::act::act;
-use crate::area;
 use crate::caller::Caller;
 use crate::differences::{Verdict, judge};
 use crate::observe;
 use crate::op::{Op, SLOTS, Step};
 use crate::patience::patience;
-use crate::scene::Scene;
+use crate::scenario::Scenario;
+use crate::small_filesystem;
 use crate::sys;
 
 /// What makes the second mount.
@@ -71,9 +71,9 @@ impl Side {
     }
 }
 
-/// The twins of one scene.
+/// The twins of one scenario.
 pub(crate) struct World {
-    pub(crate) scene: Scene,
+    pub(crate) scenario: Scenario,
     pub(crate) callers: Vec<Caller>,
     namespace: OwnedFd,
     sides: [Side; 2],
@@ -99,12 +99,12 @@ pub(crate) enum Difference {
     /// In what the caller was told.
     Outcome { kernel: Outcome, ours: Outcome },
     /// In what stands on the source, or in what the mount shows of it.
-    State { place: &'static str, path: String, kernel: String, ours: String },
+    State { side: &'static str, path: String, kernel: String, ours: String },
 }
 
 impl World {
     /// Makes the twins and their mounts in this thread's (private) mount namespace.
-    pub(crate) fn new(scene: Scene, engine: Engine) -> Self {
+    pub(crate) fn new(scenario: Scenario, engine: Engine) -> Self {
         sys::enter_private_mount_namespace();
         // Thousands of trees come and go: on a tmpfs, unless another filesystem is asked for.
         let directory = match std::env::var_os("SHIFTBIND_DIFF_DIR") {
@@ -127,35 +127,35 @@ impl World {
         };
         if std::env::var_os("SHIFTBIND_DIFF_DIR").is_none() {
             // What comes from a cache of FUSE's (a listing, a symbolic link) moves no access time on the source.
-            area::mount_area(base, rustix::mount::MountFlags::NOATIME);
+            small_filesystem::mount_small_filesystem(base, rustix::mount::MountFlags::NOATIME);
         }
         let sides = [side("kernel"), side("ours")];
-        kernel_mount(&scene, &sides[0].source, &sides[0].mount).expect("idmapped mount");
+        kernel_mount(&scenario, &sides[0].source, &sides[0].mount).expect("idmapped mount");
         let log = base.join("log");
         let (source, mount) = (&sides[1].source, &sides[1].mount);
         let daemon = match engine {
-            Engine::Shiftbind => Some(start_shiftbind(&scene, "auto", source, mount, &log)),
+            Engine::Shiftbind => Some(start_shiftbind(&scenario, "auto", source, mount, &log)),
             Engine::ShiftbindWithoutPassthrough => {
-                Some(start_shiftbind(&scene, "off", source, mount, &log))
+                Some(start_shiftbind(&scenario, "off", source, mount, &log))
             }
             Engine::Kernel => {
-                kernel_mount(&scene, source, mount).expect("idmapped mount");
+                kernel_mount(&scenario, source, mount).expect("idmapped mount");
                 None
             }
             Engine::KernelWithAnotherMap => {
-                let other = scene.with_the_lost_user_found();
+                let other = scenario.with_the_lost_user_found();
                 kernel_mount(&other, source, mount).expect("idmapped mount");
                 None
             }
         };
-        let size = scene.namespace_size;
+        let size = scenario.namespace_size;
         let namespace = sys::user_namespace(
-            &format!("0 {} {size}\n", scene.a.mount.0),
-            &format!("0 {} {size}\n", scene.a.mount.1),
+            &format!("0 {} {size}\n", scenario.a.mount.0),
+            &format!("0 {} {size}\n", scenario.a.mount.1),
         );
-        let callers = Caller::all(&scene);
+        let callers = Caller::all(&scenario);
         let mut world = Self {
-            scene,
+            scenario,
             callers,
             namespace,
             sides,
@@ -180,7 +180,7 @@ impl World {
         self.case = format!("case{}", self.cases);
         for side in &mut self.sides {
             let root = side.source.join(&self.case);
-            self.scene.build_tree(&root);
+            self.scenario.build_tree(&root);
             side.seen = observe::source(&side.view.join(&self.case), &observe::Tree::new());
         }
         self.used = false;
@@ -263,7 +263,7 @@ impl World {
             let slots: Vec<_> = side.slots.iter().map(|s| s.as_ref().map(AsFd::as_fd)).collect();
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(step.umask));
             let result = match caller.become_it(self.namespace.as_fd()) {
-                Ok(()) => act(&step.op, &self.scene, &base, &slots),
+                Ok(()) => act(&step.op, &self.scenario, &base, &slots),
                 Err(errno) => Ok((format!("could not become the caller: {errno:?}"), None)),
             };
             let (code, told, fd) = match result {
@@ -358,7 +358,7 @@ impl Running {
 }
 
 fn parted(
-    place: &'static str,
+    side: &'static str,
     kernel: &BTreeMap<String, String>,
     ours: &BTreeMap<String, String>,
 ) -> Vec<Difference> {
@@ -372,7 +372,7 @@ fn parted(
         .into_iter()
         .filter(|path| kernel.get(*path) != ours.get(*path))
         .map(|path| Difference::State {
-            place,
+            side,
             path: path.clone(),
             kernel: at(kernel, path),
             ours: at(ours, path),
@@ -381,10 +381,10 @@ fn parted(
 }
 
 /// Makes an idmapped mount.
-fn kernel_mount(scene: &Scene, source: &Path, target: &Path) -> Result<(), Errno> {
+fn kernel_mount(scenario: &Scenario, source: &Path, target: &Path) -> Result<(), Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = rustix::mount::open_tree(CWD, source, flags)?;
-    let (uid_map, gid_map) = scene.kernel_maps();
+    let (uid_map, gid_map) = scenario.kernel_maps();
     let namespace = sys::user_namespace(&uid_map, &gid_map);
     sys::set_idmap(tree.as_fd(), namespace.as_fd())?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
@@ -392,7 +392,7 @@ fn kernel_mount(scene: &Scene, source: &Path, target: &Path) -> Result<(), Errno
 }
 
 fn start_shiftbind(
-    scene: &Scene,
+    scenario: &Scenario,
     passthrough: &str,
     source: &Path,
     mount: &Path,
@@ -405,7 +405,7 @@ fn start_shiftbind(
     let mut daemon = Command::new(binary)
         .arg("-f")
         .args([source, mount])
-        .args(["-o", &scene.options(), "--passthrough", passthrough])
+        .args(["-o", &scenario.options(), "--passthrough", passthrough])
         .stdin(Stdio::null())
         .stderr(stderr)
         .spawn()

@@ -6,7 +6,7 @@ mod support;
 
 mod capabilities;
 mod groups;
-mod room;
+mod reserved_space;
 
 use std::fmt::Debug;
 use std::fs;

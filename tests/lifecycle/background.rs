@@ -16,7 +16,7 @@ fn the_background_returns_when_the_mount_answers() {
 }
 
 #[test]
-fn whoever_waits_for_our_pipes_to_close_goes_on() {
+fn the_daemon_keeps_no_inherited_pipe_open() {
     let ns = Namespace::new();
     // That standard output and error are closed is what every script here relies on; here, a descriptor more.
     ns.ok("$S a m 7>&1 2>&1 | cat; stat m");

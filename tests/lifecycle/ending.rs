@@ -80,7 +80,7 @@ fn a_mount_that_covers_ours_is_not_unmounted() {
 }
 
 #[test]
-fn a_mount_that_took_the_place_of_ours_is_not_unmounted() {
+fn a_mount_that_replaced_ours_is_not_unmounted() {
     let ns = Namespace::new();
     // A bind mount elsewhere keeps the daemon, while at its former place there is something else.
     ns.ok("$S a m && mkdir m2 && mount --bind m m2 && umount m && mount -t tmpfs other m");

@@ -26,7 +26,7 @@ pub(crate) use machine::program;
 use patience::patience;
 
 /// Longer than anything here takes; what is not done by then hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Namespace {
     holder: Child,
@@ -119,10 +119,10 @@ impl Namespace {
     }
 
     /// The mount table's lines for a mount point without odd characters.
-    pub(crate) fn mounts_at(&self, place: &Path) -> Vec<String> {
+    pub(crate) fn mounts_at(&self, mountpoint: &Path) -> Vec<String> {
         let table = text(&fs::read(format!("/proc/{}/mountinfo", self.holder.id())).unwrap());
-        let place = format!(" {} ", place.display());
-        table.lines().filter(|line| line.contains(&place)).map(str::to_owned).collect()
+        let field = format!(" {} ", mountpoint.display());
+        table.lines().filter(|line| line.contains(&field)).map(str::to_owned).collect()
     }
 
     /// The processes inside that run our program, zombies left out.
@@ -179,7 +179,7 @@ fn id(pid: u32) -> Pid {
 /// Waits for the end of a child, which must come soon.
 #[track_caller]
 pub(crate) fn ended(child: &mut Child) -> ExitStatus {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
@@ -194,7 +194,7 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
 
 /// Waits for something that must come true.
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + patience(PATIENCE);
+    let end = Instant::now() + patience(TIMEOUT);
     while !condition() {
         assert!(Instant::now() < end, "not in time: {what}");
         thread::sleep(Duration::from_millis(10));
@@ -213,7 +213,7 @@ pub(crate) fn finished(mut command: Command) -> Output {
         let _ = done.send(child.wait_with_output());
     });
     waiting
-        .recv_timeout(patience(PATIENCE))
+        .recv_timeout(patience(TIMEOUT))
         .unwrap_or_else(|_| {
             let _ = kill_process_group(group, Signal::KILL);
             panic!("hangs: {name}")

@@ -32,7 +32,7 @@ fn by_default_the_mount_is_as_the_source_is() {
 }
 
 #[test]
-fn everyone_may_use_what_root_mounts_and_the_kernel_checks_permissions() {
+fn all_users_may_use_a_mount_by_root_and_the_kernel_checks_permissions() {
     let ns = Namespace::new();
     ns.ok("$S a m");
     let line = ns.mounts().remove(0);

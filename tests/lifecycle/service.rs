@@ -73,7 +73,7 @@ fn in_the_background_log_lines_go_to_syslog() {
 }
 
 #[test]
-fn a_syslog_that_does_not_read_stops_nobody() {
+fn a_syslog_that_does_not_read_blocks_neither_daemon_nor_clients() {
     let (ns, _socket) = with_syslog();
     ns.ok(
         "$S -vv a m && for i in 1 2 3 4 5 6 7 8; do ls -la m; umount m; $S -vv a m; done; stat m",

@@ -30,7 +30,7 @@ fn refused(ns: &Namespace, arguments: &str, status: i32) -> String {
 }
 
 #[test]
-fn a_user_mounts_his_own_directory_and_unmounts_it() {
+fn a_user_mounts_and_unmounts_their_own_directory() {
     let ns = with_device();
     mount(&ns, "-o ro a m");
     let line = ns.mounts().remove(0);
@@ -133,7 +133,7 @@ fn a_device_closed_to_users_is_named() {
 }
 
 #[test]
-fn a_mount_point_that_is_anothers_is_refused() {
+fn a_mount_point_of_another_user_is_refused() {
     let ns = with_device();
     ns.ok("chown 0 m");
     let line = refused(&ns, "a m", 32);
@@ -141,7 +141,7 @@ fn a_mount_point_that_is_anothers_is_refused() {
 }
 
 #[test]
-fn in_a_user_namespace_of_his_own_a_user_mounts_without_fusermount3() {
+fn a_user_mounts_without_fusermount3_in_a_new_user_namespace() {
     let ns = with_device();
     let output = ns.sh_as_user(
         "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $S a m && touch m/x && stat -c %u m/x && \

@@ -1,4 +1,4 @@
-//! What they ask for. Each is one question to the kernel, in the directory of a scene.
+//! What they ask for. Each is one question to the kernel, in the directory of a layout.
 
 use std::fs;
 use std::os::unix::fs as unix;
@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid, chdir};
 
-use super::scene::acl_value;
+use super::layout::acl_value;
 use super::support::sys;
 
 /// What it changes, as far as a policy may ignore it.

@@ -3,7 +3,7 @@
 
 mod ask;
 mod caller;
-mod scene;
+mod layout;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,8 +13,8 @@ use std::path::Path;
 
 use ask::{Changes, Question, questions};
 use caller::{CALLERS, Caller};
+use layout::{Layout, layouts, state};
 use rustix::io::Errno;
-use scene::{Scene, scenes, state};
 use support::Mount;
 
 /// What came of a question: the answer, and what the source is afterwards.
@@ -25,15 +25,15 @@ struct Outcome {
     left: String,
 }
 
-/// The questions that a caller asks in each scene: all of them where SHIFTBIND_TEST_PERMISSIONS is set, else a part, of
-/// which each question is asked in some scenes and in each scene some are asked.
-fn asked(caller: &Caller) -> Vec<(Scene, Question)> {
+/// The questions that a caller asks in each layout: all of them where SHIFTBIND_TEST_PERMISSIONS is set, else a part, of
+/// which each question is asked in some layouts and in each layout some are asked.
+fn asked(caller: &Caller) -> Vec<(Layout, Question)> {
     let all = std::env::var_os("SHIFTBIND_TEST_PERMISSIONS").is_some();
     let mut asked = Vec::new();
-    for (s, scene) in scenes().into_iter().enumerate() {
+    for (s, layout) in layouts().into_iter().enumerate() {
         for (q, question) in questions().into_iter().enumerate() {
             if all || (3 * s + q + 5 * caller.uid as usize).is_multiple_of(PART) {
-                asked.push((scene, question));
+                asked.push((layout, question));
             }
         }
     }
@@ -42,24 +42,24 @@ fn asked(caller: &Caller) -> Vec<(Scene, Question)> {
 
 const PART: usize = 17;
 
-/// Asks as one caller; `place` leads to the source, each scene by a name of its own.
-fn ask_all(caller: &Caller, source: &Path, place: &Path, run: &str) -> Vec<Outcome> {
+/// Asks as one caller; `place` leads to the source, each layout by a name of its own.
+fn ask_all(caller: &Caller, source: &Path, root: &Path, run: &str) -> Vec<Outcome> {
     let asked = asked(caller);
     let name = |number: usize| format!("{run}-{number}");
-    let make = |(number, (scene, _)): (usize, &(Scene, Question))| {
+    let make = |(number, (layout, _)): (usize, &(Layout, Question))| {
         let at = source.join(name(number));
-        scene.make(&at);
+        layout.make(&at);
         state(&at)
     };
     let before: Vec<String> = asked.iter().enumerate().map(make).collect();
     let answers: Vec<_> = caller.run(|| {
         let asked = asked.iter().enumerate();
-        asked.map(|(number, (_, question))| (question.ask)(&place.join(name(number)))).collect()
+        asked.map(|(number, (_, question))| (question.ask)(&root.join(name(number)))).collect()
     });
     let outcome = |(number, (answer, before))| {
         let at = source.join(name(number));
         let outcome = Outcome { answer, before, left: state(&at) };
-        fs::remove_dir_all(&at).expect("remove the scene");
+        fs::remove_dir_all(&at).expect("remove the layout");
         outcome
     };
     answers.into_iter().zip(before).enumerate().map(outcome).collect()
@@ -73,7 +73,7 @@ fn compare(
     permits: impl Fn(&Question, &Outcome, &Outcome) -> bool,
 ) -> Vec<String> {
     let mut differences = Vec::new();
-    for ((scene, question), (expected, found)) in
+    for ((layout, question), (expected, found)) in
         asked(caller).iter().zip(expected.iter().zip(found))
     {
         if expected == found || permits(question, expected, found) {
@@ -85,7 +85,7 @@ fn compare(
             format!("\n left {}\n and  {}", expected.left, found.left)
         };
         differences.push(format!(
-            "{}: {} in {scene:?}: {:?}, expected {:?}{left}",
+            "{}: {} in {layout:?}: {:?}, expected {:?}{left}",
             caller.name, question.name, found.answer, expected.answer
         ));
     }
@@ -95,7 +95,7 @@ fn compare(
 fn assert_same(differences: Vec<String>) {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for difference in &differences {
-        let kind = difference.split(" in Scene").next().unwrap_or_default();
+        let kind = difference.split(" in Layout").next().unwrap_or_default();
         *kinds.entry(kind.to_owned()).or_default() += 1;
     }
     assert!(
@@ -108,7 +108,7 @@ fn assert_same(differences: Vec<String>) {
 
 /// The difference between the bare source and any mount (doc/SEMANTICS.md): the kernel asks the same before a write by
 /// anyone that takes a setuid bit. Here nothing is taken.
-fn is_chown_to_nobody(question: &Question, expected: &Outcome, found: &Outcome) -> bool {
+fn is_chown_without_ids(question: &Question, expected: &Outcome, found: &Outcome) -> bool {
     question.name == "chown to nobody"
         && expected.left == found.left
         && (expected.answer, found.answer) == (Err(Errno::PERM), Ok(()))
@@ -128,7 +128,7 @@ fn meant(question: &Question, expected: &Outcome, found: &Outcome, ignored: Chan
         "open r, noatime" => {
             same_left && (expected.answer, found.answer) == (Err(Errno::ACCESS), Err(Errno::PERM))
         }
-        "chown to nobody" => is_chown_to_nobody(question, expected, found),
+        "chown to nobody" => is_chown_without_ids(question, expected, found),
         // A change of permissions, which is ignored where the kernel does not refuse it first.
         "set the ACL" | "remove the ACL" if ignored == Changes::Mode => {
             found.answer == expected.answer && found.left == found.before
@@ -145,7 +145,7 @@ fn alike_with(option: &str, ignored: Changes) {
     for caller in CALLERS {
         let bare = ask_all(caller, plain.source(), plain.source(), "bare");
         let by_kernel = ask_all(caller, plain.source(), plain.path(), "plain");
-        differences.extend(compare(caller, &bare, &by_kernel, is_chown_to_nobody));
+        differences.extend(compare(caller, &bare, &by_kernel, is_chown_without_ids));
         let by_us = ask_all(caller, plain.source(), ours.path(), "ours");
         differences.extend(compare(caller, &bare, &by_us, |question, expected, found| {
             meant(question, expected, found, ignored)

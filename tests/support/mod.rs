@@ -4,7 +4,6 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
-mod area;
 mod compare;
 mod descriptors;
 mod fuse;
@@ -14,11 +13,11 @@ mod mount;
 mod patience;
 mod process;
 mod scratch;
+mod small_filesystem;
 mod standin;
 pub(crate) mod sys;
 mod users;
 
-pub(crate) use area::mount_area;
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use fuse::{FuseFs, Served, serve, serve_owners};
@@ -28,6 +27,7 @@ pub(crate) use mount::Mount;
 pub(crate) use patience::patience;
 pub(crate) use process::{Process, eventually, sh, sh_output};
 pub(crate) use scratch::{LoopFs, Scratch, loop_fs, needs_loop_devices, scratch};
+pub(crate) use small_filesystem::mount_small_filesystem;
 pub(crate) use standin::mount as kernel_mount;
 pub(crate) use users::{as_root_with_umask, as_user};
 

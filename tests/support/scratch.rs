@@ -17,7 +17,7 @@ thread_local! {
 }
 
 /// Puts this thread, and what it starts, into a mount namespace of its own, and gives the directory to work in: the
-/// build's temporary directory, bound to a place that users without rights can reach and whose path is short enough
+/// build's temporary directory, bound to a parent that users without rights can reach and whose path is short enough
 /// for a socket's address.
 ///
 /// Tests run as threads of one process, so this is per thread: mounts are made in the test's own thread.
@@ -29,15 +29,15 @@ fn root() -> PathBuf {
                 .expect("make the namespace's mounts private");
             let build = Path::new(env!("CARGO_TARGET_TMPDIR"));
             fs::create_dir_all(build).expect("make the build's temporary directory");
-            let place = ["/mnt", "/media", "/srv"]
+            let parent = ["/mnt", "/media", "/srv"]
                 .map(Path::new)
                 .into_iter()
-                .find(|place| {
-                    place.is_dir() && !build.starts_with(place) && !manifest().starts_with(place)
+                .find(|parent| {
+                    parent.is_dir() && !build.starts_with(parent) && !manifest().starts_with(parent)
                 })
                 .expect("one of /mnt, /media and /srv exists");
-            mount_bind(build, place).expect("bind the build's temporary directory");
-            place.to_owned()
+            mount_bind(build, parent).expect("bind the build's temporary directory");
+            parent.to_owned()
         })
         .clone()
     })

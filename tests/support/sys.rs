@@ -157,13 +157,13 @@ pub(crate) fn raw_ioctl(file: &File, command: u32, word: u64) -> io::Result<u64>
 
 /// An ioctl(2) on a buffer, which is larger than what the tests' requests move.
 pub(crate) fn buffer_ioctl(file: &File, command: u32, argument: &mut [u8]) -> io::Result<()> {
-    let mut room = argument.to_vec();
-    room.resize(1 << 20, 0);
+    let mut padded = argument.to_vec();
+    padded.resize(1 << 20, 0);
     // SAFETY: the requests that the tests make read or write less than a mebibyte, and the buffer outlives the call.
     let result =
-        unsafe { libc::ioctl(file.as_raw_fd(), u64::from(command) as _, room.as_mut_ptr()) };
+        unsafe { libc::ioctl(file.as_raw_fd(), u64::from(command) as _, padded.as_mut_ptr()) };
     let len = argument.len();
-    argument.copy_from_slice(&room[..len]);
+    argument.copy_from_slice(&padded[..len]);
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 
-use super::{Effort, Place, Workload};
+use super::{Effort, RunContext, Workload};
 use crate::area::Area;
 use crate::stopwatch::Stopwatch;
 
@@ -42,12 +42,12 @@ fn again(directory: &Path, times: u32, watch: &mut Stopwatch<'_>) -> io::Result<
     })
 }
 
-fn short(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let times = if place.effort == Effort::Full { 300 } else { 20 };
-    again(&place.root.join("short"), times, watch)
+fn short(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let times = if context.effort == Effort::Full { 300 } else { 20 };
+    again(&context.root.join("short"), times, watch)
 }
 
-fn long(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let times = if place.effort == Effort::Full { 5 } else { 1 };
-    again(&place.root.join("long"), times, watch)
+fn long(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let times = if context.effort == Effort::Full { 5 } else { 1 };
+    again(&context.root.join("long"), times, watch)
 }

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Place, Workload};
+use super::{RunContext, Workload};
 use crate::area::Area;
-use crate::stopwatch::{Stopwatch, in_threads, spin};
+use crate::stopwatch::{Stopwatch, in_threads, repeat_for};
 
 pub(super) fn workloads() -> Vec<Workload> {
     vec![
@@ -22,20 +22,20 @@ pub(super) fn workloads() -> Vec<Workload> {
 
 const THREADS: usize = 4;
 
-fn open_close(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let paths = place.all(&place.area.small_paths());
+fn open_close(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let paths = context.all(&context.area.small_paths());
     let mut next = paths.iter().cycle();
-    watch.time(|| spin(place.effort.time(), || next.next().map_or(Ok(()), open)))
+    watch.time(|| repeat_for(context.effort.time(), || next.next().map_or(Ok(()), open)))
 }
 
-fn open_close_threads(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let paths = place.all(&place.area.small_paths());
-    let time = place.effort.time();
+fn open_close_threads(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let paths = context.all(&context.area.small_paths());
+    let time = context.effort.time();
     watch.time(|| {
         let parts = paths.chunks(paths.len() / THREADS).map(|paths| {
             move || {
                 let mut next = paths.iter().cycle();
-                spin(time, || next.next().map_or(Ok(()), open))
+                repeat_for(time, || next.next().map_or(Ok(()), open))
             }
         });
         in_threads(parts.collect())
@@ -46,15 +46,15 @@ fn open(path: &PathBuf) -> io::Result<()> {
     File::open(path).map(drop)
 }
 
-fn open_read_close(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let paths = place.all(&place.area.small_paths());
+fn open_read_close(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let paths = context.all(&context.area.small_paths());
     let mut buffer = vec![0; 4096];
     for path in &paths {
         File::open(path)?.read_exact(&mut buffer)?;
     }
     let mut next = paths.iter().cycle();
     watch.time(|| {
-        spin(place.effort.time(), || {
+        repeat_for(context.effort.time(), || {
             next.next().map_or(Ok(()), |path| File::open(path)?.read_exact(&mut buffer))
         })
     })
@@ -69,25 +69,25 @@ fn fill(directory: &Path, count: u64) -> io::Result<u64> {
     Ok(count)
 }
 
-fn create(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    watch.time(|| fill(place.scratch, place.effort.count()))
+fn create(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    watch.time(|| fill(context.scratch, context.effort.count()))
 }
 
-fn create_threads(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+fn create_threads(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
     let folders: Vec<PathBuf> =
-        (0..THREADS).map(|thread| place.scratch.join(format!("thread-{thread}"))).collect();
+        (0..THREADS).map(|thread| context.scratch.join(format!("thread-{thread}"))).collect();
     for folder in &folders {
         fs::create_dir(folder)?;
     }
-    let each = place.effort.count() / THREADS as u64;
+    let each = context.effort.count() / THREADS as u64;
     watch.time(|| in_threads(folders.iter().map(|folder| move || fill(folder, each)).collect()))
 }
 
-fn rename(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let (mut from, mut to) = (place.scratch.join("one"), place.scratch.join("two"));
+fn rename(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let (mut from, mut to) = (context.scratch.join("one"), context.scratch.join("two"));
     fs::write(&from, b"content")?;
     watch.time(|| {
-        spin(place.effort.time(), || {
+        repeat_for(context.effort.time(), || {
             fs::rename(&from, &to)?;
             std::mem::swap(&mut from, &mut to);
             Ok(())
@@ -95,9 +95,9 @@ fn rename(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
     })
 }
 
-fn unlink(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let count = place.effort.count();
-    let paths: Vec<PathBuf> = (0..count).map(|i| place.scratch.join(i.to_string())).collect();
+fn unlink(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let count = context.effort.count();
+    let paths: Vec<PathBuf> = (0..count).map(|i| context.scratch.join(i.to_string())).collect();
     for path in &paths {
         File::create_new(path)?;
     }

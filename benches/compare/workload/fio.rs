@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::process::Command;
 
-use super::{Effort, Place, Workload};
+use super::{Effort, RunContext, Workload};
 use crate::area::Area;
 use crate::process;
 use crate::stopwatch::{Sample, Stopwatch};
@@ -55,23 +55,23 @@ pub(super) fn workloads() -> Vec<Workload> {
         .collect()
 }
 
-type Run = fn(&Place<'_>, &mut Stopwatch<'_>) -> io::Result<()>;
+type Run = fn(&RunContext<'_>, &mut Stopwatch<'_>) -> io::Result<()>;
 
 const RANDOM: Job = Job { pattern: "randread", block: "4k", ..JOB };
 const WRITE: Job = Job { pattern: "write", ..JOB };
 
-fn run(job: &Job, place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let file = place.root.join("data/file");
+fn run(job: &Job, context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let file = context.root.join("data/file");
     let mut fio = Command::new("fio");
     fio.args(["--name=compare", "--output-format=json", "--group_reporting", "--thread"])
         .args(["--time_based", "--invalidate=0", "--norandommap", "--fallocate=none"])
         .arg(format!("--filename={}", file.display()))
-        .arg(format!("--size={}", place.area.big_file_size()))
+        .arg(format!("--size={}", context.area.big_file_size()))
         .arg(format!("--rw={}", job.pattern))
         .arg(format!("--bs={}", job.block))
         .arg(format!("--numjobs={}", job.jobs))
         .arg(format!("--ioengine={}", job.engine))
-        .arg(format!("--runtime={}", if place.effort == Effort::Full { 2 } else { 1 }));
+        .arg(format!("--runtime={}", if context.effort == Effort::Full { 2 } else { 1 }));
     if job.fsync {
         fio.arg("--fsync=1");
     }
@@ -79,7 +79,7 @@ fn run(job: &Job, place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()
     if !writes {
         io::copy(&mut File::open(&file)?, &mut io::sink())?;
     }
-    let output = place.area.other("fio")?.join("result.json");
+    let output = context.area.other("fio")?.join("result.json");
     fio.arg(format!("--output={}", output.display()));
     watch.around(|| {
         process::run(&mut fio)?;

@@ -12,8 +12,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{Before, Effort, Place, Workload};
-use crate::stopwatch::{Stopwatch, in_threads, spin};
+use super::{Effort, RunContext, Warmup, Workload};
+use crate::stopwatch::{Stopwatch, in_threads, repeat_for};
 
 use crate::area::Area;
 
@@ -29,7 +29,7 @@ pub(super) fn workloads() -> Vec<Workload> {
         Workload::new("stat, many files", Some(0.95), Area::tree, stat_many),
         Workload::new("stat, many files, 4 threads", Some(0.95), Area::tree, stat_threads),
         Workload {
-            before: Some(Before { run: stat_all, rest: a_minute }),
+            warmup: Some(Warmup { run: stat_all, delay: a_minute }),
             ..Workload::new("stat, many files, a minute later", Some(0.95), Area::tree, stat_later)
         },
         Workload::new("ENOENT, repeated", Some(0.85), super::nothing, missing),
@@ -68,14 +68,14 @@ fn walk(directory: &Path) -> io::Result<u64> {
     below(CWD, directory.as_os_str().as_bytes())
 }
 
-fn cold_walk(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+fn cold_walk(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
     // What is measured is the mount's first walk, not the disk's.
-    walk(&place.area.source().join("tree"))?;
-    watch.time(|| walk(&place.root.join("tree")))
+    walk(&context.area.source().join("tree"))?;
+    watch.time(|| walk(&context.root.join("tree")))
 }
 
-fn warm_walk(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let tree = place.root.join("tree");
+fn warm_walk(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let tree = context.root.join("tree");
     walk(&tree)?;
     watch.time(|| {
         // Twice, so that it is not over in a few milliseconds.
@@ -87,21 +87,21 @@ fn names(paths: &[PathBuf]) -> io::Result<Vec<CString>> {
     paths.iter().map(|path| Ok(CString::new(path.as_os_str().as_bytes())?)).collect()
 }
 
-fn tree_names(place: &Place<'_>) -> io::Result<Vec<CString>> {
-    names(&place.all(&place.area.tree_paths()))
+fn tree_names(context: &RunContext<'_>) -> io::Result<Vec<CString>> {
+    names(&context.all(&context.area.tree_paths()))
 }
 
-fn stat_one(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let names = tree_names(place)?;
+fn stat_one(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(context)?;
     let name = &names[names.len() / 2];
     lstat(name.as_c_str())?;
-    watch.time(|| spin(place.effort.time(), || Ok(lstat(name.as_c_str()).map(drop)?)))
+    watch.time(|| repeat_for(context.effort.time(), || Ok(lstat(name.as_c_str()).map(drop)?)))
 }
 
 /// Asks for one file after the other, round and round.
 fn stat_round(names: &[CString], time: Duration) -> io::Result<u64> {
     let mut next = names.iter().cycle();
-    spin(time, || {
+    repeat_for(time, || {
         if let Some(name) = next.next() {
             lstat(name.as_c_str())?;
         }
@@ -116,20 +116,20 @@ fn stat_each(names: &[CString]) -> io::Result<u64> {
     Ok(names.len() as u64)
 }
 
-fn stat_all(place: &Place<'_>) -> io::Result<()> {
-    stat_each(&tree_names(place)?).map(drop)
+fn stat_all(context: &RunContext<'_>) -> io::Result<()> {
+    stat_each(&tree_names(context)?).map(drop)
 }
 
-fn stat_many(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let names = tree_names(place)?;
+fn stat_many(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(context)?;
     stat_each(&names)?;
-    watch.time(|| stat_round(&names, place.effort.time()))
+    watch.time(|| stat_round(&names, context.effort.time()))
 }
 
-fn stat_threads(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let names = tree_names(place)?;
+fn stat_threads(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(context)?;
     stat_each(&names)?;
-    let time = place.effort.time();
+    let time = context.effort.time();
     watch.time(|| {
         let part = names.len() / 4;
         in_threads(names.chunks(part).map(|names| move || stat_round(names, time)).collect())
@@ -143,15 +143,15 @@ fn a_minute(effort: Effort) -> Duration {
     }
 }
 
-fn stat_later(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let names = tree_names(place)?;
+fn stat_later(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = tree_names(context)?;
     watch.time(|| stat_each(&names))
 }
 
-fn missing(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let name = CString::new(place.scratch.join("no-such-name").as_os_str().as_bytes())?;
+fn missing(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let name = CString::new(context.scratch.join("no-such-name").as_os_str().as_bytes())?;
     watch.time(|| {
-        spin(place.effort.time(), || match lstat(name.as_c_str()) {
+        repeat_for(context.effort.time(), || match lstat(name.as_c_str()) {
             Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => Err(io::Error::other("a missing name was found")),
@@ -159,13 +159,13 @@ fn missing(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
     })
 }
 
-fn missing_xattr(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let names = names(&place.all(&place.area.small_paths()))?;
+fn missing_xattr(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let names = names(&context.all(&context.area.small_paths()))?;
     let name = &names[0];
     lstat(name.as_c_str())?;
     let mut value = [0; 64];
     watch.time(|| {
-        spin(place.effort.time(), || {
+        repeat_for(context.effort.time(), || {
             match lgetxattr(name.as_c_str(), c"user.no-such-name", &mut value) {
                 Err(Errno::NODATA) => Ok(()),
                 Err(error) => Err(error.into()),
@@ -175,39 +175,39 @@ fn missing_xattr(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()>
     })
 }
 
-fn one_file(place: &Place<'_>) -> io::Result<CString> {
-    let path = place.scratch.join("file");
+fn one_file(context: &RunContext<'_>) -> io::Result<CString> {
+    let path = context.scratch.join("file");
     std::fs::write(&path, b"content")?;
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-fn change_mode(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let file = one_file(place)?;
+fn change_mode(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let file = one_file(context)?;
     let mut modes = [0o600, 0o644].into_iter().cycle();
     watch.time(|| {
-        spin(place.effort.time(), || {
+        repeat_for(context.effort.time(), || {
             let mode = Mode::from_raw_mode(modes.next().unwrap_or_default());
             Ok(chmod(file.as_c_str(), mode)?)
         })
     })
 }
 
-fn change_owner(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let file = one_file(place)?;
-    let mut users = [place.user, 0].into_iter().cycle();
+fn change_owner(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let file = one_file(context)?;
+    let mut users = [context.user, 0].into_iter().cycle();
     watch.time(|| {
-        spin(place.effort.time(), || {
+        repeat_for(context.effort.time(), || {
             let user = users.next().unwrap_or_default();
             let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(user)));
             Ok(chownat(CWD, file.as_c_str(), user, group, AtFlags::SYMLINK_NOFOLLOW)?)
         })
     })?;
     // A figure for a change that never reached the source would be worth nothing.
-    chownat(CWD, file.as_c_str(), Some(Uid::from_raw(place.user)), None, AtFlags::empty())?;
-    let seen = place.scratch.strip_prefix(place.root).map_err(io::Error::other)?;
+    chownat(CWD, file.as_c_str(), Some(Uid::from_raw(context.user)), None, AtFlags::empty())?;
+    let seen = context.scratch.strip_prefix(context.root).map_err(io::Error::other)?;
     let on_source = openat(
         CWD,
-        place.area.source().join(seen).join("file"),
+        context.area.source().join(seen).join("file"),
         OFlags::PATH | OFlags::CLOEXEC,
         Mode::empty(),
     )?;

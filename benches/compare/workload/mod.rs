@@ -26,19 +26,19 @@ pub struct Workload {
     /// How often a round does it, of which the median counts: for what is over in a few milliseconds.
     pub times: usize,
     /// Done for every contender, before all of them rest and then run.
-    pub before: Option<Before>,
+    pub warmup: Option<Warmup>,
     /// Makes the data on the bare source, unless it is there.
     pub data: fn(&Area) -> io::Result<()>,
     /// Does it once. What is not to be timed stays outside the stopwatch.
-    pub run: fn(&Place<'_>, &mut Stopwatch<'_>) -> io::Result<()>,
+    pub run: fn(&RunContext<'_>, &mut Stopwatch<'_>) -> io::Result<()>,
 }
 
 /// Something to be done a while earlier.
-pub struct Before {
+pub struct Warmup {
     /// What.
-    pub run: fn(&Place<'_>) -> io::Result<()>,
+    pub run: fn(&RunContext<'_>) -> io::Result<()>,
     /// How much earlier.
-    pub rest: fn(Effort) -> Duration,
+    pub delay: fn(Effort) -> Duration,
 }
 
 impl Workload {
@@ -47,9 +47,9 @@ impl Workload {
         name: &'static str,
         goal: Option<f64>,
         data: fn(&Area) -> io::Result<()>,
-        run: fn(&Place<'_>, &mut Stopwatch<'_>) -> io::Result<()>,
+        run: fn(&RunContext<'_>, &mut Stopwatch<'_>) -> io::Result<()>,
     ) -> Self {
-        Self { name, goal, program: None, fresh_mount: false, times: 1, before: None, data, run }
+        Self { name, goal, program: None, fresh_mount: false, times: 1, warmup: None, data, run }
     }
 }
 
@@ -81,7 +81,7 @@ impl Effort {
 }
 
 /// Where a workload runs.
-pub struct Place<'a> {
+pub struct RunContext<'a> {
     /// The source, seen through a contender: the working directory.
     pub root: &'a Path,
     /// A new, empty directory, seen through the contender.
@@ -94,7 +94,7 @@ pub struct Place<'a> {
     pub area: &'a Area,
 }
 
-impl Place<'_> {
+impl RunContext<'_> {
     /// Paths relative to the source, as seen here.
     fn all(&self, relative: &[PathBuf]) -> Vec<PathBuf> {
         relative.iter().map(|path| self.root.join(path)).collect()

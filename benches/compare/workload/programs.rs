@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Place, Workload};
+use super::{RunContext, Workload};
 use crate::area::Area;
 use crate::process;
 use crate::stopwatch::Stopwatch;
@@ -26,74 +26,78 @@ pub(super) fn workloads() -> Vec<Workload> {
 }
 
 /// Times a program that goes over all files of the checkout.
-fn timed(command: &mut Command, place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let files = place.area.checkout_files()?;
+fn timed(
+    command: &mut Command,
+    context: &RunContext<'_>,
+    watch: &mut Stopwatch<'_>,
+) -> io::Result<()> {
+    let files = context.area.checkout_files()?;
     watch.time(|| process::run(command).map(|_| files))
 }
 
-fn unpack(place: &Place<'_>) -> io::Result<Command> {
+fn unpack(context: &RunContext<'_>) -> io::Result<Command> {
     let mut tar = Command::new("tar");
-    tar.arg("-xf").arg(place.area.archive()?).arg("-C").arg(place.scratch);
+    tar.arg("-xf").arg(context.area.archive()?).arg("-C").arg(context.scratch);
     Ok(tar)
 }
 
-fn untar(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    timed(&mut unpack(place)?, place, watch)
+fn untar(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    timed(&mut unpack(context)?, context, watch)
 }
 
-fn git_status(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    let mut git = process::git(&place.root.join("checkout"));
+fn git_status(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    let mut git = process::git(&context.root.join("checkout"));
     // The index is everybody's: nobody refreshes it for the others.
     git.arg("--no-optional-locks").args(["status", "--short"]);
     let output = process::run(&mut git)?;
     if !output.stdout.is_empty() {
         return Err(io::Error::other("git finds changes where there are none"));
     }
-    timed(&mut git, place, watch)
+    timed(&mut git, context, watch)
 }
 
-fn copy_to(place: &Place<'_>, target: &Path) -> Command {
+fn copy_to(context: &RunContext<'_>, target: &Path) -> Command {
     let mut cp = Command::new("cp");
-    cp.arg("-a").arg(place.root.join("checkout")).arg(target);
+    cp.arg("-a").arg(context.root.join("checkout")).arg(target);
     cp
 }
 
-fn copy(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    timed(&mut copy_to(place, &place.scratch.join("copy")), place, watch)
+fn copy(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    timed(&mut copy_to(context, &context.scratch.join("copy")), context, watch)
 }
 
-fn rsync(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    process::run(&mut copy_to(place, &place.scratch.join("copy")))?;
+fn rsync(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    process::run(&mut copy_to(context, &context.scratch.join("copy")))?;
     let mut rsync = Command::new("rsync");
     rsync.args(["-a", "--itemize-changes", "--"]);
     // A trailing slash: the contents.
-    rsync.arg(place.root.join("checkout").join("")).arg(place.scratch.join("copy").join(""));
+    rsync.arg(context.root.join("checkout").join("")).arg(context.scratch.join("copy").join(""));
     let output = process::run(&mut rsync)?;
     if !output.stdout.is_empty() {
         return Err(io::Error::other("rsync finds changes where there are none"));
     }
-    timed(&mut rsync, place, watch)
+    timed(&mut rsync, context, watch)
 }
 
-fn remove(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    process::run(&mut unpack(place)?)?;
+fn remove(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+    process::run(&mut unpack(context)?)?;
     let mut rm = Command::new("rm");
-    rm.arg("-rf").args(fs::read_dir(place.scratch)?.flatten().map(|entry| entry.path()));
-    timed(&mut rm, place, watch)
+    rm.arg("-rf").args(fs::read_dir(context.scratch)?.flatten().map(|entry| entry.path()));
+    timed(&mut rm, context, watch)
 }
 
-fn build(place: &Place<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
+fn build(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
     // A workspace of its own, or cargo would look for one above it.
     const MANIFEST: &str =
         "[package]\nname = \"tiny\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n";
     const LIBRARY: &str = "pub fn double(x: u64) -> u64 {\n    x * 2\n}\n";
     const MAIN: &str = "fn main() {\n    println!(\"{}\", tiny::double(21));\n}\n";
-    fs::create_dir(place.scratch.join("src"))?;
-    fs::write(place.scratch.join("Cargo.toml"), MANIFEST)?;
-    fs::write(place.scratch.join("src/lib.rs"), LIBRARY)?;
-    fs::write(place.scratch.join("src/main.rs"), MAIN)?;
+    fs::create_dir(context.scratch.join("src"))?;
+    fs::write(context.scratch.join("Cargo.toml"), MANIFEST)?;
+    fs::write(context.scratch.join("src/lib.rs"), LIBRARY)?;
+    fs::write(context.scratch.join("src/main.rs"), MAIN)?;
     let mut cargo = Command::new("cargo");
-    cargo.args(["build", "--quiet", "--offline"]).current_dir(place.scratch);
+    cargo.args(["build", "--quiet", "--offline"]).current_dir(context.scratch);
     cargo.env_remove("CARGO_TARGET_DIR");
     watch.time(|| process::run(&mut cargo).map(|_| 1))
 }

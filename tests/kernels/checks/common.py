@@ -7,7 +7,7 @@ import sys
 import time
 
 # How long a mount may take to answer, in seconds, on a machine that is thirty times slower than a real one.
-PATIENCE = 60
+TIMEOUT = 60
 SHIFT = "idmap=b:0:100000:65536"
 
 
@@ -50,9 +50,9 @@ class Mount:
         while not is_mounted(self.path):
             if self.daemon.poll() is not None:
                 raise RuntimeError(f"no mount: {self.said()}")
-            if time.monotonic() - start > PATIENCE:
+            if time.monotonic() - start > TIMEOUT:
                 self.daemon.kill()
-                raise RuntimeError(f"no mount within {PATIENCE} s: {self.said()}")
+                raise RuntimeError(f"no mount within {TIMEOUT} s: {self.said()}")
             time.sleep(0.02)
         return self
 
@@ -60,7 +60,7 @@ class Mount:
         unmount = ["fusermount3", "-u"] if self._user is not None else ["umount"]
         subprocess.run([*unmount, self.path], check=False)
         try:
-            self.daemon.wait(PATIENCE)
+            self.daemon.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
             say("the daemon outlives its mount")
             self.daemon.kill()

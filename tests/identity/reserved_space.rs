@@ -90,8 +90,8 @@ fn the_reserve_of_ext4_is_for_the_hosts_root_alone() {
         let filesystem = loop_fs("ext4", 64);
         let source = filesystem.dir("source");
         open_to_all(&source);
-        let place = scratch();
-        let mountpoint = place.dir("kernel");
+        let scratch_dir = scratch();
+        let mountpoint = scratch_dir.dir("kernel");
         kernel_mount(&source, &mountpoint, &[SHIFT.to_owned()]);
         let said = told(&mountpoint);
         rustix::mount::unmount(&mountpoint, rustix::mount::UnmountFlags::DETACH).expect("unmount");
@@ -123,7 +123,7 @@ fn the_reserve_of_ext4_is_for_the_hosts_root_alone() {
 }
 
 #[test]
-fn a_file_that_the_hosts_root_has_open_opens_the_reserve_to_nobody_else() {
+fn a_file_that_the_hosts_root_has_open_gives_no_user_the_reserve() {
     let filesystem = loop_fs("ext4", 64);
     let source = filesystem.dir("source");
     open_to_all(&source);
@@ -144,7 +144,7 @@ fn a_file_that_the_hosts_root_has_open_opens_the_reserve_to_nobody_else() {
 }
 
 #[test]
-fn a_user_who_is_stored_as_root_makes_nothing_from_the_reserve() {
+fn a_mount_user_stored_as_root_gets_nothing_from_the_reserve() {
     for passthrough in ["auto", "off"] {
         let filesystem = loop_fs("ext4", 64);
         let source = filesystem.dir("source");
@@ -202,16 +202,16 @@ fn a_btrfs_quota_group_answers_with_edquot() {
 /// Needs a kernel with a quota format for ext4 (CONFIG_QFMT_V2); without one the test is skipped.
 #[test]
 fn quotas_are_charged_to_source_ids() {
-    let place = scratch();
+    let scratch_dir = scratch();
     let made = sh_output(
-        place.path(),
+        scratch_dir.path(),
         "truncate -s 64M image && mkfs.ext4 -q -F -O quota -E quotatype=usrquota image && mkdir fs \
          && (mount -o loop,usrquota image fs 2>&1 || echo no quotas here)",
     );
     if made.contains("no quotas here") {
         return skipped(&format!("this kernel has no quotas on ext4: {}", made.trim()));
     }
-    let root = place.join("fs");
+    let root = scratch_dir.join("fs");
     let source = root.join("source");
     fs::create_dir(&source).expect("mkdir");
     open_to_all(&source);

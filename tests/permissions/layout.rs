@@ -49,15 +49,15 @@ impl Grant {
     }
 }
 
-/// What the directory and the file of a scene grant.
+/// What the directory and the file of a layout grant.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scene {
+pub(crate) struct Layout {
     pub(crate) dir: Grant,
     pub(crate) file: Grant,
 }
 
 /// A mode for the directory with an ordinary file, and for the file in an ordinary directory.
-pub(crate) fn scenes() -> Vec<Scene> {
+pub(crate) fn layouts() -> Vec<Layout> {
     let open = Grant::Mode(0o755);
     let plain = Grant::Mode(0o644);
     let acls = [
@@ -75,13 +75,13 @@ pub(crate) fn scenes() -> Vec<Scene> {
     ];
     let dirs = dirs.map(Grant::Mode).into_iter().chain(acls.map(Grant::Acl));
     let files = files.map(Grant::Mode).into_iter().chain(acls.map(Grant::Acl));
-    let mut scenes = vec![Scene { dir: open, file: plain }];
-    scenes.extend(dirs.map(|dir| Scene { dir, file: plain }));
-    scenes.extend(files.map(|file| Scene { dir: open, file }));
-    scenes
+    let mut layouts = vec![Layout { dir: open, file: plain }];
+    layouts.extend(dirs.map(|dir| Layout { dir, file: plain }));
+    layouts.extend(files.map(|file| Layout { dir: open, file }));
+    layouts
 }
 
-impl Scene {
+impl Layout {
     /// Makes it at a path that is new: `d` with the owner's file `f`, another's file `o`, the directories `e` (empty) and
     /// `s` (with `x`), and the link `l`; beside it the directory `to`, which is open to all, with a file `t`.
     pub(crate) fn make(self, at: &Path) {

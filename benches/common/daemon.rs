@@ -21,9 +21,9 @@ pub struct Shiftbind {
 /// A mount and the daemon that serves it. Unmounted when dropped.
 pub struct Daemon {
     pid: u32,
-    point: PathBuf,
+    mountpoint: PathBuf,
     /// How long the command took that started it.
-    pub start_up: Duration,
+    pub startup_time: Duration,
     mounted: bool,
 }
 
@@ -33,25 +33,25 @@ impl Shiftbind {
         Self { binary: PathBuf::from(env!("CARGO_BIN_EXE_shiftbind")), options: None }
     }
 
-    /// Shows `source` at `point`, which is made if it is not there, with these options and those of the command line.
-    pub fn mount(&self, source: &Path, point: &Path, options: &[&str]) -> io::Result<Daemon> {
-        fs::create_dir_all(point)?;
-        let pidfile = point.with_extension("pid");
+    /// Shows `source` at `mountpoint`, which is made if it is not there, with these options and those of the command line.
+    pub fn mount(&self, source: &Path, mountpoint: &Path, options: &[&str]) -> io::Result<Daemon> {
+        fs::create_dir_all(mountpoint)?;
+        let pidfile = mountpoint.with_extension("pid");
         let mut command = Command::new(&self.binary);
         command.arg("-o").arg(format!("pidfile={}", pidfile.display()));
         for option in options.iter().copied().chain(self.options.as_deref()) {
             command.arg("-o").arg(option);
         }
-        command.arg(source).arg(point);
-        let before = fs::metadata(point)?.dev();
+        command.arg(source).arg(mountpoint);
+        let before = fs::metadata(mountpoint)?.dev();
         let start = Instant::now();
         finish(&mut command)?;
-        let start_up = start.elapsed();
-        if fs::metadata(point)?.dev() == before {
+        let startup_time = start.elapsed();
+        if fs::metadata(mountpoint)?.dev() == before {
             return Err(io::Error::other("shiftbind returned without a mount"));
         }
         let pid = fs::read_to_string(&pidfile)?.trim().parse().map_err(io::Error::other)?;
-        Ok(Daemon { pid, point: point.to_owned(), start_up, mounted: true })
+        Ok(Daemon { pid, mountpoint: mountpoint.to_owned(), startup_time, mounted: true })
     }
 }
 
@@ -62,8 +62,8 @@ impl Daemon {
     }
 
     /// Where it shows the source.
-    pub fn point(&self) -> &Path {
-        &self.point
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
     }
 
     /// Unmounts, and waits until the process has ended: how long that took.
@@ -75,9 +75,9 @@ impl Daemon {
         self.mounted = false;
         let start = Instant::now();
         // A file that was just closed may be released a moment later.
-        while let Err(error) = unmount(&self.point, UnmountFlags::empty()) {
+        while let Err(error) = unmount(&self.mountpoint, UnmountFlags::empty()) {
             if start.elapsed() > Duration::from_secs(5) {
-                unmount(&self.point, UnmountFlags::DETACH)?;
+                unmount(&self.mountpoint, UnmountFlags::DETACH)?;
                 return Err(error.into());
             }
             sleep(Duration::from_millis(5));
@@ -98,7 +98,7 @@ impl Drop for Daemon {
         if self.mounted
             && let Err(error) = self.end()
         {
-            eprintln!("{}: {error}", self.point.display());
+            eprintln!("{}: {error}", self.mountpoint.display());
         }
     }
 }

@@ -7,6 +7,6 @@
 pub mod daemon;
 pub mod figures;
 pub mod filesystem;
-pub mod folder;
-pub mod memory;
 pub mod namespace;
+pub mod resources;
+pub mod scratch_dir;

@@ -8,12 +8,12 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Mounts it on a directory: a tmpfs, or ext4 where a tmpfs has no user extended attributes (before Linux 6.6) and no
 /// idmapped mounts (before 6.3).
-pub(crate) fn mount_area(place: &Path, flags: MountFlags) {
-    mount("tmpfs", place, "tmpfs", flags, c"mode=755").expect("mount tmpfs");
-    if setxattr(place, "user.probe", b"1", XattrFlags::empty()).is_ok() {
-        return removexattr(place, "user.probe").expect("remove the attribute");
+pub(crate) fn mount_small_filesystem(dir: &Path, flags: MountFlags) {
+    mount("tmpfs", dir, "tmpfs", flags, c"mode=755").expect("mount tmpfs");
+    if setxattr(dir, "user.probe", b"1", XattrFlags::empty()).is_ok() {
+        return removexattr(dir, "user.probe").expect("remove the attribute");
     }
-    unmount(place, UnmountFlags::empty()).expect("unmount tmpfs");
+    unmount(dir, UnmountFlags::empty()).expect("unmount tmpfs");
     let noatime = if flags.contains(MountFlags::NOATIME) { ",noatime" } else { "" };
     // The loop device keeps the image, which needs no name.
     let script = format!(
@@ -21,7 +21,7 @@ pub(crate) fn mount_area(place: &Path, flags: MountFlags) {
          mkfs.ext4 -q -F -E nodiscard $image && mount -o loop{noatime} $image \"$0\" && rm $image && \
          rmdir \"$0/lost+found\" && chmod 755 \"$0\""
     );
-    let done = Command::new("sh").args(["-euc", &script]).arg(place).output().expect("run sh");
+    let done = Command::new("sh").args(["-euc", &script]).arg(dir).output().expect("run sh");
     if done.status.code() == Some(9) {
         panic!("cannot be run here: this kernel has no loop devices");
     }

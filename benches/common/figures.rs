@@ -29,7 +29,7 @@ impl Figures {
     }
 
     /// The greatest.
-    pub fn most(&self) -> f64 {
+    pub fn max(&self) -> f64 {
         self.percentile(100.0)
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::fs::CWD;
 
-use super::look::mode;
+use super::observe::mode;
 use super::support::sh_output;
 use super::twins::{Mounter, Side, Twins, World};
 
@@ -61,8 +61,8 @@ impl Drop for Disk {
 #[test]
 fn a_block_device_is_a_file_of_its_size_with_its_data() {
     let mut twins = Twins::of(&["--block-devices-as-files"], "");
-    let place = twins.world().join("");
-    let device = sh_output(&place, "head -c 1048576 /dev/urandom > image; losetup -f --show image");
+    let dir = twins.world().join("");
+    let device = sh_output(&dir, "head -c 1048576 /dev/urandom > image; losetup -f --show image");
     let disk = Disk(device.trim().to_owned());
     let number = fs::metadata(&disk.0).expect("stat the device").rdev();
     for side in twins.both() {
@@ -104,7 +104,7 @@ fn a_block_device_that_cannot_be_opened_is_a_file_of_no_size() {
 }
 
 #[test]
-fn a_user_shows_no_permission_that_he_has_not() {
+fn a_user_mount_shows_no_permission_that_its_user_lacks() {
     let tree = "touch his roots locked run; chmod 666 his; chmod 604 roots; chmod 600 locked; chmod 4711 run; mkdir d shut; chmod 755 d; chmod 700 shut; chown 1000:1000 his";
     let mut twins = Twins::mounted_by(Mounter::User, &["--realistic-permissions"], tree);
     let modes = |side: &Side| {
@@ -118,7 +118,7 @@ fn a_user_shows_no_permission_that_he_has_not() {
 }
 
 #[test]
-fn root_shows_what_he_may_do() {
+fn a_mount_by_root_shows_what_root_may_do() {
     let tree = "touch plain run; chmod 640 plain; chmod 711 run; mkdir d; chmod 700 d";
     let twins = Twins::of(&["--realistic-permissions"], tree);
     let modes = |side: &Side| ["plain", "run", "d"].map(|name| mode(&side.at(name)));

@@ -106,7 +106,7 @@ fn shown(dir: &Path) -> Vec<Shown> {
 }
 
 /// Walks a tree and has each folder changed at `changed(mount, source, name)` just before the walk comes to it.
-fn changed_on_the_way(changed: impl Fn(&Mount, &str) -> PathBuf) {
+fn changed_before_readdir(changed: impl Fn(&Mount, &str) -> PathBuf) {
     for (pause, rounds) in [(MEANWHILE, 2), (Duration::ZERO, 4)] {
         for round in 0..rounds {
             let mount = Mount::identity();
@@ -125,7 +125,7 @@ fn changed_on_the_way(changed: impl Fn(&Mount, &str) -> PathBuf) {
 
 #[test]
 fn a_change_on_the_source_just_before_a_directory_is_listed_is_seen() {
-    changed_on_the_way(|mount, name| mount.in_source(name));
+    changed_before_readdir(|mount, name| mount.in_source(name));
 }
 
 /// The daemon has no time to hear of the change before it is asked to list the directory.
@@ -156,13 +156,13 @@ fn a_change_that_the_daemon_has_not_heard_of_yet_is_seen() {
 
 #[test]
 fn a_change_at_the_mount_just_before_a_directory_is_listed_is_seen() {
-    changed_on_the_way(|mount, name| mount.join(name));
+    changed_before_readdir(|mount, name| mount.join(name));
 }
 
 #[test]
 fn a_change_through_another_mount_of_the_source_is_seen() {
     let other = std::cell::RefCell::new(None::<(PathBuf, Mount)>);
-    changed_on_the_way(|mount, name| {
+    changed_before_readdir(|mount, name| {
         let mut other = other.borrow_mut();
         if other.as_ref().is_none_or(|(source, _)| source != mount.source()) {
             let second = Mount::builder().source(mount.source()).start();

@@ -10,7 +10,7 @@ use std::time::Duration;
 const TICKS: f64 = 100.0;
 
 /// Memory of a process that is its own, in bytes (`RssAnon` in /proc/PID/status).
-pub fn own(process: u32) -> io::Result<u64> {
+pub fn anon_rss(process: u32) -> io::Result<u64> {
     kibibytes(&fs::read_to_string(format!("/proc/{process}/status"))?, "RssAnon:")
 }
 

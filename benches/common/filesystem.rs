@@ -9,7 +9,7 @@ use std::str::FromStr;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::daemon::finish;
-use super::folder::Folder;
+use super::scratch_dir::ScratchDir;
 
 /// On what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +66,8 @@ pub struct Filesystem {
 
 impl Filesystem {
     /// With room for so many files, of which few have content.
-    pub fn new(folder: &Folder, kind: Kind, names: u64) -> io::Result<Self> {
-        let root = folder.dir("filesystem")?;
+    pub fn new(scratch: &ScratchDir, kind: Kind, names: u64) -> io::Result<Self> {
+        let root = scratch.dir("filesystem")?;
         let mount = match kind {
             Kind::Tmpfs => {
                 let mut mount = Command::new("mount");
@@ -75,7 +75,7 @@ impl Filesystem {
                 mount
             }
             _ => {
-                let image = folder.path().join("image");
+                let image = scratch.path().join("image");
                 File::create(&image)?.set_len((4 << 30) + names * 4096)?;
                 let mut make = Command::new(format!("mkfs.{}", kind.name()));
                 match kind {
@@ -100,7 +100,7 @@ impl Filesystem {
     }
 
     /// Writes all of it out, so that nothing of what was done is done while something else is timed.
-    pub fn settle(&self) -> io::Result<()> {
+    pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
     }
 }

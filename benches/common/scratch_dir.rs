@@ -10,13 +10,13 @@ use rustix::fs::{FlockOperation, flock};
 const PARENT: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// See the module's head.
-pub struct Folder {
+pub struct ScratchDir {
     path: PathBuf,
     /// Held as long as the folder is in use.
     _lock: File,
 }
 
-impl Folder {
+impl ScratchDir {
     /// An empty one for the benchmark of this name.
     pub fn new(benchmark: &str) -> io::Result<Self> {
         let prefix = format!("{benchmark}-");
@@ -50,7 +50,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.path) {
             eprintln!("cannot remove {}: {error}", self.path.display());

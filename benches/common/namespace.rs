@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Runs this program again in a mount namespace of its own, with `marker` in its environment. Returns when that failed.
 pub fn enter(marker: &str) -> io::Error {
-    again(marker, &["--mount", "--propagation", "private"], &[])
+    reexec(marker, &["--mount", "--propagation", "private"], &[])
 }
 
 /// As [`enter`], and in a process namespace of its own: daemons that were put into the background end with this program,
@@ -15,10 +15,10 @@ pub fn enter_with_processes(marker: &str) -> io::Error {
     let own = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"];
     // The shell is the namespace's first process, which reaps daemons and ignores signals; we are neither.
     let first = ["sh", "-c", "\"$@\"; exit $?", "sh"];
-    again(marker, &[&own[..], &["--mount-proc"]].concat(), &first)
+    reexec(marker, &[&own[..], &["--mount-proc"]].concat(), &first)
 }
 
-fn again(marker: &str, namespaces: &[&str], first: &[&str]) -> io::Error {
+fn reexec(marker: &str, namespaces: &[&str], first: &[&str]) -> io::Error {
     if !rustix::process::geteuid().is_root() {
         return io::Error::other(
             "needs root, to mount; try: sudo --preserve-env=PATH cargo bench …",

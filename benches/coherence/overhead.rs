@@ -15,62 +15,62 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, inotify, openat, statat, unlinkat};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::arguments::Arguments;
+use crate::common::daemon::{Daemon, finish};
+use crate::common::filesystem::Filesystem;
+use crate::common::resources;
+use crate::common::scratch_dir::ScratchDir;
 use crate::figures::{Figures, Table, short, thousands};
-use crate::room::daemon::{Daemon, finish};
-use crate::room::filesystem::Filesystem;
-use crate::room::folder::Folder;
-use crate::room::memory;
 
 /// Watched directories in a folder.
 const PER_FOLDER: u64 = 100;
 
 /// What a stranger does, over and over; the directory is the working directory's.
-struct Work {
+struct Operation {
     name: &'static str,
     /// How often, in one loop.
-    turns: u64,
+    iterations: u64,
     /// Does it so often with a file that is open and a directory.
-    run: fn(file: &File, dir: &Path, turns: u64) -> io::Result<()>,
+    run: fn(file: &File, dir: &Path, iterations: u64) -> io::Result<()>,
 }
 
-const WORKS: [Work; 5] = [
-    Work {
+const OPERATIONS: [Operation; 5] = [
+    Operation {
         name: "pwrite of 1 byte",
-        turns: 20_000,
-        run: |file, _, turns| (0..turns).try_for_each(|_| file.write_all_at(b"x", 0)),
+        iterations: 20_000,
+        run: |file, _, iterations| (0..iterations).try_for_each(|_| file.write_all_at(b"x", 0)),
     },
-    Work {
+    Operation {
         name: "stat",
-        turns: 20_000,
-        run: |_, dir, turns| {
+        iterations: 20_000,
+        run: |_, dir, iterations| {
             let path = dir.join("file");
-            (0..turns)
+            (0..iterations)
                 .try_for_each(|_| Ok(statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW).map(drop)?))
         },
     },
-    Work {
+    Operation {
         name: "open and close, to read",
-        turns: 10_000,
-        run: |_, dir, turns| {
+        iterations: 10_000,
+        run: |_, dir, iterations| {
             let path = dir.join("file");
-            (0..turns).try_for_each(|_| File::open(&path).map(drop))
+            (0..iterations).try_for_each(|_| File::open(&path).map(drop))
         },
     },
-    Work {
+    Operation {
         name: "open, write 1 byte, close",
-        turns: 5_000,
-        run: |_, dir, turns| {
+        iterations: 5_000,
+        run: |_, dir, iterations| {
             let path = dir.join("file");
-            (0..turns)
+            (0..iterations)
                 .try_for_each(|_| OpenOptions::new().write(true).open(&path)?.write_all_at(b"x", 0))
         },
     },
-    Work {
+    Operation {
         name: "create and unlink",
-        turns: 2_000,
-        run: |_, dir, turns| {
+        iterations: 2_000,
+        run: |_, dir, iterations| {
             let path = dir.join("new");
-            (0..turns).try_for_each(|_| {
+            (0..iterations).try_for_each(|_| {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                 drop(openat(CWD, &path, flags, Mode::from_raw_mode(0o600))?);
                 Ok(unlinkat(CWD, &path, AtFlags::empty())?)
@@ -88,20 +88,20 @@ fn own_time() -> Duration {
 /// A loop is run in so many parts, and the quickest counts: even processor time is longer when others use the caches.
 const CHUNKS: u64 = 10;
 
-/// Nanoseconds a turn of each work.
-fn work(dir: &Path, quick: bool) -> io::Result<[f64; WORKS.len()]> {
+/// Nanoseconds an iteration of each operation.
+fn time_operations(dir: &Path, quick: bool) -> io::Result<[f64; OPERATIONS.len()]> {
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("file"))?;
-    let mut took = [0.0; WORKS.len()];
-    for (took, work) in took.iter_mut().zip(WORKS) {
-        let turns = if quick { work.turns / 50 } else { work.turns };
+    let mut took = [0.0; OPERATIONS.len()];
+    for (took, operation) in took.iter_mut().zip(OPERATIONS) {
+        let iterations = if quick { operation.iterations / 50 } else { operation.iterations };
         // Once for the caches.
-        (work.run)(&file, dir, turns / 20)?;
+        (operation.run)(&file, dir, iterations / 20)?;
         *took = f64::INFINITY;
         for _ in 0..CHUNKS {
             let start = own_time();
-            (work.run)(&file, dir, turns / CHUNKS)?;
-            let each = (own_time() - start).as_nanos() as f64 / (turns / CHUNKS) as f64;
+            (operation.run)(&file, dir, iterations / CHUNKS)?;
+            let each = (own_time() - start).as_nanos() as f64 / (iterations / CHUNKS) as f64;
             *took = took.min(each);
         }
     }
@@ -110,14 +110,18 @@ fn work(dir: &Path, quick: bool) -> io::Result<[f64; WORKS.len()]> {
 
 /// Everybody who is on the filesystem in a round.
 struct Round {
-    without: [f64; WORKS.len()],
+    without: [f64; OPERATIONS.len()],
     /// No mount, but somebody's inotify(7) watch on a directory that nobody uses: as on most systems.
-    inotify: [f64; WORKS.len()],
-    with: [f64; WORKS.len()],
-    watched: [f64; WORKS.len()],
+    inotify: [f64; OPERATIONS.len()],
+    with: [f64; OPERATIONS.len()],
+    watched: [f64; OPERATIONS.len()],
 }
 
-pub fn measure(folder: &Folder, filesystem: &Filesystem, arguments: &Arguments) -> io::Result<()> {
+pub fn measure(
+    scratch: &ScratchDir,
+    filesystem: &Filesystem,
+    arguments: &Arguments,
+) -> io::Result<()> {
     let source = filesystem.root().join("watched");
     let elsewhere = filesystem.root().join("elsewhere");
     fs::create_dir(&elsewhere)?;
@@ -127,22 +131,22 @@ pub fn measure(folder: &Folder, filesystem: &Filesystem, arguments: &Arguments) 
         fs::create_dir_all(&dir)?;
         fs::write(dir.join("file"), "x")?;
     }
-    filesystem.settle()?;
-    let point = folder.path().join("watching");
+    filesystem.sync()?;
+    let mountpoint = scratch.path().join("watching");
     let mount = |policy: &str| -> io::Result<Daemon> {
-        let mount = arguments.shiftbind.mount(&source, &point, &[policy])?;
-        finish(Command::new("find").arg(mount.point()))?;
+        let mount = arguments.shiftbind.mount(&source, &mountpoint, &[policy])?;
+        finish(Command::new("find").arg(mount.mountpoint()))?;
         Ok(mount)
     };
-    let alone = || -> io::Result<[[f64; WORKS.len()]; 2]> {
-        let without = work(&elsewhere, arguments.quick)?;
+    let alone = || -> io::Result<[[f64; OPERATIONS.len()]; 2]> {
+        let without = time_operations(&elsewhere, arguments.quick)?;
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC)?;
         inotify::add_watch(
             &inotify,
             filesystem.root().join("unused"),
             inotify::WatchFlags::CREATE,
         )?;
-        Ok([without, work(&elsewhere, arguments.quick)?])
+        Ok([without, time_operations(&elsewhere, arguments.quick)?])
     };
     let mut rounds = Vec::new();
     let mut events = Duration::ZERO;
@@ -152,11 +156,11 @@ pub fn measure(folder: &Folder, filesystem: &Filesystem, arguments: &Arguments) 
             without = Some(alone()?);
         }
         let mount = mount("cache=coherent")?;
-        let with = work(&elsewhere, arguments.quick)?;
+        let with = time_operations(&elsewhere, arguments.quick)?;
         let pid = mount.pid().to_string();
-        let before = memory::processor_time(&pid, false)?;
-        let watched = work(&source.join("0/0"), arguments.quick)?;
-        events += memory::processor_time(&pid, false)? - before;
+        let before = resources::processor_time(&pid, false)?;
+        let watched = time_operations(&source.join("0/0"), arguments.quick)?;
+        events += resources::processor_time(&pid, false)? - before;
         mount.stop()?;
         let [without, inotify] = match without {
             Some(without) => without,
@@ -165,7 +169,7 @@ pub fn measure(folder: &Folder, filesystem: &Filesystem, arguments: &Arguments) 
         rounds.push(Round { without, inotify, with, watched });
     }
     report(&rounds, events, arguments);
-    memory_of_watches(filesystem, arguments, &source, &point)
+    memory_of_watches(filesystem, arguments, &source, &mountpoint)
 }
 
 fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
@@ -187,7 +191,7 @@ fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
             "slower than without, % (quartiles)",
         ],
     );
-    for (at, work) in WORKS.iter().enumerate() {
+    for (at, operation) in OPERATIONS.iter().enumerate() {
         let figures = |of: &dyn Fn(&Round) -> f64| rounds.iter().map(of).collect::<Figures>();
         let median = |of: &dyn Fn(&Round) -> f64| short(figures(of).median());
         // Of each round by itself: what changes from round to round is in both.
@@ -197,7 +201,7 @@ fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
             format!("{middle} ({low} to {high})")
         };
         table.row([
-            work.name.to_owned(),
+            operation.name.to_owned(),
             median(&|round| round.without[at]),
             slower(&|round| round.without[at], &|round| round.inotify[at]),
             median(&|round| round.with[at]),
@@ -209,10 +213,10 @@ fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
     }
     println!("{table}");
     let per_round = events.as_secs_f64() * 1e3 / rounds.len() as f64;
-    let turns: u64 = WORKS.iter().map(|work| work.turns).sum();
+    let iterations: u64 = OPERATIONS.iter().map(|operation| operation.iterations).sum();
     println!(
         "In the watched directory, {} calls a round make the daemon work for {} ms.",
-        thousands(if arguments.quick { turns / 50 } else { turns }),
+        thousands(if arguments.quick { iterations / 50 } else { iterations }),
         short(per_round),
     );
 }
@@ -223,20 +227,20 @@ fn memory_of_watches(
     filesystem: &Filesystem,
     arguments: &Arguments,
     source: &Path,
-    point: &Path,
+    mountpoint: &Path,
 ) -> io::Result<()> {
     let kinds = ["fanotify_mark", "fsnotify_mark_connector", filesystem.kind.inode_cache()];
     let folders = fs::read_dir(source)?.count() as u64;
     let part = folders.div_ceil(5);
     let count = (arguments.directories - (part * PER_FOLDER).min(arguments.directories)).max(1);
     let kept = |policy| -> io::Result<(f64, [f64; 3])> {
-        let mount = arguments.shiftbind.mount(source, point, &[policy])?;
+        let mount = arguments.shiftbind.mount(source, mountpoint, &[policy])?;
         let state = |folders: std::ops::Range<u64>| -> io::Result<(u64, [u64; 3])> {
             for folder in folders {
-                finish(Command::new("find").arg(mount.point().join(folder.to_string())))?;
+                finish(Command::new("find").arg(mount.mountpoint().join(folder.to_string())))?;
             }
-            let slabs = kinds.map(|kind| memory::slab(kind).unwrap_or_default().objects);
-            Ok((memory::own(mount.pid())?, slabs))
+            let slabs = kinds.map(|kind| resources::slab(kind).unwrap_or_default().objects);
+            Ok((resources::anon_rss(mount.pid())?, slabs))
         };
         let (own_before, before) = state(0..part)?;
         let (own, after) = state(part..folders)?;
@@ -248,7 +252,7 @@ fn memory_of_watches(
     kept("cache=timeout=600s")?;
     let (plain, plain_slabs) = kept("cache=timeout=600s")?;
     let (watching, slabs) = kept("cache=coherent")?;
-    let size = |at: usize| memory::slab(kinds[at]).unwrap_or_default().size;
+    let size = |at: usize| resources::slab(kinds[at]).unwrap_or_default().size;
     println!(
         "\nA watched directory takes {} bytes of the daemon's memory (with its inode and that of the one file in it {}), and \
          of the kernel's {} marks of {} bytes and {} connectors of {} bytes. A mark keeps the source's inode ({} bytes) in \

@@ -18,7 +18,7 @@ pub(crate) struct Owner {
 
 /// A map, and the ids that play in it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scene {
+pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// `(source, mount, count)`
     pub(crate) uids: &'static [(u32, u32, u32)],
@@ -35,8 +35,8 @@ pub(crate) struct Scene {
 }
 
 /// The three maps.
-pub(crate) const SCENES: [Scene; 3] = [
-    Scene {
+pub(crate) const SCENARIOS: [Scenario; 3] = [
+    Scenario {
         name: "container",
         uids: &[(0, 100_000, 65_536)],
         gids: &[(0, 100_000, 65_536)],
@@ -46,7 +46,7 @@ pub(crate) const SCENES: [Scene; 3] = [
         stranger: (1000, 1000),
         namespace_size: 65_536,
     },
-    Scene {
+    Scenario {
         name: "permutation",
         uids: &[
             (0, 0, 1000),
@@ -68,7 +68,7 @@ pub(crate) const SCENES: [Scene; 3] = [
         stranger: (200_000, 200_000),
         namespace_size: 1,
     },
-    Scene {
+    Scenario {
         name: "holes",
         uids: &[(1000, 2000, 10), (1020, 500, 5), (5, 3000, 1)],
         gids: &[(1000, 7000, 5), (1010, 2000, 10), (100, 100, 1)],
@@ -80,7 +80,7 @@ pub(crate) const SCENES: [Scene; 3] = [
     },
 ];
 
-impl Scene {
+impl Scenario {
     /// The lines of a mount's `uid_map` and `gid_map`.
     pub(crate) fn kernel_maps(&self) -> (String, String) {
         let lines = |extents: &[(u32, u32, u32)]| {
