@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use super::ask::{Question, questions};
 use super::caller::Caller;
 use super::differences::{DIFFERENCES, Difference};
-use super::layout::{Grant, Layout, state};
+use super::layout::{self, Grant, Layout, state};
 use super::observe;
 use super::twins::{Mounter, Side, Twins};
 
@@ -108,9 +108,11 @@ const LAYOUTS: [Layout; 2] = [
 fn ask(side: &Side, caller: &Caller, layout: Layout, round: usize) -> Vec<Outcome> {
     let asked = asked();
     let name = |number: usize| format!("{round}-{}-{number}", caller.uid);
+    let trees: Vec<(String, Layout)> =
+        (0..asked.len()).map(|number| (name(number), layout)).collect();
+    layout::make(&side.src(""), &trees);
     for number in 0..asked.len() {
         let at = side.src(&name(number));
-        layout.make(&at);
         let time = Timespec { tv_sec: 1_000_000, tv_nsec: 7 };
         let times = Timestamps { last_access: time, last_modification: time };
         for path in ["", "d/f", "d/o", "d/e", "d/s", "d/l", "d", "to"] {

@@ -36,6 +36,19 @@ pub(crate) fn reap(child: Pid) {
     while matches!(waitpid(Some(child), WaitOptions::empty()), Err(Errno::INTR)) {}
 }
 
+/// Runs `body` in a child process and waits for its end; its panic fails the test.
+pub(crate) fn run_in_child(body: impl FnOnce()) {
+    let child = fork(body);
+    let ended = loop {
+        match waitpid(Some(child), WaitOptions::empty()) {
+            Err(Errno::INTR) => {}
+            ended => break ended.expect("wait for the child"),
+        }
+    };
+    let status = ended.and_then(|(_, status)| status.exit_status());
+    assert_eq!(status, Some(0), "the child failed");
+}
+
 /// Gives this thread a mount namespace of its own, from which nothing leaks out.
 pub(crate) fn enter_private_mount_namespace() {
     // SAFETY: NEWNS unshares no descriptor table.

@@ -1,14 +1,14 @@
 //! What they ask about: a directory with files, of many modes and ACLs, made anew for each question.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, Permissions};
-use std::io::Write as _;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{self as unix, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::XattrFlags;
 
 use super::caller::{NAMED_GROUP, NAMED_USER, OWNER};
+use super::support::sh;
 
 /// Owner, named user, owning group, named group, mask, others.
 pub(crate) type Acl = [u16; 6];
@@ -81,34 +81,49 @@ pub(crate) fn layouts() -> Vec<Layout> {
     layouts
 }
 
+/// Makes the tree of each layout under its name in the source.
+///
+/// Another process writes the files: a child that another test forks meanwhile would inherit a descriptor of this process
+/// that is open for writing, and running the file would fail with ETXTBSY.
+pub(crate) fn make(source: &Path, trees: &[(String, Layout)]) {
+    let names: Vec<&str> = trees.iter().map(|(name, _)| name.as_str()).collect();
+    sh(
+        source,
+        &format!(
+            "umask 022; for at in {}; do \
+                 mkdir $at $at/d $at/d/e $at/d/s $at/to; \
+                 for file in d/f d/o d/s/x to/t; do echo '#!/bin/true' > $at/$file; done; \
+             done",
+            names.join(" ")
+        ),
+    );
+    for (name, layout) in trees {
+        layout.grant(&source.join(name));
+    }
+}
+
 impl Layout {
-    /// Makes it at a path that is new: `d` with the owner's file `f`, another's file `o`, the directories `e` (empty) and
-    /// `s` (with `x`), and the link `l`; beside it the directory `to`, which is open to all, with a file `t`.
-    pub(crate) fn make(self, at: &Path) {
+    /// Gives the tree its owners, modes and attributes: `d` with the owner's file `f`, another user's file `o`, the
+    /// directories `e` (empty) and `s` (with `x`), and the link `l`; beside it the directory `to`, which is open to all
+    /// users, with a file `t`.
+    fn grant(self, at: &Path) {
         let own = |path: &Path, owner| unix::lchown(path, Some(owner), Some(owner)).expect("chown");
-        let file = |path: &Path, owner, mode| {
-            File::create(path).expect("create").write_all(b"#!/bin/true\n").expect("write");
+        let give = |path: &Path, owner, mode| {
             own(path, owner);
             fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
         };
-        let dir = |path: &Path, mode| {
-            fs::create_dir(path).expect("mkdir");
-            own(path, OWNER);
-            fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
-        };
-        fs::create_dir(at).expect("mkdir");
         let d = at.join("d");
-        dir(&d, 0o755);
-        file(&d.join("f"), OWNER, 0o644);
+        give(&d, OWNER, 0o755);
+        give(&d.join("f"), OWNER, 0o644);
         rustix::fs::setxattr(d.join("f"), "user.a", b"1", XattrFlags::empty()).expect("setxattr");
-        file(&d.join("o"), 7000, 0o666);
-        dir(&d.join("e"), 0o755);
-        dir(&d.join("s"), 0o755);
-        file(&d.join("s/x"), OWNER, 0o644);
+        give(&d.join("o"), 7000, 0o666);
+        give(&d.join("e"), OWNER, 0o755);
+        give(&d.join("s"), OWNER, 0o755);
+        give(&d.join("s/x"), OWNER, 0o644);
         unix::symlink("f", d.join("l")).expect("symlink");
         own(&d.join("l"), OWNER);
-        dir(&at.join("to"), 0o777);
-        file(&at.join("to/t"), OWNER, 0o666);
+        give(&at.join("to"), OWNER, 0o777);
+        give(&at.join("to/t"), OWNER, 0o666);
         self.file.give(&d.join("f"));
         self.dir.give(&d);
     }

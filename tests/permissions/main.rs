@@ -46,12 +46,10 @@ const PART: usize = 17;
 fn ask_all(caller: &Caller, source: &Path, root: &Path, run: &str) -> Vec<Outcome> {
     let asked = asked(caller);
     let name = |number: usize| format!("{run}-{number}");
-    let make = |(number, (layout, _)): (usize, &(Layout, Question))| {
-        let at = source.join(name(number));
-        layout.make(&at);
-        state(&at)
-    };
-    let before: Vec<String> = asked.iter().enumerate().map(make).collect();
+    let trees: Vec<(String, Layout)> =
+        asked.iter().enumerate().map(|(number, (layout, _))| (name(number), *layout)).collect();
+    layout::make(source, &trees);
+    let before: Vec<String> = trees.iter().map(|(name, _)| state(&source.join(name))).collect();
     let answers: Vec<_> = caller.run(|| {
         let asked = asked.iter().enumerate();
         asked.map(|(number, (_, question))| (question.ask)(&root.join(name(number)))).collect()
