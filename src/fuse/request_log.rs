@@ -13,7 +13,7 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use super::protocol::{Request, opcode};
-use crate::error::system_text;
+use crate::error::strerror;
 
 /// The log target of these lines, for `RUST_LOG=shiftbind::request=trace`.
 const TARGET: &str = "shiftbind::request";
@@ -60,7 +60,7 @@ impl LoggedRequest {
                 target: TARGET,
                 "{name} unique={unique} errno={} ({}) us={time}",
                 -error,
-                system_text(-error)
+                strerror(-error)
             ),
         }
     }
