@@ -180,7 +180,8 @@ fn translation<K: Named>(
         extents.extend(bindfs_map::identity_of_gaps(&extents));
     }
     let unmapped = if unlisted_pass { Unmapped::Deny } else { unmapped };
-    Ok(Translation::new(map_of(bindfs_map::with_offset(&extents, offset))?, unmapped).naming(named))
+    Ok(Translation::new(map_of(bindfs_map::with_offset(&extents, offset))?, unmapped)
+        .with_explicit(named))
 }
 
 fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
@@ -266,7 +267,7 @@ mod tests {
         options.passwd[0] = Some(vec![Extent::new(501, 1000, 1).unwrap()]);
         options.set_offset(Opt::UidOffset, 10);
         let view = finish(options);
-        let named = |id| view.uids.named_to_source(MountId::new(id).unwrap()).map(SourceId::raw);
+        let named = |id| view.uids.explicit_to_source(MountId::new(id).unwrap()).map(SourceId::raw);
         assert_eq!((named(1010), named(17)), (Some(501), None), "only who is listed is named");
         assert_eq!(uid(&view, 501).0, Some(1010));
         assert_eq!(uid(&view, 1010).1, Some(501));

@@ -10,8 +10,8 @@ use crate::accounts::Accounts;
 use crate::error::{Error, Result};
 use crate::idmap::{Group, IdView, MountId, SourceId, User};
 use crate::view::{
-    Changes, CreatedBy, Creation, Excluded, Forced, LinkRemoval, Looks, Mirror, PERMISSIONS,
-    PermRules, Policy, Principal, View, Xattrs,
+    AttrOverrides, ChangePolicies, ChangePolicy, CreatedBy, Creation, Excluded, Forced,
+    LinkRemoval, Mirror, PERMISSIONS, PermRules, Principal, View, Xattrs,
 };
 
 type Parsed<T> = std::result::Result<T, String>;
@@ -26,10 +26,10 @@ pub(super) struct ViewOptions {
     umask: Option<u32>,
     fmask: Option<u32>,
     dmask: Option<u32>,
-    looks: Looks,
+    attr_overrides: AttrOverrides,
     by: Option<CreatedBy>,
     creation: Creation,
-    changes: Changes,
+    changes: ChangePolicies,
     resolve_symlinks: bool,
     link_removal: LinkRemoval,
     excluded: Excluded,
@@ -58,10 +58,10 @@ impl ViewOptions {
             Opt::Umask => self.umask = Some(values::mask(text)?),
             Opt::Fmask => self.fmask = Some(values::mask(text)?),
             Opt::Dmask => self.dmask = Some(values::mask(text)?),
-            Opt::RealisticPermissions => self.looks.realistic_permissions = true,
-            Opt::HideHardLinks => self.looks.hide_hard_links = true,
-            Opt::CtimeFromMtime => self.looks.ctime_from_mtime = true,
-            Opt::BlockDevicesAsFiles => self.looks.block_devices_as_files = true,
+            Opt::RealisticPermissions => self.attr_overrides.realistic_permissions = true,
+            Opt::HideHardLinks => self.attr_overrides.hide_hard_links = true,
+            Opt::CtimeFromMtime => self.attr_overrides.ctime_from_mtime = true,
+            Opt::BlockDevicesAsFiles => self.attr_overrides.block_devices_as_files = true,
             Opt::ResolveSymlinks => self.resolve_symlinks = true,
             Opt::ResolvedSymlinkDeletion => self.link_removal = values::link_removal(text)?,
             Opt::Exclude => self.excluded.add(OsStr::new(text))?,
@@ -72,7 +72,7 @@ impl ViewOptions {
 
     fn rules(&mut self, option: &str, text: &str) -> Parsed<PermRules> {
         let rules: PermRules = text.parse()?;
-        self.warnings.extend(rules.idle().map(|rule| {
+        self.warnings.extend(rules.no_ops().map(|rule| {
             format!("option '{option}': '{rule}' names none of u, g, o and a, and so does nothing")
         }));
         Ok(rules)
@@ -84,15 +84,15 @@ impl ViewOptions {
         }
         let changes = &mut self.changes;
         match id {
-            Opt::ChownNormal => changes.chown = Policy::Normal,
-            Opt::ChownIgnore => changes.chown = Policy::Ignore,
-            Opt::ChownDeny => changes.chown = Policy::Deny,
-            Opt::ChgrpNormal => changes.chgrp = Policy::Normal,
-            Opt::ChgrpIgnore => changes.chgrp = Policy::Ignore,
-            Opt::ChgrpDeny => changes.chgrp = Policy::Deny,
-            Opt::ChmodNormal => changes.chmod = Policy::Normal,
-            Opt::ChmodIgnore => changes.chmod = Policy::Ignore,
-            Opt::ChmodDeny => changes.chmod = Policy::Deny,
+            Opt::ChownNormal => changes.chown = ChangePolicy::Normal,
+            Opt::ChownIgnore => changes.chown = ChangePolicy::Ignore,
+            Opt::ChownDeny => changes.chown = ChangePolicy::Deny,
+            Opt::ChgrpNormal => changes.chgrp = ChangePolicy::Normal,
+            Opt::ChgrpIgnore => changes.chgrp = ChangePolicy::Ignore,
+            Opt::ChgrpDeny => changes.chgrp = ChangePolicy::Deny,
+            Opt::ChmodNormal => changes.chmod = ChangePolicy::Normal,
+            Opt::ChmodIgnore => changes.chmod = ChangePolicy::Ignore,
+            Opt::ChmodDeny => changes.chmod = ChangePolicy::Deny,
             Opt::ChmodFilter => {}
             Opt::ChmodAllowX => changes.chmod_allow_x = true,
             Opt::XattrRw => changes.xattrs = Xattrs::ReadWrite,
@@ -120,7 +120,7 @@ impl ViewOptions {
     /// What the user should be told of options that are taken all the same.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
         let changes = &self.changes;
-        let is_plain = changes.chmod == Policy::Normal;
+        let is_plain = changes.chmod == ChangePolicy::Normal;
         let idle = [
             (changes.chmod_allow_x && is_plain, "chmod-allow-x", "chmod-ignore or chmod-deny"),
             (
@@ -159,7 +159,7 @@ impl ViewOptions {
         let masks = [(self.fmask.or(self.umask), true), (self.dmask.or(self.umask), false)];
         for (mask, files) in masks {
             if let Some(mask) = mask {
-                perms.extend(PermRules::exactly(PERMISSIONS & !mask, files, !files));
+                perms.extend(PermRules::masked(PERMISSIONS & !mask, files, !files));
             }
         }
         let unprivileged = !rustix::process::geteuid().is_root();
@@ -173,7 +173,7 @@ impl ViewOptions {
             forced: self.forced,
             mirror,
             perms,
-            looks: self.looks,
+            attr_overrides: self.attr_overrides,
             creation: Creation { by, ..self.creation },
             changes: self.changes,
             resolve_symlinks: self.resolve_symlinks.then_some(self.link_removal),

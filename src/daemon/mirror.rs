@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::accounts::SystemAccounts;
 use crate::error::{Error, Result};
-use crate::fuse::Live;
+use crate::fuse::LiveUpdate;
 use crate::idmap::MountUid;
 use crate::view::View;
 
@@ -35,7 +35,7 @@ pub(super) fn users(view: &View) -> Result<HashSet<MountUid>> {
 }
 
 /// Starts the thread, where there is a mirror.
-pub(super) fn spawn_refresher(live: Live, view: &View) -> io::Result<RefreshHandle> {
+pub(super) fn spawn_refresher(live: LiveUpdate, view: &View) -> io::Result<RefreshHandle> {
     if view.mirror.is_none() {
         return Ok(RefreshHandle(None));
     }
@@ -46,7 +46,7 @@ pub(super) fn spawn_refresher(live: Live, view: &View) -> io::Result<RefreshHand
     Ok(RefreshHandle(Some(sender)))
 }
 
-fn serve(live: &Live, requests: &Receiver<()>) {
+fn serve(live: &LiveUpdate, requests: &Receiver<()>) {
     while let Ok(()) = requests.recv() {
         let Some(view) = live.view() else { return };
         match users(&view) {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::fuse::{Connection, KernelTraits, Server};
+use crate::fuse::{Connection, KernelFeatures, Server};
 use crate::mount::{self, Inherited, MountPlan, MountPoint, NewMount};
 use crate::source::SourceRoot;
 use crate::sys::process::InheritedDescriptors;
@@ -99,17 +99,17 @@ impl Opened {
 /// What this kernel's FUSE does, found out by trying; the worst where the trial failed, which is logged. `None` without
 /// CAP_SYS_ADMIN: it cannot be tried, and the source cannot be watched either.
 #[must_use]
-pub fn kernel_traits() -> Option<KernelTraits> {
+pub fn kernel_traits() -> Option<KernelFeatures> {
     if !mount::may_mount() {
         return None;
     }
     let tried = mount::probe_mount().and_then(|(root, device)| {
-        KernelTraits::probe(device, root)
+        KernelFeatures::probe(device, root)
             .map_err(|e| Error::system("the kernel's FUSE notices could not be tried", e))
     });
     Some(tried.unwrap_or_else(|e| {
         log::warn!("{e}: the mount caches as on the poorest kernel");
-        KernelTraits::UNKNOWN
+        KernelFeatures::UNKNOWN
     }))
 }
 
@@ -156,17 +156,21 @@ fn serve(
     let mirrored = mirror::users(&config.view)?;
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
     let (mut new, device) = NewMount::make(&plan, &point)?;
-    let kernel = kernel_traits().unwrap_or(KernelTraits::UNKNOWN);
+    let kernel = kernel_traits().unwrap_or(KernelFeatures::UNKNOWN);
     let probe = probe::start(&new, &point)?;
     let lifeline = match config.process.auto_unmount {
         true => Some(guardian::start(&new)?),
         false => None,
     };
-    let connection =
-        Connection { device, own: new.device(&point)?, by_name: new.can_attach_subdir(), kernel };
+    let connection = Connection {
+        device,
+        own_device: new.device(&point)?,
+        attach_by_name: new.can_attach_subdir(),
+        kernel,
+    };
     let server = Server::start(source, config, mirrored, connection)?;
     probe.wait()?;
-    if let Some(part) = server.attached() {
+    if let Some(part) = server.attached_name() {
         new.restrict_to_subdir(part)?;
     }
     if let Some(lifeline) = &lifeline {
@@ -175,11 +179,11 @@ fn serve(
     }
     let mounted = new.attach(&point)?;
     drop(point);
-    server.live().prune_by(move || mounted.shrink_dcache());
+    server.live_update().set_pruner(move || mounted.shrink_dcache());
     // Who gave a file means it to be read again; else a hang-up in front is the terminal's.
     let sighup_terminates = config.process.foreground && config.options_file.is_none();
-    let reloader = Reloader { baseline, options, mounted, live: server.live() };
-    mirror::spawn_refresher(server.live(), &config.view)
+    let reloader = Reloader { baseline, options, mounted, live: server.live_update() };
+    mirror::spawn_refresher(server.live_update(), &config.view)
         .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
         .and_then(|(refresh, reload)| {
             signals.spawn(refresh, mounted, Arc::clone(&pidfile), reload, sighup_terminates)

@@ -9,7 +9,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::permission::{Asker, Capability};
 use super::types::Caller;
 use crate::idmap::{MountGid, MountUid};
-use crate::view::Shown;
+use crate::view::PresentedAttr;
 
 /// CAP_FSETID.
 const FSETID: u32 = 4;
@@ -142,7 +142,7 @@ impl Process {
     }
 
     /// Whether a file's setgid bit survives what this caller does to the file (Linux `in_group_or_capable`).
-    pub(super) fn keeps_setgid(&self, caller: &Caller, file: &Shown) -> bool {
+    pub(super) fn keeps_setgid(&self, caller: &Caller, file: &PresentedAttr) -> bool {
         file.gid.is_some_and(|gid| self.is_in(caller, gid)) || self.has_over(FSETID, file)
     }
 
@@ -178,7 +178,7 @@ impl Process {
     }
 
     /// Whether it may do to a file what its owner may (Linux `inode_owner_or_capable`).
-    pub(super) fn overrides_owner(&self, file: &Shown) -> bool {
+    pub(super) fn overrides_owner(&self, file: &PresentedAttr) -> bool {
         self.has_over(Capability::Fowner as u32, file)
     }
 
@@ -218,7 +218,7 @@ impl Process {
 
     /// A capability over a file: also one in another user namespace, if the file's owner and group mean something there
     /// (Linux `capable_wrt_inode_uidgid`).
-    fn has_over(&self, capability: u32, file: &Shown) -> bool {
+    fn has_over(&self, capability: u32, file: &PresentedAttr) -> bool {
         let (Some(uid), Some(gid)) = (file.uid, file.gid) else { return false };
         self.effective & (1 << capability) != 0
             && (self.is_in_our_namespace()
@@ -266,7 +266,7 @@ impl<'a> Requester<'a> {
     }
 
     /// See [`Process::keeps_setgid`].
-    pub(super) fn keeps_setgid(&self, file: &Shown) -> bool {
+    pub(super) fn keeps_setgid(&self, file: &PresentedAttr) -> bool {
         let own_group = file.gid == Some(self.caller.gid);
         own_group || self.process().keeps_setgid(self.caller, file)
     }
@@ -285,7 +285,7 @@ impl Asker for Requester<'_> {
         self.process().has(capability as u32)
     }
 
-    fn has_over(&self, capability: Capability, file: &Shown) -> bool {
+    fn has_over(&self, capability: Capability, file: &PresentedAttr) -> bool {
         self.process().has_over(capability as u32, file)
     }
 }

@@ -19,7 +19,7 @@ use super::restricted::FMODE_EXEC;
 use super::{Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::translate::SourceAcl;
-use crate::view::{Policy, Shown, Viewer};
+use crate::view::{ChangePolicy, PresentedAttr, Viewer};
 
 /// S_ISVTX of inode(7).
 const STICKY: u32 = 0o1000;
@@ -51,7 +51,7 @@ impl Fs {
         wanted: Access,
     ) -> Result<()> {
         let (mut file, view) = (self.shown(caller, stat), self.view());
-        file.mode &= !u32::from(self.unreal_permissions(&view.looks, inode));
+        file.mode &= !u32::from(self.unreal_permissions(&view.attr_overrides, inode));
         let acl = || match self.needs.xattrs {
             true => self.access_acl(&*self.tree.fd(inode)?, stat, &file),
             false => Ok(None),
@@ -64,11 +64,16 @@ impl Fs {
 
     /// The access ACL, with ids as stored and as far as the permissions that are shown go; `None` where there is none
     /// or the source knows no ACLs.
-    fn access_acl(&self, fd: &OwnedFd, stat: &Statx, shown: &Shown) -> Result<Option<SourceAcl>> {
+    fn access_acl(
+        &self,
+        fd: &OwnedFd,
+        stat: &Statx,
+        shown: &PresentedAttr,
+    ) -> Result<Option<SourceAcl>> {
         match super::xattr::get(&proc_path(fd), "system.posix_acl_access".as_ref()) {
             Ok(value) => {
                 let mut acl = SourceAcl::parse(&value)?;
-                acl.show_as(u32::from(stat.stx_mode), shown.mode);
+                acl.apply_mode(u32::from(stat.stx_mode), shown.mode);
                 Ok(Some(acl))
             }
             Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
@@ -333,7 +338,7 @@ impl Fs {
         }
         if let Some(mode) = set.mode {
             if !asker.acts_as_owner(&file) {
-                if self.view().changes.chmod != Policy::Ignore {
+                if self.view().changes.chmod != ChangePolicy::Ignore {
                     return Err(Errno::PERM);
                 }
                 // To ignore succeeds for everybody; only the owner sets what is let through of it all the same.

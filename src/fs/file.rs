@@ -166,7 +166,7 @@ impl Fs {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
             FileType::RegularFile => {}
-            FileType::BlockDevice if self.view().looks.block_devices_as_files => {}
+            FileType::BlockDevice if self.view().attr_overrides.block_devices_as_files => {}
             FileType::Directory => return Err(Errno::ISDIR),
             // Never opened for real.
             _ => return Err(Errno::ACCESS),

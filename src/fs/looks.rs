@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::{Attr, Fs, Result, Trust};
 use crate::source::{Inode, proc_path, reopen};
 use crate::sys;
-use crate::view::Looks;
+use crate::view::AttrOverrides;
 
 /// What goes by the blocks of 512 bytes.
 const BLOCK: u64 = 512;
@@ -15,8 +15,13 @@ const BLOCK: u64 = 512;
 impl Fs {
     /// An inode's attributes with what takes system calls to tell. What cannot be told is left as it is: nothing here
     /// makes a stat fail.
-    pub(super) fn with_looks(&self, looks: &Looks, inode: &Inode, mut attr: Attr) -> Attr {
-        if looks.block_devices_as_files && inode.kind() == FileType::BlockDevice {
+    pub(super) fn with_looks(
+        &self,
+        overrides: &AttrOverrides,
+        inode: &Inode,
+        mut attr: Attr,
+    ) -> Attr {
+        if overrides.block_devices_as_files && inode.kind() == FileType::BlockDevice {
             attr.size = self.device_size(inode).unwrap_or(0);
             attr.blocks = attr.size / BLOCK;
             attr.rdev = 0;
@@ -25,13 +30,13 @@ impl Fs {
                 attr.trust = Trust::Fresh;
             }
         }
-        attr.mode &= !self.unreal_permissions(looks, inode);
+        attr.mode &= !self.unreal_permissions(overrides, inode);
         attr
     }
 
     /// The permissions of an inode that are shown to nobody, because the mounter lacks them.
-    pub(super) fn unreal_permissions(&self, looks: &Looks, inode: &Inode) -> u16 {
-        match looks.realistic_permissions && inode.kind() != FileType::Symlink {
+    pub(super) fn unreal_permissions(&self, overrides: &AttrOverrides, inode: &Inode) -> u16 {
+        match overrides.realistic_permissions && inode.kind() != FileType::Symlink {
             true => self.lacking(inode).unwrap_or(0),
             false => 0,
         }

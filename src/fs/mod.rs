@@ -41,8 +41,8 @@ use rustix::io::Errno;
 use crate::config::DataPath;
 use crate::idmap::{MountUid, SourceGid, SourceUid};
 use crate::source::{ActingAs, Credentials, Found, Inode, SourceTree};
-use crate::view::{Checks, CreatedBy, Needs, Shown, View, Viewer};
-use crate::watch::{Notices, Watch};
+use crate::view::{Checks, CreatedBy, Needs, PresentedAttr, View, Viewer};
+use crate::watch::{Notifier, Watch};
 
 pub use beside::beside;
 pub use caller::Fate;
@@ -160,7 +160,7 @@ impl Fs {
 
     /// Whether permissions are ours to check.
     fn checks(&self) -> bool {
-        self.needs.checks == Checks::Ours
+        self.needs.checks == Checks::Daemon
     }
 
     /// Tells whom the mirror is for.
@@ -188,13 +188,13 @@ impl Fs {
             // others. That nobody owns the file is then for our own checks to know.
             attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
         }
-        self.with_looks(&view.looks, inode, self.restricted(inode, attr))
+        self.with_looks(&view.attr_overrides, inode, self.restricted(inode, attr))
     }
 
     /// Owner and permissions of an inode as a caller sees them.
-    fn shown(&self, caller: &Caller, stat: &Statx) -> Shown {
+    fn shown(&self, caller: &Caller, stat: &Statx) -> PresentedAttr {
         let view = self.view();
-        view.show(types::stored(stat), self.viewer(&view, caller))
+        view.present(types::stored(stat), self.viewer(&view, caller))
     }
 
     /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.
@@ -215,8 +215,8 @@ impl Fs {
             CreatedBy::Mounter => {
                 let (own_uid, own_gid) = self.credentials.own();
                 (
-                    view.ids.uids.named_to_source(caller.uid).or(own_uid),
-                    view.ids.gids.named_to_source(caller.gid).or(own_gid),
+                    view.ids.uids.explicit_to_source(caller.uid).or(own_uid),
+                    view.ids.gids.explicit_to_source(caller.gid).or(own_gid),
                 )
             }
         };
@@ -309,7 +309,7 @@ impl Fs {
     }
 
     fn told_of(&self, dir: &Inode) -> u32 {
-        self.watch.as_ref().map_or(0, |watch| watch.told_of(dir))
+        self.watch.as_ref().map_or(0, |watch| watch.event_seq(dir))
     }
 
     /// The entry for what was found at a place.
@@ -329,7 +329,7 @@ impl Fs {
         if let Some(watch) = &self.watch
             && inode.kind().is_dir()
             && !inode.is_watched()
-            && watch.cover(&self.tree, inode)
+            && watch.ensure_marked(&self.tree, inode)
         {
             // What changed before the watch began is seen now, what changes after it is told.
             covered = self.tree.stat(inode).ok();
@@ -374,7 +374,7 @@ impl Fs {
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
     fn cover_names(&self, dir: &Inode) -> Trust {
         match &self.watch {
-            Some(watch) if watch.cover(&self.tree, dir) && watch.is_trustworthy(dir) => {
+            Some(watch) if watch.ensure_marked(&self.tree, dir) && watch.is_delivering(dir) => {
                 Trust::Watched
             }
             _ => Trust::Fresh,
@@ -391,8 +391,8 @@ impl Fs {
         let covered = match inode.kind() {
             // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
             FileType::RegularFile if !self.passes_data() => false,
-            FileType::Directory => watch.cover(&self.tree, inode),
-            _ => inode.is_told() || watch.cover_file(&self.tree, inode),
+            FileType::Directory => watch.ensure_marked(&self.tree, inode),
+            _ => inode.is_told() || watch.ensure_file_marked(&self.tree, inode),
         };
         if covered { Trust::Watched } else { Trust::Fresh }
     }
@@ -415,22 +415,22 @@ impl Fs {
     }
 
     /// Runs the watch over the source, if there is one, until the mount ends.
-    pub fn watch<N: Notices + Send + Sync + 'static>(&self, notices: &Arc<N>) {
+    pub fn watch<N: Notifier + Send + Sync + 'static>(&self, notifier: &Arc<N>) {
         if let Some(watch) = &self.watch {
-            watch.run(&self.tree, notices);
+            watch.run(&self.tree, notifier);
         }
     }
 
     /// Lets go of what was not used for a while, and looks after the watch; to be called every second.
-    pub fn sweep(&self, notices: &impl Notices) {
+    pub fn sweep(&self, notifier: &impl Notifier) {
         if let Some((old, new)) = self.tree.follow() {
             log::info!("the source is another directory now");
             self.streams.clear();
             if let Some(watch) = &self.watch {
                 watch.forget(&self.tree, &old);
-                watch.cover(&self.tree, &new);
+                watch.ensure_marked(&self.tree, &new);
             }
-            notices.everything();
+            notifier.inval_all();
         }
         for _ in 0..self.streams.sweep() {
             self.lookout.was_of_use(false);

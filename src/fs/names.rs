@@ -21,7 +21,7 @@ pub(super) struct Absent<'a> {
 impl Absent<'_> {
     /// Whether a name is excluded.
     pub(super) fn has(&self, name: &OsStr) -> bool {
-        match self.excluded.judge(name) {
+        match self.excluded.match_name(name) {
             Verdict::Shown => false,
             Verdict::Hidden => true,
             Verdict::ByPath => {
@@ -51,7 +51,7 @@ impl Fs {
     /// How long an excluded name may be believed to be missing. By itself it never appears; where its path decides, a
     /// directory may move.
     pub(super) fn trust_in_absence(&self, name: &OsStr) -> Trust {
-        match self.view().excluded.judge(name) {
+        match self.view().excluded.match_name(name) {
             Verdict::Hidden => Trust::Watched,
             Verdict::Shown | Verdict::ByPath => Trust::Never,
         }
@@ -68,8 +68,8 @@ impl Fs {
         let view = self.view();
         // The kernel counts names by itself: when one goes that was shown as the only one, it takes the file for gone
         // (link(2) of another name fails with ENOENT) until it looks it up again.
-        let miscounts = view.looks.hide_hard_links || view.resolve_symlinks.is_some();
-        if (miscounts && !inode.kind().is_dir()) || view.excluded.ends_paths(name) {
+        let miscounts = view.attr_overrides.hide_hard_links || view.resolve_symlinks.is_some();
+        if (miscounts && !inode.kind().is_dir()) || view.excluded.ends_a_path(name) {
             return Trust::Never;
         }
         // Where a link leads is not watched.
@@ -79,6 +79,6 @@ impl Fs {
     /// Whether a symbolic link leads to what an excluded name hides: it then leads nowhere.
     pub(super) fn leads_to_absent(&self, view: &View, found: &Found) -> bool {
         !view.excluded.is_empty()
-            && self.tree.path_of(&found.inode).is_some_and(|path| view.excluded.hides_way_to(&path))
+            && self.tree.path_of(&found.inode).is_some_and(|path| view.excluded.hides_path(&path))
     }
 }

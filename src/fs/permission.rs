@@ -5,8 +5,8 @@
 use rustix::fs::{Access, FileType};
 
 use crate::idmap::{IdView, MountGid, MountUid};
-use crate::translate::{SourceAcl, Who};
-use crate::view::Shown;
+use crate::translate::{AclTag, SourceAcl};
+use crate::view::PresentedAttr;
 
 /// Bits to execute, for all classes.
 const EXECUTE: u32 = 0o111;
@@ -31,15 +31,15 @@ pub(super) trait Asker {
     /// Whether he has a capability that counts everywhere.
     fn has(&self, capability: Capability) -> bool;
     /// Whether he has a capability over a file.
-    fn has_over(&self, capability: Capability, file: &Shown) -> bool;
+    fn has_over(&self, capability: Capability, file: &PresentedAttr) -> bool;
 
     /// Whether a file is shown as his. What is unmapped is nobody's.
-    fn owns(&self, file: &Shown) -> bool {
+    fn owns(&self, file: &PresentedAttr) -> bool {
         file.uid == Some(self.uid())
     }
 
     /// Whether he may do to a file what its owner may (Linux `inode_owner_or_capable`).
-    fn acts_as_owner(&self, file: &Shown) -> bool {
+    fn acts_as_owner(&self, file: &PresentedAttr) -> bool {
         self.owns(file) || self.has_over(Capability::Fowner, file)
     }
 }
@@ -49,7 +49,7 @@ pub(super) trait Asker {
 /// `acl`: the file's access ACL as the source stores it, asked for when it could decide; `ids` show its entries.
 pub(super) fn permits<E>(
     asker: &impl Asker,
-    file: &Shown,
+    file: &PresentedAttr,
     acl: impl FnOnce() -> Result<Option<SourceAcl>, E>,
     ids: &IdView,
     wanted: Access,
@@ -69,7 +69,7 @@ fn bits(wanted: Access) -> u32 {
 /// By owner, ACL, group and others (Linux `acl_permission_check`).
 fn by_bits<E>(
     asker: &impl Asker,
-    file: &Shown,
+    file: &PresentedAttr,
     acl: impl FnOnce() -> Result<Option<SourceAcl>, E>,
     ids: &IdView,
     wanted: u32,
@@ -92,19 +92,25 @@ fn by_bits<E>(
 }
 
 /// By an ACL, for who does not own the file (Linux `posix_acl_permission`). An entry whose id is unmapped is about nobody.
-fn by_acl(asker: &impl Asker, file: &Shown, acl: &SourceAcl, ids: &IdView, wanted: u32) -> bool {
+fn by_acl(
+    asker: &impl Asker,
+    file: &PresentedAttr,
+    acl: &SourceAcl,
+    ids: &IdView,
+    wanted: u32,
+) -> bool {
     let grants = |perm: u16| wanted & !u32::from(perm) == 0;
-    let mask = acl.entries.iter().find(|entry| entry.who == Who::Mask).map(|entry| entry.perm);
+    let mask = acl.entries.iter().find(|entry| entry.tag == AclTag::Mask).map(|entry| entry.perm);
     let masked = |perm: u16| grants(perm & mask.unwrap_or(0o7));
     let mut is_member = false;
     for entry in &acl.entries {
-        match entry.who {
-            Who::User(id) if id.and_then(|id| ids.uid_to_mount(id)) == Some(asker.uid()) => {
+        match entry.tag {
+            AclTag::User(id) if id.and_then(|id| ids.uid_to_mount(id)) == Some(asker.uid()) => {
                 return masked(entry.perm);
             }
-            Who::OwningGroup | Who::Group(_) => {
-                let group = match entry.who {
-                    Who::Group(id) => id.and_then(|id| ids.gid_to_mount(id)),
+            AclTag::OwningGroup | AclTag::Group(_) => {
+                let group = match entry.tag {
+                    AclTag::Group(id) => id.and_then(|id| ids.gid_to_mount(id)),
                     _ => file.gid,
                 };
                 // A member of several groups has what one of them has: all that is asked for, of one.
@@ -115,15 +121,15 @@ fn by_acl(asker: &impl Asker, file: &Shown, acl: &SourceAcl, ids: &IdView, wante
                     is_member = true;
                 }
             }
-            Who::Other => return !is_member && grants(entry.perm),
-            Who::Owner | Who::User(_) | Who::Mask => {}
+            AclTag::Other => return !is_member && grants(entry.perm),
+            AclTag::Owner | AclTag::User(_) | AclTag::Mask => {}
         }
     }
     false
 }
 
 /// By capabilities.
-fn overrides(asker: &impl Asker, file: &Shown, wanted: Access) -> bool {
+fn overrides(asker: &impl Asker, file: &PresentedAttr, wanted: Access) -> bool {
     let has = |capability| asker.has_over(capability, file);
     if file.kind == FileType::Directory {
         let reads = !wanted.contains(Access::WRITE_OK);
@@ -144,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::idmap::{SourceGid, SourceUid};
-    use crate::translate::{Acl, Entry};
+    use crate::translate::{Acl, AclEntry};
 
     /// Uid 1000 with these groups and capabilities; counts how often it was asked about them.
     #[derive(Default)]
@@ -165,11 +171,11 @@ mod tests {
 
         fn may(
             &self,
-            file: &Shown,
-            acl: &[(Who<SourceUid, SourceGid>, u16)],
+            file: &PresentedAttr,
+            acl: &[(AclTag<SourceUid, SourceGid>, u16)],
             wanted: &str,
         ) -> bool {
-            let entries = acl.iter().map(|&(who, perm)| Entry { who, perm }).collect();
+            let entries = acl.iter().map(|&(tag, perm)| AclEntry { tag, perm }).collect();
             let acl = || Ok::<_, Infallible>((!acl.is_empty()).then_some(Acl { entries }));
             let mut access = Access::empty();
             access.set(Access::READ_OK, wanted.contains('r'));
@@ -195,26 +201,26 @@ mod tests {
             self.capabilities.contains(&capability)
         }
 
-        fn has_over(&self, capability: Capability, file: &Shown) -> bool {
+        fn has_over(&self, capability: Capability, file: &PresentedAttr) -> bool {
             self.has(capability) && file.uid.is_some() && file.gid.is_some()
         }
     }
 
-    fn file(uid: u32, gid: u32, mode: u32) -> Shown {
+    fn file(uid: u32, gid: u32, mode: u32) -> PresentedAttr {
         let (uid, gid) = (MountUid::new(uid), MountGid::new(gid));
-        Shown { uid, gid, kind: FileType::RegularFile, mode }
+        PresentedAttr { uid, gid, kind: FileType::RegularFile, mode }
     }
 
-    fn dir(uid: u32, gid: u32, mode: u32) -> Shown {
-        Shown { kind: FileType::Directory, ..file(uid, gid, mode) }
+    fn dir(uid: u32, gid: u32, mode: u32) -> PresentedAttr {
+        PresentedAttr { kind: FileType::Directory, ..file(uid, gid, mode) }
     }
 
-    fn user(id: u32) -> Who<SourceUid, SourceGid> {
-        Who::User(SourceUid::new(id))
+    fn user(id: u32) -> AclTag<SourceUid, SourceGid> {
+        AclTag::User(SourceUid::new(id))
     }
 
-    fn group(id: u32) -> Who<SourceUid, SourceGid> {
-        Who::Group(SourceGid::new(id))
+    fn group(id: u32) -> AclTag<SourceUid, SourceGid> {
+        AclTag::Group(SourceGid::new(id))
     }
 
     #[test]
@@ -258,11 +264,11 @@ mod tests {
     #[test]
     fn what_is_unmapped_is_nobodys_and_not_written_to() {
         let me = Somebody::with(Capability::DacOverride);
-        let unmapped = Shown { uid: None, ..file(0, 1, 0o707) };
+        let unmapped = PresentedAttr { uid: None, ..file(0, 1, 0o707) };
         assert!(me.may(&unmapped, &[], "rx"));
         assert!(!me.may(&unmapped, &[], "w"));
-        assert!(!me.may(&Shown { mode: 0o700, ..unmapped }, &[], "r"));
-        assert!(!me.may(&Shown { gid: None, ..file(1000, 1, 0o777) }, &[], "w"));
+        assert!(!me.may(&PresentedAttr { mode: 0o700, ..unmapped }, &[], "r"));
+        assert!(!me.may(&PresentedAttr { gid: None, ..file(1000, 1, 0o777) }, &[], "w"));
     }
 
     #[test]
@@ -271,11 +277,11 @@ mod tests {
         let shown = file(1, 7, 0o670);
         let acl = |perm, mask| {
             [
-                (Who::Owner, 6),
+                (AclTag::Owner, 6),
                 (user(1000), perm),
-                (Who::OwningGroup, 0),
-                (Who::Mask, mask),
-                (Who::Other, 7),
+                (AclTag::OwningGroup, 0),
+                (AclTag::Mask, mask),
+                (AclTag::Other, 7),
             ]
         };
         assert!(me.may(&shown, &acl(6, 7), "rw"));
@@ -283,12 +289,12 @@ mod tests {
         assert!(me.may(&shown, &acl(6, 4), "r"));
         assert!(!me.may(&shown, &acl(0, 7), "r"), "one's own entry comes before others'");
         let groups = [
-            (Who::Owner, 6),
-            (Who::OwningGroup, 0),
+            (AclTag::Owner, 6),
+            (AclTag::OwningGroup, 0),
             (group(50), 4),
             (group(60), 2),
-            (Who::Mask, 7),
-            (Who::Other, 7),
+            (AclTag::Mask, 7),
+            (AclTag::Other, 7),
         ];
         assert!(me.may(&shown, &groups, "r") && me.may(&shown, &groups, "w"));
         assert!(!me.may(&shown, &groups, "rw"), "no one group has both");
@@ -301,7 +307,12 @@ mod tests {
     #[test]
     fn an_entry_without_an_id_is_about_nobody() {
         let me = Somebody::default();
-        let acl = [(Who::User(None), 7), (Who::Group(None), 7), (Who::Mask, 7), (Who::Other, 0)];
+        let acl = [
+            (AclTag::User(None), 7),
+            (AclTag::Group(None), 7),
+            (AclTag::Mask, 7),
+            (AclTag::Other, 0),
+        ];
         assert!(!me.may(&file(1, 7, 0o070), &acl, "r"));
     }
 }

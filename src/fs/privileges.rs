@@ -126,7 +126,8 @@ impl Fs {
             return Ok(mode);
         }
         let stored = stored(&self.tree.stat(inode)?);
-        let (shown, owner) = (view.show(stored, self.viewer(view, caller)), view.owner(stored));
+        let (shown, owner) =
+            (view.present(stored, self.viewer(view, caller)), view.mapped_owner(stored));
         if (shown.uid, shown.gid) == (owner.uid, owner.gid) {
             return Ok(mode);
         }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::privileges::{SETGID, SETUID};
 use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::{Inode, NodeId};
-use crate::view::{Stored, View, Viewer};
+use crate::view::{SourceAttr, View, Viewer};
 
 /// The filesystem's result: the errno goes to the caller as it is.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -161,8 +161,9 @@ impl Attr {
     pub fn shown(inode: &Inode, stat: &Statx, view: &View, viewer: Viewer, trust: Trust) -> Self {
         let mode = u32::from(stat.stx_mode);
         let privileged = FileType::from_raw_mode(mode).is_file() && mode & (SETUID | SETGID) != 0;
-        let shown = view.show(stored(stat), viewer);
-        let ctime = if view.looks.ctime_from_mtime { &stat.stx_mtime } else { &stat.stx_ctime };
+        let shown = view.present(stored(stat), viewer);
+        let ctime =
+            if view.attr_overrides.ctime_from_mtime { &stat.stx_mtime } else { &stat.stx_ctime };
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
             trust: if privileged { Trust::Never } else { trust },
@@ -174,7 +175,7 @@ impl Attr {
             ctime: time(ctime),
             kind: shown.kind,
             mode: shown.mode as u16,
-            nlink: if view.looks.hide_hard_links { 1 } else { stat.stx_nlink },
+            nlink: if view.attr_overrides.hide_hard_links { 1 } else { stat.stx_nlink },
             uid: shown.uid,
             gid: shown.gid,
             rdev: encode_dev(stat.stx_rdev_major, stat.stx_rdev_minor),
@@ -184,9 +185,9 @@ impl Attr {
 }
 
 /// Owner, type and permissions of a source inode.
-pub(super) fn stored(stat: &Statx) -> Stored {
+pub(super) fn stored(stat: &Statx) -> SourceAttr {
     let mode = u32::from(stat.stx_mode);
-    Stored {
+    SourceAttr {
         uid: SourceUid::new(stat.stx_uid),
         gid: SourceGid::new(stat.stx_gid),
         kind: FileType::from_raw_mode(mode),

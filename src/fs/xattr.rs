@@ -14,7 +14,7 @@ use crate::source::{Inode, NodeId, proc_path};
 use crate::sys;
 use crate::sys::descriptors::DescriptorPath;
 use crate::translate::{
-    FOREIGN_CAPS, SourceAcl, XattrKind, classify, value_to_mount, value_to_source,
+    SourceAcl, UNMAPPED_CAPS, XattrKind, classify, value_to_mount, value_to_source,
 };
 use crate::view::{View, Xattrs};
 
@@ -43,13 +43,13 @@ impl Fs {
             false => get(&path, name),
         };
         let value = match looked {
-            Err(Errno::OVERFLOW) if kind == XattrKind::Capability => FOREIGN_CAPS.to_vec(),
+            Err(Errno::OVERFLOW) if kind == XattrKind::Capability => UNMAPPED_CAPS.to_vec(),
             // The kernel asks for it when it checks permissions, and would refuse everybody but the owner with this error.
             Err(Errno::OPNOTSUPP) if kind.is_acl() => return Err(Errno::NODATA),
             value => value?,
         };
         let view = self.view();
-        if kind == XattrKind::AclAccess && view.shows_other_permissions() {
+        if kind == XattrKind::AclAccess && view.alters_permissions() {
             let acl = self.acl_as_shown(caller, &inode, &value)?;
             return Ok(acl.to_mount(&view.ids).print());
         }
@@ -66,9 +66,9 @@ impl Fs {
     /// An access ACL that grants what the file's permissions are shown to grant.
     fn acl_as_shown(&self, caller: &Caller, inode: &Inode, value: &[u8]) -> Result<SourceAcl> {
         let (mut acl, stat) = (SourceAcl::parse(value)?, self.tree.stat(inode)?);
-        let unreal = u32::from(self.unreal_permissions(&self.view().looks, inode));
+        let unreal = u32::from(self.unreal_permissions(&self.view().attr_overrides, inode));
         let shown = self.shown(caller, &stat).mode & !unreal;
-        acl.show_as(u32::from(stat.stx_mode), shown);
+        acl.apply_mode(u32::from(stat.stx_mode), shown);
         Ok(acl)
     }
 

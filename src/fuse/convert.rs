@@ -5,23 +5,23 @@ use std::time::Duration;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::protocol::layout::{AttrPart, SetAttrIn, fattr};
+use super::protocol::layout::{FuseAttr, SetAttrIn, fattr};
 use crate::fs::{Attr, LockKind, Result, SetAttr, SetTime, Timestamp};
 use crate::idmap::{MountGid, MountUid, NO_ID};
 
 /// Attributes for the kernel. An unmapped owner goes as "no id": the kernel shows it as the overflow id, matches no
 /// caller with it, and applies the rules of idmapped mounts to the inode.
-pub(super) fn attributes(attr: &Attr) -> AttrPart {
-    AttrPart {
+pub(super) fn fuse_attr(attr: &Attr) -> FuseAttr {
+    FuseAttr {
         ino: attr.ino,
         size: attr.size,
         blocks: attr.blocks,
         atime: attr.atime.sec,
         mtime: attr.mtime.sec,
         ctime: attr.ctime.sec,
-        atime_nsec: attr.atime.nsec,
-        mtime_nsec: attr.mtime.nsec,
-        ctime_nsec: attr.ctime.nsec,
+        atimensec: attr.atime.nsec,
+        mtimensec: attr.mtime.nsec,
+        ctimensec: attr.ctime.nsec,
         mode: type_bits(attr.kind) | u32::from(attr.mode),
         nlink: attr.nlink,
         uid: attr.uid.map_or(NO_ID, |uid| uid.raw()),
@@ -41,7 +41,7 @@ pub(super) fn type_bits(kind: FileType) -> u32 {
 }
 
 /// The type in a directory entry (`DT_…`).
-pub(super) fn entry_type(kind: FileType) -> u32 {
+pub(super) fn dirent_type(kind: FileType) -> u32 {
     match kind {
         FileType::Unknown => u32::from(libc::DT_UNKNOWN),
         kind => kind.as_raw_mode() >> 12,
@@ -49,7 +49,7 @@ pub(super) fn entry_type(kind: FileType) -> u32 {
 }
 
 /// How long an answer may be believed: seconds and nanoseconds.
-pub(super) fn validity(time: Duration) -> (u64, u32) {
+pub(super) fn ttl_parts(time: Duration) -> (u64, u32) {
     (time.as_secs(), time.subsec_nanos())
 }
 
@@ -67,10 +67,10 @@ pub(super) fn changes(asked: &SetAttrIn) -> (SetAttr, Option<u64>) {
         uid: has(fattr::UID).then_some(asked.uid).and_then(MountUid::new),
         gid: has(fattr::GID).then_some(asked.gid).and_then(MountGid::new),
         size: has(fattr::SIZE).then_some(asked.size),
-        atime: time(fattr::ATIME, fattr::ATIME_NOW, asked.atime, asked.atime_nsec),
-        mtime: time(fattr::MTIME, fattr::MTIME_NOW, asked.mtime, asked.mtime_nsec),
+        atime: time(fattr::ATIME, fattr::ATIME_NOW, asked.atime, asked.atimensec),
+        mtime: time(fattr::MTIME, fattr::MTIME_NOW, asked.mtime, asked.mtimensec),
     };
-    (set, has(fattr::HANDLE).then_some(asked.handle))
+    (set, has(fattr::FH).then_some(asked.fh))
 }
 
 pub(super) fn open_flags(flags: u32) -> OFlags {
@@ -98,20 +98,20 @@ mod tests {
     #[test]
     fn times_go_as_they_come() {
         let mut asked = SetAttrIn::new_zeroed();
-        (asked.mtime, asked.mtime_nsec) = (-5, 250_000_000);
+        (asked.mtime, asked.mtimensec) = (-5, 250_000_000);
         assert_eq!(changes(&asked).0.mtime, None, "nothing was asked for");
-        asked.valid = fattr::MTIME | fattr::ATIME | fattr::ATIME_NOW | fattr::HANDLE;
-        asked.handle = 9;
-        let (set, handle) = changes(&asked);
+        asked.valid = fattr::MTIME | fattr::ATIME | fattr::ATIME_NOW | fattr::FH;
+        asked.fh = 9;
+        let (set, fh) = changes(&asked);
         assert_eq!(set.mtime, Some(SetTime::To(Timestamp { sec: -5, nsec: 250_000_000 })));
-        assert_eq!((set.atime, handle), (Some(SetTime::Now), Some(9)));
+        assert_eq!((set.atime, fh), (Some(SetTime::Now), Some(9)));
     }
 
     #[test]
     fn types_are_those_of_stat_and_getdents() {
         assert_eq!(type_bits(FileType::Directory), libc::S_IFDIR);
-        assert_eq!(entry_type(FileType::Directory), u32::from(libc::DT_DIR));
-        assert_eq!(entry_type(FileType::Symlink), u32::from(libc::DT_LNK));
-        assert_eq!(entry_type(FileType::Unknown), 0);
+        assert_eq!(dirent_type(FileType::Directory), u32::from(libc::DT_DIR));
+        assert_eq!(dirent_type(FileType::Symlink), u32::from(libc::DT_LNK));
+        assert_eq!(dirent_type(FileType::Unknown), 0);
     }
 }

@@ -1,25 +1,25 @@
 //! The transport: the kernel's requests in, answers and notices out. Nothing of the protocol leaves this folder.
 
-mod backing;
+mod backing_ids;
+mod busy_poll;
 mod convert;
-mod crew;
-mod data;
+mod data_path;
 mod device;
-mod kernel;
-mod live;
-mod lull;
-mod notices;
-mod numbers;
+mod inval_hold;
+mod kernel_cache;
+mod kernel_features;
+mod live_update;
+mod node_ids;
 mod operations;
-mod pace;
 mod protocol;
+mod rate_limit;
 mod request_log;
 mod server;
-mod spin;
 mod status;
-mod times;
+mod ttl;
+mod worker_pool;
 
-pub use kernel::KernelTraits;
-pub use live::Live;
+pub use kernel_features::KernelFeatures;
+pub use live_update::LiveUpdate;
 pub use server::{Connection, Server};
 pub use status::{Reloads, Status, pid_namespace};

@@ -70,7 +70,7 @@ impl LoggedRequest {
 fn describe(request: &Request<'_>) -> (&'static str, String) {
     let header = &request.header;
     let (name, fields) = known(header.opcode);
-    let (unique, nodeid, pid) = (header.unique, header.node, header.pid);
+    let (unique, nodeid, pid) = (header.unique, header.nodeid, header.pid);
     let (uid, gid) = (header.uid, header.gid);
     let mut line = format!("unique={unique} nodeid={nodeid} uid={uid} gid={gid} pid={pid}");
     if name == UNKNOWN {
@@ -174,7 +174,7 @@ mod tests {
             bytes.extend(word.to_ne_bytes());
         }
         bytes.extend(body);
-        let (name, line) = describe(&Request::read(&bytes).unwrap());
+        let (name, line) = describe(&Request::parse(&bytes).unwrap());
         format!("{name} {line}")
     }
 

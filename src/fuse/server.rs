@@ -10,16 +10,16 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::Resource;
 
-use super::backing::Backings;
-use super::crew::Crew;
-use super::data::Data;
+use super::backing_ids::BackingIds;
+use super::data_path::DataMover;
 use super::device::Device;
-use super::kernel::KernelTraits;
-use super::live::Live;
-use super::notices::KernelCache;
-use super::numbers::Numbers;
-use super::operations::{Admission, Operations, Waiting};
-use super::times::Times;
+use super::kernel_cache::KernelCache;
+use super::kernel_features::KernelFeatures;
+use super::live_update::LiveUpdate;
+use super::node_ids::NodeIds;
+use super::operations::{Admission, BlockedWorkers, Operations};
+use super::ttl::Ttls;
+use super::worker_pool::WorkerPool;
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::fs::{self, Fs};
@@ -28,10 +28,10 @@ use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
 
 /// How often what was not used for a while is let go.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Descriptors of recently used inodes at most.
-const MOST_FDS: u64 = 4096;
+const MAX_FDS: u64 = 4096;
 
 /// The kernel's side of a mount that is to be served.
 #[derive(Debug)]
@@ -39,19 +39,19 @@ pub struct Connection {
     /// The open /dev/fuse, whose FUSE_INIT is not answered yet.
     pub device: OwnedFd,
     /// The device number of the filesystem.
-    pub own: (u32, u32),
+    pub own_device: (u32, u32),
     /// What is attached may be a directory in the filesystem's root.
-    pub by_name: bool,
+    pub attach_by_name: bool,
     /// What the kernel does with notices.
-    pub kernel: KernelTraits,
+    pub kernel: KernelFeatures,
 }
 
 /// A mount that is being served.
 #[derive(Debug)]
 pub struct Server {
     workers: Vec<JoinHandle<fs::Result<()>>>,
-    live: Live,
-    numbers: Numbers,
+    live_update: LiveUpdate,
+    node_ids: NodeIds,
 }
 
 impl Server {
@@ -63,62 +63,65 @@ impl Server {
         mirrored: HashSet<MountUid>,
         connection: Connection,
     ) -> Result<Self> {
-        let Connection { device, own, by_name, kernel } = connection;
-        let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MOST_FDS);
-        let room = usize::try_from((limit / 4).clamp(16, MOST_FDS)).unwrap_or(16);
+        let Connection { device, own_device, attach_by_name, kernel } = connection;
+        let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MAX_FDS);
+        let fd_capacity = usize::try_from((limit / 4).clamp(16, MAX_FDS)).unwrap_or(16);
         crate::sys::descriptors::open_proc_self_fd()
             .map_err(|e| Error::system("/proc must be mounted", e))?;
-        let tree = SourceTree::new(root, room, scope(config));
-        tree.beware_of(own);
+        let tree = SourceTree::new(root, fd_capacity, scope(config));
+        tree.beware_of(own_device);
         let (cache, watch) = cache_of(config, &tree)?;
         // A root that is replaced one day has no number of its own.
-        let by_name = by_name && !config.follow_source;
-        let numbers = Numbers::new(tree.root_number().filter(|_| by_name));
-        if let Some(part) = numbers.attached() {
+        let attach_by_name = attach_by_name && !config.follow_source;
+        let node_ids = NodeIds::new(tree.root_number().filter(|_| attach_by_name));
+        if let Some(part) = node_ids.attached_name() {
             tree.shown_as(part);
         }
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
-        let backings = Arc::new(Backings::new());
+        let backing_ids = Arc::new(BackingIds::new());
         let device = Arc::new(Device::new(device));
-        let notices =
-            Arc::new(KernelCache::new(Arc::clone(&device), Arc::clone(&fs), numbers, kernel));
+        let kernel_cache =
+            Arc::new(KernelCache::new(Arc::clone(&device), Arc::clone(&fs), node_ids, kernel));
         let is_root = rustix::process::geteuid().is_root();
         let access =
             config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
         let names_change_at_once = config.follow_source;
         let operations = Arc::new(Operations {
-            times: Times::of(cache, fs.needs(), kernel, names_change_at_once),
-            keeps_listings: Operations::keeps_listings(&fs, cache),
+            ttls: Ttls::of(cache, fs.needs(), kernel, names_change_at_once),
+            caches_readdir: Operations::caches_readdir(&fs, cache),
             fs: Arc::clone(&fs),
-            backings: Arc::clone(&backings),
-            notices: Arc::clone(&notices),
-            data: Arc::new(Data::new(config)),
+            backing_ids: Arc::clone(&backing_ids),
+            kernel_cache: Arc::clone(&kernel_cache),
+            data: Arc::new(DataMover::new(config)),
             reloads: Arc::default(),
-            numbers,
+            node_ids,
             admission: Admission::new(access),
-            waiting: Arc::new(Waiting::new(config.threads.get())),
+            blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
         });
-        let live = Live::new(
-            Arc::downgrade(&notices),
-            operations.times.clone(),
+        let live_update = LiveUpdate::new(
+            Arc::downgrade(&kernel_cache),
+            operations.ttls.clone(),
             Arc::clone(&operations.data),
             Arc::clone(&operations.reloads),
         );
         operations
-            .begin(&device)
+            .init(&device)
             .map_err(|e| Error::mount("cannot talk to the kernel's FUSE", e))?;
         if fs.is_watching() {
-            let (fs, notices) = (Arc::clone(&fs), Arc::clone(&notices));
-            spawn("watch", move || fs.watch(&notices))?;
+            let (fs, kernel_cache) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
+            spawn("watch", move || fs.watch(&kernel_cache))?;
         }
         if fs.looks_ahead() {
             let fs = Arc::clone(&fs);
-            spawn("ahead", move || fs.keep_looking_ahead())?;
+            spawn("prefetch", move || fs.keep_looking_ahead())?;
         }
         let workers = start_workers(&operations, device, config.threads.get())?;
-        spawn("sweeper", sweep_while_served(Arc::downgrade(&notices), Arc::downgrade(&backings)))?;
-        Ok(Self { workers, live, numbers })
+        spawn(
+            "sweeper",
+            sweep_while_served(Arc::downgrade(&kernel_cache), Arc::downgrade(&backing_ids)),
+        )?;
+        Ok(Self { workers, live_update, node_ids })
     }
 
     /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
@@ -138,14 +141,14 @@ impl Server {
 
     /// The directory in the filesystem that is to be attached. `None`: its root.
     #[must_use]
-    pub fn attached(&self) -> Option<&'static OsStr> {
-        self.numbers.attached()
+    pub fn attached_name(&self) -> Option<&'static OsStr> {
+        self.node_ids.attached_name()
     }
 
     /// What can be changed while it is served.
     #[must_use]
-    pub fn live(&self) -> Live {
-        self.live.clone()
+    pub fn live_update(&self) -> LiveUpdate {
+        self.live_update.clone()
     }
 
     /// Waits until the filesystem is unmounted and the workers have ended.
@@ -178,15 +181,18 @@ fn start_workers(
         let another = devices[0].another(true).map_or_else(|_| Arc::clone(&devices[0]), Arc::new);
         devices.push(another);
     }
-    let quick = devices[0].another(false).ok().map(Arc::new);
-    let room = operations.data.request_room();
-    let crew = Arc::new(Crew::new(devices));
-    let start = |own: usize| {
-        let (crew, operations, quick) = (Arc::clone(&crew), Arc::clone(operations), quick.clone());
+    let nonblocking = devices[0].another(false).ok().map(Arc::new);
+    let buffer_size = operations.data.max_request_size();
+    let pool = Arc::new(WorkerPool::new(devices));
+    let start = |index: usize| {
+        let (pool, operations, nonblocking) =
+            (Arc::clone(&pool), Arc::clone(operations), nonblocking.clone());
         let work = move || {
-            crew.work(own, quick.as_ref(), room, |bytes, device| operations.serve(bytes, device))
+            pool.run(index, nonblocking.as_ref(), buffer_size, |bytes, device| {
+                operations.serve(bytes, device)
+            })
         };
-        let thread = std::thread::Builder::new().name(format!("worker-{own}")).spawn(work);
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(work);
         thread.map_err(|e| Error::system("cannot start a thread", e))
     };
     (0..count).map(start).collect()
@@ -221,13 +227,18 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     thread.map(drop).map_err(|e| Error::system("cannot start a thread", e))
 }
 
-fn sweep_while_served(notices: Weak<KernelCache>, backings: Weak<Backings>) -> impl FnOnce() {
+fn sweep_while_served(
+    kernel_cache: Weak<KernelCache>,
+    backing_ids: Weak<BackingIds>,
+) -> impl FnOnce() {
     move || {
-        while let (Some(notices), Some(backings)) = (notices.upgrade(), backings.upgrade()) {
-            notices.fs().sweep(&*notices);
-            backings.sweep();
-            drop((notices, backings));
-            std::thread::sleep(SWEEP);
+        while let (Some(kernel_cache), Some(backing_ids)) =
+            (kernel_cache.upgrade(), backing_ids.upgrade())
+        {
+            kernel_cache.fs().sweep(&*kernel_cache);
+            backing_ids.sweep();
+            drop((kernel_cache, backing_ids));
+            std::thread::sleep(SWEEP_INTERVAL);
         }
     }
 }

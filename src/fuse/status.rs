@@ -15,13 +15,13 @@ use crate::sys;
 const SIZE: usize = 1024;
 
 /// `_IOR(0xbc, 0x73, [u8; 1024])`.
-pub(super) const REQUEST: u32 = 2 << 30 | (SIZE as u32) << 16 | 0xbc << 8 | 0x73;
+pub(super) const STATUS_IOCTL: u32 = 2 << 30 | (SIZE as u32) << 16 | 0xbc << 8 | 0x73;
 
 /// An answer begins with it: other filesystems may know the number, and mean something else.
 const MAGIC: [u8; 8] = *b"shiftbnd";
 
 /// Where the text begins.
-const HEAD: usize = 48;
+const TEXT_OFFSET: usize = 48;
 
 /// What a daemon says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Status {
     /// Asks a mount's root, which is open for reading. ENOTTY where it is no mount of ours.
     pub fn ask(root: impl AsFd) -> Result<Self, Errno> {
         let mut answer = [0; SIZE];
-        sys::file::ioctl(root, REQUEST, &mut answer)?;
+        sys::file::ioctl(root, STATUS_IOCTL, &mut answer)?;
         Self::decode(&answer).ok_or(Errno::NOTTY)
     }
 
@@ -58,7 +58,7 @@ impl Status {
         }
         bytes.extend(u64::from(code).to_ne_bytes());
         // What does not fit is cut; the log has it all.
-        bytes.extend(text.bytes().take(SIZE - HEAD));
+        bytes.extend(text.bytes().take(SIZE - TEXT_OFFSET));
         bytes.resize(SIZE, 0);
         bytes
     }
@@ -71,7 +71,7 @@ impl Status {
         if !bytes.starts_with(&MAGIC) {
             return None;
         }
-        let text = bytes.get(HEAD..)?.split(|byte| *byte == 0).next()?;
+        let text = bytes.get(TEXT_OFFSET..)?.split(|byte| *byte == 0).next()?;
         let exit = match number(4)? {
             0 => None,
             1 => Some(Exit::Usage),
@@ -119,7 +119,7 @@ impl Reloads {
         count.refused = result.as_ref().err().map(|e| (e.exit(), e.to_string()));
     }
 
-    /// The answer to [`REQUEST`]. `in_full`: with the words of a refusal, which may quote a file of options that only who
+    /// The answer to [`STATUS_IOCTL`]. `in_full`: with the words of a refusal, which may quote a file of options that only who
     /// mounted can read.
     pub(super) fn answer(&self, in_full: bool) -> Vec<u8> {
         let count = self.lock();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_tells_who_it_is_and_what_became_of_the_last_reload() {
+    fn the_status_names_the_daemon_and_the_result_of_the_last_reload() {
         let reloads = Reloads::default();
         let at_first = asked(&reloads);
         assert_eq!((at_first.pid, at_first.begun, at_first.ended), (std::process::id(), 0, 0));
@@ -171,20 +171,20 @@ mod tests {
         reloads.begin();
         reloads.end(&Err(Error::refused("x".repeat(5000))));
         assert_eq!(reloads.answer(true).len(), SIZE);
-        assert_eq!(asked(&reloads).refused, Some((Exit::Mount, "x".repeat(SIZE - HEAD))));
+        assert_eq!(asked(&reloads).refused, Some((Exit::Mount, "x".repeat(SIZE - TEXT_OFFSET))));
     }
 
     #[test]
-    fn the_words_of_a_refusal_are_for_who_mounted_alone() {
+    fn only_the_mounter_and_root_read_the_text_of_a_refusal() {
         let reloads = Reloads::default();
         reloads.begin();
         reloads.end(&Err(Error::usage("line 3: secret")));
-        let others = Status::decode(&reloads.answer(false)).unwrap().refused.unwrap();
-        assert_eq!(others, (Exit::Usage, "refused; the daemon's log says why".to_owned()));
+        let restricted = Status::decode(&reloads.answer(false)).unwrap().refused.unwrap();
+        assert_eq!(restricted, (Exit::Usage, "refused; the daemon's log says why".to_owned()));
     }
 
     #[test]
-    fn what_others_answer_is_not_taken_for_ours() {
+    fn another_filesystems_answer_is_not_taken_for_a_status() {
         assert_eq!(Status::decode(&[0; SIZE]), None);
         assert_eq!(Status::decode(b"shiftbnd"), None);
         assert_eq!(Status::decode(&[]), None);

@@ -20,20 +20,20 @@ pub struct Translation<K: Kind> {
     map: IdMap<K>,
     unmapped: Unmapped<K>,
     /// Which extents name somebody, where not all do.
-    named: Option<IdMap<K>>,
+    explicit: Option<IdMap<K>>,
 }
 
 impl<K: Kind> Translation<K> {
     /// Joins a map and a policy.
     #[must_use]
     pub fn new(map: IdMap<K>, unmapped: Unmapped<K>) -> Self {
-        Self { map, unmapped, named: None }
+        Self { map, unmapped, explicit: None }
     }
 
     /// The same, where only these extents name somebody: the others move ids that nobody has listed.
     #[must_use]
-    pub fn naming(self, named: IdMap<K>) -> Self {
-        Self { named: Some(named), ..self }
+    pub fn with_explicit(self, explicit: IdMap<K>) -> Self {
+        Self { explicit: Some(explicit), ..self }
     }
 
     /// The extents.
@@ -71,9 +71,9 @@ impl<K: Kind> Translation<K> {
     /// What an extent stores a mount id as that means another id on the source. Extents of ids that stay as they are name
     /// nobody.
     #[must_use]
-    pub fn named_to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
-        let named = self.named.as_ref().unwrap_or(&self.map);
-        named.to_source(id).filter(|source| source.raw() != id.raw())
+    pub fn explicit_to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
+        let explicit = self.explicit.as_ref().unwrap_or(&self.map);
+        explicit.to_source(id).filter(|source| source.raw() != id.raw())
     }
 
     /// What a mount id is stored as. `None`: it cannot be stored (EOVERFLOW).
@@ -160,9 +160,9 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_another_on_the_source_has_a_counterpart() {
+    fn only_an_id_that_changes_has_an_explicit_source_id() {
         let counterpart = |t: &Translation<User>, id| {
-            t.named_to_source(MountUid::new(id).unwrap()).map(SourceId::raw)
+            t.explicit_to_source(MountUid::new(id).unwrap()).map(SourceId::raw)
         };
         let t = translation(Unmapped::Pass);
         assert_eq!((counterpart(&t, 103), counterpart(&t, 3)), (Some(3), None));

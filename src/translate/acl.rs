@@ -31,7 +31,7 @@ const ENTRY: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl<U, G> {
     /// In the order of the value.
-    pub entries: Vec<Entry<U, G>>,
+    pub entries: Vec<AclEntry<U, G>>,
 }
 
 /// As stored on the source.
@@ -41,16 +41,16 @@ pub type MountAcl = Acl<MountUid, MountGid>;
 
 /// Who may do what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry<U, G> {
+pub struct AclEntry<U, G> {
     /// Whom the entry is about.
-    pub who: Who<U, G>,
+    pub tag: AclTag<U, G>,
     /// The permission bits, unchecked.
     pub perm: u16,
 }
 
 /// An entry's tag, with its id where it has one. `None`: 4294967295, no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who<U, G> {
+pub enum AclTag<U, G> {
     /// `ACL_USER_OBJ`
     Owner,
     /// `ACL_USER`
@@ -138,7 +138,7 @@ impl<U: RawId, G: RawId> Acl<U, G> {
         if !tail.is_empty() {
             return Err(AclError::Malformed);
         }
-        Ok(Self { entries: entries.iter().map(Entry::parse).collect::<Result<_, _>>()? })
+        Ok(Self { entries: entries.iter().map(AclEntry::parse).collect::<Result<_, _>>()? })
     }
 
     /// Writes the value.
@@ -147,7 +147,7 @@ impl<U: RawId, G: RawId> Acl<U, G> {
         let mut value = Vec::with_capacity(HEADER + ENTRY * self.entries.len());
         value.extend(VERSION.to_le_bytes());
         for entry in &self.entries {
-            let (tag, id) = entry.who.tag_and_id();
+            let (tag, id) = entry.tag.to_raw();
             value.extend(tag.to_le_bytes());
             value.extend(entry.perm.to_le_bytes());
             value.extend(id.to_le_bytes());
@@ -161,15 +161,15 @@ impl<U: RawId, G: RawId> Acl<U, G> {
         group: impl Fn(Option<G>) -> Result<Option<G2>, AclError>,
     ) -> Result<Acl<U2, G2>, AclError> {
         let entries = self.entries.iter().map(|entry| {
-            let who = match entry.who {
-                Who::User(id) => Who::User(user(id)?),
-                Who::Group(id) => Who::Group(group(id)?),
-                Who::Owner => Who::Owner,
-                Who::OwningGroup => Who::OwningGroup,
-                Who::Mask => Who::Mask,
-                Who::Other => Who::Other,
+            let tag = match entry.tag {
+                AclTag::User(id) => AclTag::User(user(id)?),
+                AclTag::Group(id) => AclTag::Group(group(id)?),
+                AclTag::Owner => AclTag::Owner,
+                AclTag::OwningGroup => AclTag::OwningGroup,
+                AclTag::Mask => AclTag::Mask,
+                AclTag::Other => AclTag::Other,
             };
-            Ok(Entry { who, perm: entry.perm })
+            Ok(AclEntry { tag, perm: entry.perm })
         });
         Ok(Acl { entries: entries.collect::<Result<_, _>>()? })
     }
@@ -179,17 +179,17 @@ impl<U, G> Acl<U, G> {
     /// An access ACL, where the permissions of its file are shown as others than those that are stored (nine bits each):
     /// the mask bounds the named entries, so they have no more than the group is shown to have. What the group is shown to
     /// have beyond what is stored, the owning group has.
-    pub fn show_as(&mut self, stored: u32, shown: u32) {
+    pub fn apply_mode(&mut self, stored: u32, shown: u32) {
         let class = |mode: u32, shift: u32| (mode >> shift) as u16 & 0o7;
         let (group, added) = (class(shown, 3), class(shown & !stored, 3));
-        let has_mask = self.entries.iter().any(|entry| matches!(entry.who, Who::Mask));
+        let has_mask = self.entries.iter().any(|entry| matches!(entry.tag, AclTag::Mask));
         for entry in &mut self.entries {
-            entry.perm = match entry.who {
-                Who::Owner => class(shown, 6),
-                Who::OwningGroup if has_mask => entry.perm | added,
-                Who::OwningGroup | Who::Mask => group,
-                Who::User(_) | Who::Group(_) => entry.perm,
-                Who::Other => class(shown, 0),
+            entry.perm = match entry.tag {
+                AclTag::Owner => class(shown, 6),
+                AclTag::OwningGroup if has_mask => entry.perm | added,
+                AclTag::OwningGroup | AclTag::Mask => group,
+                AclTag::User(_) | AclTag::Group(_) => entry.perm,
+                AclTag::Other => class(shown, 0),
             };
         }
     }
@@ -230,26 +230,26 @@ impl MountAcl {
     }
 }
 
-impl<U: RawId, G: RawId> Entry<U, G> {
+impl<U: RawId, G: RawId> AclEntry<U, G> {
     fn parse(bytes: &[u8; ENTRY]) -> Result<Self, AclError> {
         let [t0, t1, p0, p1, id @ ..] = *bytes;
         let id = u32::from_le_bytes(id);
         // As the kernel does, the id of an entry that has none is not looked at.
-        let who = match u16::from_le_bytes([t0, t1]) {
-            0x01 => Who::Owner,
-            0x02 => Who::User(U::from_raw(id)),
-            0x04 => Who::OwningGroup,
-            0x08 => Who::Group(G::from_raw(id)),
-            0x10 => Who::Mask,
-            0x20 => Who::Other,
+        let tag = match u16::from_le_bytes([t0, t1]) {
+            0x01 => AclTag::Owner,
+            0x02 => AclTag::User(U::from_raw(id)),
+            0x04 => AclTag::OwningGroup,
+            0x08 => AclTag::Group(G::from_raw(id)),
+            0x10 => AclTag::Mask,
+            0x20 => AclTag::Other,
             _ => return Err(AclError::Malformed),
         };
-        Ok(Self { who, perm: u16::from_le_bytes([p0, p1]) })
+        Ok(Self { tag, perm: u16::from_le_bytes([p0, p1]) })
     }
 }
 
-impl<U: RawId, G: RawId> Who<U, G> {
-    fn tag_and_id(self) -> (u16, u32) {
+impl<U: RawId, G: RawId> AclTag<U, G> {
+    fn to_raw(self) -> (u16, u32) {
         match self {
             Self::Owner => (0x01, NO_ID),
             Self::User(id) => (0x02, id.map_or(NO_ID, U::to_raw)),

@@ -35,7 +35,7 @@ const SIZE_3: usize = 24;
 
 /// What to answer for a capability whose root id nobody at the mount can be: getxattr(2) gives EOVERFLOW, execve(2)
 /// grants nothing.
-pub const FOREIGN_CAPS: [u8; SIZE_3] =
+pub const UNMAPPED_CAPS: [u8; SIZE_3] =
     [0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
 /// A file's capabilities, whole but for the meaning of the bits.
@@ -46,12 +46,12 @@ pub struct Caps {
     /// The permitted and inheritable words, as they stand in the value.
     pub sets: [u8; 16],
     /// Whose root they serve.
-    pub root: Root,
+    pub root: RootId,
 }
 
 /// Whose root a capability serves. The number is of the side that the value is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Root {
+pub enum RootId {
     /// Version 2: id 0, unwritten.
     Implicit,
     /// Version 3. 4294967295: nobody's.
@@ -95,8 +95,8 @@ impl Caps {
         }
         let (sets, root) = rest.split_first_chunk::<16>().ok_or(CapsError::Malformed)?;
         let root = match (magic & REVISION_MASK, root) {
-            (REVISION_2, []) => Root::Implicit,
-            (REVISION_3, &[a, b, c, d]) => Root::Id(u32::from_le_bytes([a, b, c, d])),
+            (REVISION_2, []) => RootId::Implicit,
+            (REVISION_3, &[a, b, c, d]) => RootId::Id(u32::from_le_bytes([a, b, c, d])),
             _ => return Err(CapsError::Malformed),
         };
         Ok(Self { effective: magic & EFFECTIVE != 0, sets: *sets, root })
@@ -106,13 +106,13 @@ impl Caps {
     #[must_use]
     pub fn print(&self) -> Vec<u8> {
         let (revision, size) = match self.root {
-            Root::Implicit => (REVISION_2, SIZE_2),
-            Root::Id(_) => (REVISION_3, SIZE_3),
+            RootId::Implicit => (REVISION_2, SIZE_2),
+            RootId::Id(_) => (REVISION_3, SIZE_3),
         };
         let mut value = Vec::with_capacity(size);
         value.extend((revision | u32::from(self.effective)).to_le_bytes());
         value.extend(self.sets);
-        if let Root::Id(id) = self.root {
+        if let RootId::Id(id) = self.root {
             value.extend(id.to_le_bytes());
         }
         value
@@ -126,8 +126,8 @@ impl Caps {
             Unmapped::Deny | Unmapped::Pass => view.uid_to_mount(id),
         });
         let root = match shown.map_or(NO_ID, MountUid::raw) {
-            0 => Root::Implicit,
-            id => Root::Id(id),
+            0 => RootId::Implicit,
+            id => RootId::Id(id),
         };
         Self { root, ..*self }
     }
@@ -140,14 +140,14 @@ impl Caps {
         });
         let id = stored.ok_or(CapsError::Unmapped)?;
         let root = match self.root {
-            Root::Implicit if view.uids.map().is_identity() => Root::Implicit,
-            _ => Root::Id(id.raw()),
+            RootId::Implicit if view.uids.map().is_identity() => RootId::Implicit,
+            _ => RootId::Id(id.raw()),
         };
         Ok(Self { root, ..*self })
     }
 }
 
-impl Root {
+impl RootId {
     fn raw(self) -> u32 {
         match self {
             Self::Implicit => 0,
@@ -170,15 +170,15 @@ mod tests {
         }
     }
 
-    fn caps(root: Root) -> Caps {
+    fn caps(root: RootId) -> Caps {
         Caps { effective: true, sets: *b"permittedinherit", root }
     }
 
-    fn shown(root: Root, view: &IdView) -> Root {
+    fn shown(root: RootId, view: &IdView) -> RootId {
         caps(root).to_mount(view).root
     }
 
-    fn stored(root: Root, view: &IdView) -> Result<Root, CapsError> {
+    fn stored(root: RootId, view: &IdView) -> Result<RootId, CapsError> {
         Ok(caps(root).to_source(view)?.root)
     }
 
@@ -187,74 +187,74 @@ mod tests {
     #[test]
     fn a_container_range_shows_the_sources_root_as_the_containers() {
         let view = view(&[(0, 100_000, 65_536)], Unmapped::Deny);
-        assert_eq!(shown(Root::Implicit, &view), Root::Id(100_000));
-        assert_eq!(shown(Root::Id(0), &view), Root::Id(100_000));
-        assert_eq!(shown(Root::Id(5), &view), Root::Id(100_005));
-        assert_eq!(shown(Root::Id(65_536), &view), Root::Id(NO_ID));
-        assert_eq!(stored(Root::Id(100_000), &view), Ok(Root::Id(0)));
-        assert_eq!(stored(Root::Implicit, &view), Err(CapsError::Unmapped));
-        assert_eq!(stored(Root::Id(5), &view), Err(CapsError::Unmapped));
+        assert_eq!(shown(RootId::Implicit, &view), RootId::Id(100_000));
+        assert_eq!(shown(RootId::Id(0), &view), RootId::Id(100_000));
+        assert_eq!(shown(RootId::Id(5), &view), RootId::Id(100_005));
+        assert_eq!(shown(RootId::Id(65_536), &view), RootId::Id(NO_ID));
+        assert_eq!(stored(RootId::Id(100_000), &view), Ok(RootId::Id(0)));
+        assert_eq!(stored(RootId::Implicit, &view), Err(CapsError::Unmapped));
+        assert_eq!(stored(RootId::Id(5), &view), Err(CapsError::Unmapped));
     }
 
     #[test]
     fn another_id_shown_as_root_serves_root() {
         let view = view(&[(5, 0, 1), (10, 100, 10)], Unmapped::Deny);
-        assert_eq!(shown(Root::Id(5), &view), Root::Implicit);
+        assert_eq!(shown(RootId::Id(5), &view), RootId::Implicit);
         assert_eq!(
-            shown(Root::Implicit, &view),
-            Root::Id(NO_ID),
+            shown(RootId::Implicit, &view),
+            RootId::Id(NO_ID),
             "the source's root is nobody here"
         );
-        assert_eq!(stored(Root::Implicit, &view), Ok(Root::Id(5)));
-        assert_eq!(stored(Root::Id(0), &view), Ok(Root::Id(5)));
-        assert_eq!(stored(Root::Id(101), &view), Ok(Root::Id(11)));
+        assert_eq!(stored(RootId::Implicit, &view), Ok(RootId::Id(5)));
+        assert_eq!(stored(RootId::Id(0), &view), Ok(RootId::Id(5)));
+        assert_eq!(stored(RootId::Id(101), &view), Ok(RootId::Id(11)));
     }
 
     #[test]
-    fn a_kept_root_is_stored_with_its_id_written_out() {
+    fn a_root_mapped_to_itself_is_stored_as_version_3() {
         let view = view(&[(0, 0, 1), (1, 1001, 10)], Unmapped::Deny);
-        assert_eq!(shown(Root::Implicit, &view), Root::Implicit);
-        assert_eq!(stored(Root::Implicit, &view), Ok(Root::Id(0)));
+        assert_eq!(shown(RootId::Implicit, &view), RootId::Implicit);
+        assert_eq!(stored(RootId::Implicit, &view), Ok(RootId::Id(0)));
     }
 
     #[test]
     fn the_identity_leaves_both_versions_alone() {
         let view = IdView::identity();
-        for root in [Root::Implicit, Root::Id(7)] {
+        for root in [RootId::Implicit, RootId::Id(7)] {
             assert_eq!((shown(root, &view), stored(root, &view)), (root, Ok(root)));
         }
     }
 
     #[test]
-    fn squash_makes_nobody_root() {
+    fn squash_does_not_apply_to_root_ids() {
         let view = view(&[(1000, 2000, 10)], Unmapped::Squash(MountUid::new(0).unwrap()));
-        assert_eq!(shown(Root::Implicit, &view), Root::Id(NO_ID));
-        assert_eq!(shown(Root::Id(77), &view), Root::Id(NO_ID));
-        assert_eq!(stored(Root::Implicit, &view), Err(CapsError::Unmapped));
-        assert_eq!(stored(Root::Id(2001), &view), Ok(Root::Id(1001)));
+        assert_eq!(shown(RootId::Implicit, &view), RootId::Id(NO_ID));
+        assert_eq!(shown(RootId::Id(77), &view), RootId::Id(NO_ID));
+        assert_eq!(stored(RootId::Implicit, &view), Err(CapsError::Unmapped));
+        assert_eq!(stored(RootId::Id(2001), &view), Ok(RootId::Id(1001)));
     }
 
     #[test]
     fn pass_leaves_unmapped_roots_alone() {
         let view = view(&[(1000, 2000, 10)], Unmapped::Pass);
-        assert_eq!(shown(Root::Implicit, &view), Root::Implicit);
-        assert_eq!(stored(Root::Implicit, &view), Ok(Root::Id(0)));
-        assert_eq!(shown(Root::Id(77), &view), Root::Id(77));
+        assert_eq!(shown(RootId::Implicit, &view), RootId::Implicit);
+        assert_eq!(stored(RootId::Implicit, &view), Ok(RootId::Id(0)));
+        assert_eq!(shown(RootId::Id(77), &view), RootId::Id(77));
     }
 
     #[test]
-    fn foreign_caps_parse_as_nobodys() {
-        let foreign = Caps::parse(&FOREIGN_CAPS).unwrap();
-        assert_eq!((foreign.root, foreign.sets), (Root::Id(NO_ID), [0; 16]));
+    fn unmapped_caps_parse_with_no_root_id() {
+        let unmapped = Caps::parse(&UNMAPPED_CAPS).unwrap();
+        assert_eq!((unmapped.root, unmapped.sets), (RootId::Id(NO_ID), [0; 16]));
         let view = view(&[(0, 100_000, 65_536)], Unmapped::Deny);
-        assert_eq!(foreign.to_mount(&view), foreign);
-        assert_eq!(foreign.to_source(&view), Err(CapsError::Unmapped));
+        assert_eq!(unmapped.to_mount(&view), unmapped);
+        assert_eq!(unmapped.to_source(&view), Err(CapsError::Unmapped));
     }
 
     #[test]
     fn wrong_lengths_versions_and_flags_are_refused() {
-        let v2 = caps(Root::Implicit).print();
-        let v3 = caps(Root::Id(0)).print();
+        let v2 = caps(RootId::Implicit).print();
+        let v3 = caps(RootId::Id(0)).print();
         let mut flags = v2.clone();
         flags[0] = 3;
         let mut v1 = v2.clone();
@@ -278,7 +278,7 @@ mod tests {
         fn printing_what_was_parsed_gives_the_same_bytes(
             effective: bool, sets: [u8; 16], id in proptest::option::of(any::<u32>()),
         ) {
-            let caps = Caps { effective, sets, root: id.map_or(Root::Implicit, Root::Id) };
+            let caps = Caps { effective, sets, root: id.map_or(RootId::Implicit, RootId::Id) };
             let bytes = caps.print();
             prop_assert_eq!(Caps::parse(&bytes), Ok(caps));
         }
@@ -286,7 +286,7 @@ mod tests {
         #[test]
         fn a_mapped_root_id_comes_back_the_same(id in 0u32..65_536) {
             let view = view(&[(0, 100_000, 65_536)], Unmapped::Deny);
-            let caps = caps(Root::Id(id));
+            let caps = caps(RootId::Id(id));
             prop_assert_eq!(caps.to_mount(&view).to_source(&view), Ok(caps));
         }
     }

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 use crate::idmap::IdView;
 
-pub use acl::{Acl, AclError, Entry, MountAcl, RawId, SourceAcl, Who};
-pub use caps::{Caps, CapsError, FOREIGN_CAPS, Root};
+pub use acl::{Acl, AclEntry, AclError, AclTag, MountAcl, RawId, SourceAcl};
+pub use caps::{Caps, CapsError, RootId, UNMAPPED_CAPS};
 
 /// What an extended attribute's value holds, as far as ids are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn classify(name: &[u8]) -> XattrKind {
 /// The value that the mount answers for what the source holds.
 ///
 /// A capability that the source itself refuses to show with EOVERFLOW (its root id has no meaning to us) is to be
-/// answered as [`FOREIGN_CAPS`], so that a file which carries one can still be executed.
+/// answered as [`UNMAPPED_CAPS`], so that a file which carries one can still be executed.
 pub fn value_to_mount<'a>(
     kind: XattrKind,
     value: &'a [u8],

@@ -16,12 +16,12 @@ use glob::Glob;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Excluded {
     names: Vec<Glob>,
-    paths: Vec<Vec<Part>>,
+    paths: Vec<Vec<Component>>,
 }
 
 /// One component of a path pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum Component {
     /// `**`.
     AnyDepth,
     Name(Glob),
@@ -46,9 +46,9 @@ impl Excluded {
         if bytes.is_empty() {
             return Err("an empty pattern hides nothing".to_owned());
         }
-        let mut parts = Vec::new();
-        for part in bytes.strip_prefix(b"/").unwrap_or(bytes).split(|byte| *byte == b'/') {
-            match part {
+        let mut components = Vec::new();
+        for component in bytes.strip_prefix(b"/").unwrap_or(bytes).split(|byte| *byte == b'/') {
+            match component {
                 b"" => {
                     return Err(wrong(
                         "has an empty component: write no slash at the end and none twice",
@@ -57,23 +57,26 @@ impl Excluded {
                 b"." | b".." => {
                     return Err(wrong("is a path from the source's root: write neither . nor .."));
                 }
-                b"**" => parts.push(Part::AnyDepth),
-                part => parts.push(Part::Name(Glob::parse(part).map_err(wrong)?)),
+                b"**" => components.push(Component::AnyDepth),
+                component => {
+                    components.push(Component::Name(Glob::parse(component).map_err(wrong)?))
+                }
             }
         }
-        if parts.iter().all(|part| *part == Part::AnyDepth) {
+        if components.iter().all(|component| *component == Component::AnyDepth) {
             return Err(wrong("would hide everything"));
         }
-        match parts.as_slice() {
-            [Part::Name(name)] if !bytes.contains(&b'/') => self.names.push(name.clone()),
-            _ => self.paths.push(parts),
+        match components.as_slice() {
+            [Component::Name(name)] if !bytes.contains(&b'/') => self.names.push(name.clone()),
+            _ => self.paths.push(components),
         }
         Ok(())
     }
 
     /// The patterns, in words that [`Self::add`] takes.
     pub fn patterns(&self) -> impl Iterator<Item = String> {
-        let path = |parts: &Vec<Part>| parts.iter().map(Part::to_string).collect();
+        let path =
+            |components: &Vec<Component>| components.iter().map(Component::to_string).collect();
         self.names.iter().map(Glob::to_string).chain(self.paths.iter().map(path))
     }
 
@@ -91,13 +94,13 @@ impl Excluded {
 
     /// What a name alone says.
     #[must_use]
-    pub fn judge(&self, name: &OsStr) -> Verdict {
+    pub fn match_name(&self, name: &OsStr) -> Verdict {
         let name = name.as_bytes();
         if self.names.iter().any(|glob| glob.matches(name)) {
             return Verdict::Hidden;
         }
-        let is_open = |parts: &Vec<Part>| parts.last() == Some(&Part::AnyDepth);
-        if self.ends_paths(OsStr::from_bytes(name)) || self.paths.iter().any(is_open) {
+        let is_open = |components: &Vec<Component>| components.last() == Some(&Component::AnyDepth);
+        if self.ends_a_path(OsStr::from_bytes(name)) || self.paths.iter().any(is_open) {
             return Verdict::ByPath;
         }
         Verdict::Shown
@@ -105,9 +108,9 @@ impl Excluded {
 
     /// Whether a path pattern ends in something that this name matches, and not in `**`, which matches every name.
     #[must_use]
-    pub fn ends_paths(&self, name: &OsStr) -> bool {
-        let ends_so = |parts: &Vec<Part>| match parts.last() {
-            Some(Part::Name(glob)) => glob.matches(name.as_bytes()),
+    pub fn ends_a_path(&self, name: &OsStr) -> bool {
+        let ends_so = |components: &Vec<Component>| match components.last() {
+            Some(Component::Name(glob)) => glob.matches(name.as_bytes()),
             _ => false,
         };
         self.paths.iter().any(ends_so)
@@ -116,50 +119,53 @@ impl Excluded {
     /// Whether a name is hidden in the directory with this path from the source's root (`a/b`, empty for the root).
     #[must_use]
     pub fn hides(&self, dir: &[u8], name: &OsStr) -> bool {
-        match self.judge(name) {
+        match self.match_name(name) {
             Verdict::Shown => false,
             Verdict::Hidden => true,
             Verdict::ByPath => {
-                let path: Vec<_> = components(dir).chain([name.as_bytes()]).collect();
-                self.paths.iter().any(|parts| path_matches(parts, &path))
+                let path: Vec<_> = split_path(dir).chain([name.as_bytes()]).collect();
+                self.paths.iter().any(|components| path_matches(components, &path))
             }
         }
     }
 
     /// Whether a path from the source's root, or a directory on its way, is hidden.
     #[must_use]
-    pub fn hides_way_to(&self, path: &[u8]) -> bool {
-        let path: Vec<_> = components(path).collect();
+    pub fn hides_path(&self, path: &[u8]) -> bool {
+        let path: Vec<_> = split_path(path).collect();
         let name_hides = |name: &&[u8]| self.names.iter().any(|glob| glob.matches(name));
         path.iter().any(name_hides)
-            || (1..=path.len())
-                .any(|end| self.paths.iter().any(|parts| path_matches(parts, &path[..end])))
+            || (1..=path.len()).any(|end| {
+                self.paths.iter().any(|components| path_matches(components, &path[..end]))
+            })
     }
 }
 
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty())
+fn split_path(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
 /// Whether components match a path pattern: one pass that goes back to the last `**` only. One at the end stands for
 /// at least one component: what is in a directory, not the directory.
-fn path_matches(parts: &[Part], path: &[&[u8]]) -> bool {
-    let (mut at, mut seen) = (0, 0);
+fn path_matches(components: &[Component], path: &[&[u8]]) -> bool {
+    let (mut at, mut matched) = (0, 0);
     let mut retry = None;
     loop {
-        match parts.get(at) {
-            None if seen == path.len() => return true,
-            Some(Part::AnyDepth) => {
-                if at + 1 == parts.len() {
-                    return seen < path.len();
+        match components.get(at) {
+            None if matched == path.len() => return true,
+            Some(Component::AnyDepth) => {
+                if at + 1 == components.len() {
+                    return matched < path.len();
                 }
                 at += 1;
-                retry = Some((at, seen));
+                retry = Some((at, matched));
                 continue;
             }
-            Some(Part::Name(glob)) if path.get(seen).is_some_and(|name| glob.matches(name)) => {
+            Some(Component::Name(glob))
+                if path.get(matched).is_some_and(|name| glob.matches(name)) =>
+            {
                 at += 1;
-                seen += 1;
+                matched += 1;
                 continue;
             }
             _ => {}
@@ -168,14 +174,14 @@ fn path_matches(parts: &[Part], path: &[&[u8]]) -> bool {
         match retry {
             Some((after, from)) if from < path.len() => {
                 retry = Some((after, from + 1));
-                (at, seen) = (after, from + 1);
+                (at, matched) = (after, from + 1);
             }
             _ => return false,
         }
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AnyDepth => f.write_str("/**"),
@@ -203,8 +209,8 @@ mod tests {
     #[test]
     fn a_pattern_without_a_slash_hides_a_name_everywhere_and_needs_no_path() {
         let all = excluded(&["*.o", ".git"]);
-        assert_eq!(all.judge(OsStr::new("a.o")), Verdict::Hidden);
-        assert_eq!(all.judge(OsStr::new("a.c")), Verdict::Shown);
+        assert_eq!(all.match_name(OsStr::new("a.o")), Verdict::Hidden);
+        assert_eq!(all.match_name(OsStr::new("a.c")), Verdict::Shown);
         assert!(all.hides(b"", OsStr::new(".git")) && all.hides(b"a/b", OsStr::new(".git")));
         assert!(!all.has_paths());
     }
@@ -221,8 +227,8 @@ mod tests {
             hides("*/b", "x", "b") && !hides("*/b", "x/y", "b"),
             "a star stays in its component"
         );
-        assert_eq!(excluded(&["/a/b"]).judge(OsStr::new("b")), Verdict::ByPath);
-        assert_eq!(excluded(&["/a/b"]).judge(OsStr::new("a")), Verdict::Shown);
+        assert_eq!(excluded(&["/a/b"]).match_name(OsStr::new("b")), Verdict::ByPath);
+        assert_eq!(excluded(&["/a/b"]).match_name(OsStr::new("a")), Verdict::Shown);
     }
 
     #[test]
@@ -238,14 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn the_way_to_a_path_is_hidden_with_any_directory_on_it() {
+    fn a_path_is_hidden_with_any_directory_on_it() {
         let all = excluded(&["secret", "/a/b"]);
         assert!(
-            all.hides_way_to(b"x/secret/y")
-                && all.hides_way_to(b"a/b")
-                && all.hides_way_to(b"a/b/c")
+            all.hides_path(b"x/secret/y") && all.hides_path(b"a/b") && all.hides_path(b"a/b/c")
         );
-        assert!(!all.hides_way_to(b"b/a") && !all.hides_way_to(b""));
+        assert!(!all.hides_path(b"b/a") && !all.hides_path(b""));
     }
 
     #[test]

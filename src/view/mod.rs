@@ -15,7 +15,7 @@ pub use excluded::{Excluded, Verdict};
 pub use needs::{Checks, Needs};
 pub use owner::{CreatedBy, Creation, Forced, Mirror, Principal};
 pub use perms::PermRules;
-pub use policy::{Changes, LinkRemoval, Looks, Policy, Xattrs};
+pub use policy::{AttrOverrides, ChangePolicies, ChangePolicy, LinkRemoval, Xattrs};
 
 use rustix::fs::FileType;
 
@@ -36,11 +36,11 @@ pub struct View {
     /// How permission bits are shown.
     pub perms: PermRules,
     /// How other attributes are shown.
-    pub looks: Looks,
+    pub attr_overrides: AttrOverrides,
     /// Whom new files belong to, and with which permissions.
     pub creation: Creation,
     /// Which changes pass, which are ignored, which are refused.
-    pub changes: Changes,
+    pub changes: ChangePolicies,
     /// Symbolic links are shown as what they lead to; what removing such a name removes.
     pub resolve_symlinks: Option<LinkRemoval>,
     /// Names that are not there.
@@ -60,7 +60,7 @@ pub enum Viewer {
 
 /// What the view makes of an inode's owner, type and permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
+pub struct PresentedAttr {
     /// Owner; `None` is unmapped.
     pub uid: Option<MountUid>,
     /// Group; `None` is unmapped.
@@ -73,7 +73,7 @@ pub struct Shown {
 
 /// An inode's owner, type and permissions on the source. An owner that is no id is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
+pub struct SourceAttr {
     /// Owner.
     pub uid: Option<SourceUid>,
     /// Group.
@@ -93,9 +93,9 @@ impl View {
             forced: Forced::default(),
             mirror: None,
             perms: PermRules::default(),
-            looks: Looks::default(),
+            attr_overrides: AttrOverrides::default(),
             creation: Creation::default(),
-            changes: Changes::default(),
+            changes: ChangePolicies::default(),
             resolve_symlinks: None,
             excluded: Excluded::default(),
         }
@@ -103,54 +103,56 @@ impl View {
 
     /// How an inode's owner, type and permissions are shown to somebody.
     #[must_use]
-    pub fn show(&self, stored: Stored, viewer: Viewer) -> Shown {
-        let mut uid = stored.uid.and_then(|uid| self.ids.uid_to_mount(uid));
-        let mut gid = stored.gid.and_then(|gid| self.ids.gid_to_mount(gid));
+    pub fn present(&self, source: SourceAttr, viewer: Viewer) -> PresentedAttr {
+        let mut uid = source.uid.and_then(|uid| self.ids.uid_to_mount(uid));
+        let mut gid = source.gid.and_then(|gid| self.ids.gid_to_mount(gid));
         uid = self.forced.uid.or(uid);
         gid = self.forced.gid.or(gid);
-        let mut mode = stored.mode;
+        let mut mode = source.mode;
         // The kernel knows one owner only, and would run the file as whoever looked last. To its caller, whose own it is,
         // the bit means nothing. And nobody gives what another user's programs may do by being shown as their owner.
-        let owner = self.owner(stored);
+        let owner = self.mapped_owner(source);
         if self.mirror.is_some() || uid != owner.uid {
             mode &= !policy::SETUID;
         }
-        if gid != owner.gid && !stored.kind.is_dir() {
+        if gid != owner.gid && !source.kind.is_dir() {
             mode &= !policy::SETGID;
         }
-        let kind = self.shown_kind(stored.kind);
+        let kind = self.presented_kind(source.kind);
         match viewer {
             Viewer::Anyone => {}
             Viewer::Mirrored(caller) => uid = Some(caller),
-            Viewer::Outsider => return Shown { uid, gid, kind, mode: mode & !PERMISSIONS },
+            Viewer::Outsider => return PresentedAttr { uid, gid, kind, mode: mode & !PERMISSIONS },
         }
-        if stored.kind != FileType::Symlink {
-            mode = self.perms.apply(stored.kind, mode);
+        if source.kind != FileType::Symlink {
+            mode = self.perms.apply(source.kind, mode);
         }
-        Shown { uid, gid, kind, mode }
+        PresentedAttr { uid, gid, kind, mode }
     }
 
     /// An inode as it would be shown by its ids alone: whose it is, and not whom it is shown to belong to because all is, or
     /// because nothing else is known.
     #[must_use]
-    pub fn owner(&self, stored: Stored) -> Shown {
-        let Stored { uid, gid, kind, mode } = stored;
+    pub fn mapped_owner(&self, source: SourceAttr) -> PresentedAttr {
+        let SourceAttr { uid, gid, kind, mode } = source;
         let uid = uid.and_then(|uid| self.ids.uids.counterpart(uid));
         let gid = gid.and_then(|gid| self.ids.gids.counterpart(gid));
-        Shown { uid, gid, kind, mode }
+        PresentedAttr { uid, gid, kind, mode }
     }
 
     /// Whether permissions may be shown as others than those that are stored.
     #[must_use]
-    pub fn shows_other_permissions(&self) -> bool {
-        !self.perms.is_empty() || self.looks.realistic_permissions || self.mirror.is_some()
+    pub fn alters_permissions(&self) -> bool {
+        !self.perms.is_empty() || self.attr_overrides.realistic_permissions || self.mirror.is_some()
     }
 
     /// The type that is shown for a type on the source.
     #[must_use]
-    pub fn shown_kind(&self, kind: FileType) -> FileType {
+    pub fn presented_kind(&self, kind: FileType) -> FileType {
         match kind {
-            FileType::BlockDevice if self.looks.block_devices_as_files => FileType::RegularFile,
+            FileType::BlockDevice if self.attr_overrides.block_devices_as_files => {
+                FileType::RegularFile
+            }
             kind => kind,
         }
     }

@@ -1,6 +1,6 @@
 //! What a view keeps the kernel from doing by itself: as little as it can.
 
-use super::{Policy, View};
+use super::{ChangePolicy, View};
 
 /// Who checks permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub enum Checks {
     /// The kernel, on what we show (`default_permissions`).
     Kernel,
     /// We, at every request.
-    Ours,
+    Daemon,
 }
 
 /// See the module's head.
@@ -28,9 +28,9 @@ impl View {
     pub fn needs(&self) -> Needs {
         let changes = &self.changes;
         // The kernel would refuse strangers what is to succeed for everybody.
-        let ignores = [changes.chown, changes.chgrp, changes.chmod].contains(&Policy::Ignore);
+        let ignores = [changes.chown, changes.chgrp, changes.chmod].contains(&ChangePolicy::Ignore);
         let per_caller = self.mirror.is_some();
-        let checks = if ignores || per_caller { Checks::Ours } else { Checks::Kernel };
+        let checks = if ignores || per_caller { Checks::Daemon } else { Checks::Kernel };
         Needs { checks, per_caller, xattrs: changes.xattrs != super::Xattrs::None }
     }
 }

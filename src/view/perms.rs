@@ -24,19 +24,19 @@ pub struct PermRules(Vec<Rule>);
 struct Rule {
     files: bool,
     directories: bool,
-    change: Change,
+    action: Action,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum Action {
     /// These bits; `special` in place of setuid, setgid and sticky if any of it is set.
     Exactly { permissions: u32, special: u32 },
     /// Of these classes, something is set, added or taken.
-    Symbolic { classes: u32, how: How, what: What },
+    Symbolic { classes: u32, operator: Operator, operand: Operand },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
+enum Operator {
     Set,
     Add,
     Take,
@@ -44,7 +44,7 @@ enum How {
 
 /// What stands to the right of the operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct What {
+struct Operand {
     /// r, w and x, for all classes.
     plain: u32,
     /// `X`: x where a directory or anything executable was.
@@ -60,9 +60,9 @@ struct What {
 impl PermRules {
     /// One rule that leaves only what a mask does not take, for files, directories or both.
     #[must_use]
-    pub fn exactly(permissions: u32, files: bool, directories: bool) -> Self {
-        let change = Change::Exactly { permissions: permissions & PERMISSIONS, special: 0 };
-        Self(vec![Rule { files, directories, change }])
+    pub fn masked(permissions: u32, files: bool, directories: bool) -> Self {
+        let action = Action::Exactly { permissions: permissions & PERMISSIONS, special: 0 };
+        Self(vec![Rule { files, directories, action }])
     }
 
     /// Whether there are none.
@@ -72,9 +72,9 @@ impl PermRules {
     }
 
     /// Rules that do nothing, because they name neither class nor `a`: `d+x`. bindfs takes them, and so do we.
-    pub fn idle(&self) -> impl Iterator<Item = String> {
-        let is_idle = |rule: &&Rule| matches!(rule.change, Change::Symbolic { classes: 0, .. });
-        self.0.iter().filter(is_idle).map(ToString::to_string)
+    pub fn no_ops(&self) -> impl Iterator<Item = String> {
+        let is_no_op = |rule: &&Rule| matches!(rule.action, Action::Symbolic { classes: 0, .. });
+        self.0.iter().filter(is_no_op).map(ToString::to_string)
     }
 
     /// Adds rules after those that there are.
@@ -93,23 +93,23 @@ impl PermRules {
 
 impl Rule {
     fn apply(&self, is_dir: bool, now: u32, original: u32) -> u32 {
-        match self.change {
-            Change::Exactly { permissions, special } => {
+        match self.action {
+            Action::Exactly { permissions, special } => {
                 permissions | if special == 0 { now & SPECIAL } else { special }
             }
-            Change::Symbolic { classes, how, what } => {
-                let bits = what.bits(is_dir, original) & classes;
-                match how {
-                    How::Set => (now & !(classes & PERMISSIONS)) | bits,
-                    How::Add => now | bits,
-                    How::Take => now & !bits,
+            Action::Symbolic { classes, operator, operand } => {
+                let bits = operand.bits(is_dir, original) & classes;
+                match operator {
+                    Operator::Set => (now & !(classes & PERMISSIONS)) | bits,
+                    Operator::Add => now | bits,
+                    Operator::Take => now & !bits,
                 }
             }
         }
     }
 }
 
-impl What {
+impl Operand {
     fn bits(self, is_dir: bool, original: u32) -> u32 {
         let mut bits = self.plain;
         if (self.search && (is_dir || original & EXECUTE != 0)) || (self.directory && is_dir) {
@@ -173,40 +173,40 @@ fn parse(rule: &str) -> Option<Rule> {
     let restricted = files || directories;
     let (files, directories) = (files || !restricted, directories || !restricted);
     if right.starts_with(|c: char| c.is_ascii_digit()) {
-        let change = if classes == 0 { octal(right)? } else { return None };
-        return Some(Rule { files, directories, change });
+        let action = if classes == 0 { octal(right)? } else { return None };
+        return Some(Rule { files, directories, action });
     }
     if left.is_empty() {
         classes = PERMISSIONS;
     }
-    let how = match right.as_bytes()[0] {
-        b'=' => How::Set,
-        b'+' => How::Add,
-        b'-' => How::Take,
+    let operator = match right.as_bytes()[0] {
+        b'=' => Operator::Set,
+        b'+' => Operator::Add,
+        b'-' => Operator::Take,
         _ => return None,
     };
-    let mut what = What::default();
+    let mut operand = Operand::default();
     for letter in right[1..].chars() {
         match letter {
-            'r' => what.plain |= READ,
-            'w' => what.plain |= WRITE,
-            'x' => what.plain |= EXECUTE,
-            'X' => what.search = true,
-            'D' => what.directory = true,
-            'u' => what.user = true,
-            'g' => what.group = true,
-            'o' => what.others = true,
+            'r' => operand.plain |= READ,
+            'w' => operand.plain |= WRITE,
+            'x' => operand.plain |= EXECUTE,
+            'X' => operand.search = true,
+            'D' => operand.directory = true,
+            'u' => operand.user = true,
+            'g' => operand.group = true,
+            'o' => operand.others = true,
             // Accepted, as bindfs does: setuid, setgid and sticky stay as they are.
             's' | 't' => {}
             _ => return None,
         }
     }
-    Some(Rule { files, directories, change: Change::Symbolic { classes, how, what } })
+    Some(Rule { files, directories, action: Action::Symbolic { classes, operator, operand } })
 }
 
-fn octal(digits: &str) -> Option<Change> {
+fn octal(digits: &str) -> Option<Action> {
     let number = (digits.len() <= 4).then(|| u32::from_str_radix(digits, 8).ok()).flatten()?;
-    Some(Change::Exactly { permissions: number & PERMISSIONS, special: number & SPECIAL })
+    Some(Action::Exactly { permissions: number & PERMISSIONS, special: number & SPECIAL })
 }
 
 impl fmt::Display for PermRules {
@@ -230,25 +230,25 @@ impl fmt::Display for Rule {
             one(f, self.files, "f")?;
             one(f, self.directories, "d")?;
         }
-        match self.change {
-            Change::Exactly { permissions, special } => write!(f, "{:04o}", permissions | special),
-            Change::Symbolic { classes, how, what } => {
+        match self.action {
+            Action::Exactly { permissions, special } => write!(f, "{:04o}", permissions | special),
+            Action::Symbolic { classes, operator, operand } => {
                 one(f, classes & USER != 0, "u")?;
                 one(f, classes & GROUP != 0, "g")?;
                 one(f, classes & OTHERS != 0, "o")?;
-                f.write_str(match how {
-                    How::Set => "=",
-                    How::Add => "+",
-                    How::Take => "-",
+                f.write_str(match operator {
+                    Operator::Set => "=",
+                    Operator::Add => "+",
+                    Operator::Take => "-",
                 })?;
-                one(f, what.plain & READ != 0, "r")?;
-                one(f, what.plain & WRITE != 0, "w")?;
-                one(f, what.plain & EXECUTE != 0, "x")?;
-                one(f, what.search, "X")?;
-                one(f, what.directory, "D")?;
-                one(f, what.user, "u")?;
-                one(f, what.group, "g")?;
-                one(f, what.others, "o")
+                one(f, operand.plain & READ != 0, "r")?;
+                one(f, operand.plain & WRITE != 0, "w")?;
+                one(f, operand.plain & EXECUTE != 0, "x")?;
+                one(f, operand.search, "X")?;
+                one(f, operand.directory, "D")?;
+                one(f, operand.user, "u")?;
+                one(f, operand.group, "g")?;
+                one(f, operand.others, "o")
             }
         }
     }
@@ -301,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_name_nobody_are_known_to_do_nothing() {
+    fn rules_that_name_no_class_do_nothing() {
         let rules: PermRules = "f=r:ad+x:0600:=w:d-x".parse().unwrap();
-        assert_eq!(rules.idle().collect::<Vec<_>>(), ["f=r", "d-x"]);
+        assert_eq!(rules.no_ops().collect::<Vec<_>>(), ["f=r", "d-x"]);
     }
 
     #[test]
-    fn what_is_no_rule_is_refused() {
+    fn malformed_rules_are_refused() {
         for rules in [
             ",", "a,,b", "0649", "01777x", "0644junk", "12345", "a", "ug", "z=r", "a=q", "a=r=w",
             "u0600", "a++",

@@ -14,7 +14,7 @@ pub(super) const SETGID: u32 = 0o2000;
 
 /// What becomes of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum ChangePolicy {
     /// It is made.
     #[default]
     Normal,
@@ -24,7 +24,7 @@ pub enum Policy {
     Deny,
 }
 
-impl Policy {
+impl ChangePolicy {
     /// What remains of a change. EPERM when there is one and it is refused.
     pub fn pass<T>(self, change: Option<T>) -> Result<Option<T>, Errno> {
         match (self, change) {
@@ -49,13 +49,13 @@ pub enum Xattrs {
 
 /// Which changes pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ChangePolicies {
     /// Of owners.
-    pub chown: Policy,
+    pub chown: ChangePolicy,
     /// Of groups.
-    pub chgrp: Policy,
+    pub chgrp: ChangePolicy,
     /// Of permissions.
-    pub chmod: Policy,
+    pub chmod: ChangePolicy,
     /// What becomes of the permissions that a chmod asks for.
     pub chmod_filter: PermRules,
     /// Where chmod is ignored or refused: bits to execute regular files may be changed all the same.
@@ -72,7 +72,7 @@ pub struct Changes {
     pub forward_ioctls: bool,
 }
 
-impl Changes {
+impl ChangePolicies {
     /// The permissions to set where some are asked for (all twelve bits); `None` where nothing is to be done. EPERM when
     /// the change is refused. `now`: those that the source has, which only some policies ask for.
     pub fn chmod(
@@ -83,18 +83,18 @@ impl Changes {
     ) -> Result<Option<u32>, Errno> {
         let allows_x = self.chmod_allow_x && kind == FileType::RegularFile;
         match self.chmod {
-            Policy::Normal => Ok(Some(self.chmod_filter.apply(kind, asked))),
-            Policy::Ignore if allows_x => Ok(Some((now()? & !EXECUTE) | (asked & EXECUTE))),
-            Policy::Ignore => Ok(None),
-            Policy::Deny if allows_x && (now()? ^ asked) & !EXECUTE == 0 => Ok(Some(asked)),
-            Policy::Deny => Err(Errno::PERM),
+            ChangePolicy::Normal => Ok(Some(self.chmod_filter.apply(kind, asked))),
+            ChangePolicy::Ignore if allows_x => Ok(Some((now()? & !EXECUTE) | (asked & EXECUTE))),
+            ChangePolicy::Ignore => Ok(None),
+            ChangePolicy::Deny if allows_x && (now()? ^ asked) & !EXECUTE == 0 => Ok(Some(asked)),
+            ChangePolicy::Deny => Err(Errno::PERM),
         }
     }
 }
 
 /// How attributes are shown, other than owners and permissions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Looks {
+pub struct AttrOverrides {
     /// The change time is the modification time.
     pub ctime_from_mtime: bool,
     /// Everything has one name only.
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn chmod(
-        changes: &Changes,
+        changes: &ChangePolicies,
         kind: FileType,
         now: u32,
         asked: u32,
@@ -133,20 +133,24 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_passes_drops_or_refuses() {
-        assert_eq!(Policy::Normal.pass(Some(1)), Ok(Some(1)));
-        assert_eq!(Policy::Ignore.pass(Some(1)), Ok(None));
-        assert_eq!(Policy::Deny.pass(Some(1)), Err(Errno::PERM));
-        assert_eq!(Policy::Deny.pass::<u32>(None), Ok(None));
+    fn a_policy_applies_ignores_or_refuses_a_change() {
+        assert_eq!(ChangePolicy::Normal.pass(Some(1)), Ok(Some(1)));
+        assert_eq!(ChangePolicy::Ignore.pass(Some(1)), Ok(None));
+        assert_eq!(ChangePolicy::Deny.pass(Some(1)), Err(Errno::PERM));
+        assert_eq!(ChangePolicy::Deny.pass::<u32>(None), Ok(None));
     }
 
     #[test]
-    fn allow_x_leaves_a_way_for_bits_to_execute_regular_files() {
+    fn allow_x_still_changes_the_execute_bits_of_regular_files() {
         use FileType::{Directory, RegularFile};
-        let ignore = Changes { chmod: Policy::Ignore, chmod_allow_x: true, ..Changes::default() };
+        let ignore = ChangePolicies {
+            chmod: ChangePolicy::Ignore,
+            chmod_allow_x: true,
+            ..ChangePolicies::default()
+        };
         assert_eq!(chmod(&ignore, RegularFile, 0o4640, 0o711), Ok(Some(0o4751)));
         assert_eq!(chmod(&ignore, Directory, 0o640, 0o711), Ok(None));
-        let deny = Changes { chmod: Policy::Deny, ..ignore };
+        let deny = ChangePolicies { chmod: ChangePolicy::Deny, ..ignore };
         assert_eq!(chmod(&deny, RegularFile, 0o640, 0o750), Ok(Some(0o750)));
         assert_eq!(chmod(&deny, RegularFile, 0o640, 0o650), Ok(Some(0o650)));
         assert_eq!(chmod(&deny, RegularFile, 0o640, 0o600), Err(Errno::PERM));
@@ -155,7 +159,8 @@ mod tests {
 
     #[test]
     fn a_filter_changes_what_is_asked_for() {
-        let changes = Changes { chmod_filter: "go-w".parse().unwrap(), ..Changes::default() };
+        let changes =
+            ChangePolicies { chmod_filter: "go-w".parse().unwrap(), ..ChangePolicies::default() };
         assert_eq!(chmod(&changes, FileType::RegularFile, 0, 0o4777), Ok(Some(0o4755)));
     }
 }

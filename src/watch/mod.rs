@@ -10,10 +10,10 @@
 //!
 //! Locks: `marking`, then `dirs`, which is never held across a system call or a notice.
 
-mod busy;
-mod notice;
-mod pace;
+mod dispatch;
+mod inval_batch;
 mod resend;
+mod write_throttle;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -29,9 +29,10 @@ use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
 use crate::sys::handle::FileHandle;
 
-use busy::Busy;
-pub use notice::Notices;
-use pace::Pace;
+use dispatch::InvalDispatcher;
+use inval_batch::InvalBatch;
+pub use inval_batch::Notifier;
+use write_throttle::{SUPPRESSION, WriteThrottle};
 
 /// On directories.
 const DIR_EVENTS: u64 = libc::FAN_CREATE
@@ -48,15 +49,15 @@ const DIR_EVENTS: u64 = libc::FAN_CREATE
 /// On files.
 const FILE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_ATTRIB;
 /// A file that is moved leaves the directory that told of it.
-const MOVES: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+const MOVE_EVENTS: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 /// What tells of writes: with the second the writer is done.
-const WRITES: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
+const WRITE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
 /// How many counts all directories share: one that is another's costs a look-up its trust.
-const COUNTS: usize = 4096;
+const SEQ_SLOTS: usize = 4096;
 /// Files with a mark of their own at most; each keeps an inode in the kernel's memory.
-const MOST_FILES: usize = 65536;
+const MAX_FILE_MARKS: usize = 65536;
 /// How long events may gather before they are read: a burst costs one wake-up.
-const GATHER: Duration = Duration::from_millis(1);
+const COALESCE: Duration = Duration::from_millis(1);
 
 /// The watch over one mount's source.
 #[derive(Debug)]
@@ -65,11 +66,11 @@ pub struct Watch {
     /// The marked directories by handle, as events name them.
     dirs: Mutex<HashMap<FileHandle, NodeId>>,
     files: AtomicUsize,
-    pace: Arc<Pace>,
+    dispatcher: Arc<InvalDispatcher>,
     /// How often directories have told of files in them; several share a count.
-    told: Box<[AtomicU32]>,
+    event_seqs: Box<[AtomicU32]>,
     /// Odd from before events are taken from the queue until they are counted.
-    turns: AtomicU32,
+    read_seq: AtomicU32,
     /// Held over setting or taking the mark of an inode, by node id: who takes one must not take another's.
     marking: [Mutex<()>; 16],
 }
@@ -87,9 +88,9 @@ impl Watch {
             group,
             dirs: Mutex::default(),
             files: AtomicUsize::new(0),
-            pace: Arc::default(),
-            told: (0..COUNTS).map(|_| AtomicU32::new(0)).collect(),
-            turns: AtomicU32::new(0),
+            dispatcher: Arc::default(),
+            event_seqs: (0..SEQ_SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            read_seq: AtomicU32::new(0),
             marking: Default::default(),
         };
         watch.mark_dir(tree, &root)?;
@@ -98,7 +99,7 @@ impl Watch {
 
     /// Watches a directory from now on: whether it is watched. What is read of it afterwards is taken out of the caches
     /// when it changes.
-    pub fn cover(&self, tree: &SourceTree, dir: &Inode) -> bool {
+    pub fn ensure_marked(&self, tree: &SourceTree, dir: &Inode) -> bool {
         if dir.is_watched() {
             return true;
         }
@@ -128,11 +129,11 @@ impl Watch {
     }
 
     /// Watches each write to a file from now on: whether it is watched.
-    pub fn cover_file(&self, tree: &SourceTree, file: &Inode) -> bool {
+    pub fn ensure_file_marked(&self, tree: &SourceTree, file: &Inode) -> bool {
         if file.is_watched() {
             return true;
         }
-        if !tree.is_watchable(file) || self.files.load(Ordering::Relaxed) >= MOST_FILES {
+        if !tree.is_watchable(file) || self.files.load(Ordering::Relaxed) >= MAX_FILE_MARKS {
             return false;
         }
         let _marking = self.marking(file.node());
@@ -152,10 +153,10 @@ impl Watch {
     pub fn forget(&self, tree: &SourceTree, inode: &Inode) {
         // Whoever looks it up next does not know that its writes are left alone.
         if inode.is_busy() {
-            let heard = tree
+            let resumed = tree
                 .passing_fd(inode)
                 .and_then(|fd| sys::fanotify::ignore_modify(&self.group, false, &proc_path(&fd)));
-            heard.unwrap_or_else(|e| log::debug!("writes are told again later: {e}"));
+            resumed.unwrap_or_else(|e| log::debug!("writes are told again later: {e}"));
         }
         if !inode.is_watched() {
             return;
@@ -202,115 +203,115 @@ impl Watch {
 
     /// Whether word of changes in a directory gets through, so that its names may be believed for long.
     #[must_use]
-    pub fn is_trustworthy(&self, dir: &Inode) -> bool {
-        !self.pace.is_held_up(dir.node())
+    pub fn is_delivering(&self, dir: &Inode) -> bool {
+        !self.dispatcher.is_stalled(dir.node())
     }
 
     /// How often a directory has told of files in it (and some others of theirs): who looks a file up while it does may
     /// not be known as yet, and must not believe for long what he saw.
     #[must_use]
-    pub fn told_of(&self, dir: &Inode) -> u32 {
-        self.count(dir.node()).load(Ordering::Acquire)
+    pub fn event_seq(&self, dir: &Inode) -> u32 {
+        self.seq_slot(dir.node()).load(Ordering::Acquire)
     }
 
     /// Whether a directory has told nothing since it had told `told`, not even of what was done the moment before:
     /// nobody has any event of it that is not counted.
     #[must_use]
-    pub fn has_told_all(&self, dir: &Inode, told: u32) -> bool {
-        let turns = self.turns.load(Ordering::SeqCst);
+    pub fn is_drained(&self, dir: &Inode, seq: u32) -> bool {
+        let read_seq = self.read_seq.load(Ordering::SeqCst);
         // An event of before is in the queue, or was taken from it before: in this turn, or in a former one.
-        turns.is_multiple_of(2)
-            && self.waits_for(Some(Duration::ZERO)) == Ok(false)
-            && self.turns.load(Ordering::SeqCst) == turns
-            && self.told_of(dir) == told
+        read_seq.is_multiple_of(2)
+            && self.poll_events(Some(Duration::ZERO)) == Ok(false)
+            && self.read_seq.load(Ordering::SeqCst) == read_seq
+            && self.event_seq(dir) == seq
     }
 
-    fn count(&self, dir: NodeId) -> &AtomicU32 {
-        &self.told[dir.0 as usize % COUNTS]
+    fn seq_slot(&self, dir: NodeId) -> &AtomicU32 {
+        &self.event_seqs[dir.0 as usize % SEQ_SLOTS]
     }
 
     /// Looks whether word of changes gets through; to be called every second.
     pub fn check(&self) {
-        self.pace.check();
+        self.dispatcher.check();
     }
 
     /// Takes what events tell out of the caches, until the mount ends.
-    pub fn run<N>(&self, tree: &SourceTree, notices: &Arc<N>)
+    pub fn run<N>(&self, tree: &SourceTree, notifier: &Arc<N>)
     where
-        N: Notices + Send + Sync + 'static,
+        N: Notifier + Send + Sync + 'static,
     {
-        if let Err(e) = self.pace.start(notices) {
+        if let Err(e) = self.dispatcher.start(notifier) {
             log::error!("no thread for notices: {e}");
         }
         let Ok(group) = self.group.try_clone() else { return };
         let mut group = std::fs::File::from(group);
         let mut buffer = vec![0; 64 * 1024];
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        let mut busy = Busy::default();
+        let own_pid = rustix::process::getpid().as_raw_nonzero().get();
+        let mut throttle = WriteThrottle::default();
         loop {
-            match self.waits_for((!busy.is_empty()).then_some(busy::REST / 4)) {
+            match self.poll_events((!throttle.is_empty()).then_some(SUPPRESSION / 4)) {
                 Err(Errno::INTR) => continue,
                 Ok(false) => {
-                    let mut batch = notice::Batch::default();
-                    busy.listen_again(&self.group, tree, &mut batch);
-                    self.pace.send(batch, &**notices);
+                    let mut batch = InvalBatch::default();
+                    throttle.resume(&self.group, tree, &mut batch);
+                    self.dispatcher.send(batch, &**notifier);
                     continue;
                 }
                 // Another error comes again where it is told.
                 Ok(true) | Err(_) => {}
             }
-            self.turns.fetch_add(1, Ordering::SeqCst);
+            self.read_seq.fetch_add(1, Ordering::SeqCst);
             let filled = match group.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(filled) => filled,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
-                    self.turns.fetch_add(1, Ordering::SeqCst);
+                    self.read_seq.fetch_add(1, Ordering::SeqCst);
                     continue;
                 }
                 Err(e) => {
                     log::error!("the watch over the source ends: {e}");
-                    notices.everything();
+                    notifier.inval_all();
                     return;
                 }
             };
-            let mut batch = notice::Batch::default();
+            let mut batch = InvalBatch::default();
             for event in sys::fanotify::events(&buffer[..filled]) {
                 if event.mask & libc::FAN_Q_OVERFLOW != 0 {
-                    for count in &self.told {
-                        count.fetch_add(1, Ordering::AcqRel);
+                    for seq in &self.event_seqs {
+                        seq.fetch_add(1, Ordering::AcqRel);
                     }
-                    batch.everything();
-                } else if event.pid != own || tree.has_siblings() {
+                    batch.add_all();
+                } else if event.pid != own_pid || tree.has_siblings() {
                     let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
                     if let Some(dir) = dir {
                         // First: whoever enters the file from now on is told by this count, whoever has, below.
-                        self.count(dir).fetch_add(1, Ordering::AcqRel);
+                        self.seq_slot(dir).fetch_add(1, Ordering::AcqRel);
                     }
                     batch.add(&event, dir);
                     let children = event.child.map(|handle| tree.inodes_of(&handle));
                     for child in children.unwrap_or_default() {
-                        batch.changed(child.node(), dir);
+                        batch.add_inode(child.node(), dir);
                         if event.mask & libc::FAN_ATTRIB != 0 && child.is_unowned() {
-                            batch.look_up_again(&event, dir);
+                            batch.add_expired(&event, dir);
                         }
-                        if event.mask & MOVES != 0 {
+                        if event.mask & MOVE_EVENTS != 0 {
                             child.set_told(false);
                         }
-                        if event.mask & WRITES == libc::FAN_MODIFY {
-                            busy.leave(&self.group, tree, child, dir);
+                        if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
+                            throttle.suppress(&self.group, tree, child, dir);
                         }
                     }
                 }
             }
-            self.turns.fetch_add(1, Ordering::SeqCst);
-            busy.listen_again(&self.group, tree, &mut batch);
-            self.pace.send(batch, &**notices);
-            std::thread::sleep(GATHER);
+            self.read_seq.fetch_add(1, Ordering::SeqCst);
+            throttle.resume(&self.group, tree, &mut batch);
+            self.dispatcher.send(batch, &**notifier);
+            std::thread::sleep(COALESCE);
         }
     }
 
     /// Waits for events: whether there are any in this time, or ever.
-    fn waits_for(&self, time: Option<Duration>) -> Result<bool, Errno> {
+    fn poll_events(&self, time: Option<Duration>) -> Result<bool, Errno> {
         let mut fds = [PollFd::new(&self.group, PollFlags::IN)];
         let timeout = time.and_then(|time| Timespec::try_from(time).ok());
         poll(&mut fds, timeout.as_ref()).map(|ready| ready > 0)

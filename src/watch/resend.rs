@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::pace::Work;
+use super::dispatch::DirInvals;
 use crate::source::NodeId;
 
 /// When notices are sent again, counted from the time before. The client's thread takes an answer in within microseconds
 /// once it runs; a second is for a client that does not get a processor.
-const STEPS: [Duration; 4] = [
+const DELAYS: [Duration; 4] = [
     Duration::from_millis(2),
     Duration::from_millis(20),
     Duration::from_millis(200),
@@ -24,7 +24,7 @@ const STEPS: [Duration; 4] = [
 #[derive(Debug)]
 pub(super) struct Resend {
     pub(super) dir: NodeId,
-    pub(super) work: Work,
+    pub(super) invals: DirInvals,
     /// How often it was sent again before.
     tries: usize,
 }
@@ -39,8 +39,8 @@ pub(super) struct Resends {
 
 impl Resends {
     /// Takes in what the kernel did not know when it was told for the first time.
-    pub(super) fn add(&mut self, now: Instant, dir: NodeId, work: Work) {
-        self.push(now, Resend { dir, work, tries: 0 });
+    pub(super) fn add(&mut self, now: Instant, dir: NodeId, invals: DirInvals) {
+        self.push(now, Resend { dir, invals, tries: 0 });
     }
 
     /// Takes in what the kernel did not know when it was told again.
@@ -49,11 +49,11 @@ impl Resends {
     }
 
     fn push(&mut self, now: Instant, resend: Resend) {
-        let Some(step) = STEPS.get(resend.tries).filter(|_| !resend.work.is_empty()) else {
+        let Some(delay) = DELAYS.get(resend.tries).filter(|_| !resend.invals.is_empty()) else {
             return;
         };
         self.count += 1;
-        self.queue.insert((now + *step, self.count), resend);
+        self.queue.insert((now + *delay, self.count), resend);
     }
 
     /// Takes out what is due.
@@ -72,40 +72,40 @@ impl Resends {
 mod tests {
     use super::*;
 
-    fn work() -> Work {
-        Work { names: ["n".into()].into(), ..Work::default() }
+    fn invals() -> DirInvals {
+        DirInvals { names: ["n".into()].into(), ..DirInvals::default() }
     }
 
     #[test]
-    fn what_the_kernel_does_not_know_is_sent_again_for_a_second_and_then_no_more() {
+    fn invalidations_of_unknown_names_are_resent_for_a_second_and_then_dropped() {
         let (mut resends, begin) = (Resends::default(), Instant::now());
-        resends.add(begin, NodeId(5), work());
+        resends.add(begin, NodeId(5), invals());
         assert!(resends.take_due(begin).is_none(), "not at once");
         let (mut now, mut sent) = (begin, 0);
         while let Some(due) = resends.next_due() {
             now = due;
             let resend = resends.take_due(now).unwrap();
-            assert_eq!((resend.dir, &resend.work), (NodeId(5), &work()));
+            assert_eq!((resend.dir, &resend.invals), (NodeId(5), &invals()));
             sent += 1;
             resends.add_again(now, resend);
         }
-        assert_eq!((sent, now - begin), (4, STEPS.iter().sum()));
+        assert_eq!((sent, now - begin), (4, DELAYS.iter().sum()));
         assert!(now - begin >= Duration::from_secs(1));
     }
 
     #[test]
-    fn nothing_is_kept_once_the_kernel_knew_all() {
+    fn nothing_is_kept_once_the_kernel_knew_everything() {
         let (mut resends, begin) = (Resends::default(), Instant::now());
-        resends.add(begin, NodeId(5), Work::default());
+        resends.add(begin, NodeId(5), DirInvals::default());
         assert_eq!(resends.next_due(), None);
     }
 
     #[test]
     fn what_is_due_first_comes_first() {
         let (mut resends, begin) = (Resends::default(), Instant::now());
-        resends.add(begin + Duration::from_millis(1), NodeId(6), work());
-        resends.add(begin, NodeId(5), work());
-        resends.add(begin, NodeId(7), work());
+        resends.add(begin + Duration::from_millis(1), NodeId(6), invals());
+        resends.add(begin, NodeId(5), invals());
+        resends.add(begin, NodeId(7), invals());
         let late = begin + Duration::from_secs(1);
         let order: Vec<NodeId> =
             std::iter::from_fn(|| resends.take_due(late)).map(|resend| resend.dir).collect();

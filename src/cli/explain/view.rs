@@ -4,7 +4,7 @@ use super::{Facts, with_name};
 use crate::accounts::{Accounts, Named};
 use crate::config::Config;
 use crate::idmap::{Group, Kind, User};
-use crate::view::{Checks, CreatedBy, LinkRemoval, Mirror, Policy, Principal, View, Xattrs};
+use crate::view::{ChangePolicy, Checks, CreatedBy, LinkRemoval, Mirror, Principal, View, Xattrs};
 
 fn named<K: Kind + Named>(id: u32, accounts: &dyn Accounts) -> String {
     with_name(id, K::name_of(accounts, id))
@@ -78,12 +78,16 @@ pub(super) fn explain_presentation(out: &mut Facts, config: &Config) {
     if !view.perms.is_empty() {
         out.push("permissions", format!("shown after the rules {}", view.perms));
     }
-    let looks = &view.looks;
+    let overrides = &view.attr_overrides;
     for (given, subject, fact) in [
-        (looks.realistic_permissions, "permissions", "those that who mounts lacks are not shown"),
-        (looks.hide_hard_links, "links", "the count is shown as 1"),
-        (looks.ctime_from_mtime, "change time", "the modification time is shown in its place"),
-        (looks.block_devices_as_files, "block devices", "shown as regular files"),
+        (
+            overrides.realistic_permissions,
+            "permissions",
+            "those that who mounts lacks are not shown",
+        ),
+        (overrides.hide_hard_links, "links", "the count is shown as 1"),
+        (overrides.ctime_from_mtime, "change time", "the modification time is shown in its place"),
+        (overrides.block_devices_as_files, "block devices", "shown as regular files"),
         (config.one_file_system, "other filesystems", "what is mounted below the source is hidden"),
         (config.follow_source, "source", "followed to what takes its name when it is replaced"),
     ] {
@@ -115,16 +119,16 @@ pub(super) fn explain_changes(out: &mut Facts, view: &View) {
         [(changes.chown, "chown"), (changes.chgrp, "chgrp"), (changes.chmod, "chmod")]
     {
         match policy {
-            Policy::Normal => {}
-            Policy::Ignore => out.push(subject, "succeeds for everybody and changes nothing"),
-            Policy::Deny => out.push(subject, "fails with EPERM"),
+            ChangePolicy::Normal => {}
+            ChangePolicy::Ignore => out.push(subject, "succeeds for everybody and changes nothing"),
+            ChangePolicy::Deny => out.push(subject, "fails with EPERM"),
         }
     }
-    let filters = !changes.chmod_filter.is_empty() && changes.chmod == Policy::Normal;
+    let filters = !changes.chmod_filter.is_empty() && changes.chmod == ChangePolicy::Normal;
     if filters {
         out.push("chmod", format!("what is asked for is changed by {}", changes.chmod_filter));
     }
-    if changes.chmod_allow_x && changes.chmod != Policy::Normal {
+    if changes.chmod_allow_x && changes.chmod != ChangePolicy::Normal {
         out.push("chmod", "bits to execute regular files can be changed all the same");
     }
     match changes.xattrs {
@@ -158,7 +162,7 @@ pub(super) fn explain_checks(out: &mut Facts, view: &View) {
         (changes.chgrp, "chgrp-ignore is"),
         (changes.chmod, "chmod-ignore is"),
     ];
-    let why = match ignored.iter().find(|(policy, _)| *policy == Policy::Ignore) {
+    let why = match ignored.iter().find(|(policy, _)| *policy == ChangePolicy::Ignore) {
         _ if needs.per_caller => "everyone in mirror sees another owner".to_owned(),
         Some((_, name)) => format!("{name} to succeed for everybody"),
         None => "the kernel could not".to_owned(),

@@ -6,7 +6,7 @@ use super::{command, config, error, ordinary, shown};
 use crate::cli::{Command, Dialect};
 use crate::config::{Access, Config};
 use crate::idmap::Unmapped;
-use crate::view::{CreatedBy, LinkRemoval, Policy, Principal, Xattrs};
+use crate::view::{ChangePolicy, CreatedBy, LinkRemoval, Principal, Xattrs};
 
 /// `bindfs`, the arguments (separated by blanks), a source and a mount point.
 fn bindfs(args: &str) -> Config {
@@ -85,7 +85,7 @@ fn of_several_values_the_last_one_wins() {
             .changes;
     assert_eq!(
         (changes.chown, changes.chmod, changes.xattrs),
-        (Policy::Ignore, Policy::Normal, Xattrs::ReadOnly)
+        (ChangePolicy::Ignore, ChangePolicy::Normal, Xattrs::ReadOnly)
     );
     let config = bindfs("--map=1/2 --map=3/4");
     assert_eq!((shown(&config, 1), shown(&config, 3)), (Some(1), Some(4)));
@@ -98,12 +98,12 @@ fn each_policy_option_sets_its_own_policy() {
     let changes = config("--chown-ignore --chgrp-deny --chmod-ignore --chmod-allow-x").view.changes;
     assert_eq!(
         (changes.chown, changes.chgrp, changes.chmod, changes.chmod_allow_x),
-        (Policy::Ignore, Policy::Deny, Policy::Ignore, true)
+        (ChangePolicy::Ignore, ChangePolicy::Deny, ChangePolicy::Ignore, true)
     );
     let changes = config("-o chgrp-ignore,chmod-filter=go-w,delete-deny,rename-deny,enable-ioctl")
         .view
         .changes;
-    assert_eq!(changes.chgrp, Policy::Ignore);
+    assert_eq!(changes.chgrp, ChangePolicy::Ignore);
     assert_eq!(changes.chmod_filter.to_string(), "go-w");
     assert!(changes.deny_delete && changes.deny_rename && changes.forward_ioctls);
 }

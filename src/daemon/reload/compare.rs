@@ -5,7 +5,7 @@ use std::mem::discriminant;
 
 use crate::config::{CachePolicy, Config};
 use crate::error::{Error, Result};
-use crate::view::{Policy, View, Xattrs};
+use crate::view::{ChangePolicy, View, Xattrs};
 
 /// Refuses, naming the option, when `new` asks for something that a live mount cannot become. Paths are absolute in both,
 /// and the access is filled in.
@@ -55,7 +55,7 @@ fn same_cache(now: CachePolicy, new: CachePolicy) -> bool {
 
 /// The first option of the view that differs and may not.
 fn fixed_view(now: &View, new: &View) -> Option<&'static str> {
-    let ignores = |policy: Policy| policy == Policy::Ignore;
+    let ignores = |policy: ChangePolicy| policy == ChangePolicy::Ignore;
     let same_policy = |now, new| ignores(now) == ignores(new);
     let (changes, new_changes) = (&now.changes, &new.changes);
     let none = |xattrs: Xattrs| xattrs == Xattrs::None;
@@ -70,7 +70,7 @@ fn fixed_view(now: &View, new: &View) -> Option<&'static str> {
         ("resolve-symlinks", now.resolve_symlinks.is_some() == new.resolve_symlinks.is_some()),
         (
             "block-devices-as-files",
-            now.looks.block_devices_as_files == new.looks.block_devices_as_files,
+            now.attr_overrides.block_devices_as_files == new.attr_overrides.block_devices_as_files,
         ),
     ];
     // Several may ask for one thing: only what it comes to counts.
@@ -164,15 +164,18 @@ mod tests {
     fn the_permission_check_may_not_change_and_the_rest_of_the_view_may() {
         let plain = config("defaults");
         let mirror = Mirror { only: false, principals: Vec::new() };
-        let ignores = with(|view| view.changes.chown = Policy::Ignore);
+        let ignores = with(|view| view.changes.chown = ChangePolicy::Ignore);
         for (new, option) in [
             (with(|view| view.mirror = Some(mirror.clone())), "mirror"),
             (ignores.clone(), "chown-ignore"),
-            (with(|view| view.changes.chgrp = Policy::Ignore), "chgrp-ignore"),
-            (with(|view| view.changes.chmod = Policy::Ignore), "chmod-ignore"),
+            (with(|view| view.changes.chgrp = ChangePolicy::Ignore), "chgrp-ignore"),
+            (with(|view| view.changes.chmod = ChangePolicy::Ignore), "chmod-ignore"),
             (with(|view| view.changes.xattrs = Xattrs::None), "xattr-none"),
             (with(|view| view.resolve_symlinks = Some(LinkRemoval::Deny)), "resolve-symlinks"),
-            (with(|view| view.looks.block_devices_as_files = true), "block-devices-as-files"),
+            (
+                with(|view| view.attr_overrides.block_devices_as_files = true),
+                "block-devices-as-files",
+            ),
         ] {
             for (now, new) in [(&plain, &new), (&new, &plain)] {
                 let text = refused(now, new).unwrap();
@@ -180,12 +183,12 @@ mod tests {
             }
         }
         for change in [
-            (|view| view.changes.chown = Policy::Deny) as fn(&mut View),
+            (|view| view.changes.chown = ChangePolicy::Deny) as fn(&mut View),
             |view| view.changes.xattrs = Xattrs::ReadOnly,
             |view| view.forced.uid = MountUid::new(7),
             |view| view.perms = "a-w".parse().unwrap(),
             |view| view.excluded.add("*.bak".as_ref()).unwrap(),
-            |view| view.looks.ctime_from_mtime = true,
+            |view| view.attr_overrides.ctime_from_mtime = true,
             |view| view.changes.deny_delete = true,
         ] {
             let new = with(change);
@@ -193,8 +196,8 @@ mod tests {
         }
         // A second thing that is ignored makes no difference to who checks.
         let more = with(|view| {
-            view.changes.chown = Policy::Ignore;
-            view.changes.chmod = Policy::Ignore;
+            view.changes.chown = ChangePolicy::Ignore;
+            view.changes.chmod = ChangePolicy::Ignore;
         });
         assert_eq!(refused(&ignores, &more), None);
     }

@@ -18,7 +18,7 @@ use rustix::process::chdir;
 use super::{Options, mirror};
 use crate::config::{Config, MountFlags};
 use crate::error::{Error, Result};
-use crate::fuse::Live;
+use crate::fuse::LiveUpdate;
 use crate::mount::{self, Inherited, Mounted, with_inherited};
 use crate::sys::creds::unshare_fs;
 pub use request::reload;
@@ -74,7 +74,7 @@ pub(super) struct Reloader {
     pub(super) baseline: Baseline,
     pub(super) options: Options,
     pub(super) mounted: Mounted,
-    pub(super) live: Live,
+    pub(super) live: LiveUpdate,
 }
 
 /// Asks for a reload.
@@ -121,7 +121,7 @@ impl Reloader {
         // First what can fail.
         let mirrored = mirror::users(&new.view)?;
         let flags_before = self.change_flags(&new.flags)?;
-        if let Err(e) = self.live.show(&new, mirrored) {
+        if let Err(e) = self.live.apply(&new, mirrored) {
             if let Some(before) = flags_before {
                 self.mounted.change_flags(&before)?;
             }

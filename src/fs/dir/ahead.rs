@@ -313,6 +313,6 @@ impl Fs {
             && self.has_changed_nothing_since(ahead)
             && !self.tree.is_careful()
             && dir.is_watched()
-            && self.watch.as_ref().is_some_and(|watch| watch.has_told_all(dir, ahead.told))
+            && self.watch.as_ref().is_some_and(|watch| watch.is_drained(dir, ahead.told))
     }
 }

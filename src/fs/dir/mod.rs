@@ -126,7 +126,7 @@ impl Fs {
     fn resolved<'a>(&self, dir: &OpenDir, entry: &DirEntry<'a>) -> DirEntry<'a> {
         match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
             Ok(found) => {
-                let kind = self.view().shown_kind(found.inode.kind());
+                let kind = self.view().presented_kind(found.inode.kind());
                 let ino = found.inode.number();
                 self.give_back(found.inode.node());
                 DirEntry { ino, kind, ..*entry }
@@ -248,7 +248,7 @@ impl Fs {
             };
             let cookie = record.cookie;
             let ino = self.tree.shown_ino(&dir.inode, record.kind, record.ino);
-            let kind = view.shown_kind(record.kind);
+            let kind = view.presented_kind(record.kind);
             let is_there = record.is_dot()
                 || !(absent.has(record.name) || self.tree.hides(&dir.fd, record.name));
             if is_there {

@@ -29,14 +29,14 @@ impl Operations {
         let node = self.node(request);
         match self.fs.setattr(&caller, node, handle, &set, false) {
             Err(Errno::AGAIN) => {
-                let (fs, times) = (Arc::clone(&self.fs), self.times.clone());
+                let (fs, ttls) = (Arc::clone(&self.fs), self.ttls.clone());
                 let wait = move || fs.setattr(&caller, node, handle, &set, true);
                 let done = move |attr: Result<Attr>| {
-                    reply.with(attr.map(|attr| attr_out(&attr, &times)));
+                    reply.out(attr.map(|attr| attr_out(&attr, &ttls)));
                 };
                 self.fs.wait_for_lease(&caller, request.header.unique, wait, done);
             }
-            attr => reply.with(attr.map(|attr| self.attr_out(&attr))),
+            attr => reply.out(attr.map(|attr| self.attr_out(&attr))),
         }
     }
 

@@ -9,11 +9,11 @@ use super::Operations;
 use crate::fs::{Ioctl, Read, Result, Write, beside};
 use crate::fuse::convert::{is_direct, open_flags};
 use crate::fuse::protocol::layout::{
-    CopyFileRangeIn, FSYNC_DATA_ONLY, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,
+    CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,
     READ_LOCKOWNER, ReadIn, ReleaseIn, WriteIn, WriteOut, ioctl, write,
 };
 use crate::fuse::protocol::{Reply, Request};
-use crate::fuse::status::REQUEST as STATUS;
+use crate::fuse::status::STATUS_IOCTL;
 use crate::source::NodeId;
 
 impl Operations {
@@ -25,9 +25,9 @@ impl Operations {
         // Of what the page cache wants the kernel does not say whose it is.
         let for_cache = asked.read_flags & READ_LOCKOWNER == 0;
         let direct = is_direct(asked.flags) && !for_cache;
-        let read = Read { handle: asked.handle, offset: asked.offset, direct, for_cache };
+        let read = Read { handle: asked.fh, offset: asked.offset, direct, for_cache };
         self.data.read(&self.fs, request.header.pid, read, asked.size as usize, move |data| {
-            reply.data(data);
+            reply.payload(data);
         });
     }
 
@@ -46,46 +46,46 @@ impl Operations {
         let is_cached = is(write::CACHE);
         let caller = if is_cached { caller.without_thread() } else { caller };
         let how = Write {
-            handle: asked.handle,
+            handle: asked.fh,
             offset: asked.offset,
             direct: is_direct(asked.flags) && is(write::LOCKOWNER),
             appends: open_flags(asked.flags).contains(OFlags::APPEND) && !is_cached,
             takes_privileges: is(write::KILL_SUIDGID),
         };
         self.data.write(&self.fs, caller, data, how, move |written| {
-            reply.with(written.map(write_out));
+            reply.out(written.map(write_out));
         });
     }
 
     pub(super) fn release(&self, request: &Request<'_>) -> Result<()> {
-        let (ReleaseIn { handle, .. }, _) = request.argument()?;
+        let (ReleaseIn { fh: handle, .. }, _) = request.argument()?;
         self.close(handle);
         Ok(())
     }
 
     pub(super) fn fsync(&self, request: &Request<'_>) -> Result<()> {
-        let (FsyncIn { handle, flags, .. }, _) = request.argument()?;
-        self.fs.fsync(handle, flags & FSYNC_DATA_ONLY != 0)
+        let (FsyncIn { fh: handle, flags, .. }, _) = request.argument()?;
+        self.fs.fsync(handle, flags & FSYNC_FDATASYNC != 0)
     }
 
     pub(super) fn fallocate(&self, request: &Request<'_>) -> Result<()> {
-        let (FallocateIn { handle, offset, length, mode, .. }, _) = request.argument()?;
+        let (FallocateIn { fh: handle, offset, length, mode, .. }, _) = request.argument()?;
         self.fs.fallocate(&request.caller()?, handle, mode as i32, offset, length)
     }
 
     pub(super) fn lseek(&self, request: &Request<'_>) -> Result<LseekOut> {
-        let (LseekIn { handle, offset, whence, .. }, _) = request.argument()?;
+        let (LseekIn { fh: handle, offset, whence, .. }, _) = request.argument()?;
         let offset = self.fs.lseek(handle, offset as i64, whence as i32)?;
         Ok(LseekOut { offset })
     }
 
     pub(super) fn copy_file_range(&self, request: &Request<'_>) -> Result<WriteOut> {
-        if self.data.is_counted() {
+        if self.data.is_rate_limited() {
             // The kernel then reads and writes, which is counted.
             return Err(Errno::OPNOTSUPP);
         }
         let (asked, _) = request.argument::<CopyFileRangeIn>()?;
-        let (from, to) = ((asked.handle, asked.offset), (asked.to_handle, asked.to_offset));
+        let (from, to) = ((asked.fh_in, asked.off_in), (asked.fh_out, asked.off_out));
         self.fs.copy_file_range(&request.caller()?, from, to, asked.len).map(write_out)
     }
 
@@ -98,39 +98,39 @@ impl Operations {
             Err(e) => return reply.error(e),
         };
         let node = self.node(request);
-        if asked.command == STATUS && node == NodeId::ROOT {
+        if asked.cmd == STATUS_IOCTL && node == NodeId::ROOT {
             let in_full = self.admission.is_mounter_or_root(request);
-            return ioctl_answer(reply, Ok((0, self.reloads.answer(in_full))));
+            return reply_ioctl(reply, Ok((0, self.reloads.answer(in_full))));
         }
         let caller = match request.caller() {
             Ok(caller) => caller,
             Err(e) => return reply.error(e),
         };
-        let room = asked.out_size as usize;
+        let out_size = asked.out_size as usize;
         let forwarded = Ioctl {
             node,
-            handle: asked.handle,
+            handle: asked.fh,
             is_dir: asked.flags & ioctl::DIR != 0,
             is_compat: asked.flags & ioctl::COMPAT != 0,
-            command: asked.command,
-            room,
+            command: asked.cmd,
+            room: out_size,
         };
         if self.fs.forwards(&forwarded) {
             let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
             beside(move || {
-                ioctl_answer(reply, fs.forward_ioctl(&caller, &forwarded, &input));
+                reply_ioctl(reply, fs.forward_ioctl(&caller, &forwarded, &input));
             });
             return;
         }
-        let output = self.fs.ioctl(&caller, node, asked.command, input, room);
-        ioctl_answer(reply, output.map(|output| (0, output)));
+        let output = self.fs.ioctl(&caller, node, asked.cmd, input, out_size);
+        reply_ioctl(reply, output.map(|output| (0, output)));
     }
 }
 
-fn ioctl_answer(reply: Reply, answer: Result<(i32, impl AsRef<[u8]>)>) {
+fn reply_ioctl(reply: Reply, answer: Result<(i32, impl AsRef<[u8]>)>) {
     match answer {
         Ok((result, output)) => {
-            reply.parts(&IoctlOut { result, ..IoctlOut::default() }, output.as_ref());
+            reply.out_and_payload(&IoctlOut { result, ..IoctlOut::default() }, output.as_ref());
         }
         Err(e) => reply.error(e),
     }

@@ -8,34 +8,34 @@ use rustix::io::Errno;
 use super::Operations;
 use crate::fs::{LockKind, LockRange, LockRequest, Result, beside};
 use crate::fuse::convert::lock_kind;
-use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LOCK_FLOCK, LockIn, LockOut};
+use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
 use crate::source::NodeId;
 
 /// How many wait for pages that are being read: not all workers, since they are read by way of them.
 #[derive(Debug)]
-pub(in crate::fuse) struct Waiting {
+pub(in crate::fuse) struct BlockedWorkers {
     count: AtomicUsize,
-    most: usize,
+    max: usize,
 }
 
-impl Waiting {
+impl BlockedWorkers {
     /// One of so many workers is left to read.
     pub(in crate::fuse) fn new(workers: usize) -> Self {
-        Self { count: AtomicUsize::new(0), most: workers - 1 }
+        Self { count: AtomicUsize::new(0), max: workers - 1 }
     }
 
     /// Counts one who waits, until what is returned is dropped. `None`: there are enough.
-    fn enter(&self) -> Option<impl Drop + '_> {
-        struct Entered<'a>(&'a Waiting);
-        impl Drop for Entered<'_> {
+    fn try_block(&self) -> Option<impl Drop + '_> {
+        struct Blocked<'a>(&'a BlockedWorkers);
+        impl Drop for Blocked<'_> {
             fn drop(&mut self) {
                 self.0.count.fetch_sub(1, Ordering::AcqRel);
             }
         }
-        let may = |count: usize| (count < self.most).then_some(count + 1);
+        let may = |count: usize| (count < self.max).then_some(count + 1);
         self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, may).ok()?;
-        Some(Entered(self))
+        Some(Blocked(self))
     }
 }
 
@@ -45,23 +45,23 @@ impl Operations {
             // There is nothing to release; told so once, the kernel never asks.
             return Err(Errno::NOSYS);
         }
-        let (FlushIn { handle, lock_owner, .. }, _) = request.argument()?;
-        self.fs.flush(handle, lock_owner)
+        let (FlushIn { fh, lock_owner, .. }, _) = request.argument()?;
+        self.fs.flush(fh, lock_owner)
     }
 
     pub(super) fn getlk(&self, request: &Request<'_>) -> Result<LockOut> {
         let (asked, _) = request.argument::<LockIn>()?;
-        let unlocked = LockOut { kind: libc::F_UNLCK as u32, ..LockOut::default() };
+        let unlocked = LockOut { typ: libc::F_UNLCK as u32, ..LockOut::default() };
         let conflict = self.fs.getlk(&lock(&asked, request.header.unique)?)?;
         Ok(conflict.map_or(unlocked, |conflict| {
-            let kind = match conflict.range.kind {
+            let typ = match conflict.range.kind {
                 LockKind::Write => libc::F_WRLCK,
                 _ => libc::F_RDLCK,
             };
             LockOut {
                 start: conflict.range.start,
                 end: conflict.range.end,
-                kind: kind as u32,
+                typ: typ as u32,
                 pid: conflict.pid.max(0) as u32,
             }
         }))
@@ -76,64 +76,65 @@ impl Operations {
             Ok(parts) => parts,
             Err(e) => return reply.error(e),
         };
-        if asked.kind == libc::F_UNLCK as u32 {
-            self.notices.released(self.node(request));
+        if asked.typ == libc::F_UNLCK as u32 {
+            self.kernel_cache.lock_released(self.node(request));
         }
-        let done = self.granting(self.node(request), &asked, reply);
-        if asked.flags & LOCK_FLOCK != 0 {
-            self.fs.flock(&caller, (asked.handle, call), lock.range.kind, waits, done);
+        let done = self.reply_to_lock(self.node(request), &asked, reply);
+        if asked.lk_flags & LK_FLOCK != 0 {
+            self.fs.flock(&caller, (asked.fh, call), lock.range.kind, waits, done);
         } else {
             self.fs.setlk(&caller, lock, waits, done);
         }
     }
 
     /// Answers a request for a lock. Before one is granted, the kernel drops what it has of the file.
-    fn granting(
+    fn reply_to_lock(
         &self,
         node: NodeId,
-        &LockIn { handle, kind, .. }: &LockIn,
+        &LockIn { fh, typ, .. }: &LockIn,
         reply: Reply,
     ) -> impl FnOnce(Result<()>) + Send + 'static {
         let fs = Arc::clone(&self.fs);
-        let (notices, backings) = (Arc::clone(&self.notices), Arc::clone(&self.backings));
-        let (data, waiting) = (Arc::clone(&self.data), Arc::clone(&self.waiting));
-        let is_taken = kind != libc::F_UNLCK as u32;
+        let (kernel_cache, backing_ids) =
+            (Arc::clone(&self.kernel_cache), Arc::clone(&self.backing_ids));
+        let (data, blocked) = (Arc::clone(&self.data), Arc::clone(&self.blocked));
+        let is_taken = typ != libc::F_UNLCK as u32;
         let worker = std::thread::current().id();
         move |result| {
-            let renewal = if result.is_ok() && is_taken { fs.renewal(handle) } else { None };
-            let Some(renewal) = renewal else { return reply.done(result) };
-            notices.granted(node);
-            if backings.passes(node) {
+            let renewal = if result.is_ok() && is_taken { fs.renewal(fh) } else { None };
+            let Some(renewal) = renewal else { return reply.ok(result) };
+            kernel_cache.lock_granted(node);
+            if backing_ids.is_passthrough(node) {
                 renewal.done();
-                return reply.done(result);
+                return reply.ok(result);
             }
             let grant = move |drops: bool| {
                 if drops {
-                    notices.data(node);
+                    kernel_cache.inval_data(node);
                     renewal.done();
                 }
-                reply.done(result);
+                reply.ok(result);
             };
             if std::thread::current().id() != worker {
                 // It has waited for the lock.
                 return grant(true);
             }
             // For a rate, pages are read slowly.
-            if let Some(_entered) = waiting.enter().filter(|_| !data.counts_reads()) {
+            if let Some(_blocked) = blocked.try_block().filter(|_| !data.limits_reads()) {
                 return grant(true);
             }
             // He has the lock, and is to know it also where no thread can be had.
             let grant = Arc::new(Mutex::new(Some(grant)));
-            let take = |grant: &Mutex<Option<_>>| {
+            let claim = |grant: &Mutex<Option<_>>| {
                 grant.lock().unwrap_or_else(PoisonError::into_inner).take()
             };
             let other = Arc::clone(&grant);
             let is_started = beside(move || {
-                if let Some(grant) = take(&other) {
+                if let Some(grant) = claim(&other) {
                     grant(true);
                 }
             });
-            if !is_started && let Some(grant) = take(&grant) {
+            if !is_started && let Some(grant) = claim(&grant) {
                 grant(false);
             }
         }
@@ -148,8 +149,8 @@ impl Operations {
 }
 
 fn lock(asked: &LockIn, call: u64) -> Result<LockRequest> {
-    let range = LockRange { start: asked.start, end: asked.end, kind: lock_kind(asked.kind)? };
-    Ok(LockRequest { handle: asked.handle, owner: asked.owner, range, pid: asked.pid, call })
+    let range = LockRange { start: asked.start, end: asked.end, kind: lock_kind(asked.typ)? };
+    Ok(LockRequest { handle: asked.fh, owner: asked.owner, range, pid: asked.pid, call })
 }
 
 #[cfg(test)]
@@ -157,12 +158,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_worker_never_waits() {
-        let waiting = Waiting::new(3);
-        let (one, two) = (waiting.enter(), waiting.enter());
-        assert!(one.is_some() && two.is_some() && waiting.enter().is_none());
+    fn one_worker_never_blocks() {
+        let blocked = BlockedWorkers::new(3);
+        let (one, two) = (blocked.try_block(), blocked.try_block());
+        assert!(one.is_some() && two.is_some() && blocked.try_block().is_none());
         drop(one);
-        assert!(waiting.enter().is_some());
-        assert!(Waiting::new(1).enter().is_none());
+        assert!(blocked.try_block().is_some());
+        assert!(BlockedWorkers::new(1).try_block().is_none());
     }
 }

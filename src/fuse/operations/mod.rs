@@ -4,7 +4,7 @@ mod attributes;
 mod directories;
 mod files;
 mod locks;
-mod names;
+mod namespace;
 mod opening;
 mod xattrs;
 
@@ -13,20 +13,20 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-pub(super) use locks::Waiting;
+pub(super) use locks::BlockedWorkers;
 
-use super::backing::Backings;
-use super::convert::{attributes, validity};
-use super::data::Data;
+use super::backing_ids::BackingIds;
+use super::convert::{fuse_attr, ttl_parts};
+use super::data_path::DataMover;
 use super::device::Device;
-use super::notices::KernelCache;
-use super::numbers::Numbers;
-use super::protocol::init::{Wishes, flag, negotiate};
+use super::kernel_cache::KernelCache;
+use super::node_ids::NodeIds;
+use super::protocol::init::{InitParams, flag, negotiate};
 use super::protocol::layout::{AttrOut, EntryOut};
 use super::protocol::{Reply, Request, opcode};
 use super::request_log::LoggedRequest;
 use super::status::Reloads;
-use super::times::Times;
+use super::ttl::Ttls;
 use crate::config::{Access, CachePolicy};
 use crate::fs::{Attr, Entry, Fs, Result};
 use crate::source::NodeId;
@@ -39,17 +39,17 @@ const MAX_BACKGROUND: u16 = 64;
 #[derive(Debug)]
 pub(super) struct Operations {
     pub(super) fs: Arc<Fs>,
-    pub(super) times: Times,
-    pub(super) notices: Arc<KernelCache>,
-    pub(super) backings: Arc<Backings>,
-    pub(super) data: Arc<Data>,
+    pub(super) ttls: Ttls,
+    pub(super) kernel_cache: Arc<KernelCache>,
+    pub(super) backing_ids: Arc<BackingIds>,
+    pub(super) data: Arc<DataMover>,
     /// What is told to whoever asks for a reload.
     pub(super) reloads: Arc<Reloads>,
-    pub(super) numbers: Numbers,
+    pub(super) node_ids: NodeIds,
     /// Whether the kernel keeps directory listings until it is told that they changed.
-    pub(super) keeps_listings: bool,
+    pub(super) caches_readdir: bool,
     pub(super) admission: Admission,
-    pub(super) waiting: Arc<Waiting>,
+    pub(super) blocked: Arc<BlockedWorkers>,
 }
 
 /// Who is served at all.
@@ -57,17 +57,17 @@ pub(super) struct Operations {
 pub(super) struct Admission {
     access: Access,
     /// Who mounted.
-    owner: u32,
+    mounter: u32,
 }
 
 impl Admission {
     pub(super) fn new(access: Access) -> Self {
-        Self { access, owner: rustix::process::geteuid().as_raw() }
+        Self { access, mounter: rustix::process::geteuid().as_raw() }
     }
 
     /// Whether a request comes from root or from the user who mounted.
     fn is_mounter_or_root(self, request: &Request<'_>) -> bool {
-        request.header.uid == self.owner || request.header.uid == 0
+        request.header.uid == self.mounter || request.header.uid == 0
     }
 
     /// Whether a request is to be answered. What a user may have opened before, and what the kernel asks for by itself,
@@ -77,7 +77,7 @@ impl Admission {
         let admits = match self.access {
             Access::Everyone => true,
             Access::OwnerAndRoot => self.is_mounter_or_root(request),
-            Access::Owner => uid == self.owner,
+            Access::Owner => uid == self.mounter,
         };
         admits
             || matches!(
@@ -102,14 +102,14 @@ impl Admission {
 
 impl Operations {
     /// Whether the kernel may keep listings under a cache policy.
-    pub(super) fn keeps_listings(fs: &Fs, cache: CachePolicy) -> bool {
+    pub(super) fn caches_readdir(fs: &Fs, cache: CachePolicy) -> bool {
         // Where we check permissions, we must see who opens a directory.
         fs.needs().checks == Checks::Kernel
             && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever)
     }
 
     /// Answers the kernel's first request.
-    pub(super) fn begin(&self, device: &Arc<Device>) -> Result<()> {
+    pub(super) fn init(&self, device: &Arc<Device>) -> Result<()> {
         // ATOMIC_O_TRUNC is left out: the kernel then clears setuid bits of a truncated file by the caller's rights.
         let mut flags = flag::ASYNC_READ
             | flag::BIG_WRITES
@@ -142,19 +142,19 @@ impl Operations {
         if self.data.direct_io {
             flags |= flag::DIRECT_IO_ALLOW_MMAP;
         }
-        let wishes = Wishes {
+        let params = InitParams {
             flags,
-            max_write: self.data.most_written,
-            max_readahead: self.data.most_readahead,
+            max_write: self.data.max_write,
+            max_readahead: self.data.max_readahead,
             max_background: MAX_BACKGROUND,
             stack_depth: if self.fs.tree().is_stacked() { 2 } else { 1 },
         };
-        let agreed = negotiate(device, &wishes)?;
-        log::debug!("the kernel's FUSE lacks {:#x} of what was asked", flags & !agreed);
-        if agreed & flag::HAS_EXPIRE_ONLY != 0 {
-            self.notices.allow_expiry();
+        let negotiated = negotiate(device, &params)?;
+        log::debug!("the kernel's FUSE lacks {:#x} of what was asked", flags & !negotiated);
+        if negotiated & flag::HAS_EXPIRE_ONLY != 0 {
+            self.kernel_cache.enable_expire_only();
         }
-        if agreed & flag::PASSTHROUGH == 0 {
+        if negotiated & flag::PASSTHROUGH == 0 {
             log::info!("the kernel's FUSE has no passthrough");
             self.fs.serves_all_data();
         }
@@ -163,7 +163,7 @@ impl Operations {
 
     /// Answers a request, now or later.
     pub(super) fn serve(&self, bytes: &[u8], device: &Arc<Device>) {
-        let Some(request) = Request::read(bytes) else {
+        let Some(request) = Request::parse(bytes) else {
             return log::error!("the kernel sent a request that is none");
         };
         let request = &request;
@@ -175,44 +175,44 @@ impl Operations {
             return reply.error(Errno::ACCESS);
         }
         match request.header.opcode {
-            opcode::LOOKUP => reply.with(self.lookup(request)),
-            opcode::GETATTR => reply.with(self.getattr(request)),
+            opcode::LOOKUP => reply.out(self.lookup(request)),
+            opcode::GETATTR => reply.out(self.getattr(request)),
             opcode::SETATTR => self.setattr(request, reply),
-            opcode::READLINK => reply.data(self.readlink(request)),
-            opcode::SYMLINK => reply.with(self.symlink(request)),
-            opcode::MKNOD => reply.with(self.mknod(request)),
-            opcode::MKDIR => reply.with(self.mkdir(request)),
-            opcode::UNLINK => reply.done(self.unlink(request)),
-            opcode::RMDIR => reply.done(self.rmdir(request)),
+            opcode::READLINK => reply.payload(self.readlink(request)),
+            opcode::SYMLINK => reply.out(self.symlink(request)),
+            opcode::MKNOD => reply.out(self.mknod(request)),
+            opcode::MKDIR => reply.out(self.mkdir(request)),
+            opcode::UNLINK => reply.ok(self.unlink(request)),
+            opcode::RMDIR => reply.ok(self.rmdir(request)),
             opcode::RENAME | opcode::RENAME2 => self.rename(request, reply),
-            opcode::LINK => reply.with(self.link(request)),
+            opcode::LINK => reply.out(self.link(request)),
             opcode::OPEN => self.open(request, reply),
-            opcode::CREATE => reply.with(self.create(request, device)),
-            opcode::TMPFILE => reply.with(self.tmpfile(request, device)),
+            opcode::CREATE => reply.out(self.create(request, device)),
+            opcode::TMPFILE => reply.out(self.tmpfile(request, device)),
             opcode::READ => self.read(request, reply),
             opcode::WRITE => self.write(request, reply),
-            opcode::STATFS => reply.with(self.statfs(request)),
-            opcode::RELEASE => reply.done(self.release(request)),
-            opcode::FSYNC => reply.done(self.fsync(request)),
-            opcode::SETXATTR => reply.done(self.setxattr(request)),
+            opcode::STATFS => reply.out(self.statfs(request)),
+            opcode::RELEASE => reply.ok(self.release(request)),
+            opcode::FSYNC => reply.ok(self.fsync(request)),
+            opcode::SETXATTR => reply.ok(self.setxattr(request)),
             opcode::GETXATTR => self.getxattr(request, reply),
             opcode::LISTXATTR => self.listxattr(request, reply),
-            opcode::REMOVEXATTR => reply.done(self.removexattr(request)),
-            opcode::FLUSH => reply.done(self.flush(request)),
-            opcode::OPENDIR => reply.with(self.opendir(request)),
-            opcode::READDIR => reply.data(self.readdir(request)),
-            opcode::READDIRPLUS => reply.data(self.readdirplus(request)),
-            opcode::RELEASEDIR => reply.done(self.releasedir(request)),
-            opcode::FSYNCDIR => reply.done(self.fsyncdir(request)),
-            opcode::GETLK => reply.with(self.getlk(request)),
+            opcode::REMOVEXATTR => reply.ok(self.removexattr(request)),
+            opcode::FLUSH => reply.ok(self.flush(request)),
+            opcode::OPENDIR => reply.out(self.opendir(request)),
+            opcode::READDIR => reply.payload(self.readdir(request)),
+            opcode::READDIRPLUS => reply.payload(self.readdirplus(request)),
+            opcode::RELEASEDIR => reply.ok(self.releasedir(request)),
+            opcode::FSYNCDIR => reply.ok(self.fsyncdir(request)),
+            opcode::GETLK => reply.out(self.getlk(request)),
             opcode::SETLK => self.setlk(request, false, reply),
             opcode::SETLKW => self.setlk(request, true, reply),
-            opcode::ACCESS => reply.done(self.access(request)),
+            opcode::ACCESS => reply.ok(self.access(request)),
             opcode::IOCTL => self.ioctl(request, reply),
-            opcode::FALLOCATE => reply.done(self.fallocate(request)),
-            opcode::LSEEK => reply.with(self.lseek(request)),
-            opcode::COPY_FILE_RANGE => reply.with(self.copy_file_range(request)),
-            opcode::DESTROY => reply.done(Ok(())),
+            opcode::FALLOCATE => reply.ok(self.fallocate(request)),
+            opcode::LSEEK => reply.out(self.lseek(request)),
+            opcode::COPY_FILE_RANGE => reply.out(self.copy_file_range(request)),
+            opcode::DESTROY => reply.ok(Ok(())),
             // Told so once, the kernel does without: POLL (regular files are always ready, poll(2)), BMAP, STATX (which
             // would be asked for each time that a program wants to know a birth time, as many do without looking at
             // it).
@@ -232,41 +232,41 @@ impl Operations {
 
     /// The node that a request is for.
     pub(super) fn node(&self, request: &Request<'_>) -> NodeId {
-        self.numbers.node(request.header.node)
+        self.node_ids.from_wire(request.header.nodeid)
     }
 
     fn entry_out(&self, entry: &Entry) -> EntryOut {
-        let (name, attr) = self.times.entry(entry);
-        let node = (self.numbers.number(entry.node), entry.generation);
-        entry_out(node, &entry.attr, name, attr)
+        let (name, attr) = self.ttls.entry(entry);
+        let id = (self.node_ids.to_wire(entry.node), entry.generation);
+        entry_out(id, &entry.attr, name, attr)
     }
 
     fn attr_out(&self, attr: &Attr) -> AttrOut {
-        attr_out(attr, &self.times)
+        attr_out(attr, &self.ttls)
     }
 }
 
-fn attr_out(attr: &Attr, times: &Times) -> AttrOut {
-    let (valid, valid_nsec) = validity(times.attr(attr));
-    AttrOut { valid, valid_nsec, padding: 0, attr: attributes(attr) }
+fn attr_out(attr: &Attr, ttls: &Ttls) -> AttrOut {
+    let (attr_valid, attr_valid_nsec) = ttl_parts(ttls.attr(attr));
+    AttrOut { attr_valid, attr_valid_nsec, dummy: 0, attr: fuse_attr(attr) }
 }
 
 /// The answer for an inode by its number and generation.
 fn entry_out(
-    (node, generation): (u64, u32),
+    (nodeid, generation): (u64, u32),
     attr: &Attr,
     name_time: Duration,
     attr_time: Duration,
 ) -> EntryOut {
     let ((entry_valid, entry_valid_nsec), (attr_valid, attr_valid_nsec)) =
-        (validity(name_time), validity(attr_time));
+        (ttl_parts(name_time), ttl_parts(attr_time));
     EntryOut {
-        node,
+        nodeid,
         generation: generation.into(),
         entry_valid,
         attr_valid,
         entry_valid_nsec,
         attr_valid_nsec,
-        attr: attributes(attr),
+        attr: fuse_attr(attr),
     }
 }

@@ -8,16 +8,16 @@ use rustix::io::Errno;
 
 use super::Operations;
 use crate::fs::{Entry, Fs, OpenFile, Opened, Result};
-use crate::fuse::backing::Backings;
+use crate::fuse::backing_ids::BackingIds;
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
 use crate::fuse::protocol::layout::{CreateIn, CreateOut, OpenIn, OpenOut, fopen};
 use crate::fuse::protocol::{Reply, Request};
-use crate::watch::Notices;
+use crate::watch::Notifier;
 
 impl Operations {
     /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
-    fn register(&self, device: &Arc<Device>, file: &OpenFile) -> Result<Backing> {
+    fn register_backing(&self, device: &Arc<Device>, file: &OpenFile) -> Result<Backing> {
         let opened = self.fs.hand_over().and_then(|()| match device.open_backing(file.anchor()) {
             // Linux before 6.16 takes only files that are open for real.
             Err(Errno::BADF) => device.open_backing(file.open()?.as_fd()),
@@ -37,7 +37,7 @@ impl Operations {
     }
 
     pub(super) fn close(&self, handle: u64) {
-        close(&self.fs, &self.backings, handle);
+        close(&self.fs, &self.backing_ids, handle);
     }
 
     /// Opens a file and answers how: the kernel reads and writes it by itself, or we do.
@@ -52,25 +52,25 @@ impl Operations {
             Ok(opened) => opened,
             Err(Errno::ISDIR) => {
                 let opened = self.fs.open_for_ioctl(node);
-                return reply.with(opened.map(|opened| open_out(opened.handle, 0)));
+                return reply.out(opened.map(|opened| open_out(opened.handle, 0)));
             }
             Err(e) => return reply.error(e),
         };
         if opened.stale_attributes {
-            self.notices.attributes(node);
+            self.kernel_cache.inval_inode(node);
         }
         let (handle, file) = (opened.handle, &opened.file);
-        let register = || self.register(reply.device(), file);
-        let id = self.backings.open(file.inode(), || opened.may_pass, register);
+        let register_backing = || self.register_backing(reply.device(), file);
+        let id = self.backing_ids.open(file.inode(), || opened.may_pass, register_backing);
         let mut flags = flush_flags(&opened);
         let answer = match &id {
-            Some(id) => passed(handle, flags, id),
+            Some(id) => passthrough_out(handle, flags, id),
             None => {
                 flags |= self.cache_flags();
-                if self.data.counts_reads() {
+                if self.data.limits_reads() {
                     // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the
                     // attributes that it is made to ask for, if the file has changed.
-                    self.notices.attributes(node);
+                    self.kernel_cache.inval_inode(node);
                     flags |= fopen::KEEP_CACHE;
                 }
                 open_out(handle, flags)
@@ -80,18 +80,18 @@ impl Operations {
         // told EIO (`fuse_file_io_open`), and whether a read-only part of a filesystem may be written the kernel does
         // not ask at all (a snapshot of btrfs). To read, nothing else can stand in the way than a lease.
         if id.is_some() && !file.is_writable() && !must_not_wait {
-            return reply.with(Ok(answer));
+            return reply.out(Ok(answer));
         }
         match file.open() {
-            Ok(_) => reply.with(Ok(answer)),
+            Ok(_) => reply.out(Ok(answer)),
             Err(Errno::AGAIN) if !must_not_wait => {
-                let (fs, backings) = (Arc::clone(&self.fs), Arc::clone(&self.backings));
+                let (fs, backing_ids) = (Arc::clone(&self.fs), Arc::clone(&self.backing_ids));
                 let file = Arc::clone(file);
                 let wait = move || file.open_and_wait().map(drop);
                 let done = move |result| match result {
-                    Ok(()) => reply.with(Ok(answer)),
+                    Ok(()) => reply.out(Ok(answer)),
                     Err(e) => {
-                        close(&fs, &backings, handle);
+                        close(&fs, &backing_ids, handle);
                         reply.error(e);
                     }
                 };
@@ -109,24 +109,24 @@ impl Operations {
         let (CreateIn { flags, mode, umask, .. }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
         let (caller, parent) = (request.caller()?, self.node(request));
-        let made = self.fs.create(&caller, parent, name, mode, umask, open_flags(flags))?;
-        Ok(self.answer_made(made, device))
+        let created = self.fs.create(&caller, parent, name, mode, umask, open_flags(flags))?;
+        Ok(self.created_out(created, device))
     }
 
     /// Makes a file without a name and opens it.
     pub(super) fn tmpfile(&self, request: &Request<'_>, device: &Arc<Device>) -> Result<CreateOut> {
         let (CreateIn { flags, mode, umask, .. }, _) = request.argument()?;
         let (caller, parent) = (request.caller()?, self.node(request));
-        let made = self.fs.tmpfile(&caller, parent, mode, umask, open_flags(flags))?;
-        Ok(self.answer_made(made, device))
+        let created = self.fs.tmpfile(&caller, parent, mode, umask, open_flags(flags))?;
+        Ok(self.created_out(created, device))
     }
 
-    fn answer_made(&self, (entry, opened): (Entry, Opened), device: &Arc<Device>) -> CreateOut {
+    fn created_out(&self, (entry, opened): (Entry, Opened), device: &Arc<Device>) -> CreateOut {
         let (handle, file) = (opened.handle, &opened.file);
-        let register = || self.register(device, file);
-        let id = self.backings.open(file.inode(), || opened.may_pass, register);
+        let register_backing = || self.register_backing(device, file);
+        let id = self.backing_ids.open(file.inode(), || opened.may_pass, register_backing);
         let open = match id {
-            Some(id) => passed(handle, 0, &id),
+            Some(id) => passthrough_out(handle, 0, &id),
             None => open_out(handle, self.cache_flags()),
         };
         CreateOut { entry: self.entry_out(&entry), open }
@@ -134,11 +134,11 @@ impl Operations {
 }
 
 fn open_out(handle: u64, open_flags: u32) -> OpenOut {
-    OpenOut { handle, open_flags, backing_id: 0 }
+    OpenOut { fh: handle, open_flags, backing_id: 0 }
 }
 
-fn passed(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
-    OpenOut { handle, open_flags: flags | fopen::PASSTHROUGH, backing_id: backing.id() }
+fn passthrough_out(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
+    OpenOut { fh: handle, open_flags: flags | fopen::PASSTHROUGH, backing_id: backing.id() }
 }
 
 /// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks,
@@ -154,8 +154,8 @@ fn flush_flags(opened: &Opened) -> u32 {
     if opened.needs_flush { 0 } else { fopen::NOFLUSH }
 }
 
-fn close(fs: &Fs, backings: &Backings, handle: u64) {
+fn close(fs: &Fs, backing_ids: &BackingIds, handle: u64) {
     if let Ok(file) = fs.release(handle) {
-        backings.close(file.inode());
+        backing_ids.close(file.inode());
     }
 }

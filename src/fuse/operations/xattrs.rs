@@ -21,7 +21,7 @@ impl Operations {
             let (name, _) = rest.name()?;
             Ok((size, self.fs.getxattr(&request.caller()?, self.node(request), name)?))
         });
-        answer(reply, value);
+        reply_value(reply, value);
     }
 
     pub(super) fn listxattr(&self, request: &Request<'_>, reply: Reply) {
@@ -29,7 +29,7 @@ impl Operations {
         let value = parts.and_then(|(GetXattrIn { size, .. }, _)| {
             Ok((size, self.fs.listxattr(&request.caller()?, self.node(request))?))
         });
-        answer(reply, value);
+        reply_value(reply, value);
     }
 
     pub(super) fn removexattr(&self, request: &Request<'_>) -> Result<()> {
@@ -38,12 +38,12 @@ impl Operations {
 }
 
 /// Answers with a value, or with its size where there is no room asked for.
-fn answer(reply: Reply, value: Result<(u32, Vec<u8>)>) {
+fn reply_value(reply: Reply, value: Result<(u32, Vec<u8>)>) {
     match value {
         Ok((0, value)) => {
-            reply.with(Ok(GetXattrOut { size: value.len() as u32, padding: 0 }));
+            reply.out(Ok(GetXattrOut { size: value.len() as u32, padding: 0 }));
         }
-        Ok((room, value)) if value.len() > room as usize => reply.error(Errno::RANGE),
+        Ok((size, value)) if value.len() > size as usize => reply.error(Errno::RANGE),
         Ok((_, value)) => reply.bytes(&value),
         Err(e) => reply.error(e),
     }

@@ -40,7 +40,7 @@ pub(in crate::fuse) mod flag {
 
 /// What we want.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::fuse) struct Wishes {
+pub(in crate::fuse) struct InitParams {
     /// Of [`flag`].
     pub(in crate::fuse) flags: u64,
     /// The largest write, in bytes.
@@ -55,14 +55,14 @@ pub(in crate::fuse) struct Wishes {
 
 /// Answers the kernel's first request, which must be waiting or come soon: the flags that both sides have.
 /// EPROTONOSUPPORT for a kernel whose FUSE is older than Linux 6.1's; ENODEV when the mount is gone already.
-pub(in crate::fuse) fn negotiate(device: &Arc<Device>, wishes: &Wishes) -> Result<u64, Errno> {
+pub(in crate::fuse) fn negotiate(device: &Arc<Device>, params: &InitParams) -> Result<u64, Errno> {
     let mut buffer = vec![0; super::MIN_BUFFER];
     loop {
         let len = match device.receive(&mut buffer) {
             Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => continue,
             received => received?,
         };
-        let request = Request::read(&buffer[..len]).ok_or(Errno::PROTO)?;
+        let request = Request::parse(&buffer[..len]).ok_or(Errno::PROTO)?;
         let reply = Reply::new(device, request.header.unique);
         if request.header.opcode != opcode::INIT {
             reply.error(Errno::IO);
@@ -71,7 +71,7 @@ pub(in crate::fuse) fn negotiate(device: &Arc<Device>, wishes: &Wishes) -> Resul
         let (init, rest) = request.argument::<InitIn>()?;
         if init.major > MAJOR {
             // It asks again in our version.
-            reply.with(Ok(InitOut { major: MAJOR, minor: MINOR, ..InitOut::default() }));
+            reply.out(Ok(InitOut { major: MAJOR, minor: MINOR, ..InitOut::default() }));
             continue;
         }
         if init.major < MAJOR || init.minor < OLDEST_MINOR {
@@ -80,38 +80,38 @@ pub(in crate::fuse) fn negotiate(device: &Arc<Device>, wishes: &Wishes) -> Resul
             return Err(Errno::PROTONOSUPPORT);
         }
         // It may end here.
-        let more = rest.argument::<u32>().map_or(0, |(flags2, _)| flags2);
-        let (answer, agreed) = answer(&init, more, wishes);
-        reply.with(Ok(answer));
-        return Ok(agreed);
+        let flags2 = rest.argument::<u32>().map_or(0, |(flags2, _)| flags2);
+        let (answer, negotiated) = init_out(&init, flags2, params);
+        reply.out(Ok(answer));
+        return Ok(negotiated);
     }
 }
 
-fn answer(init: &InitIn, more: u32, wishes: &Wishes) -> (InitOut, u64) {
+fn init_out(init: &InitIn, flags2: u32, params: &InitParams) -> (InitOut, u64) {
     let offered = match u64::from(init.flags) & flag::INIT_EXT {
         0 => u64::from(init.flags),
-        _ => u64::from(init.flags) | u64::from(more) << 32,
+        _ => u64::from(init.flags) | u64::from(flags2) << 32,
     };
-    let agreed = offered & (wishes.flags | flag::INIT_EXT | flag::MAX_PAGES);
-    let max_readahead = wishes.max_readahead.min(init.max_readahead);
+    let negotiated = offered & (params.flags | flag::INIT_EXT | flag::MAX_PAGES);
+    let max_readahead = params.max_readahead.min(init.max_readahead);
     let page = rustix::param::page_size() as u32;
-    let most_pages = wishes.max_write.max(max_readahead).max(1).div_ceil(page);
-    let passes = agreed & flag::PASSTHROUGH != 0;
+    let max_pages = params.max_write.max(max_readahead).max(1).div_ceil(page);
+    let has_passthrough = negotiated & flag::PASSTHROUGH != 0;
     let answer = InitOut {
         major: MAJOR,
         minor: MINOR.min(init.minor),
         max_readahead,
-        flags: agreed as u32,
-        max_background: wishes.max_background,
-        congestion_threshold: wishes.max_background / 4 * 3,
-        max_write: wishes.max_write,
+        flags: negotiated as u32,
+        max_background: params.max_background,
+        congestion_threshold: params.max_background / 4 * 3,
+        max_write: params.max_write,
         time_gran: 1,
-        max_pages: u16::try_from(most_pages).unwrap_or(u16::MAX),
-        flags2: (agreed >> 32) as u32,
-        max_stack_depth: if passes { wishes.stack_depth } else { 0 },
+        max_pages: u16::try_from(max_pages).unwrap_or(u16::MAX),
+        flags2: (negotiated >> 32) as u32,
+        max_stack_depth: if has_passthrough { params.stack_depth } else { 0 },
         ..InitOut::default()
     };
-    (answer, agreed)
+    (answer, negotiated)
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
     use super::super::layout::InHeader;
     use super::*;
 
-    const WISHES: Wishes = Wishes {
+    const PARAMS: InitParams = InitParams {
         flags: flag::DONT_MASK | flag::PASSTHROUGH | flag::POSIX_ACL,
         max_write: 1 << 20,
         max_readahead: 1 << 20,
@@ -135,7 +135,7 @@ mod tests {
     }
 
     /// What comes of a kernel's first request.
-    fn negotiated(init: InitIn) -> Result<u64, Errno> {
+    fn negotiate_with(init: InitIn) -> Result<u64, Errno> {
         let (kernel, daemon) = UnixStream::pair().unwrap();
         let mut request = Vec::new();
         let len = (size_of::<InHeader>() + size_of::<InitIn>()) as u32;
@@ -144,32 +144,32 @@ mod tests {
         let words = [init.major, init.minor, init.max_readahead, init.flags];
         request.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
         (&kernel).write_all(&request).unwrap();
-        negotiate(&Arc::new(Device::new(daemon.into())), &WISHES)
+        negotiate(&Arc::new(Device::new(daemon.into())), &PARAMS)
     }
 
     #[test]
     fn a_kernel_whose_fuse_is_older_than_that_of_linux_6_1_is_refused() {
         let of = |major, minor| InitIn { major, minor, ..init(flag::DONT_MASK) };
-        assert_eq!(negotiated(of(7, 36)), Err(Errno::PROTONOSUPPORT));
-        assert_eq!(negotiated(of(6, 99)), Err(Errno::PROTONOSUPPORT));
-        assert_eq!(negotiated(of(7, 37)), Ok(flag::DONT_MASK));
-        assert_eq!(negotiated(of(7, 99)), Ok(flag::DONT_MASK));
+        assert_eq!(negotiate_with(of(7, 36)), Err(Errno::PROTONOSUPPORT));
+        assert_eq!(negotiate_with(of(6, 99)), Err(Errno::PROTONOSUPPORT));
+        assert_eq!(negotiate_with(of(7, 37)), Ok(flag::DONT_MASK));
+        assert_eq!(negotiate_with(of(7, 99)), Ok(flag::DONT_MASK));
     }
 
     #[test]
-    fn only_what_both_sides_have_is_agreed_upon() {
+    fn only_flags_that_both_sides_have_are_negotiated() {
         let offered = flag::INIT_EXT | flag::DONT_MASK | flag::PASSTHROUGH | flag::ASYNC_READ;
-        let (answer, agreed) = answer(&init(offered), (offered >> 32) as u32, &WISHES);
-        assert_eq!(agreed, flag::INIT_EXT | flag::DONT_MASK | flag::PASSTHROUGH);
-        assert_eq!((answer.flags, answer.flags2), (agreed as u32, (agreed >> 32) as u32));
+        let (answer, negotiated) = init_out(&init(offered), (offered >> 32) as u32, &PARAMS);
+        assert_eq!(negotiated, flag::INIT_EXT | flag::DONT_MASK | flag::PASSTHROUGH);
+        assert_eq!((answer.flags, answer.flags2), (negotiated as u32, (negotiated >> 32) as u32));
         assert_eq!((answer.minor, answer.max_readahead, answer.max_pages), (44, 128 << 10, 256));
         assert_eq!(answer.max_stack_depth, 1);
     }
 
     #[test]
-    fn an_old_kernel_has_no_second_word() {
-        let (answer, agreed) = answer(&init(flag::DONT_MASK), u32::MAX, &WISHES);
-        assert_eq!(agreed, flag::DONT_MASK);
+    fn an_old_kernel_has_no_second_flags_word() {
+        let (answer, negotiated) = init_out(&init(flag::DONT_MASK), u32::MAX, &PARAMS);
+        assert_eq!(negotiated, flag::DONT_MASK);
         assert_eq!((answer.flags2, answer.max_stack_depth), (0, 0));
     }
 }

@@ -25,45 +25,45 @@ macro_rules! answered {
 sent! {
     /// What each request begins with. `len` counts all of it, this header too.
     InHeader {
-        len: u32, opcode: u32, unique: u64, node: u64,
-        uid: u32, gid: u32, pid: u32, extensions: u16, padding: u16,
+        len: u32, opcode: u32, unique: u64, nodeid: u64,
+        uid: u32, gid: u32, pid: u32, total_extlen: u16, padding: u16,
     }
     /// Linux has a second word of flags behind it since 5.17.
     InitIn { major: u32, minor: u32, max_readahead: u32, flags: u32 }
-    ForgetIn { lookups: u64 }
-    BatchForgetIn { count: u32, padding: u32 }
-    ForgetOne { node: u64, lookups: u64 }
+    ForgetIn { nlookup: u64 }
+    BatchForgetIn { count: u32, dummy: u32 }
+    ForgetOne { nodeid: u64, nlookup: u64 }
     SetAttrIn {
-        valid: u32, padding: u32, handle: u64, size: u64, lock_owner: u64,
-        atime: i64, mtime: i64, ctime: i64, atime_nsec: u32, mtime_nsec: u32, ctime_nsec: u32,
+        valid: u32, padding: u32, fh: u64, size: u64, lock_owner: u64,
+        atime: i64, mtime: i64, ctime: i64, atimensec: u32, mtimensec: u32, ctimensec: u32,
         mode: u32, unused4: u32, uid: u32, gid: u32, unused5: u32,
     }
     MknodIn { mode: u32, rdev: u32, umask: u32, padding: u32 }
     MkdirIn { mode: u32, umask: u32 }
-    RenameIn { new_parent: u64 }
-    Rename2In { new_parent: u64, flags: u32, padding: u32 }
-    LinkIn { node: u64 }
+    RenameIn { newdir: u64 }
+    Rename2In { newdir: u64, flags: u32, padding: u32 }
+    LinkIn { oldnodeid: u64 }
     OpenIn { flags: u32, open_flags: u32 }
     CreateIn { flags: u32, mode: u32, umask: u32, open_flags: u32 }
-    ReleaseIn { handle: u64, flags: u32, release_flags: u32, lock_owner: u64 }
-    FlushIn { handle: u64, unused: u32, padding: u32, lock_owner: u64 }
+    ReleaseIn { fh: u64, flags: u32, release_flags: u32, lock_owner: u64 }
+    FlushIn { fh: u64, unused: u32, padding: u32, lock_owner: u64 }
     ReadIn {
-        handle: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32,
+        fh: u64, offset: u64, size: u32, read_flags: u32, lock_owner: u64, flags: u32, padding: u32,
     }
     WriteIn {
-        handle: u64, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: u32, padding: u32,
+        fh: u64, offset: u64, size: u32, write_flags: u32, lock_owner: u64, flags: u32, padding: u32,
     }
-    FsyncIn { handle: u64, flags: u32, padding: u32 }
+    FsyncIn { fh: u64, flags: u32, padding: u32 }
     SetXattrIn { size: u32, flags: u32 }
     GetXattrIn { size: u32, padding: u32 }
-    LockIn { handle: u64, owner: u64, start: u64, end: u64, kind: u32, pid: u32, flags: u32, padding: u32 }
+    LockIn { fh: u64, owner: u64, start: u64, end: u64, typ: u32, pid: u32, lk_flags: u32, padding: u32 }
     InterruptIn { unique: u64 }
     AccessIn { mask: u32, padding: u32 }
-    IoctlIn { handle: u64, flags: u32, command: u32, argument: u64, in_size: u32, out_size: u32 }
-    FallocateIn { handle: u64, offset: u64, length: u64, mode: u32, padding: u32 }
-    LseekIn { handle: u64, offset: u64, whence: u32, padding: u32 }
+    IoctlIn { fh: u64, flags: u32, cmd: u32, arg: u64, in_size: u32, out_size: u32 }
+    FallocateIn { fh: u64, offset: u64, length: u64, mode: u32, padding: u32 }
+    LseekIn { fh: u64, offset: u64, whence: u32, padding: u32 }
     CopyFileRangeIn {
-        handle: u64, offset: u64, to_node: u64, to_handle: u64, to_offset: u64, len: u64, flags: u64,
+        fh_in: u64, off_in: u64, nodeid_out: u64, fh_out: u64, off_out: u64, len: u64, flags: u64,
     }
 }
 
@@ -77,17 +77,17 @@ answered! {
         request_timeout: u16, unused: [u16; 11],
     }
     /// `struct fuse_attr`.
-    AttrPart {
+    FuseAttr {
         ino: u64, size: u64, blocks: u64, atime: i64, mtime: i64, ctime: i64,
-        atime_nsec: u32, mtime_nsec: u32, ctime_nsec: u32,
+        atimensec: u32, mtimensec: u32, ctimensec: u32,
         mode: u32, nlink: u32, uid: u32, gid: u32, rdev: u32, blksize: u32, flags: u32,
     }
-    AttrOut { valid: u64, valid_nsec: u32, padding: u32, attr: AttrPart }
+    AttrOut { attr_valid: u64, attr_valid_nsec: u32, dummy: u32, attr: FuseAttr }
     EntryOut {
-        node: u64, generation: u64, entry_valid: u64, attr_valid: u64,
-        entry_valid_nsec: u32, attr_valid_nsec: u32, attr: AttrPart,
+        nodeid: u64, generation: u64, entry_valid: u64, attr_valid: u64,
+        entry_valid_nsec: u32, attr_valid_nsec: u32, attr: FuseAttr,
     }
-    OpenOut { handle: u64, open_flags: u32, backing_id: i32 }
+    OpenOut { fh: u64, open_flags: u32, backing_id: i32 }
     CreateOut { entry: EntryOut, open: OpenOut }
     WriteOut { size: u32, padding: u32 }
     StatfsOut {
@@ -95,13 +95,13 @@ answered! {
         bsize: u32, namelen: u32, frsize: u32, padding: u32, spare: [u32; 6],
     }
     GetXattrOut { size: u32, padding: u32 }
-    LockOut { start: u64, end: u64, kind: u32, pid: u32 }
+    LockOut { start: u64, end: u64, typ: u32, pid: u32 }
     IoctlOut { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
     LseekOut { offset: i64 }
     /// `struct fuse_dirent`, without the name behind it.
-    DirEntryHead { ino: u64, offset: u64, name_len: u32, kind: u32 }
-    InvalInodeOut { node: u64, offset: i64, len: i64 }
-    InvalEntryOut { parent: u64, name_len: u32, flags: u32 }
+    FuseDirent { ino: u64, off: u64, namelen: u32, typ: u32 }
+    InvalInodeOut { ino: u64, off: i64, len: i64 }
+    InvalEntryOut { parent: u64, namelen: u32, flags: u32 }
 }
 
 /// Which fields of [`SetAttrIn`] count (`FATTR_…`).
@@ -112,7 +112,7 @@ pub mod fattr {
     pub const SIZE: u32 = 1 << 3;
     pub const ATIME: u32 = 1 << 4;
     pub const MTIME: u32 = 1 << 5;
-    pub const HANDLE: u32 = 1 << 6;
+    pub const FH: u32 = 1 << 6;
     pub const ATIME_NOW: u32 = 1 << 7;
     pub const MTIME_NOW: u32 = 1 << 8;
 }
@@ -129,9 +129,9 @@ pub mod write {
     pub const KILL_SUIDGID: u32 = 1 << 2;
 }
 /// `FUSE_FSYNC_FDATASYNC`.
-pub const FSYNC_DATA_ONLY: u32 = 1 << 0;
+pub const FSYNC_FDATASYNC: u32 = 1 << 0;
 /// `FUSE_LK_FLOCK`: a flock(2), not a lock of a range.
-pub const LOCK_FLOCK: u32 = 1 << 0;
+pub const LK_FLOCK: u32 = 1 << 0;
 /// `FUSE_IOCTL_…`.
 pub mod ioctl {
     /// From a 32 bit program.
@@ -175,6 +175,6 @@ mod tests {
         assert_eq!(size_of::<OpenOut>(), 16);
         assert_eq!(size_of::<StatfsOut>(), 80);
         assert_eq!(size_of::<LockOut>(), 24);
-        assert_eq!(size_of::<DirEntryHead>(), 24);
+        assert_eq!(size_of::<FuseDirent>(), 24);
     }
 }

@@ -1,14 +1,14 @@
 //! The FUSE protocol, as `include/uapi/linux/fuse.h` of Linux 6.18 has it: what requests and answers look like.
 
+mod dirent_buffer;
 pub(super) mod init;
 pub(super) mod layout;
-mod listing;
-mod notice;
+mod notification;
 mod reply;
 mod request;
 
-pub(super) use listing::Listing;
-pub(super) use notice::Notice;
+pub(super) use dirent_buffer::DirentBuffer;
+pub(super) use notification::Notification;
 pub(super) use reply::Reply;
 pub(super) use request::Request;
 

@@ -19,14 +19,14 @@ pub(in crate::fuse) struct Reply {
     /// Where the request was read, and the answer must go.
     device: Arc<Device>,
     unique: u64,
-    is_open: bool,
+    is_unanswered: bool,
     logged: Option<LoggedRequest>,
 }
 
 impl Reply {
     /// The reply to a request that was read from a device.
     pub(in crate::fuse) fn new(device: &Arc<Device>, unique: u64) -> Self {
-        Self { device: Arc::clone(device), unique, is_open: true, logged: None }
+        Self { device: Arc::clone(device), unique, is_unanswered: true, logged: None }
     }
 
     /// As [`Self::new`]; the request is logged now, and the reply when it is sent.
@@ -42,7 +42,7 @@ impl Reply {
     }
 
     /// Answers with a structure, or with an errno.
-    pub(in crate::fuse) fn with<T: IntoBytes + Immutable>(self, result: Result<T>) {
+    pub(in crate::fuse) fn out<T: IntoBytes + Immutable>(self, result: Result<T>) {
         match result {
             Ok(answer) => self.bytes(answer.as_bytes()),
             Err(e) => self.error(e),
@@ -50,7 +50,7 @@ impl Reply {
     }
 
     /// Answers that it is done.
-    pub(in crate::fuse) fn done(self, result: Result<()>) {
+    pub(in crate::fuse) fn ok(self, result: Result<()>) {
         match result {
             Ok(()) => self.bytes(&[]),
             Err(e) => self.error(e),
@@ -58,7 +58,7 @@ impl Reply {
     }
 
     /// Answers with bytes, or with an errno.
-    pub(in crate::fuse) fn data(self, result: Result<impl AsRef<[u8]>>) {
+    pub(in crate::fuse) fn payload(self, result: Result<impl AsRef<[u8]>>) {
         match result {
             Ok(data) => self.bytes(data.as_ref()),
             Err(e) => self.error(e),
@@ -71,7 +71,7 @@ impl Reply {
     }
 
     /// Answers with a structure and what is behind it.
-    pub(in crate::fuse) fn parts(self, head: &(impl IntoBytes + Immutable), rest: &[u8]) {
+    pub(in crate::fuse) fn out_and_payload(self, head: &(impl IntoBytes + Immutable), rest: &[u8]) {
         self.send(0, &[head.as_bytes(), rest]);
     }
 
@@ -81,30 +81,30 @@ impl Reply {
     }
 
     fn answer(&self, error: i32, parts: &[&[u8]]) {
-        answer(&self.device, self.unique, error, parts);
+        send_reply(&self.device, self.unique, error, parts);
         if let Some(logged) = self.logged {
             logged.replied(self.unique, error, parts.iter().map(|part| part.len()).sum());
         }
     }
 
     fn send(mut self, error: i32, parts: &[&[u8]]) {
-        self.is_open = false;
+        self.is_unanswered = false;
         self.answer(error, parts);
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if self.is_open {
+        if self.is_unanswered {
             self.answer(-Errno::IO.raw_os_error(), &[]);
         }
     }
 }
 
-fn answer(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
+fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
     let len = size_of::<OutHeader>() + parts.iter().map(|part| part.len()).sum::<usize>();
     // Larger than any request of the kernel's allows.
-    let Ok(len) = u32::try_from(len) else { return answer(device, unique, -libc::EIO, &[]) };
+    let Ok(len) = u32::try_from(len) else { return send_reply(device, unique, -libc::EIO, &[]) };
     let header = OutHeader { len, error, unique };
     let mut slices = [IoSlice::new(header.as_bytes()), IoSlice::new(&[]), IoSlice::new(&[])];
     let mut count = 1;
@@ -120,7 +120,7 @@ fn answer(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
             log::warn!("the kernel refused an answer: {e}");
             if error == 0 {
                 // It must have one.
-                answer(device, unique, -libc::EIO, &[]);
+                send_reply(device, unique, -libc::EIO, &[]);
             }
         }
     }

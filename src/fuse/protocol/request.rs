@@ -20,7 +20,7 @@ pub(in crate::fuse) struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// The request in a buffer. `None` when it is cut short, which the kernel's never is.
-    pub(in crate::fuse) fn read(bytes: &'a [u8]) -> Option<Self> {
+    pub(in crate::fuse) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
         (header.len as usize == bytes.len()).then_some(Self { header, body })
     }
@@ -34,16 +34,16 @@ impl<'a> Request<'a> {
     }
 
     /// The structure that the body begins with, and what is behind it. EIO when it is cut short.
-    pub(in crate::fuse) fn argument<T>(&self) -> Result<(T, Body<'a>)>
+    pub(in crate::fuse) fn argument<T>(&self) -> Result<(T, Arguments<'a>)>
     where
         T: FromBytes + Immutable + KnownLayout,
     {
-        Body(self.body).argument()
+        Arguments(self.body).argument()
     }
 
     /// What is behind the header.
-    pub(in crate::fuse) fn body(&self) -> Body<'a> {
-        Body(self.body)
+    pub(in crate::fuse) fn body(&self) -> Arguments<'a> {
+        Arguments(self.body)
     }
 
     /// The body's bytes.
@@ -53,15 +53,15 @@ impl<'a> Request<'a> {
 
     /// A body that is one name.
     pub(in crate::fuse) fn name(&self) -> Result<&'a OsStr> {
-        Body(self.body).name().map(|(name, _)| name)
+        Arguments(self.body).name().map(|(name, _)| name)
     }
 }
 
 /// What is left of a request's body.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::fuse) struct Body<'a>(&'a [u8]);
+pub(in crate::fuse) struct Arguments<'a>(&'a [u8]);
 
-impl<'a> Body<'a> {
+impl<'a> Arguments<'a> {
     /// A structure. EIO when it is cut short.
     pub(in crate::fuse) fn argument<T>(self) -> Result<(T, Self)>
     where
@@ -107,25 +107,25 @@ mod tests {
         let mut body = 9u64.to_ne_bytes().to_vec();
         body.extend(b"old\0new\0");
         let bytes = request(&body);
-        let request = Request::read(&bytes).unwrap();
-        assert_eq!((request.header.unique, request.header.node), (77, 5));
+        let request = Request::parse(&bytes).unwrap();
+        assert_eq!((request.header.unique, request.header.nodeid), (77, 5));
         let caller = request.caller().unwrap();
         assert_eq!((caller.uid.raw(), caller.gid.raw(), caller.pid), (1000, 100, 4242));
         let (argument, rest) = request.argument::<RenameIn>().unwrap();
         let (old, rest) = rest.name().unwrap();
         let (new, _) = rest.name().unwrap();
-        assert_eq!((argument.new_parent, old, new), (9, OsStr::new("old"), OsStr::new("new")));
+        assert_eq!((argument.newdir, old, new), (9, OsStr::new("old"), OsStr::new("new")));
     }
 
     #[test]
     fn what_is_cut_short_is_refused() {
         let bytes = request(b"name without an end");
-        let read = Request::read(&bytes).unwrap();
+        let read = Request::parse(&bytes).unwrap();
         assert_eq!(read.name().unwrap_err(), Errno::IO);
         assert_eq!(read.body().bytes(100).unwrap_err(), Errno::IO);
         assert_eq!(request(b"").len(), 40);
-        assert!(Request::read(&bytes[..bytes.len() - 1]).is_none());
-        assert!(Request::read(&bytes[..39]).is_none());
+        assert!(Request::parse(&bytes[..bytes.len() - 1]).is_none());
+        assert!(Request::parse(&bytes[..39]).is_none());
     }
 
     proptest! {
@@ -136,7 +136,7 @@ mod tests {
             if len >= 4 {
                 bytes[..4].copy_from_slice(&len.to_ne_bytes());
             }
-            if let Some(request) = Request::read(&bytes) {
+            if let Some(request) = Request::parse(&bytes) {
                 let _ = request.name();
                 let _ = request.argument::<RenameIn>().and_then(|(_, rest)| rest.name());
             }

@@ -8,12 +8,12 @@ use std::fmt;
 /// See the module's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Glob {
-    parts: Vec<Part>,
+    tokens: Vec<Token>,
     text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum Token {
     /// `*`: any number of characters.
     Any,
     /// `?`: one.
@@ -34,7 +34,7 @@ fn first(bytes: &[u8]) -> Option<(u32, usize)> {
         0xF0..=0xF7 => 4,
         _ => 1,
     };
-    let text = bytes.get(..len).and_then(|part| std::str::from_utf8(part).ok());
+    let text = bytes.get(..len).and_then(|bytes| std::str::from_utf8(bytes).ok());
     match text.and_then(|text| text.chars().next()) {
         Some(c) => Some((u32::from(c), len)),
         None => Some((0x11_0000 + u32::from(lead), 1)),
@@ -44,20 +44,20 @@ fn first(bytes: &[u8]) -> Option<(u32, usize)> {
 impl Glob {
     /// Reads a pattern without slashes.
     pub(super) fn parse(pattern: &[u8]) -> Result<Self, &'static str> {
-        let mut parts = Vec::new();
+        let mut tokens = Vec::new();
         let mut rest = pattern;
         while let Some((c, len)) = first(rest) {
             rest = &rest[len..];
-            parts.push(match char::from_u32(c) {
-                Some('*') if parts.last() == Some(&Part::Any) => continue,
-                Some('*') => Part::Any,
-                Some('?') => Part::One,
-                Some('\\') => Part::Character(quoted(&mut rest)?),
+            tokens.push(match char::from_u32(c) {
+                Some('*') if tokens.last() == Some(&Token::Any) => continue,
+                Some('*') => Token::Any,
+                Some('?') => Token::One,
+                Some('\\') => Token::Character(quoted(&mut rest)?),
                 Some('[') => set(&mut rest)?,
-                _ => Part::Character(c),
+                _ => Token::Character(c),
             });
         }
-        Ok(Self { parts, text: String::from_utf8_lossy(pattern).into_owned() })
+        Ok(Self { tokens, text: String::from_utf8_lossy(pattern).into_owned() })
     }
 
     /// Whether a name matches: one pass that goes back to the last `*` only.
@@ -65,13 +65,13 @@ impl Glob {
         let (mut at, mut rest) = (0, name);
         let mut retry: Option<(usize, &[u8])> = None;
         loop {
-            match (self.parts.get(at), first(rest)) {
-                (Some(Part::Any), _) => {
+            match (self.tokens.get(at), first(rest)) {
+                (Some(Token::Any), _) => {
                     at += 1;
                     retry = Some((at, rest));
                     continue;
                 }
-                (Some(part), Some((c, len))) if part.takes(c) => {
+                (Some(token), Some((c, len))) if token.accepts(c) => {
                     at += 1;
                     rest = &rest[len..];
                     continue;
@@ -88,8 +88,8 @@ impl Glob {
     }
 }
 
-impl Part {
-    fn takes(&self, c: u32) -> bool {
+impl Token {
+    fn accepts(&self, c: u32) -> bool {
         match self {
             Self::Any => false,
             Self::One => true,
@@ -109,7 +109,7 @@ fn quoted(rest: &mut &[u8]) -> Result<u32, &'static str> {
 }
 
 /// The rest of a set after its `[`. A `]` that comes first is a member.
-fn set(rest: &mut &[u8]) -> Result<Part, &'static str> {
+fn set(rest: &mut &[u8]) -> Result<Token, &'static str> {
     const OPEN: &str = "has a [ without a ]: write \\[ to mean the character";
     let is_negated = matches!(rest.first(), Some(b'!' | b'^'));
     if is_negated {
@@ -131,7 +131,7 @@ fn set(rest: &mut &[u8]) -> Result<Part, &'static str> {
         ranges.push((low, high));
         if rest.first() == Some(&b']') {
             *rest = &rest[1..];
-            return Ok(Part::Set { ranges, is_negated });
+            return Ok(Token::Set { ranges, is_negated });
         }
     }
 }
@@ -197,13 +197,13 @@ mod tests {
     }
 
     /// A matcher that is slow and plainly right.
-    fn slow(parts: &[Part], name: &[u8]) -> bool {
-        match (parts.split_first(), first(name)) {
+    fn slow(tokens: &[Token], name: &[u8]) -> bool {
+        match (tokens.split_first(), first(name)) {
             (None, c) => c.is_none(),
-            (Some((Part::Any, after)), c) => {
-                slow(after, name) || c.is_some_and(|(_, len)| slow(parts, &name[len..]))
+            (Some((Token::Any, after)), c) => {
+                slow(after, name) || c.is_some_and(|(_, len)| slow(tokens, &name[len..]))
             }
-            (Some((part, after)), Some((c, len))) => part.takes(c) && slow(after, &name[len..]),
+            (Some((token, after)), Some((c, len))) => token.accepts(c) && slow(after, &name[len..]),
             (Some(_), None) => false,
         }
     }
@@ -215,7 +215,7 @@ mod tests {
             name in "[ab-]{0,8}",
         ) {
             if let Ok(glob) = Glob::parse(pattern.as_bytes()) {
-                prop_assert_eq!(glob.matches(name.as_bytes()), slow(&glob.parts, name.as_bytes()));
+                prop_assert_eq!(glob.matches(name.as_bytes()), slow(&glob.tokens, name.as_bytes()));
             }
         }
 

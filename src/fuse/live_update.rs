@@ -22,52 +22,52 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::data::Data;
-use super::notices::KernelCache;
+use super::data_path::DataMover;
+use super::kernel_cache::KernelCache;
 use super::status::Reloads;
-use super::times::Times;
+use super::ttl::Ttls;
 use crate::config::{CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::idmap::MountUid;
 use crate::source::NodeId;
 use crate::view::View;
-use crate::watch::Notices;
+use crate::watch::Notifier;
 
 /// For how long a client may hold a directory before a change counts as made without him.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// For how long an answer may be on its way into the kernel's caches.
-const ON_ITS_WAY: Duration = Duration::from_millis(20);
+const IN_FLIGHT: Duration = Duration::from_millis(20);
 
 /// How often an inode that the kernel did not know is invalidated again.
-const RESEND: Duration = Duration::from_millis(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What was on its way for longer, since its client's thread did not run.
-const LATE: Duration = Duration::from_secs(1);
+const MAX_IN_FLIGHT: Duration = Duration::from_secs(1);
 
 /// See the module's head.
 #[derive(Debug, Clone)]
-pub struct Live {
-    notices: Weak<KernelCache>,
-    times: Times,
-    data: Arc<Data>,
+pub struct LiveUpdate {
+    kernel_cache: Weak<KernelCache>,
+    ttls: Ttls,
+    data: Arc<DataMover>,
     reloads: Arc<Reloads>,
 }
 
-impl Live {
+impl LiveUpdate {
     pub(super) fn new(
-        notices: Weak<KernelCache>,
-        times: Times,
-        data: Arc<Data>,
+        kernel_cache: Weak<KernelCache>,
+        ttls: Ttls,
+        data: Arc<DataMover>,
         reloads: Arc<Reloads>,
     ) -> Self {
-        Self { notices, times, data, reloads }
+        Self { kernel_cache, ttls, data, reloads }
     }
 
     /// How to prune the kernel's names where it has no notice for all at once (before Linux 6.16).
-    pub fn prune_by(&self, prune: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) {
-        if let Some(notices) = self.notices.upgrade() {
-            notices.prune_by(prune);
+    pub fn set_pruner(&self, prune: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) {
+        if let Some(kernel_cache) = self.kernel_cache.upgrade() {
+            kernel_cache.set_pruner(prune);
         }
     }
 
@@ -80,13 +80,13 @@ impl Live {
     /// The view of this moment. `None` when the mount is gone.
     #[must_use]
     pub fn view(&self) -> Option<Arc<View>> {
-        Some(self.notices.upgrade()?.fs().view_now())
+        Some(self.kernel_cache.upgrade()?.fs().view_now())
     }
 
     /// Tells whom the mirror is for.
     pub fn set_mirrored(&self, users: HashSet<MountUid>) {
-        if let Some(notices) = self.notices.upgrade() {
-            notices.fs().set_mirrored(users);
+        if let Some(kernel_cache) = self.kernel_cache.upgrade() {
+            kernel_cache.fs().set_mirrored(users);
         }
     }
 
@@ -94,13 +94,13 @@ impl Live {
     /// answers are kept, where that is by time. When this returns, nobody is shown the former view any more. The view's needs must be those that the mount was made with.
     ///
     /// Refused where other names are to be hidden and the kernel cannot forget those it knows; nothing is changed then.
-    pub fn show(&self, config: &Config, mirrored: HashSet<MountUid>) -> Result<()> {
-        let Some(notices) = self.notices.upgrade() else { return Ok(()) };
-        let fs = notices.fs();
+    pub fn apply(&self, config: &Config, mirrored: HashSet<MountUid>) -> Result<()> {
+        let Some(kernel_cache) = self.kernel_cache.upgrade() else { return Ok(()) };
+        let fs = kernel_cache.fs();
         let names_change = fs.hides_others_than(&config.view);
         if names_change {
             // Now, to see whether it can; and when the view has changed, for what was looked up in between.
-            notices.names().map_err(|e| {
+            kernel_cache.inc_epoch().map_err(|e| {
                 Error::refused(format!(
                     "option 'exclude' cannot change on a live mount with this kernel ({e}): unmount and mount again"
                 ))
@@ -110,79 +110,79 @@ impl Live {
         fs.set_mirrored(mirrored);
         self.data.set_rates(&config.data);
         if let CachePolicy::Timeouts { .. } | CachePolicy::None = config.cache {
-            self.times.set(config.cache, fs.needs());
+            self.ttls.set(config.cache, fs.needs());
         }
-        if names_change && let Err(e) = notices.names() {
+        if names_change && let Err(e) = kernel_cache.inc_epoch() {
             log::warn!("names that were hidden or shown until now may be seen so for a while: {e}");
         }
         // What is known already needs not wait for anybody.
-        attributes(&notices);
-        settle_within(&notices, PATIENCE);
+        inval_cached_inodes(&kernel_cache);
+        drain_in_flight(&kernel_cache, DIRECTORY_TIMEOUT);
         Ok(())
     }
 }
 
 /// Waits until what is on its way into the kernel's caches has arrived, and takes it out. The wait goes on in its own
-/// thread when a client holds a directory for longer than `patience`.
-fn settle_within(notices: &Arc<KernelCache>, patience: Duration) {
-    let (done, waiting) = channel();
-    let weak = Arc::downgrade(notices);
+/// thread when a client holds a directory for longer than `timeout`.
+fn drain_in_flight(kernel_cache: &Arc<KernelCache>, timeout: Duration) {
+    let (done, drained) = channel();
+    let weak = Arc::downgrade(kernel_cache);
     let work = move || {
-        let Some(notices) = weak.upgrade() else { return };
-        std::thread::sleep(ON_ITS_WAY);
-        if notices.wait_for_lookups() {
-            settle(&notices);
-            attributes(&notices);
+        let Some(kernel_cache) = weak.upgrade() else { return };
+        std::thread::sleep(IN_FLIGHT);
+        if kernel_cache.waits_for_lookups() {
+            wait_for_directories(&kernel_cache);
+            inval_cached_inodes(&kernel_cache);
         } else {
-            until_known(&notices, attributes(&notices));
+            retry_unknown(&kernel_cache, inval_cached_inodes(&kernel_cache));
         }
-        drop(notices);
+        drop(kernel_cache);
         // Nobody waits any more when it took too long.
         let _ = done.send(());
-        std::thread::sleep(LATE);
-        if let Some(notices) = weak.upgrade() {
-            attributes(&notices);
+        std::thread::sleep(MAX_IN_FLIGHT);
+        if let Some(kernel_cache) = weak.upgrade() {
+            inval_cached_inodes(&kernel_cache);
         }
     };
-    let thread = std::thread::Builder::new().name("settler".into()).stack_size(256 * 1024);
+    let thread = std::thread::Builder::new().name("inval-barrier".into()).stack_size(256 * 1024);
     if let Err(e) = thread.spawn(work) {
         log::warn!("no thread to settle in, and former owners may be seen for a while: {e}");
         return;
     }
-    if let Err(RecvTimeoutError::Timeout) = waiting.recv_timeout(patience) {
-        attributes(notices);
+    if let Err(RecvTimeoutError::Timeout) = drained.recv_timeout(timeout) {
+        inval_cached_inodes(kernel_cache);
         log::warn!("a client holds a directory: former owners may be seen in it until he lets go");
     }
 }
 
 /// Invalidates what the kernel knows of all inodes, and the listings of directories: the inodes that it does not know.
-fn attributes(notices: &KernelCache) -> Vec<NodeId> {
+fn inval_cached_inodes(kernel_cache: &KernelCache) -> Vec<NodeId> {
     let is_unknown = |(node, is_dir): &(NodeId, bool)| match is_dir {
-        true => !notices.inode(*node, 0),
-        false => !notices.attributes(*node),
+        true => !kernel_cache.inval_inode_from(*node, 0),
+        false => !kernel_cache.inval_inode(*node),
     };
-    known(notices).filter(is_unknown).map(|(node, _)| node).collect()
+    cached_inodes(kernel_cache).filter(is_unknown).map(|(node, _)| node).collect()
 }
 
 /// Invalidates inodes again and again until the kernel knows them, where no notice waits for the look-ups that may be
 /// about to tell it: for a second at most, since many of them are told by no look-up.
-fn until_known(notices: &KernelCache, mut unknown: Vec<NodeId>) {
+fn retry_unknown(kernel_cache: &KernelCache, mut unknown: Vec<NodeId>) {
     let begin = Instant::now();
-    while !unknown.is_empty() && begin.elapsed() < LATE {
-        std::thread::sleep(RESEND);
-        unknown.retain(|node| !notices.attributes(*node));
+    while !unknown.is_empty() && begin.elapsed() < MAX_IN_FLIGHT {
+        std::thread::sleep(RETRY_INTERVAL);
+        unknown.retain(|node| !kernel_cache.inval_inode(*node));
     }
 }
 
-fn settle(notices: &KernelCache) {
-    for (node, _) in known(notices).filter(|(_, is_dir)| *is_dir) {
-        notices.settle(node);
+fn wait_for_directories(kernel_cache: &KernelCache) {
+    for (node, _) in cached_inodes(kernel_cache).filter(|(_, is_dir)| *is_dir) {
+        kernel_cache.barrier(node);
     }
 }
 
 /// What the kernel knows, and whether it is a directory.
-fn known(notices: &KernelCache) -> impl Iterator<Item = (NodeId, bool)> {
-    let tree = notices.fs().tree();
+fn cached_inodes(kernel_cache: &KernelCache) -> impl Iterator<Item = (NodeId, bool)> {
+    let tree = kernel_cache.fs().tree();
     tree.nodes().into_iter().filter_map(|node| {
         // Forgotten meanwhile.
         let inode = tree.inode(node).ok()?;

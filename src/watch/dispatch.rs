@@ -12,140 +12,141 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::notice::{Batch, Notices};
+use super::inval_batch::{InvalBatch, Notifier};
 use super::resend::Resends;
 use crate::source::NodeId;
 
 /// How long one directory may take before it counts as held.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Threads at most: so many directories can be held before the rest waits with them.
-const MOST_LANES: usize = 64;
+const MAX_THREADS: usize = 64;
 
 /// What is to be sent about one directory.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Work {
+pub(super) struct DirInvals {
     /// Names to take.
     pub(super) names: HashSet<OsString>,
     /// Names to look up again.
-    pub(super) doubted: HashSet<OsString>,
+    pub(super) expired: HashSet<OsString>,
     /// Whether its listing goes.
     pub(super) listing: bool,
     /// Inodes that a look-up under way in it may be about to tell the kernel.
     pub(super) inodes: HashSet<NodeId>,
 }
 
-impl Work {
+impl DirInvals {
     fn merge(&mut self, more: Self) {
         self.names.extend(more.names);
-        self.doubted.extend(more.doubted);
+        self.expired.extend(more.expired);
         self.listing |= more.listing;
         self.inodes.extend(more.inodes);
     }
 
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.doubted.is_empty() && !self.listing && self.inodes.is_empty()
+        self.names.is_empty() && self.expired.is_empty() && !self.listing && self.inodes.is_empty()
     }
 
     /// Sends it all. What comes back is to be sent again: the kernel did not know it, and a look-up under way may be
     /// about to tell it.
-    fn send(mut self, dir: NodeId, notices: &impl Notices) -> Self {
+    fn send(mut self, dir: NodeId, notifier: &impl Notifier) -> Self {
         let had_names = !self.names.is_empty();
-        self.doubted.retain(|name| !self.names.contains(name));
-        self.names.retain(|name| !notices.name(dir, name));
-        self.doubted.retain(|name| !notices.look_up_again(dir, name));
+        self.expired.retain(|name| !self.names.contains(name));
+        self.names.retain(|name| !notifier.inval_entry(dir, name));
+        self.expired.retain(|name| !notifier.expire_entry(dir, name));
         if std::mem::take(&mut self.listing) {
-            notices.listing(dir);
+            notifier.inval_readdir(dir);
         }
-        let waits = notices.wait_for_lookups();
+        let waits = notifier.waits_for_lookups();
         // Taking a name has waited for the directory already.
         if waits && !had_names && !self.inodes.is_empty() {
-            notices.settle(dir);
+            notifier.barrier(dir);
         }
-        self.inodes.retain(|node| !notices.attributes(*node));
+        self.inodes.retain(|node| !notifier.inval_inode(*node));
         if waits { Self::default() } else { self }
     }
 }
 
 /// Starts one more thread.
-type StartLane = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
+type SpawnThread = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
 /// See the module's head.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(super) struct InvalDispatcher {
     state: Mutex<State>,
     wake: Condvar,
-    start_lane: OnceLock<StartLane>,
+    spawn_thread: OnceLock<SpawnThread>,
     /// Whether any directory is held: mostly none, and then nobody takes the mutex.
-    any_held: AtomicBool,
+    any_stalled: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Directories with work, the one that waits longest first.
     queue: VecDeque<NodeId>,
-    work: HashMap<NodeId, Work>,
-    under_way: HashMap<NodeId, Instant>,
+    invals: HashMap<NodeId, DirInvals>,
+    in_progress: HashMap<NodeId, Instant>,
     /// What the kernel did not know, where its notices do not wait for look-ups.
     resends: Resends,
-    lanes: usize,
+    threads: usize,
 }
 
 impl State {
     /// The next directory that no thread is at. One that is under way stays in its place: its turn comes again.
-    fn next(&mut self) -> Option<(NodeId, Work)> {
-        let at = self.queue.iter().position(|dir| !self.under_way.contains_key(dir))?;
+    fn next(&mut self) -> Option<(NodeId, DirInvals)> {
+        let at = self.queue.iter().position(|dir| !self.in_progress.contains_key(dir))?;
         let dir = self.queue.remove(at)?;
-        Some((dir, self.work.remove(&dir).unwrap_or_default()))
+        Some((dir, self.invals.remove(&dir).unwrap_or_default()))
     }
 
-    fn is_held(&self, dir: &NodeId) -> bool {
-        self.under_way.get(dir).is_some_and(|since| since.elapsed() > PATIENCE)
+    fn has_stalled(&self, dir: &NodeId) -> bool {
+        self.in_progress.get(dir).is_some_and(|since| since.elapsed() > STALL_TIMEOUT)
     }
 }
 
-impl std::fmt::Debug for Pace {
+impl std::fmt::Debug for InvalDispatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pace").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("InvalDispatcher").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-impl Pace {
+impl InvalDispatcher {
     /// Whether what is told of a directory is held up, so that its names may not be believed for long.
-    pub(super) fn is_held_up(&self, dir: NodeId) -> bool {
-        self.any_held.load(Ordering::Acquire) && self.state().is_held(&dir)
+    pub(super) fn is_stalled(&self, dir: NodeId) -> bool {
+        self.any_stalled.load(Ordering::Acquire) && self.state().has_stalled(&dir)
     }
 
     /// Starts the first thread.
-    pub(super) fn start<N>(self: &Arc<Self>, notices: &Arc<N>) -> std::io::Result<()>
+    pub(super) fn start<N>(self: &Arc<Self>, notifier: &Arc<N>) -> std::io::Result<()>
     where
-        N: Notices + Send + Sync + 'static,
+        N: Notifier + Send + Sync + 'static,
     {
-        let (pace, notices) = (Arc::downgrade(self), Arc::downgrade(notices));
+        let (dispatcher, notifier) = (Arc::downgrade(self), Arc::downgrade(notifier));
         let start = move || {
-            let (Some(pace), Some(notices)) = (pace.upgrade(), notices.upgrade()) else {
+            let (Some(dispatcher), Some(notifier)) = (dispatcher.upgrade(), notifier.upgrade())
+            else {
                 return Ok(());
             };
-            let lane = move || pace.run(&*notices);
-            std::thread::Builder::new().name("names".into()).spawn(lane).map(drop)
+            let dispatch = move || dispatcher.run(&*notifier);
+            std::thread::Builder::new().name("inval-dispatch".into()).spawn(dispatch).map(drop)
         };
-        let start = self.start_lane.get_or_init(|| Box::new(start));
-        self.state().lanes += 1;
+        let start = self.spawn_thread.get_or_init(|| Box::new(start));
+        self.state().threads += 1;
         start()
     }
 
-    fn run(&self, notices: &impl Notices) {
+    fn run(&self, notifier: &impl Notifier) {
         let mut state = self.state();
         loop {
             let now = Instant::now();
             if let Some(mut due) = state.resends.take_due(now) {
                 drop(state);
-                due.work = due.work.send(due.dir, notices);
+                due.invals = due.invals.send(due.dir, notifier);
                 state = self.state();
                 state.resends.add_again(now, due);
                 continue;
             }
-            let Some((dir, work)) = state.next() else {
+            let Some((dir, invals)) = state.next() else {
                 state = match state.resends.next_due() {
                     None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                     Some(due) => {
@@ -156,32 +157,32 @@ impl Pace {
                 };
                 continue;
             };
-            state.under_way.insert(dir, Instant::now());
+            state.in_progress.insert(dir, Instant::now());
             drop(state);
-            let left = work.send(dir, notices);
+            let left = invals.send(dir, notifier);
             state = self.state();
-            state.under_way.remove(&dir);
+            state.in_progress.remove(&dir);
             state.resends.add(Instant::now(), dir, left);
-            let held = state.under_way.keys().any(|dir| state.is_held(dir));
-            self.any_held.store(held, Ordering::Release);
+            let stalled = state.in_progress.keys().any(|dir| state.has_stalled(dir));
+            self.any_stalled.store(stalled, Ordering::Release);
         }
     }
 
     /// Sends a batch: what needs not wait at once, the rest in its turn.
-    pub(super) fn send(&self, mut batch: Batch, notices: &impl Notices) {
-        if batch.is_everything() {
-            return notices.everything();
+    pub(super) fn send(&self, mut batch: InvalBatch, notifier: &impl Notifier) {
+        if batch.is_all() {
+            return notifier.inval_all();
         }
-        batch.send_attributes(notices);
-        let works = batch.into_works();
-        if works.is_empty() {
+        batch.send_known_inodes(notifier);
+        let by_dir = batch.into_dir_invals();
+        if by_dir.is_empty() {
             return;
         }
         let mut state = self.state();
-        for (dir, more) in works {
-            let waiting = state.work.len();
-            state.work.entry(dir).or_default().merge(more);
-            if state.work.len() > waiting {
+        for (dir, more) in by_dir {
+            let waiting = state.invals.len();
+            state.invals.entry(dir).or_default().merge(more);
+            if state.invals.len() > waiting {
                 state.queue.push_back(dir);
             }
         }
@@ -192,19 +193,19 @@ impl Pace {
     /// Looks for directories that are held, and has others taken care of; to be called every second.
     pub(super) fn check(&self) {
         let mut state = self.state();
-        let held = state.under_way.keys().filter(|dir| state.is_held(dir)).count();
-        self.any_held.store(held > 0, Ordering::Release);
-        if held < state.lanes || state.queue.is_empty() || state.lanes >= MOST_LANES {
+        let stalled = state.in_progress.keys().filter(|dir| state.has_stalled(dir)).count();
+        self.any_stalled.store(stalled > 0, Ordering::Release);
+        if stalled < state.threads || state.queue.is_empty() || state.threads >= MAX_THREADS {
             return;
         }
-        state.lanes += 1;
+        state.threads += 1;
         drop(state);
         log::warn!("a client holds a directory: changes in it are seen when he lets go");
-        if let Some(start) = self.start_lane.get()
+        if let Some(start) = self.spawn_thread.get()
             && let Err(e) = start()
         {
             log::error!("no thread for notices: {e}");
-            self.state().lanes -= 1;
+            self.state().threads -= 1;
         }
     }
 
@@ -219,44 +220,44 @@ mod tests {
     use std::ffi::OsStr;
     use std::sync::atomic::AtomicUsize;
 
-    const HELD: NodeId = NodeId(5);
+    const STALLED: NodeId = NodeId(5);
     const FREE: NodeId = NodeId(7);
 
     /// Names of one directory wait until it is let go.
     #[derive(Default)]
-    struct Slow {
-        held: AtomicBool,
+    struct StalledDirectory {
+        stalled: AtomicBool,
         names: [AtomicUsize; 2],
         attributes: AtomicUsize,
     }
 
-    impl Notices for Slow {
-        fn name(&self, dir: NodeId, _: &OsStr) -> bool {
-            while dir == HELD && self.held.load(Ordering::Acquire) {
+    impl Notifier for StalledDirectory {
+        fn inval_entry(&self, dir: NodeId, _: &OsStr) -> bool {
+            while dir == STALLED && self.stalled.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(1));
             }
             self.names[usize::from(dir == FREE)].fetch_add(1, Ordering::AcqRel);
             true
         }
-        fn look_up_again(&self, _: NodeId, _: &OsStr) -> bool {
+        fn expire_entry(&self, _: NodeId, _: &OsStr) -> bool {
             true
         }
-        fn wait_for_lookups(&self) -> bool {
+        fn waits_for_lookups(&self) -> bool {
             true
         }
-        fn settle(&self, _: NodeId) {}
-        fn attributes(&self, _: NodeId) -> bool {
+        fn barrier(&self, _: NodeId) {}
+        fn inval_inode(&self, _: NodeId) -> bool {
             self.attributes.fetch_add(1, Ordering::AcqRel);
             true
         }
-        fn listing(&self, _: NodeId) {}
-        fn everything(&self) {
+        fn inval_readdir(&self, _: NodeId) {}
+        fn inval_all(&self) {
             panic!("nothing was missed");
         }
     }
 
-    fn batch(dir: NodeId, name: &[u8]) -> Batch {
-        let mut batch = Batch::default();
+    fn batch(dir: NodeId, name: &[u8]) -> InvalBatch {
+        let mut batch = InvalBatch::default();
         let event = crate::sys::fanotify::Event {
             mask: libc::FAN_CREATE,
             pid: 1,
@@ -265,7 +266,7 @@ mod tests {
             child: None,
         };
         batch.add(&event, Some(dir));
-        batch.changed(NodeId(6), Some(dir));
+        batch.add_inode(NodeId(6), Some(dir));
         batch
     }
 
@@ -279,71 +280,73 @@ mod tests {
 
     /// A kernel whose notices do not wait, and which comes to know a name and an inode after a while.
     #[derive(Default)]
-    struct Late {
+    struct LateKernel {
         knows: AtomicBool,
-        told: [AtomicUsize; 2],
+        unknown: [AtomicUsize; 2],
         known: [AtomicUsize; 2],
     }
 
-    impl Late {
-        fn tell(&self, what: usize) -> bool {
+    impl LateKernel {
+        fn answer(&self, what: usize) -> bool {
             let knows = self.knows.load(Ordering::Acquire);
-            let counts = if knows { &self.known } else { &self.told };
+            let counts = if knows { &self.known } else { &self.unknown };
             counts[what].fetch_add(1, Ordering::AcqRel);
             knows
         }
     }
 
-    impl Notices for Late {
-        fn name(&self, _: NodeId, _: &OsStr) -> bool {
-            self.tell(0)
+    impl Notifier for LateKernel {
+        fn inval_entry(&self, _: NodeId, _: &OsStr) -> bool {
+            self.answer(0)
         }
-        fn look_up_again(&self, _: NodeId, _: &OsStr) -> bool {
+        fn expire_entry(&self, _: NodeId, _: &OsStr) -> bool {
             true
         }
-        fn wait_for_lookups(&self) -> bool {
+        fn waits_for_lookups(&self) -> bool {
             false
         }
-        fn settle(&self, _: NodeId) {
+        fn barrier(&self, _: NodeId) {
             panic!("it would not wait");
         }
-        fn attributes(&self, _: NodeId) -> bool {
-            self.tell(1)
+        fn inval_inode(&self, _: NodeId) -> bool {
+            self.answer(1)
         }
-        fn listing(&self, _: NodeId) {}
-        fn everything(&self) {}
+        fn inval_readdir(&self, _: NodeId) {}
+        fn inval_all(&self) {}
     }
 
     #[test]
-    fn where_notices_do_not_wait_they_are_sent_until_the_kernel_knows() {
-        let (pace, notices) = (Arc::new(Pace::default()), Arc::new(Late::default()));
-        pace.start(&notices).unwrap();
-        pace.send(batch(FREE, b"n"), &*notices);
-        eventually(|| notices.told.iter().all(|told| told.load(Ordering::Acquire) >= 2));
-        notices.knows.store(true, Ordering::Release);
-        eventually(|| notices.known.iter().all(|known| known.load(Ordering::Acquire) >= 1));
-        eventually(|| pace.state().resends.next_due().is_none());
+    fn where_notifications_do_not_wait_they_are_sent_until_the_kernel_knows_the_name() {
+        let (dispatcher, notifier) =
+            (Arc::new(InvalDispatcher::default()), Arc::new(LateKernel::default()));
+        dispatcher.start(&notifier).unwrap();
+        dispatcher.send(batch(FREE, b"n"), &*notifier);
+        eventually(|| notifier.unknown.iter().all(|unknown| unknown.load(Ordering::Acquire) >= 2));
+        notifier.knows.store(true, Ordering::Release);
+        eventually(|| notifier.known.iter().all(|known| known.load(Ordering::Acquire) >= 1));
+        eventually(|| dispatcher.state().resends.next_due().is_none());
     }
 
     #[test]
-    fn whoever_holds_a_directory_holds_up_nothing_of_others_and_nothing_is_lost() {
-        let (pace, notices) = (Arc::new(Pace::default()), Arc::new(Slow::default()));
-        pace.start(&notices).unwrap();
-        notices.held.store(true, Ordering::Release);
+    fn a_stalled_directory_delays_no_other_and_loses_nothing() {
+        let (dispatcher, notifier) =
+            (Arc::new(InvalDispatcher::default()), Arc::new(StalledDirectory::default()));
+        dispatcher.start(&notifier).unwrap();
+        notifier.stalled.store(true, Ordering::Release);
         for name in [b"one", b"two"] {
-            pace.send(batch(HELD, name), &*notices);
+            dispatcher.send(batch(STALLED, name), &*notifier);
         }
-        pace.send(batch(FREE, b"n"), &*notices);
-        assert_eq!(notices.attributes.load(Ordering::Acquire), 6, "at once");
-        assert!(!pace.is_held_up(HELD));
-        let sent = |of: usize| notices.names[of].load(Ordering::Acquire);
+        dispatcher.send(batch(FREE, b"n"), &*notifier);
+        assert_eq!(notifier.attributes.load(Ordering::Acquire), 6, "at once");
+        assert!(!dispatcher.is_stalled(STALLED));
+        let sent = |of: usize| notifier.names[of].load(Ordering::Acquire);
         eventually(|| {
-            pace.check();
-            pace.is_held_up(HELD) && sent(1) == 1
+            dispatcher.check();
+            dispatcher.is_stalled(STALLED) && sent(1) == 1
         });
-        assert!(!pace.is_held_up(FREE));
+        assert!(!dispatcher.is_stalled(FREE));
         assert_eq!(sent(0), 0);
-        notices.held.store(false, Ordering::Release);
-        eventually(|| !pace.is_held_up(HELD) && sent(0) == 2);
+        notifier.stalled.store(false, Ordering::Release);
+        eventually(|| !dispatcher.is_stalled(STALLED) && sent(0) == 2);
     }
 }

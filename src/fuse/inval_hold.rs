@@ -12,87 +12,89 @@ use std::time::{Duration, Instant};
 use crate::source::NodeId;
 
 /// Ends that are so near to each other come at once.
-const SHORTEST: Duration = Duration::from_millis(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
 /// How long a lull lasts at most; chosen as the time for which unwatched attributes are believed, too.
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_QUIET: Duration = Duration::from_secs(1);
 /// How long it goes on after the lock was given back: another thread of the client may be asking.
-const REST: Duration = Duration::from_millis(20);
-/// How often [`Lulls::end`] is to be called.
-pub(super) const TICK: Duration = REST;
+const AFTER_RELEASE: Duration = Duration::from_millis(20);
+/// How often [`QuietPeriods::expire`] is to be called.
+pub(super) const TIMER_INTERVAL: Duration = AFTER_RELEASE;
 
 /// The lulls of one mount. Notices are sent under its mutex: none of before lands within a lull.
 #[derive(Debug, Default)]
-pub(super) struct Lulls {
+pub(super) struct QuietPeriods {
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    files: HashMap<NodeId, Lull>,
+    files: HashMap<NodeId, QuietPeriod>,
     /// Whether somebody ends the lulls.
-    has_keeper: bool,
+    has_timer: bool,
 }
 
 #[derive(Debug)]
-struct Lull {
+struct QuietPeriod {
     until: Instant,
     /// Whether a notice waits for its end.
-    is_owed: bool,
+    is_pending: bool,
 }
 
-impl Lulls {
+impl QuietPeriods {
     /// Sends a notice of a file's attributes by `send`, which tells whether the kernel knew the file, or puts it off.
     pub(super) fn send(&self, file: NodeId, send: impl FnOnce() -> bool) -> bool {
         let mut state = self.lock();
         match state.files.get_mut(&file) {
-            Some(lull) if Instant::now() < lull.until => {
-                lull.is_owed = true;
+            Some(period) if Instant::now() < period.until => {
+                period.is_pending = true;
                 true
             }
             _ => send(),
         }
     }
 
-    /// Begins a lull with a notice that it does not put off. Whether nobody ends the lulls yet: [`Self::end`] is to be
-    /// called regularly from now on, or [`Self::abandon`].
+    /// Begins a lull with a notice that it does not put off. Whether nobody ends the lulls yet: [`Self::expire`] is to be
+    /// called regularly from now on, or [`Self::end_all`].
     #[must_use]
     pub(super) fn begin(&self, file: NodeId, send: impl FnOnce()) -> bool {
         let mut state = self.lock();
-        state.files.insert(file, Lull { until: Instant::now() + LONGEST, is_owed: false });
+        state
+            .files
+            .insert(file, QuietPeriod { until: Instant::now() + MAX_QUIET, is_pending: false });
         send();
-        !std::mem::replace(&mut state.has_keeper, true)
+        !std::mem::replace(&mut state.has_timer, true)
     }
 
     /// Lets a file's lull end soon: a client has given a lock back.
     pub(super) fn release(&self, file: NodeId) {
-        if let Some(lull) = self.lock().files.get_mut(&file) {
-            lull.until = lull.until.min(Instant::now() + REST);
+        if let Some(period) = self.lock().files.get_mut(&file) {
+            period.until = period.until.min(Instant::now() + AFTER_RELEASE);
         }
     }
 
     /// Ends the lulls whose time is over: the files of which notices were put off, and when it is to be called again.
     /// `None`: there is none left, and nobody ends them any more.
-    pub(super) fn end(&self) -> Option<(Vec<NodeId>, Duration)> {
+    pub(super) fn expire(&self) -> Option<(Vec<NodeId>, Duration)> {
         let now = Instant::now();
         let mut state = self.lock();
         if state.files.is_empty() {
-            state.has_keeper = false;
+            state.has_timer = false;
             return None;
         }
-        let mut owed = Vec::new();
-        state.files.retain(|file, lull| {
-            let goes_on = now < lull.until;
-            if !goes_on && lull.is_owed {
-                owed.push(*file);
+        let mut pending = Vec::new();
+        state.files.retain(|file, period| {
+            let lasts = now < period.until;
+            if !lasts && period.is_pending {
+                pending.push(*file);
             }
-            goes_on
+            lasts
         });
-        let next = state.files.values().map(|lull| lull.until - now).min();
-        Some((owed, next.unwrap_or_default().clamp(SHORTEST, TICK)))
+        let next = state.files.values().map(|period| period.until - now).min();
+        Some((pending, next.unwrap_or_default().clamp(MIN_INTERVAL, TIMER_INTERVAL)))
     }
 
     /// Ends all lulls at once.
-    pub(super) fn abandon(&self) {
+    pub(super) fn end_all(&self) {
         *self.lock() = State::default();
     }
 
@@ -106,28 +108,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_notice_waits_for_the_end_of_a_lull_and_only_that_of_its_file() {
-        let lulls = Lulls::default();
+    fn an_invalidation_waits_for_the_end_of_its_own_files_quiet_period() {
+        let periods = QuietPeriods::default();
         let (one, two) = (NodeId(1), NodeId(2));
-        assert!(lulls.begin(one, || {}), "a keeper is wanted");
-        assert!(!lulls.begin(one, || {}), "one is enough");
-        assert!(lulls.send(one, || panic!("it is put off")));
-        assert!(!lulls.send(two, || false));
-        std::thread::sleep(REST);
-        assert!(lulls.send(one, || panic!("it is put off while the lock is held")));
+        assert!(periods.begin(one, || {}), "a keeper is wanted");
+        assert!(!periods.begin(one, || {}), "one is enough");
+        assert!(periods.send(one, || panic!("it is put off")));
+        assert!(!periods.send(two, || false));
+        std::thread::sleep(AFTER_RELEASE);
+        assert!(periods.send(one, || panic!("it is put off while the lock is held")));
         let released = Instant::now();
-        lulls.release(one);
-        let mut owed = Vec::new();
-        while let Some((more, next)) = lulls.end() {
-            assert!(next <= TICK);
-            owed.extend(more);
+        periods.release(one);
+        let mut pending = Vec::new();
+        while let Some((more, next)) = periods.expire() {
+            assert!(next <= TIMER_INTERVAL);
+            pending.extend(more);
             std::thread::sleep(next);
         }
-        assert_eq!(owed, [one]);
-        assert!(released.elapsed() < LONGEST, "it was given back");
-        assert!(!lulls.send(one, || false));
-        assert!(lulls.begin(two, || {}), "a new keeper is wanted");
-        lulls.abandon();
-        assert!(!lulls.send(two, || false));
+        assert_eq!(pending, [one]);
+        assert!(released.elapsed() < MAX_QUIET, "it was given back");
+        assert!(!periods.send(one, || false));
+        assert!(periods.begin(two, || {}), "a new keeper is wanted");
+        periods.end_all();
+        assert!(!periods.send(two, || false));
     }
 }

@@ -14,19 +14,19 @@ use crate::source::{Inode, NodeId};
 
 const SHARDS: usize = 16;
 /// Ids of closed files at most: each keeps a source file open in the kernel.
-const MOST_WARM: usize = 16384;
+const MAX_IDLE: usize = 16384;
 /// How many files that were used again are passed over to find one that was not.
-const MOST_SPARED: usize = 16;
+const MAX_SECOND_CHANCES: usize = 16;
 /// How long the id of a closed file is kept.
-const WARM: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// See the module's head.
 #[derive(Debug)]
-pub(super) struct Backings {
+pub(super) struct BackingIds {
     shards: Vec<Mutex<HashMap<NodeId, Opens>>>,
     /// Closed files, each once, with the time that it has in [`Opens::queued`], the oldest first. A file that was used
     /// again meanwhile goes back to the end when its turn comes.
-    warm: Mutex<VecDeque<(NodeId, Instant)>>,
+    idle: Mutex<VecDeque<(NodeId, Instant)>>,
 }
 
 /// The opens of one inode.
@@ -50,9 +50,9 @@ impl Opens {
     }
 }
 
-impl Backings {
+impl BackingIds {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), warm: Mutex::default() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), idle: Mutex::default() }
     }
 
     /// Counts an open of an inode and tells the backing id for it, `None` when the daemon is to read and write.
@@ -92,7 +92,7 @@ impl Backings {
     /// Counts a close.
     pub(super) fn close(&self, inode: &Arc<Inode>) {
         let (node, now) = (inode.node(), Instant::now());
-        let gone = {
+        let evicted = {
             let mut shard = self.shard(node);
             let Some(opens) = shard.get_mut(&node) else { return };
             if !Arc::ptr_eq(&opens.inode, inode) {
@@ -114,33 +114,38 @@ impl Backings {
                 None
             }
         };
-        if gone.is_some() {
+        if evicted.is_some() {
             return;
         }
-        let mut warm = self.warm();
-        warm.push_back((node, now));
-        if warm.len() <= MOST_WARM {
+        let mut idle = self.idle();
+        idle.push_back((node, now));
+        if idle.len() <= MAX_IDLE {
             return;
         }
-        let mut first = warm.pop_front();
-        drop(warm);
+        let mut first = idle.pop_front();
+        drop(idle);
         // Who was used again meanwhile is spared for somebody who was not.
-        for _ in 0..MOST_SPARED {
+        for _ in 0..MAX_SECOND_CHANCES {
             let Some((node, queued)) = first else { return };
-            let Some(again) = self.take_turn(node, queued, true) else { return };
-            let mut warm = self.warm();
-            warm.push_back((node, again));
-            first = warm.pop_front();
+            let Some(again) = self.evict_or_requeue(node, queued, true) else { return };
+            let mut idle = self.idle();
+            idle.push_back((node, again));
+            first = idle.pop_front();
         }
         if let Some((node, queued)) = first {
-            self.take_turn(node, queued, false);
+            self.evict_or_requeue(node, queued, false);
         }
     }
 
     /// The turn of a file that was taken from the queue: its id goes if nobody has it open, unless it was closed again
     /// since. Then it goes back to the queue, with this time.
-    fn take_turn(&self, node: NodeId, queued: Instant, is_spared: bool) -> Option<Instant> {
-        let gone = {
+    fn evict_or_requeue(
+        &self,
+        node: NodeId,
+        queued: Instant,
+        may_requeue: bool,
+    ) -> Option<Instant> {
+        let evicted = {
             let mut shard = self.shard(node);
             let opens = shard.get_mut(&node).filter(|opens| opens.queued == Some(queued))?;
             if opens.count > 0 {
@@ -148,25 +153,25 @@ impl Backings {
                 opens.queued = None;
                 return None;
             }
-            if opens.closed > queued && is_spared {
+            if opens.closed > queued && may_requeue {
                 opens.queued = Some(opens.closed);
                 return opens.queued;
             }
             shard.remove(&node)
         };
         // Closed without the lock: it is an ioctl.
-        drop(gone);
+        drop(evicted);
         None
     }
 
     /// Whether the kernel reads and writes a file by itself at present.
-    pub(super) fn passes(&self, node: NodeId) -> bool {
+    pub(super) fn is_passthrough(&self, node: NodeId) -> bool {
         self.shard(node).get(&node).is_some_and(|opens| opens.count > 0 && opens.id.is_some())
     }
 
     /// The kernel has forgotten an inode, or it has lost its last name: its id goes if nobody has it open.
-    pub(super) fn cool(&self, node: NodeId) {
-        let gone = {
+    pub(super) fn evict(&self, node: NodeId) {
+        let evicted = {
             let mut shard = self.shard(node);
             match shard.get(&node) {
                 Some(opens) if opens.count == 0 => shard.remove(&node),
@@ -174,22 +179,22 @@ impl Backings {
             }
         };
         // Closed without the lock: it is an ioctl.
-        drop(gone);
+        drop(evicted);
     }
 
     /// Lets go of ids that nobody has used for a while, so that files deleted on the source give their room back.
     pub(super) fn sweep(&self) {
         loop {
             let first = {
-                let mut warm = self.warm();
-                match warm.front() {
-                    Some((_, since)) if since.elapsed() >= WARM => warm.pop_front(),
+                let mut idle = self.idle();
+                match idle.front() {
+                    Some((_, since)) if since.elapsed() >= IDLE_TIMEOUT => idle.pop_front(),
                     _ => None,
                 }
             };
             let Some((node, queued)) = first else { return };
-            if let Some(again) = self.take_turn(node, queued, true) {
-                self.warm().push_back((node, again));
+            if let Some(again) = self.evict_or_requeue(node, queued, true) {
+                self.idle().push_back((node, again));
             }
         }
     }
@@ -198,8 +203,8 @@ impl Backings {
         self.shards[node.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn warm(&self) -> MutexGuard<'_, VecDeque<(NodeId, Instant)>> {
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, VecDeque<(NodeId, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -208,28 +213,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_open_when_its_turn_comes_is_queued_again_when_it_is_closed() {
-        let backings = Backings::new();
+    fn a_file_that_is_open_at_its_eviction_is_queued_again_when_it_is_closed() {
+        let backing_ids = BackingIds::new();
         let files: Vec<_> =
-            (0..=MOST_WARM).map(|node| Arc::new(Inode::alone(NodeId(node as u64)))).collect();
+            (0..=MAX_IDLE).map(|node| Arc::new(Inode::alone(NodeId(node as u64)))).collect();
         let open = |file| {
-            backings.open(file, || true, || Ok(Backing::of_no_mount())).expect("a backing id");
+            backing_ids.open(file, || true, || Ok(Backing::of_no_mount())).expect("a backing id");
         };
         let close = |file| {
             open(file);
-            backings.close(file);
+            backing_ids.close(file);
         };
-        let (used, others) = files.split_at(MOST_SPARED + 1);
+        let (used, others) = files.split_at(MAX_SECOND_CHANCES + 1);
         used.iter().for_each(close);
         // Used again: so many of them are spared, and the last one is open.
         used.iter().for_each(close);
-        open(&used[MOST_SPARED]);
+        open(&used[MAX_SECOND_CHANCES]);
         others.iter().for_each(close);
         let queued = |file: &Arc<Inode>| {
-            backings.warm().iter().filter(|(node, _)| *node == file.node()).count()
+            backing_ids.idle().iter().filter(|(node, _)| *node == file.node()).count()
         };
-        assert_eq!(queued(&used[MOST_SPARED]), 0, "its turn has come");
-        backings.close(&used[MOST_SPARED]);
-        assert_eq!(queued(&used[MOST_SPARED]), 1);
+        assert_eq!(queued(&used[MAX_SECOND_CHANCES]), 0, "its turn has come");
+        backing_ids.close(&used[MAX_SECOND_CHANCES]);
+        assert_eq!(queued(&used[MAX_SECOND_CHANCES]), 1);
     }
 }

@@ -18,11 +18,11 @@ use rustix::io::Errno;
 use crate::fs::Fate;
 
 /// What an idle time is worth at most: so much may then pass at once.
-const CREDIT: Duration = Duration::from_millis(200);
+const BURST: Duration = Duration::from_millis(200);
 /// How often it is looked whether a waiting client is being killed: the kernel's word of it is not passed on to us.
-const LOOK: Duration = Duration::from_millis(20);
+const LIVENESS_INTERVAL: Duration = Duration::from_millis(20);
 /// A wait that no client will see the end of.
-const EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Who waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,53 +35,54 @@ pub(super) struct Client {
 }
 
 /// What becomes of a request that had to wait: it is served, or EINTR says that its client is being killed.
-pub(super) type Turn = Result<(), Errno>;
+pub(super) type Dequeued = Result<(), Errno>;
 
 /// Serves a request, or tells its client why not: how many bytes were moved.
-type Serve = Box<dyn FnOnce(Turn) -> usize + Send>;
+type Serve = Box<dyn FnOnce(Dequeued) -> usize + Send>;
 
 /// See the module's head. One for each direction.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     /// Bytes per second, as the bits of an f64; 0 is none.
     rate: AtomicU64,
     queue: Mutex<Queue>,
     changed: Condvar,
-    fate: fn(u32) -> Fate,
+    client_state: fn(u32) -> Fate,
 }
 
 #[derive(Debug)]
 struct Queue {
     /// Until when the rate is used up by what was served.
-    paid: Instant,
-    waiting: VecDeque<Waiting>,
+    used_until: Instant,
+    requests: VecDeque<QueuedRequest>,
     has_thread: bool,
 }
 
-struct Waiting {
+struct QueuedRequest {
     bytes: usize,
     client: Client,
     serve: Serve,
 }
 
-impl std::fmt::Debug for Waiting {
+impl std::fmt::Debug for QueuedRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes for {:?}", self.bytes, self.client)
     }
 }
 
-impl Pace {
-    /// A rate in bytes per second. `fate` tells what becomes of a thread.
-    pub(super) fn new(rate: Option<f64>, fate: fn(u32) -> Fate) -> Arc<Self> {
-        let queue = Queue { paid: Instant::now(), waiting: VecDeque::new(), has_thread: false };
-        let pace = Self {
+impl RateLimiter {
+    /// A rate in bytes per second. `client_state` tells what becomes of a thread.
+    pub(super) fn new(rate: Option<f64>, client_state: fn(u32) -> Fate) -> Arc<Self> {
+        let queue =
+            Queue { used_until: Instant::now(), requests: VecDeque::new(), has_thread: false };
+        let limiter = Self {
             rate: AtomicU64::new(0),
             queue: Mutex::new(queue),
             changed: Condvar::new(),
-            fate,
+            client_state,
         };
-        pace.set_rate(rate);
-        Arc::new(pace)
+        limiter.set_rate(rate);
+        Arc::new(limiter)
     }
 
     /// Changes the rate, also for what waits already.
@@ -104,49 +105,49 @@ impl Pace {
         }
         let now = Instant::now();
         let mut queue = self.lock();
-        if !queue.waiting.is_empty() {
+        if !queue.requests.is_empty() {
             return true;
         }
-        let due = queue.start(now) + self.time(bytes);
+        let due = queue.cap_burst(now) + self.duration(bytes);
         if due > now {
             return true;
         }
-        queue.paid = due;
+        queue.used_until = due;
         false
     }
 
     /// Gives back what was taken for bytes that were not there to be moved.
-    pub(super) fn give_back(&self, bytes: usize) {
+    pub(super) fn refund(&self, bytes: usize) {
         if bytes > 0 && self.is_set() {
-            let time = self.time(bytes);
+            let time = self.duration(bytes);
             let mut queue = self.lock();
-            queue.paid = queue.paid.checked_sub(time).unwrap_or(queue.paid);
+            queue.used_until = queue.used_until.checked_sub(time).unwrap_or(queue.used_until);
         }
     }
 
     /// Has a request served when its time has come. Without a thread that could do so, it is dropped.
-    pub(super) fn wait(
+    pub(super) fn enqueue(
         self: &Arc<Self>,
         bytes: usize,
         client: Client,
-        serve: impl FnOnce(Turn) -> usize + Send + 'static,
+        serve: impl FnOnce(Dequeued) -> usize + Send + 'static,
     ) {
         let mut queue = self.lock();
-        if queue.waiting.is_empty() {
-            queue.start(Instant::now());
+        if queue.requests.is_empty() {
+            queue.cap_burst(Instant::now());
         }
-        queue.waiting.push_back(Waiting { bytes, client, serve: Box::new(serve) });
+        queue.requests.push_back(QueuedRequest { bytes, client, serve: Box::new(serve) });
         if queue.has_thread {
             self.changed.notify_all();
             return;
         }
-        let pace = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("pace".into()).stack_size(256 * 1024);
-        match thread.spawn(move || pace.run()) {
+        let limiter = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("rate-limit".into()).stack_size(256 * 1024);
+        match thread.spawn(move || limiter.run()) {
             Ok(_) => queue.has_thread = true,
             Err(e) => {
                 log::warn!("no thread to keep a rate in: {e}");
-                let dropped = queue.waiting.pop_back();
+                let dropped = queue.requests.pop_back();
                 drop(queue);
                 drop(dropped);
             }
@@ -154,68 +155,69 @@ impl Pace {
     }
 
     fn run(&self) {
-        let mut look_at = Instant::now() + LOOK;
+        let mut next_liveness = Instant::now() + LIVENESS_INTERVAL;
         let mut queue = self.lock();
         loop {
-            let Some(first) = queue.waiting.front() else {
+            let Some(first) = queue.requests.front() else {
                 queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let now = Instant::now();
-            let due = if self.is_set() { queue.paid + self.time(first.bytes) } else { now };
+            let due =
+                if self.is_set() { queue.used_until + self.duration(first.bytes) } else { now };
             if due <= now
-                && let Some(first) = queue.waiting.pop_front()
+                && let Some(first) = queue.requests.pop_front()
             {
-                queue.paid = due;
-                queue.start(now);
+                queue.used_until = due;
+                queue.cap_burst(now);
                 drop(queue);
                 let moved = (first.serve)(Ok(()));
-                self.give_back(first.bytes.saturating_sub(moved));
+                self.refund(first.bytes.saturating_sub(moved));
                 queue = self.lock();
-            } else if look_at <= now {
+            } else if next_liveness <= now {
                 drop(queue);
-                self.let_the_dying_go();
+                self.abort_killed();
                 // However many wait, most of the time is not spent on looking.
-                look_at = Instant::now() + LOOK.max(now.elapsed() * 10);
+                next_liveness = Instant::now() + LIVENESS_INTERVAL.max(now.elapsed() * 10);
                 queue = self.lock();
             } else {
-                let pause = due.min(look_at) - now;
+                let pause = due.min(next_liveness) - now;
                 let woken = self.changed.wait_timeout(queue, pause);
                 queue = woken.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
     }
 
-    fn let_the_dying_go(&self) {
-        let clients: HashSet<Client> = self.lock().waiting.iter().map(|w| w.client).collect();
-        let ends = |client: &Client| match (self.fate)(client.id) {
+    fn abort_killed(&self) {
+        let clients: HashSet<Client> = self.lock().requests.iter().map(|r| r.client).collect();
+        let is_over = |client: &Client| match (self.client_state)(client.id) {
             Fate::Lives => false,
             Fate::Dies => true,
             Fate::Gone => client.for_cache,
         };
-        let ending: HashSet<Client> = clients.into_iter().filter(ends).collect();
-        if ending.is_empty() {
+        let killed: HashSet<Client> = clients.into_iter().filter(is_over).collect();
+        if killed.is_empty() {
             return;
         }
-        let gone: Vec<Waiting> = {
+        let aborted: Vec<QueuedRequest> = {
             let mut queue = self.lock();
-            let all = std::mem::take(&mut queue.waiting);
-            let (gone, kept) = all.into_iter().partition(|w| ending.contains(&w.client));
-            queue.waiting = kept;
-            gone.into()
+            let all = std::mem::take(&mut queue.requests);
+            let (aborted, kept) = all.into_iter().partition(|r| killed.contains(&r.client));
+            queue.requests = kept;
+            aborted.into()
         };
-        for waiting in gone {
-            (waiting.serve)(Err(Errno::INTR));
+        for request in aborted {
+            (request.serve)(Err(Errno::INTR));
         }
     }
 
     /// How long so many bytes take.
-    fn time(&self, bytes: usize) -> Duration {
+    fn duration(&self, bytes: usize) -> Duration {
         let rate = f64::from_bits(self.rate.load(Ordering::Relaxed));
         if rate == 0.0 {
             return Duration::ZERO;
         }
-        Duration::try_from_secs_f64(bytes as f64 / rate).map_or(EVER, |time| time.min(EVER))
+        Duration::try_from_secs_f64(bytes as f64 / rate).map_or(MAX_WAIT, |time| time.min(MAX_WAIT))
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -225,9 +227,9 @@ impl Pace {
 
 impl Queue {
     /// From when on the next request's time counts: an idle time is worth little.
-    fn start(&mut self, now: Instant) -> Instant {
-        self.paid = self.paid.max(now.checked_sub(CREDIT).unwrap_or(now));
-        self.paid
+    fn cap_burst(&mut self, now: Instant) -> Instant {
+        self.used_until = self.used_until.max(now.checked_sub(BURST).unwrap_or(now));
+        self.used_until
     }
 }
 
@@ -236,30 +238,39 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    const WAIT: Duration = Duration::from_secs(10);
+    const DEADLINE: Duration = Duration::from_secs(10);
 
     /// Asks for bytes; what comes out is the client and whether it was served, and how long that took.
-    fn ask(pace: &Arc<Pace>, bytes: usize, client: u32, done: &mpsc::Sender<(u32, Turn)>) {
-        if pace.must_wait(bytes) {
+    fn ask(
+        limiter: &Arc<RateLimiter>,
+        bytes: usize,
+        client: u32,
+        done: &mpsc::Sender<(u32, Dequeued)>,
+    ) {
+        if limiter.must_wait(bytes) {
             let done = done.clone();
-            pace.wait(bytes, Client { id: client, for_cache: client == 8 }, move |turn| {
-                done.send((client, turn)).expect("the test listens");
-                bytes
-            });
+            limiter.enqueue(
+                bytes,
+                Client { id: client, for_cache: client == 8 },
+                move |dequeued| {
+                    done.send((client, dequeued)).expect("the test listens");
+                    bytes
+                },
+            );
         } else {
             done.send((client, Ok(()))).expect("the test listens");
         }
     }
 
     #[test]
-    fn requests_pass_in_their_order_and_at_the_rate() {
-        let pace = Pace::new(Some(1000.0), |_| Fate::Lives);
+    fn requests_are_served_in_order_and_at_the_rate() {
+        let limiter = RateLimiter::new(Some(1000.0), |_| Fate::Lives);
         let (send, served) = mpsc::channel();
         let start = Instant::now();
         for client in 0..10 {
-            ask(&pace, 50, client, &send);
+            ask(&limiter, 50, client, &send);
         }
-        let order: Vec<u32> = (0..10).map(|_| served.recv_timeout(WAIT).unwrap().0).collect();
+        let order: Vec<u32> = (0..10).map(|_| served.recv_timeout(DEADLINE).unwrap().0).collect();
         let took = start.elapsed();
         assert_eq!(order, (0..10).collect::<Vec<_>>());
         assert!(took >= Duration::from_millis(490), "{took:?}");
@@ -268,59 +279,59 @@ mod tests {
 
     #[test]
     fn without_a_rate_nothing_waits() {
-        let pace = Pace::new(None, |_| Fate::Lives);
-        assert!((0..100).all(|_| !pace.must_wait(usize::MAX)));
+        let limiter = RateLimiter::new(None, |_| Fate::Lives);
+        assert!((0..100).all(|_| !limiter.must_wait(usize::MAX)));
         for none in [0.0, -1.0, f64::NAN] {
-            pace.set_rate(Some(none));
-            assert!(!pace.must_wait(usize::MAX), "{none}");
+            limiter.set_rate(Some(none));
+            assert!(!limiter.must_wait(usize::MAX), "{none}");
         }
     }
 
     #[test]
-    fn what_was_not_moved_is_not_paid_for() {
-        let pace = Pace::new(Some(1000.0), |_| Fate::Lives);
-        std::thread::sleep(CREDIT);
+    fn bytes_that_were_not_moved_are_refunded() {
+        let limiter = RateLimiter::new(Some(1000.0), |_| Fate::Lives);
+        std::thread::sleep(BURST);
         for _ in 0..100 {
-            assert!(!pace.must_wait(100));
-            pace.give_back(100);
+            assert!(!limiter.must_wait(100));
+            limiter.refund(100);
         }
-        assert!(!pace.must_wait(100));
-        assert!(pace.must_wait(1000));
+        assert!(!limiter.must_wait(100));
+        assert!(limiter.must_wait(1000));
     }
 
     #[test]
-    fn a_new_rate_holds_for_those_who_wait_already() {
-        let pace = Pace::new(Some(f64::MIN_POSITIVE), |_| Fate::Lives);
+    fn a_new_rate_applies_to_queued_requests() {
+        let limiter = RateLimiter::new(Some(f64::MIN_POSITIVE), |_| Fate::Lives);
         let (send, served) = mpsc::channel();
-        ask(&pace, 1000, 1, &send);
-        ask(&pace, 1000, 2, &send);
+        ask(&limiter, 1000, 1, &send);
+        ask(&limiter, 1000, 2, &send);
         assert!(served.recv_timeout(Duration::from_millis(100)).is_err(), "they wait");
-        pace.set_rate(Some(1e6));
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (1, Ok(())));
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (2, Ok(())));
-        pace.set_rate(Some(1.0));
-        ask(&pace, 1000, 3, &send);
-        pace.set_rate(None);
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (3, Ok(())));
+        limiter.set_rate(Some(1e6));
+        assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (1, Ok(())));
+        assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (2, Ok(())));
+        limiter.set_rate(Some(1.0));
+        ask(&limiter, 1000, 3, &send);
+        limiter.set_rate(None);
+        assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (3, Ok(())));
     }
 
     #[test]
-    fn a_client_who_is_killed_is_let_go_and_pays_nothing() {
-        let pace = Pace::new(Some(1.0), |client| match client {
+    fn a_request_of_a_killed_client_is_aborted_and_uses_no_rate() {
+        let limiter = RateLimiter::new(Some(1.0), |client| match client {
             7 => Fate::Dies,
             8 | 9 => Fate::Gone,
             _ => Fate::Lives,
         });
         let (send, served) = mpsc::channel();
         for client in [1, 7, 8, 9, 2, 7] {
-            ask(&pace, 1000, client, &send);
+            ask(&limiter, 1000, client, &send);
         }
         for client in [7, 8, 7] {
-            assert_eq!(served.recv_timeout(WAIT).unwrap(), (client, Err(Errno::INTR)));
+            assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (client, Err(Errno::INTR)));
         }
-        pace.set_rate(Some(1e9));
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (1, Ok(())));
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (9, Ok(())), "who wants it for himself");
-        assert_eq!(served.recv_timeout(WAIT).unwrap(), (2, Ok(())));
+        limiter.set_rate(Some(1e9));
+        assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (1, Ok(())));
+        assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (9, Ok(())), "who wants it for himself");
+        assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (2, Ok(())));
     }
 }

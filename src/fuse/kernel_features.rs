@@ -18,9 +18,9 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
 
 use super::device::Device;
-use super::protocol::init::{Wishes, negotiate};
-use super::protocol::layout::{AttrOut, AttrPart, EntryOut};
-use super::protocol::{MIN_BUFFER, Notice, Reply, Request, opcode};
+use super::protocol::init::{InitParams, negotiate};
+use super::protocol::layout::{AttrOut, EntryOut, FuseAttr};
+use super::protocol::{MIN_BUFFER, Notification, Reply, Request, opcode};
 use crate::source::NodeId;
 use crate::sys::process::{Fork, close_all_but, exit_now, fork};
 
@@ -28,13 +28,13 @@ use crate::sys::process::{Fork, close_all_but, exit_now, fork};
 const NAME: &str = "missing";
 
 /// How long the look-up may take to come; chosen long enough for an emulated processor.
-const LIMIT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the kernel does with notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KernelTraits {
+pub struct KernelFeatures {
     /// FUSE_NOTIFY_INVAL_ENTRY invalidates a negative dentry. From Linux 6.19 to 7.1.6 it answers ENOENT and leaves it.
-    pub invalidates_missing: bool,
+    pub invalidates_negative: bool,
     /// FUSE_NOTIFY_INVAL_ENTRY waits for the directory's lock, and so for the look-ups under way there. It does not from
     /// Linux 6.19 to 7.1.6.
     pub waits_for_lookups: bool,
@@ -42,10 +42,10 @@ pub struct KernelTraits {
     pub has_epoch: bool,
 }
 
-impl KernelTraits {
+impl KernelFeatures {
     /// What is safe to assume of a kernel that could not be tried.
     pub const UNKNOWN: Self =
-        Self { invalidates_missing: false, waits_for_lookups: false, has_epoch: false };
+        Self { invalidates_negative: false, waits_for_lookups: false, has_epoch: false };
 
     /// Tries it on a new FUSE filesystem whose FUSE_INIT is not answered yet: `root` is on its mount, which is attached
     /// nowhere. To be called by a process that has a single thread.
@@ -74,17 +74,21 @@ impl KernelTraits {
         }
         // When the client has ended, the kernel has taken the answer in.
         let _ = waitpid(Some(client), WaitOptions::empty());
-        let missing = Notice::Name { parent: NodeId::ROOT.0, name: NAME.as_ref(), stays: false };
-        let invalidates_missing = missing.send(&device).is_ok();
-        let has_epoch = Notice::Epoch.send(&device).is_ok();
-        Ok(Self { invalidates_missing, waits_for_lookups: invalidates_missing, has_epoch })
+        let missing = Notification::InvalEntry {
+            parent: NodeId::ROOT.0,
+            name: NAME.as_ref(),
+            expire_only: false,
+        };
+        let invalidates_negative = missing.send(&device).is_ok();
+        let has_epoch = Notification::IncEpoch.send(&device).is_ok();
+        Ok(Self { invalidates_negative, waits_for_lookups: invalidates_negative, has_epoch })
     }
 
     /// What this kernel costs beside one that has all, a line for each.
     #[must_use]
     pub fn costs(&self) -> Vec<&'static str> {
         let mut costs = Vec::new();
-        if !self.invalidates_missing {
+        if !self.invalidates_negative {
             costs.push(
                 "this kernel does not let go of a name that was missing (FUSE_NOTIFY_INVAL_ENTRY of a negative dentry): \
                  with cache=coherent each look-up of a missing name is a request",
@@ -107,19 +111,24 @@ impl KernelTraits {
 
 /// The attributes of the only directory.
 fn root() -> AttrOut {
-    let attr = AttrPart { ino: NodeId::ROOT.0, mode: 0o040_755, nlink: 2, ..AttrPart::default() };
-    AttrOut { valid: 60, attr, ..AttrOut::default() }
+    let attr = FuseAttr { ino: NodeId::ROOT.0, mode: 0o040_755, nlink: 2, ..FuseAttr::default() };
+    AttrOut { attr_valid: 60, attr, ..AttrOut::default() }
 }
 
 /// Answers requests until the look-up is answered.
 fn serve(device: &Arc<Device>) -> Result<(), Errno> {
-    let wishes =
-        Wishes { flags: 0, max_write: 4096, max_readahead: 0, max_background: 1, stack_depth: 0 };
-    negotiate(device, &wishes)?;
+    let params = InitParams {
+        flags: 0,
+        max_write: 4096,
+        max_readahead: 0,
+        max_background: 1,
+        stack_depth: 0,
+    };
+    negotiate(device, &params)?;
     let mut buffer = vec![0; MIN_BUFFER];
     let begin = Instant::now();
-    while begin.elapsed() < LIMIT {
-        let timeout = Timespec::try_from(LIMIT / 10).ok();
+    while begin.elapsed() < TIMEOUT {
+        let timeout = Timespec::try_from(TIMEOUT / 10).ok();
         let mut polled = [PollFd::new(&**device, PollFlags::IN)];
         if matches!(poll(&mut polled, timeout.as_ref()), Ok(0) | Err(Errno::INTR)) {
             continue;
@@ -128,17 +137,17 @@ fn serve(device: &Arc<Device>) -> Result<(), Errno> {
             Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => continue,
             received => received?,
         };
-        let Some(request) = Request::read(&buffer[..len]) else { continue };
+        let Some(request) = Request::parse(&buffer[..len]) else { continue };
         if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
             // These have no answer.
             continue;
         }
         let reply = Reply::new(device, request.header.unique);
         match request.header.opcode {
-            opcode::GETATTR => reply.with(Ok(root())),
+            opcode::GETATTR => reply.out(Ok(root())),
             opcode::LOOKUP => {
                 // A negative dentry that is good for a minute.
-                reply.with(Ok(EntryOut { entry_valid: 60, ..EntryOut::default() }));
+                reply.out(Ok(EntryOut { entry_valid: 60, ..EntryOut::default() }));
                 return Ok(());
             }
             _ => reply.error(Errno::NOSYS),

@@ -10,45 +10,50 @@ use zerocopy::IntoBytes;
 use super::layout::{InvalEntryOut, InvalInodeOut, OutHeader};
 use crate::fuse::device::Device;
 
+/// Codes of `enum fuse_notify_code`.
+const INVAL_INODE: i32 = 2;
+const INVAL_ENTRY: i32 = 3;
+const INC_EPOCH: i32 = 8;
+
 /// A notice.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::fuse) enum Notice<'a> {
+pub(in crate::fuse) enum Notification<'a> {
     /// The attributes of an inode are not to be believed, and pages of its data from an offset on; a negative offset
     /// spares them.
-    Inode {
+    InvalInode {
         /// The kernel's number of it.
-        node: u64,
+        nodeid: u64,
         /// In bytes.
-        from: i64,
+        offset: i64,
     },
     /// A name in a directory.
-    Name {
+    InvalEntry {
         /// The kernel's number of the directory.
         parent: u64,
         /// The name.
         name: &'a OsStr,
         /// It is to be looked up again only, with all that is known below it (FUSE_EXPIRE_ONLY).
-        stays: bool,
+        expire_only: bool,
     },
     /// All names (Linux 6.16).
-    Epoch,
+    IncEpoch,
 }
 
-impl Notice<'_> {
+impl Notification<'_> {
     /// Sends it. ENOENT when the kernel does not know what it is about; EINVAL when it does not know such notices.
     pub(in crate::fuse) fn send(self, device: &Device) -> Result<(), Errno> {
         match self {
-            Notice::Inode { node, from } => {
-                let body = InvalInodeOut { node, offset: from, len: 0 };
-                send(device, 2, &[body.as_bytes(), &[], &[]])
+            Notification::InvalInode { nodeid, offset } => {
+                let body = InvalInodeOut { ino: nodeid, off: offset, len: 0 };
+                send(device, INVAL_INODE, &[body.as_bytes(), &[], &[]])
             }
-            Notice::Name { parent, name, stays } => {
+            Notification::InvalEntry { parent, name, expire_only } => {
                 let name = name.as_bytes();
-                let name_len = u32::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?;
-                let body = InvalEntryOut { parent, name_len, flags: u32::from(stays) };
-                send(device, 3, &[body.as_bytes(), name, b"\0"])
+                let namelen = u32::try_from(name.len()).map_err(|_| Errno::NAMETOOLONG)?;
+                let body = InvalEntryOut { parent, namelen, flags: u32::from(expire_only) };
+                send(device, INVAL_ENTRY, &[body.as_bytes(), name, b"\0"])
             }
-            Notice::Epoch => send(device, 8, &[&[], &[], &[]]),
+            Notification::IncEpoch => send(device, INC_EPOCH, &[&[], &[], &[]]),
         }
     }
 }

@@ -19,14 +19,14 @@ impl Operations {
     pub(super) fn lookup(&self, request: &Request<'_>) -> Result<EntryOut> {
         let name = request.name()?;
         let caller = request.caller()?;
-        if let Some(root) = self.numbers.root_at(request.header.node, name) {
+        if let Some(root) = self.node_ids.lookup_root(request.header.nodeid, name) {
             let attr = self.fs.getattr(&caller, NodeId::ROOT)?;
-            let time = self.times.attr(&attr);
+            let time = self.ttls.attr(&attr);
             return Ok(entry_out((root, 0), &attr, time, time));
         }
         match self.fs.lookup(&caller, self.node(request), name)? {
             Lookup::Found(entry) => Ok(self.entry_out(&entry)),
-            Lookup::Missing(trust) => match self.times.missing(trust) {
+            Lookup::Missing(trust) => match self.ttls.negative(trust) {
                 Duration::ZERO => Err(Errno::NOENT),
                 // An entry without an inode: the kernel remembers that there is none.
                 time => Ok(EntryOut {
@@ -40,7 +40,7 @@ impl Operations {
 
     pub(super) fn forget(&self, request: &Request<'_>) {
         if let Ok((argument, _)) = request.argument::<ForgetIn>() {
-            self.give_back(request.header.node, argument.lookups);
+            self.forget_node(request.header.nodeid, argument.nlookup);
         }
     }
 
@@ -48,19 +48,19 @@ impl Operations {
         let Ok((argument, mut rest)) = request.argument::<BatchForgetIn>() else { return };
         for _ in 0..argument.count {
             let Ok((one, more)) = rest.argument::<ForgetOne>() else { return };
-            self.give_back(one.node, one.lookups);
+            self.forget_node(one.nodeid, one.nlookup);
             rest = more;
         }
     }
 
-    fn give_back(&self, number: u64, lookups: u64) {
-        let node = self.numbers.node(number);
-        if self.fs.forget(node, lookups) {
-            self.backings.cool(node);
+    fn forget_node(&self, nodeid: u64, nlookup: u64) {
+        let node = self.node_ids.from_wire(nodeid);
+        if self.fs.forget(node, nlookup) {
+            self.backing_ids.evict(node);
         }
     }
 
-    fn made(&self, entry: Result<Entry>) -> Result<EntryOut> {
+    fn created(&self, entry: Result<Entry>) -> Result<EntryOut> {
         entry.map(|entry| self.entry_out(&entry))
     }
 
@@ -68,26 +68,26 @@ impl Operations {
         let (MknodIn { mode, rdev, umask, .. }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
         let node = self.node(request);
-        self.made(self.fs.mknod(&request.caller()?, node, name, mode, umask, rdev))
+        self.created(self.fs.mknod(&request.caller()?, node, name, mode, umask, rdev))
     }
 
     pub(super) fn mkdir(&self, request: &Request<'_>) -> Result<EntryOut> {
         let (MkdirIn { mode, umask }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
-        self.made(self.fs.mkdir(&request.caller()?, self.node(request), name, mode, umask))
+        self.created(self.fs.mkdir(&request.caller()?, self.node(request), name, mode, umask))
     }
 
     pub(super) fn symlink(&self, request: &Request<'_>) -> Result<EntryOut> {
         let (name, rest) = request.body().name()?;
         let (target, _) = rest.name()?;
-        self.made(self.fs.symlink(&request.caller()?, self.node(request), name, target))
+        self.created(self.fs.symlink(&request.caller()?, self.node(request), name, target))
     }
 
     pub(super) fn link(&self, request: &Request<'_>) -> Result<EntryOut> {
-        let (LinkIn { node }, rest) = request.argument()?;
+        let (LinkIn { oldnodeid }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
-        let node = self.numbers.node(node);
-        self.made(self.fs.link(&request.caller()?, node, self.node(request), name))
+        let node = self.node_ids.from_wire(oldnodeid);
+        self.created(self.fs.link(&request.caller()?, node, self.node(request), name))
     }
 
     pub(super) fn unlink(&self, request: &Request<'_>) -> Result<()> {
@@ -101,42 +101,42 @@ impl Operations {
     pub(super) fn rename(&self, request: &Request<'_>, reply: Reply) {
         let parts = match request.header.opcode {
             opcode::RENAME => {
-                request.argument().map(|(RenameIn { new_parent }, rest)| (new_parent, 0, rest))
+                request.argument().map(|(RenameIn { newdir }, rest)| (newdir, 0, rest))
             }
             _ => request.argument().map(|(argument, rest)| {
-                let Rename2In { new_parent, flags, .. } = argument;
-                (new_parent, flags, rest)
+                let Rename2In { newdir, flags, .. } = argument;
+                (newdir, flags, rest)
             }),
         };
-        let renamed = parts.and_then(|(new_parent, flags, rest)| {
+        let renamed = parts.and_then(|(newdir, flags, rest)| {
             let (name, rest) = rest.name()?;
             let (new_name, _) = rest.name()?;
-            let places = [(self.node(request), name), (self.numbers.node(new_parent), new_name)];
+            let entries = [(self.node(request), name), (self.node_ids.from_wire(newdir), new_name)];
             let moved = self.fs.rename(
                 &request.caller()?,
-                places[0].0,
+                entries[0].0,
                 name,
-                places[1].0,
+                entries[1].0,
                 new_name,
                 RenameFlags::from_bits_retain(flags),
             )?;
-            Ok((moved, places))
+            Ok((moved, entries))
         });
         match renamed {
-            Ok((moved, places)) => {
-                reply.done(Ok(()));
+            Ok((moved, entries)) => {
+                reply.ok(Ok(()));
                 if moved == Moved::WithPaths {
-                    self.tell_of_moved(&places);
+                    self.inval_moved(&entries);
                 }
             }
             Err(e) => reply.error(e),
         }
     }
 
-    fn tell_of_moved(&self, places: &[(NodeId, &OsStr); 2]) {
-        let notices = Arc::clone(&self.notices);
-        let places = places.map(|(dir, name)| (dir, name.to_owned()));
+    fn inval_moved(&self, entries: &[(NodeId, &OsStr); 2]) {
+        let kernel_cache = Arc::clone(&self.kernel_cache);
+        let entries = entries.map(|(dir, name)| (dir, name.to_owned()));
         // The kernel holds the directories until it has the reply.
-        beside(move || notices.moved(&places));
+        beside(move || kernel_cache.inval_moved(&entries));
     }
 }

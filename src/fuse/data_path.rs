@@ -3,50 +3,50 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::pace::{Client, Pace};
+use super::rate_limit::{Client, RateLimiter};
 use crate::config::{Config, DataPath};
 use crate::fs::{Caller, Fate, Fs, Read, Result, Write, buffer};
 
 /// What writes that wait for their turn may keep in memory, all together. More than that is written when it comes, and
 /// only its answer waits: a worker must never wait, and clients with many threads have many requests.
-const MOST_KEPT: usize = 64 << 20;
+const MAX_BUFFERED: usize = 64 << 20;
 
 /// The largest value of an extended attribute (linux/limits.h).
 const XATTR_SIZE_MAX: usize = 65536;
 
 /// How data is moved.
 #[derive(Debug)]
-pub(super) struct Data {
+pub(super) struct DataMover {
     /// Files are opened past the page cache.
     pub(super) direct_io: bool,
     /// POSIX locks come to us; else the kernel keeps them.
     pub(super) locks_on_source: bool,
     /// The largest write, and how far is read ahead, in bytes.
-    pub(super) most_written: u32,
-    pub(super) most_readahead: u32,
-    reads: Arc<Pace>,
-    writes: Arc<Pace>,
-    kept: Arc<AtomicUsize>,
+    pub(super) max_write: u32,
+    pub(super) max_readahead: u32,
+    reads: Arc<RateLimiter>,
+    writes: Arc<RateLimiter>,
+    buffered: Arc<AtomicUsize>,
 }
 
-impl Data {
+impl DataMover {
     pub(super) fn new(config: &Config) -> Self {
         let data = &config.data;
         Self {
             direct_io: data.direct_io,
             locks_on_source: config.locks_on_source,
-            most_written: data.max_write(),
-            most_readahead: data.max_readahead(),
-            reads: Pace::new(data.read_rate, Fate::of),
-            writes: Pace::new(data.write_rate, Fate::of),
-            kept: Arc::default(),
+            max_write: data.max_write(),
+            max_readahead: data.max_readahead(),
+            reads: RateLimiter::new(data.read_rate, Fate::of),
+            writes: RateLimiter::new(data.write_rate, Fate::of),
+            buffered: Arc::default(),
         }
     }
 
     /// How many bytes the largest request has.
-    pub(super) fn request_room(&self) -> usize {
+    pub(super) fn max_request_size(&self) -> usize {
         // The data of a write, the value of an extended attribute or two names, and what stands before them.
-        (self.most_written as usize).max(XATTR_SIZE_MAX) + 8192
+        (self.max_write as usize).max(XATTR_SIZE_MAX) + 8192
     }
 
     /// Takes other rates from now on. Where the kernel moves data past us, they do not matter.
@@ -56,12 +56,12 @@ impl Data {
     }
 
     /// Whether data must come by here, because it is counted.
-    pub(super) fn is_counted(&self) -> bool {
+    pub(super) fn is_rate_limited(&self) -> bool {
         self.reads.is_set() || self.writes.is_set()
     }
 
     /// Whether reads are counted. What the kernel has read is then worth keeping.
-    pub(super) fn counts_reads(&self) -> bool {
+    pub(super) fn limits_reads(&self) -> bool {
         self.reads.is_set() && !self.direct_io
     }
 
@@ -88,11 +88,11 @@ impl Data {
         };
         if !self.reads.must_wait(size) {
             let moved = serve(fs, answer);
-            return self.reads.give_back(size - moved);
+            return self.reads.refund(size - moved);
         }
         let fs = Arc::clone(fs);
         let client = Client { id: client, for_cache: read.for_cache };
-        self.reads.wait(size, client, move |turn| match turn {
+        self.reads.enqueue(size, client, move |dequeued| match dequeued {
             Ok(()) => serve(&fs, answer),
             Err(e) => {
                 answer(Err(e));
@@ -109,32 +109,32 @@ impl Data {
         F: FnOnce(Result<usize>) + Send + 'static,
     {
         let size = data.len();
-        let tell = |result: Result<usize>, answer: F| {
+        let reply = |result: Result<usize>, answer: F| {
             answer(result);
             result.unwrap_or(0)
         };
         if !self.writes.must_wait(size) {
-            let moved = tell(fs.write(&caller, data, &how), answer);
-            return self.writes.give_back(size - moved);
+            let moved = reply(fs.write(&caller, data, &how), answer);
+            return self.writes.refund(size - moved);
         }
         let client = Client { id: caller.pid, for_cache: false };
-        if self.kept.fetch_add(size, Ordering::Relaxed) + size > MOST_KEPT {
-            self.kept.fetch_sub(size, Ordering::Relaxed);
+        if self.buffered.fetch_add(size, Ordering::Relaxed) + size > MAX_BUFFERED {
+            self.buffered.fetch_sub(size, Ordering::Relaxed);
             let result = fs.write(&caller, data, &how);
-            return self.writes.wait(size, client, move |_| tell(result, answer));
+            return self.writes.enqueue(size, client, move |_| reply(result, answer));
         }
         let data = match buffer::copied(data) {
             Ok(data) => data,
             Err(e) => {
-                self.kept.fetch_sub(size, Ordering::Relaxed);
+                self.buffered.fetch_sub(size, Ordering::Relaxed);
                 return answer(Err(e));
             }
         };
-        let (fs, kept) = (Arc::clone(fs), Arc::clone(&self.kept));
-        self.writes.wait(size, client, move |turn| {
-            let result = turn.and_then(|()| fs.write(&caller, &data, &how));
-            kept.fetch_sub(size, Ordering::Relaxed);
-            tell(result, answer)
+        let (fs, buffered) = (Arc::clone(fs), Arc::clone(&self.buffered));
+        self.writes.enqueue(size, client, move |dequeued| {
+            let result = dequeued.and_then(|()| fs.write(&caller, &data, &how));
+            buffered.fetch_sub(size, Ordering::Relaxed);
+            reply(result, answer)
         });
     }
 }

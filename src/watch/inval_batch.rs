@@ -1,0 +1,222 @@
+//! What is to be taken out of the kernel's caches, gathered from the events that were read at once.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use super::dispatch::DirInvals;
+use crate::source::NodeId;
+use crate::sys::fanotify::Event;
+
+/// Who takes things out of the kernel's caches.
+pub trait Notifier {
+    /// A name in a directory, whether it was there or not: whether the kernel knew it. What is there now needs only be
+    /// looked up again.
+    fn inval_entry(&self, dir: NodeId, name: &OsStr) -> bool;
+    /// A name that is to be looked up when it is used next, and stays otherwise, with whatever is mounted on it: whether
+    /// the kernel knew it, or nothing is to be done.
+    fn expire_entry(&self, dir: NodeId, name: &OsStr) -> bool;
+    /// Whether a notice about a name waits for the look-ups under way in its directory. If not, notices must be sent
+    /// again until the kernel knows what they are about.
+    fn waits_for_lookups(&self) -> bool;
+    /// Waits for the look-ups that are under way in a directory: the kernel then knows the inodes that they found.
+    fn barrier(&self, dir: NodeId);
+    /// The attributes of an inode, and its ACLs: whether the kernel knows the inode. If it does, answers that are under
+    /// way are not believed either.
+    fn inval_inode(&self, node: NodeId) -> bool;
+    /// The attributes of a directory and its cached listing.
+    fn inval_readdir(&self, dir: NodeId);
+    /// All names and all attributes: something was missed.
+    fn inval_all(&self);
+}
+
+/// The names of directories come and go with these.
+const ENTRY_EVENTS: u64 =
+    libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct InvalBatch {
+    names: HashSet<(NodeId, OsString)>,
+    /// Names that stay but are to be looked up again.
+    expired: HashSet<(NodeId, OsString)>,
+    /// What was done to an inode, with the directory whose look-ups may be about to find it.
+    inodes: HashMap<NodeId, Option<NodeId>>,
+    listings: HashSet<NodeId>,
+    all: bool,
+}
+
+impl InvalBatch {
+    pub(super) fn add_all(&mut self) {
+        self.all = true;
+    }
+
+    /// Takes in what an event tells of a directory: `dir` is the kernel's node id for it, where it knows it.
+    pub(super) fn add(&mut self, event: &Event<'_>, dir: Option<NodeId>) {
+        if event.mask & ENTRY_EVENTS != 0
+            && let Some(dir) = dir
+        {
+            self.names.insert((dir, OsStr::from_bytes(event.name).to_owned()));
+            self.listings.insert(dir);
+        }
+        // The directory itself.
+        if event.name == b"." {
+            self.inodes.extend(dir.map(|dir| (dir, None)));
+        }
+    }
+
+    /// Takes in that what the event names is to be looked up again, since the kernel would not ask for its attributes.
+    pub(super) fn add_expired(&mut self, event: &Event<'_>, dir: Option<NodeId>) {
+        if let Some(dir) = dir.filter(|_| event.name != b".") {
+            self.expired.insert((dir, OsStr::from_bytes(event.name).to_owned()));
+        }
+    }
+
+    /// Takes in that something was done to an inode in a directory.
+    pub(super) fn add_inode(&mut self, node: NodeId, dir: Option<NodeId>) {
+        let known = self.inodes.entry(node).or_default();
+        *known = dir.or(*known);
+    }
+
+    /// Sends what needs not wait: attributes of what the kernel knows already. What it does not know stays, for a
+    /// look-up may be about to tell it.
+    pub(super) fn send_known_inodes(&mut self, notifier: &impl Notifier) {
+        self.inodes.retain(|node, dir| !notifier.inval_inode(*node) && dir.is_some());
+        for dir in &self.listings {
+            notifier.inval_inode(*dir);
+        }
+    }
+
+    /// Whether something was missed, so that all names and attributes must go.
+    pub(super) fn is_all(&self) -> bool {
+        self.all
+    }
+
+    /// What is left to send, by directory.
+    pub(super) fn into_dir_invals(self) -> HashMap<NodeId, DirInvals> {
+        let mut by_dir: HashMap<NodeId, DirInvals> = HashMap::new();
+        for (dir, name) in self.names {
+            by_dir.entry(dir).or_default().names.insert(name);
+        }
+        for (dir, name) in self.expired {
+            by_dir.entry(dir).or_default().expired.insert(name);
+        }
+        for dir in self.listings {
+            by_dir.entry(dir).or_default().listing = true;
+        }
+        for (node, dir) in self.inodes {
+            if let Some(dir) = dir {
+                by_dir.entry(dir).or_default().inodes.insert(node);
+            }
+        }
+        by_dir
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[derive(Default)]
+    struct Log(RefCell<Vec<String>>);
+
+    impl Notifier for Log {
+        fn inval_entry(&self, dir: NodeId, name: &OsStr) -> bool {
+            self.0.borrow_mut().push(format!("inval_entry {} {}", dir.0, name.display()));
+            true
+        }
+        fn expire_entry(&self, dir: NodeId, name: &OsStr) -> bool {
+            self.0.borrow_mut().push(format!("expire_entry {} {}", dir.0, name.display()));
+            true
+        }
+        fn waits_for_lookups(&self) -> bool {
+            true
+        }
+        fn barrier(&self, dir: NodeId) {
+            self.0.borrow_mut().push(format!("barrier {}", dir.0));
+        }
+        fn inval_inode(&self, node: NodeId) -> bool {
+            self.0.borrow_mut().push(format!("inval_inode {}", node.0));
+            node.0 < 100
+        }
+        fn inval_readdir(&self, dir: NodeId) {
+            self.0.borrow_mut().push(format!("inval_readdir {}", dir.0));
+        }
+        fn inval_all(&self) {
+            self.0.borrow_mut().push("inval_all".into());
+        }
+    }
+
+    fn event(mask: u64, name: &[u8]) -> Event<'_> {
+        Event { mask, pid: 1, dir: None, name, child: None }
+    }
+
+    /// What is sent at once, and what is left, by directory.
+    fn sent(mut batch: InvalBatch) -> (Vec<String>, HashMap<NodeId, DirInvals>) {
+        let log = Log::default();
+        batch.send_known_inodes(&log);
+        let mut sent = log.0.into_inner();
+        sent.sort();
+        (sent, batch.into_dir_invals())
+    }
+
+    fn names<const N: usize>(names: [&str; N]) -> HashSet<OsString> {
+        names.map(OsString::from).into()
+    }
+
+    #[test]
+    fn a_created_name_invalidates_the_entry_the_listing_and_the_files_attributes() {
+        let mut batch = InvalBatch::default();
+        for _ in 0..3 {
+            batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)));
+            batch.add_inode(NodeId(6), Some(NodeId(5)));
+        }
+        let (first, rest) = sent(batch);
+        assert_eq!(first, ["inval_inode 5", "inval_inode 6"]);
+        let invals = DirInvals { names: names(["n"]), listing: true, ..DirInvals::default() };
+        assert_eq!(rest, HashMap::from([(NodeId(5), invals)]));
+    }
+
+    #[test]
+    fn a_changed_file_invalidates_its_attributes_only() {
+        let mut batch = InvalBatch::default();
+        batch.add(&event(libc::FAN_ATTRIB, b"n"), Some(NodeId(5)));
+        batch.add_inode(NodeId(6), Some(NodeId(5)));
+        batch.add(&event(libc::FAN_ATTRIB | libc::FAN_ONDIR, b"."), Some(NodeId(7)));
+        let (first, rest) = sent(batch);
+        assert_eq!(first, ["inval_inode 6", "inval_inode 7"]);
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn an_expired_name_is_queued_for_its_directory() {
+        let mut batch = InvalBatch::default();
+        for name in [&b"n"[..], b"."] {
+            let event = event(libc::FAN_ATTRIB, name);
+            batch.add_expired(&event, Some(NodeId(5)));
+            batch.add_expired(&event, None);
+        }
+        let invals = DirInvals { expired: names(["n"]), ..DirInvals::default() };
+        assert_eq!(sent(batch).1, HashMap::from([(NodeId(5), invals)]));
+    }
+
+    #[test]
+    fn an_overflow_invalidates_everything() {
+        let mut batch = InvalBatch::default();
+        batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)));
+        batch.add_all();
+        assert!(batch.is_all());
+    }
+
+    #[test]
+    fn an_inode_unknown_to_the_kernel_is_kept_for_a_lookup_in_flight() {
+        let mut batch = InvalBatch::default();
+        batch.add(&event(libc::FAN_MODIFY, b"n"), Some(NodeId(5)));
+        batch.add_inode(NodeId(600), Some(NodeId(5)));
+        let (first, rest) = sent(batch);
+        assert_eq!(first, ["inval_inode 600"]);
+        let invals = DirInvals { inodes: [NodeId(600)].into(), ..DirInvals::default() };
+        assert_eq!(rest, HashMap::from([(NodeId(5), invals)]), "once its look-up has ended");
+    }
+}
