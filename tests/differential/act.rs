@@ -1,4 +1,4 @@
-//! Performs an operation at a mount, as whoever the process is, and tells what came of it.
+//! Performs an operation at a mount with the credentials of this process and reports the result.
 
 use std::fmt::Write as _;
 use std::mem::MaybeUninit;
@@ -17,7 +17,7 @@ use crate::scenario::Scenario;
 use crate::sys;
 use crate::value::{Id, Value};
 
-/// What an operation told its caller, and the descriptor that it opened.
+/// The text that an operation returned, and the descriptor that it opened.
 pub(crate) type Told = (String, Option<OwnedFd>);
 
 /// Performs `op` below `base`.
@@ -33,7 +33,7 @@ pub(crate) fn act(
     let nothing = Ok(String::new());
     let told = match *op {
         Op::Open { path, flags, mode, .. } => {
-            // NONBLOCK: a FIFO must not stop the test.
+            // O_NONBLOCK: opening a FIFO must not block the test.
             let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = rustix::fs::open(at(path), flags, Mode::from_raw_mode(mode))?;
             return Ok((String::new(), Some(fd)));
@@ -201,7 +201,8 @@ fn times(atime: Time, mtime: Time) -> Timestamps {
     Timestamps { last_access: spec(atime), last_modification: spec(mtime) }
 }
 
-/// All of a stat that both mounts can be held to. Times only where somebody set them: then they lie long ago.
+/// The attributes of a stat that both mounts must agree on. Times count only where the test set them, to dates long
+/// ago.
 pub(crate) fn stat_text(stat: &Stat) -> String {
     let time = |seconds: i64, nanos: u64| {
         if seconds < 1_000_000_000 { format!("{seconds}.{nanos:09}") } else { "now".to_owned() }
@@ -239,7 +240,7 @@ fn list(fd: BorrowedFd<'_>) -> Result<String> {
     Ok(names.join(", "))
 }
 
-/// Runs the file on /proc/self/status and tells who it was.
+/// Runs the file, a copy of cat(1), on /proc/self/status and returns its ids and capabilities.
 fn exec(path: &Path) -> Result<String> {
     let output = Command::new(path).arg("/proc/self/status").env_clear().output();
     let output = output.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
@@ -252,7 +253,7 @@ fn exec(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The names of a listxattr, sorted: their order is the filesystem's.
+/// The names of a listxattr(2), sorted: their order depends on the filesystem.
 pub(crate) fn names(list: &[u8]) -> Vec<String> {
     let mut names: Vec<String> = list
         .split(|&b| b == 0)
@@ -263,8 +264,8 @@ pub(crate) fn names(list: &[u8]) -> Vec<String> {
     names
 }
 
-/// The value of an extended attribute as text. An ACL's unmapped id is 4294967295 on an idmapped mount and an id that
-/// nobody has on ours (the kernel takes no invalid id from a FUSE server): both are told as `nobody`.
+/// The value of an extended attribute as text. An unmapped id of an ACL is 4294967295 on an idmapped mount and
+/// 4294967294 at shiftbind (the kernel takes no invalid id from a FUSE server); both become `unmapped`.
 pub(crate) fn xattr_value(name: &str, value: &[u8]) -> String {
     let Some((header, entries)) = value.split_first_chunk::<4>() else {
         return hex(value);
@@ -276,7 +277,7 @@ pub(crate) fn xattr_value(name: &str, value: &[u8]) -> String {
     for entry in entries.chunks(8) {
         let (kind, id) = entry.split_at(entry.len().min(4));
         match id {
-            [0xfe | 0xff, 0xff, 0xff, 0xff] => text += &format!(" {}:nobody", hex(kind)),
+            [0xfe | 0xff, 0xff, 0xff, 0xff] => text += &format!(" {}:unmapped", hex(kind)),
             [a, b, c, d] => {
                 text += &format!(" {}:{}", hex(kind), u32::from_le_bytes([*a, *b, *c, *d]));
             }
@@ -286,7 +287,7 @@ pub(crate) fn xattr_value(name: &str, value: &[u8]) -> String {
     text
 }
 
-/// An error's name.
+/// The name of an error number.
 pub(crate) fn errno_name(errno: Errno) -> String {
     let known = [
         (Errno::PERM, "EPERM"),
@@ -314,7 +315,7 @@ pub(crate) fn errno_name(errno: Errno) -> String {
     name.map_or_else(|| errno.to_string(), |(_, name)| (*name).to_owned())
 }
 
-/// Bytes as text.
+/// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, b| {
         let _ = write!(text, "{b:02x}");

@@ -1,4 +1,4 @@
-//! Who calls: every operation runs in a child process that has become one of these.
+//! The callers: every operation runs in a child process that takes the credentials of one of them.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -10,23 +10,23 @@ use rustix::thread::{
 
 use crate::scenario::Scenario;
 
-/// A caller: ids as they are where it lives.
+/// A caller, with ids as its own user namespace has them.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) name: &'static str,
-    /// In the scenario's user namespace.
+    /// Whether it lives in the scenario's user namespace.
     pub(crate) inside: bool,
     uid: u32,
     gid: u32,
     groups: Vec<u32>,
-    /// `None`: all that there are.
+    /// The capabilities; `None` for all.
     caps: Option<CapabilitySet>,
 }
 
 impl Caller {
-    /// Everyone who may call in a scenario. The order is that of shrinking: simple ones first.
+    /// All callers of a scenario, the simple ones first: a failing sequence shrinks towards them.
     pub(crate) fn all(scenario: &Scenario) -> Vec<Self> {
-        let (a, b, s) = (scenario.a.mount, scenario.b.mount, scenario.stranger);
+        let (a, b, s) = (scenario.a.mount, scenario.b.mount, scenario.unmapped_caller);
         let none = Some(CapabilitySet::empty());
         let plain = |name, uid, gid, groups: &[u32]| Self {
             name,
@@ -41,17 +41,17 @@ impl Caller {
             Self { caps: None, ..plain("root", 0, 0, &[]) },
             plain("a", a.0, a.1, &[]),
             plain("b", b.0, b.1, &[]),
-            plain("stranger", s.0, s.1, &[]),
-            plain("nobody", 65_534, 65_534, &[]),
+            plain("unmapped caller", s.0, s.1, &[]),
+            plain("overflow id", 65_534, 65_534, &[]),
             plain("only a's uid", a.0, 900_001, &[]),
             Self { inside: true, caps: None, ..plain("the namespace's root", 0, 0, &[]) },
-            plain("lost", scenario.lost.0, scenario.lost.1, &[]),
+            plain("unmapped owner", scenario.unmapped_owner.0, scenario.unmapped_owner.1, &[]),
             plain("only a's gid", 900_001, a.1, &[]),
             plain("b in a's group", b.0, b.1, &[a.1]),
             plain("b in a's group, the last of 64", b.0, b.1, &many),
-            plain("b in a stranger's group", b.0, b.1, &[s.1]),
-            plain("b in the lost group", b.0, b.1, &[scenario.lost.1]),
-            plain("stranger in a's group", s.0, s.1, &[a.1]),
+            plain("b in an unmapped group", b.0, b.1, &[s.1]),
+            plain("b in the unmapped owner's group", b.0, b.1, &[scenario.unmapped_owner.1]),
+            plain("unmapped caller in a's group", s.0, s.1, &[a.1]),
             plain("a in b's group", a.0, a.1, &[b.1]),
             plain("root without capabilities", 0, 0, &[]),
             Self { inside: true, ..plain("the namespace's root, no capabilities", 0, 0, &[]) },
@@ -72,16 +72,16 @@ impl Caller {
             all.push(Self { caps: Some(cap), ..plain(name, b.0, b.1, &[]) });
         }
         for (name, cap) in [
-            ("stranger with CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
-            ("stranger with CAP_FOWNER", CapabilitySet::FOWNER),
-            ("stranger with CAP_CHOWN", CapabilitySet::CHOWN),
+            ("unmapped caller with CAP_DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+            ("unmapped caller with CAP_FOWNER", CapabilitySet::FOWNER),
+            ("unmapped caller with CAP_CHOWN", CapabilitySet::CHOWN),
         ] {
             all.push(Self { caps: Some(cap), ..plain(name, s.0, s.1, &[]) });
         }
         all
     }
 
-    /// Becomes this caller, for good.
+    /// Takes this caller's credentials, irrevocably.
     pub(crate) fn become_it(&self, namespace: BorrowedFd<'_>) -> rustix::io::Result<()> {
         if self.inside {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))?;

@@ -1,9 +1,10 @@
-//! The differences that are allowed, each with its reason. Everything else fails the test.
+//! The allowed differences, each with its reason. Any other difference fails the test.
 //!
-//! Unless an entry says that the two part for good, what stands on the source and what the mount shows afterwards must
-//! still be equal.
+//! Unless an entry's `parts` is set, the contents of both sources and what both mounts show must still be equal
+//! afterwards.
 //!
-//! One more is not listed but evened out where values are told (`act::xattr_value`): an ACL's unmapped id reads as
+//! One more difference is not listed but normalised (`act::xattr_value`): an ACL's unmapped id reads as 4294967294
+//! and not as 4294967295, because the kernel takes no invalid id from a FUSE server.
 //! 4294967294 and not as 4294967295, because the kernel takes no invalid id from a FUSE server.
 
 use rustix::fs::RenameFlags;
@@ -17,33 +18,34 @@ use crate::world::{Difference, Outcome};
 pub(crate) struct Allowed {
     /// What differs, in a few words.
     pub(crate) name: &'static str,
-    /// Why it cannot be otherwise.
+    /// Why shiftbind cannot do otherwise.
     #[expect(dead_code, reason = "for the reader")]
     pub(crate) why: &'static str,
-    /// The sources part with it: nothing after it can be compared.
+    /// Whether the sources differ afterwards, so that later steps cannot be compared.
     pub(crate) parts: bool,
     matches: fn(&Op, &Outcome, &Outcome) -> bool,
-    /// Which states it allows to differ, if they part.
+    /// Which states may differ if `parts` is set.
     excuses: Excuses,
 }
 
 /// Which differing states an entry allows.
 #[derive(Clone, Copy)]
 enum Excuses {
-    /// Whatever the operation left.
+    /// Any state.
     All,
-    /// That one has lost setuid and setgid bits.
+    /// Lost setuid and setgid bits.
     LostSetBits,
-    /// That one has lost a file capability.
+    /// A lost file capability.
     LostCapability,
 }
 
-/// All of them.
+/// All allowed differences.
 pub(crate) const ALLOWED: &[Allowed] = &[
     Allowed {
         name: "EACCES or EPERM before EOVERFLOW when creating",
-        why: "an idmapped mount asks first whether the caller can be stored (may_create), then whether he may write the \
-              directory, link a directory or make a device; on FUSE the kernel looks at all these before it asks us",
+        why: "an idmapped mount first checks whether the caller can be stored (may_create), then whether the caller may \
+              write the directory, link a directory or make a device; on FUSE the kernel checks all these before it sends \
+              the request",
         parts: false,
         matches: |op, kernel, ours| {
             let earlier = [Some(Errno::ACCESS), Some(Errno::PERM)];
@@ -53,8 +55,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         name: "EPERM before EOVERFLOW when changing the owner",
-        why: "an idmapped mount asks first whether the new owner can be stored (notify_change), then whether the caller \
-              may give the file away; on FUSE the kernel looks at that (setattr_prepare) before it asks us",
+        why: "an idmapped mount first checks whether the new owner can be stored (notify_change), then whether the \
+              caller may give the file away; on FUSE the kernel checks that (setattr_prepare) before it sends the request",
         parts: false,
         matches: |op, kernel, ours| {
             matches!(op, Op::Chown { .. } | Op::FdChown { .. })
@@ -64,10 +66,10 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         excuses: Excuses::All,
     },
     Allowed {
-        name: "chown to nobody by a stranger",
-        why: "chown(-1, -1) clears set bits and is refused to whoever may not do that; but FUSE takes the clearing out of \
-              the request (fuse_setattr), which then looks like the one before a stranger's write (file_remove_privs): \
-              we answer it, and clear nothing",
+        name: "chown(-1, -1) by a user who does not own the file",
+        why: "chown(-1, -1) clears set bits, which the kernel permits the owner only; but fuse_setattr takes the clearing out \
+              of the request, which then looks like the one before another user's write (file_remove_privs): the daemon \
+              answers it and clears nothing",
         parts: false,
         matches: |op, kernel, ours| {
             let empty = |uid, gid| uid == Id::Keep && gid == Id::Keep;
@@ -78,9 +80,9 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         excuses: Excuses::All,
     },
     Allowed {
-        name: "a whiteout by a caller who cannot be stored",
-        why: "an idmapped mount stores the whiteout with no owner at all; we refuse to store that, before the \
-              source can find other faults",
+        name: "a whiteout by an unmapped caller",
+        why: "an idmapped mount stores the whiteout with an invalid owner; the daemon refuses that before the source can \
+              return other errors",
         parts: true,
         matches: |op, _, ours| {
             matches!(op, Op::Rename { flags, .. } if flags.contains(RenameFlags::WHITEOUT))
@@ -90,7 +92,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         name: "a capability lost to a failed fallocate",
-        why: "FUSE clears file capabilities (file_modified) before it asks whether the mode is known",
+        why: "FUSE clears file capabilities (file_modified) before the daemon can refuse the mode",
         parts: true,
         matches: |op, kernel, ours| {
             matches!(op, Op::FdAllocate { .. })
@@ -113,11 +115,11 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         name: "setuid lost to a write by root",
-        why: "what the kernel writes to a source's file past us (fuse_passthrough_write_iter) is written with the rights \
-              of whoever handed the file over, and those lack CAP_FSETID: bits that were added while the file was open \
-              go with the next write, also with root's. A file that has such bits when it is opened is not handed \
-              over; but where a file has a capability, too, the request that comes before the write (file_remove_privs) \
-              looks like that of chown(-1, -1), which takes the bits",
+        why: "the kernel writes to a backing file (fuse_passthrough_write_iter) with the credentials of the thread that \
+              registered it, which lack CAP_FSETID: bits that were added while the file was open are cleared by the next \
+              write, even by root's. A file that has such bits when it is opened gets no passthrough; but where a file \
+              has a capability, too, the request before the write (file_remove_privs) looks like that of chown(-1, -1), \
+              which clears the bits",
         parts: true,
         matches: |op, kernel, ours| {
             matches!(op, Op::FdWrite { .. } | Op::FdMappedWrite { .. } | Op::FdCopyRange { .. })
@@ -128,15 +130,15 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         name: "a capability lost to a mapped write",
-        why: "without passthrough what was written to a mapping comes back to us as a write, and the source takes the \
-              capability then (file_remove_privs), as it does for any write",
+        why: "without passthrough the kernel sends the pages written through a mapping as WRITE requests, and the source \
+              removes the capability (file_remove_privs), as for any write",
         parts: true,
         matches: |op, kernel, ours| matches!(op, Op::FdMappedWrite { .. }) && kernel == ours,
         excuses: Excuses::LostCapability,
     },
     Allowed {
         name: "lseek from the end, or for data and holes, in a directory",
-        why: "FUSE's directories answer by their size (generic_file_llseek) and do not ask us; tmpfs says EINVAL",
+        why: "the kernel answers for FUSE directories by their size (generic_file_llseek), without a request; tmpfs returns EINVAL",
         parts: false,
         matches: |op, kernel, _| {
             matches!(op, Op::FdSeek { .. }) && kernel.errno == Some(Errno::INVAL)
@@ -160,7 +162,7 @@ fn creates(op: &Op) -> bool {
     )
 }
 
-/// Whether the second description differs from the first by setuid and setgid bits that are gone, and by nothing else.
+/// Whether `ours` differs from `kernel` only by missing setuid and setgid bits.
 fn lost_set_bits(kernel: &str, ours: &str) -> bool {
     let mode = |text: &str| {
         let (mode, rest) = text.split_once(' ')?;
@@ -174,7 +176,7 @@ fn lost_set_bits(kernel: &str, ours: &str) -> bool {
     }
 }
 
-/// Whether the second description differs from the first by a file capability that is gone, and by nothing else.
+/// Whether `ours` differs from `kernel` only by a missing file capability.
 fn lost_capability(kernel: &str, ours: &str) -> bool {
     let without = |text: &str| {
         let kept = text.split(' ').filter(|word| !word.starts_with("security.capability="));
@@ -183,15 +185,15 @@ fn lost_capability(kernel: &str, ours: &str) -> bool {
     kernel != ours && without(kernel) == ours
 }
 
-/// What is left of a step's differences.
+/// The result of judging a step's differences.
 pub(crate) struct Verdict {
-    /// The entries that allow the others.
+    /// The entries that allow differences of the step.
     pub(crate) allowed: Vec<&'static Allowed>,
-    /// What nothing allows.
+    /// The differences that no entry allows.
     pub(crate) unexpected: Vec<Difference>,
 }
 
-/// Judges the differences after a step.
+/// Matches the differences after a step with the allowed ones.
 pub(crate) fn judge(op: &Op, outcomes: &[Outcome; 2], mut differences: Vec<Difference>) -> Verdict {
     let [kernel, ours] = outcomes;
     let mut allowed = Vec::new();

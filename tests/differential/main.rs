@@ -1,10 +1,10 @@
-//! Holds a mount against the kernel's idmapped mount of a twin source: the same operations by the same callers must
-//! have the same results, leave the same on the source and be shown alike. Needs root.
+//! Compares a mount with the kernel's idmapped mount of a twin source: the same operations by the same callers must
+//! return the same results, leave the same on the source and be shown alike. Needs root.
 //!
-//! `SHIFTBIND_DIFF_CASES` and `SHIFTBIND_DIFF_STEPS` make the random runs longer, `SHIFTBIND_DIFF_SEED` repeats one,
-//! `SHIFTBIND_DIFF_ALL` runs every named case by every caller (some minutes), `SHIFTBIND_DIFF_EVERY` only each so many,
-//! `SHIFTBIND_DIFF_BINARY` tests another binary, `SHIFTBIND_DIFF_DIR` names a directory for the sources, which else lie on
-//! a tmpfs.
+//! `SHIFTBIND_DIFF_CASES` and `SHIFTBIND_DIFF_STEPS` lengthen the random runs, `SHIFTBIND_DIFF_SEED` repeats one,
+//! `SHIFTBIND_DIFF_ALL` runs every named case by every caller (some minutes), `SHIFTBIND_DIFF_EVERY=N` only every
+//! Nth, `SHIFTBIND_DIFF_BINARY` tests another binary, `SHIFTBIND_DIFF_DIR` names a directory for the sources instead
+//! of a tmpfs.
 
 mod act;
 mod caller;
@@ -26,8 +26,8 @@ use named::Cases;
 use scenario::SCENARIOS;
 use world::{Engine, World};
 
-/// Runs in a thread of its own, whose mount namespace ends with it.
-fn in_a_world<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs on a thread of its own, whose mount namespace ends with it.
+fn on_own_thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     match std::thread::spawn(body).join() {
         Ok(value) => value,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -35,14 +35,14 @@ fn in_a_world<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T
 }
 
 fn named_cases(scenario: usize, engine: Engine, cases: Cases) -> named::Report {
-    in_a_world(move || named::run(&mut World::new(SCENARIOS[scenario], engine), cases))
+    on_own_thread(move || named::run(&mut World::new(SCENARIOS[scenario], engine), cases))
 }
 
-/// With these the three random runs of the tests come to more than 10,000 steps.
+/// The random sequences per scenario: the three scenarios come to more than 10,000 steps.
 const CASES: u32 = 90;
 
 fn random_steps(scenario: usize, engine: Engine, cases: u32) -> Result<usize, String> {
-    in_a_world(move || random::run(World::new(SCENARIOS[scenario], engine), cases))
+    on_own_thread(move || random::run(World::new(SCENARIOS[scenario], engine), cases))
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The table of named cases: each runs by every caller, on a tree that nobody has touched.
+//! The table of named cases: each runs by every caller, on an unchanged tree.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,25 +14,25 @@ const ACCESS_ACL: &str = "system.posix_acl_access";
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 const CAPABILITY: &str = "security.capability";
 
-/// What a run of the table found.
+/// The results of running the table.
 pub(crate) struct Report {
     scenario: &'static str,
-    /// Operations compared.
+    /// The number of compared operations.
     pub(crate) observations: usize,
-    /// How often each allowed difference came up.
+    /// How often each allowed difference occurred.
     allowed: BTreeMap<&'static str, usize>,
-    /// Difference to the callers who met it, in the order of the table.
+    /// Each difference with the callers that met it, in the order of the table.
     found: Vec<(String, Vec<&'static str>)>,
     log: String,
 }
 
 impl Report {
-    /// How many differences were found, by case and caller.
+    /// The number of differences, counted by case and caller.
     pub(crate) fn differences(&self) -> usize {
         self.found.iter().map(|(_, callers)| callers.len()).sum()
     }
 
-    /// Fails with all that was found.
+    /// Fails with all differences.
     pub(crate) fn assert_equal(&self) {
         println!(
             "{}: {} observations, allowed: {:?}",
@@ -54,7 +54,7 @@ impl Report {
     }
 }
 
-/// A difference in words.
+/// A difference as text.
 pub(crate) fn describe(difference: &Difference) -> String {
     match difference {
         Difference::Outcome { kernel, ours } => {
@@ -70,19 +70,19 @@ pub(crate) fn describe(difference: &Difference) -> String {
     }
 }
 
-/// The callers whose writes the kernel treats each in another way.
+/// The callers whose writes the kernel treats differently.
 const CLEARING: [&str; 7] = [
     "root",
     "a",
     "b",
-    "stranger",
+    "unmapped caller",
     "the namespace's root",
     "b in a's group, the last of 64",
     "b with CAP_FSETID",
 ];
 
-/// Who runs a case: all, or one of the seven plainest and one of the others by turns, so that a run of the tests stays
-/// short. Cases alike stand together, so each kind of case meets them all.
+/// The callers of a case: all, or one of the seven simplest and one of the rest in turn, so that a run of the tests
+/// stays short. Similar cases are neighbours in the table, so each kind of case meets all callers.
 fn callers_of(case: usize, all: usize) -> Vec<usize> {
     const PLAIN: usize = 7;
     if std::env::var_os("SHIFTBIND_DIFF_ALL").is_some() {
@@ -91,8 +91,8 @@ fn callers_of(case: usize, all: usize) -> Vec<usize> {
     vec![case % PLAIN, PLAIN + case % (all - PLAIN)]
 }
 
-/// By how much fewer cases are run than usual, for slow machines.
-fn thinned() -> usize {
+/// Only every Nth case runs (`SHIFTBIND_DIFF_EVERY`, for slow machines).
+fn every_nth() -> usize {
     match std::env::var("SHIFTBIND_DIFF_EVERY") {
         Ok(text) => match text.parse() {
             Ok(every @ 1..) => every,
@@ -102,14 +102,14 @@ fn thinned() -> usize {
     }
 }
 
-/// Which cases are run.
+/// Which cases run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cases {
     /// The whole table.
     All,
-    /// Every so many of it, unless the environment wants all.
+    /// Every Nth case of the table, or all if the environment asks for them.
     Every(usize),
-    /// Those of clearing setuid and setgid bits and capabilities, by whoever may make a difference.
+    /// The clearing of setuid and setgid bits and capabilities, by all callers in `CLEARING`.
     ClearingOfSetuid,
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn run(world: &mut World, cases: Cases) -> Report {
         }
     };
     let everything = std::env::var_os("SHIFTBIND_DIFF_ALL").is_some();
-    let every = if everything { 1 } else { every * thinned() };
+    let every = if everything { 1 } else { every * every_nth() };
     let callers = |case: usize| match cases {
         Cases::ClearingOfSetuid if !everything => {
             let by_name =
@@ -156,10 +156,10 @@ pub(crate) fn run(world: &mut World, cases: Cases) -> Report {
                     !verdict.unexpected.is_empty() || verdict.allowed.iter().any(|e| e.parts);
                 for difference in &verdict.unexpected {
                     let what = format!("{name}: {op:?}\n{}", describe(difference));
-                    let who = world.callers[caller].name;
+                    let caller_name = world.callers[caller].name;
                     match report.found.iter_mut().find(|(known, _)| *known == what) {
-                        Some((_, callers)) => callers.push(who),
-                        None => report.found.push((what, vec![who])),
+                        Some((_, callers)) => callers.push(caller_name),
+                        None => report.found.push((what, vec![caller_name])),
                     }
                 }
                 if parted {
@@ -205,7 +205,7 @@ fn table() -> Table {
     acls(&mut table);
     capabilities(&mut table);
     if std::env::var_os("SHIFTBIND_DIFF_ALL").is_some() {
-        // They have tests of their own.
+        // Tests of their own run these as well.
         clearing_of_setuid(&mut table);
     }
     descriptors(&mut table);
@@ -342,7 +342,8 @@ fn renaming_and_removing(table: &mut Table) {
 }
 
 fn owners_and_modes(table: &mut Table) {
-    const IDS: [Id; 7] = [Id::Keep, Id::A, Id::B, Id::Zero, Id::Stranger, Id::Lost, Id::Overflow];
+    const IDS: [Id; 7] =
+        [Id::Keep, Id::A, Id::B, Id::Zero, Id::UnmappedCaller, Id::UnmappedOwner, Id::Overflow];
     for path in
         ["f644", "fb664", "fu644", "fua664", "fau664", "fsuid", "d777", "dsg", "dun777", "froot"]
     {
@@ -396,10 +397,10 @@ fn acls(table: &mut Table) {
         Value::Minimal,
         Value::Named,
         Value::NamedZero,
-        Value::NamedAndLost,
-        Value::NamedStranger,
+        Value::NamedAndUnmapped,
+        Value::NamedUnmappedCaller,
         Value::NamedOverflow,
-        Value::NamedNobody,
+        Value::NamedInvalid,
         Value::NamedTwice,
         Value::Disordered,
         Value::Maskless,
@@ -445,8 +446,8 @@ fn capabilities(table: &mut Table) {
         Value::Caps3A,
         Value::Caps3B,
         Value::Caps3Zero,
-        Value::Caps3Stranger,
-        Value::Caps3Nobody,
+        Value::Caps3UnmappedCaller,
+        Value::Caps3Invalid,
         Value::CapsShort,
         Value::Text(""),
     ];
@@ -465,7 +466,7 @@ fn capabilities(table: &mut Table) {
 }
 
 fn clearing_of_setuid(table: &mut Table) {
-    // Everybody may write the first ones; the others carry a capability or belong to somebody.
+    // All callers may write the first three; the rest carry a capability or have owners.
     for path in ["fsuid", "fsgid", "fset", "d777/fa", "suid", "capa", "cap2"] {
         let write = |flags, size| Op::WriteFile { path, flags, size };
         table.push(("write", vec![write(OFlags::empty(), 3)]));
@@ -519,7 +520,7 @@ fn descriptors(table: &mut Table) {
         Op::FdTruncate { slot: 0, size: 17 },
         Op::FdChmod { slot: 0, mode: 0o640 },
         Op::FdChown { slot: 0, uid: Id::B, gid: Id::B },
-        Op::FdChown { slot: 0, uid: Id::Stranger, gid: Id::Keep },
+        Op::FdChown { slot: 0, uid: Id::UnmappedCaller, gid: Id::Keep },
         Op::FdUtimens { slot: 0, atime: Time::At(5, 5), mtime: Time::At(6, 6) },
         Op::FdSetXattr { slot: 0, name: "user.k", value: Value::Text("gone") },
         Op::FdGetXattr { slot: 0, name: "user.k" },

@@ -1,4 +1,4 @@
-//! What stands on a source, and what a mount shows of it, as lines of text that can be compared.
+//! The contents of a source and the view of a mount as lines of text that can be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,18 +12,18 @@ use crate::act::{errno_name, names, stat_text, xattr_value};
 /// Path to description.
 pub(crate) type Tree = BTreeMap<String, Seen>;
 
-/// What is known of one path on a source.
+/// The description of one path on a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) text: String,
-    /// Inode number and time of the last change: as long as they stay, so does the rest.
+    /// Inode number and change time: while they stay, so does the rest.
     mark: (u64, i64, u64),
     /// The names in it, if it is a directory.
     children: Vec<String>,
 }
 
-/// Everything below a source, read by root past any mount of ours. What has not changed since `before` is not read
-/// again.
+/// Describes everything below a source, read by root without shiftbind. It reads again only what has changed since
+/// `before`.
 pub(crate) fn source(root: &Path, before: &Tree) -> Tree {
     let mut tree = Tree::new();
     walk(root, String::new(), before, &mut tree);
@@ -35,7 +35,7 @@ fn walk(root: &Path, name: String, before: &Tree, tree: &mut Tree) {
     let stat = rustix::fs::lstat(&path).expect("the source can be read");
     let mark = (stat.st_ino, stat.st_ctime, stat.st_ctime_nsec);
     let seen = match before.get(&name) {
-        // A read moves the access time alone, so the stat is always told anew.
+        // A read changes only the access time, not the change time, so the stat is compared anew.
         Some(seen) if seen.mark == mark && seen.text.starts_with(&stat_text(&stat)) => seen.clone(),
         _ => look(&path, &stat, mark),
     };
@@ -67,14 +67,14 @@ fn look(path: &Path, stat: &Stat, mark: (u64, i64, u64)) -> Seen {
     Seen { text, mark, children }
 }
 
-/// The paths that are not as they were.
+/// The paths whose description has changed.
 pub(crate) fn changed(before: &Tree, after: &Tree) -> BTreeSet<String> {
     let differs = |(path, seen): &(&String, &Seen)| before.get(*path) != Some(*seen);
     let gone = before.keys().filter(|path| !after.contains_key(*path));
     after.iter().filter(differs).map(|(path, _)| path).chain(gone).cloned().collect()
 }
 
-/// What root sees through a mount of these paths.
+/// What root sees of these paths through a mount.
 pub(crate) fn mount(
     root: &Path,
     source: &Tree,
@@ -128,7 +128,7 @@ fn xattr_text(path: &Path) -> String {
         let mut value = [0; 4096];
         let shown = match rustix::fs::lgetxattr(path, &name, &mut value[..]) {
             Ok(len) => xattr_value(&name, &value[..len]),
-            Err(Errno::OPNOTSUPP) if name.starts_with("security.") => continue, // a label of no use here
+            Err(Errno::OPNOTSUPP) if name.starts_with("security.") => continue, // a label of a security module, which the tests do not compare
             Err(errno) => errno_name(errno),
         };
         text += &format!(" {name}={shown}");

@@ -7,7 +7,7 @@ use crate::value::{Id, Value};
 /// A path below the case's directory.
 pub(crate) type Name = &'static str;
 
-/// One operation. Those that begin with `Fd` act on what an earlier [`Op::Open`] left in a slot.
+/// One operation. Those that begin with `Fd` use a descriptor that an earlier [`Op::Open`] left in a slot.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Op {
     Stat(Name),
@@ -56,7 +56,7 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// The paths it names.
+    /// The paths that the operation names.
     pub(crate) fn paths(&self) -> Vec<Name> {
         match *self {
             Self::Stat(path)
@@ -89,7 +89,7 @@ impl Op {
     }
 }
 
-/// What utimensat(2) sets a time to.
+/// The time for utimensat(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
     Omit,
@@ -98,7 +98,7 @@ pub(crate) enum Time {
     At(i64, i64),
 }
 
-/// What lseek(2) looks for.
+/// What lseek(2) searches for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seek {
     Data,
@@ -106,14 +106,14 @@ pub(crate) enum Seek {
     End,
 }
 
-/// An operation and the umask it runs under.
+/// An operation, its caller and its umask.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step {
-    /// The caller's place in the scenario's list.
+    /// The caller's index in the scenario's list.
     pub(crate) caller: usize,
     pub(crate) umask: u32,
     pub(crate) op: Op,
 }
 
-/// How many descriptors can be kept open across steps.
+/// The number of descriptors that can stay open across steps.
 pub(crate) const SLOTS: usize = 3;

@@ -1,4 +1,4 @@
-//! Random sequences of operations, with the seed printed and a failing sequence cut down to what is needed.
+//! Random sequences of operations. Prints the seed, and cuts a failing sequence down to the steps that are needed.
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -11,7 +11,7 @@ use crate::op::{Name, Op, SLOTS, Seek, Step, Time};
 use crate::value::{Id, Value};
 use crate::world::{Difference, World};
 
-/// Simple ones first: that is where shrinking goes.
+/// The simple paths first: a failing sequence shrinks towards them.
 const PATHS: &[Name] = &[
     "f644",
     "new",
@@ -68,7 +68,8 @@ const PATHS: &[Name] = &[
     "missing/x",
 ];
 const DIRS: &[Name] = &["d777", ".", "d755", "dst", "dsg", "dacl", "dun777", "dgrp", "newdir"];
-const IDS: &[Id] = &[Id::Keep, Id::A, Id::B, Id::Zero, Id::Stranger, Id::Lost, Id::Overflow];
+const IDS: &[Id] =
+    &[Id::Keep, Id::A, Id::B, Id::Zero, Id::UnmappedCaller, Id::UnmappedOwner, Id::Overflow];
 const MODES: &[u32] =
     &[0o644, 0o600, 0o777, 0o755, 0o666, 0, 0o2755, 0o4755, 0o6777, 0o1777, 0o2644, 0o4711, 0o070];
 const XATTRS: &[(&str, Value)] = &[
@@ -80,7 +81,7 @@ const XATTRS: &[(&str, Value)] = &[
     ("system.posix_acl_access", Value::Named),
     ("system.posix_acl_access", Value::Minimal),
     ("system.posix_acl_access", Value::NamedZero),
-    ("system.posix_acl_access", Value::NamedStranger),
+    ("system.posix_acl_access", Value::NamedUnmappedCaller),
     ("system.posix_acl_access", Value::HeaderOnly),
     ("system.posix_acl_access", Value::NamedTwice),
     ("system.posix_acl_default", Value::Named),
@@ -89,14 +90,14 @@ const XATTRS: &[(&str, Value)] = &[
     ("security.capability", Value::Caps2),
     ("security.capability", Value::Caps3A),
     ("security.capability", Value::Caps3B),
-    ("security.capability", Value::Caps3Stranger),
+    ("security.capability", Value::Caps3UnmappedCaller),
 ];
 
 fn from_env(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Runs so many sequences (or as many as the environment says) until something differs, or all is done: then tells how many steps that were.
+/// Runs `cases` sequences (or as many as the environment asks for) until one differs; returns the number of steps.
 pub(crate) fn run(mut world: World, cases: u32) -> Result<usize, String> {
     let seed = match std::env::var("SHIFTBIND_DIFF_SEED").ok().and_then(|s| s.parse().ok()) {
         Some(seed) => seed,
@@ -131,7 +132,7 @@ pub(crate) fn run(mut world: World, cases: u32) -> Result<usize, String> {
     Ok(done)
 }
 
-/// Plays a sequence on a fresh tree. Tells how many steps were compared, or which was the first to differ and how.
+/// Plays a sequence on a fresh tree. Returns the number of compared steps, or the first step that differs and how.
 fn play(world: &mut World, sequence: &[Step]) -> Result<usize, (usize, String)> {
     world.new_case();
     let words = |differences: &[Difference]| {
@@ -152,8 +153,8 @@ fn play(world: &mut World, sequence: &[Step]) -> Result<usize, (usize, String)> 
     }
 }
 
-/// Leaves out what is not needed for the last step to differ: ever smaller runs of steps, down to single ones. (The
-/// steps themselves are simple enough; cutting them as proptest would costs far more runs.)
+/// Leaves out steps that are not needed for the last one to differ, in ever smaller runs down to single steps. (The
+/// steps themselves are simple enough; shrinking them as proptest does takes far more runs.)
 fn cut_down(world: &mut World, mut sequence: Vec<Step>) -> (Vec<Step>, String) {
     let mut run = sequence.len() / 2;
     while run > 0 {
@@ -176,7 +177,7 @@ fn cut_down(world: &mut World, mut sequence: Vec<Step>) -> (Vec<Step>, String) {
 }
 
 fn any_step(callers: usize) -> impl Strategy<Value = Step> {
-    // Half of all steps by those who can do something: root, a and b.
+    // Half of all steps are made by the callers with rights: root, a and b.
     let caller = prop_oneof![0..3usize, 0..callers];
     let umask = select(vec![0o022, 0, 0o077, 0o027]);
     (caller, umask, any_op()).prop_map(|(caller, umask, op)| Step { caller, umask, op })

@@ -9,14 +9,14 @@ use rustix::fs::{FileType, Mode, XattrFlags};
 
 use crate::value::Value;
 
-/// An owner, as stored on the source and as shown at the mount.
+/// An owner's uid and gid, as stored on the source and as shown at the mount.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owner {
     pub(crate) source: (u32, u32),
     pub(crate) mount: (u32, u32),
 }
 
-/// A map, and the ids that play in it.
+/// A map, and the ids that the cases use with it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -26,11 +26,11 @@ pub(crate) struct Scenario {
     /// Two mapped owners.
     pub(crate) a: Owner,
     pub(crate) b: Owner,
-    /// An owner on the source whom nobody at the mount can be.
-    pub(crate) lost: (u32, u32),
-    /// A caller at the mount who cannot be stored.
-    pub(crate) stranger: (u32, u32),
-    /// The user namespace that some callers live in: it starts at `a`'s mount ids and is so large.
+    /// An owner on the source whose ids have no counterpart at the mount.
+    pub(crate) unmapped_owner: (u32, u32),
+    /// A caller at the mount whose ids have no counterpart on the source.
+    pub(crate) unmapped_caller: (u32, u32),
+    /// The size of the user namespace of some callers, which starts at `a`'s mount ids.
     pub(crate) namespace_size: u32,
 }
 
@@ -42,8 +42,8 @@ pub(crate) const SCENARIOS: [Scenario; 3] = [
         gids: &[(0, 100_000, 65_536)],
         a: Owner { source: (0, 0), mount: (100_000, 100_000) },
         b: Owner { source: (1000, 1000), mount: (101_000, 101_000) },
-        lost: (70_000, 70_000),
-        stranger: (1000, 1000),
+        unmapped_owner: (70_000, 70_000),
+        unmapped_caller: (1000, 1000),
         namespace_size: 65_536,
     },
     Scenario {
@@ -64,8 +64,8 @@ pub(crate) const SCENARIOS: [Scenario; 3] = [
         ],
         a: Owner { source: (1000, 1000), mount: (1002, 1001) },
         b: Owner { source: (1001, 1001), mount: (1000, 1002) },
-        lost: (200_000, 200_000),
-        stranger: (200_000, 200_000),
+        unmapped_owner: (200_000, 200_000),
+        unmapped_caller: (200_000, 200_000),
         namespace_size: 1,
     },
     Scenario {
@@ -74,8 +74,8 @@ pub(crate) const SCENARIOS: [Scenario; 3] = [
         gids: &[(1000, 7000, 5), (1010, 2000, 10), (100, 100, 1)],
         a: Owner { source: (1000, 1000), mount: (2000, 7000) },
         b: Owner { source: (1021, 1012), mount: (501, 2002) },
-        lost: (1015, 1007),
-        stranger: (1000, 1000),
+        unmapped_owner: (1015, 1007),
+        unmapped_caller: (1000, 1000),
         namespace_size: 1,
     },
 ];
@@ -102,8 +102,8 @@ impl Scenario {
         format!("uidmap={},gidmap={}", list(self.uids), list(self.gids))
     }
 
-    /// The same map but for one more user: what a mount with a wrong map would show.
-    pub(crate) fn with_the_lost_user_found(mut self) -> Self {
+    /// The same map with the unmapped owner added: a wrong map, which the harness must detect.
+    pub(crate) fn with_the_unmapped_owner_mapped(mut self) -> Self {
         self.uids = match self.name {
             "container" => &[(0, 100_000, 65_536), (70_000, 300_000, 1)],
             other => unreachable!("no wrong map was written for {other}"),
@@ -111,9 +111,9 @@ impl Scenario {
         self
     }
 
-    /// Fills an empty directory, owned by `a` and open to everybody, with files of every owner.
+    /// Creates the directory, owned by `a` and writable for all, and fills it with files of every owner.
     pub(crate) fn build_tree(&self, root: &Path) {
-        let (a, b, lost) = (self.a.source, self.b.source, self.lost);
+        let (a, b, lost) = (self.a.source, self.b.source, self.unmapped_owner);
         let file = |name: &str, owner: (u32, u32), mode: u32| {
             let path = root.join(name);
             fs::write(&path, format!("this is {name}\n")).expect("write");
@@ -188,8 +188,8 @@ impl Scenario {
         set("f644", "trusted.t", Value::Text("secret"));
         set("d777", "user.k", Value::Text("dir"));
         set("fu644", "user.k", Value::Text("lost"));
-        set("facl", "system.posix_acl_access", Value::NamedAndLost);
-        set("dacl", "system.posix_acl_default", Value::NamedAndLost);
+        set("facl", "system.posix_acl_access", Value::NamedAndUnmapped);
+        set("dacl", "system.posix_acl_default", Value::NamedAndUnmapped);
         set("dacl", "system.posix_acl_access", Value::Named);
         set("capa", "security.capability", Value::Caps3A);
         set("cap2", "security.capability", Value::Caps2);

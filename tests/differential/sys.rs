@@ -1,4 +1,4 @@
-//! The few system calls that rustix lacks or rightly calls unsafe: fork, mount_setattr, truncate by path, a mapped write.
+//! System calls that rustix lacks or marks unsafe: fork, mount_setattr, truncate by path, a write through a mapping.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -16,15 +16,15 @@ fn last_errno() -> Errno {
     Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// Runs `body` in a child process, which ends with it.
+/// Runs `body` in a child process and returns without waiting for its end.
 pub(crate) fn fork(body: impl FnOnce()) -> Pid {
-    // SAFETY: the child is a copy of this thread alone. glibc makes malloc usable in it; `body` touches no other lock
+    // SAFETY: the child is a copy of this thread alone. glibc makes malloc usable in it; `body` takes no other lock
     // that another thread could hold (it does not print), and the child leaves by _exit, so nothing runs twice.
     let raw = unsafe { libc::fork() };
     match raw {
         0 => {
             let quiet = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            // SAFETY: ends the process at once; no destructor of the parent's may run here.
+            // SAFETY: ends the process at once; no destructor of the parent's values may run here.
             unsafe { libc::_exit(if quiet.is_ok() { 0 } else { 70 }) }
         }
         pid => Pid::from_raw(pid).expect("fork failed"),
@@ -49,7 +49,7 @@ pub(crate) fn run_in_child(body: impl FnOnce()) {
     assert_eq!(status, Some(0), "the child failed");
 }
 
-/// Gives this thread a mount namespace of its own, from which nothing leaks out.
+/// Moves this thread into a mount namespace of its own, from which no mount propagates.
 pub(crate) fn enter_private_mount_namespace() {
     // SAFETY: NEWNS unshares no descriptor table.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
@@ -80,7 +80,7 @@ pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> OwnedFd {
     namespace
 }
 
-/// Puts the idmap of a user namespace on a detached mount (mount_setattr(2), MOUNT_ATTR_IDMAP).
+/// Sets the map of a user namespace on a detached mount (mount_setattr(2), MOUNT_ATTR_IDMAP).
 pub(crate) fn set_idmap(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     let attr: [u64; 4] = [MOUNT_ATTR_IDMAP, 0, 0, namespace.as_raw_fd() as u64];
@@ -98,7 +98,7 @@ pub(crate) fn set_idmap(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Res
     if ret == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// truncate(2).
+/// Calls truncate(2).
 pub(crate) fn truncate(path: &Path, size: u64) -> Result<(), Errno> {
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
     // SAFETY: `path` ends with a zero.
@@ -106,13 +106,13 @@ pub(crate) fn truncate(path: &Path, size: u64) -> Result<(), Errno> {
     if ret == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Writes a byte through a shared mapping of the file's first page, and syncs it.
+/// Writes a byte through a shared mapping of the file's first page and syncs it.
 pub(crate) fn write_mapped(fd: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {
     const PAGE: usize = 4096;
     if rustix::fs::fstat(fd.as_fd())?.st_size == 0 {
-        return Err(Errno::NXIO); // touching it would be SIGBUS
+        return Err(Errno::NXIO); // touching the page would raise SIGBUS
     }
-    // SAFETY: a new mapping; the file has a first byte, and nobody truncates it while this child runs.
+    // SAFETY: a new mapping; the file has a first byte, and no process truncates it while this child runs.
     unsafe {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let at = libc::mmap(std::ptr::null_mut(), PAGE, prot, libc::MAP_SHARED, fd.as_raw_fd(), 0);

@@ -1,22 +1,21 @@
-//! Ids and extended attribute values as operations name them: by their part in the scenario, so that one operation fits
-//! every map.
+//! Ids and extended attribute values by their role in the scenario, so that one operation fits every map.
 
 use crate::scenario::Scenario;
 
-/// An id by its part.
+/// An id by its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Id {
-    /// -1
+    /// -1: no change.
     Keep,
     A,
     B,
-    /// Root where the caller lives.
+    /// Root in the caller's user namespace.
     Zero,
-    /// The caller who cannot be stored.
-    Stranger,
-    /// The source's owner whom the mount cannot show, by his number there.
-    Lost,
-    /// 65534
+    /// The caller without a counterpart on the source.
+    UnmappedCaller,
+    /// The source's owner without a counterpart at the mount; the number is the source's.
+    UnmappedOwner,
+    /// 65534, the overflow id.
     Overflow,
 }
 
@@ -28,18 +27,18 @@ impl Id {
             Self::A => of(a),
             Self::B => of(b),
             Self::Zero => 0,
-            Self::Stranger => of(scenario.stranger),
-            Self::Lost => of(scenario.lost),
+            Self::UnmappedCaller => of(scenario.unmapped_caller),
+            Self::UnmappedOwner => of(scenario.unmapped_owner),
             Self::Overflow => 65_534,
         }
     }
 
-    /// Its number at the mount.
+    /// The id at the mount.
     pub(crate) fn at_mount(self, scenario: &Scenario, group: bool) -> u32 {
         self.pick(scenario, scenario.a.mount, scenario.b.mount, group)
     }
 
-    /// Its number on the source.
+    /// The id on the source.
     pub(crate) fn on_source(self, scenario: &Scenario, group: bool) -> u32 {
         self.pick(scenario, scenario.a.source, scenario.b.source, group)
     }
@@ -49,29 +48,29 @@ impl Id {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Value {
     Text(&'static str),
-    /// As many bytes.
+    /// That many bytes.
     Long(usize),
-    /// An ACL that says no more than a mode.
+    /// An ACL equivalent to a mode.
     Minimal,
-    /// With b as a named user and group.
+    /// An ACL with b as a named user and group.
     Named,
-    /// With root as a named user.
+    /// An ACL with root as a named user.
     NamedZero,
-    /// With b and an entry for the source's lost owner.
-    NamedAndLost,
-    /// With a caller who cannot be stored.
-    NamedStranger,
-    /// With 65534.
+    /// An ACL with b and the source's unmapped owner.
+    NamedAndUnmapped,
+    /// An ACL with the unmapped caller.
+    NamedUnmappedCaller,
+    /// An ACL with 65534.
     NamedOverflow,
-    /// With 4294967295.
-    NamedNobody,
-    /// b twice.
+    /// An ACL with 4294967295.
+    NamedInvalid,
+    /// An ACL with b twice.
     NamedTwice,
-    /// Entries in a wrong order.
+    /// An ACL with entries in the wrong order.
     Disordered,
-    /// No mask beside a named user.
+    /// An ACL with a named user and no mask.
     Maskless,
-    /// A header and nothing else.
+    /// A header without entries.
     HeaderOnly,
     WrongVersion,
     HalfAnEntry,
@@ -79,15 +78,15 @@ pub(crate) enum Value {
     Caps3A,
     Caps3B,
     Caps3Zero,
-    Caps3Stranger,
-    Caps3Nobody,
+    Caps3UnmappedCaller,
+    Caps3Invalid,
     CapsShort,
 }
 
 type Acl = Vec<(u16, u16, u32)>;
 
 impl Value {
-    /// The bytes; `id` gives the number of an id of a user or, if `true`, of a group.
+    /// The bytes of the value; `id` returns the number of a user id or, if `true`, of a group id.
     pub(crate) fn bytes(self, id: &dyn Fn(Id, bool) -> u32) -> Vec<u8> {
         let user = |id_| (2, 6, id(id_, false));
         let group = |id_| (8, 5, id(id_, true));
@@ -109,12 +108,18 @@ impl Value {
             Self::Minimal => print_acl(2, &acl(&[])),
             Self::Named => print_acl(2, &acl(&[user(Id::B), group(Id::B)])),
             Self::NamedZero => print_acl(2, &acl(&[user(Id::Zero)])),
-            Self::NamedAndLost => {
-                print_acl(2, &acl(&[user(Id::B), user(Id::Lost), group(Id::B), group(Id::Lost)]))
-            }
-            Self::NamedStranger => print_acl(2, &acl(&[user(Id::Stranger)])),
+            Self::NamedAndUnmapped => print_acl(
+                2,
+                &acl(&[
+                    user(Id::B),
+                    user(Id::UnmappedOwner),
+                    group(Id::B),
+                    group(Id::UnmappedOwner),
+                ]),
+            ),
+            Self::NamedUnmappedCaller => print_acl(2, &acl(&[user(Id::UnmappedCaller)])),
             Self::NamedOverflow => print_acl(2, &acl(&[group(Id::Overflow)])),
-            Self::NamedNobody => print_acl(2, &acl(&[user(Id::Keep)])),
+            Self::NamedInvalid => print_acl(2, &acl(&[user(Id::Keep)])),
             Self::NamedTwice => print_acl(2, &acl(&[user(Id::B), user(Id::B)])),
             Self::Disordered => {
                 let mut entries = acl(&[user(Id::B)]);
@@ -133,8 +138,8 @@ impl Value {
             Self::Caps3A => caps(Some(id(Id::A, false))),
             Self::Caps3B => caps(Some(id(Id::B, false))),
             Self::Caps3Zero => caps(Some(0)),
-            Self::Caps3Stranger => caps(Some(id(Id::Stranger, false))),
-            Self::Caps3Nobody => caps(Some(u32::MAX)),
+            Self::Caps3UnmappedCaller => caps(Some(id(Id::UnmappedCaller, false))),
+            Self::Caps3Invalid => caps(Some(u32::MAX)),
             Self::CapsShort => caps(None)[..19].to_vec(),
         }
     }
@@ -150,7 +155,7 @@ fn print_acl(version: u32, entries: &[(u16, u16, u32)]) -> Vec<u8> {
     value
 }
 
-/// CAP_NET_BIND_SERVICE, permitted and effective.
+/// A capability set of CAP_NET_BIND_SERVICE, permitted and effective.
 fn caps(root: Option<u32>) -> Vec<u8> {
     let revision: u32 = if root.is_some() { 3 } else { 2 };
     let words = [revision << 24 | 1, 1 << 10, 0, 0, 0];

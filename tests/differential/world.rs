@@ -1,4 +1,4 @@
-//! Two twins of one source, each mounted: one by the kernel with an idmap, the other by what is under test.
+//! Twins of one source, both mounted: one by the kernel with an idmap, the other by the engine under test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,33 +36,33 @@ pub(crate) enum Engine {
     Shiftbind,
     /// Without FUSE passthrough: the daemon reads and writes.
     ShiftbindWithoutPassthrough,
-    /// The kernel again, as the first: nothing may differ.
+    /// The kernel, as for the first mount: no difference is allowed.
     Kernel,
-    /// The kernel with another map: the harness must see it.
+    /// The kernel with another map: the harness must report differences.
     KernelWithAnotherMap,
 }
 
 /// A source and its mount.
 struct Side {
     source: PathBuf,
-    /// The source by a mount on which looking leaves no access times.
+    /// A noatime bind mount of the source, to inspect it without changing access times.
     view: PathBuf,
     mount: PathBuf,
     slots: [Option<OwnedFd>; SLOTS],
-    /// The source when it was last looked at.
+    /// The source as last inspected.
     seen: observe::Tree,
 }
 
 impl Side {
-    /// Removes a case's directory from the source. A whiteout that the kernel made for a caller who cannot be stored
-    /// belongs to no id at all: not even root can unlink it until it was given an owner.
+    /// Removes a case's directory from the source. A whiteout that the kernel made for an unmapped caller has no
+    /// valid owner: not even root can unlink it before a chown.
     fn remove_case(&self, case: &str) {
         let root = self.source.join(case);
         if case.is_empty() || fs::remove_dir_all(&root).is_ok() {
             return;
         }
         for name in self.seen.keys() {
-            // Both ids where both are missing, one where one is.
+            // Both ids if both are missing, else the missing one.
             for (uid, gid) in [(Some(0), Some(0)), (Some(0), None), (None, Some(0))] {
                 let _ = std::os::unix::fs::lchown(root.join(name), uid, gid);
             }
@@ -86,27 +86,27 @@ pub(crate) struct World {
     directory: tempfile::TempDir,
 }
 
-/// What one operation came to.
+/// The result of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) errno: Option<Errno>,
     pub(crate) told: String,
 }
 
-/// Where the two mounts part.
+/// A difference between the two mounts.
 #[derive(Debug, Clone)]
 pub(crate) enum Difference {
-    /// In what the caller was told.
+    /// In the result that the caller got.
     Outcome { kernel: Outcome, ours: Outcome },
-    /// In what stands on the source, or in what the mount shows of it.
+    /// In the contents of the source, or in the mount's view of them.
     State { side: &'static str, path: String, kernel: String, ours: String },
 }
 
 impl World {
-    /// Makes the twins and their mounts in this thread's (private) mount namespace.
+    /// Creates the twins and their mounts in this thread's (private) mount namespace.
     pub(crate) fn new(scenario: Scenario, engine: Engine) -> Self {
         sys::enter_private_mount_namespace();
-        // Thousands of trees come and go: on a tmpfs, unless another filesystem is asked for.
+        // On a tmpfs, which suits thousands of short-lived trees, unless the environment names a directory.
         let directory = match std::env::var_os("SHIFTBIND_DIFF_DIR") {
             Some(parent) => tempfile::tempdir_in(parent),
             None => tempfile::tempdir(),
@@ -126,7 +126,7 @@ impl World {
             Side { source, view, mount, slots: Default::default(), seen: observe::Tree::new() }
         };
         if std::env::var_os("SHIFTBIND_DIFF_DIR").is_none() {
-            // What comes from a cache of FUSE's (a listing, a symbolic link) moves no access time on the source.
+            // noatime: answers from FUSE's caches (listings, symbolic links) move no access time on the source.
             small_filesystem::mount_small_filesystem(base, rustix::mount::MountFlags::NOATIME);
         }
         let sides = [side("kernel"), side("ours")];
@@ -143,7 +143,7 @@ impl World {
                 None
             }
             Engine::KernelWithAnotherMap => {
-                let other = scenario.with_the_lost_user_found();
+                let other = scenario.with_the_unmapped_owner_mapped();
                 kernel_mount(&other, source, mount).expect("idmapped mount");
                 None
             }
@@ -170,7 +170,7 @@ impl World {
         world
     }
 
-    /// Starts over with a fresh tree, in a directory that the mounts have not seen.
+    /// Starts over with a fresh tree, in a directory that the mounts have not cached.
     pub(crate) fn new_case(&mut self) {
         for side in &mut self.sides {
             side.slots = Default::default();
@@ -188,14 +188,14 @@ impl World {
         self.used = false;
     }
 
-    /// Starts over unless nothing was changed and nothing is open.
+    /// Starts over if anything was changed or is still open.
     pub(crate) fn new_case_if_used(&mut self) {
         if self.used || self.sides.iter().any(|side| side.slots.iter().any(Option::is_some)) {
             self.new_case();
         }
     }
 
-    /// Runs one step on both sides and compares everything.
+    /// Runs one step on both sides and compares results and states.
     pub(crate) fn step(&mut self, step: &Step) -> Verdict {
         let running: Vec<Running> = self.sides.iter().map(|side| self.start(side, step)).collect();
         let mut results: Vec<(Outcome, Option<OwnedFd>)> =
@@ -205,7 +205,7 @@ impl World {
         if let Op::Open { slot, .. } | Op::Tmpfile { slot, .. } | Op::FdReopen { slot, .. } =
             step.op
         {
-            // What only one side could open is of no use to later steps.
+            // A descriptor that only one side could open is useless to later steps.
             let both = kernel_fd.is_some() && our_fd.is_some();
             if both {
                 self.sides[0].slots[slot] = kernel_fd;
@@ -237,7 +237,7 @@ impl World {
         judge(&step.op, &outcomes, differences)
     }
 
-    /// Compares what both mounts show of everything that their sources hold.
+    /// Compares the views of both mounts of everything that their sources hold.
     pub(crate) fn compare_all(&self) -> Vec<Difference> {
         self.compare_states(&self.sides[0].seen.keys().cloned().collect())
     }
@@ -253,7 +253,7 @@ impl World {
         differences
     }
 
-    /// Runs the operation on one side in a child of its own.
+    /// Runs the operation on one side in a child process.
     fn start(&self, side: &Side, step: &Step) -> Running {
         let flags = SocketFlags::CLOEXEC;
         let (here, there) =
@@ -290,7 +290,7 @@ impl World {
         Running { child, socket: here }
     }
 
-    /// What the daemon said.
+    /// The daemon's messages.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -324,7 +324,7 @@ struct Running {
 }
 
 impl Running {
-    /// Waits for the child's word; one that hangs is killed and says so.
+    /// Waits for the child's answer; kills a child that hangs and reports it.
     fn finish(self) -> (Outcome, Option<OwnedFd>) {
         let mut message = vec![0; 64 << 10];
         let limit = Timespec { tv_sec: 20, tv_nsec: 0 };

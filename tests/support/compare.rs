@@ -1,5 +1,5 @@
-//! The oracle: what a plain directory does. One closure runs on a plain directory and on an identity mount of another;
-//! its results must be equal.
+//! The oracle: a plain directory. One closure runs on a plain directory and on an identity mount of another one; both
+//! results must be equal.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Mount, scratch};
 
-/// Runs the closure in a plain directory and at an identity mount, and compares what it returns. Errors are part of the
-/// result.
+/// Runs the closure in a plain directory and at an identity mount, and compares the results, which include errors.
 #[track_caller]
 pub(crate) fn same_as_bare<T: PartialEq + Debug>(run: impl Fn(&Path) -> T) {
     let bare = scratch();
@@ -31,7 +30,7 @@ pub(crate) fn same_as_bare<T: PartialEq + Debug>(run: impl Fn(&Path) -> T) {
     );
 }
 
-/// The lines that differ, each with what stands before it.
+/// The lines that differ, each with the lines before it.
 fn difference<T: Debug>(got: &T, expected: &T) -> String {
     let (got, expected) = (format!("{got:#?}"), format!("{expected:#?}"));
     let (got, expected): (Vec<&str>, Vec<&str>) =
@@ -50,7 +49,7 @@ fn difference<T: Debug>(got: &T, expected: &T) -> String {
     told.join("\n")
 }
 
-/// What lies below a directory: path → type and mode, owner, group, links, size (of what is no directory).
+/// What a tree holds: path → mode, owner, group, link count and size (0 for directories).
 pub(crate) fn shape(dir: &Path) -> BTreeMap<PathBuf, (u32, u32, u32, u64, u64)> {
     let mut found = BTreeMap::new();
     let mut todo = vec![dir.to_owned()];

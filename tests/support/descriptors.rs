@@ -1,21 +1,21 @@
-//! Descriptors that a child process inherits: none may be open. Tests run as threads of one process, and the daemons that
-//! they start live as long as a test: a descriptor without FD_CLOEXEC goes into the daemon of a test beside, and keeps
-//! there whatever it refers to busy (umount(2): EBUSY), held, locked or open for writing (execve(2): ETXTBSY).
+//! Finds descriptors that a child process would inherit. Tests run as threads of one process, and the daemons that
+//! they start live as long as a test: a descriptor without FD_CLOEXEC goes into the daemon of a concurrent test and
+//! keeps its file busy (umount(2): EBUSY), locked or open for writing (execve(2): ETXTBSY).
 
 use std::fs;
 
-/// fcntl(2)'s O_CLOEXEC, as the line `flags:` of /proc/PID/fdinfo/N shows it.
+/// O_CLOEXEC as the line `flags:` of /proc/PID/fdinfo/N shows it.
 const CLOEXEC: u32 = libc::O_CLOEXEC as u32;
 
-/// The descriptors above standard error that children of the process inherit, as `NUMBER -> TARGET`. Descriptors that
-/// its own parent has open under that number and with that target are left out: the process inherited them itself.
+/// The descriptors above standard error that children of the process inherit, as `NUMBER -> TARGET`. It leaves out
+/// those that the process inherited itself: its own parent has the same target open under the same number.
 pub(crate) fn inheritable(process: u32) -> Vec<String> {
     let parent = parent(process);
     let entries = fs::read_dir(format!("/proc/{process}/fdinfo")).expect("the process runs");
     let mut found = Vec::new();
     for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
         let is_standard = matches!(name.as_str(), "0" | "1" | "2");
-        // What was closed since the directory was read has no flags.
+        // A descriptor that was closed since the directory was read has no flags.
         let Ok(info) = fs::read_to_string(format!("/proc/{process}/fdinfo/{name}")) else {
             continue;
         };

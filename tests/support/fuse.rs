@@ -1,5 +1,5 @@
-//! A FUSE server of the tests' own: a directory of files whose inode numbers, modes and contents the test chooses. It
-//! speaks no more of the protocol than it takes to list, look up and read them (linux/fuse.h).
+//! A FUSE server for the tests: a directory of files with chosen inode numbers, modes and contents. It speaks only as
+//! much of the protocol as listing, looking up and reading them needs (linux/fuse.h).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -13,9 +13,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
     pub(crate) name: &'static str,
-    /// By which the kernel tells it from others.
+    /// The node id.
     pub(crate) node: u64,
-    /// What stat(2) shows.
+    /// The inode number that stat(2) shows.
     pub(crate) ino: u64,
     pub(crate) mode: u32,
     pub(crate) owner: u32,
@@ -28,12 +28,12 @@ pub(crate) struct FuseFs {
     server: Option<thread::JoinHandle<()>>,
 }
 
-/// Mounts a server of these files. `exports`: whether it lets the kernel make file handles.
+/// Mounts a server of these files. `exports`: whether the kernel may make file handles.
 pub(crate) fn serve(dir: &Path, exports: bool, files: &[Served]) -> FuseFs {
     mount_server(dir, exports, false, files)
 }
 
-/// Mounts a server that lets only a file's owner open it, whatever capabilities others have.
+/// Mounts a server that lets only a file's owner open it, whatever capabilities another caller has.
 pub(crate) fn serve_owners(dir: &Path, files: &[Served]) -> FuseFs {
     mount_server(dir, true, true, files)
 }
@@ -85,7 +85,7 @@ const BATCH_FORGET: u32 = 42;
 type Answer = Result<Vec<u8>, i32>;
 
 impl Server {
-    /// Until the filesystem is unmounted.
+    /// Serves until the filesystem is unmounted.
     fn run(mut self) {
         let mut request = vec![0; 1 << 17];
         loop {
@@ -115,7 +115,7 @@ impl Server {
             reply.extend(error.to_ne_bytes());
             reply.extend(&request[8..16]);
             reply.extend(payload);
-            // The client may have gone.
+            // Fails if the client was killed.
             let _ = self.device.write(&reply);
         }
     }
@@ -128,7 +128,7 @@ impl Server {
                 let found = self.files.iter().find(|file| file.name.as_bytes() == name);
                 found.map(entry).ok_or(libc::ENOENT)
             }
-            // For a second; then the attributes.
+            // `struct fuse_attr_out`: attributes that the kernel may cache for a second.
             GETATTR => Ok([words(&[1, 0]), self.attributes(node)?].concat()),
             OPEN | OPENDIR => Ok(words(&[0, 0])),
             READ => {
@@ -148,7 +148,7 @@ impl Server {
     }
 
     fn init(&self, body: &[u8]) -> Vec<u8> {
-        /// FUSE_INIT_EXT, and FUSE_NO_EXPORT_SUPPORT of the upper half.
+        /// FUSE_INIT_EXT, and FUSE_NO_EXPORT_SUPPORT in the upper word.
         const EXT: u64 = 1 << 30;
         const NO_EXPORT: u64 = 1 << (38 - 32);
         let offered = number(body, 12, 4) & EXT;
@@ -186,7 +186,7 @@ fn attributes(ino: u64, mode: u32, owner: u32, size: usize) -> Vec<u8> {
     out
 }
 
-/// `struct fuse_entry_out`, which counts for no time.
+/// `struct fuse_entry_out` with timeouts of 0.
 fn entry(file: &Served) -> Vec<u8> {
     [words(&[file.node, 0, 0, 0, 0]), attributes_of(file)].concat()
 }
@@ -205,11 +205,11 @@ fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// A number of so many bytes.
+/// A number of `len` bytes.
 fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
     let mut word = [0; 8];
     let part = bytes.get(at..at + len).unwrap_or_default();
-    // The machines that the tests run on have the low byte first.
+    // The tests run on little-endian machines only.
     word[..part.len()].copy_from_slice(part);
     u64::from_le_bytes(word)
 }

@@ -1,4 +1,4 @@
-//! Record locks as fcntl(2) has them.
+//! Record locks of fcntl(2).
 
 use std::fs::File;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::sys;
 
-/// What kind of lock.
+/// The lock's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LockKind {
     /// F_RDLCK.
@@ -17,7 +17,7 @@ pub(crate) enum LockKind {
     None,
 }
 
-/// Whom a lock belongs to.
+/// The owner of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// The process (POSIX).
@@ -26,7 +26,7 @@ pub(crate) enum Scope {
     Description,
 }
 
-/// A lock to be taken or asked for: `len` 0 reaches to the end of every file.
+/// A lock to set or query; `len` 0 means up to the end of the file, wherever that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lock {
     pub(crate) kind: LockKind,
@@ -46,22 +46,22 @@ impl Lock {
         Self { kind, start, len, scope: Scope::Process }
     }
 
-    /// The same, owned by the open file description.
+    /// The same lock, owned by the open file description.
     pub(crate) fn of_description(self) -> Self {
         Self { scope: Scope::Description, ..self }
     }
 
-    /// Takes it or fails at once.
+    /// Takes the lock or fails at once.
     pub(crate) fn try_set(self, file: &File) -> io::Result<()> {
         self.call(file, [libc::F_SETLK, libc::F_OFD_SETLK]).map(drop)
     }
 
-    /// Takes it, waiting for others.
+    /// Takes the lock; waits for conflicting ones.
     pub(crate) fn set(self, file: &File) -> io::Result<()> {
         self.call(file, [libc::F_SETLKW, libc::F_OFD_SETLKW]).map(drop)
     }
 
-    /// What stands in its way: kind, start, length, process.
+    /// The first conflicting lock: type, start, length, process id.
     pub(crate) fn query(self, file: &File) -> io::Result<Option<(LockKind, i64, i64, i32)>> {
         let lock = self.call(file, [libc::F_GETLK, libc::F_OFD_GETLK])?;
         let kind = match i32::from(lock.l_type) {

@@ -1,11 +1,11 @@
-//! What the tests need of the machine: programs, which README.md says how to install, and an account.
+//! The programs and the account that the tests need. README.md says how to install the programs.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-/// The Debian packages of the programs that the tests run and that not every Debian has.
+/// The Debian packages of the programs that the tests run and that a minimal Debian lacks.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("acl", &["getfacl", "setfacl"]),
     ("attr", &["getfattr", "setfattr"]),
@@ -34,30 +34,30 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("zsh", &["zsh"]),
 ];
 
-/// Shell commands that give the account `user` the ids 1000, in this mount namespace only, and write the files for that
-/// into the working directory. A user without an account is refused by fusermount3(1).
+/// Shell commands that create the account `user` with uid and gid 1000 in this mount namespace only; they write its
+/// files into the working directory. fusermount3(1) refuses users without an account.
 pub(crate) const ACCOUNT: &str = "\
     for file in passwd group; do grep -v -e '^user:' -e '^[^:]*:[^:]*:1000:' /etc/$file > $file; done; \
     echo 'user:x:1000:1000::/:/bin/sh' >> passwd; echo 'user:x:1000:' >> group; chmod 644 passwd group; \
     for file in passwd group; do mount --bind $file /etc/$file; done";
 
-/// Says that this kernel or this machine cannot have what the test is about. It is seen also where the test harness keeps
-/// back what tests print: that goes for print! and its kin only.
+/// Reports that this kernel or machine lacks what the test needs. It writes to standard error directly, because the
+/// test harness captures the output of print! and its kin.
 pub(crate) fn skipped(why: &str) {
     let test = thread::current();
     let _ = writeln!(io::stderr(), "SKIPPED {}: {why}", test.name().unwrap_or("a test"));
-    // What tests/kernels/run counts: the harness keeps this apart for each test.
+    // tests/kernels/run counts this line: the harness keeps the captured output of each test apart.
     println!("skipped: {why}");
 }
 
-/// Ends a test that is deep in something which this kernel or this machine cannot have: a failure where the tests are run
-/// by hand, and skipped with its reason where tests/kernels/run runs them.
+/// Ends a test because this kernel or machine lacks what it needs. Run by hand, the test fails; tests/kernels/run
+/// counts it as skipped, with the reason.
 #[track_caller]
 pub(crate) fn cannot_run(why: &str) -> ! {
     panic!("cannot be run here: {why}")
 }
 
-/// A command of that program, which must be installed.
+/// A command that runs that program; the test fails if it is not installed.
 #[track_caller]
 pub(crate) fn program(name: &str) -> Command {
     if find(name).is_none() {
@@ -66,17 +66,18 @@ pub(crate) fn program(name: &str) -> Command {
     Command::new(name)
 }
 
-/// Copies our program to a place that normal users can reach, as the build's directory may not be.
+/// Copies the shiftbind binary to a path that normal users can reach; the build's directory may be out of their
+/// reach.
 ///
-/// By another process: a child that another test forks meanwhile would keep the copy open for writing, and it could not
-/// be run (ETXTBSY).
+/// Another process copies: a child that a concurrent test forks meanwhile would inherit the copy open for writing,
+/// and execve(2) would fail with ETXTBSY.
 #[track_caller]
 pub(crate) fn copy_program(to: &Path) {
     let copied = program("cp").arg(env!("CARGO_BIN_EXE_shiftbind")).arg(to).status();
     assert!(copied.expect("run cp").success(), "copy the program to {}", to.display());
 }
 
-/// What a shell says of programs that it did not find, in words that tell what to install.
+/// Names the packages of the programs that a shell did not find.
 pub(crate) fn missing(stderr: &str) -> String {
     let names =
         stderr.lines().filter_map(|line| line.strip_suffix(": not found")?.rsplit(' ').next());

@@ -1,5 +1,5 @@
-//! What the integration tests share: a real mount in a mount namespace of its own, callers of any uid, filesystems
-//! on loop devices, and runs of one closure on a plain directory and on a mount, compared.
+//! Shared by the integration tests: a real mount in a private mount namespace, callers of any uid, filesystems on
+//! loop devices, and runs of one closure on a plain directory and on a mount, whose results are compared.
 
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports)]
@@ -31,5 +31,5 @@ pub(crate) use small_filesystem::mount_small_filesystem;
 pub(crate) use standin::mount as kernel_mount;
 pub(crate) use users::{as_root_with_umask, as_user};
 
-/// The map of the README's example: source 0 is shown as 100000.
+/// The map of the README's example: source id 0 is shown as 100000.
 pub(crate) const SHIFT: &str = "b:0:100000:65536";

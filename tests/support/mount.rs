@@ -1,4 +1,5 @@
-//! One mount for one test: started, waited for, and at the end unmounted and looked over.
+//! One mount for one test: starts the daemon, waits for the mount, unmounts it at the end and checks how the daemon
+//! ended.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
@@ -17,7 +18,7 @@ use super::patience::patience;
 use super::scratch::{Scratch, scratch};
 use super::{standin, sys};
 
-/// What is to be mounted.
+/// The parameters of a mount.
 pub(crate) struct Builder {
     maps: Vec<String>,
     args: Vec<OsString>,
@@ -27,47 +28,47 @@ pub(crate) struct Builder {
     called: Option<OsString>,
 }
 
-/// A running mount. Dropping it unmounts and checks that the daemon ended well and left nothing.
+/// A running mount. Dropping it unmounts and checks that the daemon exited with status 0 and no thread panicked.
 pub(crate) struct Mount {
     source: PathBuf,
     mountpoint: PathBuf,
     daemon: Option<Child>,
-    // Dropped last: the daemon's messages are in it.
+    // Dropped last: it holds the daemon's log.
     scratch: Scratch,
 }
 
 impl Builder {
-    /// Adds a map in the words of `idmap=` (`b:0:100000:65536`).
+    /// Adds a map in the format of `idmap=` (`b:0:100000:65536`).
     pub(crate) fn map(mut self, map: &str) -> Self {
         self.maps.push(map.to_owned());
         self
     }
 
-    /// Adds an argument.
+    /// Adds a command line argument.
     pub(crate) fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self
     }
 
-    /// Calls the program by another name, whose defaults then hold.
+    /// Calls the program by another name (argv[0]), whose defaults then apply.
     pub(crate) fn called(mut self, name: &str) -> Self {
         self.called = Some(name.into());
         self
     }
 
-    /// Runs another program in place of ours, to see what a test says of it.
+    /// Runs another program in place of shiftbind, to test a test.
     pub(crate) fn program(mut self, program: &Path) -> Self {
         self.program = program.to_owned();
         self
     }
 
-    /// Shows this instead of a new directory.
+    /// Mounts this source instead of a new directory.
     pub(crate) fn source(mut self, source: &Path) -> Self {
         self.source = Some(source.to_owned());
         self
     }
 
-    /// Shows it here instead of in a new directory.
+    /// Mounts here instead of on a new directory.
     pub(crate) fn mountpoint(mut self, mountpoint: &Path) -> Self {
         self.mountpoint = Some(mountpoint.to_owned());
         self
@@ -103,7 +104,7 @@ impl Builder {
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("share the log")).stderr(log);
         sys::die_with_parent(&mut command);
         let before = mounts_at(&mount.mountpoint);
-        // Pipes and devices keep no mount busy; they may come from a starter that has ended meanwhile.
+        // Pipes and devices keep no mount busy; a parent process that has ended may have left them.
         let mut inherited = inheritable(std::process::id());
         inherited.retain(|line| line.contains(" -> /") && !line.contains(" -> /dev/"));
         assert!(inherited.is_empty(), "the daemon would inherit {inherited:?} from a test");
@@ -114,7 +115,7 @@ impl Builder {
 }
 
 impl Mount {
-    /// A mount to be described.
+    /// A builder with the default parameters.
     pub(crate) fn builder() -> Builder {
         Builder {
             maps: Vec::new(),
@@ -126,12 +127,13 @@ impl Mount {
         }
     }
 
-    /// A mount of a new directory that shows every id as it is.
+    /// An identity mount of a new directory.
     pub(crate) fn identity() -> Self {
         Self::builder().start()
     }
 
-    /// A mount of a new directory that shows 0..65535 as 100000..165535. Its root belongs to the mount's 100000.
+    /// A mount of a new directory that shows 0..65535 as 100000..165535. Its root directory belongs to the mount's
+    /// 100000.
     pub(crate) fn shifted() -> Self {
         Self::builder().map(super::SHIFT).start()
     }
@@ -146,26 +148,26 @@ impl Mount {
         &self.mountpoint
     }
 
-    /// The path of something on the source.
+    /// The path of a name on the source.
     pub(crate) fn in_source(&self, name: impl AsRef<Path>) -> PathBuf {
         self.source.join(name)
     }
 
-    /// The path of something at the mount.
+    /// The path of a name at the mount.
     pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.mountpoint.join(name)
     }
 
-    /// A directory of the test's that is neither in the source nor in the mount.
+    /// A directory of the test outside the source and the mount.
     pub(crate) fn outside(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// Lets everyone write in the source's root.
+    /// Sets mode 0777 on the source's root.
     pub(crate) fn open_to_all(self) -> Self {
         fs::set_permissions(&self.source, Permissions::from_mode(0o777))
             .expect("open the source to all");
-        // What others change on the source is seen at the mount within milliseconds, not at once.
+        // The mount shows changes made on the source within milliseconds, not at once.
         super::eventually("the mount shows the new mode", || {
             fs::metadata(&self.mountpoint)
                 .is_ok_and(|meta| meta.permissions().mode() & 0o777 == 0o777)
@@ -178,12 +180,12 @@ impl Mount {
         self.daemon.as_ref().map(Child::id)
     }
 
-    /// What the daemon has said.
+    /// The daemon's messages.
     pub(crate) fn messages(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// How many descriptors the daemon has open.
+    /// The number of descriptors that the daemon has open.
     pub(crate) fn open_descriptors(&self) -> usize {
         let pid = self.pid().expect("a daemon runs");
         fs::read_dir(format!("/proc/{pid}/fd")).expect("list the daemon's descriptors").count()
@@ -199,8 +201,8 @@ impl Mount {
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("VmRSS is a number")
     }
 
-    /// How many of its threads the daemon's allocator gave an arena of their own: 64 MiB of addresses each, most of them
-    /// without access.
+    /// The number of the daemon's threads for which malloc(3) created an arena: 64 MiB of addresses each, most of
+    /// them without access.
     pub(crate) fn arenas_of_threads(&self) -> usize {
         let pid = self.pid().expect("a daemon runs");
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("read the daemon's maps");
@@ -212,14 +214,15 @@ impl Mount {
         ends.count()
     }
 
-    /// Makes the kernel forget the inodes of this mount, and of no other: a remount prunes its dentries and inodes.
+    /// Makes the kernel free the unused dentries and inodes of this mount only: a remount shrinks them
+    /// (`shrink_dcache_sb`).
     pub(crate) fn forget_all(&self) {
         if mount_remount(&self.mountpoint, MountFlags::empty(), c"").is_err() {
             fs::write("/proc/sys/vm/drop_caches", "2").expect("drop caches");
         }
     }
 
-    /// Unmounts and gives how the daemon ended; `None` with the stand-in.
+    /// Unmounts and returns the daemon's exit status; `None` with the stand-in.
     pub(crate) fn unmount(mut self) -> Option<ExitStatus> {
         self.finish().expect("unmount")
     }
@@ -312,7 +315,7 @@ impl Drop for Mount {
     }
 }
 
-/// How many mounts this thread's namespace has at that path.
+/// The number of mounts at that path in this thread's namespace.
 fn mounts_at(path: &Path) -> usize {
     let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("read the mount table");
     let path = path.to_str().expect("test paths are text");

@@ -1,10 +1,10 @@
-//! How long tests wait before they give up.
+//! Time limits of tests, adjustable to slow machines.
 
 use std::time::Duration;
 
-/// Stretches a time limit by the factor in `SHIFTBIND_TEST_PATIENCE`, for machines that are slower than real ones.
+/// Multiplies a time limit by the factor in `SHIFTBIND_TEST_PATIENCE`, for emulated or loaded machines.
 ///
-/// Only for limits that mean "it hangs", and for those by which a slow machine is late; never for a time that has to pass.
+/// Only for limits after which a test is taken to hang or a result to be late, never for a time that has to pass.
 pub(crate) fn patience(limit: Duration) -> Duration {
     limit * factor()
 }

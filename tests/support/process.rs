@@ -1,4 +1,4 @@
-//! Other processes: shell commands, forked children that only make system calls, and waiting for what is to come.
+//! Other processes: shell commands, forked children that only make system calls, and waiting for conditions.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -14,12 +14,12 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpi
 use super::patience::patience;
 use super::{machine, sys};
 
-/// Runs a shell script in a directory with the caller's credentials; its failure is the test's.
+/// Runs a shell script in a directory with the caller's credentials; the test fails if the script does.
 pub(crate) fn sh(dir: &Path, script: &str) {
     sh_output(dir, script);
 }
 
-/// Runs a shell script in a directory with the caller's credentials and gives its standard output.
+/// Runs a shell script in a directory with the caller's credentials and returns its standard output.
 pub(crate) fn sh_output(dir: &Path, script: &str) -> String {
     let output = Command::new("sh")
         .arg("-euc")
@@ -61,9 +61,9 @@ pub(crate) struct Process {
 impl Process {
     /// Forks a child that opens the file for reading and writing, runs the closure on it and exits with its result.
     ///
-    /// The child has nothing else open, neither of this test nor of those that run beside it: an inherited descriptor
-    /// would keep locks and mounts alive. It has one thread of a process that has many, so it makes system calls only:
-    /// no allocation, no locks, no panic.
+    /// The child closes all other descriptors: inherited ones, of this test or of a concurrent one, would keep locks
+    /// and mounts alive. The child is a copy of one thread of a multi-threaded process, so the closure makes system
+    /// calls only: no allocation, no locks, no panic.
     pub(crate) fn on(file: &Path, run: impl FnOnce(&File) -> u8) -> Self {
         let file = CString::new(file.as_os_str().as_bytes()).expect("a path has no NUL");
         let pid = sys::fork(|| {
@@ -76,17 +76,17 @@ impl Process {
         Self { pid: Pid::from_raw(pid).expect("fork gives the parent a pid"), done: false }
     }
 
-    /// Its id.
+    /// The child's process id.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// Sends it a signal.
+    /// Sends the child a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("signal the child");
     }
 
-    /// Waits for its end and gives its exit status; `None` when a signal ended it.
+    /// Waits for the child's end and returns its exit status; `None` if a signal killed it.
     pub(crate) fn wait(mut self) -> Option<u8> {
         let mut status = None;
         eventually("a child process ends", || {
@@ -99,7 +99,7 @@ impl Process {
             .map(|code| code as u8)
     }
 
-    /// Whether it still runs.
+    /// Whether the child is still running.
     pub(crate) fn is_running(&mut self) -> bool {
         let ended =
             waitpid(Some(self.pid), WaitOptions::NOHANG).expect("look for the child").is_some();

@@ -1,5 +1,5 @@
-//! Where a test works: a mount namespace of its own, a directory in it that every uid can reach by a short path, and
-//! filesystems made on loop devices.
+//! Scratch space for a test: a private mount namespace, a directory in it that every uid can reach by a short path,
+//! and filesystems on loop devices.
 
 use std::cell::OnceCell;
 use std::fs::{self, File, Permissions};
@@ -16,11 +16,11 @@ thread_local! {
     static ROOT: OnceCell<PathBuf> = const { OnceCell::new() };
 }
 
-/// Puts this thread, and what it starts, into a mount namespace of its own, and gives the directory to work in: the
-/// build's temporary directory, bound to a parent that users without rights can reach and whose path is short enough
-/// for a socket's address.
+/// Moves this thread, and the processes that it starts, into a private mount namespace and returns the directory to
+/// work in. That is cargo's temporary directory, bind-mounted on a directory that users without rights can reach and
+/// that leaves space for a socket's path (`sun_path`, 108 bytes).
 ///
-/// Tests run as threads of one process, so this is per thread: mounts are made in the test's own thread.
+/// Tests run as threads of one process, so each thread has its own namespace, and a test mounts in its own thread.
 fn root() -> PathBuf {
     ROOT.with(|root| {
         root.get_or_init(|| {
@@ -47,12 +47,12 @@ fn manifest() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A directory of the test's own, removed when dropped.
+/// A directory of one test, removed when dropped.
 pub(crate) struct Scratch {
     dir: tempfile::TempDir,
 }
 
-/// A fresh directory on the filesystem that holds the build.
+/// A new directory on the filesystem of the build.
 pub(crate) fn scratch() -> Scratch {
     let dir = tempfile::Builder::new()
         .prefix("t")
@@ -65,17 +65,17 @@ pub(crate) fn scratch() -> Scratch {
 }
 
 impl Scratch {
-    /// Its path.
+    /// The path of the directory.
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The path of something in it.
+    /// The path of a name in it.
     pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path().join(name)
     }
 
-    /// A new directory in it.
+    /// Creates a directory in it.
     pub(crate) fn dir(&self, name: &str) -> PathBuf {
         let path = self.join(name);
         fs::create_dir(&path).expect("make a directory");
@@ -90,14 +90,14 @@ pub(crate) struct LoopFs {
     _scratch: Scratch,
 }
 
-/// Ends the test where this kernel has no loop devices.
+/// Ends the test if this kernel has no loop devices.
 pub(crate) fn needs_loop_devices() {
     if !Path::new("/dev/loop-control").exists() {
         cannot_run("this kernel has no loop devices");
     }
 }
 
-/// Makes and mounts a filesystem (`ext4`, `xfs`, `btrfs`) of that many MiB.
+/// Makes and mounts a filesystem (`ext4`, `xfs`, `btrfs`) of `mebibytes` MiB.
 pub(crate) fn loop_fs(kind: &str, mebibytes: u64) -> LoopFs {
     needs_loop_devices();
     let scratch = scratch();
@@ -110,12 +110,12 @@ pub(crate) fn loop_fs(kind: &str, mebibytes: u64) -> LoopFs {
 }
 
 impl LoopFs {
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// A new directory in it.
+    /// Creates a directory in it.
     pub(crate) fn dir(&self, name: &str) -> PathBuf {
         let path = self.dir.join(name);
         fs::create_dir(&path).expect("make a directory");

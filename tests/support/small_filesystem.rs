@@ -1,4 +1,4 @@
-//! A filesystem for many small trees that come and go.
+//! A filesystem for thousands of small trees that tests create and remove.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,8 +6,8 @@ use std::process::Command;
 use rustix::fs::{XattrFlags, removexattr, setxattr};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// Mounts it on a directory: a tmpfs, or ext4 where a tmpfs has no user extended attributes (before Linux 6.6) and no
-/// idmapped mounts (before 6.3).
+/// Mounts a tmpfs; or ext4 where tmpfs has no user extended attributes (before Linux 6.6) and no idmapped mounts
+/// (before 6.3).
 pub(crate) fn mount_small_filesystem(dir: &Path, flags: MountFlags) {
     mount("tmpfs", dir, "tmpfs", flags, c"mode=755").expect("mount tmpfs");
     if setxattr(dir, "user.probe", b"1", XattrFlags::empty()).is_ok() {
@@ -15,7 +15,7 @@ pub(crate) fn mount_small_filesystem(dir: &Path, flags: MountFlags) {
     }
     unmount(dir, UnmountFlags::empty()).expect("unmount tmpfs");
     let noatime = if flags.contains(MountFlags::NOATIME) { ",noatime" } else { "" };
-    // The loop device keeps the image, which needs no name.
+    // The loop device keeps the image open, so its name can be removed.
     let script = format!(
         "test -e /dev/loop-control || {{ echo no loop devices; exit 9; }}; image=$(mktemp) && truncate -s 2G $image && \
          mkfs.ext4 -q -F -E nodiscard $image && mount -o loop{noatime} $image \"$0\" && rm $image && \

@@ -1,6 +1,6 @@
-//! A stand-in for shiftbind that the tests are tested with: with `SHIFTBIND_TEST_BIND=1` a mount is the kernel's own
-//! bind mount, idmapped where a map is given. What the kernel does is what shiftbind promises, so the tests that fail
-//! here are wrong themselves (or about options that a bind mount lacks).
+//! A stand-in for shiftbind that tests the tests: with `SHIFTBIND_TEST_BIND=1` a mount is the kernel's own bind
+//! mount, idmapped if a map is given. shiftbind promises what the kernel does, so a test that fails here is wrong
+//! itself (or is about an option that a bind mount lacks).
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,12 +12,12 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, mount_bind_recursive, move_mo
 
 use super::sys;
 
-/// Whether mounts are the stand-in's.
+/// Whether the stand-in makes the mounts.
 pub(crate) fn in_use() -> bool {
     std::env::var_os("SHIFTBIND_TEST_BIND").is_some()
 }
 
-/// Mounts the source as the kernel does, with the words of shiftbind's `idmap=` (`b:0:100000:65536`).
+/// Mounts the source as the kernel does, with maps in the format of shiftbind's `idmap=` (`b:0:100000:65536`).
 pub(crate) fn mount(source: &Path, mountpoint: &Path, maps: &[String]) {
     if maps.is_empty() {
         mount_bind_recursive(source, mountpoint).expect("bind the source");

@@ -1,4 +1,4 @@
-//! The system calls that the tests need and rustix does not wrap safely. The only unsafe code of the tests.
+//! System calls that rustix does not wrap safely: the only unsafe code of the tests.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -13,20 +13,21 @@ use std::ptr;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// A mount namespace of this thread's own.
+/// Gives this thread a mount namespace of its own.
 pub(crate) fn unshare_mounts() {
-    // SAFETY: neither flag touches file descriptors; the thread gets its own root, cwd and umask.
+    // SAFETY: neither flag touches file descriptors; the thread gets its own root, working directory and umask.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
         .expect("these tests run as root");
 }
 
-/// A working directory and umask of this thread's own.
+/// Gives this thread a working directory and umask of its own.
 pub(crate) fn unshare_fs() {
     // SAFETY: the flag does not touch file descriptors.
     unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("unshare the working directory");
 }
 
-/// Kills the command when the thread that starts it ends, so that an aborted test leaves nothing behind.
+/// Has the kernel kill the command when the thread that starts it ends, so that an aborted test leaves no process
+/// behind.
 pub(crate) fn die_with_parent(command: &mut Command) {
     // SAFETY: prctl is async-signal-safe and the closure does nothing else.
     unsafe {
@@ -52,13 +53,13 @@ pub(crate) fn fork(run: impl FnOnce() -> u8) -> i32 {
     }
 }
 
-/// Closes every descriptor from that one on: for children that have just been forked.
+/// Closes every descriptor from `first` on, in a child that has just been forked.
 pub(crate) fn close_from(first: u32) {
     // SAFETY: the child uses none of them again and leaves by _exit, so that nothing closes them twice.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
 }
 
-/// A handler that does nothing, without SA_RESTART: a blocked system call ends with EINTR.
+/// Installs a handler that does nothing, without SA_RESTART: a blocked system call returns EINTR.
 pub(crate) fn interrupt_on(signal: i32) {
     extern "C" fn nothing(_: i32) {}
     // SAFETY: the handler does nothing; the structure is fully initialised.
@@ -69,7 +70,7 @@ pub(crate) fn interrupt_on(signal: i32) {
     }
 }
 
-/// fcntl(2) with a lock.
+/// Calls fcntl(2) with a lock.
 pub(crate) fn fcntl_lock(
     fd: BorrowedFd<'_>,
     command: i32,
@@ -80,7 +81,7 @@ pub(crate) fn fcntl_lock(
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A file handle (name_to_handle_at(2)): `struct file_handle` with room for its bytes.
+/// A file handle (name_to_handle_at(2)): `struct file_handle` with the space for its bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Handle {
@@ -89,12 +90,12 @@ pub(crate) struct Handle {
     bytes: [u8; 128],
 }
 
-/// The handle of a path.
+/// The file handle of a path.
 pub(crate) fn handle_of(path: &Path) -> io::Result<Handle> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut handle = Handle { len: 128, kind: 0, bytes: [0; 128] };
     let mut mount = 0;
-    // SAFETY: the path is a C string, and the structure says how much room it has; both outlive the call.
+    // SAFETY: the path is a C string, and `len` is the capacity of the structure's bytes; both outlive the call.
     let result = unsafe {
         let handle = ptr::from_mut(&mut handle).cast();
         libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), handle, &mut mount, 0)
@@ -102,10 +103,11 @@ pub(crate) fn handle_of(path: &Path) -> io::Result<Handle> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(handle) }
 }
 
-/// Opens what a handle names on the filesystem of `mount`, to read it.
+/// Opens a file handle on the filesystem of `mount`, read-only.
 pub(crate) fn open_handle(mount: &File, handle: &Handle) -> io::Result<File> {
     let mut handle = *handle;
-    // SAFETY: the structure says how much room it has and outlives the call; nobody else owns the new descriptor.
+    // SAFETY: `len` is the capacity of the structure's bytes, which outlive the call; the new descriptor has no other
+    // owner.
     unsafe {
         let fd = libc::open_by_handle_at(
             mount.as_raw_fd(),
@@ -131,7 +133,7 @@ pub(crate) struct FsXattr {
 const FS_IOC_FSGETXATTR: u64 = 0x801c_581f;
 const FS_IOC_FSSETXATTR: u64 = 0x401c_5820;
 
-/// FS_IOC_FSGETXATTR.
+/// Calls FS_IOC_FSGETXATTR.
 pub(crate) fn fs_get_xattr(file: &File) -> io::Result<FsXattr> {
     let mut value = FsXattr::default();
     // SAFETY: the structure has the request's layout and outlives the call.
@@ -139,14 +141,14 @@ pub(crate) fn fs_get_xattr(file: &File) -> io::Result<FsXattr> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// FS_IOC_FSSETXATTR.
+/// Calls FS_IOC_FSSETXATTR.
 pub(crate) fn fs_set_xattr(file: &File, value: &FsXattr) -> io::Result<()> {
     // SAFETY: the structure has the request's layout and outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR as _, value) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Any ioctl(2) that moves a long at most: what it gives, with the word that it left.
+/// Calls an ioctl(2) that transfers at most eight bytes; returns the word as the call left it.
 pub(crate) fn raw_ioctl(file: &File, command: u32, word: u64) -> io::Result<u64> {
     let mut word = word;
     // SAFETY: the requests that the tests make read or write eight bytes at most, and the word outlives the call.
@@ -155,7 +157,7 @@ pub(crate) fn raw_ioctl(file: &File, command: u32, word: u64) -> io::Result<u64>
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(word) }
 }
 
-/// An ioctl(2) on a buffer, which is larger than what the tests' requests move.
+/// Calls an ioctl(2) on a buffer of 1 MiB, more than any request of the tests transfers.
 pub(crate) fn buffer_ioctl(file: &File, command: u32, argument: &mut [u8]) -> io::Result<()> {
     let mut padded = argument.to_vec();
     padded.resize(1 << 20, 0);
@@ -167,7 +169,7 @@ pub(crate) fn buffer_ioctl(file: &File, command: u32, argument: &mut [u8]) -> io
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// truncate(2) to nothing: by path, not through an open file.
+/// Truncates a file to 0 bytes by path (truncate(2)), not through an open file.
 pub(crate) fn empty(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: the path is a C string that outlives the call.
@@ -175,18 +177,19 @@ pub(crate) fn empty(path: &Path) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A read lease (fcntl(2), F_SETLEASE) until the file is closed. Who breaks it sends SIGIO: ignored from now on.
+/// Takes a read lease (fcntl(2), F_SETLEASE) until the file is closed. Ignores SIGIO, which the kernel sends when an
+/// open breaks the lease.
 pub(crate) fn take_read_lease(file: &File) -> io::Result<()> {
     take_lease(file, libc::F_RDLCK)
 }
 
-/// The same against readers, too.
+/// Takes a write lease, which an open for reading breaks as well.
 pub(crate) fn take_write_lease(file: &File) -> io::Result<()> {
     take_lease(file, libc::F_WRLCK)
 }
 
 fn take_lease(file: &File, kind: i32) -> io::Result<()> {
-    // SAFETY: ignoring a signal runs no code of ours; fcntl gets the integer that it wants.
+    // SAFETY: ignoring a signal runs no code of ours; fcntl takes an integer argument.
     let result = unsafe {
         libc::signal(libc::SIGIO, libc::SIG_IGN);
         libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind)
@@ -194,7 +197,7 @@ fn take_lease(file: &File, kind: i32) -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A mapping of a file's first bytes.
+/// A mapping of the first bytes of a file.
 pub(crate) struct Mapping {
     at: *mut u8,
     len: usize,
@@ -222,19 +225,19 @@ impl Mapping {
         }
     }
 
-    /// What is there now.
+    /// A copy of the mapped bytes.
     pub(crate) fn read(&self) -> Vec<u8> {
-        // SAFETY: the mapping is `len` bytes long; nobody holds a reference into it.
+        // SAFETY: the mapping is `len` bytes long; no reference into it exists.
         (0..self.len).map(|i| unsafe { self.at.add(i).read_volatile() }).collect()
     }
 
-    /// Its first byte, read without allocation.
+    /// The first byte, read without allocation.
     pub(crate) fn first(&self) -> u8 {
-        // SAFETY: the mapping has a byte; nobody holds a reference into it.
+        // SAFETY: the mapping has at least one byte; no reference into it exists.
         unsafe { self.at.read_volatile() }
     }
 
-    /// Writes from its start.
+    /// Writes bytes at the start.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.len);
         for (i, byte) in bytes.iter().enumerate() {
@@ -243,7 +246,7 @@ impl Mapping {
         }
     }
 
-    /// Writes it back (msync(2)).
+    /// Writes the mapping back (msync(2)).
     pub(crate) fn sync(&self) -> io::Result<()> {
         // SAFETY: exactly the mapping.
         let result = unsafe { libc::msync(self.at.cast(), self.len, libc::MS_SYNC) };
@@ -253,12 +256,12 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping, which nobody uses any more.
+        // SAFETY: exactly the mapping, which is not used any more.
         unsafe { libc::munmap(self.at.cast(), self.len) };
     }
 }
 
-/// Makes a detached mount an idmapped one, with the map of that user namespace.
+/// Turns a detached mount into an idmapped one with the map of a user namespace.
 pub(crate) fn idmap_mount(mount: impl AsFd, userns: impl AsFd) -> io::Result<()> {
     let attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,

@@ -9,16 +9,17 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::sys;
 
-/// Runs the closure as that uid, gid and supplementary groups, with a umask and working directory of its own.
+/// Runs the closure with that uid, gid and supplementary groups, a umask of 022 and a working directory of its own.
 ///
-/// Credentials belong to threads on Linux, so no other test notices. What the closure starts has the same ones.
+/// On Linux credentials belong to threads, so concurrent tests are not affected. Processes that the closure starts
+/// inherit the credentials.
 pub(crate) fn as_user<T: Send>(
     uid: u32,
     gid: u32,
     groups: &[u32],
     run: impl FnOnce() -> T + Send,
 ) -> T {
-    // What the test has changed on the source is seen at the mount within milliseconds, not at once.
+    // The mount shows changes made on the source within milliseconds, not at once.
     std::thread::sleep(std::time::Duration::from_millis(50));
     apart(|| {
         let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
@@ -31,7 +32,7 @@ pub(crate) fn as_user<T: Send>(
     })
 }
 
-/// Runs the closure with a umask of its own.
+/// Runs the closure as root with that umask.
 pub(crate) fn as_root_with_umask<T: Send>(mask: u32, run: impl FnOnce() -> T + Send) -> T {
     apart(|| {
         umask(Mode::from_raw_mode(mask));
