@@ -1,4 +1,4 @@
-//! What one mount is: the typed form of the command line, made by `cli` and read by every other room.
+//! The configuration of one mount: the typed form of the command line. `cli` builds it; every other module reads it.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -7,57 +7,59 @@ use std::time::Duration;
 
 use crate::view::View;
 
-/// The largest request for reading and writing, in bytes: the kernel's own limit by default.
+/// The largest read or write request in bytes: 256 pages of 4 KiB, the kernel's default limit
+/// (fs.fuse.max_pages_limit).
 pub const MAX_REQUEST: u32 = 1 << 20;
 
-/// The largest request where alignment counts: half of what the kernel reads ahead by default.
+/// The largest request with `forward-odirect`, in bytes: half of the kernel's default read-ahead of 128 KiB.
 const MAX_ALIGNED_REQUEST: u32 = 64 << 10;
 
-/// The memory page that the kernel counts requests in, or a multiple of it.
+/// Requests are sized in multiples of this many bytes: the smallest page size of the supported architectures.
 const PAGE: u32 = 4096;
 
-/// Everything that a mount needs to know.
+/// The configuration of one mount.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The directory or file that is shown, as typed.
+    /// The source directory or file, as typed.
     pub source: PathBuf,
-    /// Where it is shown, as typed.
+    /// The mount point, as typed.
     pub mountpoint: PathBuf,
-    /// What is shown of the source, and which changes pass.
+    /// How ids, permissions and attributes are translated, and which changes reach the source.
     pub view: View,
     /// The standard mount options.
     pub flags: MountFlags,
-    /// Who may use the mount. `None`: everyone when root mounts, else only the owner.
+    /// Which users may use the mount. `None`: all users when a process with CAP_SYS_ADMIN mounts, else only the owner
+    /// (`mount::access` decides).
     pub access: Option<Access>,
-    /// The source column of the mount table. `None`: the source's path.
+    /// The source column of the mount table. `None`: the source's real path.
     pub fsname: Option<OsString>,
-    /// The type is shown as `fuse.SUBTYPE`.
+    /// The filesystem type is shown as `fuse.SUBTYPE`.
     pub subtype: String,
-    /// The largest read request in bytes. `None`: the kernel's own limit.
+    /// The largest read request in bytes (`max_read`). `None`: the kernel's own limit.
     pub max_read: Option<u32>,
-    /// How long the kernel may believe what we answered.
+    /// How long the kernel may cache replies.
     pub cache: CachePolicy,
-    /// How the data of regular files is moved.
+    /// How the data of regular files is transferred.
     pub data: DataPath,
-    /// Whether POSIX locks hold on the source; else only within the mount.
+    /// Whether locks (fcntl(2), flock(2)) are taken on the source. `false`: the kernel keeps them within the mount.
     pub locks_on_source: bool,
-    /// How many worker threads answer requests.
+    /// The number of worker threads.
     pub threads: NonZeroUsize,
-    /// Hide what is mounted below the source.
+    /// Show mount points below the source as empty directories.
     pub one_file_system: bool,
-    /// When the source is deleted and made again, show the new one.
+    /// Switch to the directory that takes the source's name when the source is replaced.
     pub follow_source: bool,
-    /// The file with more options that was read, which is where a reload finds them again.
+    /// The file of `config=FILE`, as an absolute path: a reload reads it again.
     pub options_file: Option<PathBuf>,
-    /// Options that were given and that only root may use.
+    /// The options given that only root may use.
     pub root_only: Vec<&'static str>,
-    /// What was passed over, each a line for the user.
+    /// Warnings for the user about options that were ignored or have no effect, one line each.
     pub warnings: Vec<String>,
-    /// How the process lives.
+    /// How the daemon's process runs.
     pub process: ProcessConfig,
 }
 
-/// The mount options of mount(8) that the kernel honours per mount. `None`: as the source's own mount has it.
+/// The mount options of mount(8) that apply per mount. `None`: inherited from the source's own mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MountFlags {
     /// `ro` / `rw`.
@@ -83,7 +85,7 @@ pub struct MountFlags {
 /// When reading a file updates its access time (mount(8)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Atime {
-    /// Once a day, or when older than the last change.
+    /// When it is a day old, or not later than the last modification or change (`relatime`).
     Relative,
     /// Never.
     Never,
@@ -91,7 +93,7 @@ pub enum Atime {
     Strict,
 }
 
-/// Who may use the mount (mount.fuse3(8)).
+/// Which users may use the mount (mount.fuse3(8)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// `allow_other`.
@@ -102,86 +104,90 @@ pub enum Access {
     Owner,
 }
 
-/// How long the kernel may keep attributes and names without asking again.
+/// How long the kernel may cache attributes and names before it asks again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CachePolicy {
-    /// As long as it stays true: what others change on the source is watched for. Where no watch is possible, the mount
-    /// is refused if `required`, else [`Self::DEFAULT_TIMEOUTS`] hold.
+    /// As long as they are valid: the daemon watches the source and invalidates what other processes change. Where the
+    /// source
+    /// cannot be watched, the mount is refused if `required`; otherwise [`Self::DEFAULT_TIMEOUTS`] apply.
     Coherent {
-        /// Whether nothing less will do.
+        /// Whether to refuse the mount where the source cannot be watched (`cache=coherent` was given).
         required: bool,
     },
-    /// For this long, for names, missing names and attributes.
+    /// For fixed timeouts.
     Timeouts {
-        /// Names.
+        /// Timeout of positive entries.
         entry: Duration,
-        /// Names known to be missing; zero keeps none.
+        /// Timeout of negative entries; zero caches none.
         negative: Duration,
-        /// Attributes.
+        /// Timeout of attributes.
         attr: Duration,
     },
-    /// Not at all.
+    /// No caching.
     None,
-    /// As long as it likes: nobody else changes the source.
+    /// Without a timeout: no other process changes the source.
     Forever,
 }
 
 impl CachePolicy {
-    /// One second for everything.
+    /// One second for entries, negative entries and attributes.
     pub const DEFAULT_TIMEOUTS: Self = {
         let second = Duration::from_secs(1);
         Self::Timeouts { entry: second, negative: second, attr: second }
     };
 }
 
-/// How the data of regular files is moved.
+/// How the data of regular files is transferred.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataPath {
-    /// Whether the kernel may read and write files of the source directly.
+    /// Whether the kernel may read and write backing files directly (FUSE passthrough).
     pub passthrough: bool,
-    /// Every read and write comes to us, past the page cache.
+    /// Whether every read and write goes to the daemon, past the page cache (FOPEN_DIRECT_IO).
     pub direct_io: bool,
-    /// Keep O_DIRECT when a file is opened on the source, with buffers aligned to so many bytes.
+    /// Keep O_DIRECT when opening on the source, with buffers aligned to this many bytes.
     pub forward_odirect: Option<NonZeroUsize>,
-    /// Bytes per second that may be read, all clients together.
+    /// The read rate limit in bytes per second, for all clients together.
     pub read_rate: Option<f64>,
-    /// Bytes per second that may be written, all clients together.
+    /// The write rate limit in bytes per second, for all clients together.
     pub write_rate: Option<f64>,
 }
 
 impl DataPath {
-    /// Whether the kernel may move data past us, as far as these options go.
+    /// Whether these options allow FUSE passthrough.
     #[must_use]
     pub fn may_passthrough(&self) -> bool {
         self.passthrough && !self.direct_io && self.read_rate.is_none() && self.write_rate.is_none()
     }
 
-    /// How far the kernel may read ahead, in bytes.
+    /// The `max_readahead` to ask for in FUSE_INIT, in bytes.
     #[must_use]
     pub fn max_readahead(&self) -> u32 {
         match self.forward_odirect {
-            // The limit on pages goes by it.
+            // `max_pages` is derived from the larger of `max_write` and this (fuse/protocol/init.rs).
             Some(_) => MAX_REQUEST,
             None => max_request_at(self.read_rate),
         }
     }
 
-    /// The largest read that the kernel may ask for, in bytes. `None`: its own limit.
+    /// The largest read request in bytes. `None`: the kernel's own limit.
     #[must_use]
     pub fn max_read(&self) -> Option<u32> {
         let limits = self.read_rate.is_some() || self.forward_odirect.is_some();
         limits.then(|| self.aligned(max_request_at(self.read_rate)))
     }
 
-    /// The largest write that the kernel may ask for, in bytes.
+    /// The largest write request in bytes (`max_write`).
     #[must_use]
     pub fn max_write(&self) -> u32 {
         self.aligned(max_request_at(self.write_rate))
     }
 
-    /// Where alignment counts, less than what the kernel's limit on a request's pages allows: memory that does not begin
-    /// with a page needs one page more, and a request that would not fit is split anywhere. So it is split at multiples of
-    /// this.
+    /// Limits a request size to a multiple of the alignment, below the kernel's limit of pages per request.
+    ///
+    /// A buffer that does not begin at a page boundary occupies one page more. The kernel splits a request that would
+    /// then
+    /// exceed its limit of pages at an arbitrary offset; it splits at multiples of this size if the size stays below
+    /// the limit.
     fn aligned(&self, max: u32) -> u32 {
         match self.forward_odirect {
             Some(align) => {
@@ -193,7 +199,7 @@ impl DataPath {
     }
 }
 
-/// What a rate moves in an eighth of a second: a large request would come late as a whole.
+/// The largest request at a rate limit: what the rate allows in 1/8 s. A larger request would be delayed as a whole.
 fn max_request_at(rate: Option<f64>) -> u32 {
     match rate {
         Some(rate) => ((rate / 8.0) as u32 / PAGE * PAGE).clamp(2 * PAGE, MAX_REQUEST),
@@ -213,19 +219,20 @@ impl Default for DataPath {
     }
 }
 
-/// How the process lives once the mount answers.
+/// How the daemon's process runs once the mount answers.
 #[derive(Debug, Clone, Default)]
 pub struct ProcessConfig {
-    /// Stay in front (`-f`).
+    /// Stay in the foreground (`-f`).
     pub foreground: bool,
-    /// Where the daemon's process id goes.
+    /// The file to write the daemon's process id to.
     pub pidfile: Option<PathBuf>,
-    /// 0 warnings, 1 info, 2 requests (`-v`, `-vv`, `-d`).
+    /// The log level: 0 warn, 1 info (`-v`), 2 debug (`-vv`, `-d`).
     pub verbosity: u8,
-    /// Unmount when the process dies (`auto_unmount`).
+    /// Unmount when the daemon's process dies (`auto_unmount`).
     pub auto_unmount: bool,
-    /// Called by mount(8), which does not recognise our mounts in the mount table: what is mounted already is not mounted
-    /// once more.
+    /// Whether mount(8) started this process. mount(8) does not recognise this mount in the mount table, so an existing
+    /// equal
+    /// mount is not mounted again.
     pub called_by_mount8: bool,
 }
 

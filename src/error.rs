@@ -1,22 +1,22 @@
-//! The one error that leaves the library: what went wrong, in one line, and mount(8)'s exit status for it.
+//! The error type of the library: one line that says what went wrong, and mount(8)'s exit status for it.
 
 use std::fmt;
 
-/// Which of mount(8)'s exit statuses an error ends with (mount(8), EXIT STATUS).
+/// The exit status of mount(8) that an error maps to (mount(8), EXIT STATUS).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// 1: incorrect invocation or permissions.
     Usage,
     /// 2: system error (out of memory, cannot fork, no /dev/fuse).
     System,
-    /// 16: problems writing or locking a file of ours (pid file).
+    /// 16: problems writing or locking the pid file.
     File,
     /// 32: mount failure.
     Mount,
 }
 
 impl Exit {
-    /// The number.
+    /// The number of the exit status.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -28,7 +28,7 @@ impl Exit {
     }
 }
 
-/// An error of the library. Its text is one line that names the option or path, what is wrong and what to do.
+/// An error of the library. Its text is one line: the option or path, what is wrong, what to do.
 #[derive(Debug)]
 pub struct Error {
     exit: Exit,
@@ -36,49 +36,49 @@ pub struct Error {
     source: Option<std::io::Error>,
 }
 
-/// The oldest kernel that is supported, as told when the one that runs lacks something.
+/// The oldest supported kernel, named in the message when the running kernel lacks a feature.
 const OLDEST_KERNEL: &str = "6.1";
 
-/// The library's result.
+/// The result type of the library.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// A wrong invocation, or a right that the caller lacks.
+    /// An incorrect invocation, or a missing permission of the invoking user.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into(), source: None }
     }
 
-    /// A file that the user named cannot be read: `message: source`.
+    /// A file named by the user could not be read. The text is `message: source`.
     pub fn unreadable(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self { exit: Exit::Usage, message: message.into(), source: Some(source.into()) }
     }
 
-    /// A failure of the system: `message: source`.
+    /// A system call failed. The text is `message: source`.
     pub fn system(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self { exit: Exit::System, message: message.into(), source: Some(source.into()) }
     }
 
-    /// A file of ours could not be written: `message: source`.
+    /// A file of the daemon could not be written. The text is `message: source`.
     pub fn file(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self { exit: Exit::File, message: message.into(), source: Some(source.into()) }
     }
 
-    /// The mount could not be made: `message: source`.
+    /// The mount could not be made. The text is `message: source`.
     pub fn mount(message: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         Self { exit: Exit::Mount, message: message.into(), source: Some(source.into()) }
     }
 
-    /// The mount was refused for a reason that no system call gave.
+    /// The mount was refused by a check of this program, not by a system call.
     pub fn refused(message: impl Into<String>) -> Self {
         Self { exit: Exit::Mount, message: message.into(), source: None }
     }
 
-    /// An error that another process of ours has met and put into words.
+    /// An error reported by another process of this program: its exit status and message.
     pub fn reported(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), source: None }
     }
 
-    /// The exit status that goes with it.
+    /// The exit status for this error.
     #[must_use]
     pub fn exit(&self) -> Exit {
         self.exit
@@ -90,7 +90,7 @@ impl fmt::Display for Error {
         f.write_str(&self.message)?;
         match &self.source {
             Some(source) => match source.raw_os_error() {
-                // A system call, or a version of FUSE's protocol, that the kernel does not have.
+                // The kernel lacks the system call, or the version of the FUSE protocol.
                 Some(code @ (libc::ENOSYS | libc::EPROTONOSUPPORT)) => write!(
                     f,
                     ": {} (is this kernel older than Linux {OLDEST_KERNEL}, which is needed?)",
@@ -104,7 +104,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The system's words for an errno, without std's "(os error N)", which tells a user nothing.
+/// The text of an errno as in strerror(3), without std's suffix "(os error N)".
 pub(crate) fn strerror(code: i32) -> String {
     let text = std::io::Error::from_raw_os_error(code).to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
@@ -115,7 +115,7 @@ impl std::error::Error for Error {
         self.source.as_ref().map(|e| e as _)
     }
 }
-/// A text with its control characters written out (`\n`, `\u{1b}`), so that it stays one line and no terminal obeys it.
+/// Escapes control characters (`\n`, `\u{1b}`), so that the text stays one line and a terminal does not interpret it.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());

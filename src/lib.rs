@@ -1,13 +1,15 @@
 //! shiftbind: a bind mount that shifts ownership.
 //!
-//! The rooms and the way data flows through them are drawn in ARCHITECTURE.md.
+//! ARCHITECTURE.md describes the modules and the life of a request.
 
 pub mod accounts;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod error;
-// What serves the source changes it in `source/changes.rs` alone: `clippy.toml` names the calls.
+// The modules that serve requests change the source through `source/changes.rs` alone; `clippy.toml` lists the calls
+// that
+// are disallowed elsewhere.
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 pub mod fs;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]

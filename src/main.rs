@@ -1,4 +1,4 @@
-//! The program: command line in, exit status out.
+//! The program: parses the command line, runs the command, returns mount(8)'s exit status.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Write};
@@ -51,7 +51,7 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
     }
 }
 
-/// Writes to standard output. That nobody reads to the end (`| head`) is no failure.
+/// Writes to standard output. A reader that closes its end early (`| head`, EPIPE) is no failure.
 fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

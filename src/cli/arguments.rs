@@ -1,4 +1,4 @@
-//! The ordinary command line, `shiftbind [OPTIONS] SOURCE MOUNTPOINT`: clap's grammar, made from the table.
+//! The ordinary command line, `shiftbind [OPTIONS] SOURCE MOUNTPOINT`: a clap command built from the option table.
 
 use std::ffi::{OsStr, OsString};
 
@@ -12,7 +12,7 @@ use super::options::{self, Category, Completion, Given, OPTIONS, Opt, OptionDef}
 use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
 
-/// What a grammar found: options in the order given, and the rest.
+/// The result of parsing an argument vector: the options in the order given, and the operands.
 pub(super) struct Invocation {
     pub(super) given: Vec<Given>,
     pub(super) operands: Vec<OsString>,
@@ -21,7 +21,7 @@ pub(super) struct Invocation {
 const SOURCE: &str = "SOURCE";
 const MOUNTPOINT: &str = "MOUNTPOINT";
 
-/// Reads the arguments, the program's name included.
+/// Parses an argument vector, whose first element is the program's name.
 pub(super) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
     let matches = command(Purpose::Parsing).try_get_matches_from(argv).map_err(|e| one_line(&e))?;
     let operands = [SOURCE, MOUNTPOINT]
@@ -31,16 +31,16 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
     Ok(Invocation { given: given(&matches)?, operands })
 }
 
-/// What the clap command is made for.
+/// What the clap command is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Values are taken as they are; we check them ourselves.
+    /// Parsing: clap accepts any value, and `settings` checks it.
     Parsing,
-    /// Values are offered by shells.
+    /// Shell completion: clap lists the possible values.
     Completing,
 }
 
-/// The clap command that corresponds to the table.
+/// Builds the clap command from the option table.
 pub(super) fn command(purpose: Purpose) -> Command {
     let mut command = Command::new("shiftbind")
         .no_binary_name(false)
@@ -58,7 +58,7 @@ pub(super) fn command(purpose: Purpose) -> Command {
         .arg(operand(MOUNTPOINT, "Where to show it").value_hint(ValueHint::AnyPath))
 }
 
-/// The argument of an option, and that of its opposite.
+/// The clap arguments of an option and of its opposite.
 fn args_of(option: &'static OptionDef, purpose: Purpose) -> Vec<Arg> {
     let hidden = option.category == Category::Hidden;
     let mut arg = Arg::new(option.long).long(option.long).help(option.help).hide(hidden);
@@ -97,7 +97,7 @@ fn args_of(option: &'static OptionDef, purpose: Purpose) -> Vec<Arg> {
     std::iter::once(arg).chain(opposite).collect()
 }
 
-/// The options in the order given, those within `-o` at its place.
+/// The options in the order given; those of an `-o` list take the list's position.
 fn given(matches: &ArgMatches) -> Result<Vec<Given>> {
     let mut found: Vec<(usize, Given)> = Vec::new();
     for option in OPTIONS {
@@ -126,18 +126,18 @@ fn given(matches: &ArgMatches) -> Result<Vec<Given>> {
             }
         }
     }
-    // Stable: the words of one -o keep their order.
+    // A stable sort keeps the order within one -o list.
     found.sort_by_key(|(position, _)| *position);
     Ok(found.into_iter().map(|(_, given)| given).collect())
 }
 
-/// Clap's error as one line of ours.
+/// Converts clap's error to a message of one line.
 fn one_line(error: &clap::Error) -> Error {
     let argument = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
     };
-    // "--uidmap <MAP>" and the like: the flag alone.
+    // clap reports "--uidmap <MAP>"; the message names the flag alone.
     let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
     let message = match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
@@ -159,7 +159,7 @@ fn one_line(error: &clap::Error) -> Error {
     Error::usage(message)
 }
 
-/// The value of an option, as text, if it was given.
+/// The last value given for an option.
 pub(super) fn last_value(given: &[Given], id: Opt) -> Option<&OsStr> {
     given.iter().rev().find(|one| one.option.id == id).and_then(|one| one.value.as_deref())
 }

@@ -1,4 +1,5 @@
-//! Ids in bindfs's words: `--map=alice/bob:@staff/@users:1000-1999/5000`, maps out of passwd(5) and group(5), offsets.
+//! bindfs's options about ids: `--map=alice/bob:@staff/@users:1000-1999/5000`, maps from passwd(5) and group(5) files,
+//! offsets, and the users of `--mirror`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,26 +11,26 @@ use crate::idmap::{Extent, Group, MAX_ID, SourceId, User};
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// Which way a file of accounts maps.
+/// Which side of the map the ids of an accounts file are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileSide {
-    /// The file's ids are the source's.
+    /// They are source ids (`map-passwd`, `map-group`).
     Source,
-    /// The file's ids are the mount's.
+    /// They are mount ids (`map-passwd-rev`, `map-group-rev`).
     Mount,
 }
 
-/// Extents for users and for groups; those of a single id and itself are left out.
+/// Extents for users and groups, without those that map a single id to itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct BindfsMap {
     pub(super) uids: Vec<Extent<User>>,
     pub(super) gids: Vec<Extent<Group>>,
 }
 
-/// The value of `--map`.
+/// Parses the value of `--map`.
 pub(super) fn parse_map(text: &str, accounts: &dyn Accounts) -> Parsed<BindfsMap> {
     let mut map = BindfsMap::default();
-    // Scripts that put such lists together leave separators behind; bindfs passes over them as well.
+    // bindfs ignores empty items too; scripts that build such lists leave separators behind.
     let mut items = text.split([':', ',']).filter(|item| !item.is_empty()).peekable();
     if items.peek().is_none() {
         return Err("the map is empty; give USER1/USER2 or @GROUP1/@GROUP2".to_owned());
@@ -59,7 +60,7 @@ fn parse_pair<K: Named>(
 ) -> Parsed<Option<Extent<K>>> {
     let (first, count) = parse_range::<K>(source, accounts)?;
     let (shown, shown_count) = parse_range::<K>(mount, accounts)?;
-    // Of the right side the first id is enough.
+    // The right side may name the first id alone.
     if shown_count != 1 && shown_count != count {
         return Err(format!("{count} ids cannot be shown as {shown_count}"));
     }
@@ -69,7 +70,7 @@ fn parse_pair<K: Named>(
     Extent::new(first, shown, count).map(Some).map_err(|error| error.to_string())
 }
 
-/// The first id and how many: one for a name or a number, more for `FIRST-LAST`.
+/// Parses an id, or a range `FIRST-LAST`, into the first id and a count.
 fn parse_range<K: Named>(text: &str, accounts: &dyn Accounts) -> Parsed<(u32, u32)> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.split_once('-') {
@@ -84,8 +85,9 @@ fn parse_range<K: Named>(text: &str, accounts: &dyn Accounts) -> Parsed<(u32, u3
     }
 }
 
-/// The extents of a file in the form of passwd(5) or group(5): of each line the first and the third field. Names that
-/// this machine does not know are put into `warnings`.
+/// Reads extents from a file in the format of passwd(5) or group(5): the first and third field of each line.
+///
+/// Names that the user database of this machine lacks are skipped and reported in `warnings`.
 pub(super) fn extents_from_file<K: Named>(
     option: &str,
     path: &Path,
@@ -128,7 +130,7 @@ pub(super) fn extents_from_file<K: Named>(
     Ok(extents)
 }
 
-/// Refuses extents that name an id twice on one side: which of the two is meant nobody can tell.
+/// Refuses extents that name an id twice on one side, since the map would be ambiguous.
 pub(super) fn check_unique<K: Named>(extents: &[Extent<K>]) -> Result<()> {
     for (side, first_of) in [
         ("on the source (left)", (|e| e.source().raw()) as fn(&Extent<K>) -> u32),
@@ -149,14 +151,14 @@ pub(super) fn check_unique<K: Named>(extents: &[Extent<K>]) -> Result<()> {
     Ok(())
 }
 
-/// The value of `--uid-offset` and `--gid-offset`.
+/// Parses the value of `--uid-offset` or `--gid-offset`.
 pub(super) fn parse_offset(text: &str) -> Parsed<i64> {
     let max = i64::from(MAX_ID);
     let offset = text.parse().ok().filter(|offset| (-max..=max).contains(offset));
     offset.ok_or_else(|| format!("'{text}' is not a number from -{max} to {max}"))
 }
 
-/// The extents with `offset` added to what is shown; what would leave the range of ids is cut off.
+/// Adds `offset` to the mount ids, and cuts off what leaves the range of ids.
 pub(super) fn with_offset<K: Named>(extents: &[Extent<K>], offset: i64) -> Vec<Extent<K>> {
     extents.iter().filter_map(|extent| offset_one(extent, offset)).collect()
 }
@@ -170,14 +172,14 @@ fn offset_one<K: Named>(extent: &Extent<K>, offset: i64) -> Option<Extent<K>> {
     Extent::new(source, u32::try_from(first).ok()?, count).ok()
 }
 
-/// One extent for each run of source ids that no extent holds, which shows them as themselves.
+/// Returns identity extents for all source ids that no extent holds.
 pub(super) fn identity_of_gaps<K: Named>(extents: &[Extent<K>]) -> Vec<Extent<K>> {
     let mut held: Vec<(SourceId<K>, u32)> =
         extents.iter().map(|extent| (extent.source(), extent.count())).collect();
     held.sort_by_key(|(source, _)| *source);
     let mut free = Vec::new();
     let mut next = 0;
-    // Up to the largest id, which is one less than there are u32s.
+    // u32::MAX means "no id": the largest id is one less, so an empty extent at u32::MAX ends the last gap.
     let all = held.into_iter().map(|(source, count)| (source.raw(), count)).chain([(u32::MAX, 0)]);
     for (source, count) in all {
         if source > next {
@@ -188,7 +190,7 @@ pub(super) fn identity_of_gaps<K: Named>(extents: &[Extent<K>]) -> Vec<Extent<K>
     free
 }
 
-/// The value of `--mirror`: users and `@groups`, separated by commas or colons.
+/// Parses the value of `--mirror`: users and `@groups`, separated by commas or colons.
 pub(super) fn parse_principals(
     text: &str,
     accounts: &dyn Accounts,
@@ -208,7 +210,7 @@ pub(super) fn parse_principals(
         }
     }
     if principals.is_empty() {
-        return Err("nobody is named; give USER or @GROUP".to_owned());
+        return Err("no user or group is named; give USER or @GROUP".to_owned());
     }
     Ok(principals)
 }

@@ -1,18 +1,18 @@
-//! By which name the program was called, and so whose defaults hold: its own, or those of bindfs, in whose place it stands.
+//! The name that the program was called by selects the defaults: shiftbind's, or those of bindfs, which it can replace.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-/// Whose words and defaults hold. What an option means does not depend on it.
+/// Which defaults apply. The meaning of an option does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// Our own.
+    /// shiftbind's defaults.
     Shiftbind,
-    /// Those of bindfs.
+    /// bindfs's defaults.
     Bindfs,
 }
 
-/// The names by which mount(8) calls us, with whose defaults they stand for.
+/// The names by which mount(8) starts its helpers, and the dialect of each.
 const HELPERS: [(&str, Dialect); 4] = [
     ("mount.shiftbind", Dialect::Shiftbind),
     ("mount.fuse.shiftbind", Dialect::Shiftbind),
@@ -21,7 +21,7 @@ const HELPERS: [(&str, Dialect); 4] = [
 ];
 
 impl Dialect {
-    /// By the name of the program as it was called.
+    /// The dialect for the name that the program was called by.
     #[must_use]
     pub fn of(argv0: &OsStr) -> Self {
         match helper(argv0) {
@@ -33,7 +33,7 @@ impl Dialect {
         }
     }
 
-    /// What stands before a message, and after `fuse.` in the type of the mount.
+    /// The prefix of messages, and the default subtype of the mount.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Dialect {
     }
 }
 
-/// Whose defaults hold, if the program was called as a helper of mount(8).
+/// The dialect, if mount(8) called the program by the name of a mount helper.
 pub(super) fn helper(argv0: &OsStr) -> Option<Dialect> {
     let called = Path::new(argv0).file_name()?;
     HELPERS.iter().find(|(name, _)| called == *name).map(|(_, dialect)| *dialect)

@@ -1,4 +1,4 @@
-//! The line of a mount in fstab(5): its fields, and the command line that mount(8) makes of them.
+//! Entries of fstab(5) for shiftbind and bindfs mounts, and the command line that mount(8) makes of them.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::mount::unescape;
 
-/// One line that is for us.
+/// An entry of fstab(5) that mounts shiftbind or bindfs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FstabEntry {
-    /// The name by which we are called, by mount(8) itself or by mount.fuse3(8).
+    /// The name that mount(8) or mount.fuse3(8) calls this program by.
     program: &'static str,
     pub(super) source: PathBuf,
     pub(super) mountpoint: PathBuf,
@@ -18,12 +18,12 @@ pub(super) struct FstabEntry {
 }
 
 impl FstabEntry {
-    /// The lines of a file that are for us. Others, comments and what is no line are passed over.
+    /// Parses the entries for this program, and skips all other lines.
     pub(super) fn all(text: &[u8]) -> impl Iterator<Item = Self> {
         text.split(|byte| *byte == b'\n').filter_map(Self::parse)
     }
 
-    /// `SOURCE MOUNTPOINT TYPE OPTIONS [DUMP [PASS]]`
+    /// Parses `SOURCE MOUNTPOINT TYPE OPTIONS [DUMP [PASS]]`.
     fn parse(line: &[u8]) -> Option<Self> {
         let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let mut fields = line.split(blank).filter(|field| !field.is_empty());
@@ -48,14 +48,17 @@ impl FstabEntry {
         Some(Self { program, source: path(source), mountpoint: path(mountpoint), options })
     }
 
-    /// Whether it is the line of a mount at `place`, which is absolute and without symbolic links.
+    /// Whether the entry is for `mountpoint`, which is absolute and has no symbolic links.
     pub(super) fn is_mounted_at(&self, mountpoint: &Path) -> bool {
         self.mountpoint == mountpoint
             || fs::canonicalize(&self.mountpoint).is_ok_and(|own| own == mountpoint)
     }
 
-    /// The arguments that we are called with. mount(8) says `rw` where nothing is said, and takes from users what they
-    /// may not have (fstab(5), `user`); mount.fuse3(8) adds `suid` and `dev` for root, `is_root`.
+    /// The argument vector that mount(8) would pass for this entry.
+    ///
+    /// mount(8) puts `rw` first, and adds `noexec,nosuid,nodev` or `nosuid,nodev` for the options `user`, `users`,
+    /// `owner` and
+    /// `group` (mount(8)). mount.fuse3(8) adds `suid,dev` when root mounts (`is_root`).
     pub(super) fn argv(&self, is_root: bool) -> Vec<OsString> {
         let has = |name: &str| {
             let mut words = self.options.split(|byte| *byte == b',');

@@ -1,4 +1,4 @@
-//! What `--help` and `--version` print, from the table.
+//! The output of `--help` and `--version`, made from the option table.
 
 use super::dialect::Dialect;
 use super::options::{Category, OPTIONS, OptionDef};
@@ -7,30 +7,31 @@ const HEAD: &str = "\
 Usage: shiftbind [OPTIONS] SOURCE MOUNTPOINT
 
 Shows SOURCE at MOUNTPOINT with every uid and gid translated: the map
-0:100000:65536 shows what is 0 on the source as 100000 at the mount, and
-stores as 0 what 100000 makes there. Without a map ids stay as they are.
+0:100000:65536 shows files of uid 0 on the source as files of 100000 at the
+mount, and stores files that 100000 creates there as files of 0. Without a map
+ids are unchanged.
 
-Every long option can also stand within -o, without its dashes:
+Every long option is also allowed within -o, without its dashes:
   shiftbind /srv/data /mnt/data -o idmap=0:100000:65536,ro
 ";
 
 const FOOT: &str = "
-See shiftbind(8) for the whole story.
+See shiftbind(8) for details.
 ";
 
-/// Where the texts begin, and where the lines end.
+/// The column at which descriptions begin, and the width of a line, in characters.
 const COLUMN: usize = 30;
 const WIDTH: usize = 80;
 
 const BINDFS_HEAD: &str = "\
 Usage: bindfs [options] dir mountpoint
 
-This is shiftbind in place of bindfs: every option of bindfs does what it does
-there, and ids that no map lists stay as they are. Every long option can also
-stand within -o, without its dashes.
+This is shiftbind in place of bindfs: every option of bindfs has the same
+meaning, and ids that no map lists are unchanged. Every long option is also
+allowed within -o, without its dashes.
 ";
 
-/// The text of `--help`.
+/// The output of `--help`.
 #[must_use]
 pub fn help(dialect: Dialect) -> String {
     let mut out = match dialect {
@@ -47,10 +48,10 @@ pub fn help(dialect: Dialect) -> String {
     out
 }
 
-/// The bindfs whose options and defaults we have.
+/// The version of bindfs whose options and defaults are implemented.
 const BINDFS_VERSION: &str = "1.18.4";
 
-/// The text of `--version`. Scripts take the second word of it for bindfs's version.
+/// The output of `--version`. Scripts parse the second word as bindfs's version.
 #[must_use]
 pub fn version(dialect: Dialect) -> String {
     let ours = concat!("shiftbind ", env!("CARGO_PKG_VERSION"));
@@ -60,7 +61,7 @@ pub fn version(dialect: Dialect) -> String {
     }
 }
 
-/// The text of `--fuse-version`.
+/// The output of `--fuse-version`.
 #[must_use]
 pub fn fuse_version() -> String {
     "fuser 0.18: the FUSE protocol without libfuse\n".to_owned()
@@ -90,7 +91,7 @@ fn push_option(out: &mut String, option: &OptionDef) {
     }
 }
 
-/// Breaks a text at blanks into lines of at most `width` bytes (one word may be longer).
+/// Breaks a text at blanks into lines of at most `width` bytes; a longer word has a line to itself.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -1,6 +1,8 @@
-//! The command line of a helper of mount(8): `mount.shiftbind SOURCE DIR [-sfnv] [-N ns] [-o opts] [-t type.subtype]`,
-//! and so for `mount.bindfs`.
-//! Its letters do not mean what they mean in the ordinary grammar: `-f` is "fake", `-s` is "sloppy".
+//! The command line of a mount helper (mount(8), EXTERNAL HELPERS): `mount.shiftbind SOURCE DIR [-sfnv] [-N ns] [-o
+//! opts]
+//! [-t type.subtype]`, and the same for `mount.bindfs`.
+//!
+//! Its flags differ from the ordinary command line: `-f` is "fake", `-s` is "sloppy".
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,14 +12,14 @@ use super::mount_options::{self, OnUnknown};
 use super::options::Given;
 use crate::error::{Error, Result};
 
-/// What a helper was asked for.
+/// The result of parsing a helper's argument vector.
 pub(super) struct HelperInvocation {
     pub(super) invocation: Invocation,
-    /// Check everything, mount nothing.
+    /// Check everything, mount nothing (`-f`).
     pub(super) fake: bool,
 }
 
-/// Reads the arguments, the program's name included.
+/// Parses an argument vector, whose first element is the program's name.
 pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
     let mut lists: Vec<OsString> = Vec::new();
     let mut operands = Vec::new();
@@ -73,7 +75,7 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
         }
     }
     if let Some(subtype) = subtype {
-        // Before the lists: an explicit subtype= wins.
+        // `-t` comes first, so that an explicit subtype= in a list overrides it.
         given.extend(mount_options::parse_list(&subtype, OnUnknown::Refuse)?);
     }
     let unknown = if sloppy { OnUnknown::Skip } else { OnUnknown::Refuse };
@@ -83,7 +85,7 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
     Ok(HelperInvocation { invocation: Invocation { given, operands }, fake })
 }
 
-/// `type.subtype` as the option `subtype=…`; a type without one changes nothing.
+/// Turns `type.subtype` into the option `subtype=…`. `None` for a type without a subtype.
 fn subtype_of(name: &OsStr) -> Option<OsString> {
     let bytes = name.as_bytes();
     let dot = bytes.iter().position(|&b| b == b'.')?;

@@ -1,4 +1,4 @@
-//! All options about ids, put together: maps in our words and in bindfs's, offsets, and what becomes of the other ids.
+//! Combines all options about ids into an [`IdView`]: extents, bindfs maps, offsets, and the policy for unmapped ids.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, IdMap, IdView, Kind, Translation, Unmapped, User};
 
-/// What the options said of ids so far.
+/// The options about ids that were read so far.
 #[derive(Debug, Default)]
 pub(super) struct IdOptions {
-    /// Of `--idmap`, `--uidmap`, `--gidmap`, which add up.
+    /// The extents of `--idmap`, `--uidmap` and `--gidmap`, which add up.
     maps: MapList,
-    /// Of `--map`: the last one.
+    /// The last `--map`.
     bindfs_map: Option<BindfsMap>,
-    /// Of files of accounts, the last one of each sort.
+    /// The last `--map-passwd` and `--map-passwd-rev`, then the same for groups.
     passwd: [Option<Vec<Extent<User>>>; 2],
     group: [Option<Vec<Extent<Group>>>; 2],
     uid_offset: Option<i64>,
@@ -27,7 +27,7 @@ pub(super) struct IdOptions {
 }
 
 impl IdOptions {
-    /// Adds a map.
+    /// Adds the extents of one map option.
     pub(super) fn add_map(
         &mut self,
         option: &str,
@@ -38,17 +38,17 @@ impl IdOptions {
         self.maps.add(option, kinds, text, accounts)
     }
 
-    /// Says what becomes of ids that no extent holds.
+    /// Sets the policy for unmapped ids.
     pub(super) fn set_unmapped(&mut self, policies: UnmappedPolicies) {
         self.unmapped = Some(policies);
     }
 
-    /// Replaces what `--map` said.
+    /// Replaces the value of `--map`.
     pub(super) fn set_bindfs_map(&mut self, map: BindfsMap) {
         self.bindfs_map = Some(map);
     }
 
-    /// Replaces what a file of accounts said.
+    /// Replaces the extents of one accounts file option.
     pub(super) fn set_accounts_file(
         &mut self,
         id: Opt,
@@ -79,13 +79,13 @@ impl IdOptions {
         }
     }
 
-    /// Whether ids are moved by an offset, which leaves some without a counterpart that nobody thought of: with a positive
-    /// one, root's.
+    /// Whether an offset shifts ids. It leaves some mount ids unmapped that the user did not choose: with a positive
+    /// one, 0.
     pub(super) fn has_offset(&self) -> bool {
         self.uid_offset.is_some() || self.gid_offset.is_some()
     }
 
-    /// Those of the given options that bindfs, too, has for root only.
+    /// The options given that bindfs restricts to root as well.
     pub(super) fn root_only(&self) -> impl Iterator<Item = &'static str> {
         [
             (self.bindfs_map.is_some(), "map"),
@@ -100,7 +100,7 @@ impl IdOptions {
         .filter_map(|(given, option)| given.then_some(option))
     }
 
-    /// Makes the translation.
+    /// Builds the translation.
     pub(super) fn finish(self, dialect: Dialect) -> Result<IdView> {
         let offset = match (self.uid_offset, self.gid_offset) {
             (Some(_), _) => Some("uid-offset"),
@@ -114,7 +114,7 @@ impl IdOptions {
         }
         let BindfsMap { uids, gids } = self.bindfs_map.unwrap_or_default();
         let ours = !(self.maps.uids.is_empty() && self.maps.gids.is_empty());
-        // A map in our words means that what it does not say is not there; one in bindfs's that it stays.
+        // Ids absent from `--idmap` and its kin are unmapped; ids absent from bindfs's `--map` pass through.
         let unlisted_pass = dialect == Dialect::Bindfs || !ours;
         let uids = KindExtents { listed: uids, files: self.passwd, ranges: self.maps.uids };
         let gids = KindExtents { listed: gids, files: self.group, ranges: self.maps.gids };
@@ -132,12 +132,12 @@ impl IdOptions {
     }
 }
 
-/// Where no id is listed every id is shown as itself, and there is nothing to pass.
+/// Without any extent the map is the identity, which leaves no id to pass through.
 fn default_policy<K: Kind>(unlisted_pass: bool) -> Unmapped<K> {
     if unlisted_pass { Unmapped::Pass } else { Unmapped::Deny }
 }
 
-/// What was said of one kind of id.
+/// The extents for one kind of id, by the options that gave them.
 struct KindExtents<K: Kind> {
     listed: Vec<Extent<K>>,
     files: [Option<Vec<Extent<K>>>; 2],
@@ -172,7 +172,7 @@ fn translation<K: Named>(
         let map = if none { IdMap::identity() } else { map_of(extents)? };
         return Ok(Translation::new(map, unmapped));
     };
-    // Ids that pass get the offset as well, so they need extents. Checked for overlaps first.
+    // Ids that pass through are shifted as well, so they need identity extents. Overlaps are checked first.
     let mut extents = map_of(extents)?.extents().to_vec();
     let named = map_of(bindfs_map::with_offset(&extents, offset))?;
     let unlisted_pass = none || unmapped == Unmapped::Pass;
@@ -209,7 +209,7 @@ mod tests {
         options.finish(Dialect::Shiftbind).unwrap()
     }
 
-    /// How a uid is shown, and what it is stored as.
+    /// The mount id that a source uid is shown as, and the source id that the same number is stored as.
     fn uid(view: &IdView, id: u32) -> (Option<u32>, Option<u32>) {
         (
             view.uid_to_mount(SourceId::new(id).unwrap()).map(MountId::raw),
@@ -268,7 +268,7 @@ mod tests {
         options.set_offset(Opt::UidOffset, 10);
         let view = finish(options);
         let named = |id| view.uids.explicit_to_source(MountId::new(id).unwrap()).map(SourceId::raw);
-        assert_eq!((named(1010), named(17)), (Some(501), None), "only who is listed is named");
+        assert_eq!((named(1010), named(17)), (Some(501), None), "only listed ids are named");
         assert_eq!(uid(&view, 501).0, Some(1010));
         assert_eq!(uid(&view, 1010).1, Some(501));
         assert_eq!(uid(&view, 7).0, Some(17), "what the file does not list is moved as well");

@@ -1,4 +1,4 @@
-//! The man page: prose from `man/shiftbind.8.in`, the options from the table; and completions for shells.
+//! Generates the man page (prose from `man/shiftbind.8.in`, options from the table) and the shell completions.
 
 use clap_complete::{Shell, generate as complete};
 
@@ -9,12 +9,12 @@ use super::options::{Category, OPTIONS, OptionDef};
 
 const TEMPLATE: &str = include_str!("../../man/shiftbind.8.in");
 
-/// What stands in the template where the options go, on a line of its own.
+/// The line of the template that the options replace.
 const OPTIONS_MARK: &str = "@OPTIONS@\n";
-/// What stands in the template for the version.
+/// The text of the template that the version replaces.
 const VERSION_MARK: &str = "@VERSION@";
 
-/// The text of a generated file.
+/// Generates a file.
 #[must_use]
 pub fn generate(artifact: Artifact) -> String {
     let shell = match artifact {
@@ -34,7 +34,7 @@ fn man_page() -> String {
         .replace(VERSION_MARK, env!("CARGO_PKG_VERSION"))
 }
 
-/// The options in man(7) macros, by category.
+/// The options by category, in man(7) macros.
 fn option_section() -> String {
     let mut out = String::new();
     for category in Category::SHOWN {
@@ -53,14 +53,14 @@ fn push_option(out: &mut String, option: &OptionDef) {
     let flag = |name: &str| bold(&format!("--{name}")) + &value;
     let mut flags = Vec::new();
     if let Some(letter) = option.short {
-        // -o LIST, but --options=LIST.
+        // The short form is "-o LIST", the long form "--options=LIST".
         flags.push(bold(&format!("-{letter}")) + &value.replacen('=', " ", 1));
     }
     flags.extend(option.names().filter(|(_, is_on)| *is_on).map(|(name, _)| flag(name)));
     flags.extend(option.long_aliases.iter().map(|name| flag(name)));
     flags.extend(option.opposite_short.map(|letter| bold(&format!("-{letter}"))));
     flags.extend(option.opposite.map(flag));
-    // A tag is one line; the second one holds what stands within -o.
+    // A man(7) tag is one line; the second tag lists the names within -o.
     out.push_str(&format!(".TP\n{}\n", flags.join(", ")));
     if let Some(word) = option.mount_option {
         let aliases = option.aliases.iter().map(|name| name.replace('-', "_"));
@@ -83,7 +83,7 @@ fn push_option(out: &mut String, option: &OptionDef) {
     }
 }
 
-/// Plain text as roff: every sentence begins a line, lines stay short, nothing is taken for a request.
+/// Formats plain text as roff: each sentence begins a line, lines are short, and none is parsed as a request.
 fn push_prose(out: &mut String, text: &str) {
     for sentence in text.replace(". ", ".\n").lines() {
         for line in wrap(sentence, 72) {
@@ -95,7 +95,7 @@ fn push_prose(out: &mut String, text: &str) {
     }
 }
 
-/// The dashes of an option are minus signs; those within a word are hyphens.
+/// Escapes leading dashes as minus signs; dashes within a word stay hyphens.
 fn escape_dashes(word: &str) -> String {
     let name = word.trim_start_matches('-');
     "\\-".repeat(word.len() - name.len()) + name

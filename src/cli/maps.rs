@@ -1,10 +1,10 @@
-//! The grammar of maps: extents `SOURCE:MOUNT:COUNT`, in colon lists, for users and groups, with names or numbers.
+//! Parses maps: extents `SOURCE:MOUNT:COUNT` in colon lists, for users and groups, with names or numbers.
 
 use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, IdMap, MAX_ID, User};
 
-/// Whose ids an extent is for.
+/// Which kinds of id an extent maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IdKinds {
     Users,
@@ -31,8 +31,11 @@ pub(super) struct MapList {
 }
 
 impl MapList {
-    /// Adds the extents of one option. Lists are separated by `;` or blanks; within a list everything is separated by
-    /// colons. Letters (`u:`, `g:`, `b:`) count with [`IdKinds::Both`] only.
+    /// Adds the extents of one option.
+    ///
+    /// Lists are separated by `;` or blanks, fields within a list by colons. The letters `u:`, `g:` and `b:` are
+    /// allowed with
+    /// [`IdKinds::Both`] only.
     pub(super) fn add(
         &mut self,
         option: &str,
@@ -139,7 +142,7 @@ fn read_extent<K: Named>(
     Extent::new(source, mount, count).map_err(|error| Error::usage(format!("{option}: {error}")))
 }
 
-/// An id: a number up to [`MAX_ID`], or the name of a user or group.
+/// Parses an id: a number up to [`MAX_ID`], or the name of a user or group.
 pub(super) fn read_id<K: Named>(
     text: &str,
     accounts: &dyn Accounts,
@@ -156,7 +159,7 @@ pub(super) fn read_id<K: Named>(
     }
 }
 
-/// A decimal number, if the text is one.
+/// Parses a decimal number. `None` if the text is none, `Err` if it does not fit.
 fn number(text: &str) -> Option<std::result::Result<u32, String>> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;

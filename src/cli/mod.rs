@@ -1,9 +1,11 @@
-//! The command line: arguments in, a [`Command`] out. Everything the user types is checked here, and names become ids.
+//! The command line: parses arguments into a [`Command`], checks every value, and resolves names to ids.
 //!
-//! `options` holds the one table of options; `arguments` (shiftbind), `helper` (mount.shiftbind) and `mount_options` (-o) are the
-//! grammars made from it; `settings` turns what they found into a [`Config`], with `ids` (who is shown as whom) and `view_options`
-//! (everything else that is shown or may change). `dialect` says whose defaults hold.
-//! `help`, `manpage` and `explain` only print.
+//! - `options` holds the option table.
+//! - `arguments` (shiftbind), `helper` (mount.shiftbind) and `mount_options` (-o) are the grammars built from it.
+//! - `settings` turns the options into a [`Config`]; `ids` and `view_options` handle those of the view.
+//! - `dialect` selects the defaults, shiftbind's or bindfs's.
+//! - `fstab` and `reload_options` find the options of a mount again for a reload.
+//! - `help`, `manpage` and `explain` only print.
 
 mod arguments;
 mod bindfs_map;
@@ -44,36 +46,36 @@ use settings::Settings;
 pub enum Command {
     /// Mount.
     Mount(Config),
-    /// Change the mount options of a mount that is there.
+    /// Change the mount options of an existing mount.
     Remount {
-        /// Where it is.
+        /// The mount point.
         mountpoint: PathBuf,
-        /// What is to change: only what is `Some`.
+        /// The options to change: those that are `Some`.
         flags: MountFlags,
     },
-    /// Have the daemon of a mount read its options again.
+    /// Ask the daemon of a mount to reload its options.
     Reload {
-        /// Where it is.
+        /// The mount point.
         mountpoint: PathBuf,
     },
-    /// Everything was checked; mount nothing (`mount -f`).
+    /// Check everything, mount nothing (`mount -f`).
     Fake(Config),
-    /// Say what would be mounted.
+    /// Explain what would be mounted, and mount nothing.
     Explain(Config),
     /// Print the help.
     Help(Dialect),
     /// Print the version.
     Version(Dialect),
-    /// Print the version of the FUSE library.
+    /// Print the version of the FUSE protocol.
     FuseVersion,
-    /// Print a file that belongs to the program.
+    /// Print a generated file.
     Generate(Artifact),
 }
 
-/// A file that is made from the table of options.
+/// A file that is generated from the option table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Artifact {
-    /// shiftbind.8.
+    /// The man page, shiftbind.8.
     Man,
     /// Completions for bash.
     Bash,
@@ -83,7 +85,7 @@ pub enum Artifact {
     Fish,
 }
 
-/// Reads the arguments, the program's name included; names are those of the system's users and groups.
+/// Parses an argument vector, whose first element is the program's name. Names are looked up in the system's database.
 pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Command> {
     parse_with(argv, &SystemAccounts)
 }
@@ -139,8 +141,9 @@ pub fn parse_with(
     command_of(settings, operands, false)
 }
 
-/// Whether the call has the form in which mount.fuse3(8) starts a program for mount(8): `PROGRAM SOURCE MOUNTPOINT -o
-/// rw,…`. mount(8) always begins with one of `rw` and `ro`, and never gives that alone.
+/// Whether the arguments have the form that mount.fuse3(8) uses for mount(8): `PROGRAM SOURCE MOUNTPOINT -o rw,…`.
+///
+/// mount(8) always begins the list with `rw` or `ro`, and never passes that alone.
 fn is_from_mount_fuse(argv: &[OsString]) -> bool {
     let [_, source, mountpoint, flag, list] = argv else { return false };
     let is_operand = |argument: &OsString| !argument.as_encoded_bytes().starts_with(b"-");
@@ -148,7 +151,7 @@ fn is_from_mount_fuse(argv: &[OsString]) -> bool {
     flag == "-o" && is_operand(source) && is_operand(mountpoint) && begins
 }
 
-/// `--reload MOUNTPOINT`: the options are those that the daemon reads again.
+/// Parses `--reload MOUNTPOINT`, which takes no other options: the daemon evaluates those of its mount again.
 fn reload_of(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
     if let Some(other) = given.iter().find(|one| one.option.id != Opt::Reload) {
         return Err(Error::usage(format!(

@@ -1,5 +1,6 @@
-//! The grammar of `-o`: `name[=value],name[=value]…`, with the escapes of libfuse and the quotes of mount(8); and which
-//! words of fstab are nothing to us.
+//! The grammar of `-o`: `name[=value],name[=value]…`, with libfuse's escapes and mount(8)'s quotes; and which mount
+//! options
+//! of fstab(5) are ignored.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,15 +10,14 @@ use super::options::{self, Given};
 use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
 
-/// One word: `name` or `name=value`, escapes and quotes resolved.
+/// One item of a list, `name` or `name=value`, with escapes and quotes resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RawOption {
     pub(super) name: String,
     pub(super) value: Option<OsString>,
 }
 
-/// Words for others than the filesystem: mount(8), systemd, the kernel's remount output. They mean nothing to us,
-/// whether or not they have a value.
+/// Options for mount(8), systemd, or from the kernel's output on a remount. They are ignored, with or without a value.
 const IGNORED: &[&str] = &[
     "defaults",
     "auto",
@@ -48,7 +48,7 @@ const IGNORED: &[&str] = &[
     "seclabel",
 ];
 
-/// Options of libfuse, of one version or another, for what always holds here.
+/// Options of various libfuse versions for behaviour that is always on here.
 const ALWAYS_ON: &[&str] = &[
     "nonempty",
     "big_writes",
@@ -59,10 +59,10 @@ const ALWAYS_ON: &[&str] = &[
     "auto_cache",
 ];
 
-/// What the kernel shows of a FUSE mount, and mount(8) repeats when it remounts.
+/// Options that the kernel shows for a FUSE mount, and that mount(8) repeats on a remount.
 const FROM_MOUNT_TABLE: &[&str] = &["fd", "rootmode", "user_id", "group_id", "blksize"];
 
-/// Words that would silently not do what they promise, with what to do.
+/// Options that would silently have no effect, with advice.
 const REFUSED: &[(&str, &str)] = &[
     ("X-mount.idmap", "mount(8) cannot map the ids of a FUSE mount; use idmap="),
     ("context", LABELS),
@@ -73,7 +73,7 @@ const REFUSED: &[(&str, &str)] = &[
 
 const LABELS: &str = "shiftbind sets no security labels; leave it out";
 
-/// Splits the value of one `-o`. Empty words are left out.
+/// Splits an `-o` list, without empty items.
 pub(super) fn split_list(list: &OsStr) -> Result<Vec<RawOption>> {
     let mut words = Vec::new();
     let mut rest = list.as_bytes();
@@ -96,7 +96,7 @@ pub(super) fn split_list(list: &OsStr) -> Result<Vec<RawOption>> {
     Ok(words)
 }
 
-/// A value up to the next comma; one that begins with a quote up to the closing quote.
+/// Reads a value up to the next comma, or a quoted value up to the closing quote.
 fn read_value<'a>(text: &'a [u8], name: &[u8]) -> Result<(Vec<u8>, &'a [u8])> {
     let Some(quoted) = text.strip_prefix(b"\"") else {
         return Ok(unescape_until(text, b","));
@@ -112,7 +112,7 @@ fn read_value<'a>(text: &'a [u8], name: &[u8]) -> Result<(Vec<u8>, &'a [u8])> {
     }
 }
 
-/// Reads up to one of the stop bytes (or the end): `\NNN` is an octal byte, `\` before anything else is dropped.
+/// Reads up to one of the stop bytes or the end: `\NNN` is an octal byte; `\` before another byte stands for that byte.
 fn unescape_until<'a>(mut text: &'a [u8], stops: &[u8]) -> (Vec<u8>, &'a [u8]) {
     let mut out = Vec::new();
     loop {
@@ -136,16 +136,16 @@ fn unescape_until<'a>(mut text: &'a [u8], stops: &[u8]) -> (Vec<u8>, &'a [u8]) {
     (out, text)
 }
 
-/// What to do with words that nobody knows.
+/// What to do with unknown options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnUnknown {
-    /// An error.
+    /// Report an error.
     Refuse,
-    /// Skip them (`mount -s`).
+    /// Ignore them (`mount -s`).
     Skip,
 }
 
-/// The options in one `-o` list.
+/// Parses an `-o` list.
 pub(super) fn parse_list(list: &OsStr, unknown: OnUnknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
     for word in split_list(list)? {
@@ -154,7 +154,7 @@ pub(super) fn parse_list(list: &OsStr, unknown: OnUnknown) -> Result<Vec<Given>>
     Ok(given)
 }
 
-/// A word whose `=` was written `\=`, as some wikis do: libfuse takes it.
+/// Splits a name at an `=` that was written `\=`, as libfuse accepts it.
 fn with_escaped_equals(word: RawOption) -> RawOption {
     let Some((name, start)) = word.name.split_once('=') else { return word };
     let mut value = OsString::from(start);
@@ -165,7 +165,7 @@ fn with_escaped_equals(word: RawOption) -> RawOption {
     RawOption { name: name.to_owned(), value: Some(value) }
 }
 
-/// The option that a word stands for; `None` where it may be passed over. `place`: where it stands, for messages.
+/// Looks up an option. `None`: it is to be ignored. `place` says where it was found, for messages.
 fn resolve(word: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Given>> {
     let name = &word.name;
     let Some((option, on)) = options::by_mount_option(name) else {
@@ -174,7 +174,8 @@ fn resolve(word: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Gi
     };
     match (option.value, &word.value) {
         (None, Some(_)) => Err(Error::usage(format!("option '{name}' takes no value"))),
-        // `owner` and `group` are mount(8)'s; with a value they are ours.
+        // Without a value `owner` and `group` are options of mount(8), with one they are aliases of force-user and
+        // force-group.
         (Some(_), None) if IGNORED.contains(&name.as_str()) => Ok(None),
         (Some(value), None) => {
             let placeholder = value.placeholder;
@@ -184,7 +185,7 @@ fn resolve(word: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Gi
     }
 }
 
-/// The options in a file of them: one a line, the value being all that follows `=`. An error names the line.
+/// Parses an options file: one option a line, whose value is all that follows `=`. Errors name the line.
 pub(super) fn parse_file(path: &Path) -> Result<Vec<Given>> {
     let place = format!("option 'config': {}", path.display());
     let text = std::fs::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
@@ -206,7 +207,7 @@ pub(super) fn parse_file(path: &Path) -> Result<Vec<Given>> {
     Ok(given)
 }
 
-/// A word that is none of our options: whether it may be passed over.
+/// Refuses an option that is not in the table, unless it is one to ignore.
 fn check_unknown(name: &str, unknown: OnUnknown, place: &str) -> Result<()> {
     if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| *word == name) {
         return Err(Error::usage(format!("option '{name}': {reason}")));

@@ -1,5 +1,5 @@
-//! The options of a mount in use, evaluated again: from the command line it was made with where that names a file of
-//! options, else from its line in fstab.
+//! Evaluates the options of a live mount again: from its original command line if that names an options file, else from
+//! its fstab(5) entry.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 
 const FSTAB: &str = "/etc/fstab";
 
-/// What evaluates them, for a mount that was made by this command line. It takes where the mount is now: absolute, and
-/// without symbolic links.
+/// Returns the function that evaluates the options again for a mount made by this command line.
+///
+/// The function takes the current mount point, which is absolute and without symbolic links.
 pub fn reload_options(
     argv: Vec<OsString>,
     config: &Config,
@@ -33,18 +34,20 @@ pub fn reload_options(
 fn parse_config(argv: Vec<OsString>) -> Result<Config> {
     match parse(argv)? {
         Command::Mount(config) => Ok(config),
-        _ => Err(Error::usage("the options no longer ask for a mount; take out what was added")),
+        _ => Err(Error::usage(
+            "the options no longer ask for a mount; remove the options that were added",
+        )),
     }
 }
 
-/// The line of a mount. Where several are for its place, the one of its source counts.
+/// Finds the fstab(5) entry of a mount. Among several for the mount point, one with the same source is preferred.
 fn fstab_entry_of(mountpoint: &Path, source: Option<&Path>) -> Result<FstabEntry> {
-    // As libmount has it.
+    // libmount reads the same variable.
     let fstab = env::var_os("LIBMOUNT_FSTAB").filter(|path| !path.is_empty());
     let fstab = fstab.map_or_else(|| PathBuf::from(FSTAB), PathBuf::from);
     let missing = |why: &str| {
         Error::usage(format!(
-            "nothing says what the options are now: {} {why}; mount with config=FILE, or write a line there, of type \
+            "cannot find the options of this mount: {} {why}; mount with config=FILE, or add a line there, of type \
              fuse.shiftbind",
             fstab.display(),
         ))

@@ -1,4 +1,4 @@
-//! From options in the order given to a [`Config`]: the last value wins, maps add up.
+//! Turns options in the order given into a [`Config`]: the last value of an option wins, maps add up.
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
@@ -18,7 +18,7 @@ use crate::accounts::Accounts;
 use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
 use crate::error::{Error, Result};
 
-/// What the options said so far.
+/// The options that were read so far.
 pub(super) struct Settings {
     dialect: Dialect,
     ids: IdOptions,
@@ -44,10 +44,10 @@ pub(super) struct Settings {
     explain: bool,
 }
 
-/// The largest alignment of buffers, in bytes.
+/// The largest alignment of buffers, in bytes. Chosen: larger than any block size.
 const MAX_ALIGNMENT: u32 = 1 << 24;
 
-/// How long answers are kept when nothing else is asked for.
+/// The timeout of replies where libfuse's timeout options are given without cache=timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Settings {
@@ -87,17 +87,17 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The call comes from mount(8).
+    /// Notes that mount(8) started this process.
     pub(super) fn set_called_by_mount8(&mut self) {
         self.process.called_by_mount8 = true;
     }
 
-    /// Whether a mount that is there is to be changed.
+    /// Whether the command changes an existing mount.
     pub(super) fn is_remount(&self) -> bool {
         self.remount
     }
 
-    /// Whether the mount is only to be explained.
+    /// Whether the command only explains the mount.
     pub(super) fn is_explain(&self) -> bool {
         self.explain
     }
@@ -107,7 +107,7 @@ impl Settings {
         self.flags
     }
 
-    /// As bindfs does when it is called directly, and not by mount(8).
+    /// Applies bindfs's defaults nosuid and nodev, which hold unless it is called as a mount helper.
     pub(super) fn apply_bindfs_defaults(&mut self) {
         self.flags.nosuid.get_or_insert(true);
         self.flags.nodev.get_or_insert(true);
@@ -117,12 +117,12 @@ impl Settings {
         let Given { option, on, value } = given;
         let name = option.long;
         let value = value.unwrap_or_default();
-        // A list of no rules is one.
+        // An empty list of rules is valid.
         let is_list = matches!(option.id, Opt::Perms | Opt::CreateWithPerms | Opt::ChmodFilter);
         if option.value.is_some() && value.is_empty() && !is_list {
             return Err(Error::usage(format!("option '{name}': the value is empty")));
         }
-        // Only what names files may be other than UTF-8.
+        // Values must be UTF-8, except paths and fsname.
         let text = || {
             let problem = || Error::usage(format!("option '{name}': the value is not valid UTF-8"));
             value.to_str().ok_or_else(problem)
@@ -203,7 +203,7 @@ impl Settings {
             Opt::PidFile => self.process.pidfile = Some(PathBuf::from(value)),
             Opt::Explain => self.explain = true,
             Opt::Config => self.read_file(PathBuf::from(value), accounts)?,
-            // Dealt with by the grammars.
+            // The grammars handle these.
             Opt::Options | Opt::Help | Opt::Version | Opt::FuseVersion => {}
             Opt::Generate | Opt::Reload => {}
             other => {
@@ -215,13 +215,13 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes in the options of a file.
+    /// Applies the options of a file.
     fn read_file(&mut self, path: PathBuf, accounts: &dyn Accounts) -> Result<()> {
         if self.options_file.is_some() {
             return Err(Error::usage("option 'config' can be given once, and not within its file"));
         }
         let given = mount_options::parse_file(&path)?;
-        // A daemon leaves the working directory.
+        // The path must stay valid after the daemon leaves the working directory.
         let whole = std::path::absolute(&path)
             .map_err(|e| Error::unreadable(format!("option 'config': {}", path.display()), e))?;
         self.options_file = Some(whole);
@@ -232,7 +232,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Makes the configuration of a mount.
+    /// Builds the configuration of a mount.
     pub(super) fn into_config(mut self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
         let cache = self.cache_policy()?;
         self.warnings.extend(self.view.take_warnings());
@@ -247,7 +247,7 @@ impl Settings {
             mountpoint,
             view,
             flags: self.flags,
-            // bindfs takes it for granted, for users too.
+            // bindfs implies allow_other, also for a normal user.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),
             fsname: self.fsname,
             subtype: self.subtype.unwrap_or_else(|| self.dialect.name().to_owned()),
@@ -279,7 +279,7 @@ impl Settings {
             ))),
         };
         match self.cache {
-            // libfuse's timeouts say that it is by time.
+            // libfuse's timeout options select timeouts.
             CacheMode::Coherent { required: false } if part.is_some() => {
                 Ok(self.timeouts_or(DEFAULT_TIMEOUT))
             }
@@ -301,8 +301,11 @@ impl Settings {
     }
 }
 
-/// One per processor, at least 2 (so that one that waits does not stop the mount), at most 16. The same as long as the
-/// process lives: a reload is no wish for another number.
+/// The default number of worker threads: one per processor, at least 2 and at most 16.
+///
+/// With two, one blocked worker does not stop the mount. The number stays the same for the life of the process, so that
+/// a
+/// reload does not see a change of `threads` when processors come or go.
 fn default_threads() -> NonZeroUsize {
     static THREADS: OnceLock<NonZeroUsize> = OnceLock::new();
     *THREADS.get_or_init(|| {

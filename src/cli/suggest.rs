@@ -1,6 +1,6 @@
-//! The nearest known name to a mistyped one.
+//! Suggests the known name nearest to a mistyped one.
 
-/// `did you mean 'x'?`, or where to look if nothing is near. `dashes` go before the name.
+/// `did you mean 'x'?`, or a pointer to the help if no name is near. `dashes` go before the name.
 pub(super) fn did_you_mean(
     typed: &str,
     known: impl Iterator<Item = &'static str>,
@@ -13,7 +13,7 @@ pub(super) fn did_you_mean(
 }
 
 fn nearest(typed: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    // Nobody mistypes this much; and the cost is the product of the lengths.
+    // A longer name is no typing error, and the cost grows with the product of the lengths.
     if typed.len() > 64 {
         return None;
     }
@@ -26,7 +26,7 @@ fn nearest(typed: &str, known: impl Iterator<Item = &'static str>) -> Option<&'s
         .map(|(_, name)| name)
 }
 
-/// How many letters must be added, dropped, changed or swapped with their neighbour.
+/// The number of letters to insert, delete, substitute or swap with a neighbour (optimal string alignment distance).
 fn edit_distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();

@@ -1,4 +1,4 @@
-//! The grammars of single values: times, numbers, the cache mode, the unmapped policy.
+//! Parses single values: durations, numbers, rates, masks, the cache mode, the policy for unmapped ids.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::view::{LinkRemoval, PERMISSIONS};
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// A time: a number with an optional unit (`ms`, `s`, `m`, `h`, `d`), seconds without.
+/// Parses a duration: a number with an optional unit (`ms`, `s`, `m`, `h`, `d`), by default seconds.
 pub(super) fn duration(text: &str) -> Parsed<Duration> {
     let bad = || format!("'{text}' is not a time; give for example 1s, 500ms or 2m");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -26,7 +26,7 @@ pub(super) fn duration(text: &str) -> Parsed<Duration> {
     Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())
 }
 
-/// A whole number from `least` to `most`.
+/// Parses a whole number from `min` to `max`.
 pub(super) fn number(text: &str, min: u32, max: u32) -> Parsed<u32> {
     let parsed = if text.starts_with('+') { None } else { text.parse().ok() };
     parsed
@@ -55,7 +55,7 @@ pub(super) fn cache_mode(text: &str) -> Parsed<CacheMode> {
     }
 }
 
-/// The value of `passthrough=`: whether it may be used.
+/// Parses the value of `passthrough=`: whether passthrough may be used.
 pub(super) fn passthrough(text: &str) -> Parsed<bool> {
     match text {
         "auto" => Ok(true),
@@ -64,7 +64,9 @@ pub(super) fn passthrough(text: &str) -> Parsed<bool> {
     }
 }
 
-/// Bytes per second: a number with an optional fraction and unit (`k`, `M`, `G`, `T`, powers of 1024), more than 0.
+/// Parses a rate in bytes per second: a positive number, with an optional fraction and unit (`k`, `M`, `G`, `T`, powers
+/// of
+/// 1024).
 pub(super) fn rate(text: &str) -> Parsed<f64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -82,7 +84,7 @@ pub(super) fn rate(text: &str) -> Parsed<f64> {
     })
 }
 
-/// A mask of permissions: octal, up to 0777.
+/// Parses a mask of permission bits: octal, up to 0777.
 pub(super) fn mask(text: &str) -> Parsed<u32> {
     let is_octal = !text.is_empty() && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     let mask = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
@@ -90,7 +92,7 @@ pub(super) fn mask(text: &str) -> Parsed<u32> {
         .ok_or_else(|| format!("'{text}' is not a mask; give an octal number from 0 to 777"))
 }
 
-/// The value of `resolved-symlink-deletion=`.
+/// Parses the value of `resolved-symlink-deletion=`.
 pub(super) fn link_removal(text: &str) -> Parsed<LinkRemoval> {
     match text {
         "deny" => Ok(LinkRemoval::Deny),
@@ -101,7 +103,7 @@ pub(super) fn link_removal(text: &str) -> Parsed<LinkRemoval> {
     }
 }
 
-/// The value of `unmapped=`, for both kinds of id.
+/// The value of `unmapped=`, for uids and gids.
 pub(super) type UnmappedPolicies = (Unmapped<User>, Unmapped<Group>);
 
 pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Parsed<UnmappedPolicies> {
@@ -211,7 +213,7 @@ mod tests {
         assert_eq!(squashed("squash=1000"), (1000, 100), "alice logs in with users");
         assert_eq!(squashed("squash=alice"), (1000, 100));
         assert_eq!(squashed("squash=alice:staff"), (1000, 50));
-        assert_eq!(squashed("squash=4242"), (4242, 4242), "nobody has this uid");
+        assert_eq!(squashed("squash=4242"), (4242, 4242), "no user has this uid");
     }
 
     #[test]

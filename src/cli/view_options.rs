@@ -1,4 +1,4 @@
-//! All options about what is shown and what may change, put together into a [`View`].
+//! Combines all options about the view, except ids, into a [`View`].
 
 use std::ffi::OsStr;
 
@@ -16,7 +16,7 @@ use crate::view::{
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// What the options said so far; of each the last value.
+/// The last value of each option that was read so far.
 #[derive(Debug, Default)]
 pub(super) struct ViewOptions {
     forced: Forced,
@@ -33,12 +33,12 @@ pub(super) struct ViewOptions {
     resolve_symlinks: bool,
     link_removal: LinkRemoval,
     excluded: Excluded,
-    /// What the user should be told.
+    /// Warnings for the user.
     warnings: Vec<String>,
 }
 
 impl ViewOptions {
-    /// Takes one option in. `false`: it is about something else.
+    /// Applies an option. `false`: it is none of the view's.
     pub(super) fn apply(&mut self, id: Opt, text: &str, accounts: &dyn Accounts) -> Parsed<bool> {
         let user = || read_id::<User>(text, accounts);
         let group = || read_id::<Group>(text, accounts);
@@ -106,7 +106,7 @@ impl ViewOptions {
         Ok(true)
     }
 
-    /// Those of the given options that bindfs, too, has for root only.
+    /// The options given that bindfs restricts to root as well.
     pub(super) fn root_only(&self) -> impl Iterator<Item = &'static str> {
         [
             (self.by == Some(CreatedBy::Caller), "create-as-user"),
@@ -117,7 +117,7 @@ impl ViewOptions {
         .filter_map(|(given, option)| given.then_some(option))
     }
 
-    /// What the user should be told of options that are taken all the same.
+    /// Takes the warnings, with those about options that have no effect.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
         let changes = &self.changes;
         let is_plain = changes.chmod == ChangePolicy::Normal;
@@ -142,7 +142,7 @@ impl ViewOptions {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Makes the view.
+    /// Builds the view.
     pub(super) fn finish(self, ids: IdView, dialect: Dialect) -> Result<View> {
         let mirror = match (self.mirror, self.mirror_only) {
             (Some(_), Some(_)) => {
@@ -155,7 +155,7 @@ impl ViewOptions {
             (None, None) => None,
         };
         let mut perms = self.perms;
-        // libfuse's mask comes after everything that bindfs does.
+        // libfuse applies umask, fmask and dmask after all changes that bindfs makes.
         let masks = [(self.fmask.or(self.umask), true), (self.dmask.or(self.umask), false)];
         for (mask, files) in masks {
             if let Some(mask) = mask {

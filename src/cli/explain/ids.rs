@@ -1,4 +1,4 @@
-//! How ids are translated, in words.
+//! Explains the translation of ids.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::{Facts, MAX_LISTED, MAX_NAMED, with_name};
 use crate::accounts::{Accounts, Named};
 use crate::idmap::{Extent, MAX_ID, MountId, SourceId, Translation, Unmapped};
 
-/// Ids from a first to a last one.
+/// A range of ids, from the first to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
     first: u32,
@@ -18,7 +18,7 @@ impl Range {
         Self { first, last: first + (count - 1) }
     }
 
-    /// As many ids, from another one on.
+    /// A range of the same length that begins at another id.
     fn moved_to(self, first: u32) -> Self {
         Self { first, last: first + (self.last - self.first) }
     }
@@ -34,7 +34,7 @@ impl std::fmt::Display for Range {
     }
 }
 
-/// A line for each of the first ranges, and how many more there are.
+/// Adds a line for each of the first ranges, and one with the number of the others.
 fn push_ranges(out: &mut Facts, subject: &str, ranges: &[Range], fact: impl Fn(&Range) -> String) {
     for range in ranges.iter().take(MAX_LISTED) {
         out.push(subject, fact(range));
@@ -97,7 +97,7 @@ fn gaps(ranges: impl Iterator<Item = Range>) -> Vec<Range> {
     let mut ranges: Vec<Range> = ranges.collect();
     ranges.sort_by_key(|range| range.first);
     let mut gaps = Vec::new();
-    // One past MAX_ID is still a u32.
+    // One past MAX_ID still fits a u32.
     let mut next = 0;
     for range in ranges {
         if range.first > next {
@@ -134,10 +134,10 @@ fn explain_gaps<K: Named>(
     push_ranges(out, K::WORD, mount_gaps, |gap| format!("mount {gap} is unmapped: {stored}"));
 }
 
-/// Where one mount id stands for several source ids: which of them the way back leads to.
+/// Explains which source id is stored for a mount id that several source ids are shown as.
 fn explain_collisions<K: Named>(out: &mut Facts, ids: &Translation<K>, source_gaps: &[Range]) {
     let passed: &[Range] = if matches!(ids.unmapped(), Unmapped::Pass) { source_gaps } else { &[] };
-    // How many extents, and how many passed ranges, begin less those that end at an id.
+    // At each id: the number of extents, and of passed ranges, that begin there, minus those that ended before it.
     let mut steps: BTreeMap<u32, (i64, i64)> = BTreeMap::new();
     for extent in ids.map().extents() {
         let range = mount_range(extent);

@@ -1,4 +1,4 @@
-//! `--explain`: a mount in words. One fact a line, each line with its subject first, so that grep finds it.
+//! `--explain`: describes a mount. One fact a line, each line begins with its subject, so that grep(1) finds it.
 
 mod ids;
 mod mounts;
@@ -14,26 +14,26 @@ use crate::idmap::{IdMap, SourceUid, Translation, Unmapped};
 use crate::source::SourceMounts;
 use crate::view::View;
 
-/// Names are looked up for this many extents of a kind: a look-up may go over the network.
+/// Names are looked up for this many extents of each kind of id: a lookup may go over the network.
 const MAX_NAMED: usize = 32;
-/// So many ranges of one sort are listed.
+/// At most this many ranges are listed under one subject.
 const MAX_LISTED: usize = 100;
-/// The kernel's limits for a uid_map (user_namespaces(7)): extents, and bytes of text, which must be fewer than a page.
+/// The kernel's limits for a uid_map (user_namespaces(7)): extents, and bytes of text, which must be below one page.
 const KERNEL_EXTENTS: usize = 340;
 const KERNEL_TEXT: usize = 4096;
 
-/// What was found out by trying, where it could be tried.
+/// Facts that were probed on this system, where that was possible.
 #[derive(Debug, Default, Clone)]
 pub struct ProbeResults {
-    /// The cache policy that the source lets us keep.
+    /// The cache policy that the source allows.
     pub cache: Option<String>,
-    /// What this kernel's FUSE costs beside one that has all.
+    /// What the kernel's FUSE costs compared to one with all features.
     pub costs: Vec<&'static str>,
-    /// The source's own mount and those below.
+    /// The source's own mount and the submounts below it.
     pub mounts: Option<SourceMounts>,
 }
 
-/// The mount in words, with the names of the system's users and groups.
+/// Explains the mount, with names from the system's user database.
 #[must_use]
 pub fn explain(config: &Config, probed: &ProbeResults) -> String {
     explain_with(config, probed, &SystemAccounts)
@@ -59,7 +59,7 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
         out.push(
             "warning",
             format!(
-                "what {} makes setuid at the mount lies setuid root on the source: keep everybody from the source itself, \
+                "a file that {} makes setuid at the mount is setuid root on the source: keep other users from the source, \
                  below a directory with mode 0700 or on a filesystem mounted nosuid,nodev (man page, SECURITY)",
                 with_name(shown.raw(), accounts.user_name(shown.raw()))
             ),
@@ -83,10 +83,10 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     out.push(
         "access",
         match config.access {
-            None => "everyone if root mounts, else only who mounts",
-            Some(Access::Everyone) => "everyone",
-            Some(Access::OwnerAndRoot) => "who mounts, and root",
-            Some(Access::Owner) => "only who mounts",
+            None => "every user if root mounts, else only the user who mounts",
+            Some(Access::Everyone) => "every user",
+            Some(Access::OwnerAndRoot) => "the user who mounts, and root",
+            Some(Access::Owner) => "only the user who mounts",
         },
     );
     out.push("threads", config.threads);
@@ -97,7 +97,7 @@ struct Facts(String);
 
 impl Facts {
     fn push(&mut self, subject: &str, fact: impl std::fmt::Display) {
-        // Names may hold sequences that a terminal obeys, and line ends.
+        // Names may contain terminal control sequences and line ends.
         let fact = one_line(&fact.to_string());
         // Writing to a String does not fail.
         let _ = writeln!(self.0, "{subject}: {fact}");
@@ -111,11 +111,11 @@ fn with_name(id: u32, name: Option<String>) -> String {
     }
 }
 
-/// Whether the kernel's own mounts could do the same, and if not why not.
+/// Whether a bind mount or idmapped mount of the kernel could do the same, and if not, why.
 fn kernel_verdict(config: &Config) -> String {
     let (uids, gids) = (&config.view.ids.uids, &config.view.ids.gids);
     if config.view != View::of_ids(config.view.ids.clone()) {
-        return "no mount of the kernel's own could do this: more than ids is changed".to_owned();
+        return "no mount of the kernel could do this: more than ids is changed".to_owned();
     }
     if uids.map().is_identity() && gids.map().is_identity() {
         return "nothing is mapped: an ordinary bind mount shows the same".to_owned();
@@ -142,7 +142,7 @@ fn kernel_obstacles<K: Named>(ids: &Translation<K>, obstacles: &mut Vec<String>)
     if count > KERNEL_EXTENTS {
         obstacles.push(format!("{count} {word} extents are more than {KERNEL_EXTENTS}"));
     }
-    // Each extent is a line of as many bytes as it has here.
+    // In a uid_map an extent is a line with as many bytes as its text here and a line end.
     let text: usize = map.extents().iter().map(|extent| extent.to_string().len() + 1).sum();
     if text >= KERNEL_TEXT {
         obstacles.push(format!("its {word}_map of {text} bytes would not be below {KERNEL_TEXT}"));
@@ -155,26 +155,26 @@ fn kernel_obstacles<K: Named>(ids: &Translation<K>, obstacles: &mut Vec<String>)
 fn describe_cache(cache: CachePolicy) -> String {
     match cache {
         CachePolicy::Coherent { required: true } => {
-            "coherent: what others change on the source is watched for, because cache=coherent was given"
+            "coherent: the source is watched, and its changes are invalidated, because cache=coherent was given"
                 .to_owned()
         }
         CachePolicy::Coherent { required: false } => {
-            "coherent: what others change on the source is watched for, where root mounts and the source's \
+            "coherent: the source is watched, and its changes are invalidated, where root mounts and the source's \
              filesystem can be watched; else timeout: everything 1s"
                 .to_owned()
         }
         CachePolicy::Timeouts { entry, negative, attr } => format!(
-            "timeout: names {}, missing names {}, attributes {}, because others may change the \
+            "timeout: names {}, missing names {}, attributes {}, because other processes may change the \
              source meanwhile",
             seconds(entry),
             seconds(negative),
             seconds(attr)
         ),
         CachePolicy::None => {
-            "none: the source is asked every time, because cache=none was given".to_owned()
+            "none: the kernel caches nothing, because cache=none was given".to_owned()
         }
         CachePolicy::Forever => {
-            "forever: nobody else changes the source, because cache=forever was given".to_owned()
+            "forever: nothing else changes the source, because cache=forever was given".to_owned()
         }
     }
 }
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn a_mount_id_that_is_stored_as_root_gets_a_warning() {
         let warning = |args: &str| of(&explained(args), "warning").concat();
-        assert!(warning("--idmap=0:100000:65536").starts_with("what 100000 makes setuid"));
+        assert!(warning("--idmap=0:100000:65536").starts_with("a file that 100000 makes setuid"));
         assert!(warning("--idmap=5:1000:1 --unmapped=squash=alice:users").contains("1000 (alice)"));
         for harmless in ["", "--idmap=1000:0:1", "--idmap=1000:2000:1 --unmapped=pass"] {
             assert_eq!(warning(harmless), "", "{harmless}");
@@ -346,12 +346,12 @@ mod tests {
         let mirror = of(&lines, "mirror");
         assert!(mirror[0].starts_with("1000 (alice) is shown"), "{mirror:?}");
         assert!(mirror[1].starts_with("every member of group 50 (staff) is"), "{mirror:?}");
-        assert!(mirror[2].starts_with("all others but root"), "{mirror:?}");
-        assert!(of(&lines, "checks")[0].contains("because everyone in mirror"), "{lines:?}");
+        assert!(mirror[2].starts_with("all other users except root"), "{mirror:?}");
+        assert!(of(&lines, "checks")[0].contains("because each user in mirror"), "{lines:?}");
         assert_eq!(of(&lines, "devices").len(), 1);
         let cache = of(&lines, "cache");
-        assert!(cache.iter().any(|line| line.starts_with("names: not kept")), "{cache:?}");
-        assert!(cache.iter().any(|line| line.starts_with("attributes: not kept")), "{cache:?}");
+        assert!(cache.iter().any(|line| line.starts_with("names: not cached")), "{cache:?}");
+        assert!(cache.iter().any(|line| line.starts_with("attributes: not cached")), "{cache:?}");
     }
 
     #[test]
@@ -359,13 +359,13 @@ mod tests {
         let lines = explained(
             "--chown-ignore --chmod-deny --chmod-allow-x --xattr-ro --delete-deny --rename-deny --enable-ioctl",
         );
-        assert_eq!(of(&lines, "chown"), ["succeeds for everybody and changes nothing"]);
+        assert_eq!(of(&lines, "chown"), ["succeeds for every user and changes nothing"]);
         assert_eq!(of(&lines, "chmod")[0], "fails with EPERM");
         assert_eq!(of(&lines, "chmod").len(), 2);
         for subject in ["xattrs", "delete", "rename", "ioctl"] {
             assert_eq!(of(&lines, subject).len(), 1, "{subject}");
         }
-        assert!(of(&lines, "checks")[0].ends_with("chown-ignore is to succeed for everybody"));
+        assert!(of(&lines, "checks")[0].ends_with("chown-ignore succeeds for every user"));
         assert!(of(&explained(""), "chown").is_empty());
     }
 
@@ -389,7 +389,7 @@ mod tests {
              --resolve-symlinks --resolved-symlink-deletion=target-first --follow-source --one-file-system",
         );
         assert_eq!(of(&lines, "excluded").len(), 2);
-        assert!(of(&lines, "symbolic links")[1].ends_with("what it leads to, then the link"));
+        assert!(of(&lines, "symbolic links")[1].ends_with("the target, then the link"));
         for subject in ["links", "change time", "block devices", "other filesystems"] {
             assert_eq!(of(&lines, subject).len(), 1, "{subject}");
         }

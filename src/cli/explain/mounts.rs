@@ -1,19 +1,19 @@
-//! What is mounted below the source, and what of it the mount has.
+//! Explains the submounts below the source, and what of them the mount presents.
 
 use super::{Facts, MAX_LISTED};
 use crate::config::Config;
 use crate::source::{Kind, Restrictions, SourceMounts};
 
-/// What is hidden, what holds for the files of one mount, and what holds for all.
+/// Explains which submounts are hidden, which restrict their own files, and which restrict the whole mount.
 pub(super) fn explain_mounts(out: &mut Facts, config: &Config, mounts: &SourceMounts) {
     if mounts.own.kind == Kind::Pseudo {
-        out.push("source", "is on a pseudo-filesystem: it would not be mounted");
+        out.push("source", "is on a pseudo-filesystem: the mount would be refused");
     }
     let mut lines = Vec::new();
     for mount in mounts.hidden() {
         let (place, name) = (mount.place_in_words(), &mount.name);
         lines.push(format!(
-            "{place} is shown empty: a pseudo-filesystem ({name}) judges the daemon in the place of whoever opens a file"
+            "{place} is shown empty: a pseudo-filesystem ({name}) checks the credentials of the daemon instead of the client's"
         ));
     }
     for mount in mounts.below.iter().filter(|mount| mount.kind != Kind::Pseudo) {
@@ -44,11 +44,11 @@ pub(super) fn explain_mounts(out: &mut Facts, config: &Config, mounts: &SourceMo
     }
 }
 
-/// What each restriction of a mount does at ours.
+/// The effect at the mount of each restriction of a submount.
 fn effects(of: Restrictions) -> Vec<&'static str> {
     [
         (of.read_only, "ro (EROFS)"),
-        (of.nosuid, "nosuid (set bits and capabilities of its files are not shown)"),
+        (of.nosuid, "nosuid (setuid and setgid bits and capabilities of its files are not shown)"),
         (of.nodev, "nodev (its devices are shown without their number)"),
         (of.noexec, "noexec"),
         (of.nosymfollow, "nosymfollow (its symbolic links are not read: ELOOP)"),

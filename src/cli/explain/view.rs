@@ -1,4 +1,4 @@
-//! What is shown and what may change, in words. What is as on the source is not mentioned.
+//! Explains what the view presents and which changes it allows, where that differs from the source.
 
 use super::{Facts, with_name};
 use crate::accounts::{Accounts, Named};
@@ -26,20 +26,23 @@ pub(super) fn explain_owners(out: &mut Facts, view: &View, accounts: &dyn Accoun
 
 fn explain_mirror(out: &mut Facts, mirror: &Mirror, accounts: &dyn Accounts) {
     for principal in &mirror.principals {
-        let who = match principal {
+        let subject = match principal {
             Principal::User(uid) => named::<User>(uid.raw(), accounts),
             Principal::Group(gid) => {
                 format!("every member of group {}", named::<Group>(gid.raw(), accounts))
             }
         };
-        out.push("mirror", format!("{who} is shown as the owner of everything to himself"));
+        out.push(
+            "mirror",
+            format!("{subject} is shown as the owner of every file, in that user's own requests"),
+        );
     }
     if mirror.only {
-        out.push("mirror", "all others but root see files without any permission");
+        out.push("mirror", "all other users except root see files without any permission");
     }
     out.push(
         "mirror",
-        "sticky bits of directories are heeded but not shown, and setuid bits of files are not shown",
+        "sticky bits of directories are honoured but not shown, and setuid bits of files are not shown",
     );
 }
 
@@ -48,7 +51,7 @@ pub(super) fn explain_creation(out: &mut Facts, view: &View, accounts: &dyn Acco
     if creation.by == CreatedBy::Mounter {
         out.push(
             "new files",
-            "belong to who mounted, and to counterparts of those whom the map names",
+            "belong to the user who mounted; those of users and groups that the map lists, to the mapped ids",
         );
     }
     if let Some(uid) = creation.uid {
@@ -83,13 +86,21 @@ pub(super) fn explain_presentation(out: &mut Facts, config: &Config) {
         (
             overrides.realistic_permissions,
             "permissions",
-            "those that who mounts lacks are not shown",
+            "those that the user who mounts lacks are not shown",
         ),
         (overrides.hide_hard_links, "links", "the count is shown as 1"),
         (overrides.ctime_from_mtime, "change time", "the modification time is shown in its place"),
         (overrides.block_devices_as_files, "block devices", "shown as regular files"),
-        (config.one_file_system, "other filesystems", "what is mounted below the source is hidden"),
-        (config.follow_source, "source", "followed to what takes its name when it is replaced"),
+        (
+            config.one_file_system,
+            "other filesystems",
+            "filesystems mounted below the source are hidden",
+        ),
+        (
+            config.follow_source,
+            "source",
+            "followed to the directory that takes its name when it is replaced",
+        ),
     ] {
         if given {
             out.push(subject, fact);
@@ -102,12 +113,12 @@ pub(super) fn explain_presentation(out: &mut Facts, config: &Config) {
         );
     }
     if let Some(removal) = view.resolve_symlinks {
-        out.push("symbolic links", "shown as what they lead to, also outside the source");
+        out.push("symbolic links", "shown as their targets, also outside the source");
         let removed = match removal {
             LinkRemoval::Deny => "nothing (EPERM)",
             LinkRemoval::SymlinkOnly => "the link",
-            LinkRemoval::SymlinkFirst => "the link, then what it leads to",
-            LinkRemoval::TargetFirst => "what it leads to, then the link",
+            LinkRemoval::SymlinkFirst => "the link, then its target",
+            LinkRemoval::TargetFirst => "the target, then the link",
         };
         out.push("symbolic links", format!("deleting one deletes {removed}"));
     }
@@ -120,28 +131,37 @@ pub(super) fn explain_changes(out: &mut Facts, view: &View) {
     {
         match policy {
             ChangePolicy::Normal => {}
-            ChangePolicy::Ignore => out.push(subject, "succeeds for everybody and changes nothing"),
+            ChangePolicy::Ignore => {
+                out.push(subject, "succeeds for every user and changes nothing")
+            }
             ChangePolicy::Deny => out.push(subject, "fails with EPERM"),
         }
     }
     let filters = !changes.chmod_filter.is_empty() && changes.chmod == ChangePolicy::Normal;
     if filters {
-        out.push("chmod", format!("what is asked for is changed by {}", changes.chmod_filter));
+        out.push(
+            "chmod",
+            format!("the requested permissions are changed by {}", changes.chmod_filter),
+        );
     }
     if changes.chmod_allow_x && changes.chmod != ChangePolicy::Normal {
-        out.push("chmod", "bits to execute regular files can be changed all the same");
+        out.push("chmod", "execute bits of regular files can still be changed");
     }
     match changes.xattrs {
         Xattrs::ReadWrite => {}
         Xattrs::ReadOnly => out.push("xattrs", "can be read only; a change fails with EACCES"),
         Xattrs::None => {
-            out.push("xattrs", "there are none, nor access control lists (EOPNOTSUPP)");
+            out.push("xattrs", "not supported, nor are access control lists (EOPNOTSUPP)");
         }
     }
     for (given, subject, fact) in [
         (changes.deny_delete, "delete", "fails with EPERM, as does a rename over a file"),
         (changes.deny_rename, "rename", "fails with EPERM"),
-        (changes.forward_ioctls, "ioctl", "every request goes to the source, without a check"),
+        (
+            changes.forward_ioctls,
+            "ioctl",
+            "every request is forwarded to the source, without a check",
+        ),
     ] {
         if given {
             out.push(subject, fact);
@@ -149,7 +169,7 @@ pub(super) fn explain_changes(out: &mut Facts, view: &View) {
     }
 }
 
-/// Who checks permissions, and what the kernel does not keep on that account.
+/// Explains whether the kernel or the daemon checks permissions, and what the kernel does not cache for that reason.
 pub(super) fn explain_checks(out: &mut Facts, view: &View) {
     let needs = view.needs();
     if needs.checks == Checks::Kernel {
@@ -158,24 +178,27 @@ pub(super) fn explain_checks(out: &mut Facts, view: &View) {
     }
     let changes = &view.changes;
     let ignored = [
-        (changes.chown, "chown-ignore is"),
-        (changes.chgrp, "chgrp-ignore is"),
-        (changes.chmod, "chmod-ignore is"),
+        (changes.chown, "chown-ignore"),
+        (changes.chgrp, "chgrp-ignore"),
+        (changes.chmod, "chmod-ignore"),
     ];
     let why = match ignored.iter().find(|(policy, _)| *policy == ChangePolicy::Ignore) {
-        _ if needs.per_caller => "everyone in mirror sees another owner".to_owned(),
-        Some((_, name)) => format!("{name} to succeed for everybody"),
+        _ if needs.per_caller => "each user in mirror sees another owner".to_owned(),
+        Some((_, name)) => format!("{name} succeeds for every user"),
         None => "the kernel could not".to_owned(),
     };
     out.push("checks", format!("the daemon checks permissions at every request, because {why}"));
-    out.push("devices", "cannot be opened (nodev): the kernel would not ask the daemon");
-    out.push("cache", "names: not kept, since the daemon checks each step of a path");
+    out.push(
+        "devices",
+        "cannot be opened (nodev): the kernel opens them without a request to the daemon",
+    );
+    out.push("cache", "names: not cached, since the daemon checks each component of a path");
     if needs.per_caller {
-        out.push("cache", "attributes: not kept, since they depend on who asks");
+        out.push("cache", "attributes: not cached, since they depend on the caller");
     }
 }
 
-/// How data and locks go.
+/// Explains how file data is transferred and where locks are held.
 pub(super) fn explain_data(out: &mut Facts, config: &Config) {
     let data = &config.data;
     let obstacles: Vec<&str> = [
@@ -188,7 +211,7 @@ pub(super) fn explain_data(out: &mut Facts, config: &Config) {
     .filter_map(|(given, option)| given.then_some(option))
     .collect();
     if obstacles.is_empty() && data.may_passthrough() {
-        out.push("passthrough", "auto: file data goes past the daemon where the kernel allows it");
+        out.push("passthrough", "auto: file data bypasses the daemon where the kernel allows it");
     } else {
         let why = obstacles.join(" and ");
         out.push(

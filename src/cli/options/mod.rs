@@ -1,10 +1,10 @@
-//! What an option is, and how one is found by name. The options themselves are the table in `table`.
+//! The definition of an option, and lookup by name. `table` holds the options themselves.
 
 mod table;
 
 pub(super) use table::OPTIONS;
 
-/// The option's meaning: what `settings` does with it.
+/// Identifies an option for `settings`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opt {
     UidMap,
@@ -103,7 +103,7 @@ pub(super) enum Opt {
     Generate,
 }
 
-/// Under which heading an option stands in `--help` and in the man page.
+/// The heading of an option in `--help` and the man page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Category {
     Maps,
@@ -117,12 +117,12 @@ pub(super) enum Category {
     Cache,
     Process,
     Other,
-    /// Shown nowhere.
+    /// Not documented.
     Hidden,
 }
 
 impl Category {
-    /// The categories that are shown, in the order in which they are.
+    /// The documented categories, in order.
     pub(super) const SHOWN: [Self; 11] = [
         Self::Maps,
         Self::Owners,
@@ -156,27 +156,27 @@ impl Category {
     }
 }
 
-/// What a shell offers after the option.
+/// What a shell offers as the option's value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Completion {
     /// Nothing.
     None,
     /// Paths of files.
     File,
-    /// These words.
+    /// One of these words.
     Words(&'static [&'static str]),
 }
 
 /// The value of an option that takes one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValueDef {
-    /// How the value is called in the help.
+    /// The name of the value in the help.
     pub(super) placeholder: &'static str,
     /// What a shell offers for it.
     pub(super) completion: Completion,
 }
 
-/// One option: everything that parser, help, man page and completions know about it.
+/// One option: everything that the parser, the help, the man page and the completions need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OptionDef {
     pub(super) id: Opt,
@@ -184,19 +184,19 @@ pub(super) struct OptionDef {
     pub(super) long: &'static str,
     /// The short flag.
     pub(super) short: Option<char>,
-    /// The name within `-o`. `None`: cannot stand there.
+    /// The name within `-o`. `None`: not allowed there.
     pub(super) mount_option: Option<&'static str>,
-    /// Further names, as long flag and within `-o`.
+    /// Further names, as long flags and within `-o`.
     pub(super) aliases: &'static [&'static str],
-    /// Further names as long flag only: within `-o` they mean something else to mount(8).
+    /// Further names as long flags only: within `-o` they are options of mount(8).
     pub(super) long_aliases: &'static [&'static str],
-    /// The name that says the contrary: a long flag, and a word within `-o`.
+    /// The name of the opposite, as a long flag and within `-o`.
     pub(super) opposite: Option<&'static str>,
-    /// The short flag of the contrary.
+    /// The short flag of the opposite.
     pub(super) opposite_short: Option<char>,
     /// `None`: a flag.
     pub(super) value: Option<ValueDef>,
-    /// What holds when it is not given, for the man page. Empty: nothing worth a word.
+    /// The default, for the help and the man page. Empty: not mentioned.
     pub(super) default: &'static str,
     pub(super) category: Category,
     /// One line, for `--help` and the shells.
@@ -206,13 +206,13 @@ pub(super) struct OptionDef {
 }
 
 impl OptionDef {
-    /// Whether it may be given several times, each adding to the former.
+    /// Whether repeated uses add up.
     pub(super) fn accumulates(&self) -> bool {
         use Opt::{Exclude, GidMap, IdMap, Options, UidMap, Verbose};
         matches!(self.id, UidMap | GidMap | IdMap | Exclude | Options | Verbose)
     }
 
-    /// Every name that it has as a flag and within `-o`, with whether it says the option (`true`) or its contrary.
+    /// Every name as a long flag and within `-o`. The flag is `false` for the opposite.
     pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let own = std::iter::once((self.long, true));
         let others = self.aliases.iter().map(|&name| (name, true));
@@ -224,13 +224,13 @@ impl OptionDef {
 #[derive(Debug, Clone)]
 pub(super) struct Given {
     pub(super) option: &'static OptionDef,
-    /// `false`: its contrary was given.
+    /// `false`: the opposite was given.
     pub(super) on: bool,
     /// Present exactly when the option takes a value.
     pub(super) value: Option<std::ffi::OsString>,
 }
 
-/// Finds an option by a name within `-o`; `-` and `_` are the same there.
+/// Finds an option by a name within `-o`, where `-` and `_` are equal. The flag is `false` for the opposite.
 pub(super) fn by_mount_option(name: &str) -> Option<(&'static OptionDef, bool)> {
     let same = |one: &str| {
         one.len() == name.len() && one.bytes().map(underscored).eq(name.bytes().map(underscored))
@@ -244,7 +244,7 @@ fn underscored(byte: u8) -> u8 {
     if byte == b'-' { b'_' } else { byte }
 }
 
-/// Every name that can stand within `-o`, as the documentation spells it.
+/// Every name within `-o`, as documented.
 pub(super) fn mount_option_names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().flat_map(|option| {
         option.mount_option.into_iter().chain(
@@ -256,7 +256,7 @@ pub(super) fn mount_option_names() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// Every long flag, without dashes, but for hidden ones.
+/// Every documented long flag, without dashes.
 pub(super) fn long_flags() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter(|option| option.category != Category::Hidden).flat_map(|option| {
         option.names().map(|(name, _)| name).chain(option.long_aliases.iter().copied())
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn every_option_id_is_in_the_table_once() {
-        // The last variant's number is the count less one: a variant without a row is found here.
+        // The last variant's number is the count less one, so that a variant missing in the table is found.
         let ids: HashSet<usize> = OPTIONS.iter().map(|option| option.id as usize).collect();
         assert_eq!(ids.len(), OPTIONS.len());
         assert_eq!(ids.len(), Opt::Generate as usize + 1);

@@ -1,4 +1,4 @@
-//! Whole command lines in bindfs's words, under our name and under its own.
+//! Tests whole command lines with bindfs's options, under the names shiftbind and bindfs.
 
 use std::io::Write;
 
@@ -8,7 +8,7 @@ use crate::config::{Access, Config};
 use crate::idmap::Unmapped;
 use crate::view::{ChangePolicy, CreatedBy, LinkRemoval, Principal, Xattrs};
 
-/// `bindfs`, the arguments (separated by blanks), a source and a mount point.
+/// Parses `bindfs`, the arguments (separated by blanks), a source and a mount point.
 fn bindfs(args: &str) -> Config {
     let argv: Vec<&str> = ["/usr/bin/bindfs"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! Whole command lines, in both grammars.
+//! Tests whole command lines, of the ordinary command and of the mount helper.
 
 mod bindfs;
 
@@ -18,7 +18,7 @@ fn command(argv: &[&str]) -> Result<Command> {
     parse_with(argv.iter().map(OsString::from), &TestAccounts)
 }
 
-/// `shiftbind`, the arguments (separated by blanks), a source and a mount point.
+/// Parses `shiftbind`, the arguments (separated by blanks), a source and a mount point.
 fn ordinary(args: &str) -> Result<Command> {
     let argv: Vec<&str> =
         ["shiftbind", "/src", "/mnt"].into_iter().chain(args.split_whitespace()).collect();
@@ -42,7 +42,7 @@ fn shown(config: &Config, uid: u32) -> Option<u32> {
     config.view.ids.uid_to_mount(SourceUid::new(uid).unwrap()).map(|id| id.raw())
 }
 
-/// A value that the option takes.
+/// A value that the option accepts.
 fn sample(option: &OptionDef) -> String {
     let Some(value) = option.value else { return String::new() };
     match (value.placeholder, value.completion) {
@@ -57,10 +57,10 @@ fn sample(option: &OptionDef) -> String {
     }
 }
 
-/// An empty file serves every option that reads one; where it is read, what comes of it is tested below.
+/// An empty file is valid for every option that reads one; other tests below check what is read.
 const SAMPLE_FILE: &str = "/dev/null";
 
-/// Options that say what holds anyway, or what another option needs.
+/// Options that state the default, or that need another option.
 const IDLE: &[&str] = &[
     "default-permissions",
     "clone-fd",
@@ -73,10 +73,10 @@ const IDLE: &[&str] = &[
     "resolved-symlink-deletion",
 ];
 
-/// What a command line comes to, for comparison.
+/// The outcome of a command line as text, for comparison.
 fn outcome(argv: &[String]) -> String {
     let both = ["--uidmap=0:5:1", "--gidmap=0:5:1"].map(str::to_owned);
-    // An option that is a map itself stands alone, with its other half.
+    // A map for one kind of id is refused alone; the map for the other kind is added.
     let mut whole = vec!["shiftbind".to_owned(), "/s".to_owned(), "/m".to_owned()];
     if argv.iter().any(|arg| arg.contains("uidmap")) {
         whole.push(both[1].clone());
@@ -124,7 +124,7 @@ fn every_option_means_the_same_as_a_flag_and_within_o() {
                 assert_eq!(one, other, "{}", option.long);
             }
             for other in outcomes.iter().filter(|other| other.0 != one.0) {
-                // async is the default, and so is what norelatime asks for.
+                // async is the default, and norelatime asks for relatime.
                 assert!(one.1 != other.1 || option.long == "relatime", "{}", option.long);
             }
         }
@@ -330,7 +330,7 @@ fn a_mount_helper_takes_the_flags_of_mount8() {
     assert!(matches!(sloppy, Ok(Command::Mount(c)) if c.flags.read_only == Some(true)));
 }
 
-/// As mount(8) of util-linux 2.38 was seen to call its helpers.
+/// The command lines that mount(8) of util-linux 2.38 was observed to pass to its helpers.
 #[test]
 fn the_command_lines_of_mount8_are_understood() {
     let call =

@@ -1,4 +1,4 @@
-//! Options: who may use the mount, and how the mount table shows it.
+//! Options: which users may use the mount, and the columns of the mount table.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, value};
@@ -13,7 +13,7 @@ pub(super) const ACCESS: &[OptionDef] = &[
             "allow-other",
             "allow_other",
             Category::Access,
-            "Let everyone use the mount, or only who mounted it",
+            "Let every user use the mount, or only the user who mounted it",
             "Let every user reach the mount, as permissions allow, or only the user who mounted it. A user other than \
              root needs user_allow_other in /etc/fuse.conf for allow_other.",
         )
@@ -23,7 +23,7 @@ pub(super) const ACCESS: &[OptionDef] = &[
         "allow-root",
         "allow_root",
         Category::Access,
-        "Let who mounted it and root use the mount",
+        "Let root and the user who mounted it use the mount",
         "Let the user who mounted it and root reach the mount.",
     ),
     flag(
@@ -31,10 +31,10 @@ pub(super) const ACCESS: &[OptionDef] = &[
         "default-permissions",
         "default_permissions",
         Category::Access,
-        "Let the kernel check permissions (so wherever it can)",
-        "Let the kernel check permissions against what the mount shows. This is so wherever it can: with mirror, \
-         mirror-only, chown-ignore, chgrp-ignore and chmod-ignore the daemon checks them, by the same rules. The option is \
-         accepted for mount.fuse3(8)'s sake.",
+        "Let the kernel check permissions (always on where possible)",
+        "Let the kernel check permissions against what the mount shows. The kernel does so by default. With mirror, \
+         mirror-only, chown-ignore, chgrp-ignore and chmod-ignore the daemon checks them, by the same rules. The \
+         option is accepted for compatibility with mount.fuse3(8).",
     ),
     OptionDef {
         value: value("NAME"),

@@ -1,4 +1,4 @@
-//! Options: caching, and how data is moved.
+//! Options: caching, and how data is transferred.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, one_of, value};
@@ -12,14 +12,14 @@ pub(super) const CACHING: &[OptionDef] = &[
             "cache",
             "cache",
             Category::Cache,
-            "How long the kernel may keep answers: coherent, none, forever or timeout=TIME",
-            "How long the kernel may keep attributes, names, and names known to be missing, without asking again.\n\n\
-             coherent: for as long as they are true. What others change on the source is watched for and taken out of the \
-             kernel's caches within milliseconds. It takes root and a source on ext4, xfs, btrfs or tmpfs; without this \
-             option timeout=1s is used where it cannot be, with it the mount is refused.\n\n\
-             timeout=TIME: this long. What others change on the source meanwhile may be seen this much later.\n\n\
-             none: not at all. Every path costs a question for each of its parts.\n\n\
-             forever: as long as the kernel likes. For sources that nobody changes but through this mount.\n\n\
+            "How long the kernel may cache replies: coherent, none, forever or timeout=TIME",
+            "How long the kernel may cache attributes, names and missing names without asking again.\n\n\
+             coherent: as long as they are valid. The daemon watches the source and invalidates what other processes \
+             change there within milliseconds. This requires root and a source on ext4, xfs, btrfs or tmpfs. Where \
+             that is impossible, timeout=1s is used, or the mount is refused if cache=coherent was given.\n\n\
+             timeout=TIME: for this time. Changes that other processes make on the source may be seen this much later.\n\n\
+             none: not at all. Each component of each path costs a request.\n\n\
+             forever: without a limit. For sources that are changed through this mount only.\n\n\
              A TIME is a number with ms, s, m, h or d; a number alone is seconds. Fractions are allowed.",
         )
     },
@@ -30,8 +30,9 @@ pub(super) const CACHING: &[OptionDef] = &[
             "entry-timeout",
             "entry_timeout",
             Category::Cache,
-            "How long names are kept",
-            "How long names are kept, in place of cache=timeout's. Refused with cache=none and cache=forever.",
+            "How long names are cached",
+            "How long names are cached, instead of the time of cache=timeout. Refused with cache=none and \
+             cache=forever.",
         )
     },
     OptionDef {
@@ -41,8 +42,8 @@ pub(super) const CACHING: &[OptionDef] = &[
             "negative-timeout",
             "negative_timeout",
             Category::Cache,
-            "How long missing names are kept",
-            "How long it is remembered that a name is missing, in place of cache=timeout's. 0 keeps none. Refused with \
+            "How long missing names are cached",
+            "How long missing names are cached, instead of the time of cache=timeout. 0 caches none. Refused with \
              cache=none and cache=forever.",
         )
     },
@@ -53,8 +54,9 @@ pub(super) const CACHING: &[OptionDef] = &[
             "attr-timeout",
             "attr_timeout",
             Category::Cache,
-            "How long attributes are kept",
-            "How long attributes are kept, in place of cache=timeout's. Refused with cache=none and cache=forever.",
+            "How long attributes are cached",
+            "How long attributes are cached, instead of the time of cache=timeout. Refused with cache=none and \
+             cache=forever.",
         )
     },
     OptionDef {
@@ -67,8 +69,8 @@ pub(super) const CACHING: &[OptionDef] = &[
             Category::Cache,
             "Whether the kernel reads and writes the source's files directly: auto or off",
             "auto: the kernel reads and writes the source's regular files itself (FUSE passthrough, Linux 6.9 and \
-             newer, root only), but for those with setuid or setgid bits and those of network and FUSE file systems; \
-             where it refuses, the daemon does it.\n\n\
+             newer, root only), except files with setuid or setgid bits and files on network and FUSE filesystems; \
+             where the kernel refuses, the daemon does it.\n\n\
              off: the daemon always does it.",
         )
     },
@@ -79,8 +81,8 @@ pub(super) const CACHING: &[OptionDef] = &[
             "direct-io",
             "direct_io",
             Category::Cache,
-            "Pass every read and write to the source, past the page cache, or not",
-            "Every read and write goes to the source by way of the daemon, past the mount's page cache; only mappings of \
+            "Send every read and write to the source, past the page cache, or not",
+            "Every read and write goes through the daemon to the source, past the mount's page cache; only mapped \
              files have pages there. no-direct-io is the default.",
         )
     },
@@ -91,9 +93,9 @@ pub(super) const CACHING: &[OptionDef] = &[
             "forward-odirect",
             "forward_odirect",
             Category::Cache,
-            "Open files on the source with O_DIRECT where they are here",
-            "Keeps O_DIRECT when a file is opened with it, and reads and writes the source from buffers aligned to ALIGN \
-             bytes. Without it O_DIRECT holds for the mount only.",
+            "Forward O_DIRECT to the source",
+            "Opens files on the source with O_DIRECT when a client does so at the mount, and transfers data through \
+             buffers aligned to ALIGN bytes. Without it O_DIRECT applies at the mount only.",
         )
     },
     OptionDef {
@@ -103,9 +105,10 @@ pub(super) const CACHING: &[OptionDef] = &[
             "read-rate",
             "read_rate",
             Category::Cache,
-            "Read at most so many bytes per second: N[k|M|G|T]",
-            "Lets all users of the mount together read at most RATE bytes per second. A RATE is a number, which may have a \
-             fraction, and k, M, G or T for powers of 1024. Data then goes by way of the daemon (passthrough=off).",
+            "Read at most this many bytes per second: N[k|M|G|T]",
+            "Limits reads by all clients together to RATE bytes per second. A RATE is a number, which may have a \
+             fraction, with an optional k, M, G or T for powers of 1024. Data then passes through the daemon \
+             (passthrough=off).",
         )
     },
     OptionDef {
@@ -115,8 +118,8 @@ pub(super) const CACHING: &[OptionDef] = &[
             "write-rate",
             "write_rate",
             Category::Cache,
-            "Write at most so many bytes per second: N[k|M|G|T]",
-            "As read-rate, for writing.",
+            "Write at most this many bytes per second: N[k|M|G|T]",
+            "As read-rate, for writes.",
         )
     },
     OptionDef {
@@ -127,9 +130,9 @@ pub(super) const CACHING: &[OptionDef] = &[
             "enable-lock-forwarding",
             "enable_lock_forwarding",
             Category::Cache,
-            "Hold locks on the source, or within the mount only",
-            "Locks (fcntl(2), flock(2)) are held on the source, so that they exclude its other users too, or within the \
-             mount only.",
+            "Take locks on the source, or within the mount only",
+            "Locks (fcntl(2), flock(2)) are taken on the source, so that they exclude processes that use the source \
+             directly, or within the mount only.",
         )
     },
     OptionDef {
@@ -153,8 +156,8 @@ pub(super) const CACHING: &[OptionDef] = &[
             "threads",
             "threads",
             Category::Cache,
-            "How many threads answer requests",
-            "How many threads answer requests, 1 to 1024.",
+            "The number of worker threads",
+            "The number of threads that answer requests, 1 to 1024.",
         )
     },
     OptionDef {
@@ -165,8 +168,8 @@ pub(super) const CACHING: &[OptionDef] = &[
             "single-thread",
             "single_thread",
             Category::Cache,
-            "Answer with one thread, or with several (the default)",
-            "The same as threads=1. multithreaded takes it back; several threads are the default.",
+            "Use one worker thread, or several (the default)",
+            "The same as threads=1. multithreaded undoes it; several threads are the default.",
         )
     },
 ];

@@ -1,4 +1,4 @@
-//! Options: which changes pass, which are ignored, which are refused.
+//! Options: which changes reach the source, which are ignored, which are refused.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, value};
@@ -10,7 +10,7 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "chown_normal",
         Category::Changes,
         "Owners can be changed (the default)",
-        "chown(2) changes the owner, as the map has it. The default.",
+        "chown(2) changes the owner on the source, translated by the map. The default.",
     ),
     flag(
         Opt::ChownIgnore,
@@ -18,8 +18,8 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "chown_ignore",
         Category::Changes,
         "Changing an owner succeeds and does nothing",
-        "Changing an owner succeeds for everybody and does nothing. The daemon then checks permissions itself, since the \
-         kernel would refuse strangers.",
+        "Changing an owner succeeds for every user and does nothing. The daemon then checks permissions itself, since \
+         the kernel would refuse users other than the owner.",
     ),
     flag(
         Opt::ChownDeny,
@@ -35,7 +35,7 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "chgrp_normal",
         Category::Changes,
         "Groups can be changed (the default)",
-        "chown(2) changes the group, as the map has it. The default.",
+        "chown(2) changes the group on the source, translated by the map. The default.",
     ),
     flag(
         Opt::ChgrpIgnore,
@@ -43,7 +43,7 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "chgrp_ignore",
         Category::Changes,
         "Changing a group succeeds and does nothing",
-        "Changing a group succeeds for everybody and does nothing, as with chown-ignore.",
+        "Changing a group succeeds for every user and does nothing, as with chown-ignore.",
     ),
     flag(
         Opt::ChgrpDeny,
@@ -67,7 +67,7 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "chmod_ignore",
         Category::Changes,
         "Changing permissions succeeds and does nothing",
-        "Changing permissions succeeds for everybody and does nothing, as with chown-ignore.",
+        "Changing permissions succeeds for every user and does nothing, as with chown-ignore.",
     ),
     flag(
         Opt::ChmodDeny,
@@ -84,9 +84,9 @@ pub(super) const CHANGES: &[OptionDef] = &[
             "chmod-filter",
             "chmod_filter",
             Category::Changes,
-            "Change the permissions that a chmod asks for",
-            "Changes what chmod(2) asks for before it is stored, where chmod is neither ignored nor refused. See PERMISSION \
-             RULES.",
+            "Change the permissions that chmod(2) requests",
+            "Applies RULES to the permissions that chmod(2) requests before they are stored. It has no effect with \
+             chmod-ignore or chmod-deny. See PERMISSION RULES.",
         )
     },
     flag(
@@ -94,8 +94,8 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "chmod-allow-x",
         "chmod_allow_x",
         Category::Changes,
-        "Where chmod is ignored or refused: let execute bits of files change",
-        "With chmod-ignore, the bits to execute a regular file are changed all the same, and no others. With chmod-deny, a \
+        "With chmod-ignore or chmod-deny: let execute bits of files change",
+        "With chmod-ignore, a change of a regular file's execute bits is stored, and no other. With chmod-deny, a \
          change of nothing but these bits succeeds.",
     ),
     flag(
@@ -104,7 +104,7 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "xattr_rw",
         Category::Changes,
         "Extended attributes can be read and changed (the default)",
-        "Extended attributes, and so access control lists, can be read and changed. The default.",
+        "Extended attributes, and with them access control lists, can be read and changed. The default.",
     ),
     flag(
         Opt::XattrRo,
@@ -119,9 +119,10 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "xattr-none",
         "xattr_none",
         Category::Changes,
-        "There are no extended attributes",
-        "There are no extended attributes, and no access control lists: every call for one fails with EOPNOTSUPP. \
-         Permissions go by the mode alone then, which can be more than a list on the source grants.",
+        "Extended attributes do not exist",
+        "Extended attributes and access control lists do not exist at the mount: every call for one fails with \
+         EOPNOTSUPP. Permissions are then checked by the mode alone, which can grant more than an access control list \
+         on the source.",
     ),
     flag(
         Opt::DeleteDeny,
@@ -129,7 +130,7 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "delete_deny",
         Category::Changes,
         "Deleting fails with EPERM",
-        "Deleting a file or directory fails with EPERM, also by renaming another over it.",
+        "Deleting a file or directory fails with EPERM, as does a rename that replaces one.",
     ),
     flag(
         Opt::RenameDeny,
@@ -144,9 +145,9 @@ pub(super) const CHANGES: &[OptionDef] = &[
         "enable-ioctl",
         "enable_ioctl",
         Category::Changes,
-        "Pass every ioctl on to the source",
-        "Passes every ioctl(2) on a file on to the source, without a check of ours: as the caller, with the capabilities \
-         that the caller has. A caller without a counterpart on the source acts as a user who owns nothing, and makes no \
-         subvolumes. Those of lsattr(1) and chattr(1) are passed without this option.",
+        "Forward every ioctl to the source",
+        "Forwards every ioctl(2) on a file to the source without checking it: as the caller, with the caller's \
+         capabilities. An unmapped caller acts as a user who owns nothing, and cannot create subvolumes. The requests \
+         of lsattr(1) and chattr(1) are forwarded without this option.",
     ),
 ];

@@ -1,4 +1,4 @@
-//! Options: whom new files belong to, and with which permissions.
+//! Options: owner, group and permissions of new files.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, value};
@@ -9,18 +9,18 @@ pub(super) const CREATION: &[OptionDef] = &[
         "create-as-user",
         "create_as_user",
         Category::Creation,
-        "New files belong to who makes them (the default)",
-        "New files belong to who makes them, by the way of the map. This is the default, but for a normal user under the \
-         name bindfs. Only root may ask for it.",
+        "New files belong to the user who creates them (the default)",
+        "New files belong to the user who creates them, translated by the map. This is the default, except for a \
+         normal user under the name bindfs. Only root may ask for it.",
     ),
     flag(
         Opt::CreateAsMounter,
         "create-as-mounter",
         "create_as_mounter",
         Category::Creation,
-        "New files belong to who mounted",
-        "New files belong to who mounted, on the source; but what users and groups make whom the map names belongs to \
-         their counterparts all the same.",
+        "New files belong to the user who mounted",
+        "New files belong, on the source, to the user who mounted. Files that a mapped user or group creates still \
+         belong to the mapped source ids.",
     ),
     OptionDef {
         value: value("USER"),
@@ -30,7 +30,7 @@ pub(super) const CREATION: &[OptionDef] = &[
             "create_for_user",
             Category::Creation,
             "New files belong to USER on the source",
-            "New files belong to USER on the source, whoever makes them and whatever the map says. Only root may use it.",
+            "New files belong to USER on the source, regardless of their creator and of the map. Only root may use it.",
         )
     },
     OptionDef {
@@ -41,8 +41,8 @@ pub(super) const CREATION: &[OptionDef] = &[
             "create_for_group",
             Category::Creation,
             "New files belong to GROUP on the source",
-            "New files belong to GROUP on the source, whoever makes them; in a directory with the setgid bit they get the \
-             directory's group all the same. Only root may use it.",
+            "New files belong to GROUP on the source, regardless of their creator; in a directory with the setgid bit \
+             they still get the directory's group. Only root may use it.",
         )
     },
     OptionDef {
@@ -52,9 +52,9 @@ pub(super) const CREATION: &[OptionDef] = &[
             "create-with-perms",
             "create_with_perms",
             Category::Creation,
-            "Change the permissions of what is created: og-rwx:ug+X",
-            "Changes the permissions with which files, directories and devices are created, after the umask of who makes \
-             them. See PERMISSION RULES.",
+            "Change the permissions of new files: og-rwx:ug+X",
+            "Applies RULES to the permissions of new files, directories and devices, after the creator's umask. See \
+             PERMISSION RULES.",
         )
     },
 ];

@@ -1,4 +1,4 @@
-//! Options: maps of ids.
+//! Options: id maps.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, one_of, value};
@@ -13,9 +13,8 @@ pub(super) const MAPS: &[OptionDef] = &[
             "idmap",
             Category::Maps,
             "Map uids and gids: [u:|g:|b:]SOURCE:MOUNT:COUNT",
-            "Adds extents for users (u:), groups (g:) or both (b:, or no letter). \
-             A letter holds until the next one within the same colon list; it may stand before every extent. \
-             See MAPS.",
+            "Adds extents for users (u:), groups (g:) or both (b:, or no letter). A letter applies until the next one \
+             in the same colon list, and may precede every extent. See MAPS.",
         )
     },
     OptionDef {
@@ -26,8 +25,8 @@ pub(super) const MAPS: &[OptionDef] = &[
             "uidmap",
             Category::Maps,
             "Map uids: SOURCE:MOUNT:COUNT, or identity",
-            "Adds extents for users. A map for users alone is refused: give groups theirs as well, or gidmap=identity. \
-             See MAPS.",
+            "Adds extents for users. A map for users alone is refused: add one for groups, or gidmap=identity. See \
+             MAPS.",
         )
     },
     OptionDef {
@@ -38,8 +37,8 @@ pub(super) const MAPS: &[OptionDef] = &[
             "gidmap",
             Category::Maps,
             "Map gids: SOURCE:MOUNT:COUNT, or identity",
-            "Adds extents for groups. A map for groups alone is refused: give users theirs as well, or uidmap=identity. \
-             See MAPS.",
+            "Adds extents for groups. A map for groups alone is refused: add one for users, or uidmap=identity. See \
+             MAPS.",
         )
     },
     OptionDef {
@@ -50,14 +49,14 @@ pub(super) const MAPS: &[OptionDef] = &[
             "unmapped",
             "unmapped",
             Category::Maps,
-            "Ids without a counterpart: deny, pass or squash=UID[:GID]",
-            "What becomes of ids that no extent holds.\n\n\
-             deny: the rules of an idmapped mount of the kernel. Such an id is shown as the overflow id (65534), nobody \
-             is its owner, and what would store one fails with EOVERFLOW.\n\n\
-             pass: it is shown and stored as it is. An id that an extent shows as well then stands for two source ids; \
-             on the way back the extent wins.\n\n\
-             squash=UID[:GID]: it is shown as this mount id, and stored as what this mount id is stored as. Without a \
-             GID it is the login group of UID if the user database knows UID, else the same number. Names may stand for \
+            "Unmapped ids: deny, pass or squash=UID[:GID]",
+            "Selects how ids that no extent holds are translated.\n\n\
+             deny: the rules of the kernel's idmapped mounts. Such an id is shown as the overflow id (65534) and owns \
+             nothing, and storing one fails with EOVERFLOW.\n\n\
+             pass: it is shown and stored unchanged. A mount id that an extent also maps then stands for two source \
+             ids; it is stored as the extent says.\n\n\
+             squash=UID[:GID]: it is shown as this mount id, and stored as the source id of this mount id. The default \
+             GID is the login group of UID if the user database knows UID, else the same number. Names may stand for \
              numbers.",
         )
     },

@@ -1,5 +1,6 @@
-//! The one table of options. Parser, `--help`, man page and completions are made from it; nothing else lists options.
-//! Its parts, by subject, are the modules below.
+//! The option table. The parser, `--help`, the man page and the completions are all generated from it.
+//!
+//! Each module below holds the options of one subject.
 
 mod access;
 mod caching;

@@ -1,4 +1,4 @@
-//! Options: the options of mount(8).
+//! Options: those of mount(8).
 
 use super::super::{Category, Opt, OptionDef};
 use super::flag;
@@ -13,8 +13,8 @@ pub(super) const MOUNT: &[OptionDef] = &[
             "ro",
             Category::Mount,
             "Mount read-only, or read-write",
-            "Mount read-only, or read-write. As for all of mount(8)'s options here, when neither is given the mount is \
-             as the source's own mount is. mount(8) always gives one of the two.",
+            "Mount read-only, or read-write. Like all options of mount(8) here, it is inherited from the source's own \
+             mount when neither is given. mount(8) always passes one of the two.",
         )
     },
     OptionDef {
@@ -25,7 +25,8 @@ pub(super) const MOUNT: &[OptionDef] = &[
             "nosuid",
             Category::Mount,
             "Ignore set-user-ID, set-group-ID and file capabilities, or not",
-            "Ignore set-user-ID and set-group-ID bits and file capabilities when a program is run, or honour them.",
+            "Ignore set-user-ID and set-group-ID bits and file capabilities when a program is executed, or honour \
+             them.",
         )
     },
     OptionDef {
@@ -48,7 +49,7 @@ pub(super) const MOUNT: &[OptionDef] = &[
             Category::Mount,
             "Refuse to run programs, or not",
             "Refuse to run programs from the mount, or allow it. When neither is given, the mount is also noexec if a \
-             filesystem mounted below the source is.",
+             filesystem mounted below the source is noexec.",
         )
     },
     OptionDef {
@@ -59,8 +60,8 @@ pub(super) const MOUNT: &[OptionDef] = &[
             "nosymfollow",
             Category::Mount,
             "Do not follow symbolic links, or do",
-            "Do not follow symbolic links of the mount when a path is resolved (they can still be made and read), or \
-             follow them.",
+            "Do not follow symbolic links of the mount when a path is resolved (creating and reading them still \
+             works), or follow them.",
         )
     },
     OptionDef {
@@ -133,9 +134,9 @@ pub(super) const MOUNT: &[OptionDef] = &[
         "remount",
         "remount",
         Category::Mount,
-        "Change the mount options of a mount that is there",
-        "Change the mount options (ro, nosuid and so on) of MOUNTPOINT, which is mounted already. SOURCE may be left \
-         out. Everything else, maps included, stays as it is: options other than mount options are accepted, because \
-         mount(8) repeats those of fstab, and have no effect.",
+        "Change the mount options of an existing mount",
+        "Changes the mount options (ro, nosuid and so on) of MOUNTPOINT, which is mounted already. SOURCE may be \
+         omitted. All other settings, maps included, stay as they are: options other than mount options are accepted, \
+         because mount(8) repeats those of fstab, and have no effect.",
     ),
 ];

@@ -1,4 +1,4 @@
-//! Options: the rest.
+//! Options: configuration, information.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{file, flag, one_of, value};
@@ -13,11 +13,11 @@ pub(super) const OTHER: &[OptionDef] = &[
             "options",
             "",
             Category::Other,
-            "Options as in fstab; every long option can stand here",
-            "A list of options as in fstab(5), separated by commas. Every other option here but help and version can \
-             stand in it, without its dashes. May be repeated; of values that contradict each other the last one wins. \
-             A comma within a value is written \\, and any character may be written as a backslash and three octal \
-             digits; a value that begins and ends with a double quote may hold commas as they are.",
+            "Options as in fstab; every long option is allowed here",
+            "A list of options as in fstab(5), separated by commas. Every other option except help, version, \
+             fuse-version and reload is allowed in it, without its dashes. May be repeated; of values that contradict \
+             each other the last one wins. A comma within a value is written \\, and any character may be written as a \
+             backslash and three octal digits; a value in double quotes may contain commas as they are.",
         )
     },
     OptionDef {
@@ -27,10 +27,10 @@ pub(super) const OTHER: &[OptionDef] = &[
             "config",
             "config",
             Category::Other,
-            "Read more options from FILE, one a line as within -o",
-            "Reads more options from FILE, as if they stood in this place: one a line, NAME or NAME=VALUE, spelled as within \
-             -o but without its escapes, so that a value is all that follows up to the end of the line. Blank lines and \
-             lines that begin with # are passed over. It may be given once.",
+            "Read more options from FILE, one per line",
+            "Reads more options from FILE, as if they were given at this position: one per line, NAME or NAME=VALUE, \
+             spelled as within -o but without its escapes, so that a value extends to the end of the line. Blank lines \
+             and lines that begin with # are ignored. It may be given once.",
         )
     },
     OptionDef {
@@ -40,8 +40,8 @@ pub(super) const OTHER: &[OptionDef] = &[
             "reload",
             "",
             Category::Other,
-            "Have the daemon of MOUNTPOINT read its options again",
-            "shiftbind --reload MOUNTPOINT: has the daemon that serves MOUNTPOINT read its options again. See Changing a \
+            "Make the daemon of MOUNTPOINT reload its options",
+            "shiftbind --reload MOUNTPOINT: makes the daemon that serves MOUNTPOINT reload its options. See Changing a \
              mount.",
         )
     },
@@ -50,9 +50,9 @@ pub(super) const OTHER: &[OptionDef] = &[
         "explain",
         "explain",
         Category::Other,
-        "Say what would be mounted, in words, and mount nothing",
-        "Print the maps in words, which ids are unmapped and what becomes of them, which engine and which cache would \
-         be used and why. Nothing is mounted.",
+        "Explain what would be mounted, and mount nothing",
+        "Explains the maps, the unmapped ids and their translation, and which engine and cache would be used and why. \
+         Nothing is mounted.",
     ),
     OptionDef {
         short: Some('h'),
@@ -78,8 +78,8 @@ pub(super) const OTHER: &[OptionDef] = &[
             "fuse-version",
             "",
             Category::Other,
-            "Print the version of the FUSE library",
-            "Print the version of the FUSE library.",
+            "Print the version of the FUSE protocol",
+            "Print the version of the FUSE protocol that is spoken with the kernel.",
         )
     },
     OptionDef {

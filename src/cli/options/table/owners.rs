@@ -1,4 +1,4 @@
-//! Options: owners, in bindfs's words.
+//! Options: owners, as in bindfs.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{file, flag, value};
@@ -15,8 +15,9 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "force_user",
             Category::Owners,
             "Show everything as owned by USER",
-            "Everything is shown as owned by USER, a name or an id, whatever the source says. What is created and what \
-             chown(2) stores is not affected: the map, create-for-user and chown-ignore decide about that. Within -o, owner without a value is fstab's word and means nothing here, and so is user.",
+            "Shows every file as owned by USER, a name or an id. New files and chown(2) are not affected: the map, \
+             create-for-user and chown-ignore apply to them. Within -o, user, and owner without a value, are options \
+             of fstab(5) and have no effect here.",
         )
     },
     OptionDef {
@@ -29,8 +30,8 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "force_group",
             Category::Owners,
             "Show everything as belonging to GROUP",
-            "Everything is shown as belonging to GROUP, a name or an id, as force-user does it for owners. Within -o, \
-             group without a value is fstab's word and means nothing here.",
+            "Shows every file as belonging to GROUP, a name or an id, as force-user does for owners. Within -o, group \
+             without a value is an option of fstab(5) and has no effect here.",
         )
     },
     OptionDef {
@@ -41,12 +42,13 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "mirror",
             "mirror",
             Category::Owners,
-            "These users, and members of @groups, see themselves as owners of everything",
-            "Each of USERS sees himself as the owner of everything, and each member of a group written @GROUP. They are \
-             separated by commas or colons. The daemon then checks permissions itself, for each caller with what he \
-             sees, and the kernel keeps no attributes. Sticky bits of directories are heeded but not shown, setuid bits \
-             of files are not shown, and devices cannot be opened: the kernel would judge by who looked last. Who is a \
-             member of a group is read when the mount is made and again on SIGUSR1.",
+            "Show every file to these users, and to members of @groups, as their own",
+            "Shows every file to each of USERS, and to each member of a group written @GROUP, as their own. Entries \
+             are separated by commas or colons. The daemon then checks permissions itself, against what each caller \
+             sees, and the kernel caches no attributes. Sticky bits of directories are honoured but not shown, setuid \
+             bits of files are not shown, and devices cannot be opened, because the kernel would check them against \
+             the attributes that it fetched last. Group membership is read when the mount is made and again on \
+             SIGUSR1.",
         )
     },
     OptionDef {
@@ -57,8 +59,8 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "mirror-only",
             "mirror_only",
             Category::Owners,
-            "As mirror, and nobody else but root has any permission",
-            "As mirror; all others but root see everything without any permission, and so may do nothing. Refused \
+            "As mirror, and other users except root have no permissions",
+            "As mirror; all other users except root see files without any permission and have no access. Refused \
              together with mirror.",
         )
     },
@@ -70,12 +72,12 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "map",
             Category::Owners,
             "Map single ids or ranges: USER1/USER2:@GROUP1/@GROUP2:1000-1999/5000",
-            "Shows USER1 of the source as USER2, and stores as USER1 what USER2 makes; likewise for groups, which have a \
-             @. Names, ids, and ranges of ids: 1000-1999/5000, or 1000-1999/5000-5999. Pairs are separated by colons or \
-             commas. Each id may stand once on each side; a pair of one id and itself is left out. Ids that are not \
-             listed stay as they are (unmapped=pass), unless uidmap, gidmap or idmap is given as well: then all extents \
-             add up, and unmapped says what becomes of the others. Given again, it replaces what was given before. \
-             Only root may use it.",
+            "Shows USER1 of the source as USER2, and stores files of USER2 as USER1's; the same for groups, which are \
+             written with @. Names, ids, and ranges of ids are allowed: 1000-1999/5000, or 1000-1999/5000-5999. Pairs \
+             are separated by colons or commas. Each id may appear once on each side; a pair that maps an id to itself \
+             is ignored. Ids that are not listed pass through (unmapped=pass), unless uidmap, gidmap or idmap is given \
+             as well: then all extents add up, and unmapped applies to all other ids. The last map given replaces \
+             earlier ones. Only root may use it.",
         )
     },
     OptionDef {
@@ -86,9 +88,9 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "map_passwd",
             Category::Owners,
             "Map the uids in a passwd(5) file to those of the same names here",
-            "For each line NAME:x:UID of FILE, which has the form of passwd(5), UID is shown as the uid that NAME has on \
-             this machine. Names that nobody has here are passed over with a warning; blank lines and lines that begin \
-             with # are passed over. Otherwise as map, with which it adds up. Only root may use it.",
+            "For each line NAME:x:UID of FILE, which has the format of passwd(5), shows UID as the uid of NAME on this \
+             machine. Names that are unknown on this machine are skipped with a warning; blank lines and lines that \
+             begin with # are ignored. Otherwise it works like map, and adds to it. Only root may use it.",
         )
     },
     OptionDef {
@@ -99,7 +101,7 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "map_group",
             Category::Owners,
             "Map the gids in a group(5) file to those of the same names here",
-            "As map-passwd, for groups and a file in the form of group(5).",
+            "As map-passwd, for groups and a file in the format of group(5).",
         )
     },
     OptionDef {
@@ -110,7 +112,7 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "map_passwd_rev",
             Category::Owners,
             "Map uids of this machine to those in a passwd(5) file",
-            "As map-passwd, the other way round: the uid that NAME has on this machine is shown as UID.",
+            "As map-passwd in the opposite direction: the uid of NAME on this machine is shown as UID.",
         )
     },
     OptionDef {
@@ -121,7 +123,7 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "map_group_rev",
             Category::Owners,
             "Map gids of this machine to those in a group(5) file",
-            "As map-passwd-rev, for groups and a file in the form of group(5).",
+            "As map-passwd-rev, for groups and a file in the format of group(5).",
         )
     },
     OptionDef {
@@ -132,9 +134,9 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "uid_offset",
             Category::Owners,
             "Add OFFSET to every uid that is shown",
-            "Every uid is shown as itself and OFFSET, which may be negative, after the map if there is one; the way back \
-             subtracts it. An id that would leave 0 to 4294967294 is unmapped. Refused together with map; map-passwd \
-             and its kin may be given. Only root may use it.",
+            "Adds OFFSET, which may be negative, to every uid that is shown, after the map if there is one, and \
+             subtracts it from every uid that is stored. An id that would leave the range 0 to 4294967294 is unmapped. \
+             Refused together with map; map-passwd and its kin are allowed. Only root may use it.",
         )
     },
     OptionDef {

@@ -1,4 +1,4 @@
-//! Options: how permission bits are shown.
+//! Options: how permission bits are presented.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, value};
@@ -13,8 +13,8 @@ pub(super) const PERMS: &[OptionDef] = &[
             "perms",
             Category::Perms,
             "Show other permissions: og-x:og+rD:u=rwX, or 0644:a+X",
-            "Shows other permission bits than the source has, and the kernel goes by what is shown. Symbolic links stay \
-             as they are. See PERMISSION RULES.",
+            "Shows permission bits changed by RULES. The kernel checks the bits that are shown. Symbolic links keep \
+             theirs. See PERMISSION RULES.",
         )
     },
     OptionDef {
@@ -24,9 +24,10 @@ pub(super) const PERMS: &[OptionDef] = &[
             "umask",
             "umask",
             Category::Perms,
-            "Show the permissions that this mask leaves of 0777",
-            "Shows everything with the permissions that OCTAL, taken from 0777, leaves, whatever the source says and \
-             after perms: umask=022 shows files and directories as 0755. It is not about new files: create-with-perms is.",
+            "Show all permissions except those in OCTAL",
+            "Shows every file with the permissions 0777 without the bits in OCTAL, regardless of the source and of \
+             perms: umask=022 shows files and directories as 0755. It does not apply to new files; use \
+             create-with-perms for these.",
         )
     },
     OptionDef {
@@ -36,8 +37,8 @@ pub(super) const PERMS: &[OptionDef] = &[
             "fmask",
             "fmask",
             Category::Perms,
-            "As umask, for all but directories",
-            "As umask, for everything but directories, in place of it.",
+            "As umask, for everything except directories",
+            "Replaces umask for everything except directories.",
         )
     },
     OptionDef {
@@ -48,7 +49,7 @@ pub(super) const PERMS: &[OptionDef] = &[
             "dmask",
             Category::Perms,
             "As umask, for directories",
-            "As umask, for directories, in place of it.",
+            "Replaces umask for directories.",
         )
     },
     flag(
@@ -56,8 +57,8 @@ pub(super) const PERMS: &[OptionDef] = &[
         "realistic-permissions",
         "realistic_permissions",
         Category::Perms,
-        "Show no permission that the mounter does not have",
-        "Takes from the permissions shown, for all classes, the right to read, write or execute where who mounted does not \
-         have it on the source.",
+        "Hide permissions that the mounting user does not have",
+        "Removes the read, write or execute permission from all classes where the user who mounted does not have it on \
+         the source.",
     ),
 ];

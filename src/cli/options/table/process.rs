@@ -1,4 +1,4 @@
-//! Options: how the process lives.
+//! Options: how the daemon's process runs.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{file, flag};
@@ -12,8 +12,8 @@ pub(super) const PROCESS: &[OptionDef] = &[
             "foreground",
             Category::Process,
             "Stay in the foreground",
-            "Stay in the foreground and log to standard error. Otherwise the program returns when the mount answers, \
-             and a process in the background serves it.",
+            "Stay in the foreground and log to standard error. Without this option the program returns when the mount \
+             answers, and a process in the background serves it.",
         )
     },
     OptionDef {
@@ -55,15 +55,15 @@ pub(super) const PROCESS: &[OptionDef] = &[
         "auto_unmount",
         Category::Process,
         "Unmount when the process dies",
-        "Unmount when the process that serves the mount dies, however it dies.",
+        "Unmount when the process that serves the mount ends, for whatever reason.",
     ),
     flag(
         Opt::CloneFd,
         "clone-fd",
         "clone_fd",
         Category::Process,
-        "Each thread has a descriptor of its own (always so for root)",
-        "Each thread reads requests from a descriptor of its own. This is always so where root mounts with several threads; \
-         the option is accepted for mount.fuse3(8)'s sake.",
+        "Use one descriptor of /dev/fuse per thread (always on for root)",
+        "Each thread reads requests from its own descriptor of /dev/fuse. This is always on where root mounts with \
+         several threads; the option is accepted for compatibility with mount.fuse3(8).",
     ),
 ];

@@ -1,4 +1,4 @@
-//! Options: what is shown of the source, beside owners and permissions.
+//! Options: what the mount presents, besides owners and permissions.
 
 use super::super::{Category, Opt, OptionDef};
 use super::{flag, one_of, value};
@@ -12,9 +12,9 @@ pub(super) const VIEW: &[OptionDef] = &[
             "exclude",
             Category::View,
             "Hide names or paths that match GLOB; may be repeated",
-            "What GLOB matches is not there: not listed, not found (ENOENT), and not to be created; nor is what lies below \
-             it. A GLOB (glob(7)) without a slash is a name in any directory; one with a slash is a path from SOURCE, in \
-             which ** stands for any number of directories. May be given several times.",
+            "Hides what GLOB matches, and everything below it: such a name is not listed, is not found (ENOENT), and \
+             cannot be created. A GLOB (glob(7)) without a slash matches a name in any directory. One with a slash \
+             matches a path from SOURCE, in which ** stands for any number of directories. May be given several times.",
         )
     },
     flag(
@@ -22,36 +22,35 @@ pub(super) const VIEW: &[OptionDef] = &[
         "one-file-system",
         "one_file_system",
         Category::View,
-        "Hide what is mounted below the source",
-        "Show the directories below SOURCE on which other filesystems are mounted as empty, instead of what is mounted \
-         there.",
+        "Hide filesystems that are mounted below the source",
+        "Shows mount points below SOURCE as empty directories instead of the filesystems mounted there.",
     ),
     flag(
         Opt::FollowSource,
         "follow-source",
         "follow_source",
         Category::View,
-        "When SOURCE is deleted and made again, show the new one",
-        "When the directory SOURCE is deleted or renamed and another one takes its name, show that one. A symbolic link \
-         on the way there is followed if it is root's or of who mounted. Otherwise the mount stays with the directory \
-         that it was made of.",
+        "When SOURCE is deleted and created again, show the new one",
+        "When the directory SOURCE is deleted or renamed and another directory takes its name, show that directory. \
+         Symbolic links on its path are followed if they belong to root or to the user who mounted. Without this \
+         option the mount stays with the directory that it was made of.",
     ),
     flag(
         Opt::HideHardLinks,
         "hide-hard-links",
         "hide_hard_links",
         Category::View,
-        "Show everything with one link",
-        "Shows a link count of 1 for everything.",
+        "Show a link count of 1",
+        "Shows a link count of 1 for every file.",
     ),
     flag(
         Opt::ResolveSymlinks,
         "resolve-symlinks",
         "resolve_symlinks",
         Category::View,
-        "Show what symbolic links lead to in place of them",
-        "Shows what symbolic links lead to in place of the links, also outside the source. Broken links stay links; \
-         symlink(2) fails with EPERM.",
+        "Show the targets of symbolic links in place of the links",
+        "Shows the targets of symbolic links in place of the links, also targets outside the source. Broken links stay \
+         links; symlink(2) fails with EPERM.",
     ),
     OptionDef {
         value: one_of("HOW", &["deny", "symlink-only", "symlink-first", "target-first"]),
@@ -62,9 +61,9 @@ pub(super) const VIEW: &[OptionDef] = &[
             "resolved_symlink_deletion",
             Category::View,
             "What deleting a resolved link deletes",
-            "What is deleted with resolve-symlinks when a name is deleted that is a symbolic link on the source: nothing \
-             (deny: EPERM), the link (symlink-only), the link and then what it leads to (symlink-first), or the other way \
-             round (target-first). What it leads to goes only if who deletes may delete it where it is.",
+            "Selects, with resolve-symlinks, what deleting a symbolic link of the source deletes: nothing (deny: \
+             EPERM), the link (symlink-only), the link and then its target (symlink-first), or the target and then the \
+             link (target-first). The target is deleted only if the caller may delete it where it is.",
         )
     },
     flag(
@@ -81,6 +80,6 @@ pub(super) const VIEW: &[OptionDef] = &[
         "block_devices_as_files",
         Category::View,
         "Show block devices as regular files",
-        "Shows block devices as regular files of the device's size, which can be read and written as such.",
+        "Shows block devices as regular files with the size of the device, which can be read and written.",
     ),
 ];
