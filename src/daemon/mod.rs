@@ -118,12 +118,12 @@ pub fn kernel_traits() -> Option<KernelFeatures> {
 fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
     let mounts = source.mounts();
     for mount in mounts.hidden() {
-        let place = mount.place_in_words();
+        let place = mount.display_path();
         log::info!("{place} is a pseudo-filesystem ({}): shown empty", mount.name);
     }
     let noexec = mounts.noexec_below();
     if let Some(mount) = noexec {
-        let place = mount.place_in_words();
+        let place = mount.display_path();
         match config.flags.noexec {
             None => log::warn!(
                 "no program runs from this mount, since {place} is noexec (see option exec)"

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags, StatVfs, Statx, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::privileges::SETGID;
-use super::{Attr, Caller, Fs, Result, SetAttr, SetTime, Trust};
+use super::killpriv::SETGID;
+use super::{Attr, CacheValidity, Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{ActingAs, Inode, NodeId};
 use crate::view::View;
 
@@ -14,21 +14,21 @@ impl Fs {
     /// The attributes of an inode.
     pub fn getattr(&self, caller: &Caller, node: NodeId) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
-        self.look_as(caller, &inode)?;
-        let (stat, trust) = self.covered_stat(&inode)?;
-        Ok(self.attr(caller, &inode, &stat, trust))
+        self.read_as(caller, &inode)?;
+        let (stat, validity) = self.watched_stat(&inode)?;
+        Ok(self.attr(caller, &inode, &stat, validity))
     }
 
     /// An inode's attributes, and how long they may be believed.
-    fn covered_stat(&self, inode: &Inode) -> Result<(Statx, Trust)> {
-        let trust = self.cover_attributes(inode);
+    fn watched_stat(&self, inode: &Inode) -> Result<(Statx, CacheValidity)> {
+        let validity = self.watch_attributes(inode);
         let stat = self.tree.stat(inode)?;
-        if !self.has_more_names(inode, &stat) {
-            return Ok((stat, trust));
+        if !self.gained_links(inode, &stat) {
+            return Ok((stat, validity));
         }
         // Now by a mark of its own, set before its attributes are read.
-        let trust = self.cover_attributes(inode);
-        Ok((self.tree.stat(inode)?, trust))
+        let validity = self.watch_attributes(inode);
+        Ok((self.tree.stat(inode)?, validity))
     }
 
     /// Changes attributes and tells the new ones. EOVERFLOW when an owner or group to be set has no counterpart on the
@@ -75,7 +75,7 @@ impl Fs {
             acting.chown(&fd, None, None)?;
         }
         if let Some(mode) = set.mode {
-            let mode = self.own_bits(&view, caller, &inode, mode)?;
+            let mode = self.permitted_setid_bits(&view, caller, &inode, mode)?;
             if mode & SETGID != 0 {
                 // The kernel has taken the bit from whoever may not give it.
                 acting.set_fsetid(true);
@@ -89,8 +89,8 @@ impl Fs {
         if set.atime.is_some() || set.mtime.is_some() {
             acting.set_times(&fd, &timestamps(set.atime, set.mtime))?;
         }
-        let (stat, trust) = self.covered_stat(&inode)?;
-        Ok(self.attr(caller, &inode, &stat, trust))
+        let (stat, validity) = self.watched_stat(&inode)?;
+        Ok(self.attr(caller, &inode, &stat, validity))
     }
 
     /// What remains of a change after the view's policies. EPERM when part of it is refused.

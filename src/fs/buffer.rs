@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_memory_can_hold_is_an_error() {
+    fn a_buffer_larger_than_memory_is_enomem() {
         assert_eq!(zeroed(isize::MAX as usize).unwrap_err(), Errno::NOMEM);
         assert_eq!(zeroed(3).unwrap(), [0; 3]);
         assert_eq!(copied(b"abc").unwrap(), b"abc");

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, CWD};
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::permission::{Asker, Capability};
+use super::permission::{Capability, Requester};
 use super::types::Caller;
 use crate::idmap::{MountGid, MountUid};
 use crate::view::PresentedAttr;
@@ -26,7 +26,7 @@ pub(super) fn may_be_admin(pid: u32) -> bool {
 }
 
 /// Signals that end nobody who has not asked for it: ignored by default, or stopping (signal(7)).
-const HARMLESS: [i32; 8] = [
+const NON_FATAL: [i32; 8] = [
     libc::SIGCHLD,
     libc::SIGCONT,
     libc::SIGURG,
@@ -39,32 +39,32 @@ const HARMLESS: [i32; 8] = [
 
 /// What becomes of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum ClientState {
     /// It lives on, or cannot be seen from here.
-    Lives,
+    Alive,
     /// It has got a signal that it will not survive, and ends when its request is answered.
-    Dies,
+    Dying,
     /// It has ended.
     Gone,
 }
 
-impl Fate {
+impl ClientState {
     /// Looks at a thread by its id.
     #[must_use]
     pub fn of(thread: u32) -> Self {
-        let process = Process::of(thread);
-        match (thread, process.ended) {
-            (0, _) => Self::Lives,
+        let creds = CallerCreds::of(thread);
+        match (thread, creds.ended) {
+            (0, _) => Self::Alive,
             (_, true) => Self::Gone,
-            _ if process.is_dying() => Self::Dies,
-            _ => Self::Lives,
+            _ if creds.is_dying() => Self::Dying,
+            _ => Self::Alive,
         }
     }
 }
 
 /// Real and filesystem ids of a thread.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Ids {
+struct ThreadIds {
     uid: Option<u32>,
     fs_uid: Option<u32>,
     gid: Option<u32>,
@@ -73,12 +73,12 @@ struct Ids {
 
 /// A caller's groups and capabilities at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Process {
+pub(super) struct CallerCreds {
     pid: u32,
     /// Supplementary groups, as the mount sees them.
     groups: Vec<u32>,
     /// Real and filesystem uid, real and filesystem gid.
-    ids: Ids,
+    ids: ThreadIds,
     effective: u64,
     permitted: u64,
     umask: Option<u32>,
@@ -88,10 +88,10 @@ pub(super) struct Process {
     caught: u64,
     ended: bool,
     /// Nobody whom /proc shows.
-    is_unseen: bool,
+    is_invisible: bool,
 }
 
-impl Process {
+impl CallerCreds {
     /// Reads what /proc tells of a thread. A thread that is gone has ended, and has no rights.
     pub(super) fn of(pid: u32) -> Self {
         match std::fs::read_to_string(format!("/proc/{pid}/status")) {
@@ -102,13 +102,13 @@ impl Process {
 
     /// Somebody whom /proc does not show, with the capabilities of root over setuid and setgid bits and other people's
     /// files.
-    pub(super) fn unseen_root() -> Self {
+    pub(super) fn invisible_root() -> Self {
         let effective = (1 << FSETID) | (1 << (Capability::Fowner as u32));
-        Self { effective, is_unseen: true, ..Self::default() }
+        Self { effective, is_invisible: true, ..Self::default() }
     }
 
     fn parse(status: &str) -> Self {
-        let mut process = Self::default();
+        let mut creds = Self::default();
         let hex = |value: &str| u64::from_str_radix(value, 16).unwrap_or(0);
         // Real, effective, saved and filesystem id.
         let id = |value: &str, at| value.split_whitespace().nth(at).and_then(|id| id.parse().ok());
@@ -117,28 +117,28 @@ impl Process {
             let Some((key, value)) = line.split_once(':') else { continue };
             let value = value.trim();
             match key {
-                "State" => process.ended = value.starts_with(['Z', 'X']),
+                "State" => creds.ended = value.starts_with(['Z', 'X']),
                 "Groups" => {
-                    process.groups =
+                    creds.groups =
                         value.split_whitespace().filter_map(|g| g.parse().ok()).collect();
                 }
                 "Uid" => {
-                    (process.ids.uid, process.ids.fs_uid) = (id(value, 0), id(value, 3));
+                    (creds.ids.uid, creds.ids.fs_uid) = (id(value, 0), id(value, 3));
                 }
                 "Gid" => {
-                    (process.ids.gid, process.ids.fs_gid) = (id(value, 0), id(value, 3));
+                    (creds.ids.gid, creds.ids.fs_gid) = (id(value, 0), id(value, 3));
                 }
-                "CapEff" => process.effective = hex(value),
-                "CapPrm" => process.permitted = hex(value),
-                "Umask" => process.umask = u32::from_str_radix(value, 8).ok(),
+                "CapEff" => creds.effective = hex(value),
+                "CapPrm" => creds.permitted = hex(value),
+                "Umask" => creds.umask = u32::from_str_radix(value, 8).ok(),
                 "SigPnd" | "ShdPnd" => pending |= hex(value),
-                "SigCgt" => process.caught = hex(value),
+                "SigCgt" => creds.caught = hex(value),
                 "SigBlk" | "SigIgn" => ignored |= hex(value),
                 _ => {}
             }
         }
-        process.signals = pending & !ignored;
-        process
+        creds.signals = pending & !ignored;
+        creds
     }
 
     /// Whether a file's setgid bit survives what this caller does to the file (Linux `in_group_or_capable`).
@@ -153,9 +153,9 @@ impl Process {
     /// The same thread with the rights that a request of it carries. The kernel may ask on its behalf with others than its
     /// own, and /proc tells only those: access(2) asks by the real ids, and takes the capabilities of who is not root by
     /// them; an overlay or an NFS server asks as somebody else altogether, whose groups and capabilities nobody tells.
-    pub(super) fn asking_as(mut self, caller: &Caller) -> Self {
+    pub(super) fn with_request_ids(mut self, caller: &Caller) -> Self {
         let asks = (Some(caller.uid.raw()), Some(caller.gid.raw()));
-        let Ids { uid, fs_uid, gid, fs_gid } = self.ids;
+        let ThreadIds { uid, fs_uid, gid, fs_gid } = self.ids;
         if asks == (fs_uid, fs_gid) {
             return self;
         }
@@ -207,7 +207,7 @@ impl Process {
 
     /// Whether it is being killed.
     fn is_dying(&self) -> bool {
-        let harmless = HARMLESS.iter().fold(0, |set, signal| set | 1 << (signal - 1));
+        let harmless = NON_FATAL.iter().fold(0, |set, signal| set | 1 << (signal - 1));
         self.signals & !self.caught & !harmless != 0
     }
 
@@ -230,7 +230,8 @@ impl Process {
             rustix::fs::statat(CWD, path, AtFlags::empty()).ok().map(|s| (s.st_dev, s.st_ino))
         };
         let own = namespace("/proc/self/ns/user");
-        self.is_unseen || own.is_some() && own == namespace(&format!("/proc/{}/ns/user", self.pid))
+        self.is_invisible
+            || own.is_some() && own == namespace(&format!("/proc/{}/ns/user", self.pid))
     }
 
     /// Whether an id of our user namespace means something in its own (user_namespaces(7)).
@@ -251,42 +252,42 @@ impl Process {
 }
 
 /// A caller whose groups and capabilities are read when they are first asked for.
-pub(super) struct Requester<'a> {
+pub(super) struct LazyCallerCreds<'a> {
     caller: &'a Caller,
-    process: OnceCell<Process>,
+    creds: OnceCell<CallerCreds>,
 }
 
-impl<'a> Requester<'a> {
+impl<'a> LazyCallerCreds<'a> {
     pub(super) fn of(caller: &'a Caller) -> Self {
-        Self { caller, process: OnceCell::new() }
+        Self { caller, creds: OnceCell::new() }
     }
 
-    fn process(&self) -> &Process {
-        self.process.get_or_init(|| Process::of(self.caller.pid).asking_as(self.caller))
+    fn creds(&self) -> &CallerCreds {
+        self.creds.get_or_init(|| CallerCreds::of(self.caller.pid).with_request_ids(self.caller))
     }
 
-    /// See [`Process::keeps_setgid`].
+    /// See [`CallerCreds::keeps_setgid`].
     pub(super) fn keeps_setgid(&self, file: &PresentedAttr) -> bool {
         let own_group = file.gid == Some(self.caller.gid);
-        own_group || self.process().keeps_setgid(self.caller, file)
+        own_group || self.creds().keeps_setgid(self.caller, file)
     }
 }
 
-impl Asker for Requester<'_> {
+impl Requester for LazyCallerCreds<'_> {
     fn uid(&self) -> MountUid {
         self.caller.uid
     }
 
     fn is_in(&self, group: MountGid) -> bool {
-        group == self.caller.gid || self.process().is_in(self.caller, group)
+        group == self.caller.gid || self.creds().is_in(self.caller, group)
     }
 
     fn has(&self, capability: Capability) -> bool {
-        self.process().has(capability as u32)
+        self.creds().has(capability as u32)
     }
 
     fn has_over(&self, capability: Capability, file: &PresentedAttr) -> bool {
-        self.process().has_over(capability as u32, file)
+        self.creds().has_over(capability as u32, file)
     }
 }
 
@@ -305,53 +306,53 @@ mod tests {
 
     #[test]
     fn groups_capabilities_and_signals_are_read() {
-        let process = Process { pid: std::process::id(), ..Process::parse(STATUS) };
-        assert_eq!(process.groups, [4, 24, 1000]);
-        assert!(process.is_admin() && !process.may_keep_bits());
-        assert!(process.is_interrupted());
+        let creds = CallerCreds { pid: std::process::id(), ..CallerCreds::parse(STATUS) };
+        assert_eq!(creds.groups, [4, 24, 1000]);
+        assert!(creds.is_admin() && !creds.may_keep_bits());
+        assert!(creds.is_interrupted());
     }
 
     #[test]
-    fn only_a_signal_that_is_neither_handled_nor_harmless_kills() {
+    fn only_an_unhandled_fatal_signal_makes_a_client_dying() {
         let with = |pending: i32, caught: u64| {
             let text = format!("ShdPnd:\t{:x}\nSigCgt:\t{caught:x}\n", 1u64 << (pending - 1));
-            Process::parse(&text).is_dying()
+            CallerCreds::parse(&text).is_dying()
         };
         assert!(with(libc::SIGKILL, 0) && with(libc::SIGTERM, 0));
         assert!(!with(libc::SIGALRM, 1 << (libc::SIGALRM - 1)));
         assert!(!with(libc::SIGCHLD, 0) && !with(libc::SIGTSTP, 0));
-        assert_eq!(Fate::of(std::process::id()), Fate::Lives);
-        assert_eq!(Fate::of(u32::MAX), Fate::Gone);
-        assert_eq!(Fate::of(0), Fate::Lives);
+        assert_eq!(ClientState::of(std::process::id()), ClientState::Alive);
+        assert_eq!(ClientState::of(u32::MAX), ClientState::Gone);
+        assert_eq!(ClientState::of(0), ClientState::Alive);
     }
 
     #[test]
-    fn what_a_thread_asks_by_other_ids_than_its_own_it_asks_without_its_capabilities() {
-        let process = Process { pid: std::process::id(), ..Process::parse(STATUS) };
-        let with = |uid, gid| process.clone().asking_as(&caller(uid, gid));
-        assert_eq!(with(7, 8), process);
+    fn a_request_with_other_ids_than_the_threads_carries_none_of_its_capabilities() {
+        let creds = CallerCreds { pid: std::process::id(), ..CallerCreds::parse(STATUS) };
+        let with = |uid, gid| creds.clone().with_request_ids(&caller(uid, gid));
+        assert_eq!(with(7, 8), creds);
         let by_real_ids = with(1000, 1001);
-        assert_eq!((by_real_ids.effective, &by_real_ids.groups), (0, &process.groups));
+        assert_eq!((by_real_ids.effective, &by_real_ids.groups), (0, &creds.groups));
         let as_somebody = with(3000, 8);
         assert_eq!((as_somebody.effective, as_somebody.groups.len()), (0, 0));
         assert!(with(0, 0).is_admin());
-        let ids = Ids { uid: Some(0), gid: Some(0), ..process.ids };
-        let root = Process { ids, ..process.clone() }.asking_as(&caller(0, 0));
-        assert_eq!(root.effective, process.permitted);
+        let ids = ThreadIds { uid: Some(0), gid: Some(0), ..creds.ids };
+        let root = CallerCreds { ids, ..creds.clone() }.with_request_ids(&caller(0, 0));
+        assert_eq!(root.effective, creds.permitted);
     }
 
     #[test]
-    fn the_ids_of_our_own_namespace_mean_something_in_it() {
-        let process = Process { pid: std::process::id(), ..Process::default() };
-        assert!(process.is_in_our_namespace());
-        assert!(process.maps("uid_map", rustix::process::getuid().as_raw()));
-        assert!(!process.maps("no_map", 0));
+    fn the_daemons_ids_are_mapped_in_its_own_namespace() {
+        let creds = CallerCreds { pid: std::process::id(), ..CallerCreds::default() };
+        assert!(creds.is_in_our_namespace());
+        assert!(creds.maps("uid_map", rustix::process::getuid().as_raw()));
+        assert!(!creds.maps("no_map", 0));
     }
 
     #[test]
-    fn a_process_that_is_gone_has_no_rights_and_waits_no_more() {
-        let gone = Process::of(u32::MAX);
+    fn an_exited_thread_has_no_rights_and_counts_as_interrupted() {
+        let gone = CallerCreds::of(u32::MAX);
         assert!(gone.is_interrupted() && !gone.is_admin());
-        assert!(!Process::of(std::process::id()).is_interrupted());
+        assert!(!CallerCreds::of(std::process::id()).is_interrupted());
     }
 }

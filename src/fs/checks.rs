@@ -12,9 +12,9 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Access, AtFlags, FileType, OFlags, RenameFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::caller::Requester;
-use super::permission::{Asker, Capability, permits};
-use super::privileges::{SETGID, SETUID};
+use super::caller::LazyCallerCreds;
+use super::killpriv::{SETGID, SETUID};
+use super::permission::{Capability, Requester, permits};
 use super::restricted::FMODE_EXEC;
 use super::{Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{Inode, NodeId, proc_path};
@@ -39,24 +39,24 @@ impl Fs {
 
     fn check(&self, caller: &Caller, inode: &Inode, wanted: Access) -> Result<()> {
         let stat = self.tree.stat(inode)?;
-        self.check_found(&Requester::of(caller), caller, inode, &stat, wanted)
+        self.check_found(&LazyCallerCreds::of(caller), caller, inode, &stat, wanted)
     }
 
     fn check_found(
         &self,
-        asker: &Requester<'_>,
+        requester: &LazyCallerCreds<'_>,
         caller: &Caller,
         inode: &Inode,
         stat: &Statx,
         wanted: Access,
     ) -> Result<()> {
         let (mut file, view) = (self.shown(caller, stat), self.view());
-        file.mode &= !u32::from(self.unreal_permissions(&view.attr_overrides, inode));
+        file.mode &= !u32::from(self.denied_to_mounter(&view.attr_overrides, inode));
         let acl = || match self.needs.xattrs {
             true => self.access_acl(&*self.tree.fd(inode)?, stat, &file),
             false => Ok(None),
         };
-        match permits(asker, &file, acl, &view.ids, wanted)? {
+        match permits(requester, &file, acl, &view.ids, wanted)? {
             true => Ok(()),
             false => Err(Errno::ACCESS),
         }
@@ -87,7 +87,12 @@ impl Fs {
     }
 
     /// Whether a FIFO or socket may be got at, which the kernel then opens or connects to without asking.
-    pub(super) fn may_meet(&self, caller: &Caller, inode: &Inode, stat: &Statx) -> Result<()> {
+    pub(super) fn may_reach_special(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        stat: &Statx,
+    ) -> Result<()> {
         let wanted = match inode.kind() {
             FileType::Fifo => READ | WRITE,
             FileType::Socket => WRITE,
@@ -96,7 +101,7 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        self.check_found(&Requester::of(caller), caller, inode, stat, wanted)
+        self.check_found(&LazyCallerCreds::of(caller), caller, inode, stat, wanted)
     }
 
     /// Whether a directory may be listed.
@@ -134,38 +139,38 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        self.check_removal(&Requester::of(caller), caller, (dir, dir_fd), name).map(drop)
+        self.check_removal(&LazyCallerCreds::of(caller), caller, (dir, dir_fd), name).map(drop)
     }
 
     /// As [`Self::may_remove`]; gives what the name means, if anything.
     fn check_removal(
         &self,
-        asker: &Requester<'_>,
+        requester: &LazyCallerCreds<'_>,
         caller: &Caller,
         (dir, dir_fd): (&Inode, &OwnedFd),
         name: &CStr,
     ) -> Result<Option<Statx>> {
         let dir_stat = self.tree.stat(dir)?;
-        self.check_found(asker, caller, dir, &dir_stat, WRITE | SEARCH)?;
-        self.check_victim(asker, caller, &dir_stat, (dir_fd, name))
+        self.check_found(requester, caller, dir, &dir_stat, WRITE | SEARCH)?;
+        self.check_victim(requester, caller, &dir_stat, (dir_fd, name))
     }
 
     /// Whether a name may be taken away from a directory to which a symbolic link led, and which nobody has looked up.
     /// The kernel was not asked about it.
-    pub(super) fn may_remove_there(
+    pub(super) fn may_remove_target(
         &self,
         caller: &Caller,
         (dir_fd, name): (&OwnedFd, &std::ffi::CStr),
     ) -> Result<()> {
-        let (asker, view) = (Requester::of(caller), self.view());
+        let (requester, view) = (LazyCallerCreds::of(caller), self.view());
         let stat = rustix::fs::statx(dir_fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let dir = self.shown(caller, &stat);
         let acl = || match self.needs.xattrs {
             true => self.access_acl(dir_fd, &stat, &dir),
             false => Ok(None),
         };
-        match permits(&asker, &dir, acl, &view.ids, WRITE | SEARCH)? {
-            true => self.check_victim(&asker, caller, &stat, (dir_fd, name)).map(drop),
+        match permits(&requester, &dir, acl, &view.ids, WRITE | SEARCH)? {
+            true => self.check_victim(&requester, caller, &stat, (dir_fd, name)).map(drop),
             false => Err(Errno::ACCESS),
         }
     }
@@ -173,7 +178,7 @@ impl Fs {
     /// The sticky bit's part of it.
     fn check_victim(
         &self,
-        asker: &Requester<'_>,
+        requester: &LazyCallerCreds<'_>,
         caller: &Caller,
         dir_stat: &Statx,
         (dir_fd, name): (&OwnedFd, &std::ffi::CStr),
@@ -187,8 +192,8 @@ impl Fs {
             return Err(Errno::OVERFLOW);
         }
         let sticky = u32::from(dir_stat.stx_mode) & STICKY != 0;
-        if sticky && !asker.owns(&victim) && !asker.owns(&shown_dir) {
-            return match asker.has_over(Capability::Fowner, &victim) {
+        if sticky && !requester.owns(&victim) && !requester.owns(&shown_dir) {
+            return match requester.has_over(Capability::Fowner, &victim) {
                 true => Ok(Some(stat)),
                 false => Err(Errno::PERM),
             };
@@ -207,10 +212,10 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        let asker = Requester::of(caller);
-        let moved = self.check_removal(&asker, caller, (from.0, from.1), from.2)?;
+        let requester = LazyCallerCreds::of(caller);
+        let moved = self.check_removal(&requester, caller, (from.0, from.1), from.2)?;
         // Also where the new name means nothing yet: the directory's permissions are the same.
-        let target = self.check_removal(&asker, caller, (to.0, to.1), to.2)?;
+        let target = self.check_removal(&requester, caller, (to.0, to.1), to.2)?;
         if from.0.node() == to.0.node() {
             return Ok(());
         }
@@ -220,8 +225,9 @@ impl Fs {
             let Some(stat) = stat else { continue };
             if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() {
                 let inode = self.tree.lookup(place.0, place.1, place.2, FileType::Directory)?;
-                let checked = self.check_found(&asker, caller, &inode.inode, &inode.stat, WRITE);
-                self.give_back(inode.inode.node());
+                let checked =
+                    self.check_found(&requester, caller, &inode.inode, &inode.stat, WRITE);
+                self.undo_lookup(inode.inode.node());
                 checked?;
             }
         }
@@ -233,22 +239,22 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        let (asker, stat) = (Requester::of(caller), self.tree.stat(inode)?);
+        let (requester, stat) = (LazyCallerCreds::of(caller), self.tree.stat(inode)?);
         let file = self.shown(caller, &stat);
         if file.uid.is_none() || file.gid.is_none() {
             return Err(Errno::OVERFLOW);
         }
         // Linux `may_linkat`, fs.protected_hardlinks of proc(5).
-        if !asker.owns(&file) && protects_hardlinks() {
+        if !requester.owns(&file) && protects_hardlinks() {
             let mode = u32::from(stat.stx_mode);
             let runs_as_group = mode & (SETGID | GROUP_EXECUTE) == SETGID | GROUP_EXECUTE;
             let plain = inode.kind().is_file() && mode & SETUID == 0 && !runs_as_group;
             let usable = plain
-                && match self.check_found(&asker, caller, inode, &stat, READ | WRITE) {
+                && match self.check_found(&requester, caller, inode, &stat, READ | WRITE) {
                     Err(Errno::ACCESS) => false,
                     result => result.map(|()| true)?,
                 };
-            if !usable && !asker.has_over(Capability::Fowner, &file) {
+            if !usable && !requester.has_over(Capability::Fowner, &file) {
                 return Err(Errno::PERM);
             }
         }
@@ -261,7 +267,7 @@ impl Fs {
             return Ok(());
         }
         let file = self.shown(caller, &self.tree.stat(inode)?);
-        match Requester::of(caller).acts_as_owner(&file) {
+        match LazyCallerCreds::of(caller).acts_as_owner(&file) {
             true => Ok(()),
             false => Err(Errno::PERM),
         }
@@ -278,14 +284,17 @@ impl Fs {
         if !self.checks() || name.starts_with(b"security.") || name.starts_with(b"trusted.") {
             return Ok(());
         }
-        let (asker, stat) = (Requester::of(caller), self.tree.stat(inode)?);
+        let (requester, stat) = (LazyCallerCreds::of(caller), self.tree.stat(inode)?);
         let is_acl = name.starts_with(b"system.");
         // ACLs everybody reads, and the owner sets. In a directory where everybody makes files, its attributes are his.
         let of_owner = is_acl || (inode.kind().is_dir() && u32::from(stat.stx_mode) & STICKY != 0);
-        if wanted.contains(WRITE) && of_owner && !asker.acts_as_owner(&self.shown(caller, &stat)) {
+        if wanted.contains(WRITE)
+            && of_owner
+            && !requester.acts_as_owner(&self.shown(caller, &stat))
+        {
             return Err(Errno::PERM);
         }
-        if is_acl { Ok(()) } else { self.check_found(&asker, caller, inode, &stat, wanted) }
+        if is_acl { Ok(()) } else { self.check_found(&requester, caller, inode, &stat, wanted) }
     }
 
     /// What of a change of attributes the caller may make, after the view's policies (Linux `setattr_prepare`,
@@ -301,27 +310,27 @@ impl Fs {
         if !self.checks() || set.is_empty() {
             return Ok(set);
         }
-        let (asker, stat) = (Requester::of(caller), self.tree.stat(inode)?);
+        let (requester, stat) = (LazyCallerCreds::of(caller), self.tree.stat(inode)?);
         let file = self.shown(caller, &stat);
-        let changes = |wanted| self.check_found(&asker, caller, inode, &stat, wanted);
+        let changes = |wanted| self.check_found(&requester, caller, inode, &stat, wanted);
         // Times that come with a length are those of the write.
         let touches = set.size.is_none()
             && (set.atime, set.mtime) == (Some(SetTime::Now), Some(SetTime::Now));
         if set.size.is_some() && !handle_writes {
             changes(WRITE)?;
         }
-        if touches && !asker.acts_as_owner(&file) {
+        if touches && !requester.acts_as_owner(&file) {
             changes(WRITE)?;
         }
         if (file.uid.is_none() && set.uid.is_none()) || (file.gid.is_none() && set.gid.is_none()) {
             return Err(Errno::OVERFLOW);
         }
         let chowns = |is_mapped| match is_mapped {
-            true => asker.has_over(Capability::Chown, &file),
-            false => asker.has(Capability::Chown),
+            true => requester.has_over(Capability::Chown, &file),
+            false => requester.has(Capability::Chown),
         };
         if let Some(uid) = set.uid {
-            let is_shown = asker.owns(&file) && file.uid == Some(uid);
+            let is_shown = requester.owns(&file) && file.uid == Some(uid);
             if is_shown && matches!(self.viewer(&self.view(), caller), Viewer::Mirrored(_)) {
                 // It is his already, as far as he sees; the source keeps its owner, unless he may give files away
                 // there.
@@ -331,25 +340,25 @@ impl Fs {
             }
         }
         if let Some(gid) = set.gid {
-            let joins = asker.owns(&file) && (file.gid == Some(gid) || asker.is_in(gid));
+            let joins = requester.owns(&file) && (file.gid == Some(gid) || requester.is_in(gid));
             if !joins && !chowns(file.gid.is_some()) {
                 return Err(Errno::PERM);
             }
         }
         if let Some(mode) = set.mode {
-            if !asker.acts_as_owner(&file) {
+            if !requester.acts_as_owner(&file) {
                 if self.view().changes.chmod != ChangePolicy::Ignore {
                     return Err(Errno::PERM);
                 }
                 // To ignore succeeds for everybody; only the owner sets what is let through of it all the same.
                 set.mode = None;
-            } else if mode & SETGID != 0 && !asker.keeps_setgid(&file) {
+            } else if mode & SETGID != 0 && !requester.keeps_setgid(&file) {
                 // Whoever is not in the file's group does not give its rights away.
                 set.mode = Some(mode & !SETGID);
             }
         }
         let has_times = set.atime.is_some() || set.mtime.is_some();
-        if has_times && set.size.is_none() && !touches && !asker.acts_as_owner(&file) {
+        if has_times && set.size.is_none() && !touches && !requester.acts_as_owner(&file) {
             return Err(Errno::PERM);
         }
         Ok(set)

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Caller, Entry, Fs, Opened, Place, Result, Trust, decode_dev};
-use crate::source::{ActingAs, Inode, Node, NodeId, component, reopen};
+use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, OpenedFile, Result, decode_dev};
+use crate::source::{ActingAs, Inode, NewNode, NodeId, component, reopen};
 
 /// How often a name that comes and goes on the source is tried to be made.
-const TRIES: u32 = 100;
+const MAX_ATTEMPTS: u32 = 100;
 
 impl Fs {
     /// Makes a file, FIFO, socket or device. EOVERFLOW when the caller has no counterpart on the source.
@@ -27,7 +27,11 @@ impl Fs {
         let kind = FileType::from_raw_mode(mode);
         self.make(caller, parent, name, (kind, mode, umask), |acting, dir, name, mode| {
             let (major, minor) = decode_dev(rdev);
-            acting.mknod(dir, name, Node { kind, mode, device: rustix::fs::makedev(major, minor) })
+            acting.mknod(
+                dir,
+                name,
+                NewNode { kind, mode, device: rustix::fs::makedev(major, minor) },
+            )
         })
     }
 
@@ -42,7 +46,7 @@ impl Fs {
     ) -> Result<Entry> {
         let made = (FileType::Directory, mode, umask);
         self.make(caller, parent, name, made, |acting, dir, name, mode| {
-            self.leave_the_reserve(caller, dir)?;
+            self.check_reserved_blocks(caller, dir)?;
             acting.mkdir(dir, name, mode)
         })
     }
@@ -65,14 +69,14 @@ impl Fs {
 
     /// ENOSPC where only the reserve is left that a filesystem keeps for root, for a caller who is stored as root
     /// without being it: what needs blocks, as a directory does, would get them from there.
-    fn leave_the_reserve(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
+    fn check_reserved_blocks(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
         let stored = self.owner_of_new(&self.view(), caller)?.0;
         if !is_root(stored.raw()) || is_root(caller.uid.raw()) {
             return Ok(());
         }
-        let room = rustix::fs::fstatvfs(dir)?;
-        if room.f_bavail == 0 && room.f_bfree > 0 { Err(Errno::NOSPC) } else { Ok(()) }
+        let free = rustix::fs::fstatvfs(dir)?;
+        if free.f_bavail == 0 && free.f_bfree > 0 { Err(Errno::NOSPC) } else { Ok(()) }
     }
 
     fn make(
@@ -83,21 +87,21 @@ impl Fs {
         (kind, mode, umask): (FileType, u32, u32),
         make: impl FnOnce(&ActingAs<'_>, &OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
-        let _change = self.lookout.change();
+        let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(parent)?;
-        self.make_shown(&dir, name)?;
+        self.check_new_name(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let (acting, mode) = self.create_as(caller, kind, mode, umask)?;
         self.may_make_in(caller, &dir)?;
         make(&acting, &dir_fd, &c_name, mode)?;
-        self.found_again(caller, &dir, name)
+        self.lookup_created(caller, &dir, name)
     }
 
     /// The entry of what was just made.
-    fn found_again(&self, caller: &Caller, dir: &Inode, name: &OsStr) -> Result<Entry> {
-        let place = self.place(dir, name);
-        Ok(self.entry(caller, &place, &self.find(dir, name)?))
+    fn lookup_created(&self, caller: &Caller, dir: &Inode, name: &OsStr) -> Result<Entry> {
+        let entry_ref = self.entry_ref(dir, name);
+        Ok(self.entry(caller, &entry_ref, &self.find(dir, name)?))
     }
 
     /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that
@@ -109,18 +113,18 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
     ) -> Result<Entry> {
-        let _change = self.lookout.change();
-        self.may_give_names(caller)?;
+        let _change = self.prefetcher.begin_change();
+        self.may_add_names(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
-        self.make_shown(&dir, new_name)?;
+        self.check_new_name(&dir, new_name)?;
         self.may_link(caller, &inode, &dir)?;
         self.may_link_hidden_bits(caller, &inode)?;
         let dir_fd = self.tree.fd(&dir)?;
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
         self.act_for(caller)?.link(&fd, &dir_fd, &name)?;
-        self.found_again(caller, &dir, new_name)
+        self.lookup_created(caller, &dir, new_name)
     }
 
     /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
@@ -133,10 +137,10 @@ impl Fs {
         mode: u32,
         umask: u32,
         asked: OFlags,
-    ) -> Result<(Entry, Opened)> {
-        let _change = self.lookout.change();
+    ) -> Result<(Entry, OpenedFile)> {
+        let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(parent)?;
-        self.make_shown(&dir, name)?;
+        self.check_new_name(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let (acting, mode) = self.create_as(caller, FileType::RegularFile, mode, umask)?;
@@ -144,24 +148,25 @@ impl Fs {
         let wanted = self.source_flags(asked);
         let flags = wanted | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let insists = asked.contains(OFlags::EXCL);
-        let mut tries = 0;
+        let mut attempts = 0;
         let fd = loop {
             match acting.create(&dir_fd, &c_name, flags, mode) {
                 Err(Errno::EXIST) if !insists => {}
                 result => break result?,
             }
             // Somebody was faster on the source. If he took it back as fast, the kernel's look-up would find nothing.
-            tries += 1;
-            if tries == TRIES || self.tree.has_name(&dir_fd, &c_name) {
-                self.tree.take_care();
+            attempts += 1;
+            if attempts == MAX_ATTEMPTS || self.tree.has_name(&dir_fd, &c_name) {
+                self.tree.keep_lookups_open();
                 self.contended.found(parent, name);
                 return Err(Errno::STALE);
             }
         };
-        let told = self.told_of(&dir);
+        let event_seq = self.event_seq(&dir);
         // The kernel has just looked the name up.
-        let trust = if dir.is_watched() { Trust::Watched } else { Trust::Fresh };
-        self.made_and_opened(caller, &Place { dir: &dir, name, trust, told }, fd, wanted)
+        let validity =
+            if dir.is_watched() { CacheValidity::WhileWatched } else { CacheValidity::Timeout };
+        self.opened_entry(caller, &DirEntryRef { dir: &dir, name, validity, event_seq }, fd, wanted)
     }
 
     /// Makes a regular file without a name and opens it (open(2), O_TMPFILE). EOPNOTSUPP where the source has none, and
@@ -174,7 +179,7 @@ impl Fs {
         mode: u32,
         umask: u32,
         asked: OFlags,
-    ) -> Result<(Entry, Opened)> {
+    ) -> Result<(Entry, OpenedFile)> {
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let (acting, mode) = self.create_as(caller, FileType::RegularFile, mode, umask)?;
@@ -183,41 +188,48 @@ impl Fs {
         // With O_EXCL it never gets a name.
         let flags = wanted | OFlags::TMPFILE | OFlags::CLOEXEC | (asked & OFlags::EXCL);
         let fd = acting.create(&dir_fd, c".", flags, mode)?;
-        if !asked.contains(OFlags::EXCL) && !self.would_own(caller, &fd)? {
+        if !asked.contains(OFlags::EXCL) && !self.acts_as_owner_of(caller, &fd)? {
             return Err(Errno::OPNOTSUPP);
         }
         // No directory tells of it.
-        let place = Place { dir: &dir, name: OsStr::new(""), trust: Trust::Fresh, told: 0 };
-        self.made_and_opened(caller, &place, fd, wanted)
+        let entry_ref = DirEntryRef {
+            dir: &dir,
+            name: OsStr::new(""),
+            validity: CacheValidity::Timeout,
+            event_seq: 0,
+        };
+        self.opened_entry(caller, &entry_ref, fd, wanted)
     }
 
     /// Whether a caller may do to a file what its owner may, as it is shown to him.
-    fn would_own(&self, caller: &Caller, fd: &OwnedFd) -> Result<bool> {
+    fn acts_as_owner_of(&self, caller: &Caller, fd: &OwnedFd) -> Result<bool> {
         let mask = StatxFlags::BASIC_STATS;
         let file = self.shown(caller, &rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?);
-        let overrides = || self.process_of(caller).overrides_owner(&file);
+        let overrides = || self.creds_of(caller).overrides_owner(&file);
         Ok(file.uid == Some(caller.uid) || overrides())
     }
 
     /// The answer for a file that was just made and opened.
-    fn made_and_opened(
+    fn opened_entry(
         &self,
         caller: &Caller,
-        place: &Place<'_>,
+        entry_ref: &DirEntryRef<'_>,
         fd: OwnedFd,
         wanted: OFlags,
-    ) -> Result<(Entry, Opened)> {
-        let found = self.tree.enter_created(place.dir.mount(), &fd)?;
-        let mut entry = self.entry(caller, place, &found);
-        if wanted & OFlags::ACCMODE == OFlags::RDWR && entry.attr.trust == Trust::Watched {
+    ) -> Result<(Entry, OpenedFile)> {
+        let found = self.tree.insert_created(entry_ref.dir.mount(), &fd)?;
+        let mut entry = self.entry(caller, entry_ref, &found);
+        if wanted & OFlags::ACCMODE == OFlags::RDWR
+            && entry.attr.validity == CacheValidity::WhileWatched
+        {
             // See `keep_open`.
-            entry.attr.trust = Trust::Fresh;
+            entry.attr.validity = CacheValidity::Timeout;
         }
         let fd = Arc::new(fd);
-        let may_pass = self.may_pass(&found.inode, &found.stat);
+        let may_pass_through = self.may_pass_through(&found.inode, &found.stat);
         // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.
         let anchor = Arc::new(reopen(&fd, OFlags::PATH)?);
         let opened = self.keep_open(found.inode, anchor, Some(fd), wanted);
-        Ok((entry, Opened { may_pass, ..opened }))
+        Ok((entry, OpenedFile { may_pass_through, ..opened }))
     }
 }

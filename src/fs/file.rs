@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::direct::AlignedBuffer;
-use super::privileges::{Rights, SETGID, SETUID};
+use super::aligned_buffer::AlignedBuffer;
+use super::killpriv::{KillprivRights, SETGID, SETUID};
 use super::{Caller, Fs, Result, lock};
 use crate::source::{ActingAs, Inode, NodeId, reopen};
 use crate::sys;
@@ -28,19 +28,19 @@ pub struct OpenFile {
     inode: Arc<Inode>,
     flags: OFlags,
     /// What it was like when a lock was granted through this open file; where that tells later changes.
-    at_lock: Mutex<Option<lock::State>>,
+    state_at_lock: Mutex<Option<lock::FileState>>,
 }
 
 /// A file that was just opened.
 #[derive(Debug)]
-pub struct Opened {
+pub struct OpenedFile {
     /// The number that later requests carry.
     pub handle: u64,
     /// The file.
     pub file: Arc<OpenFile>,
     /// Whether the kernel may write to it past us. Not to a file with setuid or setgid bits: whether they survive
     /// depends on who writes.
-    pub may_pass: bool,
+    pub may_pass_through: bool,
     /// Whether each close of a descriptor is to be told, and not only the last: it releases its process's locks.
     pub needs_flush: bool,
     /// Whether the kernel is no longer to believe attributes that it was told.
@@ -72,9 +72,9 @@ impl OpenFile {
         self.open_with(OFlags::NOCTTY | OFlags::NONBLOCK)
     }
 
-    /// See [`Fs::renewal`].
-    pub(super) fn at_lock(&self) -> MutexGuard<'_, Option<lock::State>> {
-        self.at_lock.lock().unwrap_or_else(PoisonError::into_inner)
+    /// See [`Fs::revalidation`].
+    pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<lock::FileState>> {
+        self.state_at_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is opened for real.
@@ -162,7 +162,7 @@ impl Fs {
     /// Starts to open a regular file, or a block device that is shown as one: the kernel or [`OpenFile::open`] does the
     /// rest. ESTALE when it is gone: the kernel looks the name up
     /// again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
-    pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<Opened> {
+    pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<OpenedFile> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
             FileType::RegularFile => {}
@@ -171,11 +171,11 @@ impl Fs {
             // Never opened for real.
             _ => return Err(Errno::ACCESS),
         }
-        self.look_as(caller, &inode)?;
+        self.read_as(caller, &inode)?;
         let mut flags = self.source_flags(asked);
         let anchor = match self.tree.fd(&inode) {
             Err(Errno::STALE) => {
-                self.tree.take_care();
+                self.tree.keep_lookups_open();
                 return Err(Errno::STALE);
             }
             anchor => anchor?,
@@ -187,19 +187,19 @@ impl Fs {
         if stat.stx_attributes.contains(StatxAttributes::APPEND) {
             flags |= asked & OFlags::APPEND;
         }
-        let may_pass = self.may_pass(&inode, &stat);
-        let has_more_names = self.has_more_names(&inode, &stat);
+        let may_pass_through = self.may_pass_through(&inode, &stat);
+        let gained_links = self.gained_links(&inode, &stat);
         let mut opened = self.keep_open(inode, anchor, None, flags);
-        opened.stale_attributes |= has_more_names;
-        Ok(Opened { may_pass, ..opened })
+        opened.stale_attributes |= gained_links;
+        Ok(OpenedFile { may_pass_through, ..opened })
     }
 
-    /// See [`Opened::may_pass`].
-    pub(super) fn may_pass(&self, inode: &Inode, stat: &Statx) -> bool {
+    /// See [`OpenedFile::may_pass_through`].
+    pub(super) fn may_pass_through(&self, inode: &Inode, stat: &Statx) -> bool {
         let mode = u32::from(stat.stx_mode);
         let is_plain = inode.kind().is_file() && mode & (SETUID | SETGID) == 0;
         // A server would be told of the ids with which the file was handed over.
-        self.passes_data() && is_plain && !self.tree.is_served(inode)
+        self.uses_passthrough() && is_plain && !self.tree.is_server_backed(inode)
     }
 
     pub(super) fn keep_open(
@@ -208,29 +208,29 @@ impl Fs {
         anchor: Arc<OwnedFd>,
         file: Option<Arc<OwnedFd>>,
         flags: OFlags,
-    ) -> Opened {
+    ) -> OpenedFile {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
         // What is stored to a shared mapping, which takes a file opened for both, changes its times and tells nobody
         // (`is_changing`).
         let stale_attributes = self.watch.is_some()
-            && self.passes_data()
+            && self.uses_passthrough()
             && flags & OFlags::ACCMODE == OFlags::RDWR
             && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let (other, at_lock) = (OnceLock::new(), Mutex::default());
-        let file = Arc::new(OpenFile { anchor, file, other, inode, flags, at_lock });
+        let (other, state_at_lock) = (OnceLock::new(), Mutex::default());
+        let file = Arc::new(OpenFile { anchor, file, other, inode, flags, state_at_lock });
         let handle = self.files.insert(Arc::clone(&file), spread);
         let needs_flush = for_writing || self.locks.are_held_on(file.inode.node());
-        Opened { handle, file, may_pass: false, needs_flush, stale_attributes }
+        OpenedFile { handle, file, may_pass_through: false, needs_flush, stale_attributes }
     }
 
     /// Acts as somebody for whom the source clears setuid and setgid bits, and who has no reserved space: what the
     /// kernel writes to a file past us is written with the rights of the moment when the file was handed to it, whoever
     /// writes.
-    pub fn hand_over(&self) -> Result<()> {
-        self.credentials.hand_over()
+    pub fn act_for_backing_open(&self) -> Result<()> {
+        self.credentials.act_for_backing_open()
     }
 
     /// An open file by its number. EBADF when it was closed.
@@ -258,8 +258,8 @@ impl Fs {
         let align = self.direct_align.filter(|_| how.direct);
         let fd = file.open_for(align.is_some())?;
         let rights = match how.takes_privileges {
-            true => self.rights_of_a_stranger(caller, &file.inode)?,
-            false => Rights::ALL,
+            true => self.rights_without_fsetid(caller, &file.inode)?,
+            false => KillprivRights::ALL,
         };
         let acting = self.write_as(caller, &file.inode, rights)?;
         match align {

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_serves_until_it_is_released_and_then_serves_again() {
+    fn a_handle_is_valid_until_its_release_and_then_reused() {
         let handles = Handles::default();
         let one = handles.insert(Arc::new("one"), 5);
         let two = handles.insert(Arc::new("two"), 5);

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
-use super::{Caller, Fs, Opened, Result, buffer};
+use super::{Caller, Fs, OpenedFile, Result, buffer};
 use crate::source::{ActingAs, NodeId};
 use crate::sys;
 
@@ -23,11 +23,11 @@ const FSGETXATTR: u32 = 0x801c_581f;
 const FSSETXATTR: u32 = 0x401c_5820;
 
 /// The kind of ioctls that terminals have (`tty_ioctl`), and no file on a filesystem: isatty(3) asks for one at many an open.
-const TERMINALS: u32 = b'T' as u32;
+const TTY_IOCTL_TYPE: u32 = b'T' as u32;
 
 /// Kind and number of those that make files, as far as Linux has any: snapshots and subvolumes of btrfs (linux/btrfs.h)
 /// and bcachefs, reflinks of ocfs2.
-const MAKERS: [(u32, u32); 6] =
+const CREATING_IOCTLS: [(u32, u32); 6] =
     [(0x94, 1), (0x94, 14), (0x94, 23), (0x94, 24), (0xbc, 16), (b'o' as u32, 4)];
 
 /// An ioctl on an open file or directory.
@@ -44,22 +44,22 @@ pub struct Ioctl {
     /// The request's number. It encodes how many bytes move, and whither.
     pub command: u32,
     /// How many bytes the answer may have.
-    pub room: usize,
+    pub out_size: usize,
 }
 
 impl Ioctl {
     /// How many bytes the number says that the request moves (ioctl(2), `_IOC_SIZE`).
-    fn moves(&self) -> usize {
+    fn arg_size(&self) -> usize {
         (self.command >> 16 & 0x3fff) as usize
     }
 
-    fn kind(&self) -> u32 {
+    fn ioc_type(&self) -> u32 {
         self.command >> 8 & 0xff
     }
 
     /// Whether it makes something that belongs to whoever calls.
-    fn makes(&self) -> bool {
-        MAKERS.contains(&(self.kind(), self.command & 0xff))
+    fn creates(&self) -> bool {
+        CREATING_IOCTLS.contains(&(self.ioc_type(), self.command & 0xff))
     }
 }
 
@@ -68,7 +68,7 @@ impl Fs {
     pub fn forwards(&self, ioctl: &Ioctl) -> bool {
         let is_checked =
             matches!(ioctl.command, GETFLAGS | SETFLAGS | GETVERSION | FSGETXATTR | FSSETXATTR);
-        let may_exist = !ioctl.is_compat && ioctl.kind() != TERMINALS;
+        let may_exist = !ioctl.is_compat && ioctl.ioc_type() != TTY_IOCTL_TYPE;
         !is_checked && may_exist && self.view().changes.forward_ioctls
     }
 
@@ -87,7 +87,7 @@ impl Fs {
         ioctl: &Ioctl,
         input: &[u8],
     ) -> Result<(i32, Vec<u8>)> {
-        let mut argument = buffer::zeroed(ioctl.moves())?;
+        let mut argument = buffer::zeroed(ioctl.arg_size())?;
         let given = input.len().min(argument.len());
         argument[..given].copy_from_slice(&input[..given]);
         let (file, dir);
@@ -98,11 +98,11 @@ impl Fs {
             file = self.files.get(ioctl.handle)?;
             file.open_and_wait()?
         };
-        let process = self.process_of(caller);
-        let acting = self.act_in_ioctl(caller, ioctl, fd, process.umask())?;
-        let capabilities = process.capabilities();
-        let returned = acting.ioctl_apart(fd, ioctl.command, &mut argument, capabilities)?;
-        argument.truncate(ioctl.room);
+        let creds = self.creds_of(caller);
+        let acting = self.act_in_ioctl(caller, ioctl, fd, creds.umask())?;
+        let capabilities = creds.capabilities();
+        let returned = acting.sandboxed_ioctl(fd, ioctl.command, &mut argument, capabilities)?;
+        argument.truncate(ioctl.out_size);
         Ok((returned, argument))
     }
 
@@ -117,7 +117,7 @@ impl Fs {
         if !self.credentials.are_privileged() {
             return self.act_for(caller);
         }
-        let ids = match ioctl.makes() {
+        let ids = match ioctl.creates() {
             true => Some(self.owner_of_new(&self.view(), caller)?),
             false => self.source_ids(caller).ok(),
         };
@@ -125,13 +125,13 @@ impl Fs {
             Some(ids) => self.credentials.creator(ids, umask),
             None => {
                 let stat = rustix::fs::fstat(fd)?;
-                self.credentials.stranger(Some((stat.st_uid, stat.st_gid)))
+                self.credentials.as_ownerless(Some((stat.st_uid, stat.st_gid)))
             }
         }
     }
 
     /// Opens a directory as a file, which only an ioctl on it needs.
-    pub fn open_for_ioctl(&self, node: NodeId) -> Result<Opened> {
+    pub fn open_for_ioctl(&self, node: NodeId) -> Result<OpenedFile> {
         let inode = self.tree.inode(node)?;
         let fd = Arc::new(self.tree.open(&inode, OFlags::RDONLY)?);
         Ok(self.keep_open(inode, Arc::clone(&fd), Some(fd), OFlags::RDONLY))
@@ -147,30 +147,30 @@ impl Fs {
         node: NodeId,
         command: u32,
         input: &[u8],
-        room: usize,
+        out_size: usize,
     ) -> Result<Vec<u8>> {
         // The kernel's own interface moves an int for the requests that are declared with a long.
-        let (command, moves) = match command {
+        let (command, arg_size) = match command {
             GETFLAGS | SETFLAGS | GETVERSION => (command, 4),
             FSGETXATTR | FSSETXATTR => (command, 28),
             _ => return Err(Errno::NOTTY),
         };
         let mut argument = [0; 32];
-        let given = input.len().min(moves);
+        let given = input.len().min(arg_size);
         argument[..given].copy_from_slice(&input[..given]);
         let inode = self.tree.inode(node)?;
         let sets = matches!(command, SETFLAGS | FSSETXATTR);
         if sets {
             self.may_act_as_owner(caller, &inode)?;
         }
-        self.look_as(caller, &inode)?;
+        self.read_as(caller, &inode)?;
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::NONBLOCK)?;
         if sets {
             self.set_flags(caller, &fd, command, &mut argument)?;
         } else {
             sys::file::ioctl(&fd, command, &mut argument)?;
         }
-        Ok(argument[..room.min(argument.len())].to_vec())
+        Ok(argument[..out_size.min(argument.len())].to_vec())
     }
 
     /// Sets inode flags. The kernel has compared them to those that it was told a moment ago; that the immutable flag is
@@ -186,7 +186,7 @@ impl Fs {
         let given = argument.to_vec();
         let set = acting.lend(CapabilitySet::empty())?.set_flags(fd, command, argument);
         let immutable = CapabilitySet::LINUX_IMMUTABLE;
-        if set != Err(Errno::PERM) || !self.process_of(caller).capabilities().contains(immutable) {
+        if set != Err(Errno::PERM) || !self.creds_of(caller).capabilities().contains(immutable) {
             return set;
         }
         argument.copy_from_slice(&given);

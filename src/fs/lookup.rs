@@ -8,32 +8,32 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Lookup, Result};
-use crate::source::{Found, Inode, NodeId, component};
+use crate::source::{FoundInode, Inode, NodeId, component};
 
 impl Fs {
     /// Finds what a name in a directory means.
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
-        self.look_as(caller, &dir)?;
+        self.read_as(caller, &dir)?;
         self.may_search(caller, &dir).map_err(|e| self.refusal(e, &dir, name))?;
-        if self.find_shown(&dir, name).is_err() {
-            return Ok(Lookup::Missing(self.trust_in_absence(name)));
+        if self.check_name_shown(&dir, name).is_err() {
+            return Ok(Lookup::Missing(self.absence_validity(name)));
         }
-        let place = self.place(&dir, name);
-        let trust = place.trust;
+        let entry_ref = self.entry_ref(&dir, name);
+        let validity = entry_ref.validity;
         let mut found = self.find(&dir, name);
         if matches!(found, Err(Errno::NOENT)) && self.contended.wait(parent, name) {
             found = self.find(&dir, name);
         }
         match found {
             Ok(found) => {
-                if let Err(e) = self.may_meet(caller, &found.inode, &found.stat) {
-                    self.give_back(found.inode.node());
+                if let Err(e) = self.may_reach_special(caller, &found.inode, &found.stat) {
+                    self.undo_lookup(found.inode.node());
                     return Err(self.refusal(e, &dir, name));
                 }
-                Ok(Lookup::Found(self.entry(caller, &place, &found)))
+                Ok(Lookup::Found(self.entry(caller, &entry_ref, &found)))
             }
-            Err(Errno::NOENT) => Ok(Lookup::Missing(trust)),
+            Err(Errno::NOENT) => Ok(Lookup::Missing(validity)),
             Err(e) => Err(e),
         }
     }
@@ -48,7 +48,7 @@ impl Fs {
     }
 
     /// Finds what a name in a directory means that is not excluded, and counts one look-up.
-    pub(super) fn find(&self, dir: &Inode, name: &OsStr) -> Result<Found> {
+    pub(super) fn find(&self, dir: &Inode, name: &OsStr) -> Result<FoundInode> {
         let c_name = component(name)?;
         self.find_in(dir, &*self.tree.fd(dir)?, &c_name, FileType::Unknown)
     }
@@ -60,10 +60,10 @@ impl Fs {
         dir_fd: &OwnedFd,
         name: &CStr,
         kind: FileType,
-    ) -> Result<Found> {
+    ) -> Result<FoundInode> {
         let found = self.tree.lookup(dir, dir_fd, name, kind)?;
-        if found.is_by_link && self.leads_to_absent(&self.view(), &found) {
-            self.give_back(found.inode.node());
+        if found.is_by_link && self.leads_to_excluded(&self.view(), &found) {
+            self.undo_lookup(found.inode.node());
             return self.tree.lookup_itself(dir, OsStr::from_bytes(name.to_bytes()));
         }
         Ok(found)
@@ -82,16 +82,16 @@ impl Fs {
     /// The kernel gives back look-ups: whether they were the last.
     pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
         // What was done to it through the mount is soon no longer told by its being known.
-        drop(self.lookout.change());
-        self.give_back_all(node, lookups)
+        drop(self.prefetcher.begin_change());
+        self.drop_lookups(node, lookups)
     }
 
     /// Gives back a look-up that the kernel was not told of.
-    pub(super) fn give_back(&self, node: NodeId) {
-        self.give_back_all(node, 1);
+    pub(super) fn undo_lookup(&self, node: NodeId) {
+        self.drop_lookups(node, 1);
     }
 
-    fn give_back_all(&self, node: NodeId, lookups: u64) -> bool {
+    fn drop_lookups(&self, node: NodeId, lookups: u64) -> bool {
         let Some(inode) = self.tree.forget(node, lookups) else { return false };
         if let Some(watch) = &self.watch {
             watch.forget(&self.tree, &inode);

@@ -5,26 +5,26 @@
 //! needs other rules than the kernel's (`checks`). What is left to us is to act on the right inode, as the right user
 //! where something is created, and to translate ids.
 
+mod aligned_buffer;
 mod attr;
-mod beside;
+mod attr_overrides;
 pub(crate) mod buffer;
 mod caller;
 mod checks;
 mod contended;
 mod create;
 mod dir;
-mod direct;
 mod file;
 mod handles;
 mod ioctl;
+mod killpriv;
 mod lock;
-mod looks;
 mod lookup;
-mod names;
+mod name_filter;
 mod permission;
-mod privileges;
 mod remove;
 mod restricted;
+mod spawn_blocking;
 mod types;
 mod xattr;
 
@@ -40,30 +40,30 @@ use rustix::io::Errno;
 
 use crate::config::DataPath;
 use crate::idmap::{MountUid, SourceGid, SourceUid};
-use crate::source::{ActingAs, Credentials, Found, Inode, SourceTree};
+use crate::source::{ActingAs, Credentials, FoundInode, Inode, SourceTree};
 use crate::view::{Checks, CreatedBy, Needs, PresentedAttr, View, Viewer};
 use crate::watch::{Notifier, Watch};
 
-pub use beside::beside;
-pub use caller::Fate;
+pub use caller::ClientState;
 pub use dir::{DirEntry, OpenDir};
-pub use file::{OpenFile, Opened, Read, Write};
+pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::Ioctl;
-pub use lock::{Conflict, LockKind, LockRange, LockRequest, Renewal};
+pub use lock::{Conflict, LockKind, LockRange, LockRequest, Revalidation};
+pub use spawn_blocking::spawn_blocking;
 pub use types::{
-    Attr, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp, Trust, decode_dev,
-    encode_dev,
+    Attr, CacheValidity, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp,
+    decode_dev, encode_dev,
 };
 
 /// A name in a directory that is about to be looked up.
 #[derive(Debug, Clone, Copy)]
-struct Place<'a> {
+struct DirEntryRef<'a> {
     dir: &'a Inode,
     name: &'a OsStr,
     /// How long the directory's names may be believed.
-    trust: Trust,
+    validity: CacheValidity,
     /// The directory's count of what its watch has told.
-    told: u32,
+    event_seq: u32,
 }
 
 /// As what an unmapped owner is shown (/proc/sys/kernel/overflowuid).
@@ -80,12 +80,12 @@ pub struct Fs {
     credentials: Credentials,
     files: handles::Handles<OpenFile>,
     dirs: handles::Handles<OpenDir>,
-    streams: dir::Streams,
-    lookout: dir::Lookout,
+    idle_streams: dir::IdleStreams,
+    prefetcher: dir::Prefetcher,
     contended: contended::ContendedName,
     locks: lock::Locks,
     watch: Option<Watch>,
-    passes_data: AtomicBool,
+    uses_passthrough: AtomicBool,
     /// What a client's O_DIRECT takes on the source, where it is kept: buffers aligned to so many bytes.
     direct_align: Option<NonZeroUsize>,
 }
@@ -102,24 +102,24 @@ impl Fs {
             credentials: Credentials::of_process(),
             files: handles::Handles::default(),
             dirs: handles::Handles::default(),
-            streams: dir::Streams::default(),
-            lookout: dir::Lookout::default(),
+            idle_streams: dir::IdleStreams::default(),
+            prefetcher: dir::Prefetcher::default(),
             contended: contended::ContendedName::default(),
             locks: lock::Locks::default(),
             watch,
-            passes_data: AtomicBool::new(data.may_passthrough()),
+            uses_passthrough: AtomicBool::new(data.may_passthrough()),
             direct_align: data.forward_odirect,
         }
     }
 
     /// The kernel passes no file's data by us: it has no FUSE passthrough, or not for us.
-    pub fn serves_all_data(&self) {
-        self.passes_data.store(false, Ordering::Relaxed);
+    pub fn disable_passthrough(&self) {
+        self.uses_passthrough.store(false, Ordering::Relaxed);
     }
 
     /// Whether the kernel reads and writes files of the source by itself.
-    fn passes_data(&self) -> bool {
-        self.passes_data.load(Ordering::Relaxed)
+    fn uses_passthrough(&self) -> bool {
+        self.uses_passthrough.load(Ordering::Relaxed)
     }
 
     /// The source tree.
@@ -135,7 +135,7 @@ impl Fs {
 
     /// The view of this moment, for whoever needs it for longer than a request.
     #[must_use]
-    pub fn view_now(&self) -> Arc<View> {
+    pub fn view_snapshot(&self) -> Arc<View> {
         self.view.load_full()
     }
 
@@ -148,7 +148,7 @@ impl Fs {
 
     /// Whether names that the present view hides are others than those which this one hides.
     #[must_use]
-    pub fn hides_others_than(&self, view: &View) -> bool {
+    pub fn excludes_other_names_than(&self, view: &View) -> bool {
         self.view().excluded != view.excluded
     }
 
@@ -179,16 +179,16 @@ impl Fs {
     }
 
     /// An inode's attributes as a caller sees them.
-    fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, trust: Trust) -> Attr {
+    fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, validity: CacheValidity) -> Attr {
         let view = self.view();
-        let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), trust);
-        inode.set_unowned(attr.uid.is_none() || attr.gid.is_none());
+        let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), validity);
+        inode.set_has_unmapped_id(attr.uid.is_none() || attr.gid.is_none());
         if self.needs.per_caller {
             // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for
             // others. That nobody owns the file is then for our own checks to know.
             attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
         }
-        self.with_looks(&view.attr_overrides, inode, self.restricted(inode, attr))
+        self.apply_overrides(&view.attr_overrides, inode, self.restricted(inode, attr))
     }
 
     /// Owner and permissions of an inode as a caller sees them.
@@ -227,7 +227,7 @@ impl Fs {
 
     /// Whether the caller may give a name to what is there already. EOVERFLOW when he could own nothing (Linux
     /// `may_create`), unless the view lets him.
-    fn may_give_names(&self, caller: &Caller) -> Result<()> {
+    fn may_add_names(&self, caller: &Caller) -> Result<()> {
         let view = self.view();
         match view.changes.names_by_unmapped {
             true => Ok(()),
@@ -250,17 +250,17 @@ impl Fs {
         let mut mode = mode;
         // Bits by which others would get what somebody else may do are not the caller's to give.
         if view.ids.uid_to_source(caller.uid) != Some(uid) {
-            mode &= !privileges::SETUID;
+            mode &= !killpriv::SETUID;
         }
         if !kind.is_dir() && view.ids.gid_to_source(caller.gid) != Some(gid) {
-            mode &= !privileges::SETGID;
+            mode &= !killpriv::SETGID;
         }
         let (mode, umask) = match perms.is_empty() {
             true => (mode & 0o7777, umask),
             false => (perms.apply(kind, mode & 0o7777 & !umask), 0),
         };
         let mut acting = self.credentials.creator((uid, gid), umask)?;
-        if mode & privileges::SETGID != 0 {
+        if mode & killpriv::SETGID != 0 {
             // The kernel has taken the bit from whoever may not give it.
             acting.set_fsetid(true);
         }
@@ -275,8 +275,8 @@ impl Fs {
 
     /// Acts for the caller where an inode is only looked at or opened, if a server may judge him by his ids. Elsewhere
     /// whichever ids are in force will do.
-    fn look_as(&self, caller: &Caller, inode: &Inode) -> Result<()> {
-        if self.tree.is_served(inode) {
+    fn read_as(&self, caller: &Caller, inode: &Inode) -> Result<()> {
+        if self.tree.is_server_backed(inode) {
             let _acting = self.act_for(caller)?;
         }
         Ok(())
@@ -288,9 +288,9 @@ impl Fs {
         &self,
         caller: &Caller,
         inode: &Inode,
-        rights: privileges::Rights,
+        rights: killpriv::KillprivRights,
     ) -> Result<ActingAs<'_>> {
-        let mut acting = if self.tree.is_served(inode) {
+        let mut acting = if self.tree.is_server_backed(inode) {
             self.act_for(caller)?
         } else {
             let gid = rights.membership.acting_gid(caller.gid.raw());
@@ -303,24 +303,24 @@ impl Fs {
     }
 
     /// Where a name is about to be looked up. What is told of the directory from now on counts against what is found.
-    fn place<'a>(&self, dir: &'a Inode, name: &'a OsStr) -> Place<'a> {
-        let trust = self.cover_names(dir);
-        Place { dir, name, trust, told: self.told_of(dir) }
+    fn entry_ref<'a>(&self, dir: &'a Inode, name: &'a OsStr) -> DirEntryRef<'a> {
+        let validity = self.watch_names(dir);
+        DirEntryRef { dir, name, validity, event_seq: self.event_seq(dir) }
     }
 
-    fn told_of(&self, dir: &Inode) -> u32 {
+    fn event_seq(&self, dir: &Inode) -> u32 {
         self.watch.as_ref().map_or(0, |watch| watch.event_seq(dir))
     }
 
     /// The entry for what was found at a place.
-    fn entry(&self, caller: &Caller, place: &Place<'_>, found: &Found) -> Entry {
-        self.entry_of(caller, place, &found.inode, &found.stat, found.is_by_link)
+    fn entry(&self, caller: &Caller, entry_ref: &DirEntryRef<'_>, found: &FoundInode) -> Entry {
+        self.entry_of(caller, entry_ref, &found.inode, &found.stat, found.is_by_link)
     }
 
     fn entry_of(
         &self,
         caller: &Caller,
-        place: &Place<'_>,
+        entry_ref: &DirEntryRef<'_>,
         inode: &Inode,
         stat: &Statx,
         is_by_link: bool,
@@ -335,81 +335,86 @@ impl Fs {
             covered = self.tree.stat(inode).ok();
         }
         let stat = covered.as_ref().unwrap_or(stat);
-        let name = self.trust_in_name(place, inode, is_by_link);
-        let trust = match is_by_link {
+        let name = self.name_validity(entry_ref, inode, is_by_link);
+        let validity = match is_by_link {
             // The directory does not tell of what is elsewhere.
-            true => Trust::Fresh,
-            false => self.trust_in_found(place, inode, stat),
+            true => CacheValidity::Timeout,
+            false => self.found_validity(entry_ref, inode, stat),
         };
-        let attr = self.attr(caller, inode, stat, trust);
+        let attr = self.attr(caller, inode, stat, validity);
         Entry { node: inode.node(), generation: inode.generation(), attr, name }
     }
 
     /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch
     /// tells what is done to the file, and nothing was told while it was looked up.
-    fn trust_in_found(&self, place: &Place<'_>, inode: &Inode, stat: &Statx) -> Trust {
-        if place.trust != Trust::Watched || !self.tree.is_watchable(inode) {
-            return Trust::Fresh;
+    fn found_validity(
+        &self,
+        entry_ref: &DirEntryRef<'_>,
+        inode: &Inode,
+        stat: &Statx,
+    ) -> CacheValidity {
+        if entry_ref.validity != CacheValidity::WhileWatched || !self.tree.is_watchable(inode) {
+            return CacheValidity::Timeout;
         }
         let is_covered = match inode.kind() {
             FileType::Directory => inode.is_watched(),
-            // See `cover_attributes`.
-            FileType::RegularFile if !self.passes_data() => false,
+            // See `watch_attributes`.
+            FileType::RegularFile if !self.uses_passthrough() => false,
             _ => {
                 // With several names it may be changed by another, in a directory that nobody watches.
                 let has_one_name = stat.stx_nlink == 1;
-                inode.set_told(has_one_name);
+                inode.set_covered_by_parent(has_one_name);
                 has_one_name
             }
         };
         if self.is_changing(inode) {
-            Trust::Never
-        } else if is_covered && self.told_of(place.dir) == place.told {
-            Trust::Watched
+            CacheValidity::Uncached
+        } else if is_covered && self.event_seq(entry_ref.dir) == entry_ref.event_seq {
+            CacheValidity::WhileWatched
         } else {
-            Trust::Fresh
+            CacheValidity::Timeout
         }
     }
 
     /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
-    fn cover_names(&self, dir: &Inode) -> Trust {
+    fn watch_names(&self, dir: &Inode) -> CacheValidity {
         match &self.watch {
             Some(watch) if watch.ensure_marked(&self.tree, dir) && watch.is_delivering(dir) => {
-                Trust::Watched
+                CacheValidity::WhileWatched
             }
-            _ => Trust::Fresh,
+            _ => CacheValidity::Timeout,
         }
     }
 
     /// Sees to it that changes of an inode that is asked for again are told from now on: how long its attributes may be
     /// believed.
-    fn cover_attributes(&self, inode: &Inode) -> Trust {
-        let Some(watch) = &self.watch else { return Trust::Fresh };
+    fn watch_attributes(&self, inode: &Inode) -> CacheValidity {
+        let Some(watch) = &self.watch else { return CacheValidity::Timeout };
         if self.is_changing(inode) {
-            return Trust::Never;
+            return CacheValidity::Uncached;
         }
         let covered = match inode.kind() {
             // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
-            FileType::RegularFile if !self.passes_data() => false,
+            FileType::RegularFile if !self.uses_passthrough() => false,
             FileType::Directory => watch.ensure_marked(&self.tree, inode),
-            _ => inode.is_told() || watch.ensure_file_marked(&self.tree, inode),
+            _ => inode.is_covered_by_parent() || watch.ensure_file_marked(&self.tree, inode),
         };
-        if covered { Trust::Watched } else { Trust::Fresh }
+        if covered { CacheValidity::WhileWatched } else { CacheValidity::Timeout }
     }
 
     /// Whether what is said of an inode may be wrong in a moment. A store to a mapping of the source's file, which the
     /// kernel makes of a client's where it passes data, changes its times and tells nobody; and who writes now will
     /// write again.
     fn is_changing(&self, inode: &Inode) -> bool {
-        inode.is_busy() || (self.passes_data() && inode.has_writers())
+        inode.is_busy() || (self.uses_passthrough() && inode.has_writers())
     }
 
     /// Whether an inode of which its directory was to tell has got more names. It may be changed by one in a directory
     /// that nobody watches, and the watch on its own directory tells of it no longer.
-    fn has_more_names(&self, inode: &Inode, stat: &Statx) -> bool {
-        let has = stat.stx_nlink > 1 && inode.is_told() && !inode.kind().is_dir();
+    fn gained_links(&self, inode: &Inode, stat: &Statx) -> bool {
+        let has = stat.stx_nlink > 1 && inode.is_covered_by_parent() && !inode.kind().is_dir();
         if has {
-            inode.set_told(false);
+            inode.set_covered_by_parent(false);
         }
         has
     }
@@ -425,15 +430,15 @@ impl Fs {
     pub fn sweep(&self, notifier: &impl Notifier) {
         if let Some((old, new)) = self.tree.follow() {
             log::info!("the source is another directory now");
-            self.streams.clear();
+            self.idle_streams.clear();
             if let Some(watch) = &self.watch {
                 watch.forget(&self.tree, &old);
                 watch.ensure_marked(&self.tree, &new);
             }
             notifier.inval_all();
         }
-        for _ in 0..self.streams.sweep() {
-            self.lookout.was_of_use(false);
+        for _ in 0..self.idle_streams.sweep() {
+            self.prefetcher.record_result(false);
         }
         self.tree.sweep();
         if let Some(watch) = &self.watch {

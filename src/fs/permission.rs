@@ -23,7 +23,7 @@ pub(super) enum Capability {
 }
 
 /// Who asks.
-pub(super) trait Asker {
+pub(super) trait Requester {
     /// His filesystem uid.
     fn uid(&self) -> MountUid;
     /// Whether a group is his own or one of his supplementary groups.
@@ -44,11 +44,11 @@ pub(super) trait Asker {
     }
 }
 
-/// Whether `asker` may access `file` in all the ways that are asked for.
+/// Whether `requester` may access `file` in all the ways that are asked for.
 ///
 /// `acl`: the file's access ACL as the source stores it, asked for when it could decide; `ids` show its entries.
 pub(super) fn permits<E>(
-    asker: &impl Asker,
+    requester: &impl Requester,
     file: &PresentedAttr,
     acl: impl FnOnce() -> Result<Option<SourceAcl>, E>,
     ids: &IdView,
@@ -58,7 +58,7 @@ pub(super) fn permits<E>(
     if wanted.contains(Access::WRITE_OK) && (file.uid.is_none() || file.gid.is_none()) {
         return Ok(false);
     }
-    Ok(by_bits(asker, file, acl, ids, bits(wanted))? || overrides(asker, file, wanted))
+    Ok(by_bits(requester, file, acl, ids, bits(wanted))? || overrides(requester, file, wanted))
 }
 
 /// The lowest three bits of a mode.
@@ -68,24 +68,24 @@ fn bits(wanted: Access) -> u32 {
 
 /// By owner, ACL, group and others (Linux `acl_permission_check`).
 fn by_bits<E>(
-    asker: &impl Asker,
+    requester: &impl Requester,
     file: &PresentedAttr,
     acl: impl FnOnce() -> Result<Option<SourceAcl>, E>,
     ids: &IdView,
     wanted: u32,
 ) -> Result<bool, E> {
     let grants = |class: u32| wanted & !class == 0;
-    if asker.owns(file) {
+    if requester.owns(file) {
         return Ok(grants(file.mode >> 6));
     }
     if file.mode & GROUP != 0
         && let Some(acl) = acl()?
         && !acl.entries.is_empty()
     {
-        return Ok(by_acl(asker, file, &acl, ids, wanted));
+        return Ok(by_acl(requester, file, &acl, ids, wanted));
     }
     let (group, others) = (file.mode >> 3, file.mode);
-    if wanted & (group ^ others) != 0 && file.gid.is_some_and(|gid| asker.is_in(gid)) {
+    if wanted & (group ^ others) != 0 && file.gid.is_some_and(|gid| requester.is_in(gid)) {
         return Ok(grants(group));
     }
     Ok(grants(others))
@@ -93,7 +93,7 @@ fn by_bits<E>(
 
 /// By an ACL, for who does not own the file (Linux `posix_acl_permission`). An entry whose id is unmapped is about nobody.
 fn by_acl(
-    asker: &impl Asker,
+    requester: &impl Requester,
     file: &PresentedAttr,
     acl: &SourceAcl,
     ids: &IdView,
@@ -105,7 +105,7 @@ fn by_acl(
     let mut is_member = false;
     for entry in &acl.entries {
         match entry.tag {
-            AclTag::User(id) if id.and_then(|id| ids.uid_to_mount(id)) == Some(asker.uid()) => {
+            AclTag::User(id) if id.and_then(|id| ids.uid_to_mount(id)) == Some(requester.uid()) => {
                 return masked(entry.perm);
             }
             AclTag::OwningGroup | AclTag::Group(_) => {
@@ -114,7 +114,7 @@ fn by_acl(
                     _ => file.gid,
                 };
                 // A member of several groups has what one of them has: all that is asked for, of one.
-                if group.is_some_and(|group| asker.is_in(group)) {
+                if group.is_some_and(|group| requester.is_in(group)) {
                     if grants(entry.perm) {
                         return masked(entry.perm);
                     }
@@ -129,8 +129,8 @@ fn by_acl(
 }
 
 /// By capabilities.
-fn overrides(asker: &impl Asker, file: &PresentedAttr, wanted: Access) -> bool {
-    let has = |capability| asker.has_over(capability, file);
+fn overrides(requester: &impl Requester, file: &PresentedAttr, wanted: Access) -> bool {
+    let has = |capability| requester.has_over(capability, file);
     if file.kind == FileType::Directory {
         let reads = !wanted.contains(Access::WRITE_OK);
         return (reads && has(Capability::DacReadSearch)) || has(Capability::DacOverride);
@@ -154,13 +154,13 @@ mod tests {
 
     /// Uid 1000 with these groups and capabilities; counts how often it was asked about them.
     #[derive(Default)]
-    struct Somebody {
+    struct FakeRequester {
         groups: Vec<u32>,
         capabilities: Vec<Capability>,
         asked: Cell<u32>,
     }
 
-    impl Somebody {
+    impl FakeRequester {
         fn in_groups(groups: &[u32]) -> Self {
             Self { groups: groups.to_vec(), ..Self::default() }
         }
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    impl Asker for Somebody {
+    impl Requester for FakeRequester {
         fn uid(&self) -> MountUid {
             MountUid::new(1000).unwrap()
         }
@@ -224,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn the_first_class_that_one_is_in_decides_alone() {
-        let me = Somebody::in_groups(&[50]);
+    fn the_first_matching_class_decides_alone() {
+        let me = FakeRequester::in_groups(&[50]);
         assert!(me.may(&file(1000, 50, 0o400), &[], "r"));
         assert!(!me.may(&file(1000, 50, 0o077), &[], "r"));
         assert!(me.may(&file(1, 50, 0o040), &[], "r"));
@@ -236,8 +236,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_for_groups_that_do_not_decide() {
-        let me = Somebody::default();
+    fn groups_are_looked_up_only_when_they_decide() {
+        let me = FakeRequester::default();
         assert!(me.may(&file(1000, 50, 0o700), &[], "rwx"));
         assert!(me.may(&file(1, 50, 0o755), &[], "rx"));
         assert_eq!(me.asked.get(), 0);
@@ -246,24 +246,24 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_override_all_but_running_what_nobody_may_run() {
-        let me = Somebody::with(Capability::DacOverride);
+    fn capabilities_override_all_but_executing_a_file_without_x_bits() {
+        let me = FakeRequester::with(Capability::DacOverride);
         assert!(me.may(&file(1, 1, 0), &[], "rw"));
         assert!(!me.may(&file(1, 1, 0o666), &[], "x"));
         assert!(me.may(&file(1, 1, 0o010), &[], "rwx"));
         assert!(me.may(&dir(1, 1, 0), &[], "rwx"));
-        let me = Somebody::with(Capability::DacReadSearch);
+        let me = FakeRequester::with(Capability::DacReadSearch);
         assert!(me.may(&file(1, 1, 0), &[], "r"));
         assert!(!me.may(&file(1, 1, 0o100), &[], "x"));
         assert!(!me.may(&file(1, 1, 0), &[], "rw"));
         assert!(me.may(&dir(1, 1, 0), &[], "rx"));
         assert!(!me.may(&dir(1, 1, 0), &[], "wx"));
-        assert!(!Somebody::with(Capability::Fowner).may(&file(1, 1, 0), &[], "r"));
+        assert!(!FakeRequester::with(Capability::Fowner).may(&file(1, 1, 0), &[], "r"));
     }
 
     #[test]
-    fn what_is_unmapped_is_nobodys_and_not_written_to() {
-        let me = Somebody::with(Capability::DacOverride);
+    fn a_file_with_an_unmapped_id_has_no_owner_and_cannot_be_written() {
+        let me = FakeRequester::with(Capability::DacOverride);
         let unmapped = PresentedAttr { uid: None, ..file(0, 1, 0o707) };
         assert!(me.may(&unmapped, &[], "rx"));
         assert!(!me.may(&unmapped, &[], "w"));
@@ -272,8 +272,8 @@ mod tests {
     }
 
     #[test]
-    fn an_acl_speaks_for_users_and_groups_within_its_mask() {
-        let me = Somebody::in_groups(&[50, 60]);
+    fn acl_entries_grant_permissions_within_the_mask() {
+        let me = FakeRequester::in_groups(&[50, 60]);
         let shown = file(1, 7, 0o670);
         let acl = |perm, mask| {
             [
@@ -299,14 +299,14 @@ mod tests {
         assert!(me.may(&shown, &groups, "r") && me.may(&shown, &groups, "w"));
         assert!(!me.may(&shown, &groups, "rw"), "no one group has both");
         assert!(!me.may(&shown, &groups, "x"), "a member is not of the others");
-        assert!(Somebody::default().may(&shown, &groups, "x"));
+        assert!(FakeRequester::default().may(&shown, &groups, "x"));
         assert!(!me.may(&file(1, 7, 0o600), &acl(7, 7), "r"), "no group bits: no ACL is looked at");
         assert!(me.may(&file(1000, 7, 0o670), &acl(0, 7), "r"), "the owner's bits are in the mode");
     }
 
     #[test]
-    fn an_entry_without_an_id_is_about_nobody() {
-        let me = Somebody::default();
+    fn an_acl_entry_with_an_unmapped_id_matches_no_caller() {
+        let me = FakeRequester::default();
         let acl = [
             (AclTag::User(None), 7),
             (AclTag::Group(None), 7),

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Moved, Result};
-use crate::source::{Inode, LastName, NodeId, Target, component};
+use crate::source::{Inode, LinkTarget, NodeId, UnlinkPin, component};
 use crate::view::LinkRemoval;
 
 impl Fs {
@@ -24,18 +24,18 @@ impl Fs {
         if self.view().changes.deny_delete {
             return Err(Errno::PERM);
         }
-        let _change = self.lookout.change();
+        let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(parent)?;
-        self.find_shown(&dir, name)?;
+        self.check_name_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         self.may_remove(caller, (&dir, &dir_fd), &c_name)?;
         if let Some(target) = self.tree.target(&dir, &dir_fd, &c_name)? {
             return self.remove_link(caller, &dir, name, target, how);
         }
-        let last = self.tree.held_by_last_name(&dir, &dir_fd, &c_name);
+        let pin = self.tree.pin_for_unlink(&dir, &dir_fd, &c_name);
         self.act_for(caller)?.unlink(&dir_fd, &c_name, how)?;
-        last.is_gone();
+        pin.commit();
         Ok(())
     }
 
@@ -46,7 +46,7 @@ impl Fs {
         caller: &Caller,
         dir: &Inode,
         name: &OsStr,
-        target: Target,
+        target: LinkTarget,
         how: AtFlags,
     ) -> Result<()> {
         let policy = self.view().resolve_symlinks.unwrap_or_default();
@@ -65,11 +65,11 @@ impl Fs {
             Ok(())
         };
         let remove_target = || {
-            let (parent, name) = target.place().ok_or(Errno::NOTEMPTY)?;
-            self.may_remove_there(caller, (parent, name))?;
-            let last = self.tree.held_by_last_name_of(&target);
+            let (parent, name) = target.dir_entry().ok_or(Errno::NOTEMPTY)?;
+            self.may_remove_target(caller, (parent, name))?;
+            let pin = self.tree.pin_target_for_unlink(&target);
             acting.unlink(parent, name, how)?;
-            last.is_gone();
+            pin.commit();
             Ok(())
         };
         match policy {
@@ -106,11 +106,11 @@ impl Fs {
         if deny_rename {
             return Err(Errno::PERM);
         }
-        let _change = self.lookout.change();
+        let _change = self.prefetcher.begin_change();
         let from = self.tree.inode(parent)?;
         let to = self.tree.inode(new_parent)?;
-        self.find_shown(&from, name)?;
-        self.make_shown(&to, new_name)?;
+        self.check_name_shown(&from, name)?;
+        self.check_new_name(&to, new_name)?;
         let (from_fd, to_fd) = (self.tree.fd(&from)?, self.tree.fd(&to)?);
         let (c_name, c_new_name) = (component(name)?, component(new_name)?);
         let replaces = !flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE);
@@ -124,7 +124,7 @@ impl Fs {
             return Err(Errno::PERM);
         }
         // A name that is new is made, and only who has a counterpart on the source makes anything (Linux `may_create`).
-        if let Err(e) = self.may_give_names(caller)
+        if let Err(e) = self.may_add_names(caller)
             && !self.tree.has_name(&to_fd, &c_new_name)
         {
             return Err(e);
@@ -134,12 +134,12 @@ impl Fs {
             true => self.create_as(caller, FileType::CharacterDevice, 0, 0)?.0,
             false => self.act_for(caller)?,
         };
-        let last = match replaces {
-            true => self.tree.held_by_last_name(&to, &to_fd, &c_new_name),
-            false => LastName::default(),
+        let pin = match replaces {
+            true => self.tree.pin_for_unlink(&to, &to_fd, &c_new_name),
+            false => UnlinkPin::default(),
         };
         acting.rename((&from_fd, &c_name), (&to_fd, &c_new_name), flags)?;
-        last.is_gone();
+        pin.commit();
         self.tree.retire_link(&from, name);
         self.tree.retire_link(&to, new_name);
         let is_dir = || {

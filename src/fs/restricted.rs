@@ -8,7 +8,7 @@ use rustix::fs::{Access, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::checks::{GROUP_EXECUTE, protects_hardlinks};
-use super::privileges::{SETGID, SETUID};
+use super::killpriv::{SETGID, SETUID};
 use super::{Attr, Caller, Fs, Result};
 use crate::source::{Inode, Restrictions};
 use crate::translate::XattrKind;
@@ -57,7 +57,7 @@ impl Fs {
             return Ok(());
         }
         let file = self.shown(caller, &stat);
-        match file.uid == Some(caller.uid) || self.process_of(caller).overrides_owner(&file) {
+        match file.uid == Some(caller.uid) || self.creds_of(caller).overrides_owner(&file) {
             true => Ok(()),
             false => Err(Errno::PERM),
         }

@@ -3,7 +3,7 @@
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::privileges::{SETGID, SETUID};
+use super::killpriv::{SETGID, SETUID};
 use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::{Inode, NodeId};
 use crate::view::{SourceAttr, View, Viewer};
@@ -41,20 +41,20 @@ pub struct Timestamp {
 
 /// How long the kernel may believe an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum CacheValidity {
     /// Until it is told otherwise: changes by others are watched for.
-    Watched,
+    WhileWatched,
     /// For the time that the cache policy names.
-    Fresh,
+    Timeout,
     /// Not at all.
-    Never,
+    Uncached,
 }
 
 /// Attributes as shown at the mount.
 #[derive(Debug, Clone, Copy)]
 pub struct Attr {
     /// How long they may be believed.
-    pub trust: Trust,
+    pub validity: CacheValidity,
     /// The inode number that programs see.
     pub ino: u64,
     /// Length in bytes.
@@ -93,7 +93,7 @@ pub struct Entry {
     /// Its attributes.
     pub attr: Attr,
     /// How long the name may be believed to mean it.
-    pub name: Trust,
+    pub name: CacheValidity,
 }
 
 /// What a name means.
@@ -102,7 +102,7 @@ pub enum Lookup {
     /// This inode.
     Found(Entry),
     /// Nothing, for so long.
-    Missing(Trust),
+    Missing(CacheValidity),
 }
 
 /// What a name took along when it was moved.
@@ -158,7 +158,13 @@ impl Attr {
     /// The attributes of a source inode as the view shows them to somebody. Those of a file with setuid or setgid bits are never to be believed
     /// twice: a write may take the bits without our seeing it, and nothing may run with bits that are gone.
     #[must_use]
-    pub fn shown(inode: &Inode, stat: &Statx, view: &View, viewer: Viewer, trust: Trust) -> Self {
+    pub fn shown(
+        inode: &Inode,
+        stat: &Statx,
+        view: &View,
+        viewer: Viewer,
+        validity: CacheValidity,
+    ) -> Self {
         let mode = u32::from(stat.stx_mode);
         let privileged = FileType::from_raw_mode(mode).is_file() && mode & (SETUID | SETGID) != 0;
         let shown = view.present(stored(stat), viewer);
@@ -166,8 +172,8 @@ impl Attr {
             if view.attr_overrides.ctime_from_mtime { &stat.stx_mtime } else { &stat.stx_ctime };
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
-            trust: if privileged { Trust::Never } else { trust },
-            ino: if inode.node() == NodeId::ROOT { stat.stx_ino } else { inode.number() },
+            validity: if privileged { CacheValidity::Uncached } else { validity },
+            ino: if inode.node() == NodeId::ROOT { stat.stx_ino } else { inode.ino() },
             size: stat.stx_size,
             blocks: stat.stx_blocks,
             atime: time(&stat.stx_atime),

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
 use super::caller::may_be_admin;
-use super::privileges::Rights;
+use super::killpriv::KillprivRights;
 use super::{Caller, Fs, Result};
 use crate::source::{Inode, NodeId, proc_path};
 use crate::sys;
@@ -19,7 +19,7 @@ use crate::translate::{
 use crate::view::{View, Xattrs};
 
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
-const MAX: usize = 65536;
+const XATTR_MAX: usize = 65536;
 
 /// With what the names of administrators' attributes begin.
 const TRUSTED: &[u8] = b"trusted.";
@@ -29,7 +29,7 @@ impl Fs {
     pub fn getxattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
-        self.look_as(caller, &inode)?;
+        self.read_as(caller, &inode)?;
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::READ_OK)?;
         let kind = classify(name.as_bytes());
         if self.hides_xattr(&inode, kind) {
@@ -37,12 +37,12 @@ impl Fs {
         }
         let fd = self.tree.fd(&inode)?;
         let path = proc_path(&fd);
-        let looked = match name.as_bytes().starts_with(TRUSTED) {
+        let value = match name.as_bytes().starts_with(TRUSTED) {
             // The kernel has seen that he is one.
-            true => self.look_as_admin(caller, || get(&path, name)),
+            true => self.read_as_admin(caller, || get(&path, name)),
             false => get(&path, name),
         };
-        let value = match looked {
+        let value = match value {
             Err(Errno::OVERFLOW) if kind == XattrKind::Capability => UNMAPPED_CAPS.to_vec(),
             // The kernel asks for it when it checks permissions, and would refuse everybody but the owner with this error.
             Err(Errno::OPNOTSUPP) if kind.is_acl() => return Err(Errno::NODATA),
@@ -57,16 +57,16 @@ impl Fs {
     }
 
     /// Looks at attributes with CAP_SYS_ADMIN, without which the source shows nobody those of administrators (xattr(7)).
-    fn look_as_admin<T>(&self, caller: &Caller, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn read_as_admin<T>(&self, caller: &Caller, read: impl FnOnce() -> Result<T>) -> Result<T> {
         let acting = self.act_for(caller)?;
         let _lent = acting.lend(CapabilitySet::SYS_ADMIN)?;
-        look()
+        read()
     }
 
     /// An access ACL that grants what the file's permissions are shown to grant.
     fn acl_as_shown(&self, caller: &Caller, inode: &Inode, value: &[u8]) -> Result<SourceAcl> {
         let (mut acl, stat) = (SourceAcl::parse(value)?, self.tree.stat(inode)?);
-        let unreal = u32::from(self.unreal_permissions(&self.view().attr_overrides, inode));
+        let unreal = u32::from(self.denied_to_mounter(&self.view().attr_overrides, inode));
         let shown = self.shown(caller, &stat).mode & !unreal;
         acl.apply_mode(u32::from(stat.stx_mode), shown);
         Ok(acl)
@@ -117,10 +117,15 @@ impl Fs {
         Ok(is_chmod && self.view().changes.chmod.pass(Some(()))?.is_none())
     }
 
-    fn rights_to_change(&self, caller: &Caller, kind: XattrKind, inode: &Inode) -> Result<Rights> {
+    fn rights_to_change(
+        &self,
+        caller: &Caller,
+        kind: XattrKind,
+        inode: &Inode,
+    ) -> Result<KillprivRights> {
         match kind {
             XattrKind::AclAccess => self.rights_to_set_acl(caller, inode),
-            _ => Ok(Rights::ANY),
+            _ => Ok(KillprivRights::ANY),
         }
     }
 
@@ -130,12 +135,12 @@ impl Fs {
         let inode = self.tree.inode(node)?;
         let fd = self.tree.fd(&inode)?;
         let path = proc_path(&fd);
-        let is_admin = may_be_admin(caller.pid) && self.process_of(caller).is_admin();
+        let is_admin = may_be_admin(caller.pid) && self.creds_of(caller).is_admin();
         let names = if is_admin {
-            self.look_as_admin(caller, || list(&path))?
+            self.read_as_admin(caller, || list(&path))?
         } else {
-            self.look_as(caller, &inode)?;
-            self.credentials.take_back();
+            self.read_as(caller, &inode)?;
+            self.credentials.drop_lent();
             list(&path)?
         };
         let names = self.shown_names(&inode, names);
@@ -167,7 +172,7 @@ fn list(path: &DescriptorPath<'_>) -> Result<Vec<u8>> {
     let mut names = vec![0; 256];
     let len = loop {
         match rustix::fs::listxattr(&**path, &mut names[..]) {
-            Err(Errno::RANGE) if names.len() < MAX => names.resize(MAX, 0),
+            Err(Errno::RANGE) if names.len() < XATTR_MAX => names.resize(XATTR_MAX, 0),
             len => break len?,
         }
     };
@@ -191,7 +196,7 @@ pub(super) fn get(path: &DescriptorPath<'_>, name: &OsStr) -> Result<Vec<u8>> {
                 value.truncate(len);
                 return Ok(value);
             }
-            Err(Errno::RANGE) if value.len() < MAX => value.resize(MAX, 0),
+            Err(Errno::RANGE) if value.len() < XATTR_MAX => value.resize(XATTR_MAX, 0),
             Err(e) => return Err(e),
         }
     }

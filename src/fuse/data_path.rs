@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::rate_limit::{Client, RateLimiter};
 use crate::config::{Config, DataPath};
-use crate::fs::{Caller, Fate, Fs, Read, Result, Write, buffer};
+use crate::fs::{Caller, ClientState, Fs, Read, Result, Write, buffer};
 
 /// What writes that wait for their turn may keep in memory, all together. More than that is written when it comes, and
 /// only its answer waits: a worker must never wait, and clients with many threads have many requests.
@@ -37,8 +37,8 @@ impl DataMover {
             locks_on_source: config.locks_on_source,
             max_write: data.max_write(),
             max_readahead: data.max_readahead(),
-            reads: RateLimiter::new(data.read_rate, Fate::of),
-            writes: RateLimiter::new(data.write_rate, Fate::of),
+            reads: RateLimiter::new(data.read_rate, ClientState::of),
+            writes: RateLimiter::new(data.write_rate, ClientState::of),
             buffered: Arc::default(),
         }
     }

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::source::raise_to_let_go;
+use crate::source::raise_for_backing_close;
 use crate::sys;
 
 /// One open file of /dev/fuse, with the connection of one mount. An answer goes back through the one that the request
@@ -87,7 +87,7 @@ impl Backing {
 impl Drop for Backing {
     fn drop(&mut self) {
         let Some(device) = self.device.upgrade() else { return };
-        raise_to_let_go();
+        raise_for_backing_close();
         if let Err(e) = sys::fuse::close_backing(&*device, self.id) {
             log::warn!("the kernel does not let go of a file: {e}");
         }

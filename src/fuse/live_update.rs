@@ -80,7 +80,7 @@ impl LiveUpdate {
     /// The view of this moment. `None` when the mount is gone.
     #[must_use]
     pub fn view(&self) -> Option<Arc<View>> {
-        Some(self.kernel_cache.upgrade()?.fs().view_now())
+        Some(self.kernel_cache.upgrade()?.fs().view_snapshot())
     }
 
     /// Tells whom the mirror is for.
@@ -97,7 +97,7 @@ impl LiveUpdate {
     pub fn apply(&self, config: &Config, mirrored: HashSet<MountUid>) -> Result<()> {
         let Some(kernel_cache) = self.kernel_cache.upgrade() else { return Ok(()) };
         let fs = kernel_cache.fs();
-        let names_change = fs.hides_others_than(&config.view);
+        let names_change = fs.excludes_other_names_than(&config.view);
         if names_change {
             // Now, to see whether it can; and when the view has changed, for what was looked up in between.
             kernel_cache.inc_epoch().map_err(|e| {

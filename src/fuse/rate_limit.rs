@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::fs::Fate;
+use crate::fs::ClientState;
 
 /// What an idle time is worth at most: so much may then pass at once.
 const BURST: Duration = Duration::from_millis(200);
@@ -47,7 +47,7 @@ pub(super) struct RateLimiter {
     rate: AtomicU64,
     queue: Mutex<Queue>,
     changed: Condvar,
-    client_state: fn(u32) -> Fate,
+    client_state: fn(u32) -> ClientState,
 }
 
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl std::fmt::Debug for QueuedRequest {
 
 impl RateLimiter {
     /// A rate in bytes per second. `client_state` tells what becomes of a thread.
-    pub(super) fn new(rate: Option<f64>, client_state: fn(u32) -> Fate) -> Arc<Self> {
+    pub(super) fn new(rate: Option<f64>, client_state: fn(u32) -> ClientState) -> Arc<Self> {
         let queue =
             Queue { used_until: Instant::now(), requests: VecDeque::new(), has_thread: false };
         let limiter = Self {
@@ -191,9 +191,9 @@ impl RateLimiter {
     fn abort_killed(&self) {
         let clients: HashSet<Client> = self.lock().requests.iter().map(|r| r.client).collect();
         let is_over = |client: &Client| match (self.client_state)(client.id) {
-            Fate::Lives => false,
-            Fate::Dies => true,
-            Fate::Gone => client.for_cache,
+            ClientState::Alive => false,
+            ClientState::Dying => true,
+            ClientState::Gone => client.for_cache,
         };
         let killed: HashSet<Client> = clients.into_iter().filter(is_over).collect();
         if killed.is_empty() {
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn requests_are_served_in_order_and_at_the_rate() {
-        let limiter = RateLimiter::new(Some(1000.0), |_| Fate::Lives);
+        let limiter = RateLimiter::new(Some(1000.0), |_| ClientState::Alive);
         let (send, served) = mpsc::channel();
         let start = Instant::now();
         for client in 0..10 {
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_nothing_waits() {
-        let limiter = RateLimiter::new(None, |_| Fate::Lives);
+        let limiter = RateLimiter::new(None, |_| ClientState::Alive);
         assert!((0..100).all(|_| !limiter.must_wait(usize::MAX)));
         for none in [0.0, -1.0, f64::NAN] {
             limiter.set_rate(Some(none));
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn bytes_that_were_not_moved_are_refunded() {
-        let limiter = RateLimiter::new(Some(1000.0), |_| Fate::Lives);
+        let limiter = RateLimiter::new(Some(1000.0), |_| ClientState::Alive);
         std::thread::sleep(BURST);
         for _ in 0..100 {
             assert!(!limiter.must_wait(100));
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_new_rate_applies_to_queued_requests() {
-        let limiter = RateLimiter::new(Some(f64::MIN_POSITIVE), |_| Fate::Lives);
+        let limiter = RateLimiter::new(Some(f64::MIN_POSITIVE), |_| ClientState::Alive);
         let (send, served) = mpsc::channel();
         ask(&limiter, 1000, 1, &send);
         ask(&limiter, 1000, 2, &send);
@@ -318,9 +318,9 @@ mod tests {
     #[test]
     fn a_request_of_a_killed_client_is_aborted_and_uses_no_rate() {
         let limiter = RateLimiter::new(Some(1.0), |client| match client {
-            7 => Fate::Dies,
-            8 | 9 => Fate::Gone,
-            _ => Fate::Lives,
+            7 => ClientState::Dying,
+            8 | 9 => ClientState::Gone,
+            _ => ClientState::Alive,
         });
         let (send, served) = mpsc::channel();
         for client in [1, 7, 8, 9, 2, 7] {

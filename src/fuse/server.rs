@@ -69,13 +69,13 @@ impl Server {
         crate::sys::descriptors::open_proc_self_fd()
             .map_err(|e| Error::system("/proc must be mounted", e))?;
         let tree = SourceTree::new(root, fd_capacity, scope(config));
-        tree.beware_of(own_device);
+        tree.set_own_device(own_device);
         let (cache, watch) = cache_of(config, &tree)?;
         // A root that is replaced one day has no number of its own.
         let attach_by_name = attach_by_name && !config.follow_source;
-        let node_ids = NodeIds::new(tree.root_number().filter(|_| attach_by_name));
+        let node_ids = NodeIds::new(tree.root_ino().filter(|_| attach_by_name));
         if let Some(part) = node_ids.attached_name() {
-            tree.shown_as(part);
+            tree.set_own_subdir(part);
         }
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data));
         fs.set_mirrored(mirrored);
@@ -112,9 +112,9 @@ impl Server {
             let (fs, kernel_cache) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
             spawn("watch", move || fs.watch(&kernel_cache))?;
         }
-        if fs.looks_ahead() {
+        if fs.prefetches() {
             let fs = Arc::clone(&fs);
-            spawn("prefetch", move || fs.keep_looking_ahead())?;
+            spawn("prefetch", move || fs.run_prefetch())?;
         }
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(

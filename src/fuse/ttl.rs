@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::kernel_features::KernelFeatures;
 use crate::config::CachePolicy;
-use crate::fs::{Attr, Entry, Trust};
+use crate::fs::{Attr, CacheValidity, Entry};
 use crate::view::{Checks, Needs};
 
 /// As long as the kernel can count.
@@ -65,22 +65,22 @@ impl Ttls {
     }
 
     /// A name that is missing.
-    pub(super) fn negative(&self, trust: Trust) -> Duration {
+    pub(super) fn negative(&self, validity: CacheValidity) -> Duration {
         let table = self.table.load();
-        by(trust, table.watched_negative, table.negative)
+        by(validity, table.watched_negative, table.negative)
     }
 
     /// A name, and the attributes that come with it.
     pub(super) fn entry(&self, entry: &Entry) -> (Duration, Duration) {
         let table = self.table.load();
         let name = by(entry.name, table.watched_entry, table.entry);
-        (name, by(entry.attr.trust, table.watched_attr, table.attr))
+        (name, by(entry.attr.validity, table.watched_attr, table.attr))
     }
 
     /// Attributes.
     pub(super) fn attr(&self, attr: &Attr) -> Duration {
         let table = self.table.load();
-        by(attr.trust, table.watched_attr, table.attr)
+        by(attr.validity, table.watched_attr, table.attr)
     }
 }
 
@@ -125,11 +125,11 @@ impl TtlTable {
     }
 }
 
-fn by(trust: Trust, watched: Duration, unwatched: Duration) -> Duration {
-    match trust {
-        Trust::Watched => watched.max(unwatched),
-        Trust::Fresh => unwatched,
-        Trust::Never => Duration::ZERO,
+fn by(validity: CacheValidity, watched: Duration, unwatched: Duration) -> Duration {
+    match validity {
+        CacheValidity::WhileWatched => watched.max(unwatched),
+        CacheValidity::Timeout => unwatched,
+        CacheValidity::Uncached => Duration::ZERO,
     }
 }
 
@@ -150,13 +150,13 @@ mod tests {
     #[test]
     fn a_negative_dentry_is_cached_only_where_it_can_be_invalidated() {
         let lacking = KernelFeatures { invalidates_negative: false, ..FULL };
-        for trust in [Trust::Watched, Trust::Fresh] {
-            assert_eq!(ttls(COHERENT, lacking, false).negative(trust), Duration::ZERO);
-            assert!(ttls(COHERENT, FULL, false).negative(trust) >= UNWATCHED_TTL);
+        for validity in [CacheValidity::WhileWatched, CacheValidity::Timeout] {
+            assert_eq!(ttls(COHERENT, lacking, false).negative(validity), Duration::ZERO);
+            assert!(ttls(COHERENT, FULL, false).negative(validity) >= UNWATCHED_TTL);
         }
         let by_time = CachePolicy::DEFAULT_TIMEOUTS;
         assert_eq!(
-            ttls(by_time, lacking, false).negative(Trust::Fresh),
+            ttls(by_time, lacking, false).negative(CacheValidity::Timeout),
             UNWATCHED_TTL,
             "as the user said"
         );
@@ -170,7 +170,8 @@ mod tests {
             (lacking, false, WATCHED_TTL),
             (FULL, true, WATCHED_TTL),
         ] {
-            let negative = ttls(COHERENT, kernel, all_names_may_change).negative(Trust::Watched);
+            let negative =
+                ttls(COHERENT, kernel, all_names_may_change).negative(CacheValidity::WhileWatched);
             assert_eq!(negative, expected, "{kernel:?} {all_names_may_change}");
         }
     }

@@ -22,7 +22,7 @@ use crate::sys::sandboxed_ioctl::IoctlCaps;
 
 /// What is made: its type, permissions and, of a device, its number.
 #[derive(Debug, Clone, Copy)]
-pub struct Node {
+pub struct NewNode {
     /// The type.
     pub kind: FileType,
     /// The permissions.
@@ -31,9 +31,9 @@ pub struct Node {
     pub device: Dev,
 }
 
-impl Node {
+impl NewNode {
     /// What one needs to make it: CAP_MKNOD for a device, but not for a whiteout (Linux `vfs_mknod`).
-    fn needs(&self) -> CapabilitySet {
+    fn required_caps(&self) -> CapabilitySet {
         match self.kind {
             FileType::CharacterDevice if self.device == rustix::fs::makedev(0, 0) => {
                 CapabilitySet::empty()
@@ -47,7 +47,7 @@ impl Node {
 /// What one needs to change an extended attribute, beside permissions on the file (Linux `xattr_permission`,
 /// `cap_inode_setxattr`). The kernel asks a client for it before it asks us. It takes a file's capabilities by itself,
 /// too, when somebody writes to it (`cap_inode_killpriv`).
-fn needs_to_change(name: &OsStr) -> CapabilitySet {
+fn caps_to_change(name: &OsStr) -> CapabilitySet {
     let name = name.as_encoded_bytes();
     if name == b"security.capability" {
         CapabilitySet::SETFCAP
@@ -60,12 +60,12 @@ fn needs_to_change(name: &OsStr) -> CapabilitySet {
 
 impl ActingAs<'_> {
     /// mknod(2).
-    pub fn mknod(&self, dir: &OwnedFd, name: &CStr, node: Node) -> Result<(), Errno> {
+    pub fn mknod(&self, dir: &OwnedFd, name: &CStr, node: NewNode) -> Result<(), Errno> {
         let make = || rustix::fs::mknodat(dir, name, node.kind, node.mode, node.device);
-        match node.needs() {
+        match node.required_caps() {
             none if none.is_empty() => make(),
-            needs => {
-                let _lent = self.lend(needs)?;
+            required_caps => {
+                let _lent = self.lend(required_caps)?;
                 make()
             }
         }
@@ -73,22 +73,22 @@ impl ActingAs<'_> {
 
     /// mkdir(2).
     pub fn mkdir(&self, dir: &OwnedFd, name: &CStr, mode: Mode) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::mkdirat(dir, name, mode)
     }
 
     /// symlink(2).
     pub fn symlink(&self, target: &OsStr, dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::symlinkat(target, dir, name)
     }
 
     /// link(2), of any descriptor.
     pub fn link(&self, fd: &OwnedFd, dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         match rustix::fs::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
             // Without CAP_DAC_READ_SEARCH the way leads through /proc (open(2), O_TMPFILE).
-            Err(Errno::NOENT) if self.is_plain() => {
+            Err(Errno::NOENT) if self.is_unprivileged() => {
                 rustix::fs::linkat(CWD, &*proc_path(fd), dir, name, AtFlags::SYMLINK_FOLLOW)
             }
             result => result,
@@ -103,13 +103,13 @@ impl ActingAs<'_> {
         flags: OFlags,
         mode: Mode,
     ) -> Result<OwnedFd, Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::openat(dir, name, flags, mode)
     }
 
     /// unlink(2) and rmdir(2).
     pub fn unlink(&self, dir: &OwnedFd, name: &CStr, how: AtFlags) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::unlinkat(dir, name, how)
     }
 
@@ -120,13 +120,13 @@ impl ActingAs<'_> {
         to: (&OwnedFd, &CStr),
         flags: RenameFlags,
     ) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)
     }
 
     /// chmod(2), of any descriptor.
     pub fn chmod(&self, fd: &OwnedFd, mode: u32) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         match sys::file::chmod_fd(fd, mode) {
             Err(Errno::NOSYS) => rustix::fs::chmod(&*proc_path(fd), Mode::from_raw_mode(mode)),
             result => result,
@@ -140,7 +140,7 @@ impl ActingAs<'_> {
         uid: Option<SourceUid>,
         gid: Option<SourceGid>,
     ) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         let uid = uid.map(|uid| Uid::from_raw(uid.raw()));
         let gid = gid.map(|gid| Gid::from_raw(gid.raw()));
         rustix::fs::chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH)
@@ -148,25 +148,25 @@ impl ActingAs<'_> {
 
     /// utimensat(2), of any descriptor.
     pub fn set_times(&self, fd: &OwnedFd, times: &Timestamps) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::utimensat(fd, c"", times, AtFlags::EMPTY_PATH)
     }
 
     /// Opens an inode once more to change its length.
     pub fn open_to_truncate(&self, fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-        self.in_force()?;
+        self.check_current()?;
         reopen(fd, flags | OFlags::WRONLY | OFlags::NOCTTY)
     }
 
     /// ftruncate(2).
     pub fn truncate(&self, file: &OwnedFd, size: u64) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::ftruncate(file, size)
     }
 
     /// fallocate(2) with any mode.
     pub fn fallocate(&self, file: &OwnedFd, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         sys::file::fallocate(file, mode, offset, len)
     }
 
@@ -178,7 +178,7 @@ impl ActingAs<'_> {
         offset: u64,
         flags: ReadWriteFlags,
     ) -> Result<usize, Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::io::pwritev2(file, &[IoSlice::new(data)], offset, flags)
     }
 
@@ -189,7 +189,7 @@ impl ActingAs<'_> {
         (to, mut offset_out): (&OwnedFd, u64),
         len: usize,
     ) -> Result<usize, Errno> {
-        self.in_force()?;
+        self.check_current()?;
         rustix::fs::copy_file_range(from, Some(&mut offset_in), to, Some(&mut offset_out), len)
     }
 
@@ -201,29 +201,29 @@ impl ActingAs<'_> {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<(), Errno> {
-        let _lent = self.lend(needs_to_change(name))?;
+        let _lent = self.lend(caps_to_change(name))?;
         rustix::fs::setxattr(&*proc_path(fd), name, value, flags)
     }
 
     /// removexattr(2), of any descriptor.
     pub fn remove_xattr(&self, fd: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
-        let _lent = self.lend(needs_to_change(name))?;
+        let _lent = self.lend(caps_to_change(name))?;
         rustix::fs::removexattr(&*proc_path(fd), name)
     }
 
     /// An ioctl(2) made by a process of its own, with no capabilities but these; where a daemon acts as itself alone, with
     /// its own.
-    pub fn ioctl_apart(
+    pub fn sandboxed_ioctl(
         &self,
         file: impl AsFd,
         request: u32,
         argument: &mut [u8],
         capabilities: CapabilitySet,
     ) -> Result<i32, Errno> {
-        self.in_force()?;
-        let rights = match self.is_plain() {
+        self.check_current()?;
+        let rights = match self.is_unprivileged() {
             true => IoctlCaps::Inherit,
-            false => IoctlCaps::Only(self.at_most(capabilities)),
+            false => IoctlCaps::Only(self.limit_to_permitted(capabilities)),
         };
         sys::sandboxed_ioctl::ioctl(file, request, argument, rights)
     }
@@ -237,7 +237,7 @@ impl Lent<'_> {
         request: u32,
         argument: &mut [u8],
     ) -> Result<(), Errno> {
-        self.in_force()?;
+        self.check_current()?;
         sys::file::ioctl(file, request, argument).map(drop)
     }
 }

@@ -25,7 +25,7 @@ use crate::sys::creds::Verify;
 
 /// What a worker may do for whomever it serves: permissions are judged at the mount before a request comes, and callers
 /// are looked at in /proc (CAP_SYS_PTRACE).
-const ALWAYS: CapabilitySet = CapabilitySet::CHOWN
+const WORKER_CAPS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
@@ -36,7 +36,7 @@ const ALWAYS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_PTRACE);
 
 #[derive(Clone, Copy)]
-struct Acting {
+struct ThreadCreds {
     uid: u32,
     gid: u32,
     umask: u32,
@@ -44,14 +44,14 @@ struct Acting {
     /// Whether setting an id may fail.
     verify: Verify,
     /// Counts the changes, so that who acts can see that nothing has changed since.
-    turn: u32,
+    epoch: u32,
 }
 
 /// An id to see whether ids can be set: not one that a thread starts with.
-const SOMEBODY: u32 = 65533;
+const PROBE_ID: u32 = 65533;
 
 thread_local! {
-    static ACTING: Cell<Option<Acting>> = const { Cell::new(None) };
+    static THREAD_CREDS: Cell<Option<ThreadCreds>> = const { Cell::new(None) };
 }
 
 /// What this process may do about its threads' ids.
@@ -62,7 +62,7 @@ pub struct Credentials {
     gid: u32,
     /// Ids that own nothing, as far as numbers can tell: the last ones that mean something in the process's user
     /// namespace. `None` where the process's own are the only ones.
-    nobody: Option<(u32, u32)>,
+    ownerless: Option<(u32, u32)>,
     /// Whether setting an id may fail, as far as capabilities and the user namespace go.
     verify: Verify,
     /// What the process may do.
@@ -76,7 +76,7 @@ pub struct Credentials {
 #[derive(Debug)]
 pub struct ActingAs<'a> {
     credentials: &'a Credentials,
-    turn: u32,
+    epoch: u32,
     /// Credentials are a thread's.
     _thread: PhantomData<*const ()>,
 }
@@ -88,69 +88,69 @@ pub struct ActingAs<'a> {
 pub struct Lent<'a> {
     acting: &'a ActingAs<'a>,
     lent: CapabilitySet,
-    turn: u32,
+    epoch: u32,
 }
 
 impl ActingAs<'_> {
     /// To be called where something is changed: EIO if other credentials were taken in between.
-    pub(super) fn in_force(&self) -> Result<(), Errno> {
-        is_now(self.turn)
+    pub(super) fn check_current(&self) -> Result<(), Errno> {
+        check_epoch(self.epoch)
     }
 
     /// Whether the process acts as nobody but itself.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(super) fn is_unprivileged(&self) -> bool {
         !self.credentials.privileged
     }
 
     /// Those of some capabilities that the process has.
-    pub(super) fn at_most(&self, capabilities: CapabilitySet) -> CapabilitySet {
+    pub(super) fn limit_to_permitted(&self, capabilities: CapabilitySet) -> CapabilitySet {
         capabilities & self.credentials.capabilities.permitted
     }
 
     /// The same with or without CAP_FSETID: without it the source itself takes setuid and setgid bits off what is written
     /// to or truncated, as it does for a caller who lacks it (inode(7)).
     pub fn set_fsetid(&mut self, wanted: bool) {
-        if self.in_force().is_ok() && self.credentials.privileged {
+        if self.check_current().is_ok() && self.credentials.privileged {
             self.credentials.switch_fsetid(wanted);
-            self.turn = turn();
+            self.epoch = epoch();
         }
     }
 
     /// Lends capabilities to what is done until the result is dropped, and no others but those that every worker has.
     pub fn lend(&self, lent: CapabilitySet) -> Result<Lent<'_>, Errno> {
-        self.in_force()?;
+        self.check_current()?;
         let credentials = self.credentials;
-        let now = credentials.enter_thread();
-        let lent = self.at_most(lent);
+        let now = credentials.init_thread();
+        let lent = self.limit_to_permitted(lent);
         set_effective(now, (now.capabilities.effective & credentials.worker) | lent);
-        Ok(Lent { acting: self, lent, turn: turn() })
+        Ok(Lent { acting: self, lent, epoch: epoch() })
     }
 }
 
 impl Lent<'_> {
-    /// See [`ActingAs::in_force`].
-    pub(super) fn in_force(&self) -> Result<(), Errno> {
-        is_now(self.turn)
+    /// See [`ActingAs::check_current`].
+    pub(super) fn check_current(&self) -> Result<(), Errno> {
+        check_epoch(self.epoch)
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        let Some(now) = ACTING.get() else { return };
+        let Some(now) = THREAD_CREDS.get() else { return };
         if !self.lent.is_empty() {
             set_effective(now, now.capabilities.effective & self.acting.credentials.worker);
         }
-        if let Some(after) = ACTING.get()
-            && now.turn == self.turn
+        if let Some(after) = THREAD_CREDS.get()
+            && now.epoch == self.epoch
         {
             // Who acts goes on as before.
-            ACTING.set(Some(Acting { turn: self.acting.turn, ..after }));
+            THREAD_CREDS.set(Some(ThreadCreds { epoch: self.acting.epoch, ..after }));
         }
     }
 }
 
-fn is_now(taken: u32) -> Result<(), Errno> {
-    if turn() == taken {
+fn check_epoch(taken: u32) -> Result<(), Errno> {
+    if epoch() == taken {
         return Ok(());
     }
     debug_assert!(false, "the credentials that were taken are no longer in force");
@@ -158,8 +158,8 @@ fn is_now(taken: u32) -> Result<(), Errno> {
     Err(Errno::IO)
 }
 
-fn turn() -> u32 {
-    ACTING.get().map_or(0, |now| now.turn)
+fn epoch() -> u32 {
+    THREAD_CREDS.get().map_or(0, |now| now.epoch)
 }
 
 impl Credentials {
@@ -174,20 +174,20 @@ impl Credentials {
             inheritable: none,
         });
         let privileged = capabilities.effective.contains(needed);
-        let maps = [Ids::of_namespace("uid_map"), Ids::of_namespace("gid_map")];
-        let verify = match privileged && maps.iter().all(Ids::are_all) {
+        let maps = [NamespaceIds::of_namespace("uid_map"), NamespaceIds::of_namespace("gid_map")];
+        let verify = match privileged && maps.iter().all(NamespaceIds::cover_all) {
             true => Verify::No,
             false => Verify::Yes,
         };
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        let nobody = match maps.map(|ids| ids.last) {
+        let ownerless = match maps.map(|ids| ids.last) {
             [Some(last_uid), Some(last_gid)] if last_uid != uid && last_gid != gid => {
                 Some((last_uid, last_gid))
             }
             _ => None,
         };
-        let worker = capabilities.effective & ALWAYS;
-        Self { privileged, uid, gid, nobody, verify, capabilities, worker }
+        let worker = capabilities.effective & WORKER_CAPS;
+        Self { privileged, uid, gid, ownerless, verify, capabilities, worker }
     }
 
     /// The process's own ids, as those of files that it makes.
@@ -210,10 +210,10 @@ impl Credentials {
         (uid, gid): (SourceUid, SourceGid),
         umask: u32,
     ) -> Result<ActingAs<'_>, Errno> {
-        let now = self.enter_thread();
+        let now = self.init_thread();
         if now.umask != umask {
             rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
-            ACTING.set(Some(Acting { umask, turn: now.turn.wrapping_add(1), ..now }));
+            THREAD_CREDS.set(Some(ThreadCreds { umask, epoch: now.epoch.wrapping_add(1), ..now }));
         }
         self.act_as(uid.raw(), gid.raw())
     }
@@ -226,19 +226,19 @@ impl Credentials {
         }
         match ids {
             Some((uid, gid)) => self.act_as(uid.raw(), gid.raw()),
-            None => self.stranger(None),
+            None => self.as_ownerless(None),
         }
     }
 
     /// Has no capabilities in force but those that every worker has, whoever it acts as.
-    pub fn take_back(&self) {
-        let now = self.enter_thread();
+    pub fn drop_lent(&self) {
+        let now = self.init_thread();
         set_effective(now, now.capabilities.effective & self.worker);
     }
 
     /// Acts as somebody who owns nothing, and least of all what belongs to these ids. EOVERFLOW where there is no such id.
-    pub fn stranger(&self, to: Option<(u32, u32)>) -> Result<ActingAs<'_>, Errno> {
-        let (uid, gid) = self.nobody.ok_or(Errno::OVERFLOW)?;
+    pub fn as_ownerless(&self, to: Option<(u32, u32)>) -> Result<ActingAs<'_>, Errno> {
+        let (uid, gid) = self.ownerless.ok_or(Errno::OVERFLOW)?;
         let other = |id: u32, not: Option<u32>| if not == Some(id) { id - 1 } else { id };
         self.act_as(other(uid, to.map(|ids| ids.0)), other(gid, to.map(|ids| ids.1)))
     }
@@ -253,12 +253,12 @@ impl Credentials {
         if !self.privileged {
             return Ok(run());
         }
-        let before = self.enter_thread();
+        let before = self.init_thread();
         let _ours = self.act_as(self.uid, self.gid)?;
         let result = run();
         let _theirs = self.act_as(before.uid, before.gid)?;
-        if let Some(now) = ACTING.get() {
-            ACTING.set(Some(Acting { turn: before.turn, ..now }));
+        if let Some(now) = THREAD_CREDS.get() {
+            THREAD_CREDS.set(Some(ThreadCreds { epoch: before.epoch, ..now }));
         }
         Ok(result)
     }
@@ -266,21 +266,21 @@ impl Credentials {
     /// Acts as somebody for whom the source clears setuid and setgid bits, who has no reserved space and owns nothing, but
     /// with CAP_SYS_ADMIN, without which the kernel takes no backing file: it stays in force until capabilities are lent.
     /// EPERM where there is no such id.
-    pub fn hand_over(&self) -> Result<(), Errno> {
+    pub fn act_for_backing_open(&self) -> Result<(), Errno> {
         let mut kept = CapabilitySet::all();
         if self.privileged {
-            let _nobody = self.stranger(None).map_err(|_| Errno::PERM)?;
+            let _ownerless = self.as_ownerless(None).map_err(|_| Errno::PERM)?;
             kept -= CapabilitySet::FSETID;
         }
-        let now = self.enter_thread();
+        let now = self.init_thread();
         let admin = CapabilitySet::SYS_ADMIN & self.capabilities.permitted;
         set_effective(now, (now.capabilities.effective & kept) | admin);
         Ok(())
     }
 
     fn acting(&self) -> ActingAs<'_> {
-        self.enter_thread();
-        ActingAs { credentials: self, turn: turn(), _thread: PhantomData }
+        self.init_thread();
+        ActingAs { credentials: self, epoch: epoch(), _thread: PhantomData }
     }
 
     fn act_as(&self, uid: u32, gid: u32) -> Result<ActingAs<'_>, Errno> {
@@ -288,23 +288,23 @@ impl Credentials {
             let is_self = uid == self.uid && gid == self.gid;
             return if is_self { Ok(self.acting()) } else { Err(Errno::PERM) };
         }
-        let now = self.enter_thread();
-        let turn = now.turn.wrapping_add(1);
+        let now = self.init_thread();
+        let epoch = now.epoch.wrapping_add(1);
         // A call that fails leaves the id as it was: what is in force stays known. It fails for an id that means nothing in
         // the process's user namespace, and as such an id nobody can own anything.
         if now.uid != uid {
             sys::creds::set_fsuid(uid, now.verify).map_err(|_| Errno::OVERFLOW)?;
-            ACTING.set(Some(Acting { uid, turn, ..now }));
+            THREAD_CREDS.set(Some(ThreadCreds { uid, epoch, ..now }));
         }
         if now.gid != gid {
             sys::creds::set_fsgid(gid, now.verify).map_err(|_| Errno::OVERFLOW)?;
-            ACTING.set(Some(Acting { uid, gid, turn, ..now }));
+            THREAD_CREDS.set(Some(ThreadCreds { uid, gid, epoch, ..now }));
         }
         Ok(self.acting())
     }
 
     fn switch_fsetid(&self, wanted: bool) {
-        let now = self.enter_thread();
+        let now = self.init_thread();
         let fsetid = CapabilitySet::FSETID & self.worker;
         let before = now.capabilities.effective;
         set_effective(now, if wanted { before | fsetid } else { before - fsetid });
@@ -312,8 +312,8 @@ impl Credentials {
 
     /// The first time in a thread: an umask of its own, no groups, and capabilities that stay when ids change. It starts
     /// with the ids and capabilities of the thread that made it, which may have been acting as somebody.
-    fn enter_thread(&self) -> Acting {
-        if let Some(acting) = ACTING.get() {
+    fn init_thread(&self) -> ThreadCreds {
+        if let Some(acting) = THREAD_CREDS.get() {
             return acting;
         }
         sys::creds::unshare_fs().unwrap_or_else(|_| abort("unshare"));
@@ -326,8 +326,8 @@ impl Credentials {
                 log::debug!("the daemon's groups are kept: {e}");
             }
             // Whatever else there is may refuse (a security module, a filter of system calls), and says so to all alike.
-            let takes = sys::creds::set_fsuid(SOMEBODY, Verify::Yes)
-                .and_then(|()| sys::creds::set_fsgid(SOMEBODY, Verify::Yes));
+            let takes = sys::creds::set_fsuid(PROBE_ID, Verify::Yes)
+                .and_then(|()| sys::creds::set_fsgid(PROBE_ID, Verify::Yes));
             if takes.is_err() {
                 verify = Verify::Yes;
             }
@@ -342,26 +342,26 @@ impl Credentials {
         let umask = 0;
         rustix::process::umask(Mode::empty());
         let (uid, gid) = (self.uid, self.gid);
-        let acting = Acting { uid, gid, umask, capabilities, verify, turn: 1 };
-        ACTING.set(Some(acting));
+        let acting = ThreadCreds { uid, gid, umask, capabilities, verify, epoch: 1 };
+        THREAD_CREDS.set(Some(acting));
         acting
     }
 }
 
-fn set_effective(now: Acting, effective: CapabilitySet) {
+fn set_effective(now: ThreadCreds, effective: CapabilitySet) {
     if now.capabilities.effective == effective {
         return;
     }
     let capabilities = CapabilitySets { effective, ..now.capabilities };
     rustix::thread::set_capabilities(None, capabilities).unwrap_or_else(|_| abort("capset"));
-    ACTING.set(Some(Acting { capabilities, turn: now.turn.wrapping_add(1), ..now }));
+    THREAD_CREDS.set(Some(ThreadCreds { capabilities, epoch: now.epoch.wrapping_add(1), ..now }));
 }
 
 /// Has CAP_SYS_ADMIN in force, if the process has it, for whatever tells the kernel to let go of backing files: until the
 /// thread lends capabilities the next time.
-pub fn raise_to_let_go() {
+pub fn raise_for_backing_close() {
     const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
-    if let Some(now) = ACTING.get() {
+    if let Some(now) = THREAD_CREDS.get() {
         let admin = ADMIN & now.capabilities.permitted;
         return set_effective(now, now.capabilities.effective | admin);
     }
@@ -377,13 +377,13 @@ pub fn raise_to_let_go() {
 
 /// The ids of one sort that mean something in the process's user namespace (user_namespaces(7)).
 #[derive(Debug, Clone, Copy)]
-struct Ids {
+struct NamespaceIds {
     /// How many there are.
     count: u64,
     last: Option<u32>,
 }
 
-impl Ids {
+impl NamespaceIds {
     fn of_namespace(map: &str) -> Self {
         let map = std::fs::read_to_string(format!("/proc/self/{map}")).unwrap_or_default();
         Self::parse(&map)
@@ -405,7 +405,7 @@ impl Ids {
     }
 
     /// Whether every id means something: then each means itself, but for those of a namespace that swaps them.
-    fn are_all(&self) -> bool {
+    fn cover_all(&self) -> bool {
         self.count == u64::from(u32::MAX)
     }
 }
@@ -421,7 +421,7 @@ mod tests {
     use super::*;
 
     /// The filesystem ids, groups and effective capabilities of the calling thread (proc_pid_status(5)).
-    fn in_force() -> (String, String, String, String) {
+    fn creds_in_proc() -> (String, String, String, String) {
         let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc is mounted");
         let last = |key: &str| {
             let line = status.lines().find(|line| line.starts_with(key)).expect("it has the line");
@@ -441,47 +441,48 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_something_else_than_a_capability_refuses_is_not_taken_for_set() {
+    fn a_setfsuid_refused_by_a_seccomp_filter_is_detected() {
         in_a_thread(|ours| {
             sys::creds::refuse_other_ids();
             assert_eq!(ours.writer(1234, 5678).err(), Some(Errno::OVERFLOW));
             assert_eq!(ours.on_behalf(None).err(), Some(Errno::OVERFLOW));
-            assert_eq!(in_force().0, "0");
+            assert_eq!(creds_in_proc().0, "0");
             assert!(ours.writer(0, 0).is_ok());
         });
     }
 
     #[test]
-    fn a_thread_made_by_one_that_acts_as_somebody_starts_as_ourselves() {
+    fn a_thread_spawned_under_a_callers_ids_starts_with_the_daemons_own() {
         in_a_thread(|ours| {
             let first = ours.writer(0, 0).map(drop);
             assert_eq!(first, Ok(()));
-            let before = in_force();
-            let mut acting = ours.writer(1234, 5678).expect("act as somebody");
+            let before = creds_in_proc();
+            let mut acting = ours.writer(1234, 5678).expect("act as a user");
             acting.set_fsetid(false);
             let _lent = acting.lend(CapabilitySet::MKNOD).expect("lend");
-            assert_eq!(in_force().0, "1234");
+            assert_eq!(creds_in_proc().0, "1234");
             let ours = *ours;
             let made = std::thread::spawn(move || {
-                let _acting = ours.writer(0, 0).expect("act as ourselves");
-                in_force()
+                let _acting = ours.writer(0, 0).expect("act as the daemon");
+                creds_in_proc()
             });
             assert_eq!(made.join().expect("the thread ends"), before);
         });
     }
 
     #[test]
-    fn who_has_no_counterpart_acts_as_one_who_owns_nothing() {
+    fn an_unmapped_caller_acts_with_ids_that_own_nothing() {
         in_a_thread(|ours| {
-            let acting = ours.on_behalf(None).expect("act as nobody");
-            assert_eq!(acting.in_force(), Ok(()));
-            assert_eq!(in_force().0, (u32::MAX - 1).to_string());
-            assert_eq!(in_force().1, (u32::MAX - 1).to_string());
-            assert_eq!(in_force().2, "Groups:", "the daemon's groups are gone");
+            let acting = ours.on_behalf(None).expect("act as ids that own nothing");
+            assert_eq!(acting.check_current(), Ok(()));
+            assert_eq!(creds_in_proc().0, (u32::MAX - 1).to_string());
+            assert_eq!(creds_in_proc().1, (u32::MAX - 1).to_string());
+            assert_eq!(creds_in_proc().2, "Groups:", "the daemon's groups are gone");
             let owner = u32::MAX - 1;
-            let _acting = ours.stranger(Some((owner, 7))).expect("act as another nobody");
-            assert_eq!(in_force().0, (owner - 1).to_string());
-            assert_eq!(in_force().1, owner.to_string());
+            let _acting =
+                ours.as_ownerless(Some((owner, 7))).expect("act as other ids that own nothing");
+            assert_eq!(creds_in_proc().0, (owner - 1).to_string());
+            assert_eq!(creds_in_proc().1, owner.to_string());
         });
     }
 
@@ -489,48 +490,48 @@ mod tests {
     fn capabilities_are_lent_to_one_call_and_to_no_other() {
         let extra = CapabilitySet::MKNOD | CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN;
         in_a_thread(move |ours| {
-            let mut acting = ours.writer(1234, 5678).expect("act as somebody");
+            let mut acting = ours.writer(1234, 5678).expect("act as a user");
             assert!(!effective().intersects(extra | CapabilitySet::LINUX_IMMUTABLE));
             {
                 let lent = acting.lend(CapabilitySet::MKNOD).expect("lend");
-                assert_eq!(lent.in_force(), Ok(()));
+                assert_eq!(lent.check_current(), Ok(()));
                 assert_eq!(effective() & extra, CapabilitySet::MKNOD);
             }
-            assert_eq!(acting.in_force(), Ok(()));
+            assert_eq!(acting.check_current(), Ok(()));
             assert!(!effective().intersects(extra));
             acting.set_fsetid(false);
             drop(acting.lend(CapabilitySet::SETFCAP).expect("lend"));
             assert!(!effective().intersects(extra | CapabilitySet::FSETID), "it is as before");
             // What is left over from a backing file is lent to nobody.
-            ours.hand_over().expect("hand over");
+            ours.act_for_backing_open().expect("act for a backing open");
             assert_eq!(effective() & extra, CapabilitySet::SYS_ADMIN);
             assert!(!effective().contains(CapabilitySet::FSETID));
-            let acting = ours.writer(1234, 5678).expect("act as somebody");
+            let acting = ours.writer(1234, 5678).expect("act as a user");
             drop(acting.lend(CapabilitySet::empty()).expect("lend"));
             assert!(!effective().intersects(extra));
-            raise_to_let_go();
+            raise_for_backing_close();
             assert_eq!(effective() & extra, CapabilitySet::SYS_ADMIN);
         });
     }
 
     #[test]
     #[should_panic = "the thread ends"]
-    fn credentials_that_are_no_longer_in_force_change_nothing() {
+    fn outdated_credentials_change_nothing() {
         in_a_thread(|ours| {
-            let acting = ours.writer(1234, 5678).expect("act as somebody");
-            let _other = ours.writer(4321, 5678).expect("act as somebody else");
-            let _refused = acting.in_force();
+            let acting = ours.writer(1234, 5678).expect("act as a user");
+            let _other = ours.writer(4321, 5678).expect("act as a user");
+            let _refused = acting.check_current();
         });
     }
 
     #[test]
     fn the_last_id_of_a_user_namespace_is_found() {
-        let last = |map| Ids::parse(map).last;
+        let last = |map| NamespaceIds::parse(map).last;
         assert_eq!(last("         0          0 4294967295\n"), Some(u32::MAX - 1));
         assert_eq!(last("0 1000 1\n1 100000 65535\n"), Some(65535));
         assert_eq!(last("5 1000 1\n0 100000 5\n"), Some(5));
         assert_eq!((last(""), last("0 0 0\n")), (None, None));
-        assert!(Ids::parse("0 0 4294967295\n").are_all());
-        assert!(!Ids::parse("0 0 65536\n").are_all());
+        assert!(NamespaceIds::parse("0 0 4294967295\n").cover_all());
+        assert!(!NamespaceIds::parse("0 0 65536\n").cover_all());
     }
 }

@@ -9,31 +9,31 @@ use super::inode::Domain;
 use super::mounts::MountIndex;
 
 /// The device of a file, as one number.
-pub(super) type Device = (u32, u32);
+pub(super) type DevNo = (u32, u32);
 
-pub(super) fn device(stat: &Statx) -> Device {
+pub(super) fn dev_no(stat: &Statx) -> DevNo {
     (stat.stx_dev_major, stat.stx_dev_minor)
 }
 
 /// A mount, a device in it, and by which link it was reached (0: by none).
-type Key = (MountIndex, Device, u32);
+type Key = (MountIndex, DevNo, u32);
 
 /// Numbers given to the parts of the tree that were met; the root's is 0.
 #[derive(Debug)]
 pub(super) struct Domains {
-    root: (MountIndex, Device),
-    others: RwLock<Others>,
+    root: (MountIndex, DevNo),
+    map: RwLock<DomainMap>,
 }
 
 #[derive(Debug, Default)]
-struct Others {
+struct DomainMap {
     by_key: HashMap<Key, Domain>,
     /// Of those that links lead to: the domain of the same mount and device without the link.
-    plain: HashMap<Domain, Domain>,
+    without_link: HashMap<Domain, Domain>,
     last: u32,
 }
 
-impl Others {
+impl DomainMap {
     fn of(&mut self, key: Key) -> Domain {
         let next = Domain(self.last + 1);
         let domain = *self.by_key.entry(key).or_insert(next);
@@ -45,34 +45,34 @@ impl Others {
 }
 
 impl Domains {
-    pub(super) fn new(mount: MountIndex, device: Device) -> Self {
-        Self { root: (mount, device), others: RwLock::default() }
+    pub(super) fn new(mount: MountIndex, dev_no: DevNo) -> Self {
+        Self { root: (mount, dev_no), map: RwLock::default() }
     }
 
     /// The device of the root that the mount began with.
-    pub(super) fn root_device(&self) -> Device {
+    pub(super) fn root_dev_no(&self) -> DevNo {
         self.root.1
     }
 
     /// The domain of files with these attributes in a mount, below the link with this number (0: below none).
     pub(super) fn of(&self, mount: MountIndex, stat: &Statx, link: u32) -> Domain {
-        let key = (mount, device(stat), link);
+        let key = (mount, dev_no(stat), link);
         if (key.0, key.1) == self.root && link == 0 {
             return Domain(0);
         }
         let known =
-            self.others.read().unwrap_or_else(PoisonError::into_inner).by_key.get(&key).copied();
+            self.map.read().unwrap_or_else(PoisonError::into_inner).by_key.get(&key).copied();
         if let Some(domain) = known {
             return domain;
         }
-        let plain = match link {
+        let without_link = match link {
             0 => None,
             _ => Some(self.of(mount, stat, 0)),
         };
-        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-        let domain = others.of(key);
-        if let Some(plain) = plain {
-            others.plain.insert(domain, plain);
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let domain = map.of(key);
+        if let Some(without_link) = without_link {
+            map.without_link.insert(domain, without_link);
         }
         domain
     }
@@ -82,23 +82,23 @@ impl Domains {
         if domain == Domain(0) {
             return domain;
         }
-        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        others.plain.get(&domain).copied().unwrap_or(domain)
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.without_link.get(&domain).copied().unwrap_or(domain)
     }
 
     /// How many domains links lead to.
-    pub(super) fn of_links(&self) -> usize {
-        self.others.read().unwrap_or_else(PoisonError::into_inner).plain.len()
+    pub(super) fn link_count(&self) -> usize {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).without_link.len()
     }
 
     /// Forgets the domains of all links but these. One that comes back gets another number.
     pub(super) fn keep_links(&self, links: &HashSet<u32>) {
-        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-        let Others { by_key, plain, .. } = &mut *others;
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let DomainMap { by_key, without_link, .. } = &mut *map;
         by_key.retain(|(_, _, link), domain| {
             let stays = *link == 0 || links.contains(link);
             if !stays {
-                plain.remove(domain);
+                without_link.remove(domain);
             }
             stays
         });

@@ -18,15 +18,15 @@ use crate::sys::handle::{FileHandle, name_to_handle};
 
 /// An inode of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct InodeIdentity {
     pub(super) domain: Domain,
     pub(super) ino: u64,
-    pub(super) life: Life,
+    pub(super) generation: Generation,
 }
 
 /// Which one of those that have an inode number one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum Generation {
     /// The one that is held open: its number cannot be used again. With the handle that its filesystem gives it, where
     /// it gives one; the number alone does not tell it from another that lives at the same time.
     Held(Option<FileHandle>),
@@ -34,22 +34,24 @@ pub(super) enum Life {
     Handle(FileHandle),
     /// On a filesystem of the ext family, the one that was born then, with this generation. `None`: it is the last one
     /// that was born then, whatever its generation is.
-    Born(Birth, Option<u32>),
+    Btime(Btime, Option<u32>),
 }
 
-impl Life {
+impl Generation {
     /// The life that attributes are of, on a mount that tells lives by births. `None` where it takes a handle to tell.
     pub(super) fn of(stat: &Statx) -> Option<Self> {
         // Directories are known to the watch by their handles.
         let is_dir = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
-        let birth = if is_dir { None } else { Birth::of(stat) };
-        birth.map(|birth| Self::Born(birth, None))
+        let btime = if is_dir { None } else { Btime::of(stat) };
+        btime.map(|btime| Self::Btime(btime, None))
     }
 
-    /// The life with these attributes and this handle. `by_birth`: whether its mount tells lives by births.
-    pub(super) fn with(stat: &Statx, handle: FileHandle, by_birth: bool) -> Self {
-        match (Self::of(stat).filter(|_| by_birth), generation(&handle)) {
-            (Some(Self::Born(birth, _)), Some(generation)) => Self::Born(birth, Some(generation)),
+    /// The life with these attributes and this handle. `by_btime`: whether its mount tells lives by births.
+    pub(super) fn with(stat: &Statx, handle: FileHandle, by_btime: bool) -> Self {
+        match (Self::of(stat).filter(|_| by_btime), i_generation(&handle)) {
+            (Some(Self::Btime(btime, _)), Some(i_generation)) => {
+                Self::Btime(btime, Some(i_generation))
+            }
             _ => Self::Handle(handle),
         }
     }
@@ -57,20 +59,24 @@ impl Life {
 
 /// When a file was born, to the nanosecond, in 64 bits that need no alignment of more than four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Birth {
+pub(super) struct Btime {
     high: u32,
     low: u32,
 }
 
 const NANOSECOND_BITS: u32 = 30;
 
-impl Birth {
+impl Btime {
     /// The birth that attributes tell. `None` where they tell none, or one that no filesystem of the ext family can store,
     /// or the time 0: where there was no room for a birth (ext3), it is told as that once there is.
     pub(super) fn of(stat: &Statx) -> Option<Self> {
-        let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        let has_btime = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
         let (seconds, nanoseconds) = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
-        if told && (seconds, nanoseconds) != (0, 0) { Self::at(seconds, nanoseconds) } else { None }
+        if has_btime && (seconds, nanoseconds) != (0, 0) {
+            Self::at(seconds, nanoseconds)
+        } else {
+            None
+        }
     }
 
     pub(super) fn at(seconds: i64, nanoseconds: u32) -> Option<Self> {
@@ -86,29 +92,29 @@ impl Birth {
 
 /// A time by the clock that births are taken from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment(u64);
+pub(super) struct CoarseTime(u64);
 
 /// More than the longest tick of the clock that files' times are taken from (HZ=100).
-pub const LONGEST_TICK: Duration = Duration::from_millis(12);
+pub const MAX_TICK: Duration = Duration::from_millis(12);
 
-impl Moment {
+impl CoarseTime {
     /// The present.
     pub(super) fn now() -> Self {
         let now = clock_gettime(ClockId::RealtimeCoarse);
         // What is not before it is young.
-        Self(Birth::at(now.tv_sec, now.tv_nsec as u32).map_or(0, Birth::packed))
+        Self(Btime::at(now.tv_sec, now.tv_nsec as u32).map_or(0, Btime::packed))
     }
 
     /// Whether the clock had moved on since a file was born that was there at this time or later.
-    pub(super) fn is_well_after(self, birth: Birth) -> bool {
-        let birth = birth.packed();
-        let second = (self.0 >> NANOSECOND_BITS).checked_sub(birth >> NANOSECOND_BITS);
+    pub(super) fn is_past_tick_of(self, btime: Btime) -> bool {
+        let btime = btime.packed();
+        let second = (self.0 >> NANOSECOND_BITS).checked_sub(btime >> NANOSECOND_BITS);
         match second {
             None => false,
             Some(seconds) => {
                 let part = |packed: u64| packed & ((1 << NANOSECOND_BITS) - 1);
                 part(self.0) + seconds.min(10) * 1_000_000_000
-                    > part(birth) + LONGEST_TICK.as_nanos() as u64
+                    > part(btime) + MAX_TICK.as_nanos() as u64
             }
         }
     }
@@ -116,20 +122,20 @@ impl Moment {
 
 /// When an inode was looked at, seen from its birth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sighting {
+pub(super) enum Freshness {
     /// In the tick that it was born in, perhaps: another may have been born in it before or after.
-    Young,
+    WithinTick,
     /// Likewise, but it is open now, and thus the last one with its number.
-    Open,
+    HeldOpen,
     /// Later.
-    Old,
+    PastTick,
 }
 
-impl Sighting {
+impl Freshness {
     /// Of a life whose attributes were asked for after `asked`. `otherwise`: what it is when it is not old.
-    pub(super) fn of(life: &Life, asked: Moment, otherwise: Self) -> Self {
-        match life {
-            Life::Born(birth, _) if asked.is_well_after(*birth) => Self::Old,
+    pub(super) fn of(generation: &Generation, asked: CoarseTime, otherwise: Self) -> Self {
+        match generation {
+            Generation::Btime(btime, _) if asked.is_past_tick_of(*btime) => Self::PastTick,
             _ => otherwise,
         }
     }
@@ -137,61 +143,68 @@ impl Sighting {
 
 /// Whether what was found is what was known before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Likeness {
+pub(super) enum MatchResult {
     Same,
     Different,
     /// It takes another look: at the handle, or when the clock has moved on; of those that are held, at both descriptors.
-    Unsure,
+    Ambiguous,
 }
 
-impl Identity {
+impl InodeIdentity {
     /// Whether an inode that was found is this one, which is known. `is_settled`: this one was seen when it was old.
-    pub(super) fn likeness(&self, is_settled: bool, found: &Self, seen: Sighting) -> Likeness {
+    pub(super) fn compare(
+        &self,
+        is_settled: bool,
+        found: &Self,
+        freshness: Freshness,
+    ) -> MatchResult {
         if (self.domain, self.ino) != (found.domain, found.ino) {
-            return Likeness::Different;
+            return MatchResult::Different;
         }
-        let same_if = |same| if same { Likeness::Same } else { Likeness::Different };
-        let (known, found) = match (&self.life, &found.life) {
-            (Life::Born(known, generation), Life::Born(found, other)) if known == found => {
-                (generation, other)
+        let same_if = |same| if same { MatchResult::Same } else { MatchResult::Different };
+        let (known, found) = match (&self.generation, &found.generation) {
+            (Generation::Btime(known, i_generation), Generation::Btime(found, other))
+                if known == found =>
+            {
+                (i_generation, other)
             }
-            (Life::Held(None), Life::Held(None)) => return Likeness::Unsure,
+            (Generation::Held(None), Generation::Held(None)) => return MatchResult::Ambiguous,
             (known, found) => return same_if(known == found),
         };
         match (known, found) {
             (Some(known), Some(found)) => same_if(known == found),
-            (None, None) => Likeness::Same,
-            (Some(_), None) if is_settled => Likeness::Same,
-            (None, Some(_)) if seen != Sighting::Young => Likeness::Same,
-            _ => Likeness::Unsure,
+            (None, None) => MatchResult::Same,
+            (Some(_), None) if is_settled => MatchResult::Same,
+            (None, Some(_)) if freshness != Freshness::WithinTick => MatchResult::Same,
+            _ => MatchResult::Ambiguous,
         }
     }
 
     /// Whether it may be the inode with this handle.
-    pub(super) fn may_have(&self, handle: &FileHandle) -> bool {
-        match &self.life {
-            Life::Held(_) => false,
-            Life::Handle(known) => known == handle,
-            Life::Born(_, None) => true,
-            Life::Born(_, known) => *known == generation(handle),
+    pub(super) fn may_match_handle(&self, handle: &FileHandle) -> bool {
+        match &self.generation {
+            Generation::Held(_) => false,
+            Generation::Handle(known) => known == handle,
+            Generation::Btime(_, None) => true,
+            Generation::Btime(_, known) => *known == i_generation(handle),
         }
     }
 
     /// What tells it from others that have or had its number, in 32 bits: for whoever keeps numbers for longer than the
     /// inode is known. `is_last`: it was found when it was the last one of its birth, so that it needs nothing else.
     /// `None` where nothing tells, once its descriptor is closed.
-    pub(super) fn generation(&self, is_last: bool) -> Option<u32> {
+    pub(super) fn fuse_generation(&self, is_last: bool) -> Option<u32> {
         let mut hash = Fnv::default();
-        match &self.life {
-            Life::Held(_) => return None,
-            Life::Handle(handle) => {
+        match &self.generation {
+            Generation::Held(_) => return None,
+            Generation::Handle(handle) => {
                 hash.add(&handle.kind().to_ne_bytes());
                 hash.add(handle.bytes());
             }
-            Life::Born(birth, generation) => {
-                hash.add(&birth.packed().to_ne_bytes());
-                if let Some(generation) = generation.filter(|_| !is_last) {
-                    hash.add(&generation.to_ne_bytes());
+            Generation::Btime(btime, i_generation) => {
+                hash.add(&btime.packed().to_ne_bytes());
+                if let Some(i_generation) = i_generation.filter(|_| !is_last) {
+                    hash.add(&i_generation.to_ne_bytes());
                 }
             }
         }
@@ -199,40 +212,40 @@ impl Identity {
     }
 
     /// Whether two identities may be of one inode.
-    pub(super) fn may_be(&self, other: &Self) -> bool {
-        self.likeness(false, other, Sighting::Young) != Likeness::Different
+    pub(super) fn may_be_same(&self, other: &Self) -> bool {
+        self.compare(false, other, Freshness::WithinTick) != MatchResult::Different
     }
 
     /// The handle by which it is opened, where there is one.
     pub(super) fn handle(&self) -> Option<FileHandle> {
-        match self.life {
-            Life::Held(_) => None,
-            Life::Handle(handle) => Some(handle),
+        match self.generation {
+            Generation::Held(_) => None,
+            Generation::Handle(handle) => Some(handle),
             // Generation 0 opens any (Linux `ext4_nfs_get_inode`).
-            Life::Born(_, generation) => ext_handle(self.ino, generation.unwrap_or(0)),
+            Generation::Btime(_, i_generation) => ext_handle(self.ino, i_generation.unwrap_or(0)),
         }
     }
 
     /// Whether its handle may open other lives as well, so that it is to be seen whether what it opened is this one
-    /// ([`Self::is_of`]).
-    pub(super) fn opens_others(&self) -> bool {
-        match &self.life {
-            Life::Held(_) => false,
-            Life::Born(_, generation) => generation.unwrap_or(0) == 0,
+    /// ([`Self::verify`]).
+    pub(super) fn handle_ignores_generation(&self) -> bool {
+        match &self.generation {
+            Generation::Held(_) => false,
+            Generation::Btime(_, i_generation) => i_generation.unwrap_or(0) == 0,
             // Of an image that mke2fs(8) has filled all files have generation 0.
-            Life::Handle(handle) => generation(handle) == Some(0),
+            Generation::Handle(handle) => i_generation(handle) == Some(0),
         }
     }
 
     /// Whether an open file is of this life: ESTALE when it is not.
-    pub(super) fn is_of(&self, fd: &OwnedFd) -> Result<(), Errno> {
-        let is_it = match &self.life {
-            Life::Held(_) => true,
-            Life::Born(birth, _) => {
+    pub(super) fn verify(&self, fd: &OwnedFd) -> Result<(), Errno> {
+        let is_it = match &self.generation {
+            Generation::Held(_) => true,
+            Generation::Btime(btime, _) => {
                 let stat = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
-                Birth::of(&stat) == Some(*birth)
+                Btime::of(&stat) == Some(*btime)
             }
-            Life::Handle(handle) => name_to_handle(fd, c"")?.0 == *handle,
+            Generation::Handle(handle) => name_to_handle(fd, c"")?.0 == *handle,
         };
         if is_it { Ok(()) } else { Err(Errno::STALE) }
     }
@@ -263,15 +276,15 @@ impl Fnv {
 const INO32_GEN: i32 = 1;
 
 /// A handle of the ext family.
-pub(super) fn ext_handle(ino: u64, generation: u32) -> Option<FileHandle> {
+pub(super) fn ext_handle(ino: u64, i_generation: u32) -> Option<FileHandle> {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&u32::try_from(ino).ok()?.to_ne_bytes());
-    bytes[4..].copy_from_slice(&generation.to_ne_bytes());
+    bytes[4..].copy_from_slice(&i_generation.to_ne_bytes());
     FileHandle::from_parts(INO32_GEN, &bytes)
 }
 
 /// The generation in a handle of the ext family.
-pub(super) fn generation(handle: &FileHandle) -> Option<u32> {
+pub(super) fn i_generation(handle: &FileHandle) -> Option<u32> {
     let is_one = handle.kind() == INO32_GEN && handle.bytes().len() == 8;
     let bytes = handle.bytes().get(4..8).filter(|_| is_one)?;
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
@@ -280,114 +293,151 @@ pub(super) fn generation(handle: &FileHandle) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Likeness::{Different, Same, Unsure};
-    use Sighting::{Old, Open, Young};
+    use Freshness::{HeldOpen, PastTick, WithinTick};
+    use MatchResult::{Ambiguous, Different, Same};
 
-    fn born(at: u32, generation: Option<u32>) -> Identity {
-        let birth = Birth::at(1_000_000, at).unwrap();
-        Identity { domain: Domain(0), ino: 42, life: Life::Born(birth, generation) }
+    fn with_btime(at: u32, i_generation: Option<u32>) -> InodeIdentity {
+        let btime = Btime::at(1_000_000, at).unwrap();
+        InodeIdentity {
+            domain: Domain(0),
+            ino: 42,
+            generation: Generation::Btime(btime, i_generation),
+        }
     }
 
     #[test]
-    fn births_tell_lives_apart_and_generations_those_of_one_tick() {
-        for seen in [Young, Open, Old] {
+    fn btimes_distinguish_inodes_and_i_generations_those_of_one_tick() {
+        for freshness in [WithinTick, HeldOpen, PastTick] {
             for settled in [false, true] {
-                let likeness = |known: Identity, found| known.likeness(settled, &found, seen);
-                assert_eq!(likeness(born(1, None), born(2, None)), Different);
-                assert_eq!(likeness(born(1, Some(7)), born(2, Some(7))), Different);
-                assert_eq!(likeness(born(1, Some(7)), born(1, Some(8))), Different);
-                assert_eq!(likeness(born(1, Some(7)), born(1, Some(7))), Same);
-                assert_eq!(likeness(born(1, None), born(1, None)), Same);
-                let elsewhere = Identity { ino: 43, ..born(1, None) };
-                assert_eq!(likeness(born(1, None), elsewhere), Different);
+                let compare =
+                    |known: InodeIdentity, found| known.compare(settled, &found, freshness);
+                assert_eq!(compare(with_btime(1, None), with_btime(2, None)), Different);
+                assert_eq!(compare(with_btime(1, Some(7)), with_btime(2, Some(7))), Different);
+                assert_eq!(compare(with_btime(1, Some(7)), with_btime(1, Some(8))), Different);
+                assert_eq!(compare(with_btime(1, Some(7)), with_btime(1, Some(7))), Same);
+                assert_eq!(compare(with_btime(1, None), with_btime(1, None)), Same);
+                let elsewhere = InodeIdentity { ino: 43, ..with_btime(1, None) };
+                assert_eq!(compare(with_btime(1, None), elsewhere), Different);
             }
         }
         // What is known was seen young only: it may be gone, and what was found born in the same tick.
-        assert_eq!(born(1, Some(7)).likeness(false, &born(1, None), Old), Unsure);
-        assert_eq!(born(1, Some(7)).likeness(true, &born(1, None), Old), Same);
+        assert_eq!(
+            with_btime(1, Some(7)).compare(false, &with_btime(1, None), PastTick),
+            Ambiguous
+        );
+        assert_eq!(with_btime(1, Some(7)).compare(true, &with_btime(1, None), PastTick), Same);
         // What was found may be gone by now, and what is known born in the same tick.
-        assert_eq!(born(1, None).likeness(true, &born(1, Some(7)), Young), Unsure);
-        assert_eq!(born(1, None).likeness(true, &born(1, Some(7)), Open), Same);
-        assert_eq!(born(1, None).likeness(true, &born(1, Some(7)), Old), Same);
+        assert_eq!(
+            with_btime(1, None).compare(true, &with_btime(1, Some(7)), WithinTick),
+            Ambiguous
+        );
+        assert_eq!(with_btime(1, None).compare(true, &with_btime(1, Some(7)), HeldOpen), Same);
+        assert_eq!(with_btime(1, None).compare(true, &with_btime(1, Some(7)), PastTick), Same);
     }
 
     #[test]
-    fn of_two_that_are_held_the_handles_tell_or_it_takes_a_look_at_both() {
-        let held = |life| Identity { domain: Domain(0), ino: 42, life: Life::Held(life) };
-        let [one, other] = [1, 2].map(|generation| ext_handle(42, generation));
-        let likeness = |known: Identity, found| known.likeness(true, &found, Open);
-        assert_eq!(likeness(held(one), held(one)), Same);
-        assert_eq!(likeness(held(one), held(other)), Different);
-        assert_eq!(likeness(held(one), held(None)), Different);
-        assert_eq!(likeness(held(None), held(None)), Unsure);
-    }
-
-    #[test]
-    fn a_generation_is_one_lives_alone_and_the_same_whatever_it_took_to_tell_the_last_one() {
-        let handle = |generation| {
-            let life = Life::Handle(ext_handle(42, generation).unwrap());
-            Identity { domain: Domain(0), ino: 42, life }
+    fn two_held_inodes_differ_by_handle_or_are_ambiguous() {
+        let held = |generation| InodeIdentity {
+            domain: Domain(0),
+            ino: 42,
+            generation: Generation::Held(generation),
         };
-        assert_ne!(handle(7).generation(true), handle(8).generation(true));
-        assert_ne!(born(1, None).generation(true), born(2, None).generation(true));
-        assert_ne!(born(1, Some(7)).generation(false), born(1, Some(8)).generation(false));
-        assert_eq!(born(1, Some(7)).generation(true), born(1, None).generation(true));
-        assert_eq!(Identity { life: Life::Held(None), ..handle(7) }.generation(true), None);
+        let [one, other] = [1, 2].map(|i_generation| ext_handle(42, i_generation));
+        let compare = |known: InodeIdentity, found| known.compare(true, &found, HeldOpen);
+        assert_eq!(compare(held(one), held(one)), Same);
+        assert_eq!(compare(held(one), held(other)), Different);
+        assert_eq!(compare(held(one), held(None)), Different);
+        assert_eq!(compare(held(None), held(None)), Ambiguous);
     }
 
     #[test]
-    fn a_handle_is_of_those_who_may_have_it() {
+    fn a_fuse_generation_is_unique_and_independent_of_how_the_inode_was_found() {
+        let handle = |i_generation| {
+            let generation = Generation::Handle(ext_handle(42, i_generation).unwrap());
+            InodeIdentity { domain: Domain(0), ino: 42, generation }
+        };
+        assert_ne!(handle(7).fuse_generation(true), handle(8).fuse_generation(true));
+        assert_ne!(
+            with_btime(1, None).fuse_generation(true),
+            with_btime(2, None).fuse_generation(true)
+        );
+        assert_ne!(
+            with_btime(1, Some(7)).fuse_generation(false),
+            with_btime(1, Some(8)).fuse_generation(false)
+        );
+        assert_eq!(
+            with_btime(1, Some(7)).fuse_generation(true),
+            with_btime(1, None).fuse_generation(true)
+        );
+        assert_eq!(
+            InodeIdentity { generation: Generation::Held(None), ..handle(7) }.fuse_generation(true),
+            None
+        );
+    }
+
+    #[test]
+    fn a_handle_matches_only_identities_that_may_have_it() {
         let handle = ext_handle(42, 7).unwrap();
-        let with = |life| Identity { domain: Domain(0), ino: 42, life };
-        assert!(born(1, None).may_have(&handle) && born(1, Some(7)).may_have(&handle));
-        assert!(!born(1, Some(8)).may_have(&handle) && !with(Life::Held(None)).may_have(&handle));
-        assert!(with(Life::Handle(handle)).may_have(&handle));
-        assert_eq!(born(1, Some(7)).handle(), Some(handle));
-        assert!(!born(1, Some(7)).opens_others());
-        assert_eq!(born(1, None).handle(), ext_handle(42, 0), "that opens any");
-        assert!(born(1, None).opens_others());
-        let zero = ext_handle(42, 0).unwrap();
-        assert!(born(1, Some(0)).opens_others() && with(Life::Handle(zero)).opens_others());
+        let with = |generation| InodeIdentity { domain: Domain(0), ino: 42, generation };
         assert!(
-            !with(Life::Handle(handle)).opens_others() && !with(Life::Held(None)).opens_others()
+            with_btime(1, None).may_match_handle(&handle)
+                && with_btime(1, Some(7)).may_match_handle(&handle)
+        );
+        assert!(
+            !with_btime(1, Some(8)).may_match_handle(&handle)
+                && !with(Generation::Held(None)).may_match_handle(&handle)
+        );
+        assert!(with(Generation::Handle(handle)).may_match_handle(&handle));
+        assert_eq!(with_btime(1, Some(7)).handle(), Some(handle));
+        assert!(!with_btime(1, Some(7)).handle_ignores_generation());
+        assert_eq!(with_btime(1, None).handle(), ext_handle(42, 0), "that opens any");
+        assert!(with_btime(1, None).handle_ignores_generation());
+        let zero = ext_handle(42, 0).unwrap();
+        assert!(
+            with_btime(1, Some(0)).handle_ignores_generation()
+                && with(Generation::Handle(zero)).handle_ignores_generation()
+        );
+        assert!(
+            !with(Generation::Handle(handle)).handle_ignores_generation()
+                && !with(Generation::Held(None)).handle_ignores_generation()
         );
         assert_eq!(ext_handle(1 << 32, 7), None);
-        assert_eq!(generation(&FileHandle::from_parts(2, &[0; 8]).unwrap()), None);
+        assert_eq!(i_generation(&FileHandle::from_parts(2, &[0; 8]).unwrap()), None);
     }
 
     #[test]
-    fn a_file_is_old_when_the_clock_has_moved_on() {
-        let at = |seconds, nanoseconds| Birth::at(seconds, nanoseconds).unwrap();
-        let now = |seconds, nanoseconds| Moment(at(seconds, nanoseconds).packed());
-        let margin = LONGEST_TICK.subsec_nanos();
-        assert!(!now(5, 100).is_well_after(at(5, 100)));
-        assert!(!now(5, 100 + margin).is_well_after(at(5, 100)));
-        assert!(now(5, 101 + margin).is_well_after(at(5, 100)));
-        assert!(!now(6, 0).is_well_after(at(5, 999_999_999)));
-        assert!(now(6, 0).is_well_after(at(5, 100)));
-        assert!(now(1_000_000_000, 0).is_well_after(at(5, 999_999_999)));
-        assert!(!now(5, 0).is_well_after(at(6, 100)), "born in the future");
-        assert!(!Moment(0).is_well_after(at(0, 1)), "no clock");
+    fn a_file_is_past_its_tick_when_the_coarse_clock_has_advanced() {
+        let at = |seconds, nanoseconds| Btime::at(seconds, nanoseconds).unwrap();
+        let now = |seconds, nanoseconds| CoarseTime(at(seconds, nanoseconds).packed());
+        let margin = MAX_TICK.subsec_nanos();
+        assert!(!now(5, 100).is_past_tick_of(at(5, 100)));
+        assert!(!now(5, 100 + margin).is_past_tick_of(at(5, 100)));
+        assert!(now(5, 101 + margin).is_past_tick_of(at(5, 100)));
+        assert!(!now(6, 0).is_past_tick_of(at(5, 999_999_999)));
+        assert!(now(6, 0).is_past_tick_of(at(5, 100)));
+        assert!(now(1_000_000_000, 0).is_past_tick_of(at(5, 999_999_999)));
+        assert!(!now(5, 0).is_past_tick_of(at(6, 100)), "born in the future");
+        assert!(!CoarseTime(0).is_past_tick_of(at(0, 1)), "no clock");
     }
 
     #[test]
-    fn births_that_ext4_can_store_are_told_apart() {
-        let last = Birth::at((1 << 34) - 1, 999_999_999).unwrap();
-        assert_ne!(Some(last), Birth::at((1 << 34) - 1, 999_999_998));
-        assert_ne!(Birth::at(1, 5), Birth::at(2, 5));
-        assert_eq!(Birth::at(1 << 34, 1), None);
-        assert_eq!(Birth::at(-1, 1), None, "before 1970");
+    fn all_btimes_that_ext4_stores_are_distinct() {
+        let last = Btime::at((1 << 34) - 1, 999_999_999).unwrap();
+        assert_ne!(Some(last), Btime::at((1 << 34) - 1, 999_999_998));
+        assert_ne!(Btime::at(1, 5), Btime::at(2, 5));
+        assert_eq!(Btime::at(1 << 34, 1), None);
+        assert_eq!(Btime::at(-1, 1), None, "before 1970");
     }
 
     #[test]
-    fn the_clock_is_the_one_that_files_are_born_by() {
-        let before = Moment::now();
+    fn btimes_come_from_the_coarse_clock() {
+        let before = CoarseTime::now();
         let file = tempfile::tempfile().unwrap();
         let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
         let stat = rustix::fs::statx(&file, c"", rustix::fs::AtFlags::EMPTY_PATH, mask).unwrap();
-        if let Some(birth) = Birth::of(&stat) {
-            assert!(birth.packed() >= before.0);
-            assert!(!before.is_well_after(birth));
+        if let Some(btime) = Btime::of(&stat) {
+            assert!(btime.packed() >= before.0);
+            assert!(!before.is_past_tick_of(btime));
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
-use super::identity::{Identity, Likeness, Sighting};
+use super::identity::{Freshness, InodeIdentity, MatchResult};
 use super::mounts::MountIndex;
-use super::resolve::Via;
+use super::resolve::ViaLink;
 
 /// The number by which the kernel names an inode in requests, which is also the inode number that programs see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,11 +28,11 @@ pub struct Domain(pub(super) u32);
 #[derive(Debug)]
 pub struct Inode {
     node: NodeId,
-    identity: Identity,
+    identity: InodeIdentity,
     mount: MountIndex,
     kind: FileType,
     /// The link through which a directory was reached.
-    via: Option<Arc<Via>>,
+    via: Option<Arc<ViaLink>>,
     held: Mutex<Held>,
     flags: Flags,
     /// How many look-ups the kernel has to give back; it changes under the lock of the table.
@@ -48,15 +48,15 @@ struct Flags(AtomicU8);
 /// It is watched.
 const WATCHED: u8 = 1;
 /// Its directory is watched, and tells what is done to it.
-const TOLD: u8 = 2;
+const COVERED_BY_PARENT: u8 = 2;
 /// Somebody is writing to it without being told of.
 const BUSY: u8 = 4;
-/// See [`Inode::is_unowned`].
-const UNOWNED: u8 = 8;
-/// It was seen when it was old ([`Sighting::Old`]).
-const SETTLED: u8 = 16;
+/// See [`Inode::has_unmapped_id`].
+const HAS_UNMAPPED_ID: u8 = 8;
+/// It was seen when it was old ([`Freshness::PastTick`]).
+const SEEN_PAST_TICK: u8 = 16;
 /// It was old when it was found first.
-const FOUND_OLD: u8 = 32;
+const ENTERED_PAST_TICK: u8 = 32;
 
 impl Flags {
     fn has(&self, flag: u8) -> bool {
@@ -83,19 +83,19 @@ struct Held {
     writers: u32,
 }
 
-const FOR_LIFE: u32 = u32::MAX;
+const PINNED: u32 = u32::MAX;
 
 impl Inode {
     /// An inode that was looked up once; `pin` keeps it reachable for life where no handle does.
     pub(super) fn new(
         node: NodeId,
-        identity: Identity,
+        identity: InodeIdentity,
         mount: MountIndex,
         kind: FileType,
         pin: Option<OwnedFd>,
-        via: Option<Arc<Via>>,
+        via: Option<Arc<ViaLink>>,
     ) -> Self {
-        let opens = if pin.is_some() { FOR_LIFE } else { 0 };
+        let opens = if pin.is_some() { PINNED } else { 0 };
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let held = Mutex::new(Held { fd: pin.map(Arc::new), opens, writers: 0 });
@@ -106,8 +106,11 @@ impl Inode {
     /// An inode of no table.
     #[cfg(test)]
     pub(crate) fn alone(node: NodeId) -> Self {
-        let identity =
-            Identity { domain: Domain(0), ino: node.0, life: super::identity::Life::Held(None) };
+        let identity = InodeIdentity {
+            domain: Domain(0),
+            ino: node.0,
+            generation: super::identity::Generation::Held(None),
+        };
         Self::new(node, identity, MountIndex::ROOT, FileType::RegularFile, None, None)
     }
 
@@ -117,12 +120,12 @@ impl Inode {
     }
 
     /// Counts one look-up.
-    pub(super) fn count_lookup(&self) {
+    pub(super) fn add_lookup(&self) {
         self.lookups.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes look-ups off the count: whether they were the last.
-    pub(super) fn give_back_lookups(&self, lookups: u64) -> bool {
+    pub(super) fn sub_lookups(&self, lookups: u64) -> bool {
         let before = self.lookups.load(Ordering::Relaxed);
         debug_assert!(before >= lookups, "the kernel forgets no more than it looked up");
         let left = before.saturating_sub(lookups);
@@ -155,19 +158,22 @@ impl Inode {
     }
 
     /// Whether what was found is this inode.
-    pub(super) fn likeness(&self, found: &Identity, seen: Sighting) -> Likeness {
-        let likeness = self.identity.likeness(self.flags.has(SETTLED), found, seen);
-        if likeness == Likeness::Same && seen == Sighting::Old && !self.flags.has(SETTLED) {
-            self.flags.set(SETTLED, true);
+    pub(super) fn compare(&self, found: &InodeIdentity, freshness: Freshness) -> MatchResult {
+        let compare = self.identity.compare(self.flags.has(SEEN_PAST_TICK), found, freshness);
+        if compare == MatchResult::Same
+            && freshness == Freshness::PastTick
+            && !self.flags.has(SEEN_PAST_TICK)
+        {
+            self.flags.set(SEEN_PAST_TICK, true);
         }
-        likeness
+        compare
     }
 
     /// Notes how it was seen when it was found first.
-    pub(super) fn set_found(&self, seen: Sighting) {
-        let is_old = seen == Sighting::Old;
-        self.flags.set(SETTLED, is_old);
-        self.flags.set(FOUND_OLD, is_old);
+    pub(super) fn set_first_freshness(&self, freshness: Freshness) {
+        let is_old = freshness == Freshness::PastTick;
+        self.flags.set(SEEN_PAST_TICK, is_old);
+        self.flags.set(ENTERED_PAST_TICK, is_old);
     }
 
     /// What tells it from others that have its number before or after it, for as long as the kernel knows it: who has
@@ -177,7 +183,10 @@ impl Inode {
         match self.node {
             // Never looked up, so that the kernel is not told of it.
             NodeId::ROOT => 0,
-            _ => self.identity.generation(self.flags.has(FOUND_OLD)).unwrap_or(self.serial as u32),
+            _ => self
+                .identity
+                .fuse_generation(self.flags.has(ENTERED_PAST_TICK))
+                .unwrap_or(self.serial as u32),
         }
     }
 
@@ -199,13 +208,13 @@ impl Inode {
 
     /// Whether a watch on its directory tells what is done to it.
     #[must_use]
-    pub fn is_told(&self) -> bool {
-        self.flags.has(TOLD)
+    pub fn is_covered_by_parent(&self) -> bool {
+        self.flags.has(COVERED_BY_PARENT)
     }
 
     /// Notes whether a watch on its directory tells what is done to it.
-    pub fn set_told(&self, told: bool) {
-        self.flags.set(TOLD, told);
+    pub fn set_covered_by_parent(&self, covered: bool) {
+        self.flags.set(COVERED_BY_PARENT, covered);
     }
 
     /// Whether somebody is writing to it, so that no answer about it stays true.
@@ -222,23 +231,23 @@ impl Inode {
     /// Whether the kernel was told last that its owner or group is unmapped. It then refuses to write it without asking
     /// whether that is still so (Linux `HAS_UNMAPPED_ID` in `inode_permission`).
     #[must_use]
-    pub fn is_unowned(&self) -> bool {
-        self.flags.has(UNOWNED)
+    pub fn has_unmapped_id(&self) -> bool {
+        self.flags.has(HAS_UNMAPPED_ID)
     }
 
     /// Takes in what the kernel is being told of its owner.
-    pub fn set_unowned(&self, unowned: bool) {
-        if unowned != self.is_unowned() {
-            self.flags.set(UNOWNED, unowned);
+    pub fn set_has_unmapped_id(&self, has_unmapped: bool) {
+        if has_unmapped != self.has_unmapped_id() {
+            self.flags.set(HAS_UNMAPPED_ID, has_unmapped);
         }
     }
 
     /// The link through which a directory was reached.
-    pub(super) fn via(&self) -> Option<&Arc<Via>> {
+    pub(super) fn via(&self) -> Option<&Arc<ViaLink>> {
         self.via.as_ref()
     }
 
-    pub(super) fn identity(&self) -> &Identity {
+    pub(super) fn identity(&self) -> &InodeIdentity {
         &self.identity
     }
 
@@ -251,7 +260,7 @@ impl Inode {
     /// Keeps the inode reachable until it is forgotten: it loses its last name.
     pub fn pin(&self, fd: Arc<OwnedFd>) {
         let mut held = self.lock();
-        held.opens = FOR_LIFE;
+        held.opens = PINNED;
         held.fd.get_or_insert(fd);
     }
 
@@ -260,7 +269,7 @@ impl Inode {
     pub fn opened(&self, fd: &Arc<OwnedFd>, for_writing: bool) {
         let mut held = self.lock();
         held.writers += u32::from(for_writing);
-        if held.opens != FOR_LIFE {
+        if held.opens != PINNED {
             held.opens += 1;
         }
         held.fd.get_or_insert_with(|| Arc::clone(fd));
@@ -270,7 +279,7 @@ impl Inode {
     pub fn closed(&self, for_writing: bool) {
         let mut held = self.lock();
         held.writers -= u32::from(for_writing);
-        if held.opens != FOR_LIFE {
+        if held.opens != PINNED {
             held.opens -= 1;
             if held.opens == 0 {
                 held.fd = None;
@@ -303,7 +312,7 @@ mod tests {
         let flags = Flags::default();
         flags.set(WATCHED, true);
         flags.set(BUSY, true);
-        assert!(flags.has(WATCHED) && flags.has(BUSY) && !flags.has(TOLD));
+        assert!(flags.has(WATCHED) && flags.has(BUSY) && !flags.has(COVERED_BY_PARENT));
         assert!(flags.set(WATCHED, false), "as it was before");
         assert!(!flags.has(WATCHED) && flags.has(BUSY));
     }

@@ -9,20 +9,20 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::domains::device;
-use super::identity::{Identity, Life, Likeness, Moment, Sighting};
+use super::domains::dev_no;
+use super::identity::{CoarseTime, Freshness, Generation, InodeIdentity, MatchResult};
 use super::inode::Inode;
-use super::mounts::{MountFacts, MountIndex, Reach, SourceMount};
-use super::resolve::{Target, Via, look};
-use super::table::Newcomer;
-use super::tree::{BASIC, ITSELF, SourceTree, UNASKED, component, number, reopen};
+use super::mounts::{MountFacts, MountIndex, ReopenMethod, SourceMount};
+use super::resolve::{LinkTarget, ViaLink, stat_dont_sync};
+use super::table::InodeCandidate;
+use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, component, reopen, via_id};
 use crate::sys::handle::name_to_handle;
 
-const WITH_BIRTH: StatxFlags = BASIC.union(StatxFlags::BTIME);
+const WITH_BTIME: StatxFlags = BASIC.union(StatxFlags::BTIME);
 
 /// An inode with its attributes as they were when it was found.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundInode {
     /// The inode, with one look-up counted.
     pub inode: Arc<Inode>,
     /// Its attributes.
@@ -34,13 +34,13 @@ pub struct Found {
 
 /// What a name meant at one moment. It is not entered anywhere, and no look-up is counted.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    life: Life,
-    sighting: Sighting,
+pub struct PeekedInode {
+    generation: Generation,
+    freshness: Freshness,
     stat: Statx,
 }
 
-impl Seen {
+impl PeekedInode {
     /// Its attributes.
     #[must_use]
     pub fn stat(&self) -> &Statx {
@@ -69,21 +69,21 @@ impl SourceTree {
         dir_fd: &OwnedFd,
         name: &CStr,
         kind: FileType,
-    ) -> Result<Found, Errno> {
-        if !self.takes_care()
+    ) -> Result<FoundInode, Errno> {
+        if !self.consume_keep_open()
             && let Some(found) = self.lookup_unopened(dir, dir_fd, name, kind)?
         {
             return Ok(found);
         }
-        let fd = self.step(dir_fd, name)?;
-        if self.follows_links() && look(&fd)?.1 == FileType::Symlink {
+        let fd = self.open_path(dir_fd, name)?;
+        if self.follows_links() && stat_dont_sync(&fd)?.1 == FileType::Symlink {
             let name = OsStr::from_bytes(name.to_bytes());
-            return match self.target_of(dir, dir_fd, &fd)? {
-                Some(target) => self.enter_target(dir, dir_fd, name, target),
-                None => Ok(Found { is_by_link: true, ..self.enter_open(dir, None, fd)? }),
+            return match self.resolve_open_link(dir, dir_fd, &fd)? {
+                Some(target) => self.insert_target(dir, dir_fd, name, target),
+                None => Ok(FoundInode { is_by_link: true, ..self.insert_open(dir, None, fd)? }),
             };
         }
-        self.enter_open(dir, dir.via(), fd)
+        self.insert_open(dir, dir.via(), fd)
     }
 
     /// As [`Self::lookup`], without opening what the name means. `None` where it takes a descriptor to tell.
@@ -93,12 +93,14 @@ impl SourceTree {
         dir_fd: &OwnedFd,
         name: &CStr,
         mut kind: FileType,
-    ) -> Result<Option<Found>, Errno> {
+    ) -> Result<Option<FoundInode>, Errno> {
         loop {
-            let Some(seen) = self.see(dir, dir_fd, name, kind)? else { return Ok(None) };
-            let Some(newcomer) = self.newcomer(dir, &seen) else { return Ok(None) };
-            match self.table.enter(newcomer) {
-                Ok(inode) => return Ok(Some(Found { inode, stat: seen.stat, is_by_link: false })),
+            let Some(peeked) = self.peek(dir, dir_fd, name, kind)? else { return Ok(None) };
+            let Some(candidate) = self.candidate(dir, &peeked) else { return Ok(None) };
+            match self.table.find_or_insert(candidate) {
+                Ok(inode) => {
+                    return Ok(Some(FoundInode { inode, stat: peeked.stat, is_by_link: false }));
+                }
                 // Not even the handle tells.
                 Err(_) if kind == FileType::Unknown => return Ok(None),
                 Err(_) => kind = FileType::Unknown,
@@ -107,53 +109,53 @@ impl SourceTree {
     }
 
     /// As [`Self::lookup`], but a symbolic link is what it is.
-    pub fn lookup_itself(&self, dir: &Inode, name: &OsStr) -> Result<Found, Errno> {
-        let fd = self.step(&*self.fd(dir)?, &component(name)?)?;
-        Ok(Found { is_by_link: true, ..self.enter_open(dir, dir.via(), fd)? })
+    pub fn lookup_itself(&self, dir: &Inode, name: &OsStr) -> Result<FoundInode, Errno> {
+        let fd = self.open_path(&*self.fd(dir)?, &component(name)?)?;
+        Ok(FoundInode { is_by_link: true, ..self.insert_open(dir, dir.via(), fd)? })
     }
 
-    fn step(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    fn open_path(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir_fd, name, flags, Mode::empty())
     }
 
-    fn enter_target(
+    fn insert_target(
         &self,
         dir: &Inode,
         dir_fd: &OwnedFd,
         name: &OsStr,
-        target: Target,
-    ) -> Result<Found, Errno> {
+        target: LinkTarget,
+    ) -> Result<FoundInode, Errno> {
         let via = match target.is_dir() {
             // One inode may have two node ids from now on.
             true => {
-                self.has_siblings.store(true, Ordering::Relaxed);
-                Some(self.enter_link(dir, dir_fd, name)?)
+                self.has_aliases.store(true, Ordering::Relaxed);
+                Some(self.via_link(dir, dir_fd, name)?)
             }
             false => None,
         };
-        let found = self.enter_open(dir, via.as_ref(), target.fd)?;
-        Ok(Found { is_by_link: true, ..found })
+        let found = self.insert_open(dir, via.as_ref(), target.fd)?;
+        Ok(FoundInode { is_by_link: true, ..found })
     }
 
     /// A file was gone when it was to be opened. The kernel looks its name up once more and no oftener, so what the
     /// next look-ups find is kept open for a while: it can then be opened whatever becomes of its name.
-    pub fn take_care(&self) {
-        self.careful.store(64, Ordering::Relaxed);
+    pub fn keep_lookups_open(&self) {
+        self.keep_open_left.store(64, Ordering::Relaxed);
     }
 
-    fn takes_care(&self) -> bool {
-        self.careful.load(Ordering::Relaxed) > 0
+    fn consume_keep_open(&self) -> bool {
+        self.keep_open_left.load(Ordering::Relaxed) > 0
             && self
-                .careful
+                .keep_open_left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
                 .is_ok()
     }
 
     /// Whether what the next look-ups find is kept open.
     #[must_use]
-    pub fn is_careful(&self) -> bool {
-        self.careful.load(Ordering::Relaxed) > 0
+    pub fn keeps_lookups_open(&self) -> bool {
+        self.keep_open_left.load(Ordering::Relaxed) > 0
     }
 
     /// Looks at a name without opening what it means: the handle says which inode that is, the attributes are those of
@@ -163,25 +165,25 @@ impl SourceTree {
     /// What a listing shows as something else than a directory (`kind`) may need no handle.
     ///
     /// `None` where it takes a descriptor to tell.
-    pub fn see(
+    pub fn peek(
         &self,
         dir: &Inode,
         dir_fd: &OwnedFd,
         name: &CStr,
         kind: FileType,
-    ) -> Result<Option<Seen>, Errno> {
-        let Reach::HandleWithIno(field) = self.mounts.reach(dir.mount()) else {
+    ) -> Result<Option<PeekedInode>, Errno> {
+        let ReopenMethod::HandleWithIno(field) = self.mounts.reopen_method(dir.mount()) else {
             return Ok(None);
         };
-        let by_birth = self.mounts.tells_births(dir.mount());
+        let by_btime = self.mounts.btime_identifies(dir.mount());
         let has_handle_anyway = matches!(kind, FileType::Directory | FileType::Unknown);
-        if by_birth
+        if by_btime
             && !has_handle_anyway
-            && let Some(seen) = self.see_birth(dir, dir_fd, name)?
+            && let Some(peeked) = self.peek_btime(dir, dir_fd, name)?
         {
-            return Ok(Some(seen));
+            return Ok(Some(peeked));
         }
-        let asked = Moment::now();
+        let asked = CoarseTime::now();
         let (handle, mount_id) = match name_to_handle(dir_fd, name) {
             Ok(found) => found,
             Err(Errno::NOENT) => return Err(Errno::NOENT),
@@ -190,49 +192,57 @@ impl SourceTree {
         if mount_id as u64 != self.mounts.id(dir.mount()) {
             return Ok(None);
         }
-        let stat = rustix::fs::statx(dir_fd, name, ITSELF, WITH_BIRTH)?;
-        if field.of(&handle) != Some(stat.stx_ino) || !self.is_of_domain(dir, &stat) {
+        let stat = rustix::fs::statx(dir_fd, name, NOFOLLOW, WITH_BTIME)?;
+        if field.of(&handle) != Some(stat.stx_ino) || !self.is_in_domain(dir, &stat) {
             return Ok(None);
         }
-        let life = Life::with(&stat, handle, by_birth);
-        let sighting = Sighting::of(&life, asked, Sighting::Young);
-        Ok(Some(Seen { life, sighting, stat }))
+        let generation = Generation::with(&stat, handle, by_btime);
+        let freshness = Freshness::of(&generation, asked, Freshness::WithinTick);
+        Ok(Some(PeekedInode { generation, freshness, stat }))
     }
 
-    /// As [`Self::see`], by the attributes alone. `None` where they do not tell.
-    fn see_birth(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> Result<Option<Seen>, Errno> {
-        let asked = Moment::now();
+    /// As [`Self::peek`], by the attributes alone. `None` where they do not tell.
+    fn peek_btime(
+        &self,
+        dir: &Inode,
+        dir_fd: &OwnedFd,
+        name: &CStr,
+    ) -> Result<Option<PeekedInode>, Errno> {
+        let asked = CoarseTime::now();
         // What is mounted there may be our own mount. The ext family knows its attributes without being asked for them.
-        let stat = rustix::fs::statx(dir_fd, name, UNASKED, WITH_BIRTH | StatxFlags::MNT_ID)?;
+        let stat =
+            rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, WITH_BTIME | StatxFlags::MNT_ID)?;
         let tells_mount = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
         if !tells_mount
             || stat.stx_mnt_id != self.mounts.id(dir.mount())
-            || !self.is_of_domain(dir, &stat)
+            || !self.is_in_domain(dir, &stat)
         {
             return Ok(None);
         }
-        let old = |life| match Sighting::of(&life, asked, Sighting::Young) {
-            Sighting::Old => Some(Seen { life, sighting: Sighting::Old, stat }),
+        let old = |generation| match Freshness::of(&generation, asked, Freshness::WithinTick) {
+            Freshness::PastTick => {
+                Some(PeekedInode { generation, freshness: Freshness::PastTick, stat })
+            }
             _ => None,
         };
-        Ok(Life::of(&stat).and_then(old))
+        Ok(Generation::of(&stat).and_then(old))
     }
 
     /// Whether what was found in a directory is of its domain: a btrfs subvolume has inode numbers of its own, so that
     /// the number alone does not tell which one was meant.
-    fn is_of_domain(&self, dir: &Inode, stat: &Statx) -> bool {
-        self.domains.of(dir.mount(), stat, number(dir.via())) == dir.identity().domain
+    fn is_in_domain(&self, dir: &Inode, stat: &Statx) -> bool {
+        self.domains.of(dir.mount(), stat, via_id(dir.via())) == dir.identity().domain
     }
 
     /// As the look-up of what was seen a moment ago, but only if neither it nor another inode that had its number is
     /// known to the kernel.
     #[must_use]
-    pub fn enter_unknown(&self, dir: &Inode, seen: &Seen) -> Option<Arc<Inode>> {
-        self.table.enter_unknown(self.newcomer(dir, seen)?)
+    pub fn insert_unknown(&self, dir: &Inode, peeked: &PeekedInode) -> Option<Arc<Inode>> {
+        self.table.insert_unknown(self.candidate(dir, peeked)?)
     }
 
-    fn newcomer(&self, dir: &Inode, seen: &Seen) -> Option<Newcomer> {
-        let kind = seen.kind();
+    fn candidate(&self, dir: &Inode, peeked: &PeekedInode) -> Option<InodeCandidate> {
+        let kind = peeked.kind();
         if self.follows_links() && kind == FileType::Symlink {
             return None;
         }
@@ -241,57 +251,70 @@ impl SourceTree {
             Some(_) => (None, self.domains.without_link(dir.identity().domain)),
             None => (None, dir.identity().domain),
         };
-        let identity = Identity { domain, ino: seen.stat.stx_ino, life: seen.life };
-        let seen = seen.sighting;
-        let (mount, judged) = (dir.mount(), Vec::new());
-        Some(Newcomer { identity, seen, mount, kind, pin: None, via, judged })
+        let identity =
+            InodeIdentity { domain, ino: peeked.stat.stx_ino, generation: peeked.generation };
+        let freshness = peeked.freshness;
+        let (mount, compared) = (dir.mount(), Vec::new());
+        Some(InodeCandidate { identity, freshness, mount, kind, pin: None, via, compared })
     }
 
     /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when
     /// it is of our own mount. `via`: the link through which it was reached, if it is a directory.
-    fn enter_open(&self, dir: &Inode, via: Option<&Arc<Via>>, fd: OwnedFd) -> Result<Found, Errno> {
-        if !self.is_private && self.is_own(device(&look(&fd)?.0)) {
+    fn insert_open(
+        &self,
+        dir: &Inode,
+        via: Option<&Arc<ViaLink>>,
+        fd: OwnedFd,
+    ) -> Result<FoundInode, Errno> {
+        if !self.is_private && self.is_own(dev_no(&stat_dont_sync(&fd)?.0)) {
             return Err(Errno::PERM);
         }
         let near = dir.mount();
-        let asked = Moment::now();
-        let mask = WITH_BIRTH | StatxFlags::MNT_ID;
+        let asked = CoarseTime::now();
+        let mask = WITH_BTIME | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask)?;
         if self.is_hidden_mount(stat.stx_mnt_id) {
             return Err(Errno::NOENT);
         }
         let mount = match stat.stx_mnt_id == self.mounts.id(near) {
             true => near,
-            false => self.mount_below(&fd, &stat)?,
+            false => self.submount_index(&fd, &stat)?,
         };
         if self.mounts.is_pseudo(mount) {
-            return self.enter_hidden(via, mount, &stat);
+            return self.insert_placeholder(via, mount, &stat);
         }
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let via = via.filter(|_| kind.is_dir());
-        let domain = self.domains.of(mount, &stat, number(via));
-        let life = self.life_of(mount, &fd, &stat)?;
-        let identity = Identity { domain, ino: stat.stx_ino, life };
-        let seen = Sighting::of(&life, asked, Sighting::Open);
-        let (pin, spare) = match life {
-            Life::Held(_) => (Some(fd), None),
-            Life::Handle(_) | Life::Born(..) => (None, Some(fd)),
+        let domain = self.domains.of(mount, &stat, via_id(via));
+        let generation = self.generation_of(mount, &fd, &stat)?;
+        let identity = InodeIdentity { domain, ino: stat.stx_ino, generation };
+        let freshness = Freshness::of(&generation, asked, Freshness::HeldOpen);
+        let (pin, spare) = match generation {
+            Generation::Held(_) => (Some(fd), None),
+            Generation::Handle(_) | Generation::Btime(..) => (None, Some(fd)),
         };
-        let (via, judged) = (via.cloned(), Vec::new());
-        let inode =
-            self.enter_open_one(Newcomer { identity, seen, mount, kind, pin, via, judged })?;
+        let (via, compared) = (via.cloned(), Vec::new());
+        let inode = self.insert_comparing(InodeCandidate {
+            identity,
+            freshness,
+            mount,
+            kind,
+            pin,
+            via,
+            compared,
+        })?;
         if let Some(fd) = spare
             && inode.held().is_none()
         {
-            self.fds.put(&inode, Arc::new(fd));
+            self.fd_cache.put(&inode, Arc::new(fd));
         }
-        Ok(Found { inode, stat, is_by_link: false })
+        Ok(FoundInode { inode, stat, is_by_link: false })
     }
 
     /// The mount that something was found in which is not in its directory's mount.
-    pub(super) fn mount_below(&self, fd: &OwnedFd, stat: &Statx) -> Result<MountIndex, Errno> {
-        if device(stat) == self.domains.root_device() {
-            self.has_siblings.store(true, Ordering::Relaxed);
+    pub(super) fn submount_index(&self, fd: &OwnedFd, stat: &Statx) -> Result<MountIndex, Errno> {
+        if dev_no(stat) == self.domains.root_dev_no() {
+            self.has_aliases.store(true, Ordering::Relaxed);
         }
         let id = stat.stx_mnt_id;
         // A private tree holds its mounts, and nobody changes their options. In the real one an id may mean another mount
@@ -308,74 +331,96 @@ impl SourceTree {
 
     /// Enters an empty directory, or an empty file, in the place of what is mounted from a pseudo-filesystem. EACCES
     /// where there is none.
-    fn enter_hidden(
+    fn insert_placeholder(
         &self,
-        via: Option<&Arc<Via>>,
+        via: Option<&Arc<ViaLink>>,
         mount: MountIndex,
         at: &Statx,
-    ) -> Result<Found, Errno> {
+    ) -> Result<FoundInode, Errno> {
         let is_dir = FileType::from_raw_mode(u32::from(at.stx_mode)).is_dir();
-        let fd = self.empty.as_ref().ok_or(Errno::ACCESS)?.instead_of(is_dir)?;
-        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, WITH_BIRTH)?;
+        let fd = self.placeholder.as_ref().ok_or(Errno::ACCESS)?.fd(is_dir)?;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, WITH_BTIME)?;
         let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
         let via = via.filter(|_| is_dir).cloned();
         // Each by a number of its own: the kernel knows one name of a directory.
-        let domain = self.domains.of(mount, at, number(via.as_ref()));
-        let identity = Identity { domain, ino: at.stx_ino, life: Life::Held(None) };
-        let (seen, pin, judged) = (Sighting::Open, Some(fd), Vec::new());
-        let inode =
-            self.enter_open_one(Newcomer { identity, seen, mount, kind, pin, via, judged })?;
-        Ok(Found { inode, stat, is_by_link: false })
+        let domain = self.domains.of(mount, at, via_id(via.as_ref()));
+        let identity =
+            InodeIdentity { domain, ino: at.stx_ino, generation: Generation::Held(None) };
+        let (freshness, pin, compared) = (Freshness::HeldOpen, Some(fd), Vec::new());
+        let inode = self.insert_comparing(InodeCandidate {
+            identity,
+            freshness,
+            mount,
+            kind,
+            pin,
+            via,
+            compared,
+        })?;
+        Ok(FoundInode { inode, stat, is_by_link: false })
     }
 
     /// Enters a file that was just created, keeping the descriptor with the caller.
-    pub fn enter_created(&self, near: MountIndex, fd: &OwnedFd) -> Result<Found, Errno> {
-        let asked = Moment::now();
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, WITH_BIRTH)?;
+    pub fn insert_created(&self, near: MountIndex, fd: &OwnedFd) -> Result<FoundInode, Errno> {
+        let asked = CoarseTime::now();
+        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, WITH_BTIME)?;
         let domain = self.domains.of(near, &stat, 0);
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let life = self.life_of(near, fd, &stat)?;
-        let pin = match life {
-            Life::Held(_) => Some(reopen(fd, OFlags::PATH)?),
-            Life::Handle(_) | Life::Born(..) => None,
+        let generation = self.generation_of(near, fd, &stat)?;
+        let pin = match generation {
+            Generation::Held(_) => Some(reopen(fd, OFlags::PATH)?),
+            Generation::Handle(_) | Generation::Btime(..) => None,
         };
-        let identity = Identity { domain, ino: stat.stx_ino, life };
-        let seen = Sighting::of(&life, asked, Sighting::Open);
-        let (mount, via, judged) = (near, None, Vec::new());
-        let inode =
-            self.enter_open_one(Newcomer { identity, seen, mount, kind, pin, via, judged })?;
-        Ok(Found { inode, stat, is_by_link: false })
+        let identity = InodeIdentity { domain, ino: stat.stx_ino, generation };
+        let freshness = Freshness::of(&generation, asked, Freshness::HeldOpen);
+        let (mount, via, compared) = (near, None, Vec::new());
+        let inode = self.insert_comparing(InodeCandidate {
+            identity,
+            freshness,
+            mount,
+            kind,
+            pin,
+            via,
+            compared,
+        })?;
+        Ok(FoundInode { inode, stat, is_by_link: false })
     }
 
     /// Finds or enters an inode that is open. Where the numbers of two are the same and there are no handles, their
     /// descriptors are compared.
-    fn enter_open_one(&self, mut found: Newcomer) -> Result<Arc<Inode>, Errno> {
+    fn insert_comparing(&self, mut found: InodeCandidate) -> Result<Arc<Inode>, Errno> {
         loop {
-            let unsure = match self.table.enter(found) {
+            let ambiguous = match self.table.find_or_insert(found) {
                 Ok(inode) => return Ok(inode),
-                Err(unsure) => unsure,
+                Err(ambiguous) => ambiguous,
             };
-            let (Some(known), Some(pin)) = (unsure.known.held(), &unsure.found.pin) else {
-                return Err(unsure.into());
+            let (Some(known), Some(pin)) = (ambiguous.known.held(), &ambiguous.found.pin) else {
+                return Err(ambiguous.into());
             };
-            let likeness = match self.comparer.are_one(&known, pin) {
-                true => Likeness::Same,
-                false => Likeness::Different,
+            let result = match self.comparer.is_same_inode(&known, pin) {
+                true => MatchResult::Same,
+                false => MatchResult::Different,
             };
-            let serial = unsure.known.serial();
-            found = unsure.found;
-            found.judged.push((serial, likeness));
+            let serial = ambiguous.known.serial();
+            found = ambiguous.found;
+            found.compared.push((serial, result));
         }
     }
 
     /// The life of an inode that is open, with these attributes.
-    fn life_of(&self, mount: MountIndex, fd: &OwnedFd, stat: &Statx) -> Result<Life, Errno> {
-        let must_be_held = self.mounts.reach(mount) == Reach::Pin;
+    fn generation_of(
+        &self,
+        mount: MountIndex,
+        fd: &OwnedFd,
+        stat: &Statx,
+    ) -> Result<Generation, Errno> {
+        let must_be_held = self.mounts.reopen_method(mount) == ReopenMethod::HeldFd;
         match name_to_handle(fd, c"") {
-            Ok((handle, _)) if must_be_held => Ok(Life::Held(Some(handle))),
-            Ok((handle, _)) => Ok(Life::with(stat, handle, self.mounts.tells_births(mount))),
-            Err(Errno::NOTSUP) => Ok(Life::Held(None)),
-            Err(_) if must_be_held => Ok(Life::Held(None)),
+            Ok((handle, _)) if must_be_held => Ok(Generation::Held(Some(handle))),
+            Ok((handle, _)) => {
+                Ok(Generation::with(stat, handle, self.mounts.btime_identifies(mount)))
+            }
+            Err(Errno::NOTSUP) => Ok(Generation::Held(None)),
+            Err(_) if must_be_held => Ok(Generation::Held(None)),
             Err(e) => Err(e),
         }
     }

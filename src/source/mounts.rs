@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, Stat, StatxFlags, fstat, memfd_create};
 use rustix::io::{Errno, pwrite};
 
+use super::fs_class::FsClass;
 use super::identity::ext_handle;
-use super::kinds::Kind;
 use super::restrictions::Restrictions;
 use crate::sys;
 use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
@@ -20,14 +20,14 @@ const FUSE: i64 = 0x6573_5546;
 
 /// How inodes of a mount are found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum ReopenMethod {
     /// By handle, which names the inode number at a known place: name and attributes can be told to belong together
     /// without opening the file.
     HandleWithIno(InoField),
     /// By handle of unknown form.
     Handle,
     /// Only by a descriptor kept open: no handles, no privilege, or handles that cannot be trusted.
-    Pin,
+    HeldFd,
 }
 
 /// Where a filesystem puts the inode number in its handles (its `encode_fh`).
@@ -66,7 +66,7 @@ impl InoField {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MountFacts {
     /// What its file system is.
-    pub kind: Kind,
+    pub class: FsClass,
     /// What its options forbid.
     pub restrictions: Restrictions,
 }
@@ -76,7 +76,7 @@ impl MountFacts {
     /// may be asked, as for the attributes.
     pub fn of(inside: impl AsFd, major: u32) -> Result<Self, Errno> {
         let fs = rustix::fs::fstatfs(inside)?;
-        Ok(Self { kind: Kind::of(fs.f_type, major), restrictions: Restrictions::of(&fs) })
+        Ok(Self { class: FsClass::of(fs.f_type, major), restrictions: Restrictions::of(&fs) })
     }
 }
 
@@ -92,9 +92,9 @@ pub struct SourceMount {
     /// A real descriptor in it, for open_by_handle_at(2); absent where only descriptors reach its inodes.
     root: Option<OwnedFd>,
     /// How its inodes are found again.
-    pub reach: Reach,
+    pub reopen_method: ReopenMethod,
     /// Whether files that had an inode number one after the other are told apart by when they were born.
-    pub(super) tells_births: bool,
+    pub(super) btime_identifies: bool,
     /// Whether each change of a file after a look at it gives it other times, within a tick of the clock as well (Linux
     /// Documentation/filesystems/multigrain-ts.rst).
     is_multigrain: bool,
@@ -104,23 +104,23 @@ impl SourceMount {
     /// Looks at the mount that a directory or file (any descriptor) is in. `privileged`: CAP_DAC_READ_SEARCH is there.
     pub fn probe(inside: impl AsFd, id: u64, facts: MountFacts, privileged: bool) -> Self {
         let restrictions = facts.restrictions;
-        let reach = Reach::Pin;
-        let mut pinned = Self {
+        let reopen_method = ReopenMethod::HeldFd;
+        let mut held = Self {
             id,
             facts,
             restrictions,
             root: None,
-            reach,
-            tells_births: false,
+            reopen_method,
+            btime_identifies: false,
             is_multigrain: false,
         };
         // Of a pseudo-filesystem nothing is opened.
-        if facts.kind == Kind::Pseudo {
-            return pinned;
+        if facts.class == FsClass::Pseudo {
+            return held;
         }
-        pinned.is_multigrain = is_multigrain(&inside);
+        held.is_multigrain = is_multigrain(&inside);
         if !privileged {
-            return pinned;
+            return held;
         }
         let Ok(root) = rustix::fs::openat(
             &inside,
@@ -128,37 +128,39 @@ impl SourceMount {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         ) else {
-            return pinned;
+            return held;
         };
         let Ok((handle, _)) = name_to_handle(&root, c"") else {
-            return pinned;
+            return held;
         };
         let Ok(again) = open_by_handle(&root, &handle, OFlags::PATH) else {
-            return pinned;
+            return held;
         };
         let (Ok(one), Ok(other)) = (rustix::fs::fstat(&root), rustix::fs::fstat(&again)) else {
-            return pinned;
+            return held;
         };
         if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino) {
-            return pinned;
+            return held;
         }
         let field = match rustix::fs::fstatfs(&root).map(|fs| fs.f_type) {
             // A FUSE server may forget a node id and use it again: its handles say too little.
-            Ok(FUSE) | Err(_) => return pinned,
+            Ok(FUSE) | Err(_) => return held,
             Ok(EXT4) => Some(InoField::Ext),
             Ok(XFS) => Some(InoField::Xfs),
             Ok(BTRFS) => Some(InoField::Btrfs),
             Ok(TMPFS) => Some(InoField::Tmpfs),
             Ok(_) => None,
         };
-        let reach = match field {
-            Some(field) if field.of(&handle) == Some(one.st_ino) => Reach::HandleWithIno(field),
-            _ => Reach::Handle,
+        let reopen_method = match field {
+            Some(field) if field.of(&handle) == Some(one.st_ino) => {
+                ReopenMethod::HandleWithIno(field)
+            }
+            _ => ReopenMethod::Handle,
         };
-        let tells_births = reach == Reach::HandleWithIno(InoField::Ext)
-            && stores_births(&root)
-            && opens_any(&root, &one);
-        Self { root: Some(root), reach, tells_births, ..pinned }
+        let btime_identifies = reopen_method == ReopenMethod::HandleWithIno(InoField::Ext)
+            && stores_btime(&root)
+            && opens_generation_zero(&root, &one);
+        Self { root: Some(root), reopen_method, btime_identifies, ..held }
     }
 
     /// The source's own mount: what it forbids, ours forbids, but for this.
@@ -216,13 +218,13 @@ fn kernel_is_multigrain() -> Result<bool, Errno> {
 }
 
 /// Whether inodes have room for the time of their birth, as those of 128 bytes have not.
-fn stores_births(root: &OwnedFd) -> bool {
+fn stores_btime(root: &OwnedFd) -> bool {
     rustix::fs::statx(root, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)
         .is_ok_and(|stat| StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME))
 }
 
 /// Whether a handle with generation 0 opens an inode whatever its generation is, as on the ext family.
-fn opens_any(root: &OwnedFd, stat: &Stat) -> bool {
+fn opens_generation_zero(root: &OwnedFd, stat: &Stat) -> bool {
     ext_handle(stat.st_ino, 0).is_some_and(|any| open_by_handle(root, &any, OFlags::PATH).is_ok())
 }
 
@@ -257,19 +259,19 @@ impl Mounts {
 
     /// How inodes of a mount are found again.
     #[must_use]
-    pub fn reach(&self, at: MountIndex) -> Reach {
-        self.with(at, |mount| mount.reach)
+    pub fn reopen_method(&self, at: MountIndex) -> ReopenMethod {
+        self.with(at, |mount| mount.reopen_method)
     }
 
     /// Whether a mount is a pseudo-filesystem, of which nothing is shown.
     pub(super) fn is_pseudo(&self, at: MountIndex) -> bool {
-        self.with(at, |mount| mount.facts.kind == Kind::Pseudo)
+        self.with(at, |mount| mount.facts.class == FsClass::Pseudo)
     }
 
     /// Whether a mount's server may judge who asks by his ids.
     #[must_use]
-    pub fn is_served(&self, at: MountIndex) -> bool {
-        self.with(at, |mount| mount.facts.kind == Kind::Served)
+    pub fn is_server_backed(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.facts.class == FsClass::ServerBacked)
     }
 
     /// What is forbidden in a mount that our own mount does not forbid.
@@ -279,8 +281,8 @@ impl Mounts {
     }
 
     /// Whether the lives of an inode number are told apart by births.
-    pub(super) fn tells_births(&self, at: MountIndex) -> bool {
-        self.with(at, |mount| mount.tells_births)
+    pub(super) fn btime_identifies(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.btime_identifies)
     }
 
     /// Whether no change of a file of the mount leaves the times that it had when it was looked at, where it can store
@@ -354,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whether_times_are_of_many_grains_can_be_tried() {
+    fn the_multigrain_probe_gives_the_same_answer_each_time() {
         let first = kernel_is_multigrain().unwrap();
         for _ in 0..100 {
             assert_eq!(kernel_is_multigrain().unwrap(), first);

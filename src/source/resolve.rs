@@ -18,30 +18,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::domains::device;
+use super::domains::dev_no;
+use super::fs_class::FsClass;
 use super::inode::{Inode, NodeId};
-use super::kinds::Kind;
 use super::mounts::MountFacts;
 use super::restrictions::Restrictions;
 use super::tree::{SourceTree, proc_path};
 
 /// Links that one path may lead through (Linux MAXSYMLINKS).
-const MOST_LINKS: u32 = 40;
+const MAX_LINKS: u32 = 40;
 /// So many links are remembered before those that nobody uses are looked for.
-const MANY: usize = 1024;
+const SWEEP_THRESHOLD: usize = 1024;
 /// A path to step along, without opening anything for real.
-const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const STEP_FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// What a link leads to.
 #[derive(Debug)]
-pub struct Target {
+pub struct LinkTarget {
     pub(super) fd: OwnedFd,
     stat: Statx,
     /// The directory and the name in it; none where the path ends in `..`.
-    place: Option<(OwnedFd, CString)>,
+    dir_entry: Option<(OwnedFd, CString)>,
 }
 
-impl Target {
+impl LinkTarget {
     /// Whether it is a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
@@ -50,8 +50,8 @@ impl Target {
 
     /// The directory that it is in and its name there. None of a directory that has others in it for sure.
     #[must_use]
-    pub fn place(&self) -> Option<(&OwnedFd, &CStr)> {
-        self.place.as_ref().map(|(dir, name)| (dir, &**name))
+    pub fn dir_entry(&self) -> Option<(&OwnedFd, &CStr)> {
+        self.dir_entry.as_ref().map(|(dir, name)| (dir, &**name))
     }
 
     pub(super) fn stat(&self) -> &Statx {
@@ -61,52 +61,52 @@ impl Target {
 
 /// A link through which directories were reached.
 #[derive(Debug)]
-pub(super) struct Via {
+pub(super) struct ViaLink {
     /// Never used again.
-    pub(super) number: u32,
+    pub(super) id: u32,
     /// Where the link was: the path of its directory.
-    from: Vec<u8>,
+    dir_path: Vec<u8>,
     /// The link through which that directory was reached.
-    above: Option<Arc<Via>>,
+    above: Option<Arc<ViaLink>>,
 }
 
 /// The directory of a link, and its name.
-type Place = (NodeId, OsString);
+type LinkKey = (NodeId, OsString);
 
 /// The links that lead to directories, by where they are.
 #[derive(Debug, Default)]
-pub(super) struct Links {
-    known: Mutex<HashMap<Place, Arc<Via>>>,
+pub(super) struct ViaLinks {
+    known: Mutex<HashMap<LinkKey, Arc<ViaLink>>>,
     last: AtomicU32,
 }
 
-impl Links {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Arc<Via>>> {
+impl ViaLinks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LinkKey, Arc<ViaLink>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The link of this name, which leads to a directory.
-    fn enter(&self, dir: &Inode, name: &OsStr, from: Vec<u8>) -> Arc<Via> {
+    fn enter(&self, dir: &Inode, name: &OsStr, dir_path: Vec<u8>) -> Arc<ViaLink> {
         let new = || {
-            let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-            Arc::new(Via { number, from, above: dir.via().cloned() })
+            let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+            Arc::new(ViaLink { id, dir_path, above: dir.via().cloned() })
         };
-        Arc::clone(self.lock().entry(place(dir, name)).or_insert_with(new))
+        Arc::clone(self.lock().entry(dir_entry(dir, name)).or_insert_with(new))
     }
 
     /// Forgets the links below which the kernel knows nothing, if there are many: the numbers of the others. `are_many`:
     /// there are, counting those that were retired.
     fn sweep(&self, are_many: bool) -> Option<HashSet<u32>> {
         let mut known = self.lock();
-        if known.len() < MANY && !are_many {
+        if known.len() < SWEEP_THRESHOLD && !are_many {
             return None;
         }
         known.retain(|_, via| Arc::strong_count(via) > 1);
-        Some(known.values().map(|via| via.number).collect())
+        Some(known.values().map(|via| via.id).collect())
     }
 }
 
-fn place(dir: &Inode, name: &OsStr) -> Place {
+fn dir_entry(dir: &Inode, name: &OsStr) -> LinkKey {
     (dir.node(), name.to_owned())
 }
 
@@ -117,28 +117,28 @@ impl SourceTree {
         dir: &Inode,
         dir_fd: &OwnedFd,
         name: &CStr,
-    ) -> Result<Option<Target>, Errno> {
+    ) -> Result<Option<LinkTarget>, Errno> {
         if !self.follows_links() {
             return Ok(None);
         }
-        let link = match rustix::fs::openat(dir_fd, name, STEP, Mode::empty()) {
+        let link = match rustix::fs::openat(dir_fd, name, STEP_FLAGS, Mode::empty()) {
             // Whoever asked for it gets the errno from what he does.
             Err(Errno::NOENT) => return Ok(None),
             link => link?,
         };
-        if look(&link)?.1 != FileType::Symlink {
+        if stat_dont_sync(&link)?.1 != FileType::Symlink {
             return Ok(None);
         }
-        self.target_of(dir, dir_fd, &link)
+        self.resolve_open_link(dir, dir_fd, &link)
     }
 
     /// As [`Self::target`], for a link that was opened. EPERM when it leads to our own mount.
-    pub(super) fn target_of(
+    pub(super) fn resolve_open_link(
         &self,
         dir: &Inode,
         dir_fd: &OwnedFd,
         link: &OwnedFd,
-    ) -> Result<Option<Target>, Errno> {
+    ) -> Result<Option<LinkTarget>, Errno> {
         let target = match self.walk(dir_fd, link) {
             Ok(target) => target,
             // It leads nowhere, or round in circles.
@@ -150,79 +150,79 @@ impl SourceTree {
             Err(e) => return Err(e),
         };
         let leaves = self.is_hidden_mount(target.stat.stx_mnt_id);
-        if leaves || (target.is_dir() && leads_back(dir, &path(dir_fd)?, &path(&target.fd)?)) {
+        if leaves || (target.is_dir() && is_loop(dir, &fd_path(dir_fd)?, &fd_path(&target.fd)?)) {
             return Ok(None);
         }
         Ok(Some(target))
     }
 
     /// The link by whose name the directories below it are told from the same directories elsewhere.
-    pub(super) fn enter_link(
+    pub(super) fn via_link(
         &self,
         dir: &Inode,
         dir_fd: &OwnedFd,
         name: &OsStr,
-    ) -> Result<Arc<Via>, Errno> {
-        Ok(self.links.enter(dir, name, path(dir_fd)?))
+    ) -> Result<Arc<ViaLink>, Errno> {
+        Ok(self.via_links.enter(dir, name, fd_path(dir_fd)?))
     }
 
     /// A name was removed or moved: if it was a link's, the kernel takes the directory that it showed for dead, and the
     /// next link of this name must show another.
     pub fn retire_link(&self, dir: &Inode, name: &OsStr) {
         if self.follows_links() {
-            self.links.lock().remove(&place(dir, name));
+            self.via_links.lock().remove(&dir_entry(dir, name));
         }
     }
 
     /// Forgets what no inode needs any more.
     pub(super) fn sweep_links(&self) {
-        if let Some(used) = self.links.sweep(self.domains.of_links() >= 2 * MANY) {
+        if let Some(used) = self.via_links.sweep(self.domains.link_count() >= 2 * SWEEP_THRESHOLD) {
             self.domains.keep_links(&used);
         }
     }
 
     /// Walks to what a link leads to.
-    fn walk(&self, dir: &OwnedFd, link: &OwnedFd) -> Result<Target, Errno> {
+    fn walk(&self, dir: &OwnedFd, link: &OwnedFd) -> Result<LinkTarget, Errno> {
         let mut at = dir.try_clone().map_err(|_| Errno::MFILE)?;
-        let mut rest = Vec::new();
-        if enter_mount(&mut None, link, &look(link)?.0)?.nosymfollow {
+        let mut remaining = Vec::new();
+        if enter_mount(&mut None, link, &stat_dont_sync(link)?.0)?.nosymfollow {
             return Err(Errno::LOOP);
         }
-        self.turn(link, &mut at, &mut rest)?;
-        self.go_on(at, rest, |_| true)
+        self.push_link(link, &mut at, &mut remaining)?;
+        self.walk_components(at, remaining, |_| true)
     }
 
     /// Walks an absolute path along symbolic links of root's and of our own user's. EACCES for others: what we may read,
     /// whoever makes a link may not.
-    pub(super) fn walk_trusted(&self, path: &Path) -> Result<Target, Errno> {
+    pub(super) fn walk_trusted(&self, path: &Path) -> Result<LinkTarget, Errno> {
         let own = rustix::process::geteuid().as_raw();
-        let root = rustix::fs::open(c"/", STEP, Mode::empty())?;
-        let rest = components(path.as_os_str().as_bytes())?;
-        self.go_on(root, rest, |link| link.stx_uid == 0 || link.stx_uid == own)
+        let root = rustix::fs::open(c"/", STEP_FLAGS, Mode::empty())?;
+        let remaining = components(path.as_os_str().as_bytes())?;
+        self.walk_components(root, remaining, |link| link.stx_uid == 0 || link.stx_uid == own)
     }
 
     /// Walks from a directory along components, the next one last, and along the links that `may_follow`.
-    fn go_on(
+    fn walk_components(
         &self,
         mut at: OwnedFd,
-        mut rest: Vec<CString>,
+        mut remaining: Vec<CString>,
         may_follow: impl Fn(&Statx) -> bool,
-    ) -> Result<Target, Errno> {
-        let mut place = None;
+    ) -> Result<LinkTarget, Errno> {
+        let mut dir_entry = None;
         let mut links = 0;
         let mut mount = None;
-        while let Some(name) = rest.pop() {
+        while let Some(name) = remaining.pop() {
             match name.to_bytes() {
                 b"" | b"." => continue,
                 _ => {}
             }
-            let (stat, kind) = self.step_in(&at)?;
+            let (stat, kind) = self.stat_not_own(&at)?;
             if kind != FileType::Directory {
                 return Err(Errno::NOTDIR);
             }
             enter_mount(&mut mount, &at, &stat)?;
-            let next = rustix::fs::openat(&at, &*name, STEP, Mode::empty())?;
-            let (stat, kind) = look(&next)?;
+            let next = rustix::fs::openat(&at, &*name, STEP_FLAGS, Mode::empty())?;
+            let (stat, kind) = stat_dont_sync(&next)?;
             if kind == FileType::Symlink {
                 let forbids = enter_mount(&mut mount, &next, &stat)?;
                 if forbids.nosymfollow {
@@ -232,34 +232,39 @@ impl SourceTree {
                     return Err(Errno::ACCESS);
                 }
                 links += 1;
-                if links >= MOST_LINKS {
+                if links >= MAX_LINKS {
                     return Err(Errno::LOOP);
                 }
-                self.turn(&next, &mut at, &mut rest)?;
+                self.push_link(&next, &mut at, &mut remaining)?;
                 continue;
             }
             let from = std::mem::replace(&mut at, next);
-            place = (name.to_bytes() != b"..").then_some((from, name));
+            dir_entry = (name.to_bytes() != b"..").then_some((from, name));
         }
-        let (stat, _) = self.step_in(&at)?;
+        let (stat, _) = self.stat_not_own(&at)?;
         enter_mount(&mut mount, &at, &stat)?;
-        Ok(Target { fd: at, stat, place })
+        Ok(LinkTarget { fd: at, stat, dir_entry })
     }
 
     /// Goes on with where a link leads.
-    fn turn(&self, link: &OwnedFd, at: &mut OwnedFd, rest: &mut Vec<CString>) -> Result<(), Errno> {
+    fn push_link(
+        &self,
+        link: &OwnedFd,
+        at: &mut OwnedFd,
+        remaining: &mut Vec<CString>,
+    ) -> Result<(), Errno> {
         let target = rustix::fs::readlinkat(link, c"", Vec::with_capacity(256))?.into_bytes();
         if target.first() == Some(&b'/') {
-            *at = rustix::fs::open(c"/", STEP, Mode::empty())?;
+            *at = rustix::fs::open(c"/", STEP_FLAGS, Mode::empty())?;
         }
-        rest.extend(components(&target)?);
+        remaining.extend(components(&target)?);
         Ok(())
     }
 
     /// Looks at what a descriptor stands for before anything is asked of it. EPERM for our own mount.
-    fn step_in(&self, fd: &OwnedFd) -> Result<(Statx, FileType), Errno> {
-        let (stat, kind) = look(fd)?;
-        if self.is_own(device(&stat)) { Err(Errno::PERM) } else { Ok((stat, kind)) }
+    fn stat_not_own(&self, fd: &OwnedFd) -> Result<(Statx, FileType), Errno> {
+        let (stat, kind) = stat_dont_sync(fd)?;
+        if self.is_own(dev_no(&stat)) { Err(Errno::PERM) } else { Ok((stat, kind)) }
     }
 }
 
@@ -274,7 +279,7 @@ fn enter_mount(
         return Ok(restrictions);
     }
     let facts = MountFacts::of(at, stat.stx_dev_major)?;
-    if facts.kind == Kind::Pseudo {
+    if facts.class == FsClass::Pseudo {
         return Err(Errno::ACCESS);
     }
     *known = Some((stat.stx_mnt_id, facts.restrictions));
@@ -288,14 +293,14 @@ fn components(path: &[u8]) -> Result<Vec<CString>, Errno> {
 }
 
 /// The attributes that the kernel has without asking anybody, a FUSE server least of all.
-pub(super) fn look(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
+pub(super) fn stat_dont_sync(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
     Ok((stat, FileType::from_raw_mode(u32::from(stat.stx_mode))))
 }
 
 /// The path of what a descriptor stands for, within the mounts that it belongs to.
-pub(super) fn path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+pub(super) fn fd_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let path = proc_path(fd);
     let (dir, name) = path.relative();
     let path = rustix::fs::readlinkat(dir, name, Vec::with_capacity(256))?;
@@ -303,13 +308,13 @@ pub(super) fn path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
 }
 
 /// Whether a directory is at or above that of the link, or above one of the links that led there.
-fn leads_back(dir: &Inode, from: &[u8], target: &[u8]) -> bool {
+fn is_loop(dir: &Inode, from: &[u8], target: &[u8]) -> bool {
     let mut above = dir.via();
     if is_at_or_above(target, from) {
         return true;
     }
     while let Some(via) = above {
-        if is_at_or_above(target, &via.from) {
+        if is_at_or_above(target, &via.dir_path) {
             return true;
         }
         above = via.above.as_ref();
@@ -318,15 +323,15 @@ fn leads_back(dir: &Inode, from: &[u8], target: &[u8]) -> bool {
 }
 
 fn is_at_or_above(upper: &[u8], lower: &[u8]) -> bool {
-    below(upper, lower).is_some()
+    strip_dir(upper, lower).is_some()
 }
 
 /// What is left of a path below another; empty for the same.
-pub(super) fn below<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn strip_dir<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     let upper = upper.strip_suffix(b"/").unwrap_or(upper);
     match path.strip_prefix(upper)? {
         [] => Some(&[]),
-        [b'/', rest @ ..] => Some(rest),
+        [b'/', remaining @ ..] => Some(remaining),
         _ => None,
     }
 }
@@ -337,11 +342,11 @@ mod tests {
 
     #[test]
     fn a_path_is_below_another_by_whole_components() {
-        assert_eq!(below(b"/a", b"/a/b/c"), Some(&b"b/c"[..]));
-        assert_eq!(below(b"/a", b"/a"), Some(&b""[..]));
-        assert_eq!(below(b"/", b"/a"), Some(&b"a"[..]));
-        assert_eq!(below(b"/", b"/"), Some(&b""[..]));
-        assert_eq!(below(b"/a", b"/ab"), None);
-        assert_eq!(below(b"/a/b", b"/a"), None);
+        assert_eq!(strip_dir(b"/a", b"/a/b/c"), Some(&b"b/c"[..]));
+        assert_eq!(strip_dir(b"/a", b"/a"), Some(&b""[..]));
+        assert_eq!(strip_dir(b"/", b"/a"), Some(&b"a"[..]));
+        assert_eq!(strip_dir(b"/", b"/"), Some(&b""[..]));
+        assert_eq!(strip_dir(b"/a", b"/ab"), None);
+        assert_eq!(strip_dir(b"/a/b", b"/a"), None);
     }
 }

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
-use super::domains::device;
-use super::empty::Empty;
-use super::kinds::Kind;
+use super::domains::dev_no;
+use super::fs_class::FsClass;
 use super::mounts::MountFacts;
+use super::placeholder::Placeholder;
 use super::submounts::{SourceMounts, submounts};
 use crate::config::{Atime, Config, MountFlags};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ pub struct SourceRoot {
     fd: OwnedFd,
     stat: Statx,
     mounts: SourceMounts,
-    empty: Option<Empty>,
+    placeholder: Option<Placeholder>,
     is_private: bool,
     followed: Option<PathBuf>,
 }
@@ -70,17 +70,24 @@ impl SourceRoot {
             }
         };
         let own = MountFacts::of(&fd, stat.stx_dev_major).map_err(failed)?;
-        if own.kind == Kind::Pseudo {
+        if own.class == FsClass::Pseudo {
             return Err(Error::refused(pseudo(path, &stat)));
         }
-        let hides_some = below.iter().any(|mount| mount.kind == Kind::Pseudo);
-        let empty = match hides_some || !is_private {
-            true => Some(Empty::new().map_err(|e| {
+        let hides_some = below.iter().any(|mount| mount.class == FsClass::Pseudo);
+        let placeholder = match hides_some || !is_private {
+            true => Some(Placeholder::new().map_err(|e| {
                 Error::mount("cannot make an empty directory to hide pseudo-filesystems behind", e)
             })?),
             false => None,
         };
-        Ok(Self { fd, stat, mounts: SourceMounts { own, below }, empty, is_private, followed })
+        Ok(Self {
+            fd,
+            stat,
+            mounts: SourceMounts { own, below },
+            placeholder,
+            is_private,
+            followed,
+        })
     }
 
     /// Whether the source is a directory; else it is a regular file.
@@ -135,8 +142,8 @@ impl SourceRoot {
         &self.stat
     }
 
-    pub(super) fn into_parts(self) -> (OwnedFd, Option<Empty>) {
-        (self.fd, self.empty)
+    pub(super) fn into_parts(self) -> (OwnedFd, Option<Placeholder>) {
+        (self.fd, self.placeholder)
     }
 }
 
@@ -189,7 +196,7 @@ fn access_times(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
 
 /// Why a pseudo-filesystem is no source.
 fn pseudo(path: &Path, stat: &Statx) -> String {
-    let name = crate::sys::mount::fs_type_of(device(stat)).ok().flatten();
+    let name = crate::sys::mount::fs_type_of(dev_no(stat)).ok().flatten();
     let name =
         name.map_or_else(String::new, |name| format!(" ({})", String::from_utf8_lossy(&name)));
     format!(

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
-use super::kinds::Kind;
+use super::fs_class::FsClass;
 use super::mounts::MountFacts;
-use super::resolve::path;
+use super::resolve::fd_path;
 use super::restrictions::Restrictions;
 use crate::config::Config;
 use crate::error::one_line;
@@ -20,11 +20,11 @@ use crate::sys;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submount {
     /// Its path.
-    pub place: PathBuf,
+    pub path: PathBuf,
     /// The name of its file system.
     pub name: String,
     /// What its file system is.
-    pub kind: Kind,
+    pub class: FsClass,
     /// What its options forbid.
     pub restrictions: Restrictions,
 }
@@ -32,8 +32,8 @@ pub struct Submount {
 impl Submount {
     /// Its path for people. Users choose the names of what they mount: control characters are written out.
     #[must_use]
-    pub fn place_in_words(&self) -> String {
-        one_line(&self.place.display().to_string())
+    pub fn display_path(&self) -> String {
+        one_line(&self.path.display().to_string())
     }
 }
 
@@ -69,18 +69,18 @@ impl SourceMounts {
         if self.own.restrictions.noexec {
             return None;
         }
-        let mut shown = self.below.iter().filter(|mount| mount.kind != Kind::Pseudo);
+        let mut shown = self.below.iter().filter(|mount| mount.class != FsClass::Pseudo);
         shown.find(|mount| mount.restrictions.noexec)
     }
 
     /// What is shown as empty, but for what is mounted below another such.
     pub fn hidden(&self) -> impl Iterator<Item = &Submount> {
-        let is_pseudo = |mount: &Submount| mount.kind == Kind::Pseudo;
+        let is_pseudo = |mount: &Submount| mount.class == FsClass::Pseudo;
         let uppers: Vec<&Submount> = self.below.iter().filter(|mount| is_pseudo(mount)).collect();
         let is_below = move |mount: &Submount| {
             uppers
                 .iter()
-                .any(|upper| mount.place != upper.place && mount.place.starts_with(&upper.place))
+                .any(|upper| mount.path != upper.path && mount.path.starts_with(&upper.path))
         };
         self.below.iter().filter(move |mount| is_pseudo(mount) && !is_below(mount))
     }
@@ -90,10 +90,10 @@ impl SourceMounts {
 pub(super) fn submounts(dir: &OwnedFd) -> io::Result<Vec<Submount>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID)?;
-    let below = sys::mount::mounts_below(stat.stx_mnt_id, &path(dir)?)?;
+    let below = sys::mount::mounts_below(stat.stx_mnt_id, &fd_path(dir)?)?;
     let submount = |mount: sys::mount::MountBelow| Submount {
-        place: PathBuf::from(OsString::from_vec(mount.mountpoint)),
-        kind: Kind::of_named(&mount.fs_type, mount.major),
+        path: PathBuf::from(OsString::from_vec(mount.mountpoint)),
+        class: FsClass::of_name(&mount.fs_type, mount.major),
         name: String::from_utf8_lossy(&mount.fs_type).into_owned(),
         restrictions: Restrictions::of_options(&mount.options),
     };

@@ -14,27 +14,27 @@ use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::domains::{Device, Domains, device};
-use super::empty::Empty;
-use super::fds::FdCache;
-use super::identity::{Identity, Life};
+use super::domains::{DevNo, Domains, dev_no};
+use super::fd_cache::FdCache;
+use super::heap_trim::TrimPolicy;
+use super::identity::{Generation, InodeIdentity};
 use super::inode::{Domain, Inode, NodeId};
-use super::mounts::{MountIndex, Mounts, Reach, SourceMount};
-use super::one::Comparer;
-use super::resolve::{Links, Via, below, path};
+use super::mounts::{MountIndex, Mounts, ReopenMethod, SourceMount};
+use super::placeholder::Placeholder;
+use super::resolve::{ViaLink, ViaLinks, fd_path, strip_dir};
 use super::restrictions::Restrictions;
 use super::root::SourceRoot;
+use super::same_inode::InodeComparer;
 use super::table::InodeTable;
-use super::thrift::Thrift;
 use crate::sys;
 use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
 pub(super) const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
 /// A name, not what it leads to.
-pub(super) const ITSELF: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+pub(super) const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 /// As it is known, without asking a server.
-pub(super) const UNASKED: AtFlags = ITSELF.union(AtFlags::STATX_DONT_SYNC);
+pub(super) const NOFOLLOW_DONT_SYNC: AtFlags = NOFOLLOW.union(AtFlags::STATX_DONT_SYNC);
 
 /// What of the source is shown.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,7 +51,7 @@ pub struct SourceTree {
     pub(super) mounts: Mounts,
     pub(super) domains: Domains,
     pub(super) table: InodeTable,
-    pub(super) fds: FdCache,
+    pub(super) fd_cache: FdCache,
     pub(super) root: ArcSwap<Inode>,
     /// The source's path, if it is to be followed.
     pub(super) followed: Option<PathBuf>,
@@ -59,25 +59,25 @@ pub struct SourceTree {
     /// Whether our own mount can never be part of it.
     pub(super) is_private: bool,
     /// The device of our own mount.
-    own: OnceLock<Device>,
+    own_device: OnceLock<DevNo>,
     /// The directory in our own filesystem that shows the source's root; absent where that is its root.
-    own_part: OnceLock<&'static OsStr>,
-    pub(super) links: Links,
+    own_subdir: OnceLock<&'static OsStr>,
+    pub(super) via_links: ViaLinks,
     /// What pseudo-filesystems are hidden behind. `None`: there are none.
-    pub(super) empty: Option<Empty>,
+    pub(super) placeholder: Option<Placeholder>,
     is_stacked: bool,
     /// Whether part of the root's filesystem was met a second time, through another mount.
-    pub(super) has_siblings: AtomicBool,
+    pub(super) has_aliases: AtomicBool,
     /// How many look-ups are still to keep what they find open.
-    pub(super) careful: AtomicU32,
-    thrift: Mutex<Thrift>,
-    pub(super) comparer: Comparer,
+    pub(super) keep_open_left: AtomicU32,
+    heap_trim: Mutex<TrimPolicy>,
+    pub(super) comparer: InodeComparer,
 }
 
 impl SourceTree {
-    /// The tree below a root. `fd_room`: how many recently used descriptors may be kept.
+    /// The tree below a root. `fd_capacity`: how many recently used descriptors may be kept.
     #[must_use]
-    pub fn new(root: SourceRoot, fd_room: usize, scope: Scope) -> Self {
+    pub fn new(root: SourceRoot, fd_capacity: usize, scope: Scope) -> Self {
         let stat = *root.stat();
         let kind = root.kind();
         let is_private = root.is_private();
@@ -86,34 +86,38 @@ impl SourceTree {
         let by_handle = privileged && root.is_dir();
         let (facts, id) = (root.mounts().own, stat.stx_mnt_id);
         let mount = SourceMount::probe(&root, id, facts, by_handle)
-            .as_root(not_by_ours(facts.restrictions));
+            .as_root(restrictions_not_on_ours(facts.restrictions));
         let table = InodeTable::default();
-        let identity = Identity { domain: Domain(0), ino: stat.stx_ino, life: Life::Held(None) };
-        let (fd, empty) = root.into_parts();
+        let identity = InodeIdentity {
+            domain: Domain(0),
+            ino: stat.stx_ino,
+            generation: Generation::Held(None),
+        };
+        let (fd, placeholder) = root.into_parts();
         let pin = Some(fd);
         let root =
-            table.enter_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin, None));
-        let domains = Domains::new(MountIndex::ROOT, device(&stat));
-        let fds = FdCache::new(fd_room);
+            table.set_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin, None));
+        let domains = Domains::new(MountIndex::ROOT, dev_no(&stat));
+        let fd_cache = FdCache::new(fd_capacity);
         let is_stacked = is_stacked(&root);
         Self {
             mounts: Mounts::new(mount),
             domains,
             table,
-            fds,
+            fd_cache,
             root: ArcSwap::new(root),
             followed,
             scope,
             is_private,
-            own: OnceLock::new(),
-            own_part: OnceLock::new(),
-            links: Links::default(),
-            empty,
+            own_device: OnceLock::new(),
+            own_subdir: OnceLock::new(),
+            via_links: ViaLinks::default(),
+            placeholder,
             is_stacked,
-            has_siblings: AtomicBool::new(false),
-            careful: AtomicU32::new(0),
-            thrift: Mutex::default(),
-            comparer: Comparer::default(),
+            has_aliases: AtomicBool::new(false),
+            keep_open_left: AtomicU32::new(0),
+            heap_trim: Mutex::default(),
+            comparer: InodeComparer::default(),
         }
     }
 
@@ -125,24 +129,24 @@ impl SourceTree {
 
     /// Shows another root.
     pub(super) fn replace_root(&self, root: Inode) -> Arc<Inode> {
-        let root = self.table.enter_root(root);
+        let root = self.table.set_root(root);
         self.root.store(Arc::clone(&root));
         root
     }
 
     /// Tells the device of our own mount, once it is made and before anything is asked of the tree.
-    pub fn beware_of(&self, own: (u32, u32)) {
-        let _ = self.own.set(own);
+    pub fn set_own_device(&self, device: (u32, u32)) {
+        let _ = self.own_device.set(device);
     }
 
     /// Tells under which name in our own filesystem the source's root is shown, where that is not its root.
-    pub fn shown_as(&self, part: &'static OsStr) {
-        let _ = self.own_part.set(part);
+    pub fn set_own_subdir(&self, name: &'static OsStr) {
+        let _ = self.own_subdir.set(name);
     }
 
     /// Whether a device is that of our own mount, of which we must never ask anything.
-    pub(super) fn is_own(&self, device: Device) -> bool {
-        self.own.get() == Some(&device)
+    pub(super) fn is_own(&self, dev_no: DevNo) -> bool {
+        self.own_device.get() == Some(&dev_no)
     }
 
     /// Whether symbolic links are shown as what they lead to.
@@ -158,7 +162,7 @@ impl SourceTree {
 
     /// Whether inodes of other mounts can be reached by handles.
     pub(super) fn is_privileged(&self) -> bool {
-        self.mounts.reach(MountIndex::ROOT) != Reach::Pin || may_open_by_handle()
+        self.mounts.reopen_method(MountIndex::ROOT) != ReopenMethod::HeldFd || may_open_by_handle()
     }
 
     /// The path of a directory from the source's root, empty for the root itself. `None` when it is not below the root.
@@ -167,30 +171,30 @@ impl SourceTree {
         if dir.node() == NodeId::ROOT {
             return Some(Vec::new());
         }
-        let root = path(&*self.root.load().held()?).ok()?;
-        let own = path(&*self.fd(dir).ok()?).ok()?;
-        below(&root, &own).map(<[u8]>::to_vec)
+        let root = fd_path(&*self.root.load().held()?).ok()?;
+        let own = fd_path(&*self.fd(dir).ok()?).ok()?;
+        strip_dir(&root, &own).map(<[u8]>::to_vec)
     }
 
     /// The root's inode number, where it is a directory and no other inode's node id can be the same.
     #[must_use]
-    pub fn root_number(&self) -> Option<u64> {
+    pub fn root_ino(&self) -> Option<u64> {
         let root = self.root();
         let ino = root.identity().ino;
-        (root.kind().is_dir() && super::table::is_plain(ino)).then_some(ino)
+        (root.kind().is_dir() && super::table::is_native(ino)).then_some(ino)
     }
 
     /// Whether something is mounted in our own mount at a name or below it, as far as our mount namespace goes.
     #[must_use]
     pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
-        let places = self.own.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
+        let places = self.own_device.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
         let Some(places) = places.filter(|places| !places.is_empty()) else { return false };
         let Some(dir) = self.path_of(dir) else { return false };
         let parts = |path: &[u8]| -> Vec<Vec<u8>> {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
             parts.map(<[u8]>::to_vec).collect()
         };
-        let part = self.own_part.get().map(|part| part.as_bytes().to_vec());
+        let part = self.own_subdir.get().map(|part| part.as_bytes().to_vec());
         let mut at: Vec<_> = part.into_iter().chain(parts(&dir)).collect();
         at.push(name.as_bytes().to_vec());
         places.iter().any(|place| parts(place).starts_with(&at))
@@ -204,7 +208,7 @@ impl SourceTree {
     /// Gives back look-ups: the inode, if they were the last.
     pub fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
         let gone = self.table.forget(node, lookups)?;
-        self.fds.remove(&gone);
+        self.fd_cache.remove(&gone);
         Some(gone)
     }
 
@@ -217,8 +221,8 @@ impl SourceTree {
 
     /// Whether a server of the inode's file system may judge who asks for it by his ids.
     #[must_use]
-    pub fn is_served(&self, inode: &Inode) -> bool {
-        self.mounts.is_served(inode.mount())
+    pub fn is_server_backed(&self, inode: &Inode) -> bool {
+        self.mounts.is_server_backed(inode.mount())
     }
 
     /// What is forbidden on the mount that an inode is on and that our own mount does not forbid.
@@ -235,11 +239,12 @@ impl SourceTree {
 
     /// Lets go of what was not used for a while; to be called every second.
     pub fn sweep(&self) {
-        self.fds.sweep();
+        self.fd_cache.sweep();
         self.sweep_links();
-        if self.thrift.lock().unwrap_or_else(PoisonError::into_inner).is_due(self.table.extent()) {
+        if self.heap_trim.lock().unwrap_or_else(PoisonError::into_inner).is_due(self.table.stats())
+        {
             // First: what is forgotten meanwhile counts for the next time.
-            self.table.start_anew();
+            self.table.reset_peak();
             sys::memory::trim_heap();
         }
     }
@@ -249,16 +254,16 @@ impl SourceTree {
         if let Some(fd) = inode.held() {
             return Ok(fd);
         }
-        if let Some(fd) = self.fds.get(inode) {
+        if let Some(fd) = self.fd_cache.get(inode) {
             return Ok(fd);
         }
         let fd = Arc::new(self.open_handle(inode, OFlags::PATH | OFlags::NOFOLLOW)?);
-        self.fds.put(inode, Arc::clone(&fd));
+        self.fd_cache.put(inode, Arc::clone(&fd));
         Ok(fd)
     }
 
     /// A descriptor of an inode that the kernel may have forgotten: it is not kept.
-    pub fn passing_fd(&self, inode: &Inode) -> Result<Arc<OwnedFd>, Errno> {
+    pub fn uncached_fd(&self, inode: &Inode) -> Result<Arc<OwnedFd>, Errno> {
         match inode.held() {
             Some(fd) => Ok(fd),
             None => Ok(Arc::new(self.open_handle(inode, OFlags::PATH | OFlags::NOFOLLOW)?)),
@@ -270,13 +275,13 @@ impl SourceTree {
         let handle = inode.identity().handle().ok_or(Errno::STALE)?;
         let fd = match self.mounts.open(inode.mount(), &handle, flags) {
             Err(Errno::MFILE | Errno::NFILE) => {
-                self.fds.clear();
+                self.fd_cache.clear();
                 self.mounts.open(inode.mount(), &handle, flags)
             }
             result => result,
         }?;
-        if inode.identity().opens_others() {
-            inode.identity().is_of(&fd)?;
+        if inode.identity().handle_ignores_generation() {
+            inode.identity().verify(&fd)?;
         }
         Ok(fd)
     }
@@ -290,7 +295,7 @@ impl SourceTree {
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
         let fd = match inode.held() {
             // What is another inode by now, a device perhaps, is not to be opened for real.
-            None if inode.identity().opens_others() => self.fd(inode)?,
+            None if inode.identity().handle_ignores_generation() => self.fd(inode)?,
             None => return self.open_handle(inode, flags),
             Some(fd) => fd,
         };
@@ -306,14 +311,14 @@ impl SourceTree {
     /// Whether a directory has a name.
     #[must_use]
     pub fn has_name(&self, dir: &OwnedFd, name: &CString) -> bool {
-        rustix::fs::statx(dir, &**name, UNASKED, StatxFlags::TYPE).is_ok()
+        rustix::fs::statx(dir, &**name, NOFOLLOW_DONT_SYNC, StatxFlags::TYPE).is_ok()
     }
 
     /// Whether one inode may have two node ids, because its filesystem is mounted a second time below the source: what
     /// happens to the one happens to the other unseen.
     #[must_use]
-    pub fn has_siblings(&self) -> bool {
-        self.has_siblings.load(Ordering::Relaxed)
+    pub fn has_aliases(&self) -> bool {
+        self.has_aliases.load(Ordering::Relaxed)
     }
 
     /// Whether fanotify(7) events can be told to be of this inode: it is on the root's own filesystem, whose handles
@@ -321,21 +326,21 @@ impl SourceTree {
     #[must_use]
     pub fn is_watchable(&self, inode: &Inode) -> bool {
         inode.identity().domain == Domain(0)
-            && matches!(self.mounts.reach(MountIndex::ROOT), Reach::HandleWithIno(_))
+            && matches!(self.mounts.reopen_method(MountIndex::ROOT), ReopenMethod::HandleWithIno(_))
     }
 
     /// The handle by which events name an inode.
     pub fn handle_of(&self, inode: &Inode) -> Result<FileHandle, Errno> {
-        match inode.identity().life {
-            Life::Handle(handle) => Ok(handle),
+        match inode.identity().generation {
+            Generation::Handle(handle) => Ok(handle),
             _ => Ok(name_to_handle(&*self.fd(inode)?, c"")?.0),
         }
     }
 
     /// The inodes that the kernel knows and an event may name: mostly one, more where the number was used before.
     #[must_use]
-    pub fn inodes_of(&self, handle: &FileHandle) -> Vec<Arc<Inode>> {
-        let Reach::HandleWithIno(field) = self.mounts.reach(MountIndex::ROOT) else {
+    pub fn inodes_by_handle(&self, handle: &FileHandle) -> Vec<Arc<Inode>> {
+        let ReopenMethod::HandleWithIno(field) = self.mounts.reopen_method(MountIndex::ROOT) else {
             return Vec::new();
         };
         let Some(ino) = field.of(handle) else { return Vec::new() };
@@ -343,17 +348,17 @@ impl SourceTree {
         if (Domain(0), ino) == (root.identity().domain, root.identity().ino) {
             return vec![Arc::clone(&root)];
         }
-        let mut lives = self.table.lives(Domain(0), ino);
-        lives.retain(|inode| inode.identity().may_have(handle));
-        lives
+        let mut inodes = self.table.all_generations(Domain(0), ino);
+        inodes.retain(|inode| inode.identity().may_match_handle(handle));
+        inodes
     }
 
     /// Whether the kernel, which has forgotten this inode, knows it again.
     #[must_use]
-    pub fn knows_again(&self, inode: &Inode) -> bool {
+    pub fn is_known_again(&self, inode: &Inode) -> bool {
         let identity = inode.identity();
-        let lives = self.table.lives(identity.domain, identity.ino);
-        lives.iter().any(|life| life.identity().may_be(identity))
+        let inodes = self.table.all_generations(identity.domain, identity.ino);
+        inodes.iter().any(|inode| inode.identity().may_be_same(identity))
     }
 
     /// The node ids of all inodes that the kernel knows.
@@ -365,7 +370,7 @@ impl SourceTree {
     /// Whether a name in a directory has a directory.
     #[must_use]
     pub fn is_dir(&self, dir_fd: &OwnedFd, name: &CStr) -> bool {
-        let stat = rustix::fs::statx(dir_fd, name, UNASKED, StatxFlags::TYPE);
+        let stat = rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, StatxFlags::TYPE);
         stat.is_ok_and(|stat| FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir())
     }
 
@@ -376,13 +381,13 @@ impl SourceTree {
             return false;
         }
         let Ok(name) = component(name) else { return false };
-        rustix::fs::statx(dir_fd, &*name, UNASKED, StatxFlags::MNT_ID)
+        rustix::fs::statx(dir_fd, &*name, NOFOLLOW_DONT_SYNC, StatxFlags::MNT_ID)
             .is_ok_and(|stat| self.is_hidden_mount(stat.stx_mnt_id))
     }
 
     /// Whether the kernel knows an entry of a directory, as far as its inode number tells.
     #[must_use]
-    pub fn seems_known(&self, dir: &Inode, kind: FileType, ino: u64) -> bool {
+    pub fn may_be_known(&self, dir: &Inode, kind: FileType, ino: u64) -> bool {
         self.table.get(NodeId(self.shown_ino(dir, kind, ino))).is_some()
     }
 
@@ -398,8 +403,8 @@ impl SourceTree {
 }
 
 /// Of a link: the number by which domains know it.
-pub(super) fn number(via: Option<&Arc<Via>>) -> u32 {
-    via.map_or(0, |via| via.number)
+pub(super) fn via_id(via: Option<&Arc<ViaLink>>) -> u32 {
+    via.map_or(0, |via| via.id)
 }
 
 /// Whether the process may open files by handle (CAP_DAC_READ_SEARCH).
@@ -409,7 +414,7 @@ fn may_open_by_handle() -> bool {
 }
 
 /// What of the source's own restrictions our mount cannot have: fusermount3 does not know `nosymfollow`.
-fn not_by_ours(source: Restrictions) -> Restrictions {
+fn restrictions_not_on_ours(source: Restrictions) -> Restrictions {
     let may_mount = rustix::thread::capabilities(None)
         .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
     Restrictions { nosymfollow: source.nosymfollow && !may_mount, ..Restrictions::NONE }

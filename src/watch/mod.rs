@@ -154,7 +154,7 @@ impl Watch {
         // Whoever looks it up next does not know that its writes are left alone.
         if inode.is_busy() {
             let resumed = tree
-                .passing_fd(inode)
+                .uncached_fd(inode)
                 .and_then(|fd| sys::fanotify::ignore_modify(&self.group, false, &proc_path(&fd)));
             resumed.unwrap_or_else(|e| log::debug!("writes are told again later: {e}"));
         }
@@ -162,7 +162,7 @@ impl Watch {
             return;
         }
         let _marking = self.marking(inode.node());
-        if tree.knows_again(inode) {
+        if tree.is_known_again(inode) {
             // It was looked up once more meanwhile, and the mark serves on.
             if inode.take_watched() && !inode.kind().is_dir() {
                 self.files.fetch_sub(1, Ordering::Relaxed);
@@ -197,7 +197,7 @@ impl Watch {
     }
 
     fn mark(&self, tree: &SourceTree, inode: &Inode, add: bool, events: u64) -> Result<(), Errno> {
-        let fd = tree.passing_fd(inode)?;
+        let fd = tree.uncached_fd(inode)?;
         sys::fanotify::mark(&self.group, add, events, &proc_path(&fd))
     }
 
@@ -281,21 +281,21 @@ impl Watch {
                         seq.fetch_add(1, Ordering::AcqRel);
                     }
                     batch.add_all();
-                } else if event.pid != own_pid || tree.has_siblings() {
+                } else if event.pid != own_pid || tree.has_aliases() {
                     let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
                     if let Some(dir) = dir {
                         // First: whoever enters the file from now on is told by this count, whoever has, below.
                         self.seq_slot(dir).fetch_add(1, Ordering::AcqRel);
                     }
                     batch.add(&event, dir);
-                    let children = event.child.map(|handle| tree.inodes_of(&handle));
+                    let children = event.child.map(|handle| tree.inodes_by_handle(&handle));
                     for child in children.unwrap_or_default() {
                         batch.add_inode(child.node(), dir);
-                        if event.mask & libc::FAN_ATTRIB != 0 && child.is_unowned() {
+                        if event.mask & libc::FAN_ATTRIB != 0 && child.has_unmapped_id() {
                             batch.add_expired(&event, dir);
                         }
                         if event.mask & MOVE_EVENTS != 0 {
-                            child.set_told(false);
+                            child.set_covered_by_parent(false);
                         }
                         if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
                             throttle.suppress(&self.group, tree, child, dir);

@@ -54,7 +54,7 @@ impl WriteThrottle {
         // Before the mask: from now on no answer is believed, so nothing is lost by what the mask hides.
         inode.set_busy(true);
         let ignored = tree
-            .passing_fd(&inode)
+            .uncached_fd(&inode)
             .and_then(|fd| sys::fanotify::ignore_modify(group, true, &proc_path(&fd)));
         if ignored.is_err() {
             // It is gone, or there are too many marks: its writes go on to be told.
@@ -74,7 +74,7 @@ impl WriteThrottle {
             }
             batch.add_inode(*node, suppressed.dir);
             let resumed = tree
-                .passing_fd(&suppressed.inode)
+                .uncached_fd(&suppressed.inode)
                 .and_then(|fd| sys::fanotify::ignore_modify(group, false, &proc_path(&fd)));
             if let Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) = resumed {
                 // Still not to be believed: nobody would tell of its writes.

@@ -2,22 +2,22 @@
 
 use super::{Facts, MAX_LISTED};
 use crate::config::Config;
-use crate::source::{Kind, Restrictions, SourceMounts};
+use crate::source::{FsClass, Restrictions, SourceMounts};
 
 /// Explains which submounts are hidden, which restrict their own files, and which restrict the whole mount.
 pub(super) fn explain_mounts(out: &mut Facts, config: &Config, mounts: &SourceMounts) {
-    if mounts.own.kind == Kind::Pseudo {
+    if mounts.own.class == FsClass::Pseudo {
         out.push("source", "is on a pseudo-filesystem: the mount would be refused");
     }
     let mut lines = Vec::new();
     for mount in mounts.hidden() {
-        let (place, name) = (mount.place_in_words(), &mount.name);
+        let (place, name) = (mount.display_path(), &mount.name);
         lines.push(format!(
             "{place} is shown empty: a pseudo-filesystem ({name}) checks the credentials of the daemon instead of the client's"
         ));
     }
-    for mount in mounts.below.iter().filter(|mount| mount.kind != Kind::Pseudo) {
-        let place = mount.place_in_words();
+    for mount in mounts.below.iter().filter(|mount| mount.class != FsClass::Pseudo) {
+        let place = mount.display_path();
         let effects = effects(mount.restrictions);
         if !effects.is_empty() {
             lines.push(format!("{place} is {}", effects.join(", ")));
@@ -32,7 +32,7 @@ pub(super) fn explain_mounts(out: &mut Facts, config: &Config, mounts: &SourceMo
         out.push("submount", format!("… and {more} more"));
     }
     if let Some(mount) = mounts.noexec_below() {
-        let place = mount.place_in_words();
+        let place = mount.display_path();
         match config.flags.noexec {
             None => out.push("programs", format!("are not run from the whole mount, because {place} is noexec")),
             Some(false) => out.push(
@@ -66,13 +66,13 @@ mod tests {
     use super::super::{ProbeResults, explain_with};
     use crate::accounts::TestAccounts;
     use crate::cli::{Command, parse_with};
-    use crate::source::{Kind, MountFacts, Restrictions, SourceMounts, Submount};
+    use crate::source::{FsClass, MountFacts, Restrictions, SourceMounts, Submount};
 
-    fn below(place: &str, name: &str, options: &str) -> Submount {
+    fn below(path: &str, name: &str, options: &str) -> Submount {
         Submount {
-            place: PathBuf::from(place),
+            path: PathBuf::from(path),
             name: name.to_owned(),
-            kind: Kind::of_named(name.as_bytes(), 0),
+            class: FsClass::of_name(name.as_bytes(), 0),
             restrictions: Restrictions::of_options(options.as_bytes()),
         }
     }
@@ -80,7 +80,7 @@ mod tests {
     fn explained(args: &str, own: &str) -> Vec<String> {
         let mounts = SourceMounts {
             own: MountFacts {
-                kind: Kind::Files,
+                class: FsClass::Local,
                 restrictions: Restrictions::of_options(own.as_bytes()),
             },
             below: vec![

@@ -3,60 +3,60 @@
 //! Where the kernel caches listings it does not ask us to open directories: a listing then names only the directory and
 //! how far it came, and goes on with the stream that stands there.
 
-mod ahead;
+mod prefetch;
 mod stream;
-mod trail;
+mod walk_predictor;
 
 use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::{Caller, Entry, Fs, Place, Result, Trust};
-use crate::source::{Inode, NodeId, Seen};
+use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, Result};
+use crate::source::{Inode, NodeId, PeekedInode};
 
-pub(super) use ahead::Lookout;
-use ahead::{Ahead, Next};
-pub(super) use stream::Streams;
+pub(super) use prefetch::Prefetcher;
+use prefetch::{PrefetchTask, Prefetched};
+pub(super) use stream::IdleStreams;
 pub use stream::{DirEntry, OpenDir};
 
 /// What becomes of a listing after an entry was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    Yes,
+enum AddResult {
+    Added,
     Full,
 }
 
 /// How far one request of a listing came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Came {
+enum Progress {
     /// There is more.
-    Somewhere,
+    Partial,
     /// To the end, with the last entries.
-    ToTheEnd,
+    ReachedEnd,
     /// Nowhere: it was at the end already.
-    Nowhere,
+    AtEnd,
 }
 
 /// An entry of a directory where its stream stands.
-struct Offer<'a> {
+struct OfferedEntry<'a> {
     entry: &'a DirEntry<'a>,
     /// What it was seen to be ahead.
-    seen: Option<(&'a Seen, &'a Ahead)>,
+    seen: Option<(&'a PeekedInode, &'a Prefetched)>,
 }
 
 impl Fs {
     /// Opens a directory for listing.
     pub fn opendir(&self, caller: &Caller, node: NodeId) -> Result<u64> {
         let inode = self.tree.inode(node)?;
-        self.look_as(caller, &inode)?;
+        self.read_as(caller, &inode)?;
         self.may_list(caller, &inode)?;
         Ok(self.dirs.insert(Arc::new(self.open_dir(inode)?), node.0))
     }
 
     fn open_dir(&self, inode: Arc<Inode>) -> Result<OpenDir> {
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        Ok(OpenDir::asked(inode, fd))
+        Ok(OpenDir::requested(inode, fd))
     }
 
     /// Runs one request of a listing: on the directory that was opened as `handle`, or, where the kernel opened it
@@ -68,18 +68,18 @@ impl Fs {
         offset: u64,
         run: impl FnOnce(&Arc<OpenDir>) -> Result<T>,
     ) -> Result<T> {
-        let _works = self.lookout.works();
+        let _active = self.prefetcher.begin_work();
         if handle != 0 {
             return run(&self.dirs.get(handle)?);
         }
         let inode = self.tree.inode(node)?;
-        let dir = match self.streams.take(&inode, offset) {
+        let dir = match self.idle_streams.take(&inode, offset) {
             Some(dir) => dir,
             None => Arc::new(self.open_dir(inode)?),
         };
         let result = run(&dir);
         let cookie = dir.stream().cookie();
-        self.streams.put(dir, cookie);
+        self.idle_streams.put(dir, cookie);
         result
     }
 
@@ -106,8 +106,8 @@ impl Fs {
     ) -> Result<()> {
         self.listing(node, handle, offset, |dir| {
             // The kernel may keep the listing: it must be told when it changes.
-            self.cover_names(&dir.inode);
-            self.offer(dir, offset, |Offer { entry, .. }| {
+            self.watch_names(&dir.inode);
+            self.offer(dir, offset, |OfferedEntry { entry, .. }| {
                 let resolved;
                 let entry = match entry.kind {
                     FileType::Symlink if self.tree.follows_links() => {
@@ -116,7 +116,7 @@ impl Fs {
                     }
                     _ => entry,
                 };
-                Ok(if add(entry) { Taken::Full } else { Taken::Yes })
+                Ok(if add(entry) { AddResult::Full } else { AddResult::Added })
             })
         })?;
         Ok(())
@@ -127,8 +127,8 @@ impl Fs {
         match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
             Ok(found) => {
                 let kind = self.view().presented_kind(found.inode.kind());
-                let ino = found.inode.number();
-                self.give_back(found.inode.node());
+                let ino = found.inode.ino();
+                self.undo_lookup(found.inode.node());
                 DirEntry { ino, kind, ..*entry }
             }
             Err(_) => DirEntry { ..*entry },
@@ -145,64 +145,73 @@ impl Fs {
         offset: u64,
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
     ) -> Result<()> {
-        self.look_as(caller, &*self.tree.inode(node)?)?;
+        self.read_as(caller, &*self.tree.inode(node)?)?;
         let next = self.listing(node, handle, offset, |dir| {
-            let trust = self.cover_names(&dir.inode);
-            let mut below = Vec::new();
-            let came = self.offer(dir, offset, |Offer { entry, seen }| {
+            let validity = self.watch_names(&dir.inode);
+            let mut subdirs = Vec::new();
+            let progress = self.offer(dir, offset, |OfferedEntry { entry, seen }| {
                 if entry.is_dot() {
-                    return Ok(if add(entry, None) { Taken::Full } else { Taken::Yes });
+                    return Ok(if add(entry, None) { AddResult::Full } else { AddResult::Added });
                 }
-                let told = self.told_of(&dir.inode);
-                let place = Place { dir: &dir.inode, name: entry.name, trust, told };
+                let event_seq = self.event_seq(&dir.inode);
+                let entry_ref =
+                    DirEntryRef { dir: &dir.inode, name: entry.name, validity, event_seq };
                 // What the kernel knows is looked at again: its clients may have done something to it.
-                let ahead = seen.and_then(|(seen, ahead)| {
-                    let inode = self.tree.enter_unknown(&dir.inode, seen)?;
-                    if !self.has_changed_nothing_since(ahead) {
-                        self.give_back(inode.node());
+                let prefetched = seen.and_then(|(seen, prefetched)| {
+                    let inode = self.tree.insert_unknown(&dir.inode, seen)?;
+                    if !self.is_unchanged_since(prefetched) {
+                        self.undo_lookup(inode.node());
                         return None;
                     }
-                    let place = Place { told: ahead.told(), ..place };
-                    Some(self.entry_of(caller, &place, &inode, seen.stat(), false))
+                    let entry_ref = DirEntryRef { event_seq: prefetched.event_seq(), ..entry_ref };
+                    Some(self.entry_of(caller, &entry_ref, &inode, seen.stat(), false))
                 });
-                let found = match ahead {
+                let found = match prefetched {
                     Some(entry) => entry,
-                    None => match self.listed(caller, dir, entry, &place)? {
+                    None => match self.entry_for(caller, dir, entry, &entry_ref)? {
                         Some(entry) => entry,
-                        None => return Ok(Taken::Yes),
+                        None => return Ok(AddResult::Added),
                     },
                 };
                 if add(entry, Some(&found)) {
-                    self.give_back(found.node);
-                    return Ok(Taken::Full);
+                    self.undo_lookup(found.node);
+                    return Ok(AddResult::Full);
                 }
                 if found.attr.kind.is_dir() {
-                    below.push(found.node);
+                    subdirs.push(found.node);
                 }
-                Ok(Taken::Yes)
+                Ok(AddResult::Added)
             })?;
-            Ok(if handle == 0 { self.next(dir, offset, came, &below) } else { Next::Unknown })
+            Ok(if handle == 0 {
+                self.next_prefetch(dir, offset, progress, &subdirs)
+            } else {
+                PrefetchTask::None
+            })
         })?;
         // Before the answer: then a processor is idle, since the client waits. When he has it he may take ours.
-        self.look_ahead(next);
+        self.queue_prefetch(next);
         Ok(())
     }
 
     /// The entry for a name of a directory. `None` where there is nothing to show.
-    fn listed(
+    fn entry_for(
         &self,
         caller: &Caller,
         dir: &OpenDir,
         entry: &DirEntry<'_>,
-        place: &Place<'_>,
+        entry_ref: &DirEntryRef<'_>,
     ) -> Result<Option<Entry>> {
         match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
-            Ok(found) => Ok(Some(self.entry(caller, place, &found))),
+            Ok(found) => Ok(Some(self.entry(caller, entry_ref, &found))),
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
             // A link to our own mount: as the link that it is, until somebody asks for it.
             Err(Errno::PERM) if entry.kind == FileType::Symlink => {
                 let link = self.tree.lookup_itself(&dir.inode, entry.name)?;
-                Ok(Some(self.entry(caller, &Place { trust: Trust::Never, ..*place }, &link)))
+                Ok(Some(self.entry(
+                    caller,
+                    &DirEntryRef { validity: CacheValidity::Uncached, ..*entry_ref },
+                    &link,
+                )))
             }
             // Our own mount.
             Err(Errno::PERM) => Ok(None),
@@ -210,22 +219,32 @@ impl Fs {
         }
     }
 
-    /// What may be asked for when a request of a listing is answered that has found directories `below`.
-    fn next(&self, dir: &Arc<OpenDir>, offset: u64, came: Came, below: &[NodeId]) -> Next {
-        if came == Came::Nowhere || !self.looks_ahead() {
-            return Next::Unknown;
+    /// What may be asked for when a request of a listing is answered that has found directories `subdirs`.
+    fn next_prefetch(
+        &self,
+        dir: &Arc<OpenDir>,
+        offset: u64,
+        progress: Progress,
+        subdirs: &[NodeId],
+    ) -> PrefetchTask {
+        if progress == Progress::AtEnd || !self.prefetches() {
+            return PrefetchTask::None;
         }
         let node = dir.inode.node();
-        let mut trails = self.lookout.trails();
+        let mut predictor = self.prefetcher.predictor();
         if offset == 0 {
-            trails.begin(node);
+            predictor.start_dir(node);
         }
-        trails.found(node, below);
-        match came {
-            Came::ToTheEnd => trails.next(node).map_or(Next::Unknown, Next::Dir),
+        predictor.add_subdirs(node, subdirs);
+        match progress {
+            Progress::ReachedEnd => {
+                predictor.predict_next(node).map_or(PrefetchTask::None, PrefetchTask::NextDir)
+            }
             // Who wants only the beginning is answered already.
-            _ if offset > 0 || trails.is_sure(node) => Next::More(Arc::clone(dir)),
-            _ => Next::Unknown,
+            _ if offset > 0 || predictor.is_confident(node) => {
+                PrefetchTask::SameDir(Arc::clone(dir))
+            }
+            _ => PrefetchTask::None,
         }
     }
 
@@ -233,36 +252,41 @@ impl Fs {
         &self,
         dir: &OpenDir,
         offset: u64,
-        mut offer: impl FnMut(Offer<'_>) -> Result<Taken>,
-    ) -> Result<Came> {
+        mut offer: impl FnMut(OfferedEntry<'_>) -> Result<AddResult>,
+    ) -> Result<Progress> {
         // First: whoever reads ahead leaves off.
-        let is_first = dir.ask();
+        let is_first = dir.mark_requested();
         let mut stream = dir.stream();
-        self.confirm(dir, &mut stream, offset, is_first)?;
+        self.validate_and_seek(dir, &mut stream, offset, is_first)?;
         let view = self.view();
-        let absent = self.absent(&view, &dir.inode);
-        let mut came = Came::Nowhere;
+        let excluded_names = self.excluded_names(&view, &dir.inode);
+        let mut progress = Progress::AtEnd;
         loop {
-            let Some((record, size, ahead)) = stream.entry(&dir.fd)? else {
-                return Ok(if came == Came::Nowhere { came } else { Came::ToTheEnd });
+            let Some((record, size, prefetched)) = stream.entry(&dir.fd)? else {
+                return Ok(if progress == Progress::AtEnd {
+                    progress
+                } else {
+                    Progress::ReachedEnd
+                });
             };
             let cookie = record.cookie;
             let ino = self.tree.shown_ino(&dir.inode, record.kind, record.ino);
             let kind = view.presented_kind(record.kind);
             let is_there = record.is_dot()
-                || !(absent.has(record.name) || self.tree.hides(&dir.fd, record.name));
+                || !(excluded_names.has(record.name) || self.tree.hides(&dir.fd, record.name));
             if is_there {
-                let seen = ahead.and_then(|ahead| Some((ahead.first()?, ahead)));
-                match offer(Offer { entry: &DirEntry { ino, kind, ..record }, seen }) {
-                    Ok(Taken::Yes) => {}
-                    Ok(Taken::Full) => return Ok(Came::Somewhere),
+                let seen =
+                    prefetched.and_then(|prefetched| Some((prefetched.first()?, prefetched)));
+                match offer(OfferedEntry { entry: &DirEntry { ino, kind, ..record }, seen }) {
+                    Ok(AddResult::Added) => {}
+                    Ok(AddResult::Full) => return Ok(Progress::Partial),
                     // What was taken so far is good; the error comes again, first thing.
-                    Err(_) if came == Came::Somewhere => return Ok(came),
+                    Err(_) if progress == Progress::Partial => return Ok(progress),
                     Err(e) => return Err(e),
                 }
-                came = Came::Somewhere;
+                progress = Progress::Partial;
             }
-            stream.pass(cookie, size);
+            stream.advance(cookie, size);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::ahead::Ahead;
+use super::prefetch::Prefetched;
 use crate::fs::Result;
 use crate::source::{Inode, NodeId};
 use crate::sys;
@@ -23,50 +23,50 @@ const BUFFER: usize = 32 * 1024;
 pub struct OpenDir {
     pub(super) fd: OwnedFd,
     pub(super) inode: Arc<Inode>,
-    stream: Mutex<Stream>,
+    stream: Mutex<DirStream>,
     /// Whether anybody has asked for its listing: not so while it is only expected.
-    asked: AtomicBool,
+    requested: AtomicBool,
 }
 
 impl OpenDir {
     /// A directory whose listing was asked for.
-    pub(super) fn asked(inode: Arc<Inode>, fd: OwnedFd) -> Self {
-        Self { fd, inode, stream: Mutex::default(), asked: AtomicBool::new(true) }
+    pub(super) fn requested(inode: Arc<Inode>, fd: OwnedFd) -> Self {
+        Self { fd, inode, stream: Mutex::default(), requested: AtomicBool::new(true) }
     }
 
     /// A directory whose listing is expected to be asked for. It was opened so that reading it leaves no trace.
     pub(super) fn expected(inode: Arc<Inode>, fd: OwnedFd) -> Self {
-        Self { asked: AtomicBool::new(false), ..Self::asked(inode, fd) }
+        Self { requested: AtomicBool::new(false), ..Self::requested(inode, fd) }
     }
 
     /// Whether anybody has asked for its listing.
-    pub(super) fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
+    pub(super) fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
     }
 
     /// Takes note that somebody asks for its listing: whether he is the first.
-    pub(super) fn ask(&self) -> bool {
-        !self.asked.swap(true, Ordering::AcqRel)
+    pub(super) fn mark_requested(&self) -> bool {
+        !self.requested.swap(true, Ordering::AcqRel)
     }
 
-    pub(super) fn stream(&self) -> MutexGuard<'_, Stream> {
+    pub(super) fn stream(&self) -> MutexGuard<'_, DirStream> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stream, unless somebody is at it.
-    pub(super) fn stream_if_free(&self) -> Option<MutexGuard<'_, Stream>> {
+    pub(super) fn stream_if_free(&self) -> Option<MutexGuard<'_, DirStream>> {
         self.stream.try_lock().ok()
     }
 }
 
 /// Streams that wait for their listing to go on, the one used longest ago first.
 #[derive(Debug, Default)]
-pub(in crate::fs) struct Streams {
-    waiting: Mutex<VecDeque<Waiting>>,
+pub(in crate::fs) struct IdleStreams {
+    idle: Mutex<VecDeque<IdleStream>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct IdleStream {
     dir: Arc<OpenDir>,
     /// Where it stands.
     cookie: u64,
@@ -74,40 +74,40 @@ struct Waiting {
 }
 
 /// Streams that wait at most; each holds a descriptor and a buffer.
-const MOST_WAITING: usize = 64;
+const MAX_IDLE: usize = 64;
 /// How long a stream waits.
-const PATIENCE: Duration = Duration::from_secs(2);
+const MAX_IDLE_TIME: Duration = Duration::from_secs(2);
 
-impl Streams {
+impl IdleStreams {
     /// The stream that stands at `offset` in a directory.
     pub(super) fn take(&self, dir: &Arc<Inode>, offset: u64) -> Option<Arc<OpenDir>> {
-        let mut waiting = self.lock();
-        let is_it = |one: &Waiting| one.cookie == offset && Arc::ptr_eq(&one.dir.inode, dir);
-        let at = waiting.iter().rposition(is_it)?;
-        waiting.remove(at).map(|one| one.dir)
+        let mut idle = self.lock();
+        let is_it = |one: &IdleStream| one.cookie == offset && Arc::ptr_eq(&one.dir.inode, dir);
+        let at = idle.iter().rposition(is_it)?;
+        idle.remove(at).map(|one| one.dir)
     }
 
     /// Has a stream wait that stands at `cookie`.
     pub(super) fn put(&self, dir: Arc<OpenDir>, cookie: u64) {
-        let mut waiting = self.lock();
-        waiting.push_back(Waiting { dir, cookie, since: Instant::now() });
-        let oldest = if waiting.len() > MOST_WAITING { waiting.pop_front() } else { None };
-        drop(waiting);
+        let mut idle = self.lock();
+        idle.push_back(IdleStream { dir, cookie, since: Instant::now() });
+        let oldest = if idle.len() > MAX_IDLE { idle.pop_front() } else { None };
+        drop(idle);
         drop(oldest);
     }
 
     /// Whether a stream stands at the beginning of a directory.
-    pub(super) fn has_begin_of(&self, node: NodeId) -> bool {
+    pub(super) fn has_stream_at_start(&self, node: NodeId) -> bool {
         self.lock().iter().any(|one| one.cookie == 0 && one.dir.inode.node() == node)
     }
 
     /// Lets go of the streams that nobody came back for: how many of them nobody ever asked for.
     pub(in crate::fs) fn sweep(&self) -> u32 {
-        let mut waiting = self.lock();
-        let old = waiting.iter().take_while(|one| one.since.elapsed() > PATIENCE).count();
-        let gone: Vec<_> = waiting.drain(..old).collect();
-        drop(waiting);
-        gone.iter().filter(|one| !one.dir.is_asked()).count() as u32
+        let mut idle = self.lock();
+        let old = idle.iter().take_while(|one| one.since.elapsed() > MAX_IDLE_TIME).count();
+        let gone: Vec<_> = idle.drain(..old).collect();
+        drop(idle);
+        gone.iter().filter(|one| !one.dir.is_requested()).count() as u32
     }
 
     /// Lets go of all: they may be of a directory that is no longer shown.
@@ -116,21 +116,21 @@ impl Streams {
         drop(gone);
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, VecDeque<IdleStream>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Entries that were read and not yet asked for.
 #[derive(Debug, Default)]
-pub(super) struct Stream {
+pub(super) struct DirStream {
     buffer: Vec<u8>,
     at: usize,
     filled: usize,
     /// The cookie of the entry before `at`: where the stream stands.
     cookie: u64,
     /// What the entries from `at` on were seen to be.
-    pub(super) ahead: Option<Ahead>,
+    pub(super) prefetched: Option<Prefetched>,
 }
 
 /// One entry of a listing.
@@ -156,7 +156,7 @@ impl DirEntry<'_> {
     }
 }
 
-impl Stream {
+impl DirStream {
     /// Where it stands.
     pub(super) fn cookie(&self) -> u64 {
         self.cookie
@@ -179,25 +179,25 @@ impl Stream {
     pub(super) fn entry(
         &mut self,
         fd: &OwnedFd,
-    ) -> Result<Option<(DirEntry<'_>, usize, Option<&Ahead>)>> {
+    ) -> Result<Option<(DirEntry<'_>, usize, Option<&Prefetched>)>> {
         if self.at == self.filled && self.read_more(fd)? == 0 {
             return Ok(None);
         }
         let (entry, size) = parse(&self.buffer[self.at..self.filled]).ok_or(Errno::IO)?;
-        Ok(Some((entry, size, self.ahead.as_ref())))
+        Ok(Some((entry, size, self.prefetched.as_ref())))
     }
 
     /// Goes on past an entry.
-    pub(super) fn pass(&mut self, cookie: u64, size: usize) {
+    pub(super) fn advance(&mut self, cookie: u64, size: usize) {
         self.at += size;
         self.cookie = cookie;
-        if self.ahead.as_mut().is_some_and(|ahead| !ahead.pass()) {
-            self.ahead = None;
+        if self.prefetched.as_mut().is_some_and(|prefetched| !prefetched.advance()) {
+            self.prefetched = None;
         }
     }
 
     /// The entries that were read and not yet asked for.
-    pub(super) fn rest(&self) -> impl Iterator<Item = DirEntry<'_>> {
+    pub(super) fn buffered(&self) -> impl Iterator<Item = DirEntry<'_>> {
         let mut at = self.at;
         std::iter::from_fn(move || {
             let (entry, size) = parse(&self.buffer[at..self.filled])?;
@@ -259,31 +259,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_behind_the_rest_comes_after_it() {
+    fn entries_read_later_come_after_the_buffered_ones() {
         let folder = tempfile::tempdir().unwrap();
         for n in 0..3000 {
             std::fs::write(folder.path().join(format!("name-{n}")), "").unwrap();
         }
         let fd = OwnedFd::from(std::fs::File::open(folder.path()).unwrap());
-        let mut stream = Stream::default();
+        let mut stream = DirStream::default();
         let mut seen = std::collections::HashSet::new();
         while let Some((entry, size, _)) = stream.entry(&fd).unwrap() {
             let cookie = entry.cookie;
             assert!(seen.insert(entry.name.to_owned()), "once each");
-            stream.pass(cookie, size);
+            stream.advance(cookie, size);
             if seen.len() == 10 {
-                let left = stream.rest().count();
+                let left = stream.buffered().count();
                 assert!(stream.read_more(&fd).unwrap() > 0);
-                assert!(stream.rest().count() > left);
+                assert!(stream.buffered().count() > left);
             }
         }
         assert_eq!(seen.len(), 3002);
-        assert_eq!(stream.rest().count(), 0);
+        assert_eq!(stream.buffered().count(), 0);
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = parse(&bytes);
         }
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::fs::{Caller, Fs, OpenFile, Result, beside};
+use crate::fs::{Caller, Fs, OpenFile, Result, spawn_blocking};
 use crate::sys::lock::LockKind;
 
 /// How often and how long a lock in the way is given time to go, which a client of this mount may have just closed: the
 /// kernel tells of the last close when close(2) has returned.
-const GRACE: [Duration; 3] =
+const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_micros(50), Duration::from_micros(200), Duration::from_micros(500)];
 
 impl Fs {
@@ -25,7 +25,7 @@ impl Fs {
     pub fn flock(
         self: &Arc<Self>,
         caller: &Caller,
-        (handle, call): (u64, u64),
+        (handle, unique): (u64, u64),
         kind: LockKind,
         wait: bool,
         done: impl FnOnce(Result<()>) + Send + 'static,
@@ -40,20 +40,20 @@ impl Fs {
         match take(&file, kind, false) {
             Err(Errno::WOULDBLOCK) if wait => {
                 let wait = move || take(&file, kind, true);
-                self.locks.waiters.wait(*caller, call, wait, done);
+                self.locks.waiters.wait(*caller, unique, wait, done);
             }
             // Not in this thread: whoever is served by it would wait, too.
             Err(Errno::WOULDBLOCK) => {
-                beside(move || done(take_soon(&file, kind)));
+                spawn_blocking(move || done(retry_lock(&file, kind)));
             }
             result => done(result),
         }
     }
 }
 
-fn take_soon(file: &OpenFile, kind: LockKind) -> Result<()> {
+fn retry_lock(file: &OpenFile, kind: LockKind) -> Result<()> {
     let mut result = Err(Errno::WOULDBLOCK);
-    for time in GRACE {
+    for time in RETRY_DELAYS {
         std::thread::sleep(time);
         result = take(file, kind, false);
         if result != Err(Errno::WOULDBLOCK) {

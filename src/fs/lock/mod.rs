@@ -6,7 +6,7 @@
 //! worker is ever blocked.
 
 mod flock;
-mod granted;
+mod revalidate;
 mod waiters;
 
 use std::collections::HashMap;
@@ -21,8 +21,8 @@ use super::{Caller, Fs, OpenFile, Result};
 use crate::source::{NodeId, reopen};
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
-pub use granted::Renewal;
-pub(super) use granted::State;
+pub(super) use revalidate::FileState;
+pub use revalidate::Revalidation;
 use waiters::Waiters;
 
 /// The locks of one mount.
@@ -56,7 +56,7 @@ pub struct LockRequest {
     /// The owner's process id, as GETLK tells it to others.
     pub pid: u32,
     /// The request's number, under which the kernel may interrupt it.
-    pub call: u64,
+    pub unique: u64,
 }
 
 impl Fs {
@@ -106,7 +106,7 @@ impl Fs {
         }
         match result {
             Ok(()) => self.locks.note(node, request, &fd),
-            Err(_) => self.locks.leave_if_idle(node, request.owner),
+            Err(_) => self.locks.remove_if_idle(node, request.owner),
         }
         result
     }
@@ -117,7 +117,7 @@ impl Fs {
     {
         let fs = Arc::clone(self);
         let wait = move || fs.lock_and_wait(&request);
-        self.locks.waiters.wait(caller, request.call, wait, done);
+        self.locks.waiters.wait(caller, request.unique, wait, done);
     }
 
     /// Does for a caller what may have to wait for the end of a lease (fcntl(2), F_SETLEASE), in a thread of its own, and
@@ -125,16 +125,16 @@ impl Fs {
     pub fn wait_for_lease<T>(
         &self,
         caller: &Caller,
-        call: u64,
+        unique: u64,
         wait: impl FnOnce() -> Result<T> + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        self.locks.waiters.wait(*caller, call, wait, done);
+        self.locks.waiters.wait(*caller, unique, wait, done);
     }
 
     /// Interrupts the wait for a lock or a lease that a request began, or will begin in a moment.
-    pub fn interrupt(&self, call: u64) {
-        self.locks.waiters.interrupt(call);
+    pub fn interrupt(&self, unique: u64) {
+        self.locks.waiters.interrupt(unique);
     }
 
     fn lock_and_wait(&self, request: &LockRequest) -> Result<()> {
@@ -144,7 +144,7 @@ impl Fs {
         let result = sys::lock::set(&*fd, request.range, true);
         match result {
             Ok(()) => self.locks.note(node, request, &fd),
-            Err(_) => self.locks.leave_if_idle(node, request.owner),
+            Err(_) => self.locks.remove_if_idle(node, request.owner),
         }
         result
     }
@@ -232,7 +232,7 @@ impl Locks {
     }
 
     /// Lets go of an owner who holds nothing.
-    fn leave_if_idle(&self, node: NodeId, owner: u64) {
+    fn remove_if_idle(&self, node: NodeId, owner: u64) {
         let mut files = self.lock();
         let Some(owners) = files.get_mut(&node) else { return };
         if owners.get(&owner).is_some_and(|owner| owner.ranges.is_empty()) {

@@ -7,19 +7,19 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::thread::Pid;
 
-use crate::fs::caller::Process;
+use crate::fs::caller::CallerCreds;
 use crate::fs::{Caller, Result};
 use crate::idmap::MountUid;
 use crate::sys;
 
 /// Waiters at most, and those of one user; more are answered with ENOLCK. So no user keeps others from waiting.
-const MOST: usize = 4096;
-const MOST_OF_USER: usize = 1024;
+const MAX_WAITERS: usize = 4096;
+const MAX_WAITERS_OF_USER: usize = 1024;
 /// How often those are woken who were interrupted: a signal that comes just before the system call is lost. And how
 /// often it is looked whether a client is gone.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Interrupts that may come before their request.
-const MOST_EARLY: usize = 64;
+const MAX_EARLY: usize = 64;
 
 /// See the module's head.
 #[derive(Debug, Default)]
@@ -42,14 +42,14 @@ struct Waiter {
     client: u32,
     uid: MountUid,
     /// The number of the client's request.
-    call: u64,
+    unique: u64,
     is_interrupted: bool,
 }
 
 impl List {
     fn has_room_for(&self, uid: MountUid) -> bool {
-        self.waiters.len() < MOST
-            && self.waiters.iter().filter(|waiter| waiter.uid == uid).count() < MOST_OF_USER
+        self.waiters.len() < MAX_WAITERS
+            && self.waiters.iter().filter(|waiter| waiter.uid == uid).count() < MAX_WAITERS_OF_USER
     }
 }
 
@@ -59,7 +59,7 @@ impl Waiters {
     pub(super) fn wait<T>(
         self: &Arc<Self>,
         caller: Caller,
-        call: u64,
+        unique: u64,
         wait: impl FnOnce() -> Result<T> + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
@@ -67,9 +67,9 @@ impl Waiters {
             return done(Err(Errno::NOLCK));
         }
         let waiters = Arc::clone(self);
-        let run = move || done(waiters.during(caller, call, wait));
+        let run = move || done(waiters.during(caller, unique, wait));
         let started =
-            std::thread::Builder::new().name("lock".into()).stack_size(128 * 1024).spawn(run);
+            std::thread::Builder::new().name("lock-wait".into()).stack_size(128 * 1024).spawn(run);
         if let Err(e) = started {
             log::warn!("no thread to wait for a lock in: {e}");
         }
@@ -78,7 +78,7 @@ impl Waiters {
     fn during<T>(
         self: &Arc<Self>,
         caller: Caller,
-        call: u64,
+        unique: u64,
         wait: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         // Before anybody can be woken: the signal would end the daemon.
@@ -89,12 +89,12 @@ impl Waiters {
         let thread = rustix::thread::gettid();
         let is_watched = {
             let mut list = self.lock();
-            if let Some(at) = list.early.iter().position(|early| *early == call) {
+            if let Some(at) = list.early.iter().position(|early| *early == unique) {
                 list.early.remove(at);
                 return Err(Errno::INTR);
             }
             let Caller { uid, pid: client, .. } = caller;
-            list.waiters.push(Waiter { thread, client, uid, call, is_interrupted: false });
+            list.waiters.push(Waiter { thread, client, uid, unique, is_interrupted: false });
             std::mem::replace(&mut list.is_watched, true)
         };
         if !is_watched {
@@ -106,16 +106,16 @@ impl Waiters {
     }
 
     /// Ends the wait of a request, or keeps in mind that it is not to begin.
-    pub(super) fn interrupt(&self, call: u64) {
+    pub(super) fn interrupt(&self, unique: u64) {
         let mut list = self.lock();
-        match list.waiters.iter_mut().find(|waiter| waiter.call == call) {
+        match list.waiters.iter_mut().find(|waiter| waiter.unique == unique) {
             Some(waiter) => {
                 waiter.is_interrupted = true;
                 sys::signal::wake(waiter.thread);
             }
             None => {
-                list.early.push_back(call);
-                if list.early.len() > MOST_EARLY {
+                list.early.push_back(unique);
+                if list.early.len() > MAX_EARLY {
                     list.early.pop_front();
                 }
             }
@@ -130,13 +130,13 @@ impl Waiters {
                 let Some(list) = waiters.watched() else { return };
                 for waiter in list {
                     if waiter.is_interrupted
-                        || (waiter.client != 0 && Process::of(waiter.client).is_interrupted())
+                        || (waiter.client != 0 && CallerCreds::of(waiter.client).is_interrupted())
                     {
                         sys::signal::wake(waiter.thread);
                     }
                 }
                 drop(waiters);
-                std::thread::sleep(LOOK);
+                std::thread::sleep(POLL_INTERVAL);
             }
         };
         if let Err(e) = std::thread::Builder::new().name("lock-watch".into()).spawn(watch) {
@@ -168,19 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn a_user_who_waits_much_keeps_no_other_from_waiting() {
+    fn one_user_cannot_take_all_waiter_slots() {
         let mut list = List::default();
         let thread = rustix::thread::gettid();
         let wait = |list: &mut List, uid, count| {
             let Caller { uid, pid: client, .. } = caller(uid);
-            let waiter = Waiter { thread, client, uid, call: 0, is_interrupted: false };
+            let waiter = Waiter { thread, client, uid, unique: 0, is_interrupted: false };
             list.waiters.extend(std::iter::repeat_n(waiter, count));
         };
-        wait(&mut list, 1000, MOST_OF_USER);
+        wait(&mut list, 1000, MAX_WAITERS_OF_USER);
         assert!(!list.has_room_for(caller(1000).uid) && list.has_room_for(caller(1001).uid));
-        wait(&mut list, 1001, MOST_OF_USER);
-        wait(&mut list, 1002, MOST_OF_USER);
-        wait(&mut list, 1003, MOST_OF_USER);
+        wait(&mut list, 1001, MAX_WAITERS_OF_USER);
+        wait(&mut list, 1002, MAX_WAITERS_OF_USER);
+        wait(&mut list, 1003, MAX_WAITERS_OF_USER);
         assert!(!list.has_room_for(caller(1004).uid), "there is an end for all");
     }
 
@@ -191,12 +191,12 @@ mod tests {
         assert_eq!(waiters.during(caller(0), 8, || Ok(())), Ok(()));
         assert_eq!(waiters.during(caller(0), 7, || Ok(())), Err(Errno::INTR));
         assert_eq!(waiters.during(caller(0), 7, || Ok(())), Ok(()), "once");
-        (0..1000).for_each(|call| waiters.interrupt(call));
-        assert_eq!(waiters.lock().early.len(), MOST_EARLY);
+        (0..1000).for_each(|unique| waiters.interrupt(unique));
+        assert_eq!(waiters.lock().early.len(), MAX_EARLY);
     }
 
     #[test]
-    fn one_thread_watches_over_all() {
+    fn one_thread_polls_all_waiters() {
         let waiters = Arc::new(Waiters::default());
         let watches = || {
             let threads = std::fs::read_dir("/proc/self/task").unwrap();
@@ -206,12 +206,12 @@ mod tests {
             names.filter(|name| name.trim() == "lock-watch").count()
         };
         // Each time there is a waiter, but never the same one for long.
-        for call in 0..60 {
+        for unique in 0..60 {
             let wait = || {
-                std::thread::sleep(LOOK / 4);
+                std::thread::sleep(POLL_INTERVAL / 4);
                 Ok(())
             };
-            assert_eq!(waiters.during(caller(0), call, wait), Ok(()));
+            assert_eq!(waiters.during(caller(0), unique, wait), Ok(()));
         }
         // And those of other tests.
         let count = watches();

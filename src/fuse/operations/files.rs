@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{Ioctl, Read, Result, Write, beside};
+use crate::fs::{Ioctl, Read, Result, Write, spawn_blocking};
 use crate::fuse::convert::{is_direct, open_flags};
 use crate::fuse::protocol::layout::{
     CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,
@@ -113,11 +113,11 @@ impl Operations {
             is_dir: asked.flags & ioctl::DIR != 0,
             is_compat: asked.flags & ioctl::COMPAT != 0,
             command: asked.cmd,
-            room: out_size,
+            out_size,
         };
         if self.fs.forwards(&forwarded) {
             let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
-            beside(move || {
+            spawn_blocking(move || {
                 reply_ioctl(reply, fs.forward_ioctl(&caller, &forwarded, &input));
             });
             return;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{LockKind, LockRange, LockRequest, Result, beside};
+use crate::fs::{LockKind, LockRange, LockRequest, Result, spawn_blocking};
 use crate::fuse::convert::lock_kind;
 use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
@@ -68,10 +68,10 @@ impl Operations {
     }
 
     pub(super) fn setlk(&self, request: &Request<'_>, waits: bool, reply: Reply) {
-        let call = request.header.unique;
+        let unique = request.header.unique;
         let parts = request
             .argument::<LockIn>()
-            .and_then(|(asked, _)| Ok((request.caller()?, asked, lock(&asked, call)?)));
+            .and_then(|(asked, _)| Ok((request.caller()?, asked, lock(&asked, unique)?)));
         let (caller, asked, lock) = match parts {
             Ok(parts) => parts,
             Err(e) => return reply.error(e),
@@ -81,7 +81,7 @@ impl Operations {
         }
         let done = self.reply_to_lock(self.node(request), &asked, reply);
         if asked.lk_flags & LK_FLOCK != 0 {
-            self.fs.flock(&caller, (asked.fh, call), lock.range.kind, waits, done);
+            self.fs.flock(&caller, (asked.fh, unique), lock.range.kind, waits, done);
         } else {
             self.fs.setlk(&caller, lock, waits, done);
         }
@@ -101,17 +101,17 @@ impl Operations {
         let is_taken = typ != libc::F_UNLCK as u32;
         let worker = std::thread::current().id();
         move |result| {
-            let renewal = if result.is_ok() && is_taken { fs.renewal(fh) } else { None };
-            let Some(renewal) = renewal else { return reply.ok(result) };
+            let revalidation = if result.is_ok() && is_taken { fs.revalidation(fh) } else { None };
+            let Some(revalidation) = revalidation else { return reply.ok(result) };
             kernel_cache.lock_granted(node);
             if backing_ids.is_passthrough(node) {
-                renewal.done();
+                revalidation.done();
                 return reply.ok(result);
             }
             let grant = move |drops: bool| {
                 if drops {
                     kernel_cache.inval_data(node);
-                    renewal.done();
+                    revalidation.done();
                 }
                 reply.ok(result);
             };
@@ -129,7 +129,7 @@ impl Operations {
                 grant.lock().unwrap_or_else(PoisonError::into_inner).take()
             };
             let other = Arc::clone(&grant);
-            let is_started = beside(move || {
+            let is_started = spawn_blocking(move || {
                 if let Some(grant) = claim(&other) {
                     grant(true);
                 }
@@ -148,9 +148,9 @@ impl Operations {
     }
 }
 
-fn lock(asked: &LockIn, call: u64) -> Result<LockRequest> {
+fn lock(asked: &LockIn, unique: u64) -> Result<LockRequest> {
     let range = LockRange { start: asked.start, end: asked.end, kind: lock_kind(asked.typ)? };
-    Ok(LockRequest { handle: asked.fh, owner: asked.owner, range, pid: asked.pid, call })
+    Ok(LockRequest { handle: asked.fh, owner: asked.owner, range, pid: asked.pid, unique })
 }
 
 #[cfg(test)]

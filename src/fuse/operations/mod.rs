@@ -156,7 +156,7 @@ impl Operations {
         }
         if negotiated & flag::PASSTHROUGH == 0 {
             log::info!("the kernel's FUSE has no passthrough");
-            self.fs.serves_all_data();
+            self.fs.disable_passthrough();
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::{Operations, entry_out};
-use crate::fs::{Entry, Lookup, Moved, Result, beside};
+use crate::fs::{Entry, Lookup, Moved, Result, spawn_blocking};
 use crate::fuse::protocol::layout::{
     BatchForgetIn, EntryOut, ForgetIn, ForgetOne, LinkIn, MkdirIn, MknodIn, Rename2In, RenameIn,
 };
@@ -26,7 +26,7 @@ impl Operations {
         }
         match self.fs.lookup(&caller, self.node(request), name)? {
             Lookup::Found(entry) => Ok(self.entry_out(&entry)),
-            Lookup::Missing(trust) => match self.ttls.negative(trust) {
+            Lookup::Missing(validity) => match self.ttls.negative(validity) {
                 Duration::ZERO => Err(Errno::NOENT),
                 // An entry without an inode: the kernel remembers that there is none.
                 time => Ok(EntryOut {
@@ -137,6 +137,6 @@ impl Operations {
         let kernel_cache = Arc::clone(&self.kernel_cache);
         let entries = entries.map(|(dir, name)| (dir, name.to_owned()));
         // The kernel holds the directories until it has the reply.
-        beside(move || kernel_cache.inval_moved(&entries));
+        spawn_blocking(move || kernel_cache.inval_moved(&entries));
     }
 }

@@ -7,7 +7,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{Entry, Fs, OpenFile, Opened, Result};
+use crate::fs::{Entry, Fs, OpenFile, OpenedFile, Result};
 use crate::fuse::backing_ids::BackingIds;
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
@@ -18,15 +18,17 @@ use crate::watch::Notifier;
 impl Operations {
     /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
     fn register_backing(&self, device: &Arc<Device>, file: &OpenFile) -> Result<Backing> {
-        let opened = self.fs.hand_over().and_then(|()| match device.open_backing(file.anchor()) {
-            // Linux before 6.16 takes only files that are open for real.
-            Err(Errno::BADF) => device.open_backing(file.open()?.as_fd()),
-            result => result,
+        let opened = self.fs.act_for_backing_open().and_then(|()| {
+            match device.open_backing(file.anchor()) {
+                // Linux before 6.16 takes only files that are open for real.
+                Err(Errno::BADF) => device.open_backing(file.open()?.as_fd()),
+                result => result,
+            }
         });
         // Not ours to have (no CAP_SYS_ADMIN), or a kernel without it: it will not change.
         if let Err(e @ (Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP)) = opened {
             log::info!("no FUSE passthrough: {e}");
-            self.fs.serves_all_data();
+            self.fs.disable_passthrough();
         }
         opened
     }
@@ -61,7 +63,7 @@ impl Operations {
         }
         let (handle, file) = (opened.handle, &opened.file);
         let register_backing = || self.register_backing(reply.device(), file);
-        let id = self.backing_ids.open(file.inode(), || opened.may_pass, register_backing);
+        let id = self.backing_ids.open(file.inode(), || opened.may_pass_through, register_backing);
         let mut flags = flush_flags(&opened);
         let answer = match &id {
             Some(id) => passthrough_out(handle, flags, id),
@@ -121,10 +123,10 @@ impl Operations {
         Ok(self.created_out(created, device))
     }
 
-    fn created_out(&self, (entry, opened): (Entry, Opened), device: &Arc<Device>) -> CreateOut {
+    fn created_out(&self, (entry, opened): (Entry, OpenedFile), device: &Arc<Device>) -> CreateOut {
         let (handle, file) = (opened.handle, &opened.file);
         let register_backing = || self.register_backing(device, file);
-        let id = self.backing_ids.open(file.inode(), || opened.may_pass, register_backing);
+        let id = self.backing_ids.open(file.inode(), || opened.may_pass_through, register_backing);
         let open = match id {
             Some(id) => passthrough_out(handle, 0, &id),
             None => open_out(handle, self.cache_flags()),
@@ -150,7 +152,7 @@ fn passthrough_out(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
 /// close's own (RELEASE) comes some time afterwards, and not at all while a copy of the descriptor (dup(2), fork(2)) is
 /// open elsewhere. Where the kernel keeps the locks, it is told at the first close to tell of no other; what was
 /// written through a mapping is written out at each close all the same, and its errors are told.
-fn flush_flags(opened: &Opened) -> u32 {
+fn flush_flags(opened: &OpenedFile) -> u32 {
     if opened.needs_flush { 0 } else { fopen::NOFLUSH }
 }
 

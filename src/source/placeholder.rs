@@ -25,23 +25,23 @@ const FILE: &std::ffi::CStr = c"f";
 const DIR_MODE: Mode = Mode::from_raw_mode(0o555);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o444);
 /// How many names for a directory that is removed at once are tried.
-const TRIES: u32 = 100;
+const MAX_ATTEMPTS: u32 = 100;
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Empty {
+pub struct Placeholder {
     dir: OwnedFd,
     file: OwnedFd,
 }
 
-impl Empty {
+impl Placeholder {
     /// Makes both. To be called while the process acts as itself.
     pub fn new() -> Result<Self, Errno> {
-        Self::on_tmpfs().or_else(|_| Self::without_names())
+        Self::on_tmpfs().or_else(|_| Self::unlinked())
     }
 
     /// A descriptor of the directory, or of the file.
-    pub fn instead_of(&self, is_dir: bool) -> Result<OwnedFd, Errno> {
+    pub fn fd(&self, is_dir: bool) -> Result<OwnedFd, Errno> {
         let fd = if is_dir { &self.dir } else { &self.file };
         fd.try_clone().map_err(|_| Errno::MFILE)
     }
@@ -71,20 +71,20 @@ impl Empty {
         Ok(Self { dir: open(DIR)?, file: open(FILE)? })
     }
 
-    fn without_names() -> Result<Self, Errno> {
+    fn unlinked() -> Result<Self, Errno> {
         let file =
             rustix::fs::memfd_create(c"empty", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::fchmod(&file, FILE_MODE)?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals)?;
-        Ok(Self { dir: removed_dir()?, file: reopen(&file, OFlags::PATH)? })
+        Ok(Self { dir: unlinked_dir()?, file: reopen(&file, OFlags::PATH)? })
     }
 }
 
 /// A directory that has lost its name: nothing can be made in it (ENOENT).
-fn removed_dir() -> Result<OwnedFd, Errno> {
+fn unlinked_dir() -> Result<OwnedFd, Errno> {
     let temp = std::env::temp_dir();
-    for n in 0..TRIES {
+    for n in 0..MAX_ATTEMPTS {
         let name = format!(".shiftbind-{}-{n}", std::process::id());
         let path =
             CString::new(temp.join(name).as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
@@ -109,14 +109,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_ways_the_directory_is_empty_and_takes_nothing() {
-        for (way, empty) in [("tmpfs", Empty::on_tmpfs()), ("no names", Empty::without_names())] {
-            let empty = match empty {
+    fn both_kinds_of_placeholder_are_empty_and_refuse_changes() {
+        for (method, placeholder) in
+            [("tmpfs", Placeholder::on_tmpfs()), ("no names", Placeholder::unlinked())]
+        {
+            let placeholder = match placeholder {
                 // Not root.
-                Err(Errno::PERM) if way == "tmpfs" => continue,
-                empty => empty.unwrap_or_else(|e| panic!("{way}: {e}")),
+                Err(Errno::PERM) if method == "tmpfs" => continue,
+                placeholder => placeholder.unwrap_or_else(|e| panic!("{method}: {e}")),
             };
-            let dir = reopen(&empty.instead_of(true).unwrap(), OFlags::RDONLY).unwrap();
+            let dir = reopen(&placeholder.fd(true).unwrap(), OFlags::RDONLY).unwrap();
             let mut buffer = Vec::with_capacity(4096);
             let mut listing = rustix::fs::RawDir::new(&dir, buffer.spare_capacity_mut());
             while let Some(entry) = listing.next() {
@@ -124,17 +126,17 @@ mod tests {
                     Err(Errno::NOENT) => break,
                     entry => entry.unwrap().file_name().to_owned(),
                 };
-                assert!(name == *c"." || name == *c"..", "{way}: {name:?}");
+                assert!(name == *c"." || name == *c"..", "{method}: {name:?}");
             }
             let made = rustix::fs::mkdirat(&dir, c"x", Mode::RWXU);
-            assert!(matches!(made, Err(Errno::ROFS | Errno::NOENT)), "{way}: {made:?}");
-            let file = empty.instead_of(false).unwrap();
-            assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 0, "{way}");
+            assert!(matches!(made, Err(Errno::ROFS | Errno::NOENT)), "{method}: {made:?}");
+            let file = placeholder.fd(false).unwrap();
+            assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 0, "{method}");
             let file = reopen(&file, OFlags::RDWR);
             let written = file.and_then(|file| rustix::io::write(&file, b"x"));
             assert!(
                 matches!(written, Err(Errno::ROFS | Errno::PERM | Errno::ACCESS)),
-                "{way}: {written:?}"
+                "{method}: {written:?}"
             );
         }
     }

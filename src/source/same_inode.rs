@@ -17,32 +17,32 @@ use crate::sys::handle::{name_to_fid, name_to_handle};
 
 /// Compares descriptors. It holds an inotify instance from its first use on.
 #[derive(Debug, Default)]
-pub(super) struct Comparer {
+pub(super) struct InodeComparer {
     instance: OnceLock<Option<OwnedFd>>,
     /// The watches of the instance are those of one comparison.
-    comparing: Mutex<()>,
+    comparison: Mutex<()>,
 }
 
-impl Comparer {
+impl InodeComparer {
     /// Whether both are of one inode. In doubt they are of two.
-    pub(super) fn are_one(&self, one: &OwnedFd, other: &OwnedFd) -> bool {
+    pub(super) fn is_same_inode(&self, one: &OwnedFd, other: &OwnedFd) -> bool {
         // A handle names one inode for as long as it lives.
         if let (Ok((one, _)), Ok((other, _))) =
             (name_to_handle(one, c""), name_to_handle(other, c""))
         {
             return one == other;
         }
-        self.have_one_watch(one, other).unwrap_or_else(|e| {
+        self.have_same_watch(one, other).unwrap_or_else(|e| {
             log::debug!("two files are compared by their attributes: {e}");
-            look_alike(one, other)
+            have_same_attributes(one, other)
         })
     }
 
     /// Fails where the process may not read the inode, or gets no inotify instance.
-    fn have_one_watch(&self, one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
+    fn have_same_watch(&self, one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
         let new = || inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
         let instance = self.instance.get_or_init(new).as_ref().ok_or(Errno::NOSYS)?;
-        let _comparing = self.comparing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _comparing = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
         // For an event that comes once at most.
         let watch = |fd| inotify::add_watch(instance, &*proc_path(fd), WatchFlags::DELETE_SELF);
         let first = watch(one)?;
@@ -61,13 +61,13 @@ impl Comparer {
 }
 
 /// Whether two inodes cannot be told apart by anything but their contents.
-fn look_alike(one: &OwnedFd, other: &OwnedFd) -> bool {
-    let look = |fd: &OwnedFd| {
+fn have_same_attributes(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let stat_dont_sync = |fd: &OwnedFd| {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
         let stat = statx(fd, c"", AtFlags::EMPTY_PATH, mask)?;
         Ok::<_, Errno>((attributes(&stat), name_to_fid(fd, c"").ok()))
     };
-    matches!((look(one), look(other)), (Ok(one), Ok(other)) if one == other)
+    matches!((stat_dont_sync(one), stat_dont_sync(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// All that attributes tell, but for the time of access.
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn two_names_of_an_inode_are_one_and_two_inodes_are_two_by_each_means() {
+    fn each_method_tells_one_inode_from_two() {
         let folder = tempfile::tempdir().expect("a directory");
         let at = |name: &str| folder.path().join(name);
         for name in ["a", "b"] {
@@ -102,19 +102,23 @@ mod tests {
         std::fs::hard_link(at("a"), at("also a")).expect("link");
         std::os::unix::fs::symlink("a", at("link")).expect("symlink");
         let [a, b, also_a, link] = ["a", "b", "also a", "link"].map(|name| open(&at(name)));
-        let comparer = Comparer::default();
+        let comparer = InodeComparer::default();
         let by_watch =
-            |one: &OwnedFd, other: &OwnedFd| comparer.have_one_watch(one, other).expect("compare");
-        let by_any = |one: &OwnedFd, other: &OwnedFd| comparer.are_one(one, other);
+            |one: &OwnedFd, other: &OwnedFd| comparer.have_same_watch(one, other).expect("compare");
+        let by_any = |one: &OwnedFd, other: &OwnedFd| comparer.is_same_inode(one, other);
         type Means<'a> = &'a dyn Fn(&OwnedFd, &OwnedFd) -> bool;
-        for are_one in [&by_any as Means<'_>, &by_watch, &look_alike] {
-            assert!(are_one(&a, &a) && are_one(&a, &also_a) && are_one(&link, &link));
-            assert!(!are_one(&a, &b) && !are_one(&link, &a) && !are_one(&b, &also_a));
+        for is_same_inode in [&by_any as Means<'_>, &by_watch, &have_same_attributes] {
+            assert!(
+                is_same_inode(&a, &a) && is_same_inode(&a, &also_a) && is_same_inode(&link, &link)
+            );
+            assert!(
+                !is_same_inode(&a, &b) && !is_same_inode(&link, &a) && !is_same_inode(&b, &also_a)
+            );
         }
     }
 
     #[test]
-    fn comparisons_leave_no_watch_and_do_not_disturb_each_other() {
+    fn concurrent_comparisons_are_right_and_leave_no_watch() {
         let folder = tempfile::tempdir().expect("a directory");
         let fds: Vec<_> = (0..4)
             .map(|n| {
@@ -123,13 +127,13 @@ mod tests {
                 open(&path)
             })
             .collect();
-        let comparer = Comparer::default();
+        let comparer = InodeComparer::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for n in 0..2000 {
                         let (one, other) = (n % 4, n / 4 % 4);
-                        let result = comparer.have_one_watch(&fds[one], &fds[other]);
+                        let result = comparer.have_same_watch(&fds[one], &fds[other]);
                         assert_eq!(result, Ok(one == other));
                     }
                 });

@@ -13,7 +13,7 @@ use super::inode::Inode;
 
 const SHARDS: usize = 16;
 /// Sweeps that a descriptor survives without being used.
-const PATIENCE: u32 = 3;
+const MAX_IDLE_SWEEPS: u32 = 3;
 
 /// By serial number of the inode: a node id may come to mean another inode.
 type Shard = LruCache<u64, (Arc<OwnedFd>, u32)>;
@@ -27,10 +27,10 @@ pub struct FdCache {
 }
 
 impl FdCache {
-    /// Holds about `room` descriptors at most.
+    /// Holds about `capacity` descriptors at most.
     #[must_use]
-    pub fn new(room: usize) -> Self {
-        let each = NonZeroUsize::new(room / SHARDS).unwrap_or(NonZeroUsize::MIN);
+    pub fn new(capacity: usize) -> Self {
+        let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
         let shards = (0..SHARDS).map(|_| Mutex::new(LruCache::new(each))).collect();
         Self { shards, now: AtomicU32::new(0) }
     }
@@ -74,7 +74,9 @@ impl FdCache {
         for shard in &self.shards {
             let mut old = Vec::new();
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            while shard.peek_lru().is_some_and(|(_, (_, used))| now.wrapping_sub(*used) > PATIENCE)
+            while shard
+                .peek_lru()
+                .is_some_and(|(_, (_, used))| now.wrapping_sub(*used) > MAX_IDLE_SWEEPS)
             {
                 old.extend(shard.pop_lru());
             }

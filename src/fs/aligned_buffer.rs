@@ -5,7 +5,7 @@ use rustix::io::Errno;
 /// A buffer whose first byte lies at a multiple of an alignment.
 #[derive(Debug)]
 pub(super) struct AlignedBuffer {
-    room: Vec<u8>,
+    storage: Vec<u8>,
     start: usize,
     len: usize,
 }
@@ -13,17 +13,17 @@ pub(super) struct AlignedBuffer {
 impl AlignedBuffer {
     /// Zeros. ENOMEM when there is no such room.
     pub(super) fn new(len: usize, align: usize) -> Result<Self, Errno> {
-        let most = len.checked_add(align).ok_or(Errno::NOMEM)?;
-        let mut room = Vec::new();
-        room.try_reserve_exact(most).map_err(|_| Errno::NOMEM)?;
-        room.resize(most, 0);
-        let address = room.as_ptr().addr();
+        let capacity = len.checked_add(align).ok_or(Errno::NOMEM)?;
+        let mut storage = Vec::new();
+        storage.try_reserve_exact(capacity).map_err(|_| Errno::NOMEM)?;
+        storage.resize(capacity, 0);
+        let address = storage.as_ptr().addr();
         // The room is never moved: the vector keeps its size.
         let start = match address % align {
             0 => 0,
             beyond => align - beyond,
         };
-        Ok(Self { room, start, len })
+        Ok(Self { storage, start, len })
     }
 
     /// A copy of some bytes.
@@ -34,11 +34,11 @@ impl AlignedBuffer {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.room[self.start..self.start + self.len]
+        &self.storage[self.start..self.start + self.len]
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.room[self.start..self.start + self.len]
+        &mut self.storage[self.start..self.start + self.len]
     }
 }
 

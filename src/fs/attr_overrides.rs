@@ -4,7 +4,7 @@
 use rustix::fs::{Access, AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::{Attr, Fs, Result, Trust};
+use super::{Attr, CacheValidity, Fs, Result};
 use crate::source::{Inode, proc_path, reopen};
 use crate::sys;
 use crate::view::AttrOverrides;
@@ -15,7 +15,7 @@ const BLOCK: u64 = 512;
 impl Fs {
     /// An inode's attributes with what takes system calls to tell. What cannot be told is left as it is: nothing here
     /// makes a stat fail.
-    pub(super) fn with_looks(
+    pub(super) fn apply_overrides(
         &self,
         overrides: &AttrOverrides,
         inode: &Inode,
@@ -26,18 +26,18 @@ impl Fs {
             attr.blocks = attr.size / BLOCK;
             attr.rdev = 0;
             // Nobody tells that a device has another size.
-            if attr.trust == Trust::Watched {
-                attr.trust = Trust::Fresh;
+            if attr.validity == CacheValidity::WhileWatched {
+                attr.validity = CacheValidity::Timeout;
             }
         }
-        attr.mode &= !self.unreal_permissions(overrides, inode);
+        attr.mode &= !self.denied_to_mounter(overrides, inode);
         attr
     }
 
     /// The permissions of an inode that are shown to nobody, because the mounter lacks them.
-    pub(super) fn unreal_permissions(&self, overrides: &AttrOverrides, inode: &Inode) -> u16 {
+    pub(super) fn denied_to_mounter(&self, overrides: &AttrOverrides, inode: &Inode) -> u16 {
         match overrides.realistic_permissions && inode.kind() != FileType::Symlink {
-            true => self.lacking(inode).unwrap_or(0),
+            true => self.mounter_lacks(inode).unwrap_or(0),
             false => 0,
         }
     }
@@ -50,7 +50,7 @@ impl Fs {
     }
 
     /// The permission bits that would say, to all classes, what the mounter himself may not do.
-    fn lacking(&self, inode: &Inode) -> Result<u16> {
+    fn mounter_lacks(&self, inode: &Inode) -> Result<u16> {
         let fd = self.tree.fd(inode)?;
         let path = proc_path(&fd);
         let (dir, name) = path.relative();

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, Statx};
 
-use super::domains::device;
+use super::domains::dev_no;
 use super::inode::{Domain, Inode};
-use super::resolve::Target;
-use super::tree::{BASIC, ITSELF, SourceTree, UNASKED, number};
+use super::resolve::LinkTarget;
+use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, via_id};
 
 /// Inodes about to lose their last name, with descriptors of them.
 #[derive(Debug, Default)]
-pub struct LastName(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
+pub struct UnlinkPin(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
 
-impl LastName {
+impl UnlinkPin {
     /// The name is gone: the descriptors stay until the inodes are forgotten.
-    pub fn is_gone(self) {
+    pub fn commit(self) {
         for (fd, inode) in self.0 {
             inode.pin(fd);
         }
@@ -29,43 +29,44 @@ impl SourceTree {
     /// them open without our knowing (a working directory, an O_PATH descriptor), and their number must not be used
     /// again before the kernel has forgotten them. To be pinned once the name is gone.
     #[must_use]
-    pub fn held_by_last_name(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> LastName {
-        let Some(stat) = self.stat_name(dir_fd, name) else { return LastName::default() };
+    pub fn pin_for_unlink(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> UnlinkPin {
+        let Some(stat) = self.stat_name(dir_fd, name) else { return UnlinkPin::default() };
         let domain = self.domains.of(dir.mount(), &stat, 0);
-        let below_link = self.domains.of(dir.mount(), &stat, number(dir.via()));
-        self.held_by(
+        let below_link = self.domains.of(dir.mount(), &stat, via_id(dir.via()));
+        self.pin_if_last_name(
             &stat,
             if domain == below_link { vec![domain] } else { vec![domain, below_link] },
         )
     }
 
-    /// As [`Self::held_by_last_name`], for what a link leads to.
+    /// As [`Self::pin_for_unlink`], for what a link leads to.
     #[must_use]
-    pub fn held_by_last_name_of(&self, target: &Target) -> LastName {
+    pub fn pin_target_for_unlink(&self, target: &LinkTarget) -> UnlinkPin {
         let stat = target.stat();
         match self.mounts.find(stat.stx_mnt_id) {
-            Some(mount) => self.held_by(stat, vec![self.domains.of(mount, stat, 0)]),
-            None => LastName::default(),
+            Some(mount) => self.pin_if_last_name(stat, vec![self.domains.of(mount, stat, 0)]),
+            None => UnlinkPin::default(),
         }
     }
 
-    fn held_by(&self, stat: &Statx, domains: Vec<Domain>) -> LastName {
+    fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {
         let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
         if stat.stx_nlink > 1 && !is_dir {
-            return LastName::default();
+            return UnlinkPin::default();
         }
-        let known = domains.into_iter().flat_map(|domain| self.table.lives(domain, stat.stx_ino));
-        LastName(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
+        let known =
+            domains.into_iter().flat_map(|domain| self.table.all_generations(domain, stat.stx_ino));
+        UnlinkPin(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
     }
 
     /// The attributes of a name. `None` where there is none, or our own mount.
     fn stat_name(&self, dir_fd: &OwnedFd, name: &CStr) -> Option<Statx> {
         if !self.is_private {
-            let known = rustix::fs::statx(dir_fd, name, UNASKED, BASIC).ok()?;
-            if self.is_own(device(&known)) {
+            let known = rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, BASIC).ok()?;
+            if self.is_own(dev_no(&known)) {
                 return None;
             }
         }
-        rustix::fs::statx(dir_fd, name, ITSELF, BASIC).ok()
+        rustix::fs::statx(dir_fd, name, NOFOLLOW, BASIC).ok()
     }
 }

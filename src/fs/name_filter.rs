@@ -5,12 +5,12 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
-use super::{Fs, Place, Result, Trust};
-use crate::source::{Found, Inode};
+use super::{CacheValidity, DirEntryRef, Fs, Result};
+use crate::source::{FoundInode, Inode};
 use crate::view::{Excluded, Verdict, View};
 
 /// The excluded names of one directory, for the time of one request.
-pub(super) struct Absent<'a> {
+pub(super) struct ExcludedNames<'a> {
     excluded: &'a Excluded,
     fs: &'a Fs,
     dir: &'a Inode,
@@ -18,7 +18,7 @@ pub(super) struct Absent<'a> {
     path: OnceCell<Option<Vec<u8>>>,
 }
 
-impl Absent<'_> {
+impl ExcludedNames<'_> {
     /// Whether a name is excluded.
     pub(super) fn has(&self, name: &OsStr) -> bool {
         match self.excluded.match_name(name) {
@@ -34,50 +34,58 @@ impl Absent<'_> {
 
 impl Fs {
     /// The excluded names of a directory.
-    pub(super) fn absent<'a>(&'a self, view: &'a View, dir: &'a Inode) -> Absent<'a> {
-        Absent { excluded: &view.excluded, fs: self, dir, path: OnceCell::new() }
+    pub(super) fn excluded_names<'a>(
+        &'a self,
+        view: &'a View,
+        dir: &'a Inode,
+    ) -> ExcludedNames<'a> {
+        ExcludedNames { excluded: &view.excluded, fs: self, dir, path: OnceCell::new() }
     }
 
     /// ENOENT for an excluded name.
-    pub(super) fn find_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
-        if self.absent(&self.view(), dir).has(name) { Err(Errno::NOENT) } else { Ok(()) }
+    pub(super) fn check_name_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
+        if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::NOENT) } else { Ok(()) }
     }
 
     /// EPERM for a name that may not be made, because it is excluded.
-    pub(super) fn make_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
-        if self.absent(&self.view(), dir).has(name) { Err(Errno::PERM) } else { Ok(()) }
+    pub(super) fn check_new_name(&self, dir: &Inode, name: &OsStr) -> Result<()> {
+        if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::PERM) } else { Ok(()) }
     }
 
     /// How long an excluded name may be believed to be missing. By itself it never appears; where its path decides, a
     /// directory may move.
-    pub(super) fn trust_in_absence(&self, name: &OsStr) -> Trust {
+    pub(super) fn absence_validity(&self, name: &OsStr) -> CacheValidity {
         match self.view().excluded.match_name(name) {
-            Verdict::Hidden => Trust::Watched,
-            Verdict::Shown | Verdict::ByPath => Trust::Never,
+            Verdict::Hidden => CacheValidity::WhileWatched,
+            Verdict::Shown | Verdict::ByPath => CacheValidity::Uncached,
         }
     }
 
     /// How long a name may be believed to mean what was found at a place.
-    pub(super) fn trust_in_name(
+    pub(super) fn name_validity(
         &self,
-        place: &Place<'_>,
+        entry_ref: &DirEntryRef<'_>,
         inode: &Inode,
         is_by_link: bool,
-    ) -> Trust {
-        let Place { name, trust, .. } = *place;
+    ) -> CacheValidity {
+        let DirEntryRef { name, validity, .. } = *entry_ref;
         let view = self.view();
         // The kernel counts names by itself: when one goes that was shown as the only one, it takes the file for gone
         // (link(2) of another name fails with ENOENT) until it looks it up again.
         let miscounts = view.attr_overrides.hide_hard_links || view.resolve_symlinks.is_some();
         if (miscounts && !inode.kind().is_dir()) || view.excluded.ends_a_path(name) {
-            return Trust::Never;
+            return CacheValidity::Uncached;
         }
         // Where a link leads is not watched.
-        if is_by_link && trust == Trust::Watched { Trust::Fresh } else { trust }
+        if is_by_link && validity == CacheValidity::WhileWatched {
+            CacheValidity::Timeout
+        } else {
+            validity
+        }
     }
 
     /// Whether a symbolic link leads to what an excluded name hides: it then leads nowhere.
-    pub(super) fn leads_to_absent(&self, view: &View, found: &Found) -> bool {
+    pub(super) fn leads_to_excluded(&self, view: &View, found: &FoundInode) -> bool {
         !view.excluded.is_empty()
             && self.tree.path_of(&found.inode).is_some_and(|path| view.excluded.hides_path(&path))
     }

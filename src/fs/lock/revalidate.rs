@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::fs::{Fs, OpenFile};
-use crate::source::LONGEST_TICK;
+use crate::source::MAX_TICK;
 
 /// What a file was like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::fs) struct State {
+pub(in crate::fs) struct FileState {
     size: u64,
     modified: Time,
     changed: Time,
@@ -27,9 +27,9 @@ pub(in crate::fs) struct State {
 type Time = (i64, u32);
 
 /// Times without fractions may be of two seconds each, as those of vfat are.
-const COARSEST: Duration = Duration::from_millis(2100);
+const MAX_TIME_GRAIN: Duration = Duration::from_millis(2100);
 
-impl State {
+impl FileState {
     fn of(file: &OpenFile) -> Result<Self, Errno> {
         let stat = statx(file.anchor(), c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let time = |time: StatxTimestamp| (time.tv_sec, time.tv_nsec);
@@ -45,23 +45,23 @@ impl State {
     fn is_settled(&self, now: Time) -> bool {
         let nanoseconds = |(s, ns): Time| i128::from(s) * 1_000_000_000 + i128::from(ns);
         let age = nanoseconds(now) - nanoseconds(self.modified.max(self.changed));
-        let grain = if self.has_fractions() { LONGEST_TICK } else { COARSEST };
+        let grain = if self.has_fractions() { MAX_TICK } else { MAX_TIME_GRAIN };
         age > grain.as_nanos() as i128
     }
 }
 
 /// What the kernel has of a file on which a lock is granted may be old.
 #[derive(Debug)]
-pub struct Renewal {
+pub struct Revalidation {
     file: Arc<OpenFile>,
     /// Where it tells later changes.
-    state: Option<State>,
+    state: Option<FileState>,
 }
 
-impl Renewal {
+impl Revalidation {
     /// The kernel has dropped what it had: until the next change it is right then.
     pub fn done(self) {
-        *self.file.at_lock() = self.state;
+        *self.file.state_at_lock() = self.state;
     }
 }
 
@@ -69,18 +69,18 @@ impl Fs {
     /// What is to be done before a lock is granted through an open file: `None` where the file is as it was at the last
     /// one.
     #[must_use]
-    pub fn renewal(&self, handle: u64) -> Option<Renewal> {
+    pub fn revalidation(&self, handle: u64) -> Option<Revalidation> {
         let file = self.files.get(handle).ok()?;
         let now = clock_gettime(ClockId::RealtimeCoarse);
-        let seen = State::of(&file).ok();
+        let seen = FileState::of(&file).ok();
         let is_multigrain = self.tree.is_multigrain(file.inode());
-        let is_settled = |state: &State| {
+        let is_settled = |state: &FileState| {
             (is_multigrain && state.has_fractions())
                 || state.is_settled((now.tv_sec, now.tv_nsec as u32))
         };
         let state = seen.filter(is_settled);
-        let is_as_before = seen.is_some() && *file.at_lock() == seen;
-        (!is_as_before).then_some(Renewal { file, state })
+        let is_as_before = seen.is_some() && *file.state_at_lock() == seen;
+        (!is_as_before).then_some(Revalidation { file, state })
     }
 }
 
@@ -90,14 +90,14 @@ mod tests {
 
     #[test]
     fn a_state_is_settled_when_the_grain_of_its_last_change_is_over() {
-        let state = State { size: 1, modified: (5, 999_999_999), changed: (5, 0) };
+        let state = FileState { size: 1, modified: (5, 999_999_999), changed: (5, 0) };
         assert!(!state.is_settled((5, 999_999_999)));
         assert!(!state.is_settled((6, 10_000_000)), "a tick of HZ=100");
         assert!(state.is_settled((6, 20_000_000)));
-        let changed = State { changed: (6, 15_000_000), ..state };
+        let changed = FileState { changed: (6, 15_000_000), ..state };
         assert!(!changed.is_settled((6, 20_000_000)));
         assert!(!state.is_settled((4, 0)), "the clock was set");
-        let coarse = State { modified: (6, 0), ..state };
+        let coarse = FileState { modified: (6, 0), ..state };
         assert!(!coarse.is_settled((7, 999_999_999)) && coarse.is_settled((8, 200_000_000)));
     }
 }

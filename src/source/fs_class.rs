@@ -8,7 +8,7 @@
 /// File systems that hold files without a block device: superblock magic (statfs(2)) and names (filesystems(5)).
 ///
 /// From linux/magic.h, except where noted.
-const WITHOUT_DEVICE: &[(i64, &[&str])] = &[
+const NO_BLOCK_DEVICE: &[(i64, &[&str])] = &[
     // In memory. devtmpfs is a tmpfs.
     (0x0102_1994, &["tmpfs", "devtmpfs"]),
     (0x8584_58f6, &["ramfs"]),
@@ -33,7 +33,7 @@ const WITHOUT_DEVICE: &[(i64, &[&str])] = &[
 ];
 
 /// The same with a server that is told the ids of who asks, and may judge by them.
-const SERVED: &[(i64, &[&str])] = &[
+const SERVER_BACKED: &[(i64, &[&str])] = &[
     (0x6573_5546, &["fuse", "fuseblk", "virtiofs"]),
     // Over a network.
     (0x6969, &["nfs", "nfs4"]),
@@ -54,37 +54,37 @@ const SERVED: &[(i64, &[&str])] = &[
 
 /// Whether a file system holds files for whoever may have them, or is a part of the kernel's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FsClass {
     /// It holds files, and judges by their owners and modes.
-    Files,
+    Local,
     /// It holds files, and has a server that may judge who asks by his ids, whatever capabilities he has.
-    Served,
+    ServerBacked,
     /// It judges the process that opens a file: a pseudo-filesystem.
     Pseudo,
 }
 
-impl Kind {
+impl FsClass {
     /// By the superblock's magic and the major number of its device; 0 is that of no device.
     #[must_use]
     pub fn of(magic: i64, major: u32) -> Self {
         let has = |list: &[(i64, _)]| list.iter().any(|(known, _)| *known == magic);
-        Self::listed_or_by_device(has(SERVED), has(WITHOUT_DEVICE), major)
+        Self::listed_or_by_device(has(SERVER_BACKED), has(NO_BLOCK_DEVICE), major)
     }
 
     /// By the name in the mount table, which may have a subtype (`fuse.sshfs`).
     #[must_use]
-    pub fn of_named(name: &[u8], major: u32) -> Self {
+    pub fn of_name(name: &[u8], major: u32) -> Self {
         let name = name.split(|byte| *byte == b'.').next().unwrap_or_default();
         let has = |list: &[(i64, &[&str])]| {
             list.iter().flat_map(|(_, names)| names.iter()).any(|known| known.as_bytes() == name)
         };
-        Self::listed_or_by_device(has(SERVED), has(WITHOUT_DEVICE), major)
+        Self::listed_or_by_device(has(SERVER_BACKED), has(NO_BLOCK_DEVICE), major)
     }
 
-    fn listed_or_by_device(is_served: bool, is_known: bool, major: u32) -> Self {
-        match (is_served, is_known || major != 0) {
-            (true, _) => Self::Served,
-            (false, true) => Self::Files,
+    fn listed_or_by_device(is_server_backed: bool, is_local: bool, major: u32) -> Self {
+        match (is_server_backed, is_local || major != 0) {
+            (true, _) => Self::ServerBacked,
+            (false, true) => Self::Local,
             (false, false) => Self::Pseudo,
         }
     }
@@ -95,25 +95,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_device_holds_and_nobody_knows_is_a_pseudo_filesystem() {
+    fn an_unlisted_filesystem_without_a_device_is_pseudo() {
         for (name, magic) in [("proc", 0x9fa0), ("sysfs", 0x6265_6572), ("new", 0x1234_5678)] {
-            assert_eq!(Kind::of(magic, 0), Kind::Pseudo, "{name}");
-            assert_eq!(Kind::of_named(name.as_bytes(), 0), Kind::Pseudo, "{name}");
+            assert_eq!(FsClass::of(magic, 0), FsClass::Pseudo, "{name}");
+            assert_eq!(FsClass::of_name(name.as_bytes(), 0), FsClass::Pseudo, "{name}");
         }
-        for (name, magic, kind) in [
-            ("tmpfs", 0x0102_1994, Kind::Files),
-            ("nfs4", 0x6969, Kind::Served),
-            ("fuse.a.b", 0x6573_5546, Kind::Served),
+        for (name, magic, class) in [
+            ("tmpfs", 0x0102_1994, FsClass::Local),
+            ("nfs4", 0x6969, FsClass::ServerBacked),
+            ("fuse.a.b", 0x6573_5546, FsClass::ServerBacked),
         ] {
-            assert_eq!(Kind::of(magic, 0), kind, "{name}");
-            assert_eq!(Kind::of_named(name.as_bytes(), 0), kind, "{name}");
+            assert_eq!(FsClass::of(magic, 0), class, "{name}");
+            assert_eq!(FsClass::of_name(name.as_bytes(), 0), class, "{name}");
         }
-        assert_eq!(Kind::of_named(b"fuseblk", 8), Kind::Served);
+        assert_eq!(FsClass::of_name(b"fuseblk", 8), FsClass::ServerBacked);
     }
 
     #[test]
-    fn what_a_block_device_holds_are_files() {
-        assert_eq!(Kind::of(0x1234_5678, 8), Kind::Files);
-        assert_eq!(Kind::of_named(b"new", 8), Kind::Files);
+    fn an_unlisted_filesystem_on_a_block_device_is_local() {
+        assert_eq!(FsClass::of(0x1234_5678, 8), FsClass::Local);
+        assert_eq!(FsClass::of_name(b"new", 8), FsClass::Local);
     }
 }

@@ -6,7 +6,7 @@
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::caller::Process;
+use super::caller::CallerCreds;
 use super::types::stored;
 use super::{Caller, Fs, Result};
 use crate::idmap::SourceGid;
@@ -19,7 +19,7 @@ const GROUP_EXECUTE: u32 = 0o010;
 
 /// With what rights a caller's change is made on the source, as far as these bits go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rights {
+pub(super) struct KillprivRights {
     /// CAP_FSETID: whoever has it keeps the bits of what he writes. `None` where there are none.
     pub(super) fsetid: Option<bool>,
     /// Membership of the file's group: its members keep the setgid bit of a file that the group may not execute.
@@ -49,7 +49,7 @@ impl Membership {
     }
 }
 
-impl Rights {
+impl KillprivRights {
     /// There is nothing to take.
     pub(super) const ANY: Self = Self { fsetid: None, membership: Membership::Any };
     /// Nothing is taken.
@@ -58,64 +58,72 @@ impl Rights {
 
 impl Fs {
     /// The rights with which a caller writes to a file (Linux `setattr_should_drop_suidgid`).
-    pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
+    pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<KillprivRights> {
         let has_bits = bits(&self.tree.stat(inode)?) != 0;
-        if has_bits && self.process_of(caller).may_keep_bits() {
-            return Ok(Rights::ALL);
+        if has_bits && self.creds_of(caller).may_keep_bits() {
+            return Ok(KillprivRights::ALL);
         }
         match has_bits {
-            true => self.rights_of_a_stranger(caller, inode),
-            false => Ok(Rights::ANY),
+            true => self.rights_without_fsetid(caller, inode),
+            false => Ok(KillprivRights::ANY),
         }
     }
 
     /// The rights with which a caller writes who lacks CAP_FSETID, as the kernel says: it may act for somebody else than the
     /// thread that it names.
-    pub(super) fn rights_of_a_stranger(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
+    pub(super) fn rights_without_fsetid(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+    ) -> Result<KillprivRights> {
         let stat = self.tree.stat(inode)?;
         if bits(&stat) == 0 {
-            return Ok(Rights::ANY);
+            return Ok(KillprivRights::ANY);
         }
-        let process = self.process_of(caller);
-        let keeps = self.keeps_setgid(&process, caller, &stat);
-        Ok(Rights { fsetid: Some(false), membership: membership(&stat, keeps) })
+        let creds = self.creds_of(caller);
+        let keeps = self.keeps_setgid(&creds, caller, &stat);
+        Ok(KillprivRights { fsetid: Some(false), membership: membership(&stat, keeps) })
     }
 
     /// What is known of a caller's groups and capabilities. A caller whom we cannot see, in a pid namespace that is not
     /// below ours, is root by his number, where the kernel has judged what he does; who is not has no groups and no
     /// capabilities.
-    pub(super) fn process_of(&self, caller: &Caller) -> Process {
+    pub(super) fn creds_of(&self, caller: &Caller) -> CallerCreds {
         if caller.pid == 0 && caller.uid.raw() == 0 && self.needs.checks == Checks::Kernel {
-            return Process::unseen_root();
+            return CallerCreds::invisible_root();
         }
-        Process::of(caller.pid).asking_as(caller)
+        CallerCreds::of(caller.pid).with_request_ids(caller)
     }
 
     /// The rights with which a caller changes a file's access ACL: the setgid bit stays with members of the group (Linux
     /// `posix_acl_update_mode`), as far as the source's filesystem looks at it.
-    pub(super) fn rights_to_set_acl(&self, caller: &Caller, inode: &Inode) -> Result<Rights> {
+    pub(super) fn rights_to_set_acl(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+    ) -> Result<KillprivRights> {
         let stat = self.tree.stat(inode)?;
         if u32::from(stat.stx_mode) & SETGID == 0 {
-            return Ok(Rights::ANY);
+            return Ok(KillprivRights::ANY);
         }
-        let process = self.process_of(caller);
-        let keeps = process.keeps_setgid(caller, &self.shown(caller, &stat));
-        Ok(Rights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
+        let creds = self.creds_of(caller);
+        let keeps = creds.keeps_setgid(caller, &self.shown(caller, &stat));
+        Ok(KillprivRights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
 
     /// Whether the setgid bit survives: without group execute it stays with members of the group (Linux
     /// `setattr_should_drop_sgid`).
-    fn keeps_setgid(&self, process: &Process, caller: &Caller, stat: &Statx) -> bool {
+    fn keeps_setgid(&self, creds: &CallerCreds, caller: &Caller, stat: &Statx) -> bool {
         if u32::from(stat.stx_mode) & GROUP_EXECUTE != 0 {
             return false;
         }
-        process.keeps_setgid(caller, &self.shown(caller, stat))
+        creds.keeps_setgid(caller, &self.shown(caller, stat))
     }
 
     /// A mode to be set, without the bits by which whoever runs the file would get what its owner or group may do, where
     /// they are the caller's only as far as is shown: he would get it on the source. (Linux `setattr_prepare` asks no more
     /// than whose the file is shown to be.)
-    pub(super) fn own_bits(
+    pub(super) fn permitted_setid_bits(
         &self,
         view: &View,
         caller: &Caller,
@@ -131,12 +139,12 @@ impl Fs {
         if (shown.uid, shown.gid) == (owner.uid, owner.gid) {
             return Ok(mode);
         }
-        let process = self.process_of(caller);
+        let creds = self.creds_of(caller);
         let mut kept = mode;
-        if owner.uid != Some(caller.uid) && !process.overrides_owner(&owner) {
+        if owner.uid != Some(caller.uid) && !creds.overrides_owner(&owner) {
             kept &= !SETUID;
         }
-        if !process.keeps_setgid(caller, &owner) {
+        if !creds.keeps_setgid(caller, &owner) {
             kept &= !SETGID;
         }
         Ok(kept)
@@ -150,13 +158,13 @@ impl Fs {
         if bits == 0 {
             return Ok(true);
         }
-        let process = self.process_of(caller);
-        let keeps = self.keeps_setgid(&process, caller, &stat);
+        let creds = self.creds_of(caller);
+        let keeps = self.keeps_setgid(&creds, caller, &stat);
         if bits == SETGID && keeps {
             return Ok(true);
         }
         let file = self.shown(caller, &stat);
-        if file.uid == Some(caller.uid) || process.overrides_owner(&file) {
+        if file.uid == Some(caller.uid) || creds.overrides_owner(&file) {
             return Ok(keeps);
         }
         Err(Errno::PERM)
