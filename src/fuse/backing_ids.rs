@@ -1,8 +1,8 @@
-//! FUSE passthrough: which inodes the kernel reads and writes past us, and the backing ids under which it does.
+//! Backing ids of FUSE passthrough: which inodes the kernel reads and writes without the daemon.
 //!
-//! The kernel wants all opens of an inode to be of one sort: a second backing id, or an open without one beside an open
-//! with one, is answered with EIO. So an inode keeps its sort while any file is open on it, and its id while it is
-//! warm: a file that is opened again soon costs no ioctl.
+//! The kernel requires all opens of an inode to be of one mode: it answers EIO to an open with a second backing id, and
+//! to an open without one beside an open with one. So an inode keeps its mode while any file is open on it. It keeps
+//! its backing id a while longer, so that a file that is opened again soon costs no ioctl.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,19 +13,19 @@ use crate::fs::Result;
 use crate::source::{Inode, NodeId};
 
 const SHARDS: usize = 16;
-/// Ids of closed files at most: each keeps a source file open in the kernel.
+/// The most ids of closed files: each keeps a source file open in the kernel. Chosen.
 const MAX_IDLE: usize = 16384;
-/// How many files that were used again are passed over to find one that was not.
+/// How many files that were used again are requeued to find one that was not. Chosen.
 const MAX_SECOND_CHANCES: usize = 16;
-/// How long the id of a closed file is kept.
+/// How long the id of a closed file is kept. Chosen.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// See the module's head.
+/// The backing ids of one mount. See the module's head.
 #[derive(Debug)]
 pub(super) struct BackingIds {
     shards: Vec<Mutex<HashMap<NodeId, Opens>>>,
-    /// Closed files, each once, with the time that it has in [`Opens::queued`], the oldest first. A file that was used
-    /// again meanwhile goes back to the end when its turn comes.
+    /// Closed files, oldest first, each once, with the time that it has in [`Opens::queued`]. A file that was used
+    /// again meanwhile is requeued when it comes first.
     idle: Mutex<VecDeque<(NodeId, Instant)>>,
 }
 
@@ -37,9 +37,9 @@ struct Opens {
     /// The backing id; `None` when the daemon reads and writes.
     id: Option<Arc<Backing>>,
     count: u32,
-    /// When it was closed last.
+    /// When the last open file was closed.
     closed: Instant,
-    /// With which time it stands in the queue of closed files.
+    /// The time under which the inode is in the queue of closed files.
     queued: Option<Instant>,
 }
 
@@ -55,9 +55,9 @@ impl BackingIds {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), idle: Mutex::default() }
     }
 
-    /// Counts an open of an inode and tells the backing id for it, `None` when the daemon is to read and write.
+    /// Counts an open of an inode. Returns its backing id, or `None` when the daemon is to read and write.
     ///
-    /// `wanted` and `register` are asked only when the sort is free to choose.
+    /// `wanted` and `register` are called only when the mode is free to choose.
     pub(super) fn open(
         &self,
         inode: &Arc<Inode>,
@@ -89,7 +89,7 @@ impl BackingIds {
         id
     }
 
-    /// Counts a close.
+    /// Counts a close of an inode.
     pub(super) fn close(&self, inode: &Arc<Inode>) {
         let (node, now) = (inode.node(), Instant::now());
         let evicted = {
@@ -107,7 +107,7 @@ impl BackingIds {
             } else {
                 opens.closed = now;
                 if opens.queued.is_some() {
-                    // Its turn comes later then.
+                    // It is requeued when it comes first.
                     return;
                 }
                 opens.queued = Some(now);
@@ -124,7 +124,7 @@ impl BackingIds {
         }
         let mut first = idle.pop_front();
         drop(idle);
-        // Who was used again meanwhile is spared for somebody who was not.
+        // A file that was used again gets a second chance, at the cost of one that was not.
         for _ in 0..MAX_SECOND_CHANCES {
             let Some((node, queued)) = first else { return };
             let Some(again) = self.evict_or_requeue(node, queued, true) else { return };
@@ -137,8 +137,9 @@ impl BackingIds {
         }
     }
 
-    /// The turn of a file that was taken from the queue: its id goes if nobody has it open, unless it was closed again
-    /// since. Then it goes back to the queue, with this time.
+    /// Evicts a file that was taken from the queue: drops its id, unless a file is open on it.
+    ///
+    /// Returns the time to requeue it under, if it was closed again since and `may_requeue`.
     fn evict_or_requeue(
         &self,
         node: NodeId,
@@ -149,7 +150,7 @@ impl BackingIds {
             let mut shard = self.shard(node);
             let opens = shard.get_mut(&node).filter(|opens| opens.queued == Some(queued))?;
             if opens.count > 0 {
-                // Closed one day, it comes again.
+                // It is queued again when it is closed.
                 opens.queued = None;
                 return None;
             }
@@ -159,17 +160,17 @@ impl BackingIds {
             }
             shard.remove(&node)
         };
-        // Closed without the lock: it is an ioctl.
+        // Outside the lock, since it is an ioctl.
         drop(evicted);
         None
     }
 
-    /// Whether the kernel reads and writes a file by itself at present.
+    /// Whether the kernel reads and writes an inode's open files by itself at present.
     pub(super) fn is_passthrough(&self, node: NodeId) -> bool {
         self.shard(node).get(&node).is_some_and(|opens| opens.count > 0 && opens.id.is_some())
     }
 
-    /// The kernel has forgotten an inode, or it has lost its last name: its id goes if nobody has it open.
+    /// Drops the id of an inode that no file is open on: the kernel has forgotten it, or its last name is gone.
     pub(super) fn evict(&self, node: NodeId) {
         let evicted = {
             let mut shard = self.shard(node);
@@ -178,11 +179,11 @@ impl BackingIds {
                 _ => None,
             }
         };
-        // Closed without the lock: it is an ioctl.
+        // Outside the lock, since it is an ioctl.
         drop(evicted);
     }
 
-    /// Lets go of ids that nobody has used for a while, so that files deleted on the source give their room back.
+    /// Drops ids that were not used for a while, so that files deleted on the source free their space.
     pub(super) fn sweep(&self) {
         loop {
             let first = {
@@ -226,14 +227,14 @@ mod tests {
         };
         let (used, others) = files.split_at(MAX_SECOND_CHANCES + 1);
         used.iter().for_each(close);
-        // Used again: so many of them are spared, and the last one is open.
+        // Used again: all but the last are requeued, and the last is open.
         used.iter().for_each(close);
         open(&used[MAX_SECOND_CHANCES]);
         others.iter().for_each(close);
         let queued = |file: &Arc<Inode>| {
             backing_ids.idle().iter().filter(|(node, _)| *node == file.node()).count()
         };
-        assert_eq!(queued(&used[MAX_SECOND_CHANCES]), 0, "its turn has come");
+        assert_eq!(queued(&used[MAX_SECOND_CHANCES]), 0, "it was taken from the queue");
         backing_ids.close(&used[MAX_SECOND_CHANCES]);
         assert_eq!(queued(&used[MAX_SECOND_CHANCES]), 1);
     }

@@ -1,8 +1,8 @@
-//! Looking for the next request for a little while before waiting for it.
+//! Busy polling: looks for the next request for a moment before the worker blocks in read(2).
 //!
-//! A client who does one thing after the other asks again within microseconds. To fall asleep and be woken takes longer
-//! than that, on virtual machines by far. But looking takes the processor from whoever else could use it: so it ends as
-//! soon as somebody else wants the processor, and is not tried where it did not help the last times.
+//! A client that makes one system call after another sends its next request within microseconds. To fall asleep and be
+//! woken takes longer than that, by far so on virtual machines. But polling occupies a CPU that other threads could
+//! use: it stops as soon as another thread wants the CPU, and is skipped after polls that found nothing.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,23 +11,23 @@ use rustix::io::Errno;
 
 use super::device::Device;
 
-/// How long to look. A client whose processor sleeps is slow to be woken himself: in 30 µs too many requests were
-/// missed. Who asks again later than that costs less when we sleep meanwhile.
+/// How long one poll lasts. Measured: 30 µs missed too many requests, since a client on a sleeping CPU is itself slow
+/// to wake up. For a client that takes longer than 50 µs, it costs less to sleep meanwhile.
 const POLL_WINDOW: Duration = Duration::from_micros(50);
-/// Every so many looks, whoever waits for this processor is let in: the client, perhaps.
+/// After so many attempts the worker yields the CPU once, to the client perhaps.
 const YIELD_EVERY: u32 = 8;
-/// Who was away for so long between two looks shares the processor with somebody who has much to do: a whole slice of
-/// the scheduler's time. Less is an interrupt, or a host that runs other machines.
+/// A gap of this length between two attempts means that a busy thread shares the CPU: it is a whole time slice of the
+/// scheduler. Shorter gaps are interrupts, or a host that runs other machines.
 const PREEMPTED: Duration = Duration::from_millis(1);
-/// How long it is left alone then, at first and after many times.
+/// How long the worker does not poll after such a gap: at first, and at most. Doubled each time.
 const BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
-/// After so many good looks in a row, the processor counts as free again.
+/// After so many successful polls without such a gap the CPU counts as free, and the backoff starts over.
 const RECOVERED: u32 = 1000;
-/// How many requests at most are waited for without a look, after looks in vain.
+/// The most requests that are read without polling after polls that found nothing.
 const MAX_SKIPPED: u32 = 256;
 
-/// See the module's head. One for each worker.
+/// Decides when to poll, for one worker. See the module's head.
 #[derive(Debug)]
 pub(super) struct BusyPoller {
     skip: u32,
@@ -37,12 +37,12 @@ pub(super) struct BusyPoller {
     backoff_until: Option<Instant>,
 }
 
-/// A request that was found.
+/// A request that a poll has read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Polled {
-    /// Its length.
+    /// Its length, in bytes.
     pub(super) len: usize,
-    /// It was there already.
+    /// It was queued already at the first attempt.
     pub(super) was_ready: bool,
 }
 
@@ -53,7 +53,10 @@ impl Default for BusyPoller {
 }
 
 impl BusyPoller {
-    /// Looks for a request on a device that does not wait. `None`: there is none, or this is no time to look.
+    /// Polls a nonblocking device for a request. `None`: there is none, or polling is not worth it now.
+    ///
+    /// # Errors
+    /// What read(2) of /dev/fuse says, except what means "try again".
     pub(super) fn receive(
         &mut self,
         device: &Device,
@@ -120,7 +123,7 @@ impl BusyPoller {
     }
 }
 
-/// Whether a client can run while we look.
+/// Whether a client can run on another CPU while this thread polls.
 fn has_other_cpus() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| std::thread::available_parallelism().is_ok_and(|n| n.get() > 1))

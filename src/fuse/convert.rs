@@ -1,4 +1,4 @@
-//! Between the protocol's numbers and our types.
+//! Converts between the values of the protocol and the types of [`crate::fs`].
 
 use std::time::Duration;
 
@@ -9,8 +9,10 @@ use super::protocol::layout::{FuseAttr, SetAttrIn, fattr};
 use crate::fs::{Attr, LockKind, Result, SetAttr, SetTime, Timestamp};
 use crate::idmap::{MountGid, MountUid, NO_ID};
 
-/// Attributes for the kernel. An unmapped owner goes as "no id": the kernel shows it as the overflow id, matches no
-/// caller with it, and applies the rules of idmapped mounts to the inode.
+/// The wire form of attributes.
+///
+/// An unmapped owner is sent as 4294967295 (no id). The kernel shows that as the overflow id, matches no caller with
+/// it, and applies the rules of idmapped mounts to the inode.
 pub(super) fn fuse_attr(attr: &Attr) -> FuseAttr {
     FuseAttr {
         ino: attr.ino,
@@ -32,7 +34,7 @@ pub(super) fn fuse_attr(attr: &Attr) -> FuseAttr {
     }
 }
 
-/// The type in a mode.
+/// The file type bits of a mode (`S_IFMT`).
 pub(super) fn type_bits(kind: FileType) -> u32 {
     match kind {
         FileType::Unknown => libc::S_IFREG,
@@ -40,7 +42,7 @@ pub(super) fn type_bits(kind: FileType) -> u32 {
     }
 }
 
-/// The type in a directory entry (`DT_…`).
+/// The file type of a directory entry (`DT_…`).
 pub(super) fn dirent_type(kind: FileType) -> u32 {
     match kind {
         FileType::Unknown => u32::from(libc::DT_UNKNOWN),
@@ -48,12 +50,12 @@ pub(super) fn dirent_type(kind: FileType) -> u32 {
     }
 }
 
-/// How long an answer may be believed: seconds and nanoseconds.
+/// A timeout as seconds and nanoseconds.
 pub(super) fn ttl_parts(time: Duration) -> (u64, u32) {
     (time.as_secs(), time.subsec_nanos())
 }
 
-/// What is to be changed, and the open file through which it is, if there is one.
+/// The attributes to set, and the open file to set them through, if there is one.
 pub(super) fn changes(asked: &SetAttrIn) -> (SetAttr, Option<u64>) {
     let has = |bit: u32| asked.valid & bit != 0;
     let time = |given: u32, now: u32, sec: i64, nsec: u32| {

@@ -1,4 +1,4 @@
-//! Reading and writing where the daemon does it: in its time, where there is a rate, and into which buffers.
+//! Reads and writes by the daemon: within the rate limits, and with which buffers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,21 +7,21 @@ use super::rate_limit::{Client, RateLimiter};
 use crate::config::{Config, DataPath};
 use crate::fs::{Caller, ClientState, Fs, Read, Result, Write, buffer};
 
-/// What writes that wait for their turn may keep in memory, all together. More than that is written when it comes, and
-/// only its answer waits: a worker must never wait, and clients with many threads have many requests.
+/// How many bytes queued writes may keep in memory, all together. A write beyond that is done at once and only its
+/// reply is delayed: a worker must never wait, and clients with many threads have many requests. Chosen.
 const MAX_BUFFERED: usize = 64 << 20;
 
-/// The largest value of an extended attribute (linux/limits.h).
+/// The largest value of an extended attribute, in bytes (linux/limits.h).
 const XATTR_SIZE_MAX: usize = 65536;
 
-/// How data is moved.
+/// How the data of files is moved.
 #[derive(Debug)]
 pub(super) struct DataMover {
-    /// Files are opened past the page cache.
+    /// Files bypass the page cache.
     pub(super) direct_io: bool,
-    /// POSIX locks come to us; else the kernel keeps them.
+    /// Locks are taken on the source; otherwise the kernel keeps them, within the mount.
     pub(super) locks_on_source: bool,
-    /// The largest write, and how far is read ahead, in bytes.
+    /// The largest write and the largest readahead, in bytes.
     pub(super) max_write: u32,
     pub(super) max_readahead: u32,
     reads: Arc<RateLimiter>,
@@ -43,29 +43,29 @@ impl DataMover {
         }
     }
 
-    /// How many bytes the largest request has.
+    /// The size of the largest request, in bytes.
     pub(super) fn max_request_size(&self) -> usize {
-        // The data of a write, the value of an extended attribute or two names, and what stands before them.
+        // The data of a write, the value of an extended attribute, or two names, and the headers before them.
         (self.max_write as usize).max(XATTR_SIZE_MAX) + 8192
     }
 
-    /// Takes other rates from now on. Where the kernel moves data past us, they do not matter.
+    /// Changes the rates. They do not limit files that the kernel reads and writes by passthrough.
     pub(super) fn set_rates(&self, data: &DataPath) {
         self.reads.set_rate(data.read_rate);
         self.writes.set_rate(data.write_rate);
     }
 
-    /// Whether data must come by here, because it is counted.
+    /// Whether any rate limits the data, so that it must come by the daemon.
     pub(super) fn is_rate_limited(&self) -> bool {
         self.reads.is_set() || self.writes.is_set()
     }
 
-    /// Whether reads are counted. What the kernel has read is then worth keeping.
+    /// Whether a rate limits reads through the page cache. Pages that the kernel has read are then worth keeping.
     pub(super) fn limits_reads(&self) -> bool {
         self.reads.is_set() && !self.direct_io
     }
 
-    /// Reads and answers, here or later. EINTR when the client is killed meanwhile.
+    /// Reads and replies, now or later. EINTR when the client is killed while it is queued.
     pub(super) fn read<F>(&self, fs: &Arc<Fs>, client: u32, read: Read, size: usize, answer: F)
     where
         F: FnOnce(Result<&[u8]>) + Send + 'static,
@@ -101,9 +101,10 @@ impl DataMover {
         });
     }
 
-    /// Writes and answers, here or later. EINTR when the client is killed meanwhile. Write-back has no client (its caller
-    /// has no thread): it is never given up, since the page is clean for the kernel once it was sent, and a client that
-    /// is killed waits for it, as on a slow disk.
+    /// Writes and replies, now or later. EINTR when the client is killed while it is queued.
+    ///
+    /// Write-back has no client (its caller has no thread) and is never aborted: once it was sent the page is clean for
+    /// the kernel. A client that is killed waits for it, as on a slow disk.
     pub(super) fn write<F>(&self, fs: &Arc<Fs>, caller: Caller, data: &[u8], how: Write, answer: F)
     where
         F: FnOnce(Result<usize>) + Send + 'static,

@@ -1,4 +1,4 @@
-//! /dev/fuse: requests come out of it, answers and notices go into it.
+//! /dev/fuse: requests are read from it; replies and notifications are written to it.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use crate::source::raise_for_backing_close;
 use crate::sys;
 
-/// One open file of /dev/fuse, with the connection of one mount. An answer goes back through the one that the request
-/// came through.
+/// One open file description of /dev/fuse, connected to one mount. A reply must go through the one that its request was
+/// read from.
 #[derive(Debug)]
 pub(super) struct Device(OwnedFd);
 
@@ -21,8 +21,10 @@ impl Device {
         Self(fd)
     }
 
-    /// Another open file with the same connection; `blocking`: whether [`Self::receive`] waits. EACCES where /dev/fuse
-    /// may not be opened (fusermount3 may, for its user).
+    /// Opens another description of the same connection. `blocking`: whether [`Self::receive`] waits for a request.
+    ///
+    /// # Errors
+    /// EACCES where the process may not open /dev/fuse. fusermount3 may, for its user.
     pub(super) fn another(&self, blocking: bool) -> Result<Self, Errno> {
         let mode = if blocking { OFlags::empty() } else { OFlags::NONBLOCK };
         let flags = OFlags::RDWR | OFlags::CLOEXEC | mode;
@@ -31,24 +33,27 @@ impl Device {
         Ok(Self(fresh))
     }
 
-    /// Reads a request: its length. ENODEV when the filesystem is unmounted; EAGAIN when there is none and this is not
-    /// to wait; EINTR and ENOENT when there might be one the next time.
+    /// Reads a request; returns its length in bytes.
+    ///
+    /// # Errors
+    /// ENODEV when the filesystem is unmounted; EAGAIN when no request is queued and the device is nonblocking; EINTR
+    /// and ENOENT when the read is to be repeated.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         rustix::io::read(&self.0, buffer)
     }
 
-    /// Whether a request is there already.
+    /// Whether a request is queued.
     pub(super) fn has_request(&self) -> bool {
         let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
         poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
-    /// Writes an answer or a notice, whole. ENOENT when nobody waits for the answer any more.
+    /// Writes a reply or a notification. ENOENT when no client waits for the reply any more.
     pub(super) fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
         rustix::io::writev(&self.0, parts).map(drop)
     }
 
-    /// Hands a file over to the kernel, see [`sys::fuse::open_backing`].
+    /// Registers a file as a backing file, see [`sys::fuse::open_backing`].
     pub(super) fn open_backing(self: &Arc<Self>, file: BorrowedFd<'_>) -> Result<Backing, Errno> {
         let id = sys::fuse::open_backing(&self.0, file)?;
         Ok(Backing { device: Arc::downgrade(self), id })
@@ -64,13 +69,13 @@ impl AsFd for Device {
 /// A file that the kernel reads and writes by itself, until this is dropped and no file is open on it.
 #[derive(Debug)]
 pub(super) struct Backing {
-    /// With the connection the kernel lets go of all.
+    /// Weak: when the connection ends, the kernel drops all backing files.
     device: Weak<Device>,
     id: i32,
 }
 
 impl Backing {
-    /// The kernel's number of it.
+    /// The backing id.
     pub(super) fn id(&self) -> i32 {
         self.id
     }
@@ -78,7 +83,7 @@ impl Backing {
 
 #[cfg(test)]
 impl Backing {
-    /// Of a mount that is gone.
+    /// A backing file of a mount that is gone.
     pub(super) fn of_no_mount() -> Self {
         Self { device: Weak::new(), id: 1 }
     }
@@ -89,7 +94,7 @@ impl Drop for Backing {
         let Some(device) = self.device.upgrade() else { return };
         raise_for_backing_close();
         if let Err(e) = sys::fuse::close_backing(&*device, self.id) {
-            log::warn!("the kernel does not let go of a file: {e}");
+            log::warn!("the kernel cannot close a backing file: {e}");
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Quiet periods, in which no notice of a file's attributes is sent: while a client holds a lock on it.
+//! Quiet periods: holds back invalidations of a file's attributes while a client holds a lock on it.
 //!
-//! A notice that comes while the kernel asks for attributes makes it disregard the answer (Linux
-//! `fuse_change_attributes`): the client that has just got the lock would go on with the size and the pages from before.
-//! When the client asks depends on how soon it gets a processor, so the quiet lasts for as long as it holds the lock. What
-//! other processes do to the file meanwhile they do without a lock, and it is told after a second at the latest.
+//! An invalidation that arrives while the kernel fetches attributes makes it discard the reply
+//! (`fuse_change_attributes` in Linux). The client that has just got the lock would go on with the size and the pages
+//! from before. When that client asks depends on when it gets a CPU, so the quiet period lasts as long as the lock is
+//! held, one second at most. Changes that other processes make to the file meanwhile are made without a lock; their
+//! invalidation is sent when the period ends.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,16 +12,18 @@ use std::time::{Duration, Instant};
 
 use crate::source::NodeId;
 
-/// Ends that are so near to each other come at once.
+/// Periods that end this close to each other are ended together.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
-/// How long a lull lasts at most; chosen as the time for which unwatched attributes are believed, too.
+/// The longest quiet period. Chosen like the time for which unwatched attributes are cached.
 const MAX_QUIET: Duration = Duration::from_secs(1);
-/// How long it goes on after the lock was given back: another thread of the client may be asking.
+/// How long a period lasts beyond the unlock: another thread of the client may be fetching attributes.
 const AFTER_RELEASE: Duration = Duration::from_millis(20);
-/// How often [`QuietPeriods::expire`] is to be called.
+/// The longest time between two calls of [`QuietPeriods::expire`].
 pub(super) const TIMER_INTERVAL: Duration = AFTER_RELEASE;
 
-/// The lulls of one mount. Notices are sent under its mutex: none of before lands within a lull.
+/// The quiet periods of one mount.
+///
+/// Invalidations are sent under its mutex, so that none that was sent before a period arrives during it.
 #[derive(Debug, Default)]
 pub(super) struct QuietPeriods {
     state: Mutex<State>,
@@ -29,19 +32,22 @@ pub(super) struct QuietPeriods {
 #[derive(Debug, Default)]
 struct State {
     files: HashMap<NodeId, QuietPeriod>,
-    /// Whether somebody ends the lulls.
+    /// Whether a thread calls [`QuietPeriods::expire`].
     has_timer: bool,
 }
 
 #[derive(Debug)]
 struct QuietPeriod {
     until: Instant,
-    /// Whether a notice waits for its end.
+    /// Whether an invalidation was held back and is due at the end.
     is_pending: bool,
 }
 
 impl QuietPeriods {
-    /// Sends a notice of a file's attributes by `send`, which tells whether the kernel knew the file, or puts it off.
+    /// Invalidates a file's attributes by `send`, or holds that back during a quiet period.
+    ///
+    /// Returns what `send` returns: whether the kernel knew the file. An invalidation that is held back counts as
+    /// known.
     pub(super) fn send(&self, file: NodeId, send: impl FnOnce() -> bool) -> bool {
         let mut state = self.lock();
         match state.files.get_mut(&file) {
@@ -53,8 +59,10 @@ impl QuietPeriods {
         }
     }
 
-    /// Begins a lull with a notice that it does not put off. Whether nobody ends the lulls yet: [`Self::expire`] is to be
-    /// called regularly from now on, or [`Self::end_all`].
+    /// Starts a quiet period with an invalidation that is not held back.
+    ///
+    /// Returns whether the caller has to start the timer: to call [`Self::expire`] regularly from now on, or else
+    /// [`Self::end_all`].
     #[must_use]
     pub(super) fn begin(&self, file: NodeId, send: impl FnOnce()) -> bool {
         let mut state = self.lock();
@@ -65,15 +73,17 @@ impl QuietPeriods {
         !std::mem::replace(&mut state.has_timer, true)
     }
 
-    /// Lets a file's lull end soon: a client has given a lock back.
+    /// Lets a file's quiet period end soon, because a client releases a lock.
     pub(super) fn release(&self, file: NodeId) {
         if let Some(period) = self.lock().files.get_mut(&file) {
             period.until = period.until.min(Instant::now() + AFTER_RELEASE);
         }
     }
 
-    /// Ends the lulls whose time is over: the files of which notices were put off, and when it is to be called again.
-    /// `None`: there is none left, and nobody ends them any more.
+    /// Ends the periods that are over. Returns the files with an invalidation that was held back, and when to call it
+    /// again.
+    ///
+    /// `None`: no period is left, and the timer is to stop.
     pub(super) fn expire(&self) -> Option<(Vec<NodeId>, Duration)> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -93,7 +103,7 @@ impl QuietPeriods {
         Some((pending, next.unwrap_or_default().clamp(MIN_INTERVAL, TIMER_INTERVAL)))
     }
 
-    /// Ends all lulls at once.
+    /// Ends all periods at once, and forgets what was held back.
     pub(super) fn end_all(&self) {
         *self.lock() = State::default();
     }
@@ -111,12 +121,12 @@ mod tests {
     fn an_invalidation_waits_for_the_end_of_its_own_files_quiet_period() {
         let periods = QuietPeriods::default();
         let (one, two) = (NodeId(1), NodeId(2));
-        assert!(periods.begin(one, || {}), "a keeper is wanted");
-        assert!(!periods.begin(one, || {}), "one is enough");
-        assert!(periods.send(one, || panic!("it is put off")));
+        assert!(periods.begin(one, || {}), "the caller must start the timer");
+        assert!(!periods.begin(one, || {}), "one timer is enough");
+        assert!(periods.send(one, || panic!("it is held back")));
         assert!(!periods.send(two, || false));
         std::thread::sleep(AFTER_RELEASE);
-        assert!(periods.send(one, || panic!("it is put off while the lock is held")));
+        assert!(periods.send(one, || panic!("it is held back while the lock is held")));
         let released = Instant::now();
         periods.release(one);
         let mut pending = Vec::new();
@@ -126,9 +136,9 @@ mod tests {
             std::thread::sleep(next);
         }
         assert_eq!(pending, [one]);
-        assert!(released.elapsed() < MAX_QUIET, "it was given back");
+        assert!(released.elapsed() < MAX_QUIET, "the lock was released");
         assert!(!periods.send(one, || false));
-        assert!(periods.begin(two, || {}), "a new keeper is wanted");
+        assert!(periods.begin(two, || {}), "the caller must start a new timer");
         periods.end_all();
         assert!(!periods.send(two, || false));
     }

@@ -1,4 +1,4 @@
-//! Notices to the kernel: what it is to drop from its caches.
+//! Invalidates what the kernel has cached of the mount: dentries, attributes, ACLs, pages and listings.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -20,17 +20,17 @@ use crate::watch::Notifier;
 #[derive(Debug)]
 pub(super) struct KernelCache {
     device: Arc<Device>,
-    /// Whether names can be doubted without being taken (FUSE_HAS_EXPIRE_ONLY, Linux 6.2).
+    /// Whether a dentry can be expired without being dropped (FUSE_HAS_EXPIRE_ONLY, Linux 6.2).
     can_expire: AtomicBool,
     fs: Arc<Fs>,
     node_ids: NodeIds,
     features: KernelFeatures,
-    /// Has the kernel let go of all names that are not in use.
+    /// Drops all dentries that are not in use, for kernels without FUSE_NOTIFY_INC_EPOCH.
     prune: OnceLock<Pruner>,
     quiet_periods: QuietPeriods,
 }
 
-/// Prunes the kernel's names of one mount.
+/// A function that prunes the dentries of one mount.
 struct Pruner(Box<dyn Fn() -> io::Result<()> + Send + Sync>);
 
 impl std::fmt::Debug for Pruner {
@@ -50,7 +50,7 @@ impl KernelCache {
         Self { device, can_expire, fs, node_ids, features, prune: OnceLock::new(), quiet_periods }
     }
 
-    /// The kernel can look names up again without dropping them.
+    /// Records that the kernel supports FUSE_EXPIRE_ONLY.
     pub(super) fn enable_expire_only(&self) {
         self.can_expire.store(true, Ordering::Relaxed);
     }
@@ -60,29 +60,28 @@ impl KernelCache {
         &self.fs
     }
 
-    /// Makes the kernel ask again for every name, whether it was there or not. EINVAL where it cannot (before Linux
-    /// 6.16).
+    /// Expires every dentry, positive and negative (FUSE_NOTIFY_INC_EPOCH). EINVAL before Linux 6.16.
     pub(super) fn inc_epoch(&self) -> Result<()> {
         Notification::IncEpoch.send(&self.device)
     }
 
-    /// How to prune the kernel's names where it has no notice for all; for once.
+    /// Sets how dentries are pruned where the kernel cannot raise the epoch. Only the first call counts.
     pub(super) fn set_pruner(&self, prune: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
         let _ = self.prune.set(Pruner(Box::new(prune)));
     }
 
-    /// Makes the kernel ask again for every name that is not in use. ENOSYS before the mount is in service.
+    /// Drops every dentry that is not in use. ENOSYS before the mount is attached.
     fn prune(&self) -> Result<()> {
         let prune = self.prune.get().ok_or(Errno::NOSYS)?;
         (prune.0)().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
         log::info!(
-            "changes on the source were missed: all names are asked for again but those of open files and working \
+            "events of the source were lost: all dentries were dropped but those of open files and working \
              directories, which this kernel keeps for up to ten minutes"
         );
         Ok(())
     }
 
-    /// Drops all names below these, and what directories list.
+    /// Drops these entries with all that is cached below them, and the attributes, pages and listings of all inodes.
     pub(super) fn inval_moved(&self, entries: &[(NodeId, OsString)]) {
         for (dir, name) in entries {
             self.send_inval_entry(*dir, name, false);
@@ -92,13 +91,13 @@ impl KernelCache {
         }
     }
 
-    /// Sends a notice: whether the kernel knew what is to be dropped.
+    /// Sends a notification. Returns whether the kernel knew what it is about.
     fn send(&self, notification: Notification<'_>) -> bool {
         match notification.send(&self.device) {
             Ok(()) => true,
             Err(e) => {
-                // The mount is gone, or what was to be dropped is.
-                log::debug!("the kernel refused a notice: {e}");
+                // The mount is gone, or the kernel does not have the inode or the dentry.
+                log::debug!("the kernel refused a notification: {e}");
                 false
             }
         }
@@ -112,8 +111,10 @@ impl KernelCache {
         })
     }
 
-    /// A lock on a file is about to be granted: the kernel asks for its attributes again, and is not disturbed while it
-    /// does.
+    /// Invalidates a file's attributes before a lock on it is granted, and starts a quiet period.
+    ///
+    /// The client asks for the attributes when it has the lock; an invalidation in between would make the kernel
+    /// discard the reply ([`QuietPeriods`]).
     pub(super) fn lock_granted(self: &Arc<Self>, file: NodeId) {
         let notification = || {
             self.inval_inode_from(file, -1);
@@ -136,23 +137,24 @@ impl KernelCache {
         };
         let thread = std::thread::Builder::new().name("inval-timer".into()).stack_size(128 * 1024);
         if let Err(e) = thread.spawn(run_timer) {
-            log::warn!("no thread to send notices later: {e}");
+            log::warn!("cannot start a thread for held-back invalidations: {e}");
             self.quiet_periods.end_all();
         }
     }
 
-    /// A lock on a file is being given back: notices of its attributes need not wait much longer.
+    /// Lets the quiet period of a file end soon: a client releases a lock.
     pub(super) fn lock_released(&self, file: NodeId) {
         self.quiet_periods.release(file);
     }
 
-    /// Drops the data of a file and what is known of it. Waits for pages that are being read.
+    /// Invalidates a file's pages and attributes. Waits for pages that are being read.
     pub(super) fn inval_data(&self, file: NodeId) {
         self.inval_inode_from(file, 0);
     }
 
-    /// Drops what is known of an inode, and its pages from an offset on; a negative offset spares them. Whether the kernel
-    /// knew it.
+    /// Invalidates an inode's attributes and ACLs, and its pages from `offset` on; none if that is negative.
+    ///
+    /// Returns whether the kernel knew the inode.
     pub(super) fn inval_inode_from(&self, node: NodeId, offset: i64) -> bool {
         self.send(Notification::InvalInode { nodeid: self.node_ids.to_wire(node), offset })
     }
@@ -160,7 +162,8 @@ impl KernelCache {
 
 impl Notifier for KernelCache {
     fn inval_entry(&self, dir: NodeId, name: &OsStr) -> bool {
-        // Taken away with it would be what is mounted on it, and the kernel may have looked it up since it changed.
+        // Dropping a dentry would unmount what is mounted on it (`d_invalidate`), and the kernel may have looked the
+        // name up again since it changed.
         let expire_only = self.can_expire.load(Ordering::Relaxed) && self.fs.is_there(dir, name);
         self.send_inval_entry(dir, name, expire_only)
     }
@@ -174,8 +177,8 @@ impl Notifier for KernelCache {
     }
 
     fn barrier(&self, dir: NodeId) {
-        // The notice waits for the directory's lock, and with it for every look-up under way there. Whether there is
-        // such a name matters little: it would be asked for once more.
+        // The notification takes the lock of the directory, and so waits for every lookup under way there. Whether
+        // there is such a name matters little: it would be looked up once more.
         self.send_inval_entry(dir, OsStr::new(".shiftbind-settle"), false);
     }
 
@@ -190,7 +193,7 @@ impl Notifier for KernelCache {
     fn inval_all(&self) {
         if let Err(e) = self.inc_epoch().or_else(|_| self.prune()) {
             log::error!(
-                "changes on the source were missed, and old names may be seen for minutes: {e}"
+                "events of the source were lost, and stale names may be seen for up to ten minutes: {e}"
             );
         }
         for node in self.fs.tree().nodes() {

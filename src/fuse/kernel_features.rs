@@ -1,12 +1,13 @@
-//! What this kernel's FUSE does with notices: found out by trying, on a mount that is attached nowhere.
+//! Probes what this kernel's FUSE does with notifications, on a mount that is attached nowhere.
 //!
-//! The daemon serves that mount for one look-up of a name that is not there, and then sends a notice about it: the name is
-//! a negative dentry by now, and the notice either invalidates it or finds nothing.
+//! The daemon serves one lookup of a name that does not exist on that mount, and then sends FUSE_NOTIFY_INVAL_ENTRY for
+//! the name. The kernel has a negative dentry by then, and the notification either invalidates it or fails with ENOENT.
 //!
-//! A process of its own asks for the name. A thread of the daemon that waited for the answer could not be killed with it:
-//! it would keep the device open on whose closing it waits (Linux `request_wait_answer`). For the same reason no notice is
-//! sent while the look-up is unanswered, to see whether it waits for the directory's lock: that came and went with the
-//! other (Linux c9ba789dad15), as seen on each kernel from 6.1 to 7.3 that was tried.
+//! A child process looks the name up. A thread of the daemon that waited for the reply could not be killed with the
+//! daemon: it would keep the device open while it waits for the device to be closed (`request_wait_answer` in Linux).
+//! For the same reason the probe does not send a notification during the lookup, to see whether it waits for the
+//! directory's lock. That came and went together with the other (Linux c9ba789dad15), as measured on kernels from 6.1
+//! to 7.3.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -24,18 +25,19 @@ use super::protocol::{MIN_BUFFER, Notification, Reply, Request, opcode};
 use crate::source::NodeId;
 use crate::sys::process::{Fork, close_all_but, exit_now, fork};
 
-/// The name that is asked for.
+/// The name that the child looks up.
 const NAME: &str = "missing";
 
-/// How long the look-up may take to come; chosen long enough for an emulated processor.
+/// How long the lookup may take to arrive. Chosen: long enough for an emulated CPU.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the kernel does with notices.
+/// What the kernel does with notifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelFeatures {
-    /// FUSE_NOTIFY_INVAL_ENTRY invalidates a negative dentry. From Linux 6.19 to 7.1.6 it answers ENOENT and leaves it.
+    /// FUSE_NOTIFY_INVAL_ENTRY invalidates a negative dentry. From Linux 6.19 to 7.1.6 it fails with ENOENT and leaves
+    /// the dentry.
     pub invalidates_negative: bool,
-    /// FUSE_NOTIFY_INVAL_ENTRY waits for the directory's lock, and so for the look-ups under way there. It does not from
+    /// FUSE_NOTIFY_INVAL_ENTRY waits for the directory's lock, and so for lookups under way there. It does not from
     /// Linux 6.19 to 7.1.6.
     pub waits_for_lookups: bool,
     /// FUSE_NOTIFY_INC_EPOCH invalidates all names at once (Linux 6.16).
@@ -43,16 +45,16 @@ pub struct KernelFeatures {
 }
 
 impl KernelFeatures {
-    /// What is safe to assume of a kernel that could not be tried.
+    /// What is safe to assume of a kernel that was not probed.
     pub const UNKNOWN: Self =
         Self { invalidates_negative: false, waits_for_lookups: false, has_epoch: false };
 
-    /// Tries it on a new FUSE filesystem whose FUSE_INIT is not answered yet: `root` is on its mount, which is attached
-    /// nowhere. To be called by a process that has a single thread.
+    /// Probes a new FUSE filesystem before its FUSE_INIT is answered. `root` is on its mount, which is attached
+    /// nowhere. The calling process must have a single thread.
     ///
     /// # Errors
-    /// EPROTO where the kernel's FUSE is too old; ETIMEDOUT when no look-up came; EBUSY with more threads than one, and what
-    /// fork(2) says else.
+    /// EPROTONOSUPPORT where the kernel's FUSE is too old; EPROTO where its first request is not FUSE_INIT; ETIMEDOUT
+    /// when no lookup came; EBUSY with more threads than one; and what fork(2) and /dev/fuse say.
     pub fn probe(device: OwnedFd, root: OwnedFd) -> Result<Self, Errno> {
         let failed = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
         let client = match fork().map_err(failed)? {
@@ -67,12 +69,12 @@ impl KernelFeatures {
         let device = Arc::new(Device::new(device));
         let served = serve(&device);
         if served.is_err() {
-            // Ends the filesystem, and with it the client's request.
+            // Aborts the connection, and with it the child's request.
             drop(device);
             let _ = waitpid(Some(client), WaitOptions::empty());
             return Err(served.err().unwrap_or(Errno::IO));
         }
-        // When the client has ended, the kernel has taken the answer in.
+        // When the child has ended, the kernel has taken the reply in.
         let _ = waitpid(Some(client), WaitOptions::empty());
         let missing = Notification::InvalEntry {
             parent: NodeId::ROOT.0,
@@ -84,25 +86,26 @@ impl KernelFeatures {
         Ok(Self { invalidates_negative, waits_for_lookups: invalidates_negative, has_epoch })
     }
 
-    /// What this kernel costs beside one that has all, a line for each.
+    /// What this kernel lacks and what that costs, one line each.
     #[must_use]
     pub fn costs(&self) -> Vec<&'static str> {
         let mut costs = Vec::new();
         if !self.invalidates_negative {
             costs.push(
-                "this kernel does not let go of a name that was missing (FUSE_NOTIFY_INVAL_ENTRY of a negative dentry): \
-                 with cache=coherent each look-up of a missing name is a request",
+                "this kernel cannot invalidate a negative dentry (FUSE_NOTIFY_INVAL_ENTRY): with cache=coherent each \
+                 lookup of a missing name is a request",
             );
         }
         if !self.waits_for_lookups {
             costs.push(
-                "this kernel's notices do not wait for look-ups: with cache=coherent they are sent again for a second",
+                "this kernel's notifications do not wait for lookups under way: with cache=coherent they are sent \
+                 again for a second",
             );
         }
         if !self.has_epoch {
             costs.push(
                 "this kernel cannot invalidate all names at once (FUSE_NOTIFY_INC_EPOCH): with follow-source names are \
-                 believed for one second, and exclude cannot change by --reload",
+                 cached for one second, and exclude cannot change by --reload",
             );
         }
         costs
@@ -115,7 +118,7 @@ fn root() -> AttrOut {
     AttrOut { attr_valid: 60, attr, ..AttrOut::default() }
 }
 
-/// Answers requests until the look-up is answered.
+/// Serves requests until the lookup is answered.
 fn serve(device: &Arc<Device>) -> Result<(), Errno> {
     let params = InitParams {
         flags: 0,
@@ -139,14 +142,14 @@ fn serve(device: &Arc<Device>) -> Result<(), Errno> {
         };
         let Some(request) = Request::parse(&buffer[..len]) else { continue };
         if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
-            // These have no answer.
+            // These have no reply.
             continue;
         }
         let reply = Reply::new(device, request.header.unique);
         match request.header.opcode {
             opcode::GETATTR => reply.out(Ok(root())),
             opcode::LOOKUP => {
-                // A negative dentry that is good for a minute.
+                // A negative dentry, with a timeout of a minute.
                 reply.out(Ok(EntryOut { entry_valid: 60, ..EntryOut::default() }));
                 return Ok(());
             }

@@ -1,20 +1,20 @@
-//! Changing what a mount shows while it is in use, with nothing of the former view left in the kernel's caches.
+//! Changes what a mount presents while it is in use, and leaves nothing of the former view in the kernel's caches.
 //!
-//! The view is replaced first; then what the kernel remembers of the former one goes. That may be in its caches already,
-//! or on its way there in an answer that was made before:
+//! The view is replaced first. Then what the kernel has cached of the former view is invalidated: what is in its caches
+//! already, and what is in flight to them in a reply that was made before.
 //!
-//! - Attributes and ACLs of inodes that the kernel knows: invalidating an inode raises its version (`attr_version`), and
-//!   the answer to a getattr or a look-up that was sent before leaves no trace; an ACL that is being fetched is not kept
-//!   (`forget_all_cached_acls` takes its place away).
-//! - Answers that are taken in whatever the version: of inodes that the kernel does not know yet (look-ups, listings with
-//!   attributes), of what is created, linked or changed. The kernel takes each of them in under the lock of a directory,
-//!   or of the changed inode. So every directory is settled, which waits for its lock, and all attributes are invalidated
-//!   once more. What changes a file's attributes holds only that file's lock, for which no notice waits; its answer has a
-//!   while from us to there, and after that while comes the last round. Where the kernel's notices do not wait for a
-//!   directory's lock, inodes that it did not know are invalidated again until it does, for a second.
-//! - Names, missing names and listings do not depend on ids and permissions. Where other names are hidden than before, the
-//!   epoch rises: a dentry is of the epoch in which its look-up was sent, and one of a former epoch is asked for again.
-//!   Otherwise names stay: a dentry that is asked for so is dropped first, and what is mounted on it goes with it.
+//! - Attributes and ACLs of inodes that the kernel knows: an invalidation raises the inode's version (`attr_version`),
+//!   and the kernel discards the reply to an earlier GETATTR or LOOKUP. An ACL that is being fetched is not cached
+//!   (`forget_all_cached_acls` removes its slot).
+//! - Replies that the kernel takes in whatever the version: for inodes that it does not know yet (LOOKUP, READDIRPLUS),
+//!   and for what is created, linked or changed. The kernel takes each of them in under the lock of a directory, or of
+//!   the changed inode. So a barrier waits for the lock of every directory, and all attributes are invalidated once
+//!   more. SETATTR of a file holds only the lock of that file, for which no notification waits; its reply gets a while
+//!   to arrive, and the last round comes after that. Where the kernel's notifications do not wait for a directory's
+//!   lock, inodes that it did not know are invalidated again until it does, for a second.
+//! - Names, negative dentries and listings do not depend on ids and permissions. Where other names are hidden than
+//!   before, the epoch is raised: the kernel looks up again each dentry of a former epoch, and a dentry has the epoch
+//!   in which its lookup was sent. Otherwise dentries stay: to invalidate one drops it, with what is mounted on it.
 //! - Targets of symbolic links and the data of files depend on no view. Open files go on: they are bound to inodes.
 
 use std::collections::HashSet;
@@ -33,19 +33,19 @@ use crate::source::NodeId;
 use crate::view::View;
 use crate::watch::Notifier;
 
-/// For how long a client may hold a directory before a change counts as made without him.
+/// How long a client may hold a directory's lock before [`LiveUpdate::apply`] returns without it.
 const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// For how long an answer may be on its way into the kernel's caches.
+/// How long a reply may be in flight to the kernel's caches. Chosen; see [`MAX_IN_FLIGHT`] for the exceptions.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
 
 /// How often an inode that the kernel did not know is invalidated again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What was on its way for longer, since its client's thread did not run.
+/// How long a reply may be in flight when the client's thread does not get a CPU.
 const MAX_IN_FLIGHT: Duration = Duration::from_secs(1);
 
-/// See the module's head.
+/// A handle to the settings of a mount that can change. See the module's head.
 #[derive(Debug, Clone)]
 pub struct LiveUpdate {
     kernel_cache: Weak<KernelCache>,
@@ -64,42 +64,48 @@ impl LiveUpdate {
         Self { kernel_cache, ttls, data, reloads }
     }
 
-    /// How to prune the kernel's names where it has no notice for all at once (before Linux 6.16).
+    /// Sets how to prune dentries where the kernel cannot invalidate all names at once (before Linux 6.16).
     pub fn set_pruner(&self, prune: impl Fn() -> std::io::Result<()> + Send + Sync + 'static) {
         if let Some(kernel_cache) = self.kernel_cache.upgrade() {
             kernel_cache.set_pruner(prune);
         }
     }
 
-    /// The count of reloads, which the mount tells whoever asks.
+    /// The count of reloads, which the status ioctl reports.
     #[must_use]
     pub fn reloads(&self) -> &Reloads {
         &self.reloads
     }
 
-    /// The view of this moment. `None` when the mount is gone.
+    /// The view at this moment. `None` when the mount is gone.
     #[must_use]
     pub fn view(&self) -> Option<Arc<View>> {
         Some(self.kernel_cache.upgrade()?.fs().view_snapshot())
     }
 
-    /// Tells whom the mirror is for.
+    /// Sets the users that the mirror applies to.
     pub fn set_mirrored(&self, users: HashSet<MountUid>) {
         if let Some(kernel_cache) = self.kernel_cache.upgrade() {
             kernel_cache.fs().set_mirrored(users);
         }
     }
 
-    /// Shows what `config` says from now on: its view, whose mirror is for the users `mirrored`, its rates, and how long
-    /// answers are kept, where that is by time. When this returns, nobody is shown the former view any more. The view's needs must be those that the mount was made with.
+    /// Presents what `config` says from now on: its view, with the mirror for the users `mirrored`, its rates, and its
+    /// timeouts where the policy has any. When this returns, no client is shown the former view any more, unless one
+    /// held a directory's lock for longer than [`DIRECTORY_TIMEOUT`].
     ///
-    /// Refused where other names are to be hidden and the kernel cannot forget those it knows; nothing is changed then.
+    /// The view's needs must be those that the mount was made with.
+    ///
+    /// # Errors
+    /// Refused, with nothing changed, where other names are to be hidden and the kernel cannot expire those that it
+    /// knows.
     pub fn apply(&self, config: &Config, mirrored: HashSet<MountUid>) -> Result<()> {
         let Some(kernel_cache) = self.kernel_cache.upgrade() else { return Ok(()) };
         let fs = kernel_cache.fs();
         let names_change = fs.excludes_other_names_than(&config.view);
         if names_change {
-            // Now, to see whether it can; and when the view has changed, for what was looked up in between.
+            // Once now, to learn whether the kernel can; and again when the view has changed, for what was looked up in
+            // between.
             kernel_cache.inc_epoch().map_err(|e| {
                 Error::refused(format!(
                     "option 'exclude' cannot change on a live mount with this kernel ({e}): unmount and mount again"
@@ -113,17 +119,17 @@ impl LiveUpdate {
             self.ttls.set(config.cache, fs.needs());
         }
         if names_change && let Err(e) = kernel_cache.inc_epoch() {
-            log::warn!("names that were hidden or shown until now may be seen so for a while: {e}");
+            log::warn!("clients may see names as before the reload for a while: {e}");
         }
-        // What is known already needs not wait for anybody.
+        // What the kernel knows already can be invalidated without waiting.
         inval_cached_inodes(&kernel_cache);
         drain_in_flight(&kernel_cache, DIRECTORY_TIMEOUT);
         Ok(())
     }
 }
 
-/// Waits until what is on its way into the kernel's caches has arrived, and takes it out. The wait goes on in its own
-/// thread when a client holds a directory for longer than `timeout`.
+/// Waits until what is in flight to the kernel's caches has arrived, and invalidates it. The wait goes on in a thread
+/// of its own when a client holds a directory's lock for longer than `timeout`.
 fn drain_in_flight(kernel_cache: &Arc<KernelCache>, timeout: Duration) {
     let (done, drained) = channel();
     let weak = Arc::downgrade(kernel_cache);
@@ -137,7 +143,7 @@ fn drain_in_flight(kernel_cache: &Arc<KernelCache>, timeout: Duration) {
             retry_unknown(&kernel_cache, inval_cached_inodes(&kernel_cache));
         }
         drop(kernel_cache);
-        // Nobody waits any more when it took too long.
+        // The receiver is gone when this took too long.
         let _ = done.send(());
         std::thread::sleep(MAX_IN_FLIGHT);
         if let Some(kernel_cache) = weak.upgrade() {
@@ -146,16 +152,21 @@ fn drain_in_flight(kernel_cache: &Arc<KernelCache>, timeout: Duration) {
     };
     let thread = std::thread::Builder::new().name("inval-barrier".into()).stack_size(256 * 1024);
     if let Err(e) = thread.spawn(work) {
-        log::warn!("no thread to settle in, and former owners may be seen for a while: {e}");
+        log::warn!(
+            "cannot start a thread to invalidate replies in flight; clients may see former owners for a while: {e}"
+        );
         return;
     }
     if let Err(RecvTimeoutError::Timeout) = drained.recv_timeout(timeout) {
         inval_cached_inodes(kernel_cache);
-        log::warn!("a client holds a directory: former owners may be seen in it until he lets go");
+        log::warn!(
+            "a client holds the lock of a directory: former owners may be seen there until it releases the lock"
+        );
     }
 }
 
-/// Invalidates what the kernel knows of all inodes, and the listings of directories: the inodes that it does not know.
+/// Invalidates the attributes of all inodes that the daemon knows, and the listings of directories. Returns the inodes
+/// that the kernel did not know.
 fn inval_cached_inodes(kernel_cache: &KernelCache) -> Vec<NodeId> {
     let is_unknown = |(node, is_dir): &(NodeId, bool)| match is_dir {
         true => !kernel_cache.inval_inode_from(*node, 0),
@@ -164,8 +175,8 @@ fn inval_cached_inodes(kernel_cache: &KernelCache) -> Vec<NodeId> {
     cached_inodes(kernel_cache).filter(is_unknown).map(|(node, _)| node).collect()
 }
 
-/// Invalidates inodes again and again until the kernel knows them, where no notice waits for the look-ups that may be
-/// about to tell it: for a second at most, since many of them are told by no look-up.
+/// Invalidates inodes again until the kernel knows them, for one second at most. For kernels with notifications that do
+/// not wait for the lookups that may bring these inodes; many of them are brought by none.
 fn retry_unknown(kernel_cache: &KernelCache, mut unknown: Vec<NodeId>) {
     let begin = Instant::now();
     while !unknown.is_empty() && begin.elapsed() < MAX_IN_FLIGHT {
@@ -180,11 +191,11 @@ fn wait_for_directories(kernel_cache: &KernelCache) {
     }
 }
 
-/// What the kernel knows, and whether it is a directory.
+/// The inodes that the kernel may have cached, and whether each is a directory.
 fn cached_inodes(kernel_cache: &KernelCache) -> impl Iterator<Item = (NodeId, bool)> {
     let tree = kernel_cache.fs().tree();
     tree.nodes().into_iter().filter_map(|node| {
-        // Forgotten meanwhile.
+        // An inode that was forgotten meanwhile is left out.
         let inode = tree.inode(node).ok()?;
         Some((node, inode.kind().is_dir()))
     })

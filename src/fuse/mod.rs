@@ -1,4 +1,6 @@
-//! The transport: the kernel's requests in, answers and notices out. Nothing of the protocol leaves this folder.
+//! The FUSE transport: reads the kernel's requests, sends replies and notifications.
+//!
+//! No type of the wire protocol leaves this module.
 
 mod backing_ids;
 mod busy_poll;

@@ -1,47 +1,47 @@
-//! The kernel's numbers of inodes, and the name under which it finds the source's root.
+//! Node ids on the wire, and the name under which the kernel finds the source's root.
 //!
-//! The kernel makes the inode of a FUSE filesystem's own root before it has asked what the server can do, and so never
-//! keeps what it is told of that inode's ACL (ACL_DONT_CACHE in Linux `fuse_init_inode`): each path that begins there
-//! would cost a request of everyone who does not own the root. So what is attached to the mount point is not that root
-//! but a directory in it, which is the source's root under another number: an inode like any other.
+//! The kernel creates the root inode of a FUSE filesystem before FUSE_INIT has told it what the server supports, and
+//! never caches that inode's ACL (ACL_DONT_CACHE in Linux `fuse_init_inode`). Each path that begins there would cost a
+//! request for every caller that does not own the root. So the mount point gets not that root but a directory in it,
+//! which is the source's root under another node id: an inode like any other.
 
 use std::ffi::OsStr;
 
 use crate::source::NodeId;
 
-/// The name of that directory, which the mount table shows as the mount's root.
+/// The name of that directory. The mount table shows it as the mount's root.
 const ROOT_NAME: &str = "shifted";
 
-/// See the module's head.
+/// Translates between [`NodeId`] and the ids on the wire. See the module's head.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NodeIds {
-    /// The number of the source's root where it is not the filesystem's own root.
+    /// The wire id of the source's root where it is not the filesystem's own root (1).
     root: Option<u64>,
 }
 
 impl NodeIds {
-    /// Numbers for a source whose root has this inode number. `None`: the filesystem's own root is attached.
+    /// `root`: the inode number of the source's root. `None`: the filesystem's own root is attached.
     pub(super) fn new(root: Option<u64>) -> Self {
         Self { root }
     }
 
-    /// What is to be attached in place of the filesystem's own root.
+    /// The name to attach in place of the filesystem's own root.
     pub(super) fn attached_name(self) -> Option<&'static OsStr> {
         self.root.map(|_| OsStr::new(ROOT_NAME))
     }
 
-    /// Whether a name in a directory is the one under which the source's root is found: its number.
+    /// The wire id of the source's root, if this name in this directory is where the kernel finds it.
     pub(super) fn lookup_root(self, dir: u64, name: &OsStr) -> Option<u64> {
         let root = self.root.filter(|_| dir == NodeId::ROOT.0 && name == ROOT_NAME)?;
         Some(root)
     }
 
-    /// The node that the kernel means.
+    /// The node that the kernel means by an id on the wire.
     pub(super) fn from_wire(self, nodeid: u64) -> NodeId {
         if self.root == Some(nodeid) { NodeId::ROOT } else { NodeId(nodeid) }
     }
 
-    /// The kernel's number of a node.
+    /// The id on the wire by which the kernel knows a node.
     pub(super) fn to_wire(self, node: NodeId) -> u64 {
         match self.root {
             Some(root) if node == NodeId::ROOT => root,

@@ -1,12 +1,12 @@
-//! Rates: a request that moves more data than the rate allows waits for its turn, in the order of arrival, all clients
-//! together, and nobody else waits with it.
+//! Limits the rates of reads and writes. Requests beyond the rate are served later, in the order of arrival, of all
+//! clients together.
 //!
-//! What may pass at once is served by the worker that has it. What must wait is left to one thread, which serves each
-//! request when its time has come; the worker goes on. A client who is killed is let go with EINTR. A rate may change at
-//! any time; it then holds for those who wait already.
+//! A request that fits the rate is served at once by the worker that has it. Any other is queued for one thread, which
+//! serves each when its time has come; the worker goes on. A request of a client that is being killed is answered with
+//! EINTR. A new rate also applies to requests that are queued already.
 //!
-//! What the kernel reads ahead locks pages of its cache for as long as it waits, also when the client is gone, and others
-//! who want these pages wait with it, without being interruptible. So that is given up with its client.
+//! Readahead keeps page cache pages locked for as long as it waits, even when its client is gone, and other processes
+//! that want these pages wait for it uninterruptibly. So it is aborted when its client is gone.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,33 +17,34 @@ use rustix::io::Errno;
 
 use crate::fs::ClientState;
 
-/// What an idle time is worth at most: so much may then pass at once.
+/// What unused rate accumulates to at most: as much as this time is worth may pass at once. Chosen.
 const BURST: Duration = Duration::from_millis(200);
-/// How often it is looked whether a waiting client is being killed: the kernel's word of it is not passed on to us.
+/// How often the thread checks whether queued clients are being killed: INTERRUPT requests are not passed on to the
+/// limiter. Chosen.
 const LIVENESS_INTERVAL: Duration = Duration::from_millis(20);
-/// A wait that no client will see the end of.
+/// A wait that no client lives to see end.
 const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Who waits.
+/// The client of a queued request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Client {
-    /// The thread.
+    /// The thread id.
     pub(super) id: u32,
-    /// It waits for the page cache, which does without when the thread has ended. What it wants for itself may be wanted
-    /// also then, by its process (io_submit(2)).
+    /// It reads for the page cache, which does without the pages when the thread is gone. What a thread wants for
+    /// itself its process may want even then (io_submit(2)).
     pub(super) for_cache: bool,
 }
 
-/// What becomes of a request that had to wait: it is served, or EINTR says that its client is being killed.
+/// How a request leaves the queue: to be served, or to be answered with EINTR because its client is being killed.
 pub(super) type Dequeued = Result<(), Errno>;
 
-/// Serves a request, or tells its client why not: how many bytes were moved.
+/// Serves a request, or replies with the errno. Returns how many bytes were moved.
 type Serve = Box<dyn FnOnce(Dequeued) -> usize + Send>;
 
-/// See the module's head. One for each direction.
+/// A token bucket for one direction. See the module's head.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
-    /// Bytes per second, as the bits of an f64; 0 is none.
+    /// Bytes per second, as the bits of an f64; 0: no limit.
     rate: AtomicU64,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -71,7 +72,7 @@ impl std::fmt::Debug for QueuedRequest {
 }
 
 impl RateLimiter {
-    /// A rate in bytes per second. `client_state` tells what becomes of a thread.
+    /// A limiter of a rate in bytes per second. `client_state` tells whether a thread is alive.
     pub(super) fn new(rate: Option<f64>, client_state: fn(u32) -> ClientState) -> Arc<Self> {
         let queue =
             Queue { used_until: Instant::now(), requests: VecDeque::new(), has_thread: false };
@@ -85,7 +86,7 @@ impl RateLimiter {
         Arc::new(limiter)
     }
 
-    /// Changes the rate, also for what waits already.
+    /// Changes the rate, also for requests that are queued already.
     pub(super) fn set_rate(&self, rate: Option<f64>) {
         let rate = rate.filter(|rate| *rate > 0.0).unwrap_or(0.0);
         self.rate.store(rate.to_bits(), Ordering::Relaxed);
@@ -93,12 +94,12 @@ impl RateLimiter {
         self.changed.notify_all();
     }
 
-    /// Whether there is a rate at all.
+    /// Whether there is a limit at all.
     pub(super) fn is_set(&self) -> bool {
         self.rate.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether a request for so many bytes must [`wait`](Self::wait); else they are taken from what the rate allows.
+    /// Whether a request of this size has to be [queued](Self::enqueue). If not, its bytes are taken from the rate.
     pub(super) fn must_wait(&self, bytes: usize) -> bool {
         if !self.is_set() {
             return false;
@@ -116,7 +117,7 @@ impl RateLimiter {
         false
     }
 
-    /// Gives back what was taken for bytes that were not there to be moved.
+    /// Returns to the rate what was taken for bytes that were not moved.
     pub(super) fn refund(&self, bytes: usize) {
         if bytes > 0 && self.is_set() {
             let time = self.duration(bytes);
@@ -125,7 +126,7 @@ impl RateLimiter {
         }
     }
 
-    /// Has a request served when its time has come. Without a thread that could do so, it is dropped.
+    /// Queues a request. Drops it where no thread can be started to serve it.
     pub(super) fn enqueue(
         self: &Arc<Self>,
         bytes: usize,
@@ -146,7 +147,7 @@ impl RateLimiter {
         match thread.spawn(move || limiter.run()) {
             Ok(_) => queue.has_thread = true,
             Err(e) => {
-                log::warn!("no thread to keep a rate in: {e}");
+                log::warn!("cannot start a thread for rate-limited requests: {e}");
                 let dropped = queue.requests.pop_back();
                 drop(queue);
                 drop(dropped);
@@ -177,7 +178,7 @@ impl RateLimiter {
             } else if next_liveness <= now {
                 drop(queue);
                 self.abort_killed();
-                // However many wait, most of the time is not spent on looking.
+                // Spends less than a tenth of the time on checks, however many requests are queued.
                 next_liveness = Instant::now() + LIVENESS_INTERVAL.max(now.elapsed() * 10);
                 queue = self.lock();
             } else {
@@ -211,7 +212,7 @@ impl RateLimiter {
         }
     }
 
-    /// How long so many bytes take.
+    /// How long this many bytes take at the rate.
     fn duration(&self, bytes: usize) -> Duration {
         let rate = f64::from_bits(self.rate.load(Ordering::Relaxed));
         if rate == 0.0 {
@@ -226,7 +227,7 @@ impl RateLimiter {
 }
 
 impl Queue {
-    /// From when on the next request's time counts: an idle time is worth little.
+    /// When the next request's time starts to count: unused rate accumulates to [`BURST`] only.
     fn cap_burst(&mut self, now: Instant) -> Instant {
         self.used_until = self.used_until.max(now.checked_sub(BURST).unwrap_or(now));
         self.used_until
@@ -240,7 +241,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    /// Asks for bytes; what comes out is the client and whether it was served, and how long that took.
+    /// Asks for bytes; sends the client, and whether it was served, to `done`.
     fn ask(
         limiter: &Arc<RateLimiter>,
         bytes: usize,
@@ -305,7 +306,7 @@ mod tests {
         let (send, served) = mpsc::channel();
         ask(&limiter, 1000, 1, &send);
         ask(&limiter, 1000, 2, &send);
-        assert!(served.recv_timeout(Duration::from_millis(100)).is_err(), "they wait");
+        assert!(served.recv_timeout(Duration::from_millis(100)).is_err(), "they are queued");
         limiter.set_rate(Some(1e6));
         assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (1, Ok(())));
         assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (2, Ok(())));
@@ -331,7 +332,11 @@ mod tests {
         }
         limiter.set_rate(Some(1e9));
         assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (1, Ok(())));
-        assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (9, Ok(())), "who wants it for himself");
+        assert_eq!(
+            served.recv_timeout(DEADLINE).unwrap(),
+            (9, Ok(())),
+            "its process may still want the data"
+        );
         assert_eq!(served.recv_timeout(DEADLINE).unwrap(), (2, Ok(())));
     }
 }

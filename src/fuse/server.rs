@@ -1,4 +1,4 @@
-//! One mount's server: answers the kernel's first request, runs the workers, ends with the connection.
+//! The FUSE server of one mount: answers FUSE_INIT, runs the workers, and ends with the connection.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -27,22 +27,22 @@ use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
 
-/// How often what was not used for a while is let go.
+/// How often what was not used for a while is closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Descriptors of recently used inodes at most.
+/// The most descriptors of recently used inodes.
 const MAX_FDS: u64 = 4096;
 
-/// The kernel's side of a mount that is to be served.
+/// The connection of a mount that is to be served.
 #[derive(Debug)]
 pub struct Connection {
-    /// The open /dev/fuse, whose FUSE_INIT is not answered yet.
+    /// The open /dev/fuse. FUSE_INIT is queued and not answered yet.
     pub device: OwnedFd,
-    /// The device number of the filesystem.
+    /// The filesystem's device number: major, minor.
     pub own_device: (u32, u32),
-    /// What is attached may be a directory in the filesystem's root.
+    /// Whether a directory in the filesystem's root may be attached in place of the root.
     pub attach_by_name: bool,
-    /// What the kernel does with notices.
+    /// What the kernel does with notifications.
     pub kernel: KernelFeatures,
 }
 
@@ -55,8 +55,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers FUSE_INIT on the device (the kernel has sent it when the filesystem was made) and starts the workers.
-    /// `mirrored`: the users that the view's mirror is for.
+    /// Answers FUSE_INIT, which the kernel queued when the filesystem was made, and starts the workers.
+    ///
+    /// `mirrored`: the users that the view's mirror applies to.
+    ///
+    /// # Errors
+    /// Says why the source cannot be watched where the configuration requires that; the kernel's FUSE is too old; no
+    /// thread can be started; /proc is not mounted.
     pub fn start(
         root: SourceRoot,
         config: &Config,
@@ -71,7 +76,7 @@ impl Server {
         let tree = SourceTree::new(root, fd_capacity, scope(config));
         tree.set_own_device(own_device);
         let (cache, watch) = cache_of(config, &tree)?;
-        // A root that is replaced one day has no number of its own.
+        // With follow-source the root may be replaced, and so has no fixed inode number.
         let attach_by_name = attach_by_name && !config.follow_source;
         let node_ids = NodeIds::new(tree.root_ino().filter(|_| attach_by_name));
         if let Some(part) = node_ids.attached_name() {
@@ -107,7 +112,7 @@ impl Server {
         );
         operations
             .init(&device)
-            .map_err(|e| Error::mount("cannot talk to the kernel's FUSE", e))?;
+            .map_err(|e| Error::mount("cannot negotiate with the kernel's FUSE", e))?;
         if fs.is_watching() {
             let (fs, kernel_cache) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
             spawn("watch", move || fs.watch(&kernel_cache))?;
@@ -124,14 +129,16 @@ impl Server {
         Ok(Self { workers, live_update, node_ids })
     }
 
-    /// Which cache policy a mount would keep and why, without mounting. `None` when the source cannot be opened.
+    /// Which cache policy a mount would have and why, without mounting. `None` where there is no choice, or when the
+    /// source cannot be opened.
     #[must_use]
     pub fn cache_verdict(config: &Config) -> Option<String> {
         let CachePolicy::Coherent { .. } = config.cache else { return None };
         let root = SourceRoot::open(config).ok()?;
         let tree = SourceTree::new(root, 16, scope(config));
         Some(match Watch::new(&tree) {
-            Ok(_) => "coherent: what others change on the source can be watched for".to_owned(),
+            Ok(_) => "coherent: changes that other processes make on the source can be watched"
+                .to_owned(),
             Err(e) => {
                 let why = crate::error::strerror(e.raw_os_error());
                 format!("timeout: everything 1s, because the source cannot be watched: {why}")
@@ -139,13 +146,13 @@ impl Server {
         })
     }
 
-    /// The directory in the filesystem that is to be attached. `None`: its root.
+    /// The directory to attach in place of the filesystem's root. `None`: the root.
     #[must_use]
     pub fn attached_name(&self) -> Option<&'static OsStr> {
         self.node_ids.attached_name()
     }
 
-    /// What can be changed while it is served.
+    /// A handle to the settings that can change while the mount is served.
     #[must_use]
     pub fn live_update(&self) -> LiveUpdate {
         self.live_update.clone()
@@ -157,7 +164,7 @@ impl Server {
         for worker in self.workers {
             match worker.join() {
                 Ok(Ok(())) => {}
-                // What a worker may read when the filesystem is unmounted at this very moment.
+                // What read(2) may return when the connection is aborted at this moment.
                 Ok(Err(Errno::CONNABORTED)) => {}
                 Ok(Err(e)) => {
                     result = Err(Error::system("the connection to the kernel broke", e));
@@ -169,7 +176,7 @@ impl Server {
     }
 }
 
-/// Starts the threads that answer. Each has an open file of /dev/fuse of its own, where it may be opened.
+/// Starts the worker threads. Each gets its own description of /dev/fuse, where the process may open it.
 fn start_workers(
     operations: &Arc<Operations>,
     device: Arc<Device>,
@@ -177,7 +184,7 @@ fn start_workers(
 ) -> Result<Vec<JoinHandle<fs::Result<()>>>> {
     let mut devices = vec![device];
     while devices.len() < count {
-        // A user whose mount fusermount3 made may not open it, perhaps.
+        // It may not, perhaps, where fusermount3 has made the mount for a user.
         let another = devices[0].another(true).map_or_else(|_| Arc::clone(&devices[0]), Arc::new);
         devices.push(another);
     }
@@ -205,7 +212,7 @@ fn scope(config: &Config) -> Scope {
     }
 }
 
-/// The cache policy that can be kept, and the watch that it takes.
+/// The cache policy that the source allows, with the watch that it takes.
 fn cache_of(config: &Config, tree: &SourceTree) -> Result<(CachePolicy, Option<Watch>)> {
     let CachePolicy::Coherent { required } = config.cache else { return Ok((config.cache, None)) };
     match Watch::new(tree) {

@@ -1,5 +1,6 @@
-//! What a mount tells of its daemon: an ioctl of our own on the mount's root, by which `shiftbind --reload` finds the
-//! daemon and learns what became of its request. It changes nothing.
+//! The status ioctl on the mount's root, by which `shiftbind --reload` finds the daemon and the result of its reload.
+//!
+//! The ioctl changes nothing.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -11,35 +12,36 @@ use rustix::io::Errno;
 use crate::error::{Error, Exit};
 use crate::sys;
 
-/// How many bytes the answer has.
+/// The size of the answer, in bytes.
 const SIZE: usize = 1024;
 
-/// `_IOR(0xbc, 0x73, [u8; 1024])`.
+/// The ioctl's number: `_IOR(0xbc, 0x73, [u8; 1024])`.
 pub(super) const STATUS_IOCTL: u32 = 2 << 30 | (SIZE as u32) << 16 | 0xbc << 8 | 0x73;
 
-/// An answer begins with it: other filesystems may know the number, and mean something else.
+/// Magic number at the start of an answer: another filesystem may use the same ioctl number.
 const MAGIC: [u8; 8] = *b"shiftbnd";
 
-/// Where the text begins.
+/// Offset of the text, in bytes.
 const TEXT_OFFSET: usize = 48;
 
-/// What a daemon says of itself.
+/// The status of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// The daemon's process id, in its own pid namespace.
     pub pid: u32,
-    /// The inode number of that namespace; 0 where the daemon has no /proc.
+    /// The inode number of that pid namespace; 0 where the daemon has no /proc.
     pub pid_namespace: u64,
-    /// How many reloads have begun. One that begins later reads the options as they are then.
+    /// How many reloads have begun. A reload that begins later reads the options as they are then.
     pub begun: u64,
-    /// How many of these are over.
+    /// How many of these have ended.
     pub ended: u64,
-    /// Why the last one that is over was refused: exit status and message. `None`: it was not.
+    /// Why the last reload that has ended was refused: exit status and message. `None`: it was not.
     pub refused: Option<(Exit, String)>,
 }
 
 impl Status {
-    /// Asks a mount's root, which is open for reading. ENOTTY where it is no mount of ours.
+    /// Asks the daemon of a mount through the mount's root, which is open for reading. ENOTTY where it is no mount of
+    /// shiftbind.
     pub fn ask(root: impl AsFd) -> Result<Self, Errno> {
         let mut answer = [0; SIZE];
         sys::file::ioctl(root, STATUS_IOCTL, &mut answer)?;
@@ -57,7 +59,7 @@ impl Status {
             bytes.extend(number.to_ne_bytes());
         }
         bytes.extend(u64::from(code).to_ne_bytes());
-        // What does not fit is cut; the log has it all.
+        // What does not fit is cut off; the daemon's log has the whole message.
         bytes.extend(text.bytes().take(SIZE - TEXT_OFFSET));
         bytes.resize(SIZE, 0);
         bytes
@@ -89,13 +91,14 @@ impl Status {
     }
 }
 
-/// The inode number of this process's pid namespace, by which two processes can tell whether ids mean the same to them.
+/// The inode number of this process's pid namespace. Where it is equal, two processes mean the same process by an id.
+/// `None` without /proc.
 #[must_use]
 pub fn pid_namespace() -> Option<u64> {
     fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
 }
 
-/// The count of reloads, and what became of the last.
+/// Counts the reloads of a mount, and keeps the result of the last.
 #[derive(Debug, Default)]
 pub struct Reloads(Mutex<Count>);
 
@@ -107,20 +110,21 @@ struct Count {
 }
 
 impl Reloads {
-    /// One begins: the options are read from now on.
+    /// Counts the begin of a reload. To be called before the options are read.
     pub fn begin(&self) {
         self.lock().begun += 1;
     }
 
-    /// It is over.
+    /// Counts the end of a reload, and keeps its result.
     pub fn end(&self, result: &Result<(), Error>) {
         let mut count = self.lock();
         count.ended = count.begun;
         count.refused = result.as_ref().err().map(|e| (e.exit(), e.to_string()));
     }
 
-    /// The answer to [`STATUS_IOCTL`]. `in_full`: with the words of a refusal, which may quote a file of options that only who
-    /// mounted can read.
+    /// The answer to [`STATUS_IOCTL`].
+    ///
+    /// `in_full`: with the message of a refusal, which may quote an options file that only the mounter can read.
     pub(super) fn answer(&self, in_full: bool) -> Vec<u8> {
         let count = self.lock();
         let status = Status {

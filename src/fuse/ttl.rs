@@ -1,4 +1,4 @@
-//! How long the kernel may believe an answer, by cache policy.
+//! Timeouts of entries and attributes: how long the kernel may cache an answer, by cache policy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use crate::config::CachePolicy;
 use crate::fs::{Attr, CacheValidity, Entry};
 use crate::view::{Checks, Needs};
 
-/// As long as the kernel can count.
+/// The longest timeout: 136 years, as many seconds as fit in 32 bits.
 const MAX_TTL: Duration = Duration::from_secs(u32::MAX as u64);
-/// What is watched is asked for again after this time all the same, in case a change reached no watch: one made through
-/// a file handle whose name the source's kernel had dropped.
+/// The timeout of what is watched. Chosen: it bounds how long a change that reached no mark stays unseen, such as one
+/// through a file handle after the source's kernel had dropped the dentry.
 const WATCHED_TTL: Duration = Duration::from_secs(600);
-/// What is not watched, or only since a moment ago, beside what is.
+/// The timeout of what is not watched, or only since a moment ago, on a mount that watches.
 const UNWATCHED_TTL: Duration = Duration::from_secs(1);
 
-/// See the module's head. Clones stay the same: what changes in one changes in all.
+/// The timeouts of one mount. Clones share them: a change in one is a change in all.
 #[derive(Debug, Clone)]
 pub(super) struct Ttls {
     table: Arc<ArcSwap<TtlTable>>,
     limits: KernelLimits,
 }
 
-/// What the kernel does not let us take back, and may therefore not believe for long.
+/// What this kernel cannot invalidate, and must therefore not cache for long.
 #[derive(Debug, Clone, Copy)]
 struct KernelLimits {
-    /// A name that is missing cannot be invalidated.
+    /// A negative dentry cannot be invalidated.
     negative: bool,
-    /// All names may have to go at once, and there is no notice for that.
+    /// All names may change at once, and no notification invalidates them all.
     names: bool,
 }
 
@@ -45,7 +45,7 @@ struct TtlTable {
 }
 
 impl Ttls {
-    /// `all_names_may_change`: all names may change at once (`follow-source`).
+    /// Timeouts for a policy. `all_names_may_change`: the source's root may be replaced (`follow-source`).
     pub(super) fn of(
         cache: CachePolicy,
         needs: Needs,
@@ -59,25 +59,25 @@ impl Ttls {
         Self { table: Arc::new(ArcSwap::from_pointee(TtlTable::of(cache, needs, limits))), limits }
     }
 
-    /// From now on these; what the kernel keeps already it keeps for as long as it was told.
+    /// Sets the timeouts of future answers. What the kernel has cached keeps the timeout that it came with.
     pub(super) fn set(&self, cache: CachePolicy, needs: Needs) {
         self.table.store(Arc::new(TtlTable::of(cache, needs, self.limits)));
     }
 
-    /// A name that is missing.
+    /// The timeout of a negative dentry.
     pub(super) fn negative(&self, validity: CacheValidity) -> Duration {
         let table = self.table.load();
         by(validity, table.watched_negative, table.negative)
     }
 
-    /// A name, and the attributes that come with it.
+    /// The timeouts of a dentry and of the attributes that come with it.
     pub(super) fn entry(&self, entry: &Entry) -> (Duration, Duration) {
         let table = self.table.load();
         let name = by(entry.name, table.watched_entry, table.entry);
         (name, by(entry.attr.validity, table.watched_attr, table.attr))
     }
 
-    /// Attributes.
+    /// The timeout of attributes.
     pub(super) fn attr(&self, attr: &Attr) -> Duration {
         let table = self.table.load();
         by(attr.validity, table.watched_attr, table.attr)
@@ -114,7 +114,8 @@ impl TtlTable {
             }
         }
         if needs.checks == Checks::Daemon {
-            // Each step of a path must come to us: the kernel would let everyone through.
+            // Each step of a path must reach the daemon: without `default_permissions` the kernel lets every caller
+            // through.
             (ttls.watched_entry, ttls.entry) = Default::default();
             (ttls.watched_negative, ttls.negative) = Default::default();
         }

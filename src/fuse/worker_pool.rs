@@ -1,13 +1,13 @@
-//! The workers: who of them listens to the kernel for requests.
+//! Worker threads, and which of them read requests from /dev/fuse.
 //!
-//! As a rule all do: each waits in read(2), and a request wakes one. Where requests come one at a time and closely
-//! after each other, one worker serves them all and the others rest: a solo. To wake a worker whose processor sleeps
-//! takes longer than most requests do, so that a soloist may look for the next request a little before he waits for it
-//! ([`BusyPoller`]); a worker that waits beside him would be woken for each request, and for nothing.
+//! As a rule every worker blocks in read(2), and the kernel wakes one per request. When requests come one at a time and
+//! in quick succession, one worker reads them all and the others are parked: exclusive mode. Waking a thread on a
+//! sleeping CPU takes longer than most requests do, so the exclusive worker polls for a moment before it blocks
+//! ([`BusyPoller`]). A second blocked reader would be woken for each of these requests, and for nothing.
 //!
-//! A soloist must not keep the mount waiting when a request takes him long. So one of those who rest looks after him
-//! every two milliseconds, and ends the solo when he is busy with the same request as before, or when nothing was asked
-//! for a while.
+//! A slow request of the exclusive worker must not hold up the mount. One of the parked workers, the watchdog, looks
+//! every two milliseconds, and ends exclusive mode when the worker is still busy with the same request, or when no
+//! request has come for a while.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,33 +18,34 @@ use rustix::io::Errno;
 use super::busy_poll::BusyPoller;
 use super::device::Device;
 
-/// Requests one at a time before a solo begins.
+/// Uncontended requests in a row that start exclusive mode.
 const ENTER_AFTER: i32 = 64;
-/// The same after a solo that kept somebody waiting.
+/// The same after exclusive mode has ended because a client had to wait.
 const ENTER_AFTER_SLOW: i32 = 1024;
-/// Requests that came while another waited already, after which a solo ends.
+/// Requests in a row that were queued already when the worker asked: as many end exclusive mode.
 const MAX_BACKLOG: u32 = 256;
-/// A request that takes so long has waited for something: for a disk, perhaps.
+/// A request that takes longer has probably blocked, on a disk for example.
 const SLOW: Duration = Duration::from_micros(300);
-/// So many of them among so many requests end a solo.
+/// So many slow requests among [`SLOW_WINDOW`] end exclusive mode.
 const MAX_SLOW: u32 = 3;
 const SLOW_WINDOW: u32 = 64;
-/// How often the soloist is looked after.
+/// How often the watchdog looks at the exclusive worker.
 const WATCHDOG_INTERVAL: Duration = Duration::from_millis(2);
-/// So many times without a request before a solo ends.
+/// Looks in a row without a request that the watchdog tolerates; the next one ends exclusive mode.
 const MAX_IDLE_CHECKS: u32 = 10;
 
-/// Nobody plays solo.
+/// The value of [`WorkerPool::exclusive`] outside exclusive mode: all workers read.
 const SHARED: usize = usize::MAX;
 
-/// See the module's head.
+/// The workers of one mount. See the module's head.
 #[derive(Debug)]
 pub(super) struct WorkerPool {
     exclusive: AtomicUsize,
     slots: Vec<WorkerSlot>,
-    /// How many serve a request at this moment, outside a solo.
+    /// Requests being served at this moment, outside exclusive mode.
     serving: AtomicUsize,
-    /// How many requests in a row nobody served another beside; below 0 after a bad solo.
+    /// Requests in a row that were served alone and fast; negative after exclusive mode has ended because a client had
+    /// to wait.
     uncontended: AtomicI32,
     parked: AtomicUsize,
     has_stopped: AtomicBool,
@@ -52,37 +53,37 @@ pub(super) struct WorkerPool {
     mode_changed: Condvar,
 }
 
-/// One worker's.
+/// The state of one worker.
 #[derive(Debug)]
 struct WorkerSlot {
     device: Arc<Device>,
-    /// Rises when a request of a solo begins and when it ends: odd while it is served.
+    /// Incremented when a request of exclusive mode begins and when it ends: odd while it is served.
     progress: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Parking {
-    /// Whether one of those who rest looks after the soloist.
+    /// Whether one of the parked workers is the watchdog.
     has_watchdog: bool,
 }
 
-/// What the watchman saw.
+/// What the watchdog found.
 #[derive(Debug, PartialEq, Eq)]
 enum Observed {
     Progress,
     Idle,
-    /// The same request as a tick ago.
+    /// The worker still serves the request that it served at the last look.
     Busy,
 }
 
 impl WorkerPool {
-    /// A worker for each device.
+    /// Creates a pool with one worker for each device.
     pub(super) fn new(devices: Vec<Arc<Device>>) -> Self {
         let slots: Vec<_> = devices
             .into_iter()
             .map(|device| WorkerSlot { device, progress: AtomicU64::new(0) })
             .collect();
-        // A single worker plays solo always.
+        // A single worker is always in exclusive mode.
         let exclusive = AtomicUsize::new(if slots.len() == 1 { 0 } else { SHARED });
         Self {
             exclusive,
@@ -96,8 +97,13 @@ impl WorkerPool {
         }
     }
 
-    /// Runs the worker `index` until the filesystem is unmounted. `nonblocking`: a device that does not wait, if there is one.
-    /// `serve` is handed each request with the device through which it is to be answered.
+    /// Runs worker `index` until the filesystem is unmounted.
+    ///
+    /// `nonblocking` is a device that does not block in read(2), for polling; `None` where none could be opened.
+    /// `serve` gets each request together with the device that its reply must go through.
+    ///
+    /// # Errors
+    /// What read(2) of /dev/fuse says, except ENODEV (unmounted) and what means "try again".
     pub(super) fn run(
         &self,
         index: usize,
@@ -120,7 +126,7 @@ impl WorkerPool {
         buffer_size: usize,
         serve: &mut impl FnMut(&[u8], &Arc<Device>),
     ) -> Result<(), Errno> {
-        // Untouched pages cost nothing.
+        // Pages of it that no request reaches are never allocated.
         let mut buffer = vec![0; buffer_size];
         let mut reader = ExclusiveReader::default();
         let device = &self.slots[index].device;
@@ -132,7 +138,7 @@ impl WorkerPool {
                     }
                 }
                 worker if worker == index => {
-                    // Who waits beside us would be woken in vain.
+                    // A second blocked reader would be woken for nothing.
                     let is_only_reader =
                         self.parked.load(Ordering::Acquire) + 1 == self.slots.len();
                     let nonblocking = nonblocking.filter(|_| is_only_reader);
@@ -154,7 +160,7 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// Serves a request beside others, and plays solo from then on when nobody else had anything to do for long.
+    /// Serves a request beside other workers. Starts exclusive mode after enough uncontended requests.
     fn serve_shared(&self, index: usize, serve: impl FnOnce()) {
         let concurrent = self.serving.fetch_add(1, Ordering::AcqRel);
         let elapsed = timed(serve);
@@ -191,7 +197,7 @@ impl WorkerPool {
         self.mode_changed.notify_all();
     }
 
-    /// Waits for the end of a solo, and looks after the soloist if nobody else does.
+    /// Waits until exclusive mode ends; becomes the watchdog if there is none.
     fn park(&self) {
         self.parked.fetch_add(1, Ordering::AcqRel);
         let mut parking = self.lock();
@@ -224,7 +230,7 @@ impl WorkerPool {
             if self.exclusive_worker() != Some(worker) {
                 return;
             }
-            // Woken when the solo ends.
+            // The end of exclusive mode ends the wait early.
             drop(self.mode_changed.wait_timeout(guard, WATCHDOG_INTERVAL));
             let now = progress();
             match observe(before, now) {
@@ -244,19 +250,19 @@ impl WorkerPool {
     }
 }
 
-/// A soloist's own account.
+/// What the exclusive worker remembers of its requests.
 #[derive(Debug, Default)]
 struct ExclusiveReader {
     poller: BusyPoller,
-    /// Requests in a row that were waiting already.
+    /// Requests in a row that were queued already.
     backlog: u32,
-    /// Requests in this stretch of [`SLOW_WINDOW`], and those of them that took long.
+    /// Requests in this window of [`SLOW_WINDOW`], and the slow ones among them.
     count: u32,
     slow: u32,
 }
 
 impl ExclusiveReader {
-    /// Reads the next request: its length and where it was read. `None`: there was none after all.
+    /// Reads the next request; returns its length and the device that it came through. `None`: try again.
     fn receive<'a>(
         &mut self,
         device: &'a Arc<Device>,
@@ -269,12 +275,12 @@ impl ExclusiveReader {
             self.backlog = if polled.was_ready { self.backlog + 1 } else { 0 };
             return Ok(Some((polled.len, nonblocking)));
         }
-        // Without a look it would not be noticed how many wait.
+        // Without polling, only poll(2) tells whether requests are queued.
         self.backlog = if device.has_request() { self.backlog + 1 } else { 0 };
         Ok(receive_request(device, buffer)?.map(|len| (len, device)))
     }
 
-    /// Whether the solo goes on after a request that took so long.
+    /// Whether exclusive mode may continue after a request that took `elapsed`.
     fn may_continue(&mut self, elapsed: Duration) -> bool {
         if self.count == SLOW_WINDOW {
             (self.count, self.slow) = (0, 0);
@@ -303,7 +309,7 @@ fn observe(before: u64, now: u64) -> Observed {
     }
 }
 
-/// Reads a request. `None`: there was none after all.
+/// Reads a request; returns its length. `None`: try again.
 fn receive_request(device: &Device, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
     match device.receive(buffer) {
         Ok(len) => Ok(Some(len)),
@@ -320,14 +326,14 @@ mod tests {
     fn exclusive_mode_ends_when_requests_queue_up_or_are_slow() {
         let mut reader = ExclusiveReader::default();
         assert!((0..100_000).all(|_| reader.may_continue(Duration::from_micros(5))));
-        // Now and then somebody takes the processor.
+        // Now and then another thread preempts the worker.
         assert!(
             (0..1000).all(|at| reader.may_continue(SLOW * u32::from(at % SLOW_WINDOW == 7) * 2))
         );
         assert!((0..100).any(|_| !reader.may_continue(SLOW * 2)));
         reader.backlog = MAX_BACKLOG;
         assert!(!reader.may_continue(Duration::ZERO));
-        assert!(reader.may_continue(Duration::ZERO), "from the beginning");
+        assert!(reader.may_continue(Duration::ZERO), "counted from zero again");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Attributes of inodes and of the filesystem, and the targets of links.
+//! GETATTR, SETATTR, STATFS, ACCESS and READLINK.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Operations {
 
     pub(super) fn access(&self, request: &Request<'_>) -> Result<()> {
         if self.fs.needs().checks == Checks::Kernel {
-            // With default_permissions the kernel answers by itself; told so once, it never asks.
+            // With default_permissions the kernel checks by itself. ENOSYS stops it from sending ACCESS again.
             return Err(Errno::NOSYS);
         }
         let (AccessIn { mask, .. }, _) = request.argument()?;

@@ -1,4 +1,4 @@
-//! Listings.
+//! OPENDIR, READDIR, READDIRPLUS, RELEASEDIR and FSYNCDIR.
 
 use rustix::io::Errno;
 
@@ -13,7 +13,8 @@ use crate::fuse::protocol::{DirentBuffer, Request};
 impl Operations {
     pub(super) fn opendir(&self, request: &Request<'_>) -> Result<OpenOut> {
         if self.caches_readdir {
-            // Told so once, the kernel opens directories without us and keeps what they list.
+            // After ENOSYS the kernel opens directories without a request and caches their listings
+            // (FUSE_NO_OPENDIR_SUPPORT).
             return Err(Errno::NOSYS);
         }
         let handle = self.fs.opendir(&request.caller()?, self.node(request))?;
@@ -37,7 +38,7 @@ impl Operations {
         self.fs.readdirplus(&caller, node, handle, offset, |entry, found| {
             let answer = match found {
                 Some(found) => self.entry_out(found),
-                // Neither `.` nor `..` is looked up: the kernel takes only number and type from here.
+                // Neither `.` nor `..` is looked up: the kernel takes only the number and the type from here.
                 None => {
                     let mode = type_bits(entry.kind);
                     let attr = FuseAttr { ino: entry.ino, mode, ..FuseAttr::default() };

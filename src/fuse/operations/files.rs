@@ -1,4 +1,4 @@
-//! What is done to open files.
+//! Requests on open files: data, space, RELEASE and IOCTL.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl Operations {
             Ok((asked, _)) => asked,
             Err(e) => return reply.error(e),
         };
-        // Of what the page cache wants the kernel does not say whose it is.
+        // Without a lock owner the page cache reads, and the kernel does not say for which process.
         let for_cache = asked.read_flags & READ_LOCKOWNER == 0;
         let direct = is_direct(asked.flags) && !for_cache;
         let read = Read { handle: asked.fh, offset: asked.offset, direct, for_cache };
@@ -40,9 +40,10 @@ impl Operations {
             Err(e) => return reply.error(e),
         };
         let is = |flag: u32| asked.write_flags & flag != 0;
-        // Write-back of the page cache (FUSE_WRITE_CACHE) goes where it was mapped, also in a file opened to append. It
-        // has no client: the ids are the kernel's own, and the pid is 0 before Linux 7.2 and that of the thread that
-        // happens to write back since (`fuse_fill_creds`). No other field of the request tells it apart.
+        // Write-back of the page cache (FUSE_WRITE_CACHE) goes to the offset that was mapped, also in a file opened to
+        // append. It has no client: the ids are the kernel's own, and the pid is 0 before Linux 7.2, and since then
+        // that of the thread that happens to write back (`fuse_fill_creds`). No other field of the request tells
+        // write-back apart.
         let is_cached = is(write::CACHE);
         let caller = if is_cached { caller.without_thread() } else { caller };
         let how = Write {
@@ -81,7 +82,7 @@ impl Operations {
 
     pub(super) fn copy_file_range(&self, request: &Request<'_>) -> Result<WriteOut> {
         if self.data.is_rate_limited() {
-            // The kernel then reads and writes, which is counted.
+            // The kernel then copies by reads and writes, which the rate limits.
             return Err(Errno::OPNOTSUPP);
         }
         let (asked, _) = request.argument::<CopyFileRangeIn>()?;

@@ -1,4 +1,4 @@
-//! Locks that are held on the source.
+//! Locks that are held on the source: GETLK, SETLK, SETLKW, FLUSH and INTERRUPT.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LK_FLOCK, LockIn, Lock
 use crate::fuse::protocol::{Reply, Request};
 use crate::source::NodeId;
 
-/// How many wait for pages that are being read: not all workers, since they are read by way of them.
+/// Limits how many workers may block on pages that are being read: reading them takes a worker.
 #[derive(Debug)]
 pub(in crate::fuse) struct BlockedWorkers {
     count: AtomicUsize,
@@ -20,12 +20,12 @@ pub(in crate::fuse) struct BlockedWorkers {
 }
 
 impl BlockedWorkers {
-    /// One of so many workers is left to read.
+    /// Leaves one of `workers` free.
     pub(in crate::fuse) fn new(workers: usize) -> Self {
         Self { count: AtomicUsize::new(0), max: workers - 1 }
     }
 
-    /// Counts one who waits, until what is returned is dropped. `None`: there are enough.
+    /// Counts a worker that blocks, until the guard is dropped. `None`: no more may block.
     fn try_block(&self) -> Option<impl Drop + '_> {
         struct Blocked<'a>(&'a BlockedWorkers);
         impl Drop for Blocked<'_> {
@@ -42,7 +42,7 @@ impl BlockedWorkers {
 impl Operations {
     pub(super) fn flush(&self, request: &Request<'_>) -> Result<()> {
         if !self.data.locks_on_source {
-            // There is nothing to release; told so once, the kernel never asks.
+            // There is nothing to release. ENOSYS stops the kernel from sending FLUSH again.
             return Err(Errno::NOSYS);
         }
         let (FlushIn { fh, lock_owner, .. }, _) = request.argument()?;
@@ -87,7 +87,8 @@ impl Operations {
         }
     }
 
-    /// Answers a request for a lock. Before one is granted, the kernel drops what it has of the file.
+    /// Returns the function that replies to a lock request. Before a lock is granted, it invalidates what the kernel
+    /// has cached of the file.
     fn reply_to_lock(
         &self,
         node: NodeId,
@@ -116,14 +117,14 @@ impl Operations {
                 reply.ok(result);
             };
             if std::thread::current().id() != worker {
-                // It has waited for the lock.
+                // The request has waited for the lock, and this is not a worker.
                 return grant(true);
             }
-            // For a rate, pages are read slowly.
+            // With a rate limit, pages may take long to be read.
             if let Some(_blocked) = blocked.try_block().filter(|_| !data.limits_reads()) {
                 return grant(true);
             }
-            // He has the lock, and is to know it also where no thread can be had.
+            // The client has the lock, and must get the reply even when no thread can be started.
             let grant = Arc::new(Mutex::new(Some(grant)));
             let claim = |grant: &Mutex<Option<_>>| {
                 grant.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -140,7 +141,8 @@ impl Operations {
         }
     }
 
-    /// A client who waits has got a signal. There is no answer to this; the request that it is about is answered.
+    /// Interrupts a request that waits for a lock or a lease. INTERRUPT itself has no reply; the request it names gets
+    /// one.
     pub(super) fn interrupt(&self, request: &Request<'_>) {
         if let Ok((InterruptIn { unique }, _)) = request.argument() {
             self.fs.interrupt(unique);

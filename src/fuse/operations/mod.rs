@@ -1,4 +1,4 @@
-//! The requests, each handed to the filesystem and its result to the reply. Nothing is decided here.
+//! FUSE requests: parses each, calls the filesystem, and replies with the result. No decision about files is made here.
 
 mod attributes;
 mod directories;
@@ -32,10 +32,10 @@ use crate::fs::{Attr, Entry, Fs, Result};
 use crate::source::NodeId;
 use crate::view::Checks;
 
-/// Requests that the kernel may have under way in the background.
+/// The most background requests that the kernel may have under way. Chosen.
 const MAX_BACKGROUND: u16 = 64;
 
-/// One mount's answers to the kernel.
+/// Serves the requests of one mount.
 #[derive(Debug)]
 pub(super) struct Operations {
     pub(super) fs: Arc<Fs>,
@@ -43,20 +43,20 @@ pub(super) struct Operations {
     pub(super) kernel_cache: Arc<KernelCache>,
     pub(super) backing_ids: Arc<BackingIds>,
     pub(super) data: Arc<DataMover>,
-    /// What is told to whoever asks for a reload.
+    /// What the status ioctl reports of reloads.
     pub(super) reloads: Arc<Reloads>,
     pub(super) node_ids: NodeIds,
-    /// Whether the kernel keeps directory listings until it is told that they changed.
+    /// Whether the kernel caches directory listings until they are invalidated.
     pub(super) caches_readdir: bool,
     pub(super) admission: Admission,
     pub(super) blocked: Arc<BlockedWorkers>,
 }
 
-/// Who is served at all.
+/// Decides which users are served at all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Admission {
     access: Access,
-    /// Who mounted.
+    /// The effective uid of the daemon when it mounted.
     mounter: u32,
 }
 
@@ -65,13 +65,13 @@ impl Admission {
         Self { access, mounter: rustix::process::geteuid().as_raw() }
     }
 
-    /// Whether a request comes from root or from the user who mounted.
+    /// Whether a request comes from root or from the mounter.
     fn is_mounter_or_root(self, request: &Request<'_>) -> bool {
         request.header.uid == self.mounter || request.header.uid == 0
     }
 
-    /// Whether a request is to be answered. What a user may have opened before, and what the kernel asks for by itself,
-    /// under whose name ever, is not refused.
+    /// Whether a request is to be served. Requests on files that are open already, and requests that the kernel makes
+    /// by itself under any uid, are never refused.
     fn admits(self, request: &Request<'_>) -> bool {
         let uid = request.header.uid;
         let admits = match self.access {
@@ -101,16 +101,17 @@ impl Admission {
 }
 
 impl Operations {
-    /// Whether the kernel may keep listings under a cache policy.
+    /// Whether the kernel may cache listings under a cache policy.
     pub(super) fn caches_readdir(fs: &Fs, cache: CachePolicy) -> bool {
-        // Where we check permissions, we must see who opens a directory.
+        // Where the daemon checks permissions, it must see OPENDIR.
         fs.needs().checks == Checks::Kernel
             && matches!(cache, CachePolicy::Coherent { .. } | CachePolicy::Forever)
     }
 
-    /// Answers the kernel's first request.
+    /// Answers FUSE_INIT.
     pub(super) fn init(&self, device: &Arc<Device>) -> Result<()> {
-        // ATOMIC_O_TRUNC is left out: the kernel then clears setuid bits of a truncated file by the caller's rights.
+        // ATOMIC_O_TRUNC is left out: the kernel then clears the setuid bits of a truncated file by the caller's
+        // capabilities.
         let mut flags = flag::ASYNC_READ
             | flag::BIG_WRITES
             | flag::DONT_MASK
@@ -119,26 +120,26 @@ impl Operations {
             | flag::AUTO_INVAL_DATA
             | flag::ASYNC_DIO
             | flag::NO_OPENDIR_SUPPORT
-            // Spares a getxattr for every write(2). Which bits a write takes is then ours to see to.
+            // Saves a GETXATTR for every write(2). The daemon then has to clear the setuid and setgid bits.
             | flag::HANDLE_KILLPRIV_V2
             | flag::HAS_EXPIRE_ONLY
             | flag::PASSTHROUGH;
         let needs = self.fs.needs();
         let kernel_checks = needs.checks == Checks::Kernel;
-        // Without extended attributes there are no ACLs to look for. Where we check permissions we look at them: for
-        // the kernel the flag implies that it checks.
+        // Without extended attributes there are no ACLs. Where the daemon checks permissions it evaluates them: for the
+        // kernel this flag implies default_permissions.
         if needs.xattrs && kernel_checks {
             flags |= flag::POSIX_ACL;
         }
-        // Of no use where the kernel keeps no names.
+        // Of no use where the kernel caches no names.
         if kernel_checks {
             flags |= flag::DO_READDIRPLUS | flag::READDIRPLUS_AUTO;
         }
-        // Else the kernel keeps them, within the mount.
+        // Otherwise the kernel keeps the locks, within the mount.
         if self.data.locks_on_source {
             flags |= flag::POSIX_LOCKS | flag::FLOCK_LOCKS;
         }
-        // Files past the page cache can be mapped all the same, also to be shared.
+        // Files that bypass the page cache can still be mapped, shared mappings included.
         if self.data.direct_io {
             flags |= flag::DIRECT_IO_ALLOW_MMAP;
         }
@@ -150,7 +151,10 @@ impl Operations {
             stack_depth: if self.fs.tree().is_stacked() { 2 } else { 1 },
         };
         let negotiated = negotiate(device, &params)?;
-        log::debug!("the kernel's FUSE lacks {:#x} of what was asked", flags & !negotiated);
+        log::debug!(
+            "the kernel's FUSE lacks these of the wanted INIT flags: {:#x}",
+            flags & !negotiated
+        );
         if negotiated & flag::HAS_EXPIRE_ONLY != 0 {
             self.kernel_cache.enable_expire_only();
         }
@@ -161,10 +165,10 @@ impl Operations {
         Ok(())
     }
 
-    /// Answers a request, now or later.
+    /// Serves a request. The reply may be sent later, by another thread.
     pub(super) fn serve(&self, bytes: &[u8], device: &Arc<Device>) {
         let Some(request) = Request::parse(bytes) else {
-            return log::error!("the kernel sent a request that is none");
+            return log::error!("the kernel sent a malformed request of {} bytes", bytes.len());
         };
         let request = &request;
         if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
@@ -213,9 +217,8 @@ impl Operations {
             opcode::LSEEK => reply.out(self.lseek(request)),
             opcode::COPY_FILE_RANGE => reply.out(self.copy_file_range(request)),
             opcode::DESTROY => reply.ok(Ok(())),
-            // Told so once, the kernel does without: POLL (regular files are always ready, poll(2)), BMAP, STATX (which
-            // would be asked for each time that a program wants to know a birth time, as many do without looking at
-            // it).
+            // After ENOSYS the kernel sends these no more: POLL (regular files are always ready, poll(2)), BMAP, and
+            // STATX, which would be sent each time that a program asks for a birth time, as many do without using it.
             _ => reply.error(Errno::NOSYS),
         }
     }
@@ -251,7 +254,7 @@ fn attr_out(attr: &Attr, ttls: &Ttls) -> AttrOut {
     AttrOut { attr_valid, attr_valid_nsec, dummy: 0, attr: fuse_attr(attr) }
 }
 
-/// The answer for an inode by its number and generation.
+/// The reply for an inode with this node id and generation.
 fn entry_out(
     (nodeid, generation): (u64, u32),
     attr: &Attr,

@@ -1,4 +1,4 @@
-//! Names: look-ups and what the kernel gives back of them, making, removing and moving.
+//! Directory entries: LOOKUP, FORGET, and requests that create, remove and rename.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Operations {
             Lookup::Found(entry) => Ok(self.entry_out(&entry)),
             Lookup::Missing(validity) => match self.ttls.negative(validity) {
                 Duration::ZERO => Err(Errno::NOENT),
-                // An entry without an inode: the kernel remembers that there is none.
+                // An entry without an inode: the kernel caches a negative dentry.
                 time => Ok(EntryOut {
                     entry_valid: time.as_secs(),
                     entry_valid_nsec: time.subsec_nanos(),
@@ -136,7 +136,7 @@ impl Operations {
     fn inval_moved(&self, entries: &[(NodeId, &OsStr); 2]) {
         let kernel_cache = Arc::clone(&self.kernel_cache);
         let entries = entries.map(|(dir, name)| (dir, name.to_owned()));
-        // The kernel holds the directories until it has the reply.
+        // In a thread of its own: the kernel holds the directories' locks until it has the reply.
         spawn_blocking(move || kernel_cache.inval_moved(&entries));
     }
 }

@@ -1,4 +1,4 @@
-//! Opening files: whether the kernel reads and writes them by itself, and what may have to wait.
+//! OPEN, CREATE and TMPFILE: chooses whether the kernel reads and writes the file, and waits for leases.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::fuse::protocol::{Reply, Request};
 use crate::watch::Notifier;
 
 impl Operations {
-    /// Hands a file over to the kernel, as somebody with no more rights than its writers may have.
+    /// Registers a file for passthrough, with no more rights than the file's writers may have.
     fn register_backing(&self, device: &Arc<Device>, file: &OpenFile) -> Result<Backing> {
         let opened = self.fs.act_for_backing_open().and_then(|()| {
             match device.open_backing(file.anchor()) {
-                // Linux before 6.16 takes only files that are open for real.
+                // Linux before 6.16 takes no O_PATH descriptor.
                 Err(Errno::BADF) => device.open_backing(file.open()?.as_fd()),
                 result => result,
             }
         });
-        // Not ours to have (no CAP_SYS_ADMIN), or a kernel without it: it will not change.
+        // The daemon may not (no CAP_SYS_ADMIN), or the kernel cannot. Neither will change.
         if let Err(e @ (Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP)) = opened {
             log::info!("no FUSE passthrough: {e}");
             self.fs.disable_passthrough();
@@ -33,7 +33,7 @@ impl Operations {
         opened
     }
 
-    /// Whether what we read and write goes past the page cache.
+    /// The open flags of a file that the daemon reads and writes.
     fn cache_flags(&self) -> u32 {
         if self.data.direct_io { fopen::DIRECT_IO } else { 0 }
     }
@@ -42,7 +42,7 @@ impl Operations {
         close(&self.fs, &self.backing_ids, handle);
     }
 
-    /// Opens a file and answers how: the kernel reads and writes it by itself, or we do.
+    /// Opens a file. The reply says whether the kernel reads and writes it by itself.
     pub(super) fn open(&self, request: &Request<'_>, reply: Reply) {
         let node = self.node(request);
         let opened = request.argument().and_then(|(OpenIn { flags, .. }, _)| {
@@ -70,17 +70,17 @@ impl Operations {
             None => {
                 flags |= self.cache_flags();
                 if self.data.limits_reads() {
-                    // To drop its pages, the kernel would wait for those that wait for their turn. It drops them by the
-                    // attributes that it is made to ask for, if the file has changed.
+                    // Without KEEP_CACHE the kernel would drop the file's pages, and wait for those with reads queued
+                    // for the rate. It drops them by the attributes that it now has to fetch, if the file has changed.
                     self.kernel_cache.inval_inode(node);
                     flags |= fopen::KEEP_CACHE;
                 }
                 open_out(handle, flags)
             }
         };
-        // Of what is passed, too: whatever the source has against it when the kernel opens it by itself, the caller is
-        // told EIO (`fuse_file_io_open`), and whether a read-only part of a filesystem may be written the kernel does
-        // not ask at all (a snapshot of btrfs). To read, nothing else can stand in the way than a lease.
+        // A passthrough file is opened here, too. What the kernel says when it cannot open the backing file reaches the
+        // client as EIO (`fuse_file_io_open`), and the kernel does not check at all whether the source is a read-only
+        // part of its filesystem (a snapshot of btrfs). For reading, only a lease can be in the way.
         if id.is_some() && !file.is_writable() && !must_not_wait {
             return reply.out(Ok(answer));
         }
@@ -106,7 +106,7 @@ impl Operations {
         }
     }
 
-    /// Makes a file and opens it.
+    /// Creates a file and opens it.
     pub(super) fn create(&self, request: &Request<'_>, device: &Arc<Device>) -> Result<CreateOut> {
         let (CreateIn { flags, mode, umask, .. }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
@@ -115,7 +115,7 @@ impl Operations {
         Ok(self.created_out(created, device))
     }
 
-    /// Makes a file without a name and opens it.
+    /// Creates a file without a name and opens it.
     pub(super) fn tmpfile(&self, request: &Request<'_>, device: &Arc<Device>) -> Result<CreateOut> {
         let (CreateIn { flags, mode, umask, .. }, _) = request.argument()?;
         let (caller, parent) = (request.caller()?, self.node(request));
@@ -143,15 +143,16 @@ fn passthrough_out(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
     OpenOut { fh: handle, open_flags: flags | fopen::PASSTHROUGH, backing_id: backing.id() }
 }
 
-/// Whether the kernel is to tell of each close. What was opened for reading has nothing to lose by it but read locks,
-/// which go with the last close then.
+/// The open flag that says whether the kernel sends FLUSH at each close(2).
 ///
-/// Of what was opened for writing it must tell where locks are held on the source, though most who write take no lock.
-/// Whether it tells is settled at open, and a lock can be taken later, through this descriptor or another: it must be
-/// gone when close(2) returns (fcntl(2)), and this is the only word of the closing process that comes by then. The last
-/// close's own (RELEASE) comes some time afterwards, and not at all while a copy of the descriptor (dup(2), fork(2)) is
-/// open elsewhere. Where the kernel keeps the locks, it is told at the first close to tell of no other; what was
-/// written through a mapping is written out at each close all the same, and its errors are told.
+/// A file opened for reading loses nothing without FLUSH but read locks, which then go with the last close. A file
+/// opened for writing needs FLUSH where locks are held on the source, although most writers take no lock. It is decided
+/// at open, and a lock can be taken later, through this descriptor or another: it must be gone when close(2) returns
+/// (fcntl(2)), and FLUSH is the only request of the closing process that arrives by then. RELEASE comes some time after
+/// the last close, and not at all while a copy of the descriptor (dup(2), fork(2)) is open elsewhere.
+///
+/// Where the kernel keeps the locks, it sends FLUSH at the first close only, which fails with ENOSYS. It still writes
+/// out at each close what was written through a mapping, and reports the errors.
 fn flush_flags(opened: &OpenedFile) -> u32 {
     if opened.needs_flush { 0 } else { fopen::NOFLUSH }
 }

@@ -37,7 +37,7 @@ impl Operations {
     }
 }
 
-/// Answers with a value, or with its size where there is no room asked for.
+/// Replies with a value, or with its size when the client passed no buffer. ERANGE when the buffer is too small.
 fn reply_value(reply: Reply, value: Result<(u32, Vec<u8>)>) {
     match value {
         Ok((0, value)) => {

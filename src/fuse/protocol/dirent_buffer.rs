@@ -1,4 +1,4 @@
-//! The entries of a directory, as many as the kernel has room for.
+//! A buffer of directory entries, filled up to the size that the kernel asks for.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::layout::{EntryOut, FuseDirent};
 
-/// An answer to READDIR or READDIRPLUS in the making.
+/// The reply to READDIR or READDIRPLUS: `fuse_dirent` or `fuse_direntplus`, one after the other.
 #[derive(Debug)]
 pub(in crate::fuse) struct DirentBuffer {
     bytes: Vec<u8>,
@@ -15,18 +15,18 @@ pub(in crate::fuse) struct DirentBuffer {
 }
 
 impl DirentBuffer {
-    /// For so many bytes at most.
+    /// An empty buffer for at most `capacity` bytes.
     pub(in crate::fuse) fn new(capacity: u32) -> Self {
         let capacity = capacity as usize;
         Self { bytes: Vec::with_capacity(capacity), capacity }
     }
 
-    /// Adds an entry: whether there was no room for it.
+    /// Adds an entry. Returns `true`, and adds nothing, when the buffer is full.
     pub(in crate::fuse) fn add(&mut self, ino: u64, cookie: u64, typ: u32, name: &OsStr) -> bool {
         self.push(&[], ino, cookie, typ, name)
     }
 
-    /// Adds an entry with its inode: whether there was no room for it.
+    /// Adds an entry with its inode. Returns `true`, and adds nothing, when the buffer is full.
     pub(in crate::fuse) fn add_plus(
         &mut self,
         entry: &EntryOut,

@@ -1,4 +1,4 @@
-//! The first request: what both sides can do.
+//! FUSE_INIT: negotiates the version and the flags.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use super::layout::{InitIn, InitOut};
 use super::{Reply, Request, opcode};
 use crate::fuse::device::Device;
 
-/// The protocol's version that is spoken here. The kernel's may be older or newer.
+/// The protocol version of this code. The kernel's may be older or newer.
 const MAJOR: u32 = 7;
 const MINOR: u32 = 44;
-/// Linux 6.1's, the oldest kernel that this is tested on: with FUSE_TMPFILE. Kernels before it are refused for what they
-/// cannot do, not for what they call themselves: a kernel to which its distributor has added this is welcome.
+/// Linux 6.1's, the oldest kernel that is tested; it has FUSE_TMPFILE. The version of the protocol decides and not that
+/// of the kernel: a kernel to which a distributor has added FUSE_TMPFILE is accepted.
 const OLDEST_MINOR: u32 = 37;
 
-/// What the kernel can do, and we may want (`FUSE_…` of fuse_init_in.flags and, above 32 bits, flags2).
+/// What the kernel supports and this code uses: `FUSE_…` of `fuse_init_in.flags` and, from bit 32 on, `flags2`.
 pub(in crate::fuse) mod flag {
     pub const ASYNC_READ: u64 = 1 << 0;
     pub const POSIX_LOCKS: u64 = 1 << 1;
@@ -38,23 +38,26 @@ pub(in crate::fuse) mod flag {
     pub const PASSTHROUGH: u64 = 1 << 37;
 }
 
-/// What we want.
+/// What this server asks for in FUSE_INIT.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fuse) struct InitParams {
-    /// Of [`flag`].
+    /// Bits of [`flag`].
     pub(in crate::fuse) flags: u64,
     /// The largest write, in bytes.
     pub(in crate::fuse) max_write: u32,
-    /// How far is read ahead, in bytes; the kernel may have less.
+    /// The largest readahead, in bytes; the kernel may use less.
     pub(in crate::fuse) max_readahead: u32,
-    /// Requests that may be under way in the background.
+    /// The most background requests at a time.
     pub(in crate::fuse) max_background: u16,
-    /// How deep the source is stacked, with passthrough.
+    /// With passthrough: the stacking depth of this filesystem (`max_stack_depth`), one more than the source's.
     pub(in crate::fuse) stack_depth: u32,
 }
 
-/// Answers the kernel's first request, which must be waiting or come soon: the flags that both sides have.
-/// EPROTONOSUPPORT for a kernel whose FUSE is older than Linux 6.1's; ENODEV when the mount is gone already.
+/// Answers FUSE_INIT, which must be queued or come soon. Returns the flags that both sides have.
+///
+/// # Errors
+/// EPROTONOSUPPORT for a FUSE protocol older than Linux 6.1's; EPROTO when the first request is another; ENODEV when
+/// the mount is gone already.
 pub(in crate::fuse) fn negotiate(device: &Arc<Device>, params: &InitParams) -> Result<u64, Errno> {
     let mut buffer = vec![0; super::MIN_BUFFER];
     loop {
@@ -70,7 +73,7 @@ pub(in crate::fuse) fn negotiate(device: &Arc<Device>, params: &InitParams) -> R
         }
         let (init, rest) = request.argument::<InitIn>()?;
         if init.major > MAJOR {
-            // It asks again in our version.
+            // The kernel repeats FUSE_INIT in this version.
             reply.out(Ok(InitOut { major: MAJOR, minor: MINOR, ..InitOut::default() }));
             continue;
         }
@@ -79,7 +82,7 @@ pub(in crate::fuse) fn negotiate(device: &Arc<Device>, params: &InitParams) -> R
             log::debug!("the kernel's FUSE is {}.{}", init.major, init.minor);
             return Err(Errno::PROTONOSUPPORT);
         }
-        // It may end here.
+        // A kernel without FUSE_INIT_EXT sends no second word.
         let flags2 = rest.argument::<u32>().map_or(0, |(flags2, _)| flags2);
         let (answer, negotiated) = init_out(&init, flags2, params);
         reply.out(Ok(answer));
@@ -134,7 +137,7 @@ mod tests {
         InitIn { major: 7, minor: 45, max_readahead: 128 << 10, flags: flags as u32 }
     }
 
-    /// What comes of a kernel's first request.
+    /// The result of negotiating with a kernel that sends this.
     fn negotiate_with(init: InitIn) -> Result<u64, Errno> {
         let (kernel, daemon) = UnixStream::pair().unwrap();
         let mut request = Vec::new();

@@ -1,8 +1,10 @@
-//! The structures of requests (`…In`) and answers (`…Out`), field by field.
+//! The structures of requests (`fuse_…_in`) and replies (`fuse_…_out`), with the field names of linux/fuse.h.
+//!
+//! `typ` stands for `type`, which Rust reserves.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A structure that the kernel sends.
+/// Defines structures that the kernel sends.
 macro_rules! sent {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$doc])*
@@ -12,7 +14,7 @@ macro_rules! sent {
     )*};
 }
 
-/// A structure that the kernel is answered with.
+/// Defines structures that the server sends.
 macro_rules! answered {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
         $(#[$doc])*
@@ -23,12 +25,12 @@ macro_rules! answered {
 }
 
 sent! {
-    /// What each request begins with. `len` counts all of it, this header too.
+    /// The header of each request. `len` counts all of it, in bytes, this header too.
     InHeader {
         len: u32, opcode: u32, unique: u64, nodeid: u64,
         uid: u32, gid: u32, pid: u32, total_extlen: u16, padding: u16,
     }
-    /// Linux has a second word of flags behind it since 5.17.
+    /// Since Linux 5.17 a second word of flags follows.
     InitIn { major: u32, minor: u32, max_readahead: u32, flags: u32 }
     ForgetIn { nlookup: u64 }
     BatchForgetIn { count: u32, dummy: u32 }
@@ -68,7 +70,7 @@ sent! {
 }
 
 answered! {
-    /// What each answer begins with; `error` is 0 or an errno, negated.
+    /// The header of each reply and notification. `error` is 0 or a negated errno; in a notification, its code.
     OutHeader { len: u32, error: i32, unique: u64 }
     InitOut {
         major: u32, minor: u32, max_readahead: u32, flags: u32,
@@ -98,13 +100,13 @@ answered! {
     LockOut { start: u64, end: u64, typ: u32, pid: u32 }
     IoctlOut { result: i32, flags: u32, in_iovs: u32, out_iovs: u32 }
     LseekOut { offset: i64 }
-    /// `struct fuse_dirent`, without the name behind it.
+    /// `struct fuse_dirent`, without the name that follows.
     FuseDirent { ino: u64, off: u64, namelen: u32, typ: u32 }
     InvalInodeOut { ino: u64, off: i64, len: i64 }
     InvalEntryOut { parent: u64, namelen: u32, flags: u32 }
 }
 
-/// Which fields of [`SetAttrIn`] count (`FATTR_…`).
+/// Which fields of [`SetAttrIn`] are set (`FATTR_…`).
 pub mod fattr {
     pub const MODE: u32 = 1 << 0;
     pub const UID: u32 = 1 << 1;
@@ -117,37 +119,37 @@ pub mod fattr {
     pub const MTIME_NOW: u32 = 1 << 8;
 }
 
-/// `FUSE_READ_LOCKOWNER`: the reader is known; without it the page cache reads.
+/// `FUSE_READ_LOCKOWNER`: `lock_owner` is set. Without it the page cache reads.
 pub const READ_LOCKOWNER: u32 = 1 << 1;
 /// `FUSE_WRITE_…`.
 pub mod write {
-    /// It comes from the page cache, and who wrote it is not known.
+    /// The page cache writes back; which process wrote is not known.
     pub const CACHE: u32 = 1 << 0;
-    /// The writer is known.
+    /// `lock_owner` is set.
     pub const LOCKOWNER: u32 = 1 << 1;
-    /// Setuid and setgid bits go with it.
+    /// The write clears the setuid and setgid bits.
     pub const KILL_SUIDGID: u32 = 1 << 2;
 }
 /// `FUSE_FSYNC_FDATASYNC`.
 pub const FSYNC_FDATASYNC: u32 = 1 << 0;
-/// `FUSE_LK_FLOCK`: a flock(2), not a lock of a range.
+/// `FUSE_LK_FLOCK`: flock(2), not a lock of a range.
 pub const LK_FLOCK: u32 = 1 << 0;
 /// `FUSE_IOCTL_…`.
 pub mod ioctl {
-    /// From a 32 bit program.
+    /// From a 32-bit program.
     pub const COMPAT: u32 = 1 << 0;
     /// On a directory.
     pub const DIR: u32 = 1 << 4;
 }
-/// `FOPEN_…`: how the kernel is to treat an open file.
+/// `FOPEN_…`: how the kernel treats an open file.
 pub mod fopen {
-    /// Past the page cache.
+    /// Bypass the page cache.
     pub const DIRECT_IO: u32 = 1 << 0;
-    /// What the page cache has of it stays.
+    /// Keep the file's pages in the page cache.
     pub const KEEP_CACHE: u32 = 1 << 1;
-    /// No FLUSH at close(2).
+    /// Send no FLUSH at close(2).
     pub const NOFLUSH: u32 = 1 << 5;
-    /// The kernel reads and writes the backing file by itself.
+    /// Read and write the backing file without the server.
     pub const PASSTHROUGH: u32 = 1 << 7;
 }
 

@@ -1,4 +1,4 @@
-//! The FUSE protocol, as `include/uapi/linux/fuse.h` of Linux 6.18 has it: what requests and answers look like.
+//! The FUSE wire protocol, as in `include/uapi/linux/fuse.h` of Linux 6.18.
 
 mod dirent_buffer;
 pub(super) mod init;
@@ -12,10 +12,10 @@ pub(super) use notification::Notification;
 pub(super) use reply::Reply;
 pub(super) use request::Request;
 
-/// The least room that the kernel wants for a request (FUSE_MIN_READ_BUFFER).
+/// The smallest buffer, in bytes, that the kernel accepts for reading requests (FUSE_MIN_READ_BUFFER).
 pub(super) const MIN_BUFFER: usize = 8192;
 
-/// A request's subject (`enum fuse_opcode`).
+/// The operation of a request (`enum fuse_opcode`).
 pub(super) mod opcode {
     pub const LOOKUP: u32 = 1;
     pub const FORGET: u32 = 2;

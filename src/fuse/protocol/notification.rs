@@ -1,4 +1,4 @@
-//! What the kernel is told without having asked (`enum fuse_notify_code`).
+//! Notifications: messages to the kernel that answer no request (`enum fuse_notify_code`).
 
 use std::ffi::OsStr;
 use std::io::IoSlice;
@@ -15,32 +15,35 @@ const INVAL_INODE: i32 = 2;
 const INVAL_ENTRY: i32 = 3;
 const INC_EPOCH: i32 = 8;
 
-/// A notice.
+/// A notification.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fuse) enum Notification<'a> {
-    /// The attributes of an inode are not to be believed, and pages of its data from an offset on; a negative offset
-    /// spares them.
+    /// FUSE_NOTIFY_INVAL_INODE: invalidates an inode's attributes and ACLs, and pages of its data.
     InvalInode {
-        /// The kernel's number of it.
+        /// The inode.
         nodeid: u64,
-        /// In bytes.
+        /// Where the pages begin, in bytes; none are invalidated if negative.
         offset: i64,
     },
-    /// A name in a directory.
+    /// FUSE_NOTIFY_INVAL_ENTRY: invalidates a dentry.
     InvalEntry {
-        /// The kernel's number of the directory.
+        /// The directory.
         parent: u64,
         /// The name.
         name: &'a OsStr,
-        /// It is to be looked up again only, with all that is known below it (FUSE_EXPIRE_ONLY).
+        /// Only expire the dentry: look it up again at its next use, and keep what is below it (FUSE_EXPIRE_ONLY).
         expire_only: bool,
     },
-    /// All names (Linux 6.16).
+    /// FUSE_NOTIFY_INC_EPOCH: invalidates all dentries (Linux 6.16).
     IncEpoch,
 }
 
 impl Notification<'_> {
-    /// Sends it. ENOENT when the kernel does not know what it is about; EINVAL when it does not know such notices.
+    /// Sends the notification.
+    ///
+    /// # Errors
+    /// ENOENT when the kernel does not have the inode or the dentry; EINVAL when it does not know this notification;
+    /// ENODEV when the mount is gone.
     pub(in crate::fuse) fn send(self, device: &Device) -> Result<(), Errno> {
         match self {
             Notification::InvalInode { nodeid, offset } => {

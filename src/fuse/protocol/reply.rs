@@ -1,4 +1,4 @@
-//! The answer to a request.
+//! Replies to requests.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::fs::Result;
 use crate::fuse::device::Device;
 use crate::fuse::request_log::LoggedRequest;
 
-/// The right to answer one request, once; it can be kept and used from any thread. Dropped unused, it answers with EIO,
-/// so that no client waits for ever.
+/// The right to reply to one request, once, from any thread. Dropped unused, it replies with EIO, so that no client
+/// waits for ever.
 #[derive(Debug)]
 pub(in crate::fuse) struct Reply {
-    /// Where the request was read, and the answer must go.
+    /// The device that the request was read from, which the reply must go through.
     device: Arc<Device>,
     unique: u64,
     is_unanswered: bool,
@@ -36,12 +36,12 @@ impl Reply {
         reply
     }
 
-    /// Where the answer will go.
+    /// The device that the reply goes through.
     pub(in crate::fuse) fn device(&self) -> &Arc<Device> {
         &self.device
     }
 
-    /// Answers with a structure, or with an errno.
+    /// Replies with a `fuse_…_out` structure, or with an errno.
     pub(in crate::fuse) fn out<T: IntoBytes + Immutable>(self, result: Result<T>) {
         match result {
             Ok(answer) => self.bytes(answer.as_bytes()),
@@ -49,7 +49,7 @@ impl Reply {
         }
     }
 
-    /// Answers that it is done.
+    /// Replies with success and no payload, or with an errno.
     pub(in crate::fuse) fn ok(self, result: Result<()>) {
         match result {
             Ok(()) => self.bytes(&[]),
@@ -57,7 +57,7 @@ impl Reply {
         }
     }
 
-    /// Answers with bytes, or with an errno.
+    /// Replies with bytes, or with an errno.
     pub(in crate::fuse) fn payload(self, result: Result<impl AsRef<[u8]>>) {
         match result {
             Ok(data) => self.bytes(data.as_ref()),
@@ -65,17 +65,17 @@ impl Reply {
         }
     }
 
-    /// Answers with bytes.
+    /// Replies with bytes.
     pub(in crate::fuse) fn bytes(self, bytes: &[u8]) {
         self.send(0, &[bytes]);
     }
 
-    /// Answers with a structure and what is behind it.
+    /// Replies with a structure and the payload that follows it.
     pub(in crate::fuse) fn out_and_payload(self, head: &(impl IntoBytes + Immutable), rest: &[u8]) {
         self.send(0, &[head.as_bytes(), rest]);
     }
 
-    /// Answers with an errno.
+    /// Replies with an errno.
     pub(in crate::fuse) fn error(self, error: Errno) {
         self.send(-error.raw_os_error(), &[]);
     }
@@ -103,7 +103,7 @@ impl Drop for Reply {
 
 fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
     let len = size_of::<OutHeader>() + parts.iter().map(|part| part.len()).sum::<usize>();
-    // Larger than any request of the kernel's allows.
+    // The largest size that any request asks for is far below 4 GiB.
     let Ok(len) = u32::try_from(len) else { return send_reply(device, unique, -libc::EIO, &[]) };
     let header = OutHeader { len, error, unique };
     let mut slices = [IoSlice::new(header.as_bytes()), IoSlice::new(&[]), IoSlice::new(&[])];
@@ -114,12 +114,12 @@ fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
     }
     match device.send(&slices[..count]) {
         Ok(()) => {}
-        // The client was interrupted and waits no more, or the mount is gone.
+        // The client was interrupted and does not wait any more, or the mount is gone.
         Err(Errno::NOENT | Errno::NODEV) => {}
         Err(e) => {
-            log::warn!("the kernel refused an answer: {e}");
+            log::warn!("the kernel refused a reply: {e}");
             if error == 0 {
-                // It must have one.
+                // The request must get a reply.
                 send_reply(device, unique, -libc::EIO, &[]);
             }
         }

@@ -1,4 +1,4 @@
-//! A request, read from the bytes that the kernel sent.
+//! Parses requests from the bytes that the kernel sent.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,13 +19,13 @@ pub(in crate::fuse) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The request in a buffer. `None` when it is cut short, which the kernel's never is.
+    /// Parses a buffer. `None` when its length is not that in the header, which the kernel never does.
     pub(in crate::fuse) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
         (header.len as usize == bytes.len()).then_some(Self { header, body })
     }
 
-    /// Who asks. EOVERFLOW for an id that is none, which the kernel does not send.
+    /// The caller's ids. EOVERFLOW for 4294967295, which the kernel never sends.
     pub(in crate::fuse) fn caller(&self) -> Result<Caller> {
         let InHeader { uid, gid, pid, .. } = self.header;
         let uid = MountUid::new(uid).ok_or(Errno::OVERFLOW)?;
@@ -33,7 +33,7 @@ impl<'a> Request<'a> {
         Ok(Caller { uid, gid, pid })
     }
 
-    /// The structure that the body begins with, and what is behind it. EIO when it is cut short.
+    /// The structure at the start of the body, and what follows it. EIO when the body is too short.
     pub(in crate::fuse) fn argument<T>(&self) -> Result<(T, Arguments<'a>)>
     where
         T: FromBytes + Immutable + KnownLayout,
@@ -41,7 +41,7 @@ impl<'a> Request<'a> {
         Arguments(self.body).argument()
     }
 
-    /// What is behind the header.
+    /// The body, which follows the header.
     pub(in crate::fuse) fn body(&self) -> Arguments<'a> {
         Arguments(self.body)
     }
@@ -51,18 +51,18 @@ impl<'a> Request<'a> {
         self.body
     }
 
-    /// A body that is one name.
+    /// The name that is all of the body. EIO when its NUL is missing.
     pub(in crate::fuse) fn name(&self) -> Result<&'a OsStr> {
         Arguments(self.body).name().map(|(name, _)| name)
     }
 }
 
-/// What is left of a request's body.
+/// The rest of a request's body.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fuse) struct Arguments<'a>(&'a [u8]);
 
 impl<'a> Arguments<'a> {
-    /// A structure. EIO when it is cut short.
+    /// A structure, and what follows it. EIO when the body is too short.
     pub(in crate::fuse) fn argument<T>(self) -> Result<(T, Self)>
     where
         T: FromBytes + Immutable + KnownLayout,
@@ -71,13 +71,13 @@ impl<'a> Arguments<'a> {
         Ok((argument, Self(rest)))
     }
 
-    /// A name and the NUL behind it. EIO when there is none.
+    /// A name up to its NUL, and what follows it. EIO when there is no NUL.
     pub(in crate::fuse) fn name(self) -> Result<(&'a OsStr, Self)> {
         let end = self.0.iter().position(|byte| *byte == 0).ok_or(Errno::IO)?;
         Ok((OsStr::from_bytes(&self.0[..end]), Self(&self.0[end + 1..])))
     }
 
-    /// So many bytes. EIO when there are less.
+    /// The next `len` bytes. EIO when there are fewer.
     pub(in crate::fuse) fn bytes(self, len: u32) -> Result<&'a [u8]> {
         self.0.get(..len as usize).ok_or(Errno::IO)
     }
