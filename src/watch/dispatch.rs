@@ -1,10 +1,10 @@
-//! Notices that may have to wait, sent from threads of their own, directory by directory.
+//! Sends invalidations that may block from threads of their own, one queue per directory.
 //!
-//! Taking a name out of the kernel's caches waits for the directory's lock, and a client can hold that for as long as
-//! he likes (a listing into memory that is slow to come). Nobody else's caches may wait for him: attributes go out at
-//! once, and where one directory is held, another thread goes on with the others. What is told of the held one waits,
-//! and its names are not believed for long meanwhile. Nothing that would take all names at once is done instead: that
-//! takes away what is mounted on them, too.
+//! To invalidate a dentry the kernel takes the lock of its directory (`fuse_reverse_inval_entry`), and a client can
+//! hold that lock for as long as it likes, by a listing into memory that is slow to be paged in for example.
+//! Invalidations for other clients must not wait for it: attributes are sent at once, and while one directory stalls,
+//! another thread goes on with the others. What is due for the stalled directory waits, and its names get a short
+//! timeout meanwhile. To invalidate all names at once is no way out: it would also unmount what is mounted on them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -16,21 +16,21 @@ use super::inval_batch::{InvalBatch, Notifier};
 use super::resend::Resends;
 use crate::source::NodeId;
 
-/// How long one directory may take before it counts as held.
+/// How long the invalidations of one directory may take before it counts as stalled. Chosen.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Threads at most: so many directories can be held before the rest waits with them.
+/// The most threads. As many directories can stall before the other directories wait for them. Chosen.
 const MAX_THREADS: usize = 64;
 
-/// What is to be sent about one directory.
+/// The invalidations of one directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DirInvals {
-    /// Names to take.
+    /// Names to invalidate.
     pub(super) names: HashSet<OsString>,
-    /// Names to look up again.
+    /// Names to expire.
     pub(super) expired: HashSet<OsString>,
-    /// Whether its listing goes.
+    /// Whether to invalidate its listing.
     pub(super) listing: bool,
-    /// Inodes that a look-up under way in it may be about to tell the kernel.
+    /// Inodes that a lookup under way in the directory may be about to bring to the kernel.
     pub(super) inodes: HashSet<NodeId>,
 }
 
@@ -47,8 +47,8 @@ impl DirInvals {
         self.names.is_empty() && self.expired.is_empty() && !self.listing && self.inodes.is_empty()
     }
 
-    /// Sends it all. What comes back is to be sent again: the kernel did not know it, and a look-up under way may be
-    /// about to tell it.
+    /// Sends everything. Returns what is to be sent again: what the kernel did not know, and a lookup under way may be
+    /// about to bring to it.
     fn send(mut self, dir: NodeId, notifier: &impl Notifier) -> Self {
         let had_names = !self.names.is_empty();
         self.expired.retain(|name| !self.names.contains(name));
@@ -58,7 +58,7 @@ impl DirInvals {
             notifier.inval_readdir(dir);
         }
         let waits = notifier.waits_for_lookups();
-        // Taking a name has waited for the directory already.
+        // To invalidate a name has waited for the directory's lock already.
         if waits && !had_names && !self.inodes.is_empty() {
             notifier.barrier(dir);
         }
@@ -70,29 +70,29 @@ impl DirInvals {
 /// Starts one more thread.
 type SpawnThread = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
-/// See the module's head.
+/// The queues of one mount, and the threads that serve them. See the module's head.
 #[derive(Default)]
 pub(super) struct InvalDispatcher {
     state: Mutex<State>,
     wake: Condvar,
     spawn_thread: OnceLock<SpawnThread>,
-    /// Whether any directory is held: mostly none, and then nobody takes the mutex.
+    /// Whether any directory stalls. Rarely so; otherwise [`Self::is_stalled`] takes no mutex.
     any_stalled: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Directories with work, the one that waits longest first.
+    /// Directories with invalidations, the one that has waited longest first.
     queue: VecDeque<NodeId>,
     invals: HashMap<NodeId, DirInvals>,
     in_progress: HashMap<NodeId, Instant>,
-    /// What the kernel did not know, where its notices do not wait for look-ups.
+    /// What the kernel did not know, where its notifications do not wait for lookups.
     resends: Resends,
     threads: usize,
 }
 
 impl State {
-    /// The next directory that no thread is at. One that is under way stays in its place: its turn comes again.
+    /// Takes the next directory that no thread serves. A directory that is being served keeps its place in the queue.
     fn next(&mut self) -> Option<(NodeId, DirInvals)> {
         let at = self.queue.iter().position(|dir| !self.in_progress.contains_key(dir))?;
         let dir = self.queue.remove(at)?;
@@ -111,7 +111,7 @@ impl std::fmt::Debug for InvalDispatcher {
 }
 
 impl InvalDispatcher {
-    /// Whether what is told of a directory is held up, so that its names may not be believed for long.
+    /// Whether invalidations of a directory stall, so that its names may only get a short timeout.
     pub(super) fn is_stalled(&self, dir: NodeId) -> bool {
         self.any_stalled.load(Ordering::Acquire) && self.state().has_stalled(&dir)
     }
@@ -168,7 +168,7 @@ impl InvalDispatcher {
         }
     }
 
-    /// Sends a batch: what needs not wait at once, the rest in its turn.
+    /// Sends a batch: at once what does not block, the rest by way of the queues.
     pub(super) fn send(&self, mut batch: InvalBatch, notifier: &impl Notifier) {
         if batch.is_all() {
             return notifier.inval_all();
@@ -190,7 +190,7 @@ impl InvalDispatcher {
         self.wake.notify_all();
     }
 
-    /// Looks for directories that are held, and has others taken care of; to be called every second.
+    /// Looks for directories that stall, and starts a thread for the others; to be called every second.
     pub(super) fn check(&self) {
         let mut state = self.state();
         let stalled = state.in_progress.keys().filter(|dir| state.has_stalled(dir)).count();
@@ -200,11 +200,13 @@ impl InvalDispatcher {
         }
         state.threads += 1;
         drop(state);
-        log::warn!("a client holds a directory: changes in it are seen when he lets go");
+        log::warn!(
+            "a client holds the lock of a directory: other clients see changes in it when it releases the lock"
+        );
         if let Some(start) = self.spawn_thread.get()
             && let Err(e) = start()
         {
-            log::error!("no thread for notices: {e}");
+            log::error!("cannot start a thread for invalidations: {e}");
             self.state().threads -= 1;
         }
     }
@@ -223,7 +225,7 @@ mod tests {
     const STALLED: NodeId = NodeId(5);
     const FREE: NodeId = NodeId(7);
 
-    /// Names of one directory wait until it is let go.
+    /// Invalidations of names in one directory block until it is released.
     #[derive(Default)]
     struct StalledDirectory {
         stalled: AtomicBool,
@@ -252,7 +254,7 @@ mod tests {
         }
         fn inval_readdir(&self, _: NodeId) {}
         fn inval_all(&self) {
-            panic!("nothing was missed");
+            panic!("no event was lost");
         }
     }
 
@@ -278,7 +280,7 @@ mod tests {
         }
     }
 
-    /// A kernel whose notices do not wait, and which comes to know a name and an inode after a while.
+    /// A kernel with notifications that do not wait, which comes to know a name and an inode after a while.
     #[derive(Default)]
     struct LateKernel {
         knows: AtomicBool,
@@ -306,7 +308,7 @@ mod tests {
             false
         }
         fn barrier(&self, _: NodeId) {
-            panic!("it would not wait");
+            panic!("this kernel does not wait");
         }
         fn inval_inode(&self, _: NodeId) -> bool {
             self.answer(1)

@@ -1,4 +1,4 @@
-//! What is to be taken out of the kernel's caches, gathered from the events that were read at once.
+//! Collects the invalidations for the events of one read(2), and merges those of the same name or inode.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -8,39 +8,40 @@ use super::dispatch::DirInvals;
 use crate::source::NodeId;
 use crate::sys::fanotify::Event;
 
-/// Who takes things out of the kernel's caches.
+/// Invalidates what the kernel has cached.
 pub trait Notifier {
-    /// A name in a directory, whether it was there or not: whether the kernel knew it. What is there now needs only be
-    /// looked up again.
+    /// Invalidates a dentry, positive or negative. Returns whether the kernel knew it. A name that exists now may be
+    /// expired instead.
     fn inval_entry(&self, dir: NodeId, name: &OsStr) -> bool;
-    /// A name that is to be looked up when it is used next, and stays otherwise, with whatever is mounted on it: whether
-    /// the kernel knew it, or nothing is to be done.
+    /// Expires a dentry: the kernel looks it up at its next use, and keeps it otherwise with what is mounted on it.
+    ///
+    /// Returns whether the kernel knew it, or there is nothing to do.
     fn expire_entry(&self, dir: NodeId, name: &OsStr) -> bool;
-    /// Whether a notice about a name waits for the look-ups under way in its directory. If not, notices must be sent
-    /// again until the kernel knows what they are about.
+    /// Whether an invalidation of a name waits for the lookups under way in its directory. If not, invalidations must
+    /// be sent again until the kernel knows what they are about.
     fn waits_for_lookups(&self) -> bool;
-    /// Waits for the look-ups that are under way in a directory: the kernel then knows the inodes that they found.
+    /// Waits for the lookups under way in a directory: the kernel then knows the inodes that they found.
     fn barrier(&self, dir: NodeId);
-    /// The attributes of an inode, and its ACLs: whether the kernel knows the inode. If it does, answers that are under
-    /// way are not believed either.
+    /// Invalidates an inode's attributes and ACLs. Returns whether the kernel knew the inode. If so, it also discards
+    /// replies that are in flight.
     fn inval_inode(&self, node: NodeId) -> bool;
-    /// The attributes of a directory and its cached listing.
+    /// Invalidates a directory's attributes and its cached listing.
     fn inval_readdir(&self, dir: NodeId);
-    /// All names and all attributes: something was missed.
+    /// Invalidates all names and all attributes, since events were lost.
     fn inval_all(&self);
 }
 
-/// The names of directories come and go with these.
+/// Events by which names come and go in a directory.
 const ENTRY_EVENTS: u64 =
     libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 
-/// See the module's head.
+/// Invalidations, each once. See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct InvalBatch {
     names: HashSet<(NodeId, OsString)>,
-    /// Names that stay but are to be looked up again.
+    /// Names that stay, but are to be looked up again.
     expired: HashSet<(NodeId, OsString)>,
-    /// What was done to an inode, with the directory whose look-ups may be about to find it.
+    /// Inodes that have changed, with the directory in which a lookup may be about to find each.
     inodes: HashMap<NodeId, Option<NodeId>>,
     listings: HashSet<NodeId>,
     all: bool,
@@ -51,7 +52,7 @@ impl InvalBatch {
         self.all = true;
     }
 
-    /// Takes in what an event tells of a directory: `dir` is the kernel's node id for it, where it knows it.
+    /// Adds what an event says of a directory. `dir`: its node id, where the daemon knows it.
     pub(super) fn add(&mut self, event: &Event<'_>, dir: Option<NodeId>) {
         if event.mask & ENTRY_EVENTS != 0
             && let Some(dir) = dir
@@ -65,21 +66,21 @@ impl InvalBatch {
         }
     }
 
-    /// Takes in that what the event names is to be looked up again, since the kernel would not ask for its attributes.
+    /// Adds that the name in an event is to be looked up again, because the kernel would not ask for its attributes.
     pub(super) fn add_expired(&mut self, event: &Event<'_>, dir: Option<NodeId>) {
         if let Some(dir) = dir.filter(|_| event.name != b".") {
             self.expired.insert((dir, OsStr::from_bytes(event.name).to_owned()));
         }
     }
 
-    /// Takes in that something was done to an inode in a directory.
+    /// Adds that an inode in a directory has changed.
     pub(super) fn add_inode(&mut self, node: NodeId, dir: Option<NodeId>) {
         let known = self.inodes.entry(node).or_default();
         *known = dir.or(*known);
     }
 
-    /// Sends what needs not wait: attributes of what the kernel knows already. What it does not know stays, for a
-    /// look-up may be about to tell it.
+    /// Sends the invalidations that do not block: attributes of inodes that the kernel knows. The others stay in the
+    /// batch, since a lookup may be about to bring them to the kernel.
     pub(super) fn send_known_inodes(&mut self, notifier: &impl Notifier) {
         self.inodes.retain(|node, dir| !notifier.inval_inode(*node) && dir.is_some());
         for dir in &self.listings {
@@ -87,7 +88,7 @@ impl InvalBatch {
         }
     }
 
-    /// Whether something was missed, so that all names and attributes must go.
+    /// Whether events were lost, so that all names and attributes are to be invalidated.
     pub(super) fn is_all(&self) -> bool {
         self.all
     }
@@ -217,6 +218,6 @@ mod tests {
         let (first, rest) = sent(batch);
         assert_eq!(first, ["inval_inode 600"]);
         let invals = DirInvals { inodes: [NodeId(600)].into(), ..DirInvals::default() };
-        assert_eq!(rest, HashMap::from([(NodeId(5), invals)]), "once its look-up has ended");
+        assert_eq!(rest, HashMap::from([(NodeId(5), invals)]), "once its lookup has ended");
     }
 }

@@ -1,14 +1,15 @@
-//! Changes made behind our back: what others change on the source is taken out of the kernel's caches.
+//! Watches the source by fanotify(7): what other processes change there is invalidated in the kernel's caches.
 //!
-//! A fanotify(7) mark on each directory that the kernel caches names of tells of names that come and go, and of what is
-//! done to the directory and to the files in it. A file with several names gets a mark of its own when it is asked for
-//! again: it may be changed by a name in a directory that nobody watches. Nothing is marked that the kernel does not
-//! cache: who works elsewhere on the same filesystem pays nothing.
+//! Each directory in which the kernel caches names has a mark, which reports names that come and go, and changes to the
+//! directory and to the files in it. A file with several names gets a mark of its own when its attributes are asked for
+//! again: it may be changed by a name in a directory without a mark. Nothing is marked that the kernel does not cache,
+//! so that processes that work elsewhere on the same filesystem pay nothing.
 //!
-//! What the daemon itself does on behalf of the mount's clients is told by its process id and left out: the kernel's
-//! caches know it already. Not where an inode may be known twice, through two mounts of its filesystem.
+//! Events of what the daemon itself does for the mount's clients are recognised by its process id and skipped: the
+//! kernel's caches have that already. They are not skipped where an inode may be known twice, through two mounts of its
+//! filesystem.
 //!
-//! Locks: `marking`, then `dirs`, which is never held across a system call or a notice.
+//! Lock order: `marking`, then `dirs`, which is never held across a system call or a notification.
 
 mod dispatch;
 mod inval_batch;
@@ -34,7 +35,7 @@ use inval_batch::InvalBatch;
 pub use inval_batch::Notifier;
 use write_throttle::{SUPPRESSION, WriteThrottle};
 
-/// On directories.
+/// Events on a marked directory, and on the files in it.
 const DIR_EVENTS: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
     | libc::FAN_MOVED_FROM
@@ -46,38 +47,42 @@ const DIR_EVENTS: u64 = libc::FAN_CREATE
     | libc::FAN_MOVE_SELF
     | libc::FAN_ONDIR
     | libc::FAN_EVENT_ON_CHILD;
-/// On files.
+/// Events on a marked file.
 const FILE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_ATTRIB;
-/// A file that is moved leaves the directory that told of it.
+/// Events of moves. A file that is moved leaves the directory with the mark that reported its changes.
 const MOVE_EVENTS: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
-/// What tells of writes: with the second the writer is done.
+/// Events of writes. With FAN_CLOSE_WRITE the writer is done.
 const WRITE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
-/// How many counts all directories share: one that is another's costs a look-up its trust.
+/// Number of event counters. Directories share them: an event of another directory costs a lookup its long timeout.
 const SEQ_SLOTS: usize = 4096;
-/// Files with a mark of their own at most; each keeps an inode in the kernel's memory.
+/// The most files with a mark of their own; each keeps an inode in the kernel's memory. Chosen.
 const MAX_FILE_MARKS: usize = 65536;
-/// How long events may gather before they are read: a burst costs one wake-up.
+/// How long events may gather before they are read, so that a burst costs one wake-up. Chosen.
 const COALESCE: Duration = Duration::from_millis(1);
 
 /// The watch over one mount's source.
 #[derive(Debug)]
 pub struct Watch {
     group: OwnedFd,
-    /// The marked directories by handle, as events name them.
+    /// The marked directories, by the file handles that events carry.
     dirs: Mutex<HashMap<FileHandle, NodeId>>,
     files: AtomicUsize,
     dispatcher: Arc<InvalDispatcher>,
-    /// How often directories have told of files in them; several share a count.
+    /// Counts the events of each marked directory and its files; several directories share a counter.
     event_seqs: Box<[AtomicU32]>,
-    /// Odd from before events are taken from the queue until they are counted.
+    /// Odd from before events are read until they are counted.
     read_seq: AtomicU32,
-    /// Held over setting or taking the mark of an inode, by node id: who takes one must not take another's.
+    /// Held while the mark of an inode is set or removed, by node id, so that no thread removes a mark that another has
+    /// just set.
     marking: [Mutex<()>; 16],
 }
 
 impl Watch {
-    /// Starts a watch over a tree. An error where it cannot be: without CAP_SYS_ADMIN, or on a filesystem whose events
-    /// do not name inodes (ENODEV, EXDEV, EOPNOTSUPP).
+    /// Starts a watch over a tree.
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_ADMIN; ENODEV, EXDEV or EOPNOTSUPP on a filesystem with events that do not identify
+    /// inodes.
     pub fn new(tree: &SourceTree) -> Result<Self, Errno> {
         let root = tree.root();
         if !tree.is_watchable(&root) {
@@ -97,8 +102,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches a directory from now on: whether it is watched. What is read of it afterwards is taken out of the caches
-    /// when it changes.
+    /// Marks a directory unless it is marked. Returns whether it is: what is read of it from now on is invalidated when
+    /// it changes.
     pub fn ensure_marked(&self, tree: &SourceTree, dir: &Inode) -> bool {
         if dir.is_watched() {
             return true;
@@ -109,7 +114,7 @@ impl Watch {
         match self.mark_dir(tree, dir) {
             Ok(()) => true,
             Err(e) => {
-                log::debug!("cannot watch a directory: {e}");
+                log::debug!("cannot mark a directory: {e}");
                 false
             }
         }
@@ -118,7 +123,7 @@ impl Watch {
     fn mark_dir(&self, tree: &SourceTree, dir: &Inode) -> Result<(), Errno> {
         let handle = tree.handle_of(dir)?;
         let _marking = self.marking(dir.node());
-        // Entered first: an event that comes with the mark must find it.
+        // Before the mark is set: an event that comes with it must find the directory.
         self.dirs().insert(handle, dir.node());
         let marked = self.mark(tree, dir, true, DIR_EVENTS);
         match marked {
@@ -128,7 +133,7 @@ impl Watch {
         marked
     }
 
-    /// Watches each write to a file from now on: whether it is watched.
+    /// Marks a file unless it is marked. Returns whether it is: each write to it is reported from now on.
     pub fn ensure_file_marked(&self, tree: &SourceTree, file: &Inode) -> bool {
         if file.is_watched() {
             return true;
@@ -141,7 +146,7 @@ impl Watch {
             return true;
         }
         if let Err(e) = self.mark(tree, file, true, FILE_EVENTS) {
-            log::debug!("cannot watch a file: {e}");
+            log::debug!("cannot mark a file: {e}");
             return false;
         }
         self.files.fetch_add(1, Ordering::Relaxed);
@@ -149,21 +154,19 @@ impl Watch {
         true
     }
 
-    /// Ends the watch over an inode that the kernel has forgotten.
+    /// Removes the mark of an inode that the kernel has forgotten.
     pub fn forget(&self, tree: &SourceTree, inode: &Inode) {
-        // Whoever looks it up next does not know that its writes are left alone.
+        // The next lookup makes an inode that does not know of the ignore mask.
         if inode.is_busy() {
             let resumed = tree
-                .uncached_fd(inode)
-                .and_then(|fd| sys::fanotify::ignore_modify(&self.group, false, &proc_path(&fd)));
-            resumed.unwrap_or_else(|e| log::debug!("writes are told again later: {e}"));
+. uncached_fd ( inode ) . and_then ( | fd | sys :: fanotify :: ignore_modify ( & self . group , false , & proc_path ( & fd ) ) ) ; resumed . unwrap_or_else ( | e | log :: debug ! ( "cannot remove the ignore mask of a file: {e}" ) ) ; 
         }
         if !inode.is_watched() {
             return;
         }
         let _marking = self.marking(inode.node());
-        if tree.is_known_again(inode) {
-            // It was looked up once more meanwhile, and the mark serves on.
+if tree . is_known_again ( inode ) { 
+// It was looked up again meanwhile, and keeps the mark.
             if inode.take_watched() && !inode.kind().is_dir() {
                 self.files.fetch_sub(1, Ordering::Relaxed);
             }
@@ -186,7 +189,7 @@ impl Watch {
             self.files.fetch_sub(1, Ordering::Relaxed);
         }
         let events = if is_dir { DIR_EVENTS } else { FILE_EVENTS };
-        // An inode that is gone took its mark along.
+        // An inode that was deleted has lost its mark already.
         let _ = self.mark(tree, inode, false, events);
         true
     }
@@ -201,25 +204,27 @@ impl Watch {
         sys::fanotify::mark(&self.group, add, events, &proc_path(&fd))
     }
 
-    /// Whether word of changes in a directory gets through, so that its names may be believed for long.
+    /// Whether invalidations of a directory are delivered promptly, so that its names may get a long timeout.
     #[must_use]
     pub fn is_delivering(&self, dir: &Inode) -> bool {
         !self.dispatcher.is_stalled(dir.node())
     }
 
-    /// How often a directory has told of files in it (and some others of theirs): who looks a file up while it does may
-    /// not be known as yet, and must not believe for long what he saw.
+    /// How many events of a directory and its files were counted, with those of some other directories.
+    ///
+    /// A lookup compares it before and after: if it changed meanwhile, an event may have come before the file was in
+    /// the table, and what the lookup saw must not be cached for long.
     #[must_use]
     pub fn event_seq(&self, dir: &Inode) -> u32 {
         self.seq_slot(dir.node()).load(Ordering::Acquire)
     }
 
-    /// Whether a directory has told nothing since it had told `told`, not even of what was done the moment before:
-    /// nobody has any event of it that is not counted.
+    /// Whether a directory has had no event since [`Self::event_seq`] was `seq`, and none is left uncounted, not even
+    /// of a change made just before.
     #[must_use]
     pub fn is_drained(&self, dir: &Inode, seq: u32) -> bool {
         let read_seq = self.read_seq.load(Ordering::SeqCst);
-        // An event of before is in the queue, or was taken from it before: in this turn, or in a former one.
+        // An earlier event is in the queue, or was read from it: and is then being counted, or counted.
         read_seq.is_multiple_of(2)
             && self.poll_events(Some(Duration::ZERO)) == Ok(false)
             && self.read_seq.load(Ordering::SeqCst) == read_seq
@@ -230,18 +235,18 @@ impl Watch {
         &self.event_seqs[dir.0 as usize % SEQ_SLOTS]
     }
 
-    /// Looks whether word of changes gets through; to be called every second.
+    /// Looks for directories with stalled invalidations; to be called every second.
     pub fn check(&self) {
         self.dispatcher.check();
     }
 
-    /// Takes what events tell out of the caches, until the mount ends.
+    /// Reads events and invalidates what they report, until the mount ends.
     pub fn run<N>(&self, tree: &SourceTree, notifier: &Arc<N>)
     where
         N: Notifier + Send + Sync + 'static,
     {
         if let Err(e) = self.dispatcher.start(notifier) {
-            log::error!("no thread for notices: {e}");
+            log::error!("cannot start a thread for invalidations: {e}");
         }
         let Ok(group) = self.group.try_clone() else { return };
         let mut group = std::fs::File::from(group);
@@ -257,7 +262,7 @@ impl Watch {
                     self.dispatcher.send(batch, &**notifier);
                     continue;
                 }
-                // Another error comes again where it is told.
+                // read(2) returns any other error again.
                 Ok(true) | Err(_) => {}
             }
             self.read_seq.fetch_add(1, Ordering::SeqCst);
@@ -269,7 +274,9 @@ impl Watch {
                     continue;
                 }
                 Err(e) => {
-                    log::error!("the watch over the source ends: {e}");
+                    log::error!(
+                        "cannot read events of the source, which is not watched any more: {e}"
+                    );
                     notifier.inval_all();
                     return;
                 }
@@ -284,7 +291,8 @@ impl Watch {
                 } else if event.pid != own_pid || tree.has_aliases() {
                     let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
                     if let Some(dir) = dir {
-                        // First: whoever enters the file from now on is told by this count, whoever has, below.
+                        // Before the table is searched: a lookup that enters the file from now on sees the new count,
+                        // and one that has entered it already is found below.
                         self.seq_slot(dir).fetch_add(1, Ordering::AcqRel);
                     }
                     batch.add(&event, dir);
@@ -310,7 +318,7 @@ impl Watch {
         }
     }
 
-    /// Waits for events: whether there are any in this time, or ever.
+    /// Waits for events, for `time` or for ever. Returns whether there are any.
     fn poll_events(&self, time: Option<Duration>) -> Result<bool, Errno> {
         let mut fds = [PollFd::new(&self.group, PollFlags::IN)];
         let timeout = time.and_then(|time| Timespec::try_from(time).ok());

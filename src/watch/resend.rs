@@ -1,9 +1,10 @@
-//! Notices that are sent again, where the kernel's do not wait for look-ups under way.
+//! Sends invalidations again, for kernels with notifications that do not wait for lookups under way.
 //!
-//! A look-up that was answered before a change may reach the kernel's caches after the notice of that change. Where the
-//! notice waits for the directory's lock, which the look-up holds, it finds what the look-up brought. From Linux 6.19 to
-//! 7.1.6 it does not wait: it finds nothing (ENOENT), and what the look-up brings later is stale. There it is sent again
-//! until the kernel knows what it is about, or until a look-up can no longer be on its way.
+//! A lookup that was answered before a change may reach the kernel's caches after the invalidation for that change.
+//! Where the notification waits for the directory's lock, which the lookup holds, it finds what the lookup brought.
+//! From Linux 6.19 to 7.1.6 it does not wait: it finds nothing (ENOENT), and what the lookup brings later is stale.
+//! There the invalidation is sent again until the kernel knows what it is about, or until no lookup can be in flight
+//! any more.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use std::time::{Duration, Instant};
 use super::dispatch::DirInvals;
 use crate::source::NodeId;
 
-/// When notices are sent again, counted from the time before. The client's thread takes an answer in within microseconds
-/// once it runs; a second is for a client that does not get a processor.
+/// When an invalidation is sent again, counted from the time before. The client's thread takes a reply in within
+/// microseconds once it runs; a second is for a client that does not get a CPU. Chosen.
 const DELAYS: [Duration; 4] = [
     Duration::from_millis(2),
     Duration::from_millis(20),
@@ -20,30 +21,30 @@ const DELAYS: [Duration; 4] = [
     Duration::from_millis(1000),
 ];
 
-/// What is to be sent again.
+/// Invalidations to be sent again.
 #[derive(Debug)]
 pub(super) struct Resend {
     pub(super) dir: NodeId,
     pub(super) invals: DirInvals,
-    /// How often it was sent again before.
+    /// How often they were sent again before.
     tries: usize,
 }
 
-/// See the module's head.
+/// Everything that is to be sent again in one mount.
 #[derive(Debug, Default)]
 pub(super) struct Resends {
-    /// By the time when they are due; the number keeps those of one instant apart.
+    /// By the time when each is due; the number tells entries of the same instant apart.
     queue: BTreeMap<(Instant, u64), Resend>,
     count: u64,
 }
 
 impl Resends {
-    /// Takes in what the kernel did not know when it was told for the first time.
+    /// Adds what the kernel did not know the first time.
     pub(super) fn add(&mut self, now: Instant, dir: NodeId, invals: DirInvals) {
         self.push(now, Resend { dir, invals, tries: 0 });
     }
 
-    /// Takes in what the kernel did not know when it was told again.
+    /// Adds what the kernel did not know when it was sent again. Drops it after the last of [`DELAYS`].
     pub(super) fn add_again(&mut self, now: Instant, sent: Resend) {
         self.push(now, Resend { tries: sent.tries + 1, ..sent });
     }
@@ -56,13 +57,13 @@ impl Resends {
         self.queue.insert((now + *delay, self.count), resend);
     }
 
-    /// Takes out what is due.
+    /// Takes an entry that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Resend> {
         let first = self.queue.first_entry().filter(|first| first.key().0 <= now)?;
         Some(first.remove())
     }
 
-    /// When the next is due.
+    /// When the next entry is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.queue.keys().next().map(|(due, _)| *due)
     }

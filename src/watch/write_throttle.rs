@@ -1,8 +1,8 @@
-//! Files that somebody is writing to at this moment.
+//! Suppresses write events of files that are being written.
 //!
-//! A mark with FAN_MODIFY makes an event of each write, which takes longer than a small write itself. So after the first
-//! event of a file its writes are left alone for a while: an ignore mask keeps them from becoming events, and the
-//! file's attributes are not believed meanwhile. Whoever writes without a pause so pays for one event in [`SUPPRESSION`].
+//! A mark with FAN_MODIFY makes an event of each write, which takes longer than a small write itself. So the first
+//! event of a file suppresses its further write events for a while: an ignore mask hides them, and the file's
+//! attributes are not cached meanwhile. A process that writes without a pause pays for one event in [`SUPPRESSION`].
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -15,12 +15,12 @@ use super::inval_batch::InvalBatch;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
 
-/// How long a file's writes are left alone.
+/// How long a file's write events are suppressed. Chosen.
 pub(super) const SUPPRESSION: Duration = Duration::from_millis(100);
-/// Files left alone at most; the writes of more become events.
+/// The most files with suppressed events; the writes to any further file are reported. Chosen.
 const MAX_FILES: usize = 4096;
 
-/// See the module's head.
+/// The files with suppressed write events. See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct WriteThrottle {
     files: HashMap<NodeId, Suppressed>,
@@ -29,18 +29,18 @@ pub(super) struct WriteThrottle {
 #[derive(Debug)]
 struct Suppressed {
     inode: Arc<Inode>,
-    /// The directory that told of the writes.
+    /// The directory with the mark that reported the write.
     dir: Option<NodeId>,
     until: Instant,
 }
 
 impl WriteThrottle {
-    /// Whether none is left alone.
+    /// Whether no file is suppressed.
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Leaves a file alone: it was written to, and not closed yet.
+    /// Suppresses the write events of a file that was written to and is not closed yet.
     pub(super) fn suppress(
         &mut self,
         group: &OwnedFd,
@@ -51,13 +51,14 @@ impl WriteThrottle {
         if self.files.len() >= MAX_FILES || self.files.contains_key(&inode.node()) {
             return;
         }
-        // Before the mask: from now on no answer is believed, so nothing is lost by what the mask hides.
+        // Before the mask is set: from now on no answer about the file is cached, so nothing is lost by what the mask
+        // hides.
         inode.set_busy(true);
         let ignored = tree
             .uncached_fd(&inode)
             .and_then(|fd| sys::fanotify::ignore_modify(group, true, &proc_path(&fd)));
         if ignored.is_err() {
-            // It is gone, or there are too many marks: its writes go on to be told.
+            // The file is gone, or there are too many marks: its writes are reported as before.
             inode.set_busy(false);
             return;
         }
@@ -65,7 +66,7 @@ impl WriteThrottle {
         self.files.insert(inode.node(), Suppressed { inode, dir, until });
     }
 
-    /// Listens again to those whose time is over; what they were written meanwhile goes into the batch.
+    /// Re-enables write events after the suppression, and adds to the batch the writes that were hidden meanwhile.
     pub(super) fn resume(&mut self, group: &OwnedFd, tree: &SourceTree, batch: &mut InvalBatch) {
         let now = Instant::now();
         self.files.retain(|node, suppressed| {
@@ -77,11 +78,11 @@ impl WriteThrottle {
                 .uncached_fd(&suppressed.inode)
                 .and_then(|fd| sys::fanotify::ignore_modify(group, false, &proc_path(&fd)));
             if let Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) = resumed {
-                // Still not to be believed: nobody would tell of its writes.
+                // Its attributes must still not be cached: no event would report its writes.
                 suppressed.until = now + SUPPRESSION;
                 return true;
             }
-            // Else an inode that is gone took its mark along.
+            // With any other error the inode is gone, and the mask with it.
             suppressed.inode.set_busy(false);
             false
         });
