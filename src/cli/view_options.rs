@@ -159,7 +159,7 @@ impl ViewOptions {
         let masks = [(self.fmask.or(self.umask), true), (self.dmask.or(self.umask), false)];
         for (mask, files) in masks {
             if let Some(mask) = mask {
-                perms.extend(PermRules::masked(PERMISSIONS & !mask, files, !files));
+                perms.extend(PermRules::exactly(PERMISSIONS & !mask, files, !files));
             }
         }
         let unprivileged = !rustix::process::geteuid().is_root();

@@ -1,7 +1,8 @@
-//! The id types: which side an id belongs to, and whether it names a user or a group.
+//! The id types: of the source or of the mount, of a user or of a group.
 //!
-//! A source id is what the source stores on disk; a mount id is what programs see at the mount. They differ in type, so
-//! a forgotten translation does not compile. Raw `u32` ids exist only at the two borders (system calls, FUSE wire).
+//! A source id is what the source stores on disk; a mount id is what programs see at the mount. Their types differ, so
+//! that a forgotten translation does not compile. Raw `u32` ids exist only at the two borders: system calls and the
+//! FUSE wire.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -28,10 +29,10 @@ impl Kind for Group {
     const WORD: &'static str = "gid";
 }
 
-/// The largest id there is: 4294967295 means "no id" in every system call.
+/// The largest id: 4294967295 means "no id" in every system call.
 pub const MAX_ID: u32 = u32::MAX - 1;
 
-/// "No id", as system calls and the FUSE wire spell it.
+/// "No id", in system calls and on the FUSE wire.
 pub const NO_ID: u32 = u32::MAX;
 
 /// An id as stored on the source. Never [`NO_ID`].

@@ -1,11 +1,11 @@
-//! Extents, and the map they make: source ids to mount ids and back.
+//! The id map: extents that map source ids to mount ids and back.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use super::ids::{Kind, MAX_ID, MountId, SourceId};
 
-/// A run of ids: `source..source+count` on the source is shown as `mount..mount+count`.
+/// A range of ids: `source..source+count` on the source maps to `mount..mount+count`.
 ///
 /// Written `SOURCE:MOUNT:COUNT`, in the order of a line of `/proc/PID/uid_map` when the namespace is a mount's
 /// (user_namespaces(7)).
@@ -22,9 +22,9 @@ pub struct Extent<K: Kind> {
 pub enum MapError {
     /// The count is zero.
     Empty(String),
-    /// The last id would pass 4294967294.
+    /// The last id would exceed 4294967294.
     TooLong(String),
-    /// Two extents give one source id two counterparts.
+    /// Two extents map one source id.
     Overlap(String, String),
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for MapError {
 impl std::error::Error for MapError {}
 
 impl<K: Kind> Extent<K> {
-    /// Checks the numbers: `count` is at least 1 and neither side passes [`MAX_ID`].
+    /// Checks the numbers: `count` is at least 1, and neither side exceeds [`MAX_ID`].
     pub fn new(source: u32, mount: u32, count: u32) -> Result<Self, MapError> {
         let extent = Self { source, mount, count, kind: PhantomData };
         if count == 0 {
@@ -73,7 +73,7 @@ impl<K: Kind> Extent<K> {
         MountId::new(self.mount).expect("checked in new")
     }
 
-    /// How many ids it holds, at least 1.
+    /// The number of ids, at least 1.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
@@ -94,10 +94,10 @@ impl<K: Kind> fmt::Display for Extent<K> {
     }
 }
 
-/// Extents sorted for both directions; a look-up is a binary search.
+/// Extents sorted for both directions; a lookup is a binary search.
 ///
-/// Source ids may be shown by one extent only. Several may be shown as the same mount id (many to one); on the way back
-/// the extent that was given first wins.
+/// A source id may be in one extent only. Several may map to the same mount id (many to one); back to the source, the
+/// extent that was given first wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdMap<K: Kind> {
     /// As given, for display.
@@ -122,7 +122,7 @@ impl<K: Kind> IdMap<K> {
         Ok(Self { extents, forward, backward })
     }
 
-    /// Every id shown as itself.
+    /// Maps every id to itself.
     #[must_use]
     pub fn identity() -> Self {
         let all = Extent::new(0, 0, MAX_ID).expect("fits");
@@ -136,7 +136,7 @@ impl<K: Kind> IdMap<K> {
         &self.extents
     }
 
-    /// How a source id is shown; `None` when no extent holds it.
+    /// The mount id of a source id; `None` when it is in no extent.
     #[must_use]
     pub fn to_mount(&self, id: SourceId<K>) -> Option<MountId<K>> {
         let raw = id.raw();
@@ -148,7 +148,7 @@ impl<K: Kind> IdMap<K> {
         MountId::new(extent.mount + (raw - extent.source))
     }
 
-    /// What a mount id is stored as; `None` when no extent shows it.
+    /// The source id of a mount id; `None` when it is in no extent.
     #[must_use]
     pub fn to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
         let raw = id.raw();
@@ -160,7 +160,7 @@ impl<K: Kind> IdMap<K> {
         SourceId::new(extent.source + (raw - extent.mount))
     }
 
-    /// Whether no two source ids are shown as one mount id, as a kernel idmapped mount demands.
+    /// Whether no two source ids map to one mount id, as a kernel idmapped mount requires.
     #[must_use]
     pub fn is_one_to_one(&self) -> bool {
         let mut by_mount = self.extents.clone();
@@ -168,7 +168,7 @@ impl<K: Kind> IdMap<K> {
         by_mount.windows(2).all(|pair| pair[0].last_mount() < pair[1].mount)
     }
 
-    /// Whether every id is shown as itself.
+    /// Whether every id maps to itself.
     #[must_use]
     pub fn is_identity(&self) -> bool {
         let total: u64 = self.forward.iter().map(|e| u64::from(e.count)).sum();
@@ -176,7 +176,7 @@ impl<K: Kind> IdMap<K> {
     }
 }
 
-/// Cuts extents that overlap on the mount side, so that of two that show one mount id only the first given answers.
+/// Cuts extents that overlap on the mount side, so that each mount id is left only in the extent that was given first.
 ///
 /// Sweeps over the mount ids with the live extents in a heap by their place in the list: O(n log n).
 fn first_wins<K: Kind>(extents: &[Extent<K>]) -> Vec<Extent<K>> {
@@ -185,7 +185,7 @@ fn first_wins<K: Kind>(extents: &[Extent<K>]) -> Vec<Extent<K>> {
 
     let mut by_mount: Vec<usize> = (0..extents.len()).collect();
     by_mount.sort_by_key(|&i| extents[i].mount);
-    // Points where the winner can change: starts and ends, ends being one past the last id.
+    // Points where the winner can change: starts and ends, an end being one past the last id.
     let mut points: Vec<u64> =
         extents.iter().flat_map(|e| [u64::from(e.mount), u64::from(e.last_mount()) + 1]).collect();
     points.sort_unstable();
@@ -288,7 +288,7 @@ mod tests {
     }
 
     fn any_extents() -> impl Strategy<Value = Vec<Extent<User>>> {
-        // Small numbers so that extents meet; sources made disjoint by construction.
+        // Small numbers, so that extents meet; sources are disjoint by construction.
         proptest::collection::vec((0u32..4, 0u32..40, 1u32..12), 0..12).prop_map(|parts| {
             let mut source = 0;
             let mut out = Vec::new();

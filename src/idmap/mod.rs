@@ -1,4 +1,4 @@
-//! Id translation: pure, no I/O, no FUSE.
+//! Id translation. Pure: no I/O, no FUSE.
 
 mod ids;
 mod map;

@@ -1,25 +1,25 @@
-//! What is done with ids that no extent holds, and the whole translation of one mount: users, groups, unmapped.
+//! The whole id translation of one mount: users, groups, and what becomes of unmapped ids.
 
 use super::ids::{Group, Kind, MountGid, MountId, MountUid, SourceGid, SourceId, SourceUid, User};
 use super::map::IdMap;
 
-/// What becomes of ids without a counterpart, for one kind of id.
+/// What becomes of unmapped ids, for users or for groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmapped<K: Kind> {
     /// As on a kernel idmapped mount: shown as the overflow id, and never stored.
     Deny,
     /// Shown and stored as they are.
     Pass,
-    /// Shown as this mount id, and stored as what this mount id is stored as.
+    /// Shown as this mount id, and stored as its source id.
     Squash(MountId<K>),
 }
 
-/// One kind's map with its policy.
+/// The map of users or of groups, with its policy for unmapped ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Translation<K: Kind> {
     map: IdMap<K>,
     unmapped: Unmapped<K>,
-    /// Which extents name somebody, where not all do.
+    /// The extents that name an id, where not all do.
     explicit: Option<IdMap<K>>,
 }
 
@@ -30,25 +30,25 @@ impl<K: Kind> Translation<K> {
         Self { map, unmapped, explicit: None }
     }
 
-    /// The same, where only these extents name somebody: the others move ids that nobody has listed.
+    /// The same, where only these extents name an id. The others shift ids that the user has not listed one by one.
     #[must_use]
     pub fn with_explicit(self, explicit: IdMap<K>) -> Self {
         Self { explicit: Some(explicit), ..self }
     }
 
-    /// The extents.
+    /// The map.
     #[must_use]
     pub fn map(&self) -> &IdMap<K> {
         &self.map
     }
 
-    /// The policy.
+    /// The policy for unmapped ids.
     #[must_use]
     pub fn unmapped(&self) -> Unmapped<K> {
         self.unmapped
     }
 
-    /// How a source id is shown. `None`: unmapped, to be answered as [`super::NO_ID`], which the kernel shows as the
+    /// The mount id of a source id. `None`: unmapped, to be sent as [`super::NO_ID`], which the kernel shows as the
     /// overflow id and matches with no caller.
     #[must_use]
     pub fn to_mount(&self, id: SourceId<K>) -> Option<MountId<K>> {
@@ -59,7 +59,7 @@ impl<K: Kind> Translation<K> {
         })
     }
 
-    /// As [`Self::to_mount`], but nothing for an id that is only squashed: that is shown as somebody else.
+    /// Like [`Self::to_mount`], but `None` for an id that is only squashed: that is shown as another user's.
     #[must_use]
     pub fn counterpart(&self, id: SourceId<K>) -> Option<MountId<K>> {
         match self.unmapped {
@@ -68,15 +68,15 @@ impl<K: Kind> Translation<K> {
         }
     }
 
-    /// What an extent stores a mount id as that means another id on the source. Extents of ids that stay as they are name
-    /// nobody.
+    /// The source id of a mount id, if an explicit extent maps it to another number. Extents that map ids to themselves
+    /// name no id.
     #[must_use]
     pub fn explicit_to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
         let explicit = self.explicit.as_ref().unwrap_or(&self.map);
         explicit.to_source(id).filter(|source| source.raw() != id.raw())
     }
 
-    /// What a mount id is stored as. `None`: it cannot be stored (EOVERFLOW).
+    /// The source id of a mount id. `None`: it cannot be stored (EOVERFLOW).
     #[must_use]
     pub fn to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
         self.map.to_source(id).or_else(|| match self.unmapped {
@@ -97,7 +97,7 @@ pub struct IdView {
 }
 
 impl IdView {
-    /// Every id shown as itself.
+    /// Maps every id to itself.
     #[must_use]
     pub fn identity() -> Self {
         Self {
@@ -106,25 +106,25 @@ impl IdView {
         }
     }
 
-    /// How a source uid is shown.
+    /// The mount uid of a source uid.
     #[must_use]
     pub fn uid_to_mount(&self, uid: SourceUid) -> Option<MountUid> {
         self.uids.to_mount(uid)
     }
 
-    /// How a source gid is shown.
+    /// The mount gid of a source gid.
     #[must_use]
     pub fn gid_to_mount(&self, gid: SourceGid) -> Option<MountGid> {
         self.gids.to_mount(gid)
     }
 
-    /// What a mount uid is stored as.
+    /// The source uid of a mount uid.
     #[must_use]
     pub fn uid_to_source(&self, uid: MountUid) -> Option<SourceUid> {
         self.uids.to_source(uid)
     }
 
-    /// What a mount gid is stored as.
+    /// The source gid of a mount gid.
     #[must_use]
     pub fn gid_to_source(&self, gid: MountGid) -> Option<SourceGid> {
         self.gids.to_source(gid)

@@ -1,18 +1,19 @@
-//! POSIX ACLs in the form of `system.posix_acl_access` and `system.posix_acl_default` (linux/posix_acl_xattr.h: a
-//! version, then entries of tag, permissions and id, all little endian), and their way through a view.
+//! Translates POSIX ACLs: the values of `system.posix_acl_access` and `system.posix_acl_default`.
 //!
-//! Rules, as the kernel's for an idmapped mount:
-//! * read: an entry whose id is unmapped stays and grants nobody anything. An idmapped mount shows 4294967295 for its
-//!   id; the kernel, though, takes no such id from a FUSE server (`posix_acl_from_xattr` fails, and with it every access
-//!   to the file), so the largest id that the mount has no use for stands in, 4294967294 on nearly every map. It cannot
-//!   be stored, so reading and setting back is refused as it is there;
-//! * set: an entry whose id cannot be stored makes the whole ACL EINVAL;
-//! * entries keep their number and order. Where several source ids are shown as one, a read shows the entry several
-//!   times: the kernel accepts that, takes the first match for users and any match for groups, and dropping one would
-//!   change what the file grants. For the same reason nothing is merged on the way back.
+//! The format is that of linux/posix_acl_xattr.h: a version, then entries of tag, permissions and id, all little
+//! endian. The rules are the kernel's for an idmapped mount:
 //!
-//! Whether the entries make sense together (order, one mask, no missing owner) is for the kernel to say: it checks the
-//! ACL at the mount before we see it and again on the source.
+//! * Read: an entry with an unmapped id stays and grants no user anything. An idmapped mount shows 4294967295 for that
+//!   id. From a FUSE server the kernel does not accept that id (`posix_acl_from_xattr` fails, and with it every access
+//!   to the file), so the largest id that the map uses for no source id takes its place, 4294967294 on nearly every
+//!   map. That id cannot be stored, so setting what was read fails as on an idmapped mount.
+//! * Set: an entry with an id that cannot be stored makes the whole ACL EINVAL.
+//! * Entries keep their number and order. Where several source ids map to one mount id, a read shows the entry several
+//!   times. The kernel accepts that: it takes the first match for users and any match for groups, and to drop one would
+//!   change what the file grants. For the same reason nothing is merged when an ACL is set.
+//!
+//! Whether the entries are consistent (order, one mask, no missing owner) is checked by the kernel: at the mount before
+//! the daemon gets the ACL, and again on the source.
 
 use std::fmt;
 
@@ -27,28 +28,28 @@ const VERSION: u32 = 2;
 const HEADER: usize = 4;
 const ENTRY: usize = 8;
 
-/// An access control list whose ids are of one side.
+/// An access control list with the ids of one side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl<U, G> {
     /// In the order of the value.
     pub entries: Vec<AclEntry<U, G>>,
 }
 
-/// As stored on the source.
+/// An ACL as stored on the source.
 pub type SourceAcl = Acl<SourceUid, SourceGid>;
-/// As seen at the mount.
+/// An ACL as seen at the mount.
 pub type MountAcl = Acl<MountUid, MountGid>;
 
-/// Who may do what.
+/// One entry: a tag and its permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AclEntry<U, G> {
-    /// Whom the entry is about.
+    /// What the entry applies to.
     pub tag: AclTag<U, G>,
     /// The permission bits, unchecked.
     pub perm: u16,
 }
 
-/// An entry's tag, with its id where it has one. `None`: 4294967295, no id.
+/// The tag of an entry, with its id if it has one. `None`: 4294967295, no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AclTag<U, G> {
     /// `ACL_USER_OBJ`
@@ -65,7 +66,7 @@ pub enum AclTag<U, G> {
     Other,
 }
 
-/// Ids of either side, to and from the value's number.
+/// Converts an id of either side from and to the number in the value.
 pub trait RawId: Copy {
     /// The id, unless the number is 4294967295.
     fn from_raw(raw: u32) -> Option<Self>;
@@ -93,14 +94,14 @@ impl<K: Kind> RawId for MountId<K> {
     }
 }
 
-/// Why a value is no ACL, or none that can be stored.
+/// Why a value is no ACL, or cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AclError {
-    /// Too short for a header, a length that is not a whole number of entries, or an unknown tag.
+    /// Too short for a header, not a whole number of entries, or an unknown tag.
     Malformed,
     /// A version other than 2.
     Version(u32),
-    /// An entry names an id that has no counterpart on the source.
+    /// An entry has an id that maps to no source id.
     Unmapped,
 }
 
@@ -109,7 +110,7 @@ impl fmt::Display for AclError {
         match self {
             Self::Malformed => f.write_str("malformed ACL"),
             Self::Version(version) => write!(f, "ACL of version {version}; {VERSION} is known"),
-            Self::Unmapped => f.write_str("the ACL names an id that is not in the map"),
+            Self::Unmapped => f.write_str("the ACL names an id that maps to no source id"),
         }
     }
 }
@@ -117,7 +118,7 @@ impl fmt::Display for AclError {
 impl std::error::Error for AclError {}
 
 impl From<AclError> for Errno {
-    /// As `posix_acl_from_xattr` and the idmapped mount answer.
+    /// The errno of `posix_acl_from_xattr` and of an idmapped mount.
     fn from(error: AclError) -> Self {
         match error {
             AclError::Malformed | AclError::Unmapped => Self::INVAL,
@@ -127,7 +128,7 @@ impl From<AclError> for Errno {
 }
 
 impl<U: RawId, G: RawId> Acl<U, G> {
-    /// Reads a value. A header without entries is an ACL without entries, which the kernel takes as none at all.
+    /// Parses a value. A header without entries is an ACL without entries, which the kernel takes as none at all.
     pub fn parse(value: &[u8]) -> Result<Self, AclError> {
         let (header, rest) = value.split_first_chunk::<HEADER>().ok_or(AclError::Malformed)?;
         let version = u32::from_le_bytes(*header);
@@ -141,7 +142,7 @@ impl<U: RawId, G: RawId> Acl<U, G> {
         Ok(Self { entries: entries.iter().map(AclEntry::parse).collect::<Result<_, _>>()? })
     }
 
-    /// Writes the value.
+    /// The value.
     #[must_use]
     pub fn print(&self) -> Vec<u8> {
         let mut value = Vec::with_capacity(HEADER + ENTRY * self.entries.len());
@@ -176,9 +177,11 @@ impl<U: RawId, G: RawId> Acl<U, G> {
 }
 
 impl<U, G> Acl<U, G> {
-    /// An access ACL, where the permissions of its file are shown as others than those that are stored (nine bits each):
-    /// the mask bounds the named entries, so they have no more than the group is shown to have. What the group is shown to
-    /// have beyond what is stored, the owning group has.
+    /// Adapts an access ACL to a file that is presented with other permissions than it has on the source (nine bits
+    /// each).
+    ///
+    /// The mask bounds the named entries, so they grant no more than the presented group permissions. What those add to
+    /// the stored ones, the owning group gets.
     pub fn apply_mode(&mut self, stored: u32, shown: u32) {
         let class = |mode: u32, shift: u32| (mode >> shift) as u16 & 0o7;
         let (group, added) = (class(shown, 3), class(shown & !stored, 3));
@@ -196,7 +199,7 @@ impl<U, G> Acl<U, G> {
 }
 
 impl SourceAcl {
-    /// As the mount shows it.
+    /// The ACL as seen at the mount.
     #[must_use]
     pub fn to_mount(&self, view: &IdView) -> MountAcl {
         let shown = self.try_map(
@@ -207,11 +210,11 @@ impl SourceAcl {
     }
 }
 
-/// The largest id that the map shows no source id as; it stands for what is unmapped.
+/// The largest id that the map uses for no source id: it stands for unmapped ids.
 fn unused<K: Kind>(map: &IdMap<K>) -> Option<MountId<K>> {
     let mut id = MountId::new(MAX_ID)?;
     while map.to_source(id).is_some() {
-        // Below the extents that hold it. As many rounds as there are extents, at the very most.
+        // Continue below the extents that hold it. There are at most as many rounds as extents.
         let holds =
             |e: &&Extent<K>| (0..e.count()).contains(&id.raw().wrapping_sub(e.mount().raw()));
         let first = map.extents().iter().filter(holds).map(|e| e.mount().raw()).min()?;
@@ -221,7 +224,7 @@ fn unused<K: Kind>(map: &IdMap<K>) -> Option<MountId<K>> {
 }
 
 impl MountAcl {
-    /// As the source stores it.
+    /// The ACL as stored on the source. [`AclError::Unmapped`] when an id maps to no source id.
     pub fn to_source(&self, view: &IdView) -> Result<SourceAcl, AclError> {
         self.try_map(
             |id| id.and_then(|id| view.uid_to_source(id)).map(Some).ok_or(AclError::Unmapped),
@@ -234,7 +237,7 @@ impl<U: RawId, G: RawId> AclEntry<U, G> {
     fn parse(bytes: &[u8; ENTRY]) -> Result<Self, AclError> {
         let [t0, t1, p0, p1, id @ ..] = *bytes;
         let id = u32::from_le_bytes(id);
-        // As the kernel does, the id of an entry that has none is not looked at.
+        // Like the kernel, ignore the id of an entry that has none.
         let tag = match u16::from_le_bytes([t0, t1]) {
             0x01 => AclTag::Owner,
             0x02 => AclTag::User(U::from_raw(id)),

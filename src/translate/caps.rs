@@ -1,24 +1,27 @@
-//! File capabilities in the form of `security.capability` (linux/capability.h: `vfs_cap_data` and `vfs_ns_cap_data`),
-//! and the way of their root id through a view.
+//! Translates file capabilities: the root id in the value of `security.capability`.
 //!
-//! A capability says whose root it serves: version 3 by its root id, version 2 by the unwritten root id 0. The kernel
-//! handles the attribute itself, so what the daemon answers and gets is not what a program sees:
-//! * getxattr(2) at the mount takes our value as ids of the mount, then shows it to the caller: a root id that is 0 in
-//!   the caller's user namespace as version 2, any other as version 3, and one that means nothing there as EOVERFLOW;
-//! * execve(2) takes our value the same way, and grants nothing for a root id that is no id; any *error* of ours, though,
-//!   would fail the exec;
-//! * setxattr(2) has turned the caller's root id into an id of the mount, and kept version 2 only for a caller who is
-//!   privileged over the whole filesystem, so that version 2 always means mount id 0.
+//! The format is that of linux/capability.h, `vfs_cap_data` and `vfs_ns_cap_data`. A capability has effect in user
+//! namespaces that have its root id as root: version 3 names the id, version 2 means 0. The kernel handles the
+//! attribute itself, so what the daemon returns and receives is not what a program sees:
 //!
-//! Hence the rules that give programs the kernel's answers for an idmapped mount:
-//! * read: the root id is translated and shown as version 3, or as version 2 where it becomes 0; an unmapped one is
-//!   answered as version 3 with root id 4294967295, which the kernel turns into EOVERFLOW for getxattr(2) and into no
-//!   capabilities for execve(2);
-//! * set: the root id is translated and stored as version 3, also where it is 0, as an idmapped mount does; only
-//!   when every uid is shown as itself version 2 stays. A root id that cannot be stored is EINVAL.
+//! * getxattr(2) at the mount takes the daemon's value as ids of the mount, then converts it for the caller: a root id
+//!   that is 0 in the caller's user namespace to version 2, any other to version 3, and one without a meaning there to
+//!   EOVERFLOW.
+//! * execve(2) takes the value the same way, and grants nothing for a root id that is no id. But any *error* of the
+//!   daemon would fail the execve.
+//! * setxattr(2) has converted the caller's root id to an id of the mount. It keeps version 2 only for a caller with
+//!   privileges over the whole filesystem, so that version 2 always means mount id 0.
 //!
-//! `--unmapped=squash` says who owns what nobody owns, not who is root: it does not apply to root ids, else a squash to
-//! 0 would hand strangers' capabilities to the mount's root.
+//! These rules give programs the kernel's answers for an idmapped mount:
+//!
+//! * Read: the root id is translated and returned as version 3, or as version 2 where it becomes 0. An unmapped one is
+//!   returned as version 3 with root id 4294967295, which the kernel turns into EOVERFLOW for getxattr(2) and into no
+//!   capabilities for execve(2).
+//! * Set: the root id is translated and stored as version 3, also where it is 0, as on an idmapped mount. Version 2
+//!   stays only where every uid maps to itself. A root id that cannot be stored is EINVAL.
+//!
+//! `--unmapped=squash` sets the owner of files with unmapped owners, and does not decide which user is root: it does
+//! not apply to root ids. A squash to 0 would otherwise give capabilities of unmapped root users to the mount's root.
 
 use std::fmt;
 
@@ -33,38 +36,38 @@ const EFFECTIVE: u32 = 1;
 const SIZE_2: usize = 20;
 const SIZE_3: usize = 24;
 
-/// What to answer for a capability whose root id nobody at the mount can be: getxattr(2) gives EOVERFLOW, execve(2)
-/// grants nothing.
+/// The value to return for a capability with a root id that has no meaning at the mount: getxattr(2) then fails with
+/// EOVERFLOW, and execve(2) grants nothing.
 pub const UNMAPPED_CAPS: [u8; SIZE_3] =
     [0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
-/// A file's capabilities, whole but for the meaning of the bits.
+/// A file's capabilities. The meaning of the bits is left to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
     /// Whether the program starts with them in effect.
     pub effective: bool,
-    /// The permitted and inheritable words, as they stand in the value.
+    /// The permitted and inheritable words, as in the value.
     pub sets: [u8; 16],
-    /// Whose root they serve.
+    /// The root user that they serve.
     pub root: RootId,
 }
 
-/// Whose root a capability serves. The number is of the side that the value is of.
+/// The root id of a capability, of the side that the value is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootId {
-    /// Version 2: id 0, unwritten.
+    /// Version 2: id 0, not written.
     Implicit,
-    /// Version 3. 4294967295: nobody's.
+    /// Version 3. 4294967295: no root user has them.
     Id(u32),
 }
 
-/// Why a value is no capability, or none that can be stored.
+/// Why a value is no capability, or cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CapsError {
-    /// Not of version 2 or 3, not of its version's length, or with unknown flags. Version 1 cannot be read or set
-    /// through the kernel's extended attribute calls either.
+    /// Not of version 2 or 3, not of its version's length, or with unknown flags. The kernel's extended attribute calls
+    /// do not accept version 1 either.
     Malformed,
-    /// The root id has no counterpart on the source.
+    /// The root id maps to no source id.
     Unmapped,
 }
 
@@ -72,7 +75,7 @@ impl fmt::Display for CapsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "malformed file capability",
-            Self::Unmapped => "the file capability's root id is not in the map",
+            Self::Unmapped => "the file capability's root id maps to no source id",
         })
     }
 }
@@ -86,7 +89,7 @@ impl From<CapsError> for Errno {
 }
 
 impl Caps {
-    /// Reads a value of version 2 or 3.
+    /// Parses a value of version 2 or 3.
     pub fn parse(value: &[u8]) -> Result<Self, CapsError> {
         let (magic, rest) = value.split_first_chunk::<4>().ok_or(CapsError::Malformed)?;
         let magic = u32::from_le_bytes(*magic);
@@ -102,7 +105,7 @@ impl Caps {
         Ok(Self { effective: magic & EFFECTIVE != 0, sets: *sets, root })
     }
 
-    /// Writes the value.
+    /// The value.
     #[must_use]
     pub fn print(&self) -> Vec<u8> {
         let (revision, size) = match self.root {
@@ -118,7 +121,7 @@ impl Caps {
         value
     }
 
-    /// As the mount is to answer it.
+    /// The capabilities as seen at the mount.
     #[must_use]
     pub fn to_mount(&self, view: &IdView) -> Self {
         let shown = SourceUid::new(self.root.raw()).and_then(|id| match view.uids.unmapped() {
@@ -132,7 +135,7 @@ impl Caps {
         Self { root, ..*self }
     }
 
-    /// As the source is to store it.
+    /// The capabilities as stored on the source. [`CapsError::Unmapped`] when the root id maps to no source id.
     pub fn to_source(&self, view: &IdView) -> Result<Self, CapsError> {
         let stored = MountUid::new(self.root.raw()).and_then(|id| match view.uids.unmapped() {
             Unmapped::Squash(_) => view.uids.map().to_source(id),
@@ -182,7 +185,7 @@ mod tests {
         Ok(caps(root).to_source(view)?.root)
     }
 
-    // The three maps below were measured on kernel idmapped mounts.
+    // The results of the three maps below were measured on kernel idmapped mounts.
 
     #[test]
     fn a_container_range_shows_the_sources_root_as_the_containers() {
@@ -203,7 +206,7 @@ mod tests {
         assert_eq!(
             shown(RootId::Implicit, &view),
             RootId::Id(NO_ID),
-            "the source's root is nobody here"
+            "the source's root has no id at the mount"
         );
         assert_eq!(stored(RootId::Implicit, &view), Ok(RootId::Id(5)));
         assert_eq!(stored(RootId::Id(0), &view), Ok(RootId::Id(5)));

@@ -1,8 +1,9 @@
-//! Values that carry ids inside: POSIX ACLs and file capabilities, through an [`IdView`] and back. Pure: bytes in, bytes
-//! out. What owns a file is not translated here: a stat carries its ids in the open.
+//! Translates values that contain ids, POSIX ACLs and file capabilities, through an [`IdView`] and back.
 //!
-//! A translation may change the length of a value (of a capability), so the length of an extended attribute at the mount is known
-//! only once its value on the source was read and translated.
+//! Pure: bytes in, bytes out. The owner of a file is not translated here, since stat(2) has it in fields of its own.
+//!
+//! A translation may change the length of a capability, so the size of an extended attribute at the mount is known only
+//! after its value was read from the source and translated.
 
 mod acl;
 mod caps;
@@ -16,7 +17,7 @@ use crate::idmap::IdView;
 pub use acl::{Acl, AclEntry, AclError, AclTag, MountAcl, RawId, SourceAcl};
 pub use caps::{Caps, CapsError, RootId, UNMAPPED_CAPS};
 
-/// What an extended attribute's value holds, as far as ids are concerned.
+/// What ids the value of an extended attribute contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XattrKind {
     /// `system.posix_acl_access`
@@ -25,19 +26,19 @@ pub enum XattrKind {
     AclDefault,
     /// `security.capability`
     Capability,
-    /// No ids: the value passes as it is.
+    /// No ids: the value passes unchanged.
     Other,
 }
 
 impl XattrKind {
-    /// Whether it is one of the POSIX ACLs.
+    /// Whether it is a POSIX ACL.
     #[must_use]
     pub fn is_acl(self) -> bool {
         matches!(self, Self::AclAccess | Self::AclDefault)
     }
 }
 
-/// Tells which extended attributes carry ids.
+/// Tells which extended attributes contain ids.
 #[must_use]
 pub fn classify(name: &[u8]) -> XattrKind {
     match name {
@@ -48,10 +49,10 @@ pub fn classify(name: &[u8]) -> XattrKind {
     }
 }
 
-/// The value that the mount answers for what the source holds.
+/// Translates a value of the source into that of the mount. An errno when the source's value is malformed.
 ///
-/// A capability that the source itself refuses to show with EOVERFLOW (its root id has no meaning to us) is to be
-/// answered as [`UNMAPPED_CAPS`], so that a file which carries one can still be executed.
+/// Where the source itself refuses to show a capability with EOVERFLOW (its root id has no meaning to the daemon), the
+/// caller returns [`UNMAPPED_CAPS`], so that the file can still be executed.
 pub fn value_to_mount<'a>(
     kind: XattrKind,
     value: &'a [u8],
@@ -67,10 +68,13 @@ pub fn value_to_mount<'a>(
     }
 }
 
-/// The value to store on the source for what was set at the mount. An error is to be answered before the source is
-/// touched: EINVAL for an id that cannot be stored or a malformed value, EOPNOTSUPP for an ACL of another version.
+/// Translates a value that was set at the mount into the one to store on the source. To be called before the source is
+/// changed.
 ///
 /// An empty value passes: the kernel takes an empty ACL as none at all, and refuses to read an empty capability.
+///
+/// # Errors
+/// EINVAL for an id that cannot be stored or a malformed value; EOPNOTSUPP for an ACL of another version than 2.
 pub fn value_to_source<'a>(
     kind: XattrKind,
     value: &'a [u8],

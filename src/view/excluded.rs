@@ -1,7 +1,7 @@
-//! Names that are not there: patterns as shells have them, matched on bytes.
+//! Hidden names: shell patterns, matched on bytes.
 //!
-//! A pattern without a slash hides a name in every directory. One with a slash is a path from the source's root, with or
-//! without a leading slash; `**` as a whole component stands for any number of directories. What lies below a hidden
+//! A pattern without a slash hides a name in every directory. One with a slash is a path from the source's root, with
+//! or without a leading slash; `**` as a whole component stands for any number of directories. What lies below a hidden
 //! directory is hidden with it.
 
 mod glob;
@@ -27,19 +27,19 @@ enum Component {
     Name(Glob),
 }
 
-/// What a name alone says.
+/// What a name alone decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is there.
+    /// It is visible.
     Shown,
-    /// It is nowhere.
+    /// It is hidden in every directory.
     Hidden,
-    /// That depends on the directory's path.
+    /// It depends on the directory's path.
     ByPath,
 }
 
 impl Excluded {
-    /// Adds a pattern. An error says what is wrong with it.
+    /// Adds a pattern. The error says what is wrong with the pattern.
     pub fn add(&mut self, pattern: &OsStr) -> Result<(), String> {
         let wrong = |what: &str| format!("'{}' {what}", pattern.display());
         let bytes = pattern.as_bytes();
@@ -73,7 +73,7 @@ impl Excluded {
         Ok(())
     }
 
-    /// The patterns, in words that [`Self::add`] takes.
+    /// The patterns, in the syntax of [`Self::add`].
     pub fn patterns(&self) -> impl Iterator<Item = String> {
         let path =
             |components: &Vec<Component>| components.iter().map(Component::to_string).collect();
@@ -86,13 +86,13 @@ impl Excluded {
         self.names.is_empty() && self.paths.is_empty()
     }
 
-    /// Whether something is hidden by its path: a directory that moves may then hide or show what is below it.
+    /// Whether a path pattern exists: a directory that moves may then hide or reveal what is below it.
     #[must_use]
     pub fn has_paths(&self) -> bool {
         !self.paths.is_empty()
     }
 
-    /// What a name alone says.
+    /// What the name alone decides.
     #[must_use]
     pub fn match_name(&self, name: &OsStr) -> Verdict {
         let name = name.as_bytes();
@@ -106,7 +106,8 @@ impl Excluded {
         Verdict::Shown
     }
 
-    /// Whether a path pattern ends in something that this name matches, and not in `**`, which matches every name.
+    /// Whether a path pattern ends in a component that this name matches; `**` does not count, since it matches every
+    /// name.
     #[must_use]
     pub fn ends_a_path(&self, name: &OsStr) -> bool {
         let ends_so = |components: &Vec<Component>| match components.last() {
@@ -129,7 +130,7 @@ impl Excluded {
         }
     }
 
-    /// Whether a path from the source's root, or a directory on its way, is hidden.
+    /// Whether a path from the source's root, or a directory on the path, is hidden.
     #[must_use]
     pub fn hides_path(&self, path: &[u8]) -> bool {
         let path: Vec<_> = split_path(path).collect();
@@ -145,8 +146,8 @@ fn split_path(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
-/// Whether components match a path pattern: one pass that goes back to the last `**` only. One at the end stands for
-/// at least one component: what is in a directory, not the directory.
+/// Whether a path matches a pattern, in one pass that backtracks to the last `**` only. A `**` at the end stands for at
+/// least one component: for what is in a directory, and not for the directory.
 fn path_matches(components: &[Component], path: &[&[u8]]) -> bool {
     let (mut at, mut matched) = (0, 0);
     let mut retry = None;

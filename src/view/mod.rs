@@ -1,9 +1,9 @@
-//! What a mount shows of its source and what it lets happen there: one description, made from the options once and
-//! applied by the filesystem, never by an option on its own.
+//! The view: what a mount presents of its source, and which changes it lets through.
 //!
-//! Attributes pass through the view in this order: change time, ids (map and offset), forced owners, mirror, the end for
-//! callers outside `mirror-only`, hard links, block devices, permission rules, the mounter's own rights. What is
-//! created passes the ids backwards, and then the owners that [`Creation`] names. Pure: no I/O, no FUSE.
+//! It is made from the options once, and applied by the filesystem as a whole; no option acts on its own. Attributes
+//! pass through it in this order: change time, ids (map and offset), forced owners, mirror, the end for callers outside
+//! `mirror-only`, hard links, block devices, permission rules, the mounter's own rights. What is created passes the ids
+//! backwards, and then the owners that [`Creation`] names. Pure: no I/O, no FUSE.
 
 mod excluded;
 mod needs;
@@ -21,71 +21,71 @@ use rustix::fs::FileType;
 
 use crate::idmap::{IdView, MountGid, MountUid, SourceGid, SourceUid};
 
-/// Read and write and run, for everyone.
+/// The permission bits: read, write and execute for user, group and other.
 pub const PERMISSIONS: u32 = 0o777;
 
-/// See the module's head.
+/// A view. See the module's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// How ids are translated: map, offset, and what becomes of ids that no extent holds.
+    /// How ids are translated: map, offset, and what becomes of unmapped ids.
     pub ids: IdView,
-    /// Owners that everything has, whatever the source says.
+    /// Owners that everything is presented with, whatever the source says.
     pub forced: Forced,
-    /// Callers who see themselves as the owner of everything.
+    /// Users that see themselves as the owner of everything.
     pub mirror: Option<Mirror>,
-    /// How permission bits are shown.
+    /// How permission bits are presented.
     pub perms: PermRules,
-    /// How other attributes are shown.
+    /// How other attributes are presented.
     pub attr_overrides: AttrOverrides,
-    /// Whom new files belong to, and with which permissions.
+    /// The owner and the permissions of new files.
     pub creation: Creation,
     /// Which changes pass, which are ignored, which are refused.
     pub changes: ChangePolicies,
-    /// Symbolic links are shown as what they lead to; what removing such a name removes.
+    /// If set, symbolic links are presented as what they lead to; the value says what removing such a name removes.
     pub resolve_symlinks: Option<LinkRemoval>,
-    /// Names that are not there.
+    /// Names that are hidden.
     pub excluded: Excluded,
 }
 
-/// Who looks, as far as what he sees depends on it.
+/// The caller, as far as what it is shown depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Viewer {
-    /// Anybody: nothing depends on it.
+    /// Nothing depends on the caller.
     Anyone,
-    /// Somebody who sees himself as the owner of everything.
+    /// A caller that sees itself as the owner of everything.
     Mirrored(MountUid),
-    /// Somebody from whom `mirror-only` hides all permissions.
+    /// A caller from which `mirror-only` hides all permissions.
     Outsider,
 }
 
-/// What the view makes of an inode's owner, type and permissions.
+/// An inode's owner, type and permissions as the view presents them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresentedAttr {
-    /// Owner; `None` is unmapped.
+    /// The owner; `None` is unmapped.
     pub uid: Option<MountUid>,
-    /// Group; `None` is unmapped.
+    /// The group; `None` is unmapped.
     pub gid: Option<MountGid>,
-    /// Type.
+    /// The type.
     pub kind: FileType,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
 }
 
-/// An inode's owner, type and permissions on the source. An owner that is no id is `None`.
+/// An inode's owner, type and permissions on the source. `None` where the source has 4294967295, which is no id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceAttr {
-    /// Owner.
+    /// The owner.
     pub uid: Option<SourceUid>,
-    /// Group.
+    /// The group.
     pub gid: Option<SourceGid>,
-    /// Type.
+    /// The type.
     pub kind: FileType,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
 }
 
 impl View {
-    /// Ids through a map, and everything else as it is.
+    /// A view that translates ids and changes nothing else.
     #[must_use]
     pub fn of_ids(ids: IdView) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl View {
         }
     }
 
-    /// How an inode's owner, type and permissions are shown to somebody.
+    /// Presents an inode's owner, type and permissions to a viewer.
     #[must_use]
     pub fn present(&self, source: SourceAttr, viewer: Viewer) -> PresentedAttr {
         let mut uid = source.uid.and_then(|uid| self.ids.uid_to_mount(uid));
@@ -109,8 +109,10 @@ impl View {
         uid = self.forced.uid.or(uid);
         gid = self.forced.gid.or(gid);
         let mut mode = source.mode;
-        // The kernel knows one owner only, and would run the file as whoever looked last. To its caller, whose own it is,
-        // the bit means nothing. And nobody gives what another user's programs may do by being shown as their owner.
+        // Setuid and setgid bits are hidden where the kernel would run the file as a user that does not own it. With a
+        // mirror the kernel caches one owner for all callers: that of the last one that looked; for a caller that owns
+        // the file the bit has no meaning. And a file that is only presented as a user's (forced or squashed owner)
+        // must not lend that user's rights.
         let owner = self.mapped_owner(source);
         if self.mirror.is_some() || uid != owner.uid {
             mode &= !policy::SETUID;
@@ -130,8 +132,8 @@ impl View {
         PresentedAttr { uid, gid, kind, mode }
     }
 
-    /// An inode as it would be shown by its ids alone: whose it is, and not whom it is shown to belong to because all is, or
-    /// because nothing else is known.
+    /// Presents an inode with the owner that the id map alone gives it: without forced owners, and unmapped where the
+    /// id would be squashed.
     #[must_use]
     pub fn mapped_owner(&self, source: SourceAttr) -> PresentedAttr {
         let SourceAttr { uid, gid, kind, mode } = source;
@@ -140,13 +142,13 @@ impl View {
         PresentedAttr { uid, gid, kind, mode }
     }
 
-    /// Whether permissions may be shown as others than those that are stored.
+    /// Whether permissions may be presented other than they are on the source.
     #[must_use]
     pub fn alters_permissions(&self) -> bool {
         !self.perms.is_empty() || self.attr_overrides.realistic_permissions || self.mirror.is_some()
     }
 
-    /// The type that is shown for a type on the source.
+    /// The file type that is presented for a type on the source.
     #[must_use]
     pub fn presented_kind(&self, kind: FileType) -> FileType {
         match kind {

@@ -1,33 +1,33 @@
-//! What a view keeps the kernel from doing by itself: as little as it can.
+//! What a view keeps the kernel from doing by itself: as little as possible.
 
 use super::{ChangePolicy, View};
 
-/// Who checks permissions.
+/// Where permissions are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checks {
-    /// The kernel, on what we show (`default_permissions`).
+    /// In the kernel, on what the mount presents (`default_permissions`).
     Kernel,
-    /// We, at every request.
+    /// In the daemon, at every request.
     Daemon,
 }
 
-/// See the module's head.
+/// What a view requires of the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// Who checks permissions. If we do, the kernel keeps no names: each step of a path must come to us.
+    /// Where permissions are checked. In the daemon, the kernel caches no names: each step of a path must be a request.
     pub checks: Checks,
-    /// Whether attributes depend on who asks: the kernel then keeps none.
+    /// Whether attributes depend on the caller: the kernel then caches none.
     pub per_caller: bool,
-    /// Whether the kernel is to look for extended attributes, and so for ACLs.
+    /// Whether the kernel is to ask for extended attributes, and so for ACLs.
     pub xattrs: bool,
 }
 
 impl View {
-    /// What this view asks of the mount.
+    /// What this view requires of the mount.
     #[must_use]
     pub fn needs(&self) -> Needs {
         let changes = &self.changes;
-        // The kernel would refuse strangers what is to succeed for everybody.
+        // An ignored change succeeds for every caller; the kernel would refuse it to all but the owner.
         let ignores = [changes.chown, changes.chgrp, changes.chmod].contains(&ChangePolicy::Ignore);
         let per_caller = self.mirror.is_some();
         let checks = if ignores || per_caller { Checks::Daemon } else { Checks::Kernel };

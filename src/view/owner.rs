@@ -1,9 +1,9 @@
-//! Owners: those that are forced on everything shown, those that callers see of themselves, those of new files.
+//! Owners: forced on everything presented, mirrored to callers, or given to new files.
 
 use super::PermRules;
 use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
 
-/// Owners that everything is shown with. They do not affect what is created or changed.
+/// Owners that everything is presented with. They do not affect what is created or changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Forced {
     /// The owner.
@@ -17,37 +17,37 @@ pub struct Forced {
 pub enum Principal {
     /// This user.
     User(MountUid),
-    /// Whoever the user database counts to this group, by his login group or as a member.
+    /// The users that the user database has in this group, by login group or as members.
     Group(MountGid),
 }
 
-/// Who sees himself as the owner of everything.
+/// Users that see themselves as the owner of everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
-    /// Whether the others, but for root, see files that nobody may touch.
+    /// Whether all other users except root are shown files without permissions.
     pub only: bool,
-    /// Who.
+    /// The users.
     pub principals: Vec<Principal>,
 }
 
-/// Whose ids a new file gets.
+/// The user and group that a new file gets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CreatedBy {
     /// The caller's.
     #[default]
     Caller,
-    /// The mounter's, but for callers whom an extent of the map names.
+    /// The mounter's, except for callers that an extent of the map names.
     Mounter,
 }
 
-/// Whom new files belong to, and with which permissions.
+/// The owner and the permissions of new files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Creation {
-    /// Whose ids they get.
+    /// The user and group that they get.
     pub by: CreatedBy,
     /// In place of that: this owner on the source.
     pub uid: Option<SourceUid>,
-    /// In place of that: this group on the source. Directories with the setgid bit hand down theirs all the same.
+    /// In place of that: this group on the source. Directories with the setgid bit pass on their group all the same.
     pub gid: Option<SourceGid>,
     /// What becomes of the permissions that the creator asked for.
     pub perms: PermRules,

@@ -1,4 +1,4 @@
-//! Rules for permission bits, in bindfs's words: `u=rwX:go-w`, `0640,ad+x`.
+//! Rules for permission bits, in bindfs's syntax: `u=rwX:go-w`, `0640,ad+x`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,8 @@ const OTHERS: u32 = 0o007;
 /// setuid, setgid and sticky.
 const SPECIAL: u32 = 0o7000;
 
-/// Rules, applied one after the other. What they copy, and what `X` looks at, is the mode before the first.
+/// Rules, applied one after the other. Classes that they copy, and what `X` tests, are of the mode before the first
+/// rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PermRules(Vec<Rule>);
 
@@ -29,9 +30,9 @@ struct Rule {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
-    /// These bits; `special` in place of setuid, setgid and sticky if any of it is set.
+    /// Sets these bits; `special` replaces setuid, setgid and sticky if any of it is set.
     Exactly { permissions: u32, special: u32 },
-    /// Of these classes, something is set, added or taken.
+    /// Sets, adds or removes bits of these classes.
     Symbolic { classes: u32, operator: Operator, operand: Operand },
 }
 
@@ -47,7 +48,7 @@ enum Operator {
 struct Operand {
     /// r, w and x, for all classes.
     plain: u32,
-    /// `X`: x where a directory or anything executable was.
+    /// `X`: x for directories, and for files that anyone could execute.
     search: bool,
     /// `D`: x for directories.
     directory: bool,
@@ -58,26 +59,26 @@ struct Operand {
 }
 
 impl PermRules {
-    /// One rule that leaves only what a mask does not take, for files, directories or both.
+    /// One rule that sets exactly these permissions, for files, directories or both.
     #[must_use]
-    pub fn masked(permissions: u32, files: bool, directories: bool) -> Self {
+    pub fn exactly(permissions: u32, files: bool, directories: bool) -> Self {
         let action = Action::Exactly { permissions: permissions & PERMISSIONS, special: 0 };
         Self(vec![Rule { files, directories, action }])
     }
 
-    /// Whether there are none.
+    /// Whether there are no rules.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Rules that do nothing, because they name neither class nor `a`: `d+x`. bindfs takes them, and so do we.
+    /// Rules that do nothing, because they name no class: `d+x`. Accepted, as in bindfs.
     pub fn no_ops(&self) -> impl Iterator<Item = String> {
         let is_no_op = |rule: &&Rule| matches!(rule.action, Action::Symbolic { classes: 0, .. });
         self.0.iter().filter(is_no_op).map(ToString::to_string)
     }
 
-    /// Adds rules after those that there are.
+    /// Appends rules.
     pub fn extend(&mut self, more: Self) {
         self.0.extend(more.0);
     }
@@ -132,9 +133,11 @@ impl Operand {
 impl FromStr for PermRules {
     type Err = String;
 
-    /// Rules separated by `,` or `:`; a separator may end the list. A rule is octal (up to four digits; a first of four
-    /// other than 0 sets setuid, setgid and sticky, which otherwise stay) or `[ugoafd]*[=+-][rwxXDstugo]*`. `f` and `d`
-    /// restrict a rule to files or directories, also before an octal number.
+    /// Parses rules separated by `,` or `:`; a separator may end the list.
+    ///
+    /// A rule is octal or `[ugoafd]*[=+-][rwxXDstugo]*`. An octal rule has up to four digits; a first of four other
+    /// than 0 sets setuid, setgid and sticky, which otherwise stay. `f` and `d` restrict a rule to files or
+    /// directories, also before an octal number.
     fn from_str(text: &str) -> Result<Self, String> {
         let inner = text.strip_suffix([',', ':']).unwrap_or(text);
         if inner.is_empty() {
@@ -196,7 +199,7 @@ fn parse(rule: &str) -> Option<Rule> {
             'u' => operand.user = true,
             'g' => operand.group = true,
             'o' => operand.others = true,
-            // Accepted, as bindfs does: setuid, setgid and sticky stay as they are.
+            // Accepted, as in bindfs: setuid, setgid and sticky stay as they are.
             's' | 't' => {}
             _ => return None,
         }
@@ -264,7 +267,7 @@ mod tests {
         (rules.apply(FileType::RegularFile, 0o640), rules.apply(FileType::Directory, 0o750))
     }
 
-    /// What bindfs 1.18.4 makes of 640 (a file) and 750 (a directory), observed; and our own additions.
+    /// What bindfs 1.18.4 makes of 640 (a file) and 750 (a directory), measured; and rules of our own.
     #[test]
     fn rules_do_what_bindfs_does() {
         for (rules, file, directory) in [

@@ -1,11 +1,11 @@
-//! Which changes pass, and how attributes other than owners and permissions are shown.
+//! Which changes pass, and how attributes other than owners and permissions are presented.
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::PermRules;
 
-/// Bits to execute, for all classes.
+/// The execute bits, for all classes.
 const EXECUTE: u32 = 0o111;
 
 /// S_ISUID and S_ISGID of inode(7).
@@ -18,14 +18,14 @@ pub enum ChangePolicy {
     /// It is made.
     #[default]
     Normal,
-    /// It succeeds for everybody and changes nothing.
+    /// It succeeds for every caller and changes nothing.
     Ignore,
     /// It fails with EPERM.
     Deny,
 }
 
 impl ChangePolicy {
-    /// What remains of a change. EPERM when there is one and it is refused.
+    /// What is left of a change. EPERM when there is one and it is refused.
     pub fn pass<T>(self, change: Option<T>) -> Result<Option<T>, Errno> {
         match (self, change) {
             (Self::Deny, Some(_)) => Err(Errno::PERM),
@@ -50,31 +50,33 @@ pub enum Xattrs {
 /// Which changes pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangePolicies {
-    /// Of owners.
+    /// Changes of owners.
     pub chown: ChangePolicy,
-    /// Of groups.
+    /// Changes of groups.
     pub chgrp: ChangePolicy,
-    /// Of permissions.
+    /// Changes of permissions.
     pub chmod: ChangePolicy,
-    /// What becomes of the permissions that a chmod asks for.
+    /// Rules for the permissions that chmod(2) asks for.
     pub chmod_filter: PermRules,
-    /// Where chmod is ignored or refused: bits to execute regular files may be changed all the same.
+    /// Where chmod is ignored or refused: execute bits of regular files may be changed all the same.
     pub chmod_allow_x: bool,
-    /// Of extended attributes.
+    /// Changes of extended attributes.
     pub xattrs: Xattrs,
     /// Removing a name fails with EPERM, also by renaming another over it.
     pub deny_delete: bool,
     /// Renaming fails with EPERM.
     pub deny_rename: bool,
-    /// Who has no counterpart on the source may give and move names all the same, since no owner is stored for that.
+    /// Callers with an unmapped id may link and rename all the same, since that stores no owner.
     pub names_by_unmapped: bool,
     /// Every ioctl on a file is passed to the source, without a check.
     pub forward_ioctls: bool,
 }
 
 impl ChangePolicies {
-    /// The permissions to set where some are asked for (all twelve bits); `None` where nothing is to be done. EPERM when
-    /// the change is refused. `now`: those that the source has, which only some policies ask for.
+    /// The permissions (all twelve bits) to set when `asked` are asked for. `None`: nothing is to be done.
+    ///
+    /// `now` returns the permissions on the source; only some policies call it. EPERM when the change is refused, and
+    /// what `now` says.
     pub fn chmod(
         &self,
         kind: FileType,
@@ -92,23 +94,23 @@ impl ChangePolicies {
     }
 }
 
-/// How attributes are shown, other than owners and permissions.
+/// How attributes other than owners and permissions are presented.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AttrOverrides {
     /// The change time is the modification time.
     pub ctime_from_mtime: bool,
-    /// Everything has one name only.
+    /// The link count is 1.
     pub hide_hard_links: bool,
     /// Block devices are regular files of the device's size.
     pub block_devices_as_files: bool,
-    /// Permissions that the mounter lacks are shown to nobody.
+    /// Permissions that the mounter lacks are hidden.
     pub realistic_permissions: bool,
 }
 
-/// What removing a name removes, where symbolic links are shown as what they lead to.
+/// What removing a name removes, where symbolic links are presented as what they lead to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LinkRemoval {
-    /// It fails with EPERM.
+    /// Nothing: it fails with EPERM.
     Deny,
     /// The link.
     #[default]

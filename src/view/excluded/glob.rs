@@ -1,11 +1,14 @@
-//! One component of a pattern: `*`, `?`, `[a-z]`, `[!x]`, `\x` (glob(7)).
+//! Matches one component of a pattern: `*`, `?`, `[a-z]`, `[!x]`, `\x` (glob(7)).
 //!
-//! Written here because file names are bytes, which the crates that match text do not take, or only by way of a regular
-//! expression engine. A leading dot is nothing special: what is to be hidden is hidden.
+//! A leading dot is matched like any other character.
+//!
+//! Not by a crate: fast-glob and gix-glob match bytes, but their `?` and `[…]` take a byte where a shell's take a
+//! character (`ä` has two bytes). fast-glob also expands `{a,b}`, and a leading `!` negates; gix-glob also knows
+//! classes such as `[[:alpha:]]`.
 
 use std::fmt;
 
-/// See the module's head.
+/// A pattern of one component. See the module's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Glob {
     tokens: Vec<Token>,
@@ -16,16 +19,16 @@ pub(super) struct Glob {
 enum Token {
     /// `*`: any number of characters.
     Any,
-    /// `?`: one.
+    /// `?`: one character.
     One,
-    /// This one.
+    /// This character.
     Character(u32),
-    /// One of these ranges, or of none of them.
+    /// A character in one of these ranges, or in none of them.
     Set { ranges: Vec<(u32, u32)>, is_negated: bool },
 }
 
-/// The first character of some bytes and its length. A byte that is not part of valid UTF-8 is a character by itself,
-/// equal to no other.
+/// The first character of some bytes and its length in bytes. A byte that is not part of valid UTF-8 is a character by
+/// itself, equal to no other.
 fn first(bytes: &[u8]) -> Option<(u32, usize)> {
     let lead = *bytes.first()?;
     let len = match lead {
@@ -42,7 +45,7 @@ fn first(bytes: &[u8]) -> Option<(u32, usize)> {
 }
 
 impl Glob {
-    /// Reads a pattern without slashes.
+    /// Parses a pattern without slashes.
     pub(super) fn parse(pattern: &[u8]) -> Result<Self, &'static str> {
         let mut tokens = Vec::new();
         let mut rest = pattern;
@@ -60,7 +63,7 @@ impl Glob {
         Ok(Self { tokens, text: String::from_utf8_lossy(pattern).into_owned() })
     }
 
-    /// Whether a name matches: one pass that goes back to the last `*` only.
+    /// Whether a name matches, in one pass that backtracks to the last `*` only.
     pub(super) fn matches(&self, name: &[u8]) -> bool {
         let (mut at, mut rest) = (0, name);
         let mut retry: Option<(usize, &[u8])> = None;
@@ -196,7 +199,7 @@ mod tests {
         }
     }
 
-    /// A matcher that is slow and plainly right.
+    /// A reference matcher: recursive and slow.
     fn slow(tokens: &[Token], name: &[u8]) -> bool {
         match (tokens.split_first(), first(name)) {
             (None, c) => c.is_none(),
