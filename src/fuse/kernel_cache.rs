@@ -105,7 +105,7 @@ impl KernelCache {
 
     fn send_inval_entry(&self, dir: NodeId, name: &OsStr, expire_only: bool) -> bool {
         self.send(Notification::InvalEntry {
-            parent: self.node_ids.to_wire(dir),
+            parent: self.node_ids.wire_id(dir),
             name,
             expire_only,
         })
@@ -156,7 +156,7 @@ impl KernelCache {
     ///
     /// Returns whether the kernel knew the inode.
     pub(super) fn inval_inode_from(&self, node: NodeId, offset: i64) -> bool {
-        self.send(Notification::InvalInode { nodeid: self.node_ids.to_wire(node), offset })
+        self.send(Notification::InvalInode { nodeid: self.node_ids.wire_id(node), offset })
     }
 }
 

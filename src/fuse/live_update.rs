@@ -92,7 +92,7 @@ impl LiveUpdate {
 
     /// Presents what `config` says from now on: its view, with the mirror for the users `mirrored`, its rates, and its
     /// timeouts where the policy has any. When this returns, no client is shown the former view any more, unless one
-    /// held a directory's lock for longer than [`DIRECTORY_TIMEOUT`].
+    /// held a directory's lock for two seconds.
     ///
     /// The view's needs must be those that the mount was made with.
     ///

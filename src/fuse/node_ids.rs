@@ -37,12 +37,12 @@ impl NodeIds {
     }
 
     /// The node that the kernel means by an id on the wire.
-    pub(super) fn from_wire(self, nodeid: u64) -> NodeId {
+    pub(super) fn node_id(self, nodeid: u64) -> NodeId {
         if self.root == Some(nodeid) { NodeId::ROOT } else { NodeId(nodeid) }
     }
 
     /// The id on the wire by which the kernel knows a node.
-    pub(super) fn to_wire(self, node: NodeId) -> u64 {
+    pub(super) fn wire_id(self, node: NodeId) -> u64 {
         match self.root {
             Some(root) if node == NodeId::ROOT => root,
             _ => node.0,
@@ -60,15 +60,15 @@ mod tests {
         assert_eq!(node_ids.attached_name().unwrap(), ROOT_NAME);
         assert_eq!(node_ids.lookup_root(1, ROOT_NAME.as_ref()), Some(42));
         assert_eq!(node_ids.lookup_root(42, ROOT_NAME.as_ref()), None);
-        assert_eq!((node_ids.from_wire(42), node_ids.from_wire(1)), (NodeId::ROOT, NodeId::ROOT));
-        assert_eq!((node_ids.to_wire(NodeId::ROOT), node_ids.to_wire(NodeId(7))), (42, 7));
+        assert_eq!((node_ids.node_id(42), node_ids.node_id(1)), (NodeId::ROOT, NodeId::ROOT));
+        assert_eq!((node_ids.wire_id(NodeId::ROOT), node_ids.wire_id(NodeId(7))), (42, 7));
     }
 
     #[test]
-    fn elsewhere_every_wire_id_is_the_node_id() {
+    fn elsewhere_both_ids_are_the_same() {
         let node_ids = NodeIds::new(None);
         assert_eq!(node_ids.attached_name(), None);
         assert_eq!(node_ids.lookup_root(1, ROOT_NAME.as_ref()), None);
-        assert_eq!((node_ids.from_wire(42), node_ids.to_wire(NodeId::ROOT)), (NodeId(42), 1));
+        assert_eq!((node_ids.node_id(42), node_ids.wire_id(NodeId::ROOT)), (NodeId(42), 1));
     }
 }

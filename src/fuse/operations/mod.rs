@@ -235,12 +235,12 @@ impl Operations {
 
     /// The node that a request is for.
     pub(super) fn node(&self, request: &Request<'_>) -> NodeId {
-        self.node_ids.from_wire(request.header.nodeid)
+        self.node_ids.node_id(request.header.nodeid)
     }
 
     fn entry_out(&self, entry: &Entry) -> EntryOut {
         let (name, attr) = self.ttls.entry(entry);
-        let id = (self.node_ids.to_wire(entry.node), entry.generation);
+        let id = (self.node_ids.wire_id(entry.node), entry.generation);
         entry_out(id, &entry.attr, name, attr)
     }
 

@@ -54,7 +54,7 @@ impl Operations {
     }
 
     fn forget_node(&self, nodeid: u64, nlookup: u64) {
-        let node = self.node_ids.from_wire(nodeid);
+        let node = self.node_ids.node_id(nodeid);
         if self.fs.forget(node, nlookup) {
             self.backing_ids.evict(node);
         }
@@ -86,7 +86,7 @@ impl Operations {
     pub(super) fn link(&self, request: &Request<'_>) -> Result<EntryOut> {
         let (LinkIn { oldnodeid }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
-        let node = self.node_ids.from_wire(oldnodeid);
+        let node = self.node_ids.node_id(oldnodeid);
         self.created(self.fs.link(&request.caller()?, node, self.node(request), name))
     }
 
@@ -111,7 +111,7 @@ impl Operations {
         let renamed = parts.and_then(|(newdir, flags, rest)| {
             let (name, rest) = rest.name()?;
             let (new_name, _) = rest.name()?;
-            let entries = [(self.node(request), name), (self.node_ids.from_wire(newdir), new_name)];
+            let entries = [(self.node(request), name), (self.node_ids.node_id(newdir), new_name)];
             let moved = self.fs.rename(
                 &request.caller()?,
                 entries[0].0,
