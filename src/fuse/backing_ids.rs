@@ -183,7 +183,7 @@ impl BackingIds {
         drop(evicted);
     }
 
-    /// Drops ids that were not used for a while, so that files deleted on the source free their space.
+    /// Drops ids that were not used for a while. Files deleted on the source then free their space.
     pub(super) fn sweep(&self) {
         loop {
             let first = {

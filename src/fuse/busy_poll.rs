@@ -22,7 +22,7 @@ const PREEMPTED: Duration = Duration::from_millis(1);
 /// How long the worker does not poll after such a gap: at first, and at most. Doubled each time.
 const BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
-/// After so many successful polls without such a gap the CPU counts as free, and the backoff starts over.
+/// Successful polls without such a gap after which the CPU counts as free. The backoff then starts over.
 const RECOVERED: u32 = 1000;
 /// The most requests that are read without polling after polls that found nothing.
 const MAX_SKIPPED: u32 = 256;

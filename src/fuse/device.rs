@@ -66,7 +66,8 @@ impl AsFd for Device {
     }
 }
 
-/// A file that the kernel reads and writes by itself, until this is dropped and no file is open on it.
+/// A file that the kernel reads and writes by itself. The kernel closes it once this is dropped and no file is open on
+/// it.
 #[derive(Debug)]
 pub(super) struct Backing {
     /// Weak: when the connection ends, the kernel drops all backing files.

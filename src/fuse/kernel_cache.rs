@@ -81,7 +81,8 @@ impl KernelCache {
         Ok(())
     }
 
-    /// Drops these entries with all that is cached below them, and the attributes, pages and listings of all inodes.
+    /// Invalidates these entries with all that is cached below them. Invalidates attributes, pages and listings of all
+    /// inodes, too.
     pub(super) fn inval_moved(&self, entries: &[(NodeId, OsString)]) {
         for (dir, name) in entries {
             self.send_inval_entry(*dir, name, false);

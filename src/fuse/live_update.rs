@@ -1,7 +1,8 @@
-//! Changes what a mount presents while it is in use, and leaves nothing of the former view in the kernel's caches.
+//! Changes what a mount presents while it is in use.
 //!
-//! The view is replaced first. Then what the kernel has cached of the former view is invalidated: what is in its caches
-//! already, and what is in flight to them in a reply that was made before.
+//! Nothing of the former view may stay in the kernel's caches. The view is replaced first. Then what the kernel has
+//! cached of the former view is invalidated: what is in its caches already, and what is in flight to them in a reply
+//! that was made before.
 //!
 //! - Attributes and ACLs of inodes that the kernel knows: an invalidation raises the inode's version (`attr_version`),
 //!   and the kernel discards the reply to an earlier GETATTR or LOOKUP. An ACL that is being fetched is not cached

@@ -30,7 +30,7 @@ impl NodeIds {
         self.root.map(|_| OsStr::new(ROOT_NAME))
     }
 
-    /// The wire id of the source's root, if this name in this directory is where the kernel finds it.
+    /// The wire id of the source's root, if `name` in `dir` is where the kernel finds it.
     pub(super) fn lookup_root(self, dir: u64, name: &OsStr) -> Option<u64> {
         let root = self.root.filter(|_| dir == NodeId::ROOT.0 && name == ROOT_NAME)?;
         Some(root)

@@ -1,6 +1,6 @@
-//! The status ioctl on the mount's root, by which `shiftbind --reload` finds the daemon and the result of its reload.
+//! The status ioctl on the mount's root. It changes nothing.
 //!
-//! The ioctl changes nothing.
+//! By it `shiftbind --reload` finds the daemon, and learns the result of its reload.
 
 use std::fs;
 use std::os::fd::AsFd;

@@ -15,7 +15,7 @@ const MAX_TTL: Duration = Duration::from_secs(u32::MAX as u64);
 /// The timeout of what is watched. Chosen: it bounds how long a change that reached no mark stays unseen, such as one
 /// through a file handle after the source's kernel had dropped the dentry.
 const WATCHED_TTL: Duration = Duration::from_secs(600);
-/// The timeout of what is not watched, or only since a moment ago, on a mount that watches.
+/// The timeout of what is not watched on a mount that watches, or has been only for a moment. Chosen.
 const UNWATCHED_TTL: Duration = Duration::from_secs(1);
 
 /// The timeouts of one mount. Clones share them: a change in one is a change in all.

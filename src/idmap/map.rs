@@ -176,7 +176,7 @@ impl<K: Kind> IdMap<K> {
     }
 }
 
-/// Cuts extents that overlap on the mount side, so that each mount id is left only in the extent that was given first.
+/// Cuts extents that overlap on the mount side. Each mount id is left only in the extent that was given first.
 ///
 /// Sweeps over the mount ids with the live extents in a heap by their place in the list: O(n log n).
 fn first_wins<K: Kind>(extents: &[Extent<K>]) -> Vec<Extent<K>> {

@@ -177,11 +177,11 @@ impl<U: RawId, G: RawId> Acl<U, G> {
 }
 
 impl<U, G> Acl<U, G> {
-    /// Adapts an access ACL to a file that is presented with other permissions than it has on the source (nine bits
-    /// each).
+    /// Adapts an access ACL to a file that is presented with other permissions.
     ///
-    /// The mask bounds the named entries, so they grant no more than the presented group permissions. What those add to
-    /// the stored ones, the owning group gets.
+    /// `stored` and `shown` are the permissions on the source and at the mount, nine bits each. The mask bounds the
+    /// named entries, so they grant no more than the presented group permissions. What those add to the stored ones,
+    /// the owning group gets.
     pub fn apply_mode(&mut self, stored: u32, shown: u32) {
         let class = |mode: u32, shift: u32| (mode >> shift) as u16 & 0o7;
         let (group, added) = (class(shown, 3), class(shown & !stored, 3));

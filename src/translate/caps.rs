@@ -36,8 +36,8 @@ const EFFECTIVE: u32 = 1;
 const SIZE_2: usize = 20;
 const SIZE_3: usize = 24;
 
-/// The value to return for a capability with a root id that has no meaning at the mount: getxattr(2) then fails with
-/// EOVERFLOW, and execve(2) grants nothing.
+/// The value to return for a capability with an unmapped root id: getxattr(2) then fails with EOVERFLOW, and execve(2)
+/// grants nothing.
 pub const UNMAPPED_CAPS: [u8; SIZE_3] =
     [0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 

@@ -117,7 +117,7 @@ impl Excluded {
         self.paths.iter().any(ends_so)
     }
 
-    /// Whether a name is hidden in the directory with this path from the source's root (`a/b`, empty for the root).
+    /// Whether a name is hidden in a directory. `dir` is its path from the source's root: `a/b`, empty for the root.
     #[must_use]
     pub fn hides(&self, dir: &[u8], name: &OsStr) -> bool {
         match self.match_name(name) {

@@ -110,9 +110,9 @@ impl View {
         gid = self.forced.gid.or(gid);
         let mut mode = source.mode;
         // Setuid and setgid bits are hidden where the kernel would run the file as a user that does not own it. With a
-        // mirror the kernel caches one owner for all callers: that of the last one that looked; for a caller that owns
-        // the file the bit has no meaning. And a file that is only presented as a user's (forced or squashed owner)
-        // must not lend that user's rights.
+        // mirror the kernel's inode has the owner that the last caller was shown; for a caller that owns the file the
+        // bit has no meaning. And a file that is only presented as a user's (forced or squashed owner) must not lend
+        // that user's rights.
         let owner = self.mapped_owner(source);
         if self.mirror.is_some() || uid != owner.uid {
             mode &= !policy::SETUID;

@@ -280,7 +280,7 @@ mod tests {
         }
     }
 
-    /// A kernel with notifications that do not wait, which comes to know a name and an inode after a while.
+    /// A kernel with notifications that do not wait. It comes to know a name and an inode after a while.
     #[derive(Default)]
     struct LateKernel {
         knows: AtomicBool,

@@ -1,4 +1,4 @@
-//! Collects the invalidations for the events of one read(2), and merges those of the same name or inode.
+//! Collects the invalidations for the events of one read(2), each once.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -35,7 +35,7 @@ pub trait Notifier {
 const ENTRY_EVENTS: u64 =
     libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 
-/// Invalidations, each once. See the module's head.
+/// A set of invalidations. See the module's head.
 #[derive(Debug, Default)]
 pub(super) struct InvalBatch {
     names: HashSet<(NodeId, OsString)>,
@@ -66,7 +66,7 @@ impl InvalBatch {
         }
     }
 
-    /// Adds that the name in an event is to be looked up again, because the kernel would not ask for its attributes.
+    /// Adds that the name in an event is to be looked up again. The kernel would not ask for its attributes.
     pub(super) fn add_expired(&mut self, event: &Event<'_>, dir: Option<NodeId>) {
         if let Some(dir) = dir.filter(|_| event.name != b".") {
             self.expired.insert((dir, OsStr::from_bytes(event.name).to_owned()));

@@ -72,7 +72,7 @@ pub struct Watch {
     event_seqs: Box<[AtomicU32]>,
     /// Odd from before events are read until they are counted.
     read_seq: AtomicU32,
-    /// Held while the mark of an inode is set or removed, by node id, so that no thread removes a mark that another has
+    /// Held, by node id, while the mark of an inode is set or removed. No thread then removes a mark that another has
     /// just set.
     marking: [Mutex<()>; 16],
 }
@@ -219,7 +219,7 @@ if tree . is_known_again ( inode ) {
         self.seq_slot(dir.node()).load(Ordering::Acquire)
     }
 
-    /// Whether a directory has had no event since [`Self::event_seq`] was `seq`, and none is left uncounted, not even
+    /// Whether a directory has had no event since [`Self::event_seq`] was `seq`. No event is left uncounted, not even
     /// of a change made just before.
     #[must_use]
     pub fn is_drained(&self, dir: &Inode, seq: u32) -> bool {
