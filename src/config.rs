@@ -108,8 +108,7 @@ pub enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CachePolicy {
     /// As long as they are valid: the daemon watches the source and invalidates what other processes change. Where the
-    /// source
-    /// cannot be watched, the mount is refused if `required`; otherwise [`Self::DEFAULT_TIMEOUTS`] apply.
+    /// source cannot be watched, the mount is refused if `required`; otherwise [`Self::DEFAULT_TIMEOUTS`] apply.
     Coherent {
         /// Whether to refuse the mount where the source cannot be watched (`cache=coherent` was given).
         required: bool,
@@ -185,9 +184,8 @@ impl DataPath {
     /// Limits a request size to a multiple of the alignment, below the kernel's limit of pages per request.
     ///
     /// A buffer that does not begin at a page boundary occupies one page more. The kernel splits a request that would
-    /// then
-    /// exceed its limit of pages at an arbitrary offset; it splits at multiples of this size if the size stays below
-    /// the limit.
+    /// then exceed its limit of pages at an arbitrary offset; it splits at multiples of this size if the size stays
+    /// below the limit.
     fn aligned(&self, max: u32) -> u32 {
         match self.forward_odirect {
             Some(align) => {
@@ -231,8 +229,7 @@ pub struct ProcessConfig {
     /// Unmount when the daemon's process dies (`auto_unmount`).
     pub auto_unmount: bool,
     /// Whether mount(8) started this process. mount(8) does not recognise this mount in the mount table, so an existing
-    /// equal
-    /// mount is not mounted again.
+    /// equal mount is not mounted again.
     pub called_by_mount8: bool,
 }
 

@@ -8,8 +8,7 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 // The modules that serve requests change the source through `source/changes.rs` alone; `clippy.toml` lists the calls
-// that
-// are disallowed elsewhere.
+// that are disallowed elsewhere.
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 pub mod fs;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]

@@ -1,4 +1,4 @@
-//! The users behind a list of users and groups.
+//! Resolves a list of users and groups to the uids of its members.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -10,13 +10,13 @@ use crate::idmap::{MountGid, MountUid};
 use crate::sys::accounts::{self as database, UserEntry};
 use crate::view::Principal;
 
-/// What is asked of a user database to tell who is in a group.
+/// The part of a user database that resolves group members.
 trait GroupDatabase {
-    /// Every user that it tells of.
+    /// All users that the database lists.
     fn users(&self) -> Result<Vec<UserEntry>, Errno>;
-    /// The names of those whom a group's entry names; `None` when it knows no such group.
+    /// The names listed in a group's entry. `None` if the database has no such group.
     fn group_members(&self, gid: u32) -> Result<Option<Vec<CString>>, Errno>;
-    /// The uid of a user.
+    /// The uid of a user. `None` if the database has no such user.
     fn uid_of(&self, name: &CString) -> Result<Option<u32>, Errno>;
 }
 
@@ -35,8 +35,13 @@ impl GroupDatabase for SystemAccounts {
 }
 
 impl SystemAccounts {
-    /// The users that are meant: each user, and of each group whoever logs in with it or is named in it. An error is of
-    /// the database, whose files and services are asked: never to be called where somebody waits for the mount.
+    /// Resolves users and groups to uids: each listed user, and for each group its login users and its listed members.
+    ///
+    /// The call reads the database's files and asks its services, which may depend on the mount: no thread that serves
+    /// the mount may call it.
+    ///
+    /// # Errors
+    /// The error of the user database (getpwent_r(3), getgrgid_r(3)).
     pub fn members(self, principals: &[Principal]) -> Result<HashSet<MountUid>, Errno> {
         members(&self, principals)
     }
@@ -62,7 +67,7 @@ fn members(
         if MountGid::new(user.gid).is_some_and(|gid| groups.contains(&gid)) {
             found.extend(MountUid::new(user.uid));
         }
-        // The first of two entries of one name is the one that counts, as for getpwnam(3).
+        // Of two entries with one name the first one counts, as in getpwnam(3).
         uids.entry(user.name).or_insert(user.uid);
     }
     for group in groups {
@@ -75,7 +80,7 @@ fn members(
                 Some(uid) => Some(*uid),
                 None => database.uid_of(&name)?,
             };
-            // A name without a user is left in a group by many a tool that removes users.
+            // Groups often keep the names of users that were removed.
             found.extend(uid.and_then(MountUid::new));
         }
     }
@@ -88,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// alice logs in with group 100 and bob with 200; 50 names bob, carol whom no listing tells of, and somebody gone.
+    /// alice has login group 100, bob 200. Group 50 lists bob, carol (whom `users` does not list) and gone (no user).
     #[derive(Default)]
     struct FakeDatabase {
         lookups: Cell<u32>,

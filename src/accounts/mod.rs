@@ -1,5 +1,6 @@
-//! Users and groups: a narrow door to the user database, so that tests need none. Names for the command line; for the
-//! mirror who is in a group.
+//! The interface to the user database. Tests replace it by one of their own.
+//!
+//! [`Accounts`] resolves names for the command line; [`SystemAccounts::members`] resolves group members for the mirror.
 
 mod members;
 
@@ -10,21 +11,21 @@ use nix::unistd::{Uid, User as UserEntry};
 use crate::idmap::{Group, Kind, User};
 use crate::sys::accounts as database;
 
-/// What is asked of a user database. A name or id that it does not know is `None`.
+/// A user database. Unknown names and ids give `None`.
 pub trait Accounts {
     /// The uid of a user.
     fn user_id(&self, name: &str) -> Option<u32>;
     /// The gid of a group.
     fn group_id(&self, name: &str) -> Option<u32>;
-    /// The group a user logs in with.
+    /// The login group of a user.
     fn login_group(&self, uid: u32) -> Option<u32>;
-    /// The user with this uid.
+    /// The name of the user with this uid.
     fn user_name(&self, uid: u32) -> Option<String>;
-    /// The group with this gid.
+    /// The name of the group with this gid.
     fn group_name(&self, gid: u32) -> Option<String>;
 }
 
-/// The database of the system (nsswitch.conf).
+/// The system's database (nsswitch.conf(5)).
 #[derive(Debug, Clone, Copy)]
 pub struct SystemAccounts;
 
@@ -51,13 +52,13 @@ impl Accounts for SystemAccounts {
     }
 }
 
-/// A kind of id whose ids have names.
+/// A kind of id, user or group, that the database has names for.
 pub trait Named: Kind {
-    /// What bears the name.
+    /// The word for one entry in messages.
     const NOUN: &'static str;
-    /// The id behind a name.
+    /// The id for a name.
     fn id_of(accounts: &dyn Accounts, name: &str) -> Option<u32>;
-    /// The name of an id.
+    /// The name for an id.
     fn name_of(accounts: &dyn Accounts, id: u32) -> Option<String>;
 }
 
@@ -85,7 +86,8 @@ impl Named for Group {
     }
 }
 
-/// A database of tests: alice is 1000 with login group users (100), bob is 2000; groups: users, staff (50), bob (2000).
+/// A database for tests. Users: root, alice (1000, login group users), bob (2000). Groups: root, users (100), staff
+/// (50), bob (2000).
 #[cfg(test)]
 pub(crate) struct TestAccounts;
 

@@ -57,8 +57,7 @@ impl FstabEntry {
     /// The argument vector that mount(8) would pass for this entry.
     ///
     /// mount(8) puts `rw` first, and adds `noexec,nosuid,nodev` or `nosuid,nodev` for the options `user`, `users`,
-    /// `owner` and
-    /// `group` (mount(8)). mount.fuse3(8) adds `suid,dev` when root mounts (`is_root`).
+    /// `owner` and `group` (mount(8)). mount.fuse3(8) adds `suid,dev` when root mounts (`is_root`).
     pub(super) fn argv(&self, is_root: bool) -> Vec<OsString> {
         let has = |name: &str| {
             let mut words = self.options.split(|byte| *byte == b',');

@@ -1,6 +1,5 @@
 //! The command line of a mount helper (mount(8), EXTERNAL HELPERS): `mount.shiftbind SOURCE DIR [-sfnv] [-N ns] [-o
-//! opts]
-//! [-t type.subtype]`, and the same for `mount.bindfs`.
+//! opts] [-t type.subtype]`, and the same for `mount.bindfs`.
 //!
 //! Its flags differ from the ordinary command line: `-f` is "fake", `-s` is "sloppy".
 

@@ -34,8 +34,7 @@ impl MapList {
     /// Adds the extents of one option.
     ///
     /// Lists are separated by `;` or blanks, fields within a list by colons. The letters `u:`, `g:` and `b:` are
-    /// allowed with
-    /// [`IdKinds::Both`] only.
+    /// allowed with [`IdKinds::Both`] only.
     pub(super) fn add(
         &mut self,
         option: &str,

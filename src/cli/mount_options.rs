@@ -1,6 +1,5 @@
 //! The grammar of `-o`: `name[=value],name[=value]…`, with libfuse's escapes and mount(8)'s quotes; and which mount
-//! options
-//! of fstab(5) are ignored.
+//! options of fstab(5) are ignored.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

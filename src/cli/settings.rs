@@ -304,8 +304,7 @@ impl Settings {
 /// The default number of worker threads: one per processor, at least 2 and at most 16.
 ///
 /// With two, one blocked worker does not stop the mount. The number stays the same for the life of the process, so that
-/// a
-/// reload does not see a change of `threads` when processors come or go.
+/// a reload does not see a change of `threads` when processors come or go.
 fn default_threads() -> NonZeroUsize {
     static THREADS: OnceLock<NonZeroUsize> = OnceLock::new();
     *THREADS.get_or_init(|| {

@@ -65,8 +65,7 @@ pub(super) fn passthrough(text: &str) -> Parsed<bool> {
 }
 
 /// Parses a rate in bytes per second: a positive number, with an optional fraction and unit (`k`, `M`, `G`, `T`, powers
-/// of
-/// 1024).
+/// of 1024).
 pub(super) fn rate(text: &str) -> Parsed<f64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -1,4 +1,4 @@
-//! Going to the background: the parent waits until the daemon answers, and returns what became of it.
+//! Runs the daemon in the background. The parent waits until the mount answers, and returns the daemon's result.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,17 +11,19 @@ use super::logging;
 use crate::error::{Error, Exit, Result};
 use crate::sys::process::{Fork, InheritedDescriptors, exit_now, fork, replace_stdio};
 
-/// How the process that started us learns that the mount answers.
+/// How the daemon reports that the mount answers.
 pub(super) enum ReadyNotifier {
-    /// It does not: we are still in front.
+    /// It does not: it runs in the foreground.
     Foreground,
-    /// Through a pipe to our parent. `None`: it has been told.
+    /// Through a pipe to the parent process. `None`: already reported.
     Parent(Option<File>),
 }
 
 impl ReadyNotifier {
-    /// The mount answers. In the background this lets go of the terminal, the pipes and the working directory first, so
-    /// that whoever waits for these to close goes on when the parent returns.
+    /// Reports that the mount answers.
+    ///
+    /// In the background the daemon first replaces standard input, output and error by /dev/null and leaves the working
+    /// directory, so that a process that waits for the end of these streams continues when the parent returns.
     pub(super) fn ready(&mut self) -> io::Result<()> {
         let Self::Parent(pipe) = self else { return Ok(()) };
         let null = File::options().read(true).write(true).open("/dev/null")?;
@@ -38,7 +40,7 @@ impl ReadyNotifier {
         if let Self::Parent(Some(pipe)) = self {
             let mut message = vec![error.exit().code()];
             message.extend_from_slice(error.to_string().as_bytes());
-            // If nobody reads it, nobody wants to know.
+            // Without a reader the report is useless: the parent has died.
             let _ = pipe.write_all(&message);
         } else {
             log::error!("{error}");
@@ -46,7 +48,7 @@ impl ReadyNotifier {
     }
 }
 
-/// Runs `daemon` in a process of its own. Returns in the parent only.
+/// Runs `daemon` in a child process. Returns in the parent only.
 pub(super) fn run(
     inherited: InheritedDescriptors,
     daemon: impl FnOnce(&mut ReadyNotifier) -> Result<()>,
@@ -62,7 +64,7 @@ pub(super) fn run(
             drop(from_daemon);
             inherited.close();
             let mut notifier = ReadyNotifier::Parent(Some(to_parent.into()));
-            // Only a session leader can fail here, and a child is none.
+            // setsid(2) fails only in a process group leader; a forked child is none.
             let _ = setsid();
             let status = match daemon(&mut notifier) {
                 Ok(()) => 0,
@@ -76,12 +78,12 @@ pub(super) fn run(
     }
 }
 
-/// What the daemon reports: one byte, zero for success or the exit status, then the message.
+/// Reads the daemon's report: one byte (0, or the exit status), then the message.
 fn outcome(from_daemon: OwnedFd, child: Pid) -> Result<()> {
     let mut report = Vec::new();
     File::from(from_daemon)
         .read_to_end(&mut report)
-        .map_err(|e| Error::system("cannot hear from the background process", e))?;
+        .map_err(|e| Error::system("cannot read the report of the background process", e))?;
     let Some((code, message)) = report.split_first() else {
         let how = match waitpid(Some(child), WaitOptions::empty()) {
             Ok(Some((_, status))) => match status.terminating_signal() {

@@ -1,13 +1,13 @@
-//! Resource limits, memory and privileges of the daemon: what it inherited from a shell must not become a limit of the
-//! mount.
+//! Resource limits, umask and capabilities of the daemon: those inherited from a shell must not restrict the mount's
+//! clients.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-/// Settles them for this thread and all that it will start.
+/// Sets them for this thread and the threads that it starts.
 pub(super) fn apply() {
     crate::sys::memory::use_single_arena();
-    // A privileged process may go beyond its hard limit, as far as the system goes.
+    // With CAP_SYS_RESOURCE the daemon may raise its hard limit up to fs.nr_open.
     if let Some(max) = max_open_files() {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(max), maximum: Some(max) });
     }
@@ -16,7 +16,7 @@ pub(super) fn apply() {
         "the limit of open files",
         setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }),
     );
-    // `ulimit -f` of the shell that mounted would cut the files that others write.
+    // The `ulimit -f` of the shell that mounted would limit the size of files that clients write.
     let unlimited = Rlimit { current: None, maximum: None };
     let size = getrlimit(Resource::Fsize);
     report(
@@ -25,17 +25,17 @@ pub(super) fn apply() {
             setrlimit(Resource::Fsize, Rlimit { current: size.maximum, maximum: size.maximum })
         }),
     );
-    // The callers' umasks count, not ours.
+    // Requests carry the umask of their caller; the daemon's must not apply.
     umask(rustix::fs::Mode::empty());
     report("the capability to exceed quotas (CAP_SYS_RESOURCE)", drop_quota_override());
 }
 
-/// How many files a process may have open at the very most (proc_sys_fs(5), nr_open).
+/// The largest possible limit of open files per process (fs.nr_open, proc_sys_fs(5)).
 fn max_open_files() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/fs/nr_open").ok()?.trim().parse().ok()
 }
 
-/// With CAP_SYS_RESOURCE a filesystem lets one exceed quotas and use its reserved blocks: callers must not gain that.
+/// Drops CAP_SYS_RESOURCE, with which filesystems ignore quotas and grant their reserved blocks (capabilities(7)).
 fn drop_quota_override() -> rustix::io::Result<()> {
     let mut sets = capabilities(None)?;
     if !sets.permitted.contains(CapabilitySet::SYS_RESOURCE) {

@@ -1,4 +1,4 @@
-//! Where log lines go: to standard error while somebody looks at it, then to syslog.
+//! The logger: writes to standard error until the mount answers or in the foreground, then to syslog.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +10,18 @@ use super::syslog::Syslog;
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 struct Logger {
-    /// Filters for both.
+    /// Also filters the records for syslog.
     stderr: env_logger::Logger,
     syslog: Syslog,
-    /// What is no warning is for the log alone: the terminal is that of a command which returns soon.
+    /// Send records below warn to syslog only: the command that owns the terminal is about to return.
     quiet_stderr: bool,
     background: AtomicBool,
 }
 
-/// Installs the logger. `RUST_LOG` wins over `verbosity`. Unless the daemon stays `foreground`, only warnings and errors go to
-/// standard error, and the rest to syslog from the start.
+/// Installs the logger. `RUST_LOG` overrides `verbosity`.
+///
+/// Unless the daemon stays in the foreground, only warnings and errors go to standard error; other records go to syslog
+/// from the start.
 pub(super) fn install(verbosity: u8, foreground: bool) {
     let level = match verbosity {
         0 => LevelFilter::Warn,
@@ -34,13 +36,13 @@ pub(super) fn install(verbosity: u8, foreground: bool) {
         quiet_stderr: !foreground,
         background: AtomicBool::new(false),
     });
-    // A program that installed a logger of its own keeps it.
+    // A program that links the library keeps its own logger.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(filter);
     }
 }
 
-/// From now on nobody sees standard error.
+/// Sends all further records to syslog: standard error leads to /dev/null from now on.
 pub(super) fn to_syslog() {
     if let Some(logger) = LOGGER.get() {
         logger.background.store(true, Ordering::Relaxed);

@@ -1,5 +1,6 @@
-//! Who the mirror is for, by the user database: asked before the mount goes into service, and again on SIGUSR1 in a
-//! thread of its own. No request ever waits for it: the database may lie on the mount.
+//! The users of the mirror, from the user database: looked up before the mount is attached, and again on SIGUSR1.
+//!
+//! Later lookups run on a thread of their own, so that no worker waits for them: the database may lie on the mount.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,12 +13,12 @@ use crate::fuse::LiveUpdate;
 use crate::idmap::MountUid;
 use crate::view::View;
 
-/// Asks for the mirror's users to be looked up again.
+/// Requests a new lookup of the mirror's users. Without a mirror it does nothing.
 #[derive(Debug, Clone)]
 pub(super) struct RefreshHandle(Option<SyncSender<()>>);
 
 impl RefreshHandle {
-    /// Where it is asked for already and has not begun, that serves this request, too. Nothing without a mirror.
+    /// Requests a lookup. A pending request that has not begun covers this one.
     pub(super) fn request(&self) {
         if let Some(sender) = &self.0 {
             let _ = sender.try_send(());
@@ -25,7 +26,7 @@ impl RefreshHandle {
     }
 }
 
-/// The users that a view's mirror is for.
+/// Looks up the users of a view's mirror.
 pub(super) fn users(view: &View) -> Result<HashSet<MountUid>> {
     let Some(mirror) = &view.mirror else { return Ok(HashSet::new()) };
     SystemAccounts.members(&mirror.principals).map_err(|e| {
@@ -34,8 +35,8 @@ pub(super) fn users(view: &View) -> Result<HashSet<MountUid>> {
     })
 }
 
-/// Starts the thread, where there is a mirror.
-pub(super) fn spawn_refresher(live: LiveUpdate, view: &View) -> io::Result<RefreshHandle> {
+/// Starts the thread that looks them up again, if the view has a mirror.
+pub ( super ) fn spawn_refresher ( live : LiveUpdate , view : & View ) -> io :: Result < RefreshHandle > { 
     if view.mirror.is_none() {
         return Ok(RefreshHandle(None));
     }
@@ -54,7 +55,7 @@ fn serve(live: &LiveUpdate, requests: &Receiver<()>) {
                 log::info!("mirror: {} users", users.len());
                 live.set_mirrored(users);
             }
-            Err(e) => log::error!("{e}; the mirror's users stay as they were"),
+            Err(e) => log::error!("{e}; the mirror keeps its previous users"),
         }
     }
 }

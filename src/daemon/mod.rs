@@ -1,8 +1,8 @@
-//! The life of the process that serves a mount: from the checked command line to the last unmount.
+//! The life of the process that serves a mount: from the parsed command line to the last unmount.
 //!
-//! Forks happen while there is a single thread, and in this order: the daemon (unless it stays in front), the probe that
-//! sends the first request, the guardian of `auto_unmount`. Nothing is visible at the mount point, and nobody is told of
-//! success, before the first request was answered.
+//! Forks happen while the process has a single thread, in this order: the daemon (unless it stays in the foreground),
+//! the probe that sends the first request, the guardian of `auto_unmount`. The mount is attached, and success is
+//! reported, only after the first request was answered.
 
 mod background;
 mod guardian;
@@ -31,12 +31,16 @@ pub use reload::reload;
 use reload::{Baseline, Reloader};
 use signals::Signals;
 
-/// Evaluates the options of this process's mount again, which is at the given place. It may read files, and runs in a
-/// thread and with a working directory of its own: the one in which the mount was made.
+/// Evaluates the options of this process's mount again, given its current mount point.
+///
+/// The function may read files. It runs on a thread of its own, whose working directory is the one that the mount was
+/// made in.
 pub type Options = Box<dyn Fn(&Path) -> Result<Config> + Send>;
 
-/// Mounts and serves; `options` serves reloads. In front it returns when the filesystem is unmounted; else as soon as the mount answers, while the
-/// daemon goes on in a process of its own. To be called by a process that has a single thread.
+/// Mounts and serves. `options` evaluates the options again for a reload.
+///
+/// In the foreground it returns when the filesystem is unmounted. Otherwise it returns as soon as the mount answers,
+/// while the daemon goes on in a child process. Must be called while the process has a single thread.
 pub fn run(config: Config, options: Options) -> Result<()> {
     let inherited =
         InheritedDescriptors::list().map_err(|e| Error::system("/proc must be mounted", e))?;
@@ -50,13 +54,13 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     }
     if config.view.resolve_symlinks.is_some() && opened.source.is_changed_by_users() {
         log::warn!(
-            "option 'resolve-symlinks': others than root may make symbolic links in {}, and choose by them what is shown of \
-             everything that this daemon can reach",
+            "option 'resolve-symlinks': users other than root may create symbolic links in {}, and through them show any file \
+             that the daemon can reach",
             config.source.display()
         );
     }
     if config.process.foreground {
-        // As in the background: what a shell or a service manager has open is none of a daemon's.
+        // As in the background: descriptors inherited from a shell or service manager are not the daemon's.
         inherited.close();
         serve(&config, opened, options, &mut ReadyNotifier::Foreground)
     } else {
@@ -64,8 +68,10 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     }
 }
 
-/// What the paths on the command line stand for. Everything that depends on the working directory or on inherited
-/// descriptors (`/proc/self/fd/N`) is settled here, before either goes.
+/// The paths of the command line, opened.
+///
+/// Paths that depend on the working directory or on inherited descriptors (`/proc/self/fd/N`) are resolved here, before
+/// the daemon leaves or closes these.
 struct Opened {
     source: SourceRoot,
     point: MountPoint,
@@ -96,25 +102,25 @@ impl Opened {
     }
 }
 
-/// What this kernel's FUSE does, found out by trying; the worst where the trial failed, which is logged. `None` without
-/// CAP_SYS_ADMIN: it cannot be tried, and the source cannot be watched either.
+/// Probes how this kernel's FUSE handles notifications. A failed probe is logged and gives the most cautious traits.
+///
+/// `None` without CAP_SYS_ADMIN: the probe needs a mount, and the source cannot be watched either.
 #[must_use]
 pub fn kernel_traits() -> Option<KernelFeatures> {
     if !mount::may_mount() {
         return None;
     }
     let tried = mount::probe_mount().and_then(|(root, device)| {
-        KernelFeatures::probe(device, root)
-            .map_err(|e| Error::system("the kernel's FUSE notices could not be tried", e))
+KernelFeatures :: probe ( device , root ) . map_err ( | e | Error :: system ( "cannot probe the kernel's FUSE notifications" , e ) ) 
     });
     Some(tried.unwrap_or_else(|e| {
-        log::warn!("{e}: the mount caches as on the poorest kernel");
-        KernelFeatures::UNKNOWN
+log :: warn ! ( "{e}: caching is limited as on the least capable kernel" ) ; KernelFeatures :: UNKNOWN 
     }))
 }
 
-/// What the mount has from the source's mounts where the command line does not say otherwise. What a mount below forbids
-/// holds for its own files only, but for `noexec`.
+/// The mount options inherited from the source's own mount.
+///
+/// Restrictions of a submount apply to its own files only, except `noexec`, which the whole mount inherits.
 fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
     let mounts = source.mounts();
     for mount in mounts.hidden() {
@@ -126,10 +132,10 @@ fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
         let place = mount.display_path();
         match config.flags.noexec {
             None => log::warn!(
-                "no program runs from this mount, since {place} is noexec (see option exec)"
+                "no program can be executed from this mount, since {place} is noexec (see option exec)"
             ),
             Some(false) => log::warn!(
-                "{place} is noexec: with option exec its programs are not run, but can be mapped by another program"
+                "{place} is noexec: with option exec its programs cannot be executed, but other programs can map them"
             ),
             Some(true) => {}
         }
@@ -170,8 +176,7 @@ fn serve(
     };
     let server = Server::start(source, config, mirrored, connection)?;
     probe.wait()?;
-    if let Some(part) = server.attached_name() {
-        new.restrict_to_subdir(part)?;
+if let Some ( subdir ) = server . attached_name ( ) { new . restrict_to_subdir ( subdir ) ? ; 
     }
     if let Some(lifeline) = &lifeline {
         let sent = new.mounted().and_then(|mounted| lifeline.set_mount(&mounted));
@@ -179,8 +184,8 @@ fn serve(
     }
     let mounted = new.attach(&point)?;
     drop(point);
-    server.live_update().set_pruner(move || mounted.shrink_dcache());
-    // Who gave a file means it to be read again; else a hang-up in front is the terminal's.
+server . live_update ( ) . set_pruner ( move || mounted . shrink_dcache ( ) ) ; 
+// With `config=FILE` a SIGHUP in the foreground means a reload; without, the terminal has hung up.
     let sighup_terminates = config.process.foreground && config.options_file.is_none();
     let reloader = Reloader { baseline, options, mounted, live: server.live_update() };
     mirror::spawn_refresher(server.live_update(), &config.view)
@@ -190,7 +195,7 @@ fn serve(
         })
         .and_then(|()| notifier.ready())
         .map_err(|e| {
-            // Whoever waited for us is gone, and with him the request for this mount.
+            // The parent that waited for the mount is gone, so the mount is not wanted any more.
             let undone = mounted.unmount(true);
             let more =
                 undone.err().map_or(String::new(), |e| format!(" (and cannot unmount again: {e})"));

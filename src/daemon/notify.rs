@@ -1,4 +1,4 @@
-//! Telling a service manager about us (sd_notify(3)): `READY=1` once the mount answers, `STOPPING=1` at the end.
+//! Notifies the service manager (sd_notify(3)): `READY=1` once the mount answers, `STOPPING=1` after the unmount.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,12 +7,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The mount answers.
+/// Notifies that the mount answers.
 pub(super) fn ready() {
     send(&format!("READY=1\nMAINPID={}", std::process::id()));
 }
 
-/// It is unmounted.
+/// Notifies that the filesystem is unmounted and the daemon is about to exit.
 pub(super) fn stopping() {
     send("STOPPING=1");
 }
@@ -25,7 +25,7 @@ fn send(state: &str) {
 }
 
 fn send_to(address: &OsStr, state: &str) -> io::Result<()> {
-    // A leading @ stands for the NUL of the abstract namespace.
+    // A leading @ stands for the NUL byte of an abstract socket address (unix(7)).
     let address = match address.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         path => SocketAddr::from_pathname(OsStr::from_bytes(path))?,

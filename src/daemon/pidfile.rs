@@ -1,4 +1,4 @@
-//! The pid file: locked for as long as the daemon lives, so that a stale one is told from one in use.
+//! The pid file. The daemon holds a lock on it while it lives, which tells a stale file from one in use.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ pub(super) struct PidFile {
 }
 
 impl PidFile {
-    /// Writes it. A file that another daemon holds is left alone.
+    /// Writes the file. A file that another daemon has locked is not changed.
     pub(super) fn create(path: PathBuf) -> Result<Self> {
         let failed = |e: std::io::Error| Error::file(format!("--pidfile {}", path.display()), e);
         let mut file = loop {
@@ -27,7 +27,7 @@ impl PidFile {
                 .create(true)
                 .truncate(false)
                 .mode(0o644)
-                // A FIFO must not block us, and a symbolic link not lead elsewhere.
+                // O_NONBLOCK: opening a FIFO must not block. O_NOFOLLOW: a symbolic link must not redirect the write.
                 .custom_flags(
                     i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits())
                         .unwrap_or_default(),
@@ -42,7 +42,7 @@ impl PidFile {
             }
             flock(&file, FlockOperation::NonBlockingLockExclusive)
                 .map_err(|_| in_use(&file, failed))?;
-            // Its last owner may have removed it between our open and our lock.
+            // The previous owner may have removed the file between the open and the lock.
             match fs::symlink_metadata(&path) {
                 Ok(now) if (now.dev(), now.ino()) == (here.dev(), here.ino()) => break file,
                 _ => {}
@@ -50,7 +50,7 @@ impl PidFile {
         };
         if !names_a_process(&file).map_err(failed)? {
             return Err(failed(std::io::Error::other(
-                "this file is there and is no pid file; name another, or remove it",
+                "this file exists and is not a pid file; name another, or remove it",
             )));
         }
         ftruncate(&file, 0).map_err(|e| failed(e.into()))?;
@@ -58,7 +58,7 @@ impl PidFile {
         Ok(Self { path, file })
     }
 
-    /// Removes it, if it is still ours. What is not removed is unlocked when the process ends.
+    /// Removes the file if it is still this daemon's. A file that is not removed is unlocked when the process ends.
     pub(super) fn remove(&self) {
         let ours = self.file.metadata().map(|m| (m.dev(), m.ino())).ok();
         let there = fs::symlink_metadata(&self.path).map(|m| (m.dev(), m.ino())).ok();
@@ -77,9 +77,9 @@ impl Drop for PidFile {
     }
 }
 
-/// Whether a file is empty, or has one number and a line end, as pid files have: nothing else is to be overwritten.
+/// Whether a file is empty or holds one number, as pid files do. No other file may be overwritten.
 fn names_a_process(file: &File) -> std::io::Result<bool> {
-    // A pid has at most 7 digits (PID_MAX_LIMIT); more than that need not be read.
+    // A pid has at most 7 digits (PID_MAX_LIMIT is 2^22); a longer content is no pid file.
     let mut content = [0; 16];
     let len = file.read_at(&mut content, 0)?;
     let text = content[..len].trim_ascii();
@@ -88,7 +88,7 @@ fn names_a_process(file: &File) -> std::io::Result<bool> {
 
 fn in_use(mut file: &File, failed: impl Fn(std::io::Error) -> Error) -> Error {
     let mut owner = String::new();
-    // Without its content the message only says less.
+    // Without the owner's pid the message is less precise.
     let _ = file.read_to_string(&mut owner);
     failed(std::io::Error::other(format!(
         "process {} holds it; name another file, or stop that process",

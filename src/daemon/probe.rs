@@ -1,7 +1,7 @@
-//! The first request: proof that the mount answers, before anyone is told that it does.
+//! The first request: verifies that the mount answers before it is attached and success is reported.
 //!
-//! A process of its own sends it. A thread of ours that waits for a server that hangs could not be ended: it would keep
-//! open the device on whose closing it waits.
+//! A child process sends it. A thread that waits for a server that hangs could not be ended: the process would keep the
+//! FUSE device open, and only closing that aborts the request.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,16 +17,16 @@ use crate::error::{Error, Result};
 use crate::mount::{MountPoint, NewMount};
 use crate::sys::process::{Fork, close_all_but, exit_now, fork};
 
-/// A root that did not tell its attributes by now won't.
+/// How long the root may take to answer GETATTR. Chosen: well above any answer of a local source.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request on its way.
+/// A request that has been sent.
 pub(super) struct Probe {
     process: Pid,
     answer: OwnedFd,
 }
 
-/// Asks for the attributes of the mount's root, through the kernel. The server may start afterwards.
+/// Forks a process that requests the attributes of the mount's root. The server may be started afterwards.
 pub(super) fn start(mount: &NewMount, point: &MountPoint) -> Result<Probe> {
     let failed = |e: std::io::Error| Error::system("cannot probe the mount", e);
     let root = mount.root(point).map_err(failed)?;
@@ -34,14 +34,15 @@ pub(super) fn start(mount: &NewMount, point: &MountPoint) -> Result<Probe> {
     match fork().map_err(failed)? {
         Fork::Parent(process) => Ok(Probe { process, answer }),
         Fork::Child => {
-            // Above all the device: as long as it is open here, the mount outlives a daemon that dies.
+            // Most of all the FUSE device: while it is open here, the kernel does not abort the connection of a daemon
+            // that dies.
             close_all_but(&[root.as_raw_fd(), to_parent.as_raw_fd()]);
             let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
             let code = match statx(&root, c"", flags, StatxFlags::BASIC_STATS) {
                 Ok(_) => 0,
                 Err(e) => u8::try_from(e.raw_os_error()).unwrap_or(u8::MAX),
             };
-            // Without a reader there is nobody to tell.
+            // The write fails only if the daemon has died.
             let _ = File::from(to_parent).write_all(&[code]);
             exit_now(0);
         }
@@ -49,10 +50,10 @@ pub(super) fn start(mount: &NewMount, point: &MountPoint) -> Result<Probe> {
 }
 
 impl Probe {
-    /// Waits for the answer.
+    /// Waits for the reply.
     pub(super) fn wait(self) -> Result<()> {
         if !self.answered_in_time() {
-            // It may not die before the device is closed, so it is not waited for.
+            // The process may not die before the device is closed, so it is not waited for.
             let _ = kill_process(self.process, Signal::KILL);
             return Err(Error::refused(format!(
                 "the mount did not answer within {} seconds: is the source (a network filesystem?) reachable?",
@@ -61,7 +62,7 @@ impl Probe {
         }
         let mut code = [u8::MAX];
         let read = File::from(self.answer).read_exact(&mut code);
-        // It has ended or is about to; its exit status says nothing more.
+        // The process has ended or is about to; its exit status carries no information.
         let _ = waitpid(Some(self.process), WaitOptions::empty());
         match (read, code[0]) {
             (Ok(()), 0) => Ok(()),

@@ -1,6 +1,10 @@
-//! Signals: the first that asks us to end unmounts, the second takes the mount out of sight though it is in use, the
-//! third ends the process. SIGHUP asks for a reload; in front it also means that the terminal is gone. SIGUSR1 has the
-//! mirror's users looked up again.
+//! Signal handling.
+//!
+//! | signal | effect |
+//! |---|---|
+//! | SIGTERM, SIGINT | the first unmounts, the second detaches the mount while it is in use, the third ends the process |
+//! | SIGHUP | reloads; in the foreground without `config=FILE`, unless `--reload` sent it, as SIGTERM |
+//! | SIGUSR1 | looks up the mirror's users again |
 
 use std::io;
 use std::sync::Arc;
@@ -12,19 +16,20 @@ use super::reload::ReloadHandle;
 use crate::mount::Mounted;
 use crate::sys::process::SignalSet;
 
-/// Blocked signals, waiting for somebody to take them.
+/// Blocked signals, to be received by the signal thread.
 pub(super) struct Signals(SignalSet);
 
 impl Signals {
-    /// Blocks them for this thread and all that it starts.
+    /// Blocks them for this thread and the threads that it starts.
     pub(super) fn block() -> io::Result<Self> {
-        // A write past a size limit then fails with EFBIG, and one to a closed pipe with EPIPE.
+        // With these blocked, a write beyond a size limit fails with EFBIG, and one to a closed pipe with EPIPE.
         SignalSet::block(&[libc::SIGXFSZ, libc::SIGPIPE])?;
         Ok(Self(SignalSet::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1])?))
     }
 
-    /// Starts the thread that takes them. `sighup_terminates`: a SIGHUP that did not come from `shiftbind --reload` asks us
-    /// to end.
+    /// Starts the thread that receives them.
+    ///
+    /// `sighup_terminates`: a SIGHUP that `shiftbind --reload` did not send counts as SIGTERM.
     pub(super) fn spawn(
         self,
         refresh: RefreshHandle,
@@ -57,15 +62,17 @@ fn shut_down(count: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
         1 => match mounted.unmount(false) {
             Ok(()) => warn_of_bind_mounts(mounted),
             Err(e) => {
-                log::warn!("cannot unmount: {e}; a second signal detaches it though it is in use")
+                log::warn!(
+                    "cannot unmount: {e}; a second signal detaches the mount while it is in use"
+                )
             }
         },
         2 => match mounted.unmount(true) {
             Ok(()) => warn_of_bind_mounts(mounted),
-            Err(e) => log::error!("cannot detach the mount: {e}; a third signal ends the server"),
+            Err(e) => log::error!("cannot detach the mount: {e}; a third signal ends the daemon"),
         },
         _ => {
-            log::warn!("ending while the filesystem is in use");
+            log::warn!("exiting while the filesystem is in use");
             if let Some(pidfile) = pidfile {
                 pidfile.remove();
             }
@@ -77,7 +84,7 @@ fn shut_down(count: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
 fn warn_of_bind_mounts(mounted: &Mounted) {
     let mountpoints = mounted.remaining_mountpoints();
     if mountpoints.is_empty() {
-        log::info!("unmounted; the server ends when nobody uses the filesystem any more");
+        log::info!("unmounted; the daemon exits when the filesystem is no longer in use");
     } else {
         log::warn!(
             "unmounted, but still served at {mountpoints:?} (bind mounts of it): unmount these too"

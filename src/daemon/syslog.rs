@@ -1,4 +1,4 @@
-//! syslog: one datagram a line to /dev/log (RFC 3164; systemd's journal listens there too), never waiting for a reader.
+//! Writes log lines to syslog: one datagram per line to /dev/log (RFC 3164, also read by journald), without blocking.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ const FACILITY: u8 = 3;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// A connection, made when there is something to say, and again after the logger was restarted.
+/// A connection to syslog, opened on the first line, and again after syslog was restarted.
 pub(super) struct Syslog {
     path: PathBuf,
     socket: Mutex<Option<UnixDatagram>>,
@@ -28,7 +28,7 @@ impl Syslog {
         Self { path: PathBuf::from(SOCKET), socket: Mutex::new(None) }
     }
 
-    /// Sends a record. Where nobody listens, or the reader can't follow, the line is lost: serving files goes first.
+    /// Sends a record. The line is lost if syslog is not running or its buffer is full: a worker must not block on it.
     pub(super) fn send(&self, record: &Record<'_>) {
         let line = line(record.level(), record.target(), &record.args().to_string());
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +63,7 @@ fn line(level: Level, target: &str, message: &str) -> String {
     let priority = FACILITY * 8 + severity;
     let time = timestamp().unwrap_or_default();
     let pid = std::process::id();
-    // Our own modules need no mention; a library that speaks does.
+    // The program's own modules are left out; the name of a library is shown.
     let target =
         if target.starts_with("shiftbind") { String::new() } else { format!("{target}: ") };
     let message = message.replace('\n', " ");

@@ -1,5 +1,4 @@
-//! Making the mount ourselves, with the new mount API: it exists first as a descriptor, attached nowhere, and only a
-//! server that answers makes it visible.
+//! Makes the mount with fsopen(2) and fsmount(2): it is detached at first, and attached once the server answers.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,10 +18,10 @@ use super::point::MountPoint;
 use crate::config::Access;
 use crate::error::{Error, Result};
 
-/// The longest string that the new mount API takes.
+/// The longest string value that fsconfig(2) accepts, in bytes.
 const MAX_VALUE_LEN: usize = 255;
 
-/// Opens the FUSE device.
+/// Opens /dev/fuse.
 pub(super) fn open_device() -> Result<OwnedFd> {
     openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
         let advice = match e {
@@ -36,7 +35,7 @@ pub(super) fn open_device() -> Result<OwnedFd> {
     })
 }
 
-/// Makes the mount and returns it, attached nowhere. The kernel's FUSE_INIT waits on the device from now on.
+/// Makes a detached mount. From now on the kernel's FUSE_INIT is queued on the device.
 pub(super) fn create(plan: &MountPlan, device: &OwnedFd) -> Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| match e {
         Errno::NODEV => Error::system("this kernel has no FUSE (try: modprobe fuse)", e),
@@ -46,7 +45,7 @@ pub(super) fn create(plan: &MountPlan, device: &OwnedFd) -> Result<OwnedFd> {
         let reason = context_log(&context);
         Error::mount(format!("cannot make the mount: {option}{reason}"), e)
     })?;
-    // Dropping the context matters: it would keep the filesystem alive after its last unmount.
+    // The context is dropped: it would keep the filesystem alive after the last unmount.
     let (attr, _) = attr_masks(&plan.flags);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attr)
         .map_err(|e| Error::mount("cannot make the mount", e))
@@ -80,24 +79,24 @@ fn configure(
     fsconfig_create(context).map_err(|e| ("", e))
 }
 
-/// The source column is for people: a path that is too long for the kernel loses its end.
+/// Truncates the source column to what fsconfig(2) accepts. The column is informational.
 pub(super) fn truncated(name: &OsStr) -> &OsStr {
     let bytes = name.as_bytes();
     if bytes.len() <= MAX_VALUE_LEN {
         return name;
     }
     log::warn!(
-        "the source's name is longer than {MAX_VALUE_LEN} bytes: the mount table shows its beginning"
+        "the source's name is longer than {MAX_VALUE_LEN} bytes: the mount table shows its first bytes"
     );
     let mut end = MAX_VALUE_LEN;
-    // Not in the middle of a UTF-8 character.
+    // A multi-byte UTF-8 character is not split.
     while end > 0 && bytes[end] & 0xc0 == 0x80 {
         end -= 1;
     }
     OsStr::from_bytes(&bytes[..end])
 }
 
-/// What the kernel logged on the context: lines like `e fuse: Invalid uid '70000'`.
+/// Reads the kernel's messages from a filesystem context: lines like `e fuse: Invalid uid '70000'`.
 fn context_log(context: &OwnedFd) -> String {
     let mut text = String::new();
     let mut line = [0; 512];
@@ -109,7 +108,7 @@ fn context_log(context: &OwnedFd) -> String {
     text
 }
 
-/// Attaches it to the mount point.
+/// Attaches a detached mount to the mount point.
 pub(super) fn attach(mount: impl AsFd, point: &MountPoint) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", point, "", flags)

@@ -1,4 +1,5 @@
-//! The mount options that the kernel honours per mount: their bits, their words, and changing them later.
+//! The mount options that apply per mount: their flags for mount_setattr(2), their names for fusermount3, and
+//! remounting.
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use crate::config::{Atime, MountFlags};
 use crate::error::{Error, Result};
 use crate::sys::mount::mount_setattr;
 
-/// The options of the source's own mount, which ours has unless told otherwise.
+/// The options of the source's own mount, which the mount inherits by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Inherited {
     /// `ro`.
@@ -25,7 +26,7 @@ pub struct Inherited {
     pub nosymfollow: bool,
 }
 
-/// The given options, with what was not given taken from the source's mount.
+/// Fills in options that were not given from the source's own mount.
 #[must_use]
 pub fn with_inherited(flags: &MountFlags, source: Inherited) -> MountFlags {
     MountFlags {
@@ -38,7 +39,7 @@ pub fn with_inherited(flags: &MountFlags, source: Inherited) -> MountFlags {
     }
 }
 
-/// Which bits the options set, and which they clear.
+/// The attributes that the options set, and those that they clear.
 #[must_use]
 pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
     let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
@@ -57,7 +58,7 @@ pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags)
         }
     }
     if let Some(atime) = flags.atime {
-        // The three are one field: mount_setattr wants all of it cleared to change it.
+        // The atime attributes are one field, which mount_setattr(2) changes only if all of it is cleared.
         clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
         set |= match atime {
             Atime::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
@@ -68,8 +69,10 @@ pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags)
     (set, clear)
 }
 
-/// Gives an existing mount these options (`mount -o remount`), and no others: mount(8) hands over the whole list, those
-/// that stay included, and has no other way to say that one goes. What is not given is mount(8)'s default.
+/// Replaces the options of an existing mount (`mount -o remount`).
+///
+/// mount(8) passes the complete list, with options that stay, and drops an option by leaving it out. So options that
+/// are not given get mount(8)'s default.
 pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     let failed = |e: std::io::Error| match e.raw_os_error() {
         Some(libc::EPERM) => Error::usage(format!(
@@ -85,26 +88,26 @@ pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     let identity = MountIdentity::of_descriptor(&point).map_err(failed)?;
     if !identity.is_fuse().map_err(failed)? {
         return Err(Error::refused(format!(
-            "remount {}: this is not a mount of ours; use mount(8)",
+            "remount {}: this is not a FUSE mount; use mount(8)",
             mountpoint.display()
         )));
     }
     let mut flags = with_mount8_defaults(flags);
     if !identity.kernel_checks().map_err(failed)? {
-        // The kernel opens devices without asking us.
+        // The kernel opens devices without a request to the server, which could not check permissions.
         flags.nodev = Some(true);
     }
     let flags = &flags;
     let (set, clear) = attr_masks(flags);
     mount_setattr(&point, set, clear).map_err(failed)?;
     match change_filesystem(&point, flags) {
-        // In a container the mount may be its own while the filesystem is the host's.
+        // In a container the mount may belong to its user namespace while the superblock belongs to the host's.
         Err(e) if e.raw_os_error() == Some(libc::EPERM) && !flags.sync && !flags.dirsync => Ok(()),
         result => result.map_err(failed),
     }
 }
 
-/// The given options, and mount(8)'s defaults for the others.
+/// Fills in options that were not given with mount(8)'s defaults.
 fn with_mount8_defaults(flags: &MountFlags) -> MountFlags {
     MountFlags {
         read_only: flags.read_only.or(Some(false)),
@@ -118,8 +121,8 @@ fn with_mount8_defaults(flags: &MountFlags) -> MountFlags {
     }
 }
 
-/// What belongs to the filesystem and not to one mount of it. It is never read-only as a whole, so that a bind mount of
-/// it may be writable; `mount -i -o remount,ro` makes it so, and `rw` undoes that.
+/// Reconfigures the superblock. It is never read-only itself, so that a bind mount of it can be writable; `mount -i -o
+/// remount,ro` makes it read-only, and `rw` undoes that.
 fn change_filesystem(point: &MountPoint, flags: &MountFlags) -> std::io::Result<()> {
     let context = fspick(point, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
     fsconfig_set_flag(&context, "rw")?;
@@ -130,7 +133,7 @@ fn change_filesystem(point: &MountPoint, flags: &MountFlags) -> std::io::Result<
     Ok(fsconfig_reconfigure(&context)?)
 }
 
-/// The options as words, for fusermount3, which knows no others. `nosuid` and `nodev` it sets by itself.
+/// The options for fusermount3, which accepts no others. It sets `nosuid` and `nodev` itself.
 #[must_use]
 pub(super) fn fusermount_options(flags: &MountFlags) -> Vec<&'static str> {
     [

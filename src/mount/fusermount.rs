@@ -1,4 +1,4 @@
-//! Mounting and unmounting as a normal user, through the setuid program fusermount3.
+//! Mounts and unmounts as a normal user, through the setuid program fusermount3.
 
 use std::ffi::OsString;
 use std::io::{IoSliceMut, Read};
@@ -22,9 +22,9 @@ use crate::error::{Error, Result};
 
 const PROGRAM: &str = "fusermount3";
 
-/// Mounts, and returns the FUSE device. The mount is attached already.
+/// Mounts, and returns the FUSE device. The mount is attached when this returns.
 ///
-/// fusermount3's own auto_unmount is not used: it serves only mounts with allow_other, since it must look inside.
+/// fusermount3's own auto_unmount is not used: it looks into the mount, and so works with allow_other only.
 pub(super) fn mount(plan: &MountPlan, point: &MountPoint) -> Result<OwnedFd> {
     let failed = |e: rustix::io::Errno| Error::system(format!("cannot talk to {PROGRAM}"), e);
     let (own_end, child_end) =
@@ -56,7 +56,7 @@ pub(super) fn mount(plan: &MountPlan, point: &MountPoint) -> Result<OwnedFd> {
     }
 }
 
-/// Unmounts what is mounted at a path; the caller has made sure that it is ours.
+/// Unmounts the mount at a path. The caller has checked that it is this process's mount.
 pub(super) fn unmount(path: &Path, lazy: bool) -> std::io::Result<()> {
     let mut child = Command::new(PROGRAM)
         .arg(if lazy { "-uz" } else { "-u" })
@@ -83,7 +83,7 @@ fn cannot_run(e: &std::io::Error) -> Error {
 }
 
 fn options(plan: &MountPlan) -> OsString {
-    // Something must stand before the first comma.
+    // The list must not begin with a comma.
     let first: &[u8] = if plan.kernel_checks { b"default_permissions" } else { b"rw" };
     let mut text = first.to_vec();
     let mut add = |option: &[u8]| {
@@ -104,7 +104,7 @@ fn options(plan: &MountPlan) -> OsString {
     OsString::from_vec(text)
 }
 
-/// A comma ends an option, a backslash quotes.
+/// Escapes commas and backslashes: a comma ends an option, a backslash escapes.
 fn escaped(value: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(value.len());
     for byte in value {
@@ -116,11 +116,11 @@ fn escaped(value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Reads its words to the end and waits for it.
+/// Reads standard error to its end, waits for the process, and returns the text.
 fn finish(child: &mut Child) -> String {
     let mut stderr_text = Vec::new();
     if let Some(stderr) = &mut child.stderr {
-        // Whatever was read is worth showing, and there is nothing better to show.
+        // After a read error the text so far is still the best message.
         let _ = stderr.read_to_end(&mut stderr_text);
     }
     let _ = child.wait();
@@ -141,7 +141,7 @@ fn with_advice(stderr_text: &str) -> String {
     }
 }
 
-/// Receives the device. `None`: the other side closed without sending it.
+/// Receives the device (`SCM_RIGHTS`). `None`: fusermount3 closed the socket without sending it.
 fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
     let mut byte = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

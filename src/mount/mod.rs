@@ -1,7 +1,7 @@
-//! Making the mount, changing it, and taking away that mount and no other.
+//! Makes the mount, changes it, and unmounts exactly that mount.
 //!
-//! A privileged process makes a detached mount and attaches it once the server answers; a normal user goes through
-//! fusermount3, which attaches at once.
+//! A process with CAP_SYS_ADMIN makes a detached mount and attaches it once the server answers. A normal user goes
+//! through fusermount3, which attaches at once.
 
 mod detached;
 mod flags;
@@ -32,7 +32,7 @@ pub use privileges::{access, check_privileges, may_mount};
 use subdir::SubdirMethod;
 use table::MountIdentity;
 
-/// What the mount is to be.
+/// The parameters of a mount, with all defaults filled in.
 #[derive(Debug)]
 pub struct MountPlan {
     fsname: OsString,
@@ -41,18 +41,18 @@ pub struct MountPlan {
     flags: MountFlags,
     access: Access,
     max_read: Option<u32>,
-    /// Whether the kernel checks permissions on what is shown.
+    /// Whether the kernel checks permissions (`default_permissions`).
     kernel_checks: bool,
 }
 
 impl MountPlan {
-    /// Settles every default. `root_mode` is the source's `st_mode`.
+    /// Fills in the defaults. `root_mode` is the source's `st_mode`.
     #[must_use]
     pub fn new(config: &Config, root_mode: u32, source: Inherited) -> Self {
         let kernel_checks = config.view.needs().checks == Checks::Kernel;
         let mut flags = with_inherited(&config.flags, source);
         if !kernel_checks {
-            // The kernel opens devices without asking us.
+            // The kernel opens devices without a request to the server, which could not check permissions.
             flags.nodev = Some(true);
         }
         Self {
@@ -67,17 +67,17 @@ impl MountPlan {
     }
 }
 
-/// The source column of the mount table: mount(8) compares it with the real path in fstab's first column.
+/// The default source column: the real path, which mount(8) compares with the first field of fstab(5).
 fn full_path(source: &Path) -> OsString {
     let path = fs::canonicalize(source).or_else(|_| std::path::absolute(source));
     path.map_or_else(|_| source.as_os_str().to_owned(), PathBuf::into_os_string)
 }
 
-/// Whether what is planned is at the mount point already: what mount(8) asks for again because it does not recognise the
-/// root of our mounts in the mount table. `source`: the inode number of the source's root.
+/// Whether an equal mount is at the mount point already. `source` is the inode number of the source's root.
 ///
-/// Type and source of a mount are words that any user may choose (fusermount3). So it counts only where this process's own
-/// user has mounted it, and where its root shows the source's inode number; else the new mount comes on top.
+/// mount(8) does not recognise the root of a FUSE mount in the mount table, and calls the helper again. Any user can
+/// choose the type and source of a mount through fusermount3, so a mount counts as equal only if this process's user
+/// made it and its root has the source's inode number. Otherwise the new mount is stacked on top.
 pub fn is_already_mounted(plan: &MountPlan, point: &MountPoint, source: u64) -> Result<bool> {
     let fs_type = [b"fuse.", plan.subtype.as_bytes()].concat();
     let is_ours = || {
@@ -89,8 +89,7 @@ pub fn is_already_mounted(plan: &MountPlan, point: &MountPoint, source: u64) -> 
     is_ours().map_err(|e: io::Error| Error::system("/proc must be mounted", e))
 }
 
-/// Makes a FUSE mount that is attached nowhere, to try what the kernel does: its root, and the device to serve it on. It
-/// takes CAP_SYS_ADMIN.
+/// Makes a detached FUSE mount to probe the kernel with. Returns its root and its device. Needs CAP_SYS_ADMIN.
 pub fn probe_mount() -> Result<(OwnedFd, OwnedFd)> {
     let plan = MountPlan {
         fsname: "trial".into(),
@@ -105,7 +104,7 @@ pub fn probe_mount() -> Result<(OwnedFd, OwnedFd)> {
     Ok((detached::create(&plan, &device)?, device))
 }
 
-/// A mount that is made but not in service yet. Dropping it takes it away.
+/// A mount that is not in service yet. Dropping it unmounts.
 #[derive(Debug)]
 pub struct NewMount {
     state: Option<MountState>,
@@ -118,7 +117,7 @@ enum MountState {
 }
 
 impl NewMount {
-    /// Makes it, and returns the FUSE device to serve it on.
+    /// Makes the mount, and returns the FUSE device to serve it on.
     pub fn make(plan: &MountPlan, point: &MountPoint) -> Result<(Self, OwnedFd)> {
         let (state, device) = if may_mount() {
             let device = detached::open_device()?;
@@ -134,7 +133,7 @@ impl NewMount {
         Ok((Self { state: Some(state) }, device))
     }
 
-    /// The mount's root, to send a first request through.
+    /// Opens the mount's root, for a first request.
     pub fn root(&self, point: &MountPoint) -> io::Result<OwnedFd> {
         match &self.state {
             Some(MountState::Detached { mount, .. }) => mount.as_fd().try_clone_to_owned(),
@@ -142,16 +141,16 @@ impl NewMount {
         }
     }
 
-    /// The device number of its filesystem, without asking the server.
+    /// The device number of the filesystem. The server is not asked (AT_STATX_DONT_SYNC).
     pub fn device(&self, point: &MountPoint) -> Result<(u32, u32)> {
-        let failed = |e: io::Error| Error::mount("the kernel does not tell the mount's device", e);
+        let failed = |e: io::Error| Error::mount("cannot read the mount's device number", e);
         let root = self.root(point).map_err(failed)?;
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let stat = statx(&root, c"", flags, StatxFlags::TYPE).map_err(|e| failed(e.into()))?;
         Ok((stat.stx_dev_major, stat.stx_dev_minor))
     }
 
-    /// What it will be once it is in service; [`Mounted::unmount`] does nothing before.
+    /// The mount as it will be in service. Before that, [`Mounted::unmount`] does nothing.
     pub fn mounted(&self) -> io::Result<Mounted> {
         match &self.state {
             Some(MountState::Detached { mount, .. }) => Ok(Mounted {
@@ -163,13 +162,13 @@ impl NewMount {
         }
     }
 
-    /// Whether a directory in it can be attached in its place.
+    /// Whether a subdirectory can be attached in place of the mount's root.
     #[must_use]
     pub fn can_attach_subdir(&self) -> bool {
         matches!(self.state, Some(MountState::Detached { subdir: Some(_), .. }))
     }
 
-    /// Leaves only a directory in its root. It must be served by now, and attached nowhere.
+    /// Replaces the mount by one of a subdirectory of its root. It must be served already, and not attached.
     pub fn restrict_to_subdir(&mut self, name: &OsStr) -> Result<()> {
         if let Some(MountState::Detached { mount, subdir: Some(method) }) = &self.state {
             let mount = method
@@ -180,15 +179,13 @@ impl NewMount {
         Ok(())
     }
 
-    /// Makes it visible at the mount point.
+    /// Attaches the mount to the mount point.
     pub fn attach(mut self, point: &MountPoint) -> Result<Mounted> {
-        let mounted = self
-            .mounted()
-            .map_err(|e| Error::mount("the kernel does not tell which mount this is", e))?;
+        let mounted = self.mounted().map_err(|e| Error::mount("cannot read the mount's id", e))?;
         if let Some(MountState::Detached { mount, .. }) = &self.state {
             detached::attach(mount, point)?;
         }
-        // It stays.
+        // Dropping `self` must not unmount any more.
         self.state = None;
         Ok(mounted)
     }
@@ -204,8 +201,9 @@ impl Drop for NewMount {
     }
 }
 
-/// The user who mounted the FUSE filesystem on which a descriptor is. `None`: it is no such, or not in this mount
-/// namespace.
+/// The user who mounted the FUSE filesystem that a descriptor is on.
+///
+/// `None`: it is no FUSE filesystem, or not in this mount namespace.
 pub fn mounter(fd: impl AsFd) -> io::Result<Option<u32>> {
     MountIdentity::of_descriptor(fd)?.mounter()
 }
@@ -218,20 +216,20 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Written down, for another process of ours.
+    /// The mount as a line of text, for another process of this program.
     #[must_use]
     pub fn to_line(&self) -> String {
         format!("{} {}\n", u8::from(self.via_fusermount), self.identity.to_text())
     }
 
-    /// What was written down. `None` when it is not whole.
+    /// Parses [`Self::to_line`]. `None` if the line is incomplete.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
         let (by, words) = line.strip_suffix('\n')?.split_once(' ')?;
         Some(Self { identity: MountIdentity::from_text(words)?, via_fusermount: by == "1" })
     }
 
-    /// Unmounts it if it is still there. `lazy` takes it out of sight also while it is in use.
+    /// Unmounts the mount if it still exists. `lazy` detaches it while it is in use (MNT_DETACH).
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
         if !self.via_fusermount {
             return self.identity.unmount(lazy);
@@ -242,23 +240,24 @@ impl Mounted {
         }
     }
 
-    /// Where it is now, in this process's mount namespace. `None`: nowhere.
+    /// The current mount point in this process's mount namespace. `None`: it is not mounted there.
     pub fn mountpoint(&self) -> io::Result<Option<PathBuf>> {
         self.identity.mountpoint()
     }
 
-    /// Has the kernel let go of all names in it that are not in use: it does so when a filesystem is remounted, whatever
-    /// the options (`shrink_dcache_sb` in Linux `reconfigure_super`). What was written to it goes to the server first, so
-    /// no thread that serves it may do this.
+    /// Makes the kernel drop all unused dentries of the filesystem.
+    ///
+    /// A remount does so whatever the options (`shrink_dcache_sb` in Linux `reconfigure_super`). It also writes dirty
+    /// data back to the server (`fuse_reconfigure`), so no thread that serves the mount may call this.
     ///
     /// # Errors
-    /// ENOENT where it is no longer mounted; EPERM without CAP_SYS_ADMIN over the filesystem.
+    /// ENOENT if it is no longer mounted; EPERM without CAP_SYS_ADMIN in the user namespace of the filesystem.
     pub fn shrink_dcache(&self) -> io::Result<()> {
         let mountpoint = self.identity.reachable_mountpoint()?;
         let mountpoint = mountpoint.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
         let root = openat(CWD, &mountpoint, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         if MountIdentity::of_descriptor(&root)? != self.identity {
-            // Another mount came on top in this instant.
+            // Another mount was stacked on top meanwhile.
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
         let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
@@ -266,7 +265,7 @@ impl Mounted {
         Ok(fsconfig_reconfigure(&context)?)
     }
 
-    /// Gives it these options, and mount(8)'s defaults for those that are not given.
+    /// Replaces the mount options. Options that are not given get mount(8)'s defaults.
     pub fn change_flags(&self, flags: &MountFlags) -> Result<()> {
         if self.via_fusermount {
             return Err(Error::usage(
@@ -282,7 +281,7 @@ impl Mounted {
         remount(&mountpoint.ok_or_else(|| Error::refused(gone))?, flags)
     }
 
-    /// Where the filesystem still is: here, or in bind mounts of it.
+    /// All mount points of the filesystem, bind mounts included.
     #[must_use]
     pub fn remaining_mountpoints(&self) -> Vec<PathBuf> {
         self.identity.all_mountpoints().unwrap_or_default()

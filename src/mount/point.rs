@@ -1,4 +1,4 @@
-//! The mount point: resolved once, as mount(8) resolves it, and from then on a descriptor.
+//! The mount point: resolved once, as mount(8) resolves it, and held as a descriptor.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx
 
 use crate::error::{Error, Result};
 
-/// Where the mount will be.
+/// A mount point.
 #[derive(Debug)]
 pub struct MountPoint {
     fd: OwnedFd,
@@ -17,7 +17,7 @@ pub struct MountPoint {
 }
 
 impl MountPoint {
-    /// Resolves the path: relative to the working directory, symbolic links followed.
+    /// Resolves the path, relative to the working directory, and follows symbolic links.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| {
             let mut what = format!("mount point {}", path.display());
@@ -28,7 +28,8 @@ impl MountPoint {
         };
         let fd = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| failed(e.into()))?;
-        // Not from a cache: a mount whose server died would seem alive, and be buried under ours.
+        // AT_STATX_FORCE_SYNC: cached attributes would hide that the server of a mount there has died, and the new
+        // mount would cover it.
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
         let stat = statx(&fd, c"", flags, StatxFlags::TYPE).map_err(|e| failed(e.into()))?;
         let path = fs::canonicalize(path).map_err(failed)?;
@@ -36,13 +37,13 @@ impl MountPoint {
         Ok(Self { fd, path, is_dir })
     }
 
-    /// The inode number of what is there, as the kernel knows it: no server is asked.
+    /// The inode number of the directory or file there, as the kernel has it cached: no server is asked.
     pub fn inode_number(&self) -> std::io::Result<u64> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         Ok(statx(&self.fd, c"", flags, StatxFlags::INO)?.stx_ino)
     }
 
-    /// Refuses a directory for a file, and a file for a directory: the kernel can't stack one on the other.
+    /// Refuses to mount a directory on a file or a file on a directory, as the kernel does (Linux `do_move_mount`).
     pub fn check_kind(&self, source: &Path, source_is_dir: bool) -> Result<()> {
         let (point, source) = (self.path.display(), source.display());
         match (source_is_dir, self.is_dir) {
@@ -57,7 +58,8 @@ impl MountPoint {
         }
     }
 
-    /// Refuses a mount point that is, holds or lies in the source: the source's path would come to mean the mount.
+    /// Refuses a mount point that equals, contains or lies in the source: the source's path would then lead to the
+    /// mount.
     pub fn check_disjoint(&self, source: &Path) -> Result<()> {
         let real = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
         if self.path.starts_with(&real) || real.starts_with(&self.path) {

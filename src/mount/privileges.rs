@@ -1,4 +1,5 @@
-//! Who may mount what: what a normal user can't do is refused before anything is touched.
+//! What a mount requires of the user who makes it. Requirements that are not met are reported before anything is
+//! changed.
 
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -7,22 +8,24 @@ use crate::config::{Access, Config};
 use crate::error::{Error, Result};
 use crate::idmap::{Kind, MountId, SourceId, Translation};
 
-/// Whether this process may mount by itself, without fusermount3.
+/// Whether this process can mount by itself, without fusermount3 (CAP_SYS_ADMIN).
 #[must_use]
 pub fn may_mount() -> bool {
     has_capability(CapabilitySet::SYS_ADMIN)
 }
 
-/// Who may use the mount, the default filled in: everyone when a privileged process mounts, else only the owner.
+/// Which users may use the mount. By default all, if this process may mount by itself, else only its own user.
 ///
-/// The kernel knows only `allow_other` or not: [`Access::OwnerAndRoot`] is left to the FUSE session to enforce.
+/// The kernel knows `allow_other` only. The server enforces [`Access::OwnerAndRoot`].
 #[must_use]
 pub fn access(config: &Config) -> Access {
     config.access.unwrap_or(if may_mount() { Access::Everyone } else { Access::Owner })
 }
 
-/// Refuses what needs root when this process is a normal user's: options that are root's in bindfs too, a map under which he could not store files as himself,
-/// and mount options that only root may give.
+/// Refuses options that need more privileges than this process has.
+///
+/// These are: options that only root may use in bindfs too, a map under which a normal user could not create files, and
+/// mount options that only root may give.
 pub fn check_privileges(config: &Config) -> Result<()> {
     let sets_ids = has_capability(CapabilitySet::SETUID) && has_capability(CapabilitySet::SETGID);
     if let Some(option) = config.root_only.first().filter(|_| !sets_ids) {
@@ -61,7 +64,8 @@ fn root_only(option: &str) -> String {
     format!("option '{option}': only root may use it; mount as root, or {advice}")
 }
 
-/// A process without privileges creates every file as its own user, whatever the map says.
+/// Refuses a map that stores the process's own id as another one: an unprivileged process creates every file as its own
+/// user.
 fn check_own_id_is_kept<K: Kind>(
     translation: &Translation<K>,
     own: u32,

@@ -1,13 +1,13 @@
-//! Attaching a directory of a new mount in place of the mount's root: how this kernel lets us.
+//! Attaches a subdirectory of a new mount in place of the mount's root.
 //!
-//! open_tree(2) with OPEN_TREE_CLONE makes a mount of a directory in another mount. Before Linux 6.15 it refuses a mount
-//! that is attached nowhere (EINVAL from `__do_loopback`), as a new one is until it is in service. There a thread attaches
-//! the new mount to `/` of a mount namespace that only this thread has, and clones the directory there. The namespace ends
-//! with the thread, also when the daemon is killed; nothing of it reaches another namespace, since `/` is made private
-//! first, and other users cannot enter it (setns(2) takes CAP_SYS_ADMIN).
+//! open_tree(2) with OPEN_TREE_CLONE makes a mount of a directory in another mount. Before Linux 6.15 it refuses a
+//! detached mount (EINVAL from `__do_loopback`), and a new mount is detached until it is in service. There, a thread
+//! attaches the new mount to `/` of a mount namespace of its own, and clones the directory in it. The namespace ends
+//! with the thread, also if the daemon is killed. The mount is visible in no other namespace, since `/` is made private
+//! first, and other users cannot enter this one (setns(2) needs CAP_SYS_ADMIN).
 //!
-//! Which of the two a kernel and its security modules allow is tried on a tmpfs, before the server starts: the server
-//! must know which directory it will be asked for.
+//! A tmpfs is used to probe which of the two methods the kernel and its security modules allow. This happens before the
+//! server starts, because the server must know which directory is the root.
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,42 +22,42 @@ use rustix::mount::{
 
 use crate::sys;
 
-/// How a directory of a mount that is attached nowhere becomes a mount of its own.
+/// How a subdirectory of a detached mount becomes a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SubdirMethod {
-    /// By open_tree(2) alone (Linux 6.15).
+    /// With open_tree(2) alone (Linux 6.15).
     Clone,
-    /// While the mount is attached in a mount namespace of a thread.
+    /// With open_tree(2) while the mount is attached in the mount namespace of a thread.
     CloneInNamespace,
 }
 
 impl SubdirMethod {
-    /// Finds one that works here, by trying. `None`: the mount's own root has to be attached.
+    /// Probes for a method. `None`: the mount's own root has to be attached.
     pub(super) fn probe() -> Option<Self> {
         let probed = probe_tmpfs().and_then(|(mount, name)| {
             let refused = match Self::Clone.detach(&mount, name) {
                 Ok(_) => return Ok(Self::Clone),
                 Err(e) => e,
             };
-            log::debug!("cannot clone a part of a mount that is not attached: {refused}");
+            log::debug!("cannot clone a subdirectory of a detached mount: {refused}");
             Self::CloneInNamespace.detach(&mount, name).map(|_| Self::CloneInNamespace)
         });
         match probed {
             Ok(method) => Some(method),
             Err(e) => {
                 log::info!(
-                    "this kernel attaches no part of a new mount ({e}): a user who does not own the source's root costs a \
-                     request for each path that begins there"
+                    "cannot attach a subdirectory of a new mount ({e}): users other than the owner of the source's root cost \
+                     a request for each path lookup that begins there"
                 );
                 None
             }
         }
     }
 
-    /// Makes a mount of the directory `name` in the root of `mount`, attached nowhere. `mount` is of no use afterwards.
+    /// Makes a detached mount of the directory `name` in the root of `mount`. `mount` must not be used afterwards.
     ///
     /// # Errors
-    /// EINVAL where this kernel refuses it; what unshare(2), setns(2) or move_mount(2) say otherwise.
+    /// EINVAL where the kernel refuses it; the errors of unshare(2), setns(2) and move_mount(2).
     pub(super) fn detach(self, mount: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
         let mount = mount.as_fd();
         match self {
@@ -80,8 +80,8 @@ fn clone_subdir(mount: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
 /// Moves the calling thread into a mount namespace of its own and attaches `mount` to `/` there.
 fn attach_in_own_namespace(mount: BorrowedFd<'_>) -> io::Result<()> {
     sys::mount::unshare_mounts()?;
-    // `/` may be a directory of a mount (chroot(2)), and only a mount's root can be made private. Entering the namespace
-    // anew sets the thread's root to the namespace's own (Linux `mntns_install`).
+    // Only the root of a mount can be made private, and `/` may be a directory in a mount (chroot(2)). Entering the
+    // namespace again sets the thread's root to the root of the namespace (Linux `mntns_install`).
     let namespace = openat(CWD, "/proc/thread-self/ns/mnt", OFlags::CLOEXEC, Mode::empty())?;
     sys::mount::enter_mounts(&namespace)?;
     let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -90,7 +90,7 @@ fn attach_in_own_namespace(mount: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_mount(mount, "", &root, "", flags)?)
 }
 
-/// A tmpfs that is attached nowhere, and the name of a directory in it.
+/// Makes a detached tmpfs with a directory, and returns the directory's name.
 fn probe_tmpfs() -> io::Result<(OwnedFd, &'static OsStr)> {
     let name = OsStr::new("subdir");
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -114,7 +114,7 @@ mod tests {
         let subdir = SubdirMethod::CloneInNamespace.detach(&mount, name).unwrap();
         let stat = statx(&subdir, "inner", AtFlags::empty(), StatxFlags::TYPE);
         assert!(stat.is_ok(), "the directory is the mount's root");
-        // Other tests of this process mount things in namespaces of their own only.
+        // Other tests of this process mount in namespaces of their own only.
         assert_eq!(std::fs::read("/proc/self/mountinfo").unwrap(), table);
     }
 

@@ -1,7 +1,7 @@
-//! The mount table: which mount is ours, where it is now, and unmounting that one and no other.
+//! The mount table: identifies this process's mount, finds its mount point, and unmounts exactly that mount.
 //!
-//! A path says nothing about whose mount is there: others may have mounted over ours, or in its place. So our mount is
-//! remembered by the kernel's id for it, and every unmount compares before it acts.
+//! A path does not identify a mount: another mount may cover it or have replaced it. So the mount is identified by the
+//! kernel's mount id, which is compared before every unmount.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,36 +15,36 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use crate::sys::mount::unescape;
 
-/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): an id that is never given to another mount.
+/// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never reused.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
-/// Asks only what the kernel knows by itself: nothing here may wait for a FUSE server, least of all for our own.
+/// Flags under which statx(2) sends no request to a FUSE server: it could be this process's own.
 const NO_SERVER_REQUEST: AtFlags = AtFlags::STATX_DONT_SYNC.union(AtFlags::NO_AUTOMOUNT);
 
-/// One mount, as the kernel tells it from all others.
+/// The identity of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MountIdentity {
-    /// The id in /proc/self/mountinfo, which the kernel gives anew once the mount is gone.
+    /// The mount id in /proc/self/mountinfo, which the kernel reuses after the mount is gone.
     id: u64,
-    /// The id that is never given anew, where the kernel has it.
+    /// The mount id that is never reused, where the kernel has it.
     unique: Option<u64>,
     /// The filesystem's device number.
     device: (u32, u32),
 }
 
 impl MountIdentity {
-    /// The mount whose root (or anything on which) a descriptor is.
+    /// The mount that a descriptor is on.
     pub(super) fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
         Self::ask(fd, c"", AtFlags::EMPTY_PATH)
     }
 
-    /// As four numbers, of which the second is `-` where the kernel has none.
+    /// Formats the identity as four numbers. The second is `-` if the kernel has no unique id.
     pub(super) fn to_text(self) -> String {
         let unique = self.unique.map_or_else(|| "-".to_owned(), |id| id.to_string());
         format!("{} {unique} {} {}", self.id, self.device.0, self.device.1)
     }
 
-    /// From such numbers.
+    /// Parses [`Self::to_text`].
     pub(super) fn from_text(words: &str) -> Option<Self> {
         let words: Vec<&str> = words.split(' ').collect();
         let [id, unique, major, minor] = words.as_slice() else { return None };
@@ -70,7 +70,7 @@ impl MountIdentity {
         })
     }
 
-    /// Where this mount is now, in this process's mount namespace. `None`: nowhere.
+    /// The current mount point in this process's mount namespace. `None`: it is not mounted there.
     pub(super) fn mountpoint(&self) -> io::Result<Option<PathBuf>> {
         let table = read_mountinfo()?;
         Ok(table
@@ -79,48 +79,50 @@ impl MountIdentity {
             .map(|m| m.mountpoint))
     }
 
-    /// Whether it is a FUSE mount.
+    /// Whether this is a FUSE mount.
     pub(super) fn is_fuse(&self) -> io::Result<bool> {
         Ok(read_mountinfo()?
             .iter()
             .any(|m| m.id == self.id && m.device == self.device && m.is_fuse))
     }
 
-    /// Whether the kernel checks permissions in it, as it does in every filesystem but some FUSE mounts.
+    /// Whether the kernel checks permissions: always, except on FUSE mounts without `default_permissions`.
     pub(super) fn kernel_checks(&self) -> io::Result<bool> {
         let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
         Ok(read_mountinfo()?.iter().any(|m| is_it(m) && m.kernel_checks))
     }
 
-    /// The user who mounted it (`user_id`), as the kernel tells of a FUSE mount. `None`: it is none, or not in this mount
-    /// namespace.
+    /// The user who made the FUSE mount (`user_id`). `None`: it is no FUSE mount, or not in this mount namespace.
     pub(super) fn mounter(&self) -> io::Result<Option<u32>> {
         let table = read_mountinfo()?;
         let ours = table.into_iter().find(|m| m.id == self.id && m.device == self.device);
         Ok(ours.filter(|m| m.is_fuse).and_then(|m| m.mounter))
     }
 
-    /// Whether it is a mount of this type that shows this as its source.
+    /// Whether the mount has this type and this source column.
     pub(super) fn is(&self, fs_type: &[u8], source: &OsStr) -> io::Result<bool> {
         let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
         let table = read_mountinfo()?;
         Ok(table.iter().any(|m| is_it(m) && m.fs_type == fs_type && m.source == source))
     }
 
-    /// Every place where this mount's filesystem is, bind mounts of it included.
+    /// All mount points of the filesystem, bind mounts included.
     pub(super) fn all_mountpoints(&self) -> io::Result<Vec<PathBuf>> {
         let table = read_mountinfo()?;
         Ok(table.into_iter().filter(|m| m.device == self.device).map(|m| m.mountpoint).collect())
     }
 
-    /// Checks that this mount is the topmost at its place, and answers the place. `None`: it is gone.
+    /// The mount point, if this mount is the topmost there. `None`: the mount is gone.
+    ///
+    /// # Errors
+    /// An error that names the mount point if another mount covers this one.
     pub(super) fn reachable_mountpoint(&self) -> io::Result<Option<PathBuf>> {
         let Some(mountpoint) = self.mountpoint()? else { return Ok(None) };
         let on_top = Self::of_path(&mountpoint)?;
         if on_top == *self {
             Ok(Some(mountpoint))
         } else if self.unique.is_some() && on_top.id == self.id && on_top.device == self.device {
-            // Ours went, and the kernel gave its number to a newer mount.
+            // The mount is gone, and the kernel has reused its id.
             Ok(None)
         } else {
             Err(io::Error::other(format!(
@@ -130,7 +132,7 @@ impl MountIdentity {
         }
     }
 
-    /// Unmounts this mount, if it is still there. `lazy` takes it out of sight also while it is in use.
+    /// Unmounts this mount if it still exists. `lazy` detaches it while it is in use (MNT_DETACH).
     pub(super) fn unmount(&self, lazy: bool) -> io::Result<()> {
         let Some(mountpoint) = self.reachable_mountpoint()? else { return Ok(()) };
         let flags = UnmountFlags::NOFOLLOW
@@ -139,18 +141,18 @@ impl MountIdentity {
     }
 }
 
-/// One line of /proc/self/mountinfo, as far as it matters here.
+/// The fields of a line of /proc/self/mountinfo that are used here (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct MountInfo {
     id: u64,
     device: (u32, u32),
     mountpoint: PathBuf,
     is_fuse: bool,
-    /// The filesystem's type.
+    /// The filesystem type.
     fs_type: Vec<u8>,
-    /// What is shown as its source.
+    /// The source column.
     source: OsString,
-    /// `default_permissions` of a FUSE mount; others have it always.
+    /// Whether the kernel checks permissions: `default_permissions` on a FUSE mount; always on others.
     kernel_checks: bool,
     /// `user_id` of a FUSE mount.
     mounter: Option<u32>,
@@ -161,7 +163,7 @@ fn read_mountinfo() -> io::Result<Vec<MountInfo>> {
     Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
 }
 
-/// `36 35 98:0 /root /mnt\040point options - type source superoptions`
+/// Parses `36 35 98:0 /root /mnt\040point options [optional fields] - type source superoptions`.
 fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|b| *b == b' ');
     let id = number(fields.next()?)?;
@@ -172,7 +174,7 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
         number(&device[colon + 1..])?.try_into().ok()?,
     );
     let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    // A variable number of optional fields ends with a dash.
+    // A dash ends the optional fields.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = fields.next()?;
     let is_fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");

@@ -1,4 +1,4 @@
-//! The user database beyond what nix has of it: groups of any size, and all users in one pass.
+//! Calls on the user database that nix lacks: groups of any size, and a pass over all users.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -7,33 +7,33 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
-/// How long an entry may be, in bytes. A group of a directory service can have tens of thousands of members.
+/// The largest buffer for an entry, in bytes. A group of a directory service can have tens of thousands of members.
 const MAX_BUFFER: usize = 64 << 20;
 const INITIAL_BUFFER: usize = 16 << 10;
 
-/// What is asked of a group's entry.
+/// The fields of a group's entry that are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupEntry {
-    /// Its gid.
+    /// The gid.
     pub gid: u32,
-    /// Its name.
+    /// The name.
     pub name: CString,
-    /// The users named in it.
+    /// The names of the listed members.
     pub members: Vec<CString>,
 }
 
-/// What is asked of a user's entry.
+/// The fields of a user's entry that are used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserEntry {
-    /// His uid.
+    /// The uid.
     pub uid: u32,
-    /// The group he logs in with.
+    /// The gid of the login group.
     pub gid: u32,
-    /// His name.
+    /// The name.
     pub name: CString,
 }
 
-/// The group with a gid; `None` when the database does not know it.
+/// Looks up a group by gid (getgrgid_r(3)). `None` if the database does not know it.
 pub fn group_by_gid(gid: u32) -> Result<Option<GroupEntry>, Errno> {
     group(|entry, buffer, len, found| {
         // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
@@ -41,7 +41,7 @@ pub fn group_by_gid(gid: u32) -> Result<Option<GroupEntry>, Errno> {
     })
 }
 
-/// The group with a name; `None` when the database does not know it.
+/// Looks up a group by name (getgrnam_r(3)). `None` if the database does not know it.
 pub fn group_by_name(name: &CStr) -> Result<Option<GroupEntry>, Errno> {
     group(|entry, buffer, len, found| {
         // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
@@ -49,7 +49,7 @@ pub fn group_by_name(name: &CStr) -> Result<Option<GroupEntry>, Errno> {
     })
 }
 
-/// The uid of a user; `None` when the database does not know him.
+/// Looks up the uid of a user (getpwnam_r(3)). `None` if the database does not know the user.
 pub fn uid_by_name(name: &CStr) -> Result<Option<u32>, Errno> {
     entry(
         |entry, buffer, len, found| {
@@ -60,12 +60,12 @@ pub fn uid_by_name(name: &CStr) -> Result<Option<u32>, Errno> {
     )
 }
 
-/// Every user that the database tells of. Directory services may keep most to themselves.
+/// Lists all users that the database enumerates (getpwent_r(3)). Directory services may leave out most of theirs.
 pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
-    // The pass has one place in the whole process.
+    // The position of the enumeration is global to the process.
     static PASS: Mutex<()> = Mutex::new(());
     let _pass = PASS.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: it takes nothing, and nobody else is in a pass.
+    // SAFETY: takes no argument, and the lock keeps other threads out of the enumeration.
     unsafe { libc::setpwent() };
     let mut users = Vec::new();
     let result = loop {
@@ -86,7 +86,7 @@ pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
             Err(e) => break Err(e),
         }
     };
-    // SAFETY: as setpwent.
+    // SAFETY: as for setpwent.
     unsafe { libc::endpwent() };
     result
 }
@@ -101,7 +101,7 @@ fn group(
     })
 }
 
-/// Asks with buffers that grow until the answer fits, and takes from it what is wanted.
+/// Calls `ask` with growing buffers until the entry fits, and extracts the wanted fields.
 fn entry<E, T>(
     mut ask: impl FnMut(*mut E, *mut c_char, usize, *mut *mut E) -> c_int,
     take: impl FnOnce(&E) -> T,
@@ -112,11 +112,11 @@ fn entry<E, T>(
         let mut found = ptr::null_mut();
         match ask(entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found) {
             0 if found.is_null() => return Ok(None),
-            // SAFETY: on success it is the entry above, filled in, whose strings lie in the buffer.
+            // SAFETY: on success the pointer is to the entry above, initialised, whose strings lie in the buffer.
             0 => return Ok(Some(take(unsafe { &*found }))),
             libc::ERANGE if buffer.len() < MAX_BUFFER => buffer = vec![0; buffer.len() * 4],
             libc::EINTR => {}
-            // What the databases say of what they do not have (getpwnam(3)).
+            // The databases return these for an entry that they do not have (getpwnam(3)).
             libc::ENOENT | libc::ESRCH => return Ok(None),
             code => return Err(Errno::from_raw_os_error(code)),
         }

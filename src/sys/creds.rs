@@ -1,17 +1,17 @@
 //! The calling thread's filesystem ids and umask.
 //!
-//! Raw system calls: glibc's `setresuid` family changes every thread of the process (nptl(7)).
+//! These are raw system calls: glibc's `setresuid` family changes all threads of the process (nptl(7)).
 
 use rustix::io::Errno;
 
 use crate::idmap::NO_ID;
 
-/// Whether the kernel is asked what is in force after ids were set: setfsuid(2) and setfsgid(2) report no error.
+/// Whether to read the ids back after setting them, since setfsuid(2) and setfsgid(2) report no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
-    /// Yes.
+    /// Read them back.
     Yes,
-    /// No: the thread has the capability to set every id, and every id means something in its user namespace.
+    /// Do not: the thread has CAP_SETUID and CAP_SETGID, and every id is valid in its user namespace.
     No,
 }
 
@@ -21,33 +21,34 @@ fn set(call: libc::c_long, id: u32, verify: Verify) -> Result<(), Errno> {
     if verify == Verify::No {
         return Ok(());
     }
-    // SAFETY: as above. An invalid id changes nothing, and the answer is what is in force.
+    // SAFETY: as above. An invalid id changes nothing, and the call returns the id in force.
     let now = unsafe { libc::syscall(call, NO_ID) };
     if now as u32 == id { Ok(()) } else { Err(Errno::PERM) }
 }
 
-/// Sets the thread's filesystem uid (setfsuid(2)). EPERM when the kernel kept another.
+/// Sets the thread's filesystem uid (setfsuid(2)). EPERM if the kernel kept the previous one.
 pub fn set_fsuid(uid: u32, verify: Verify) -> Result<(), Errno> {
     set(libc::SYS_setfsuid, uid, verify)
 }
 
-/// Sets the thread's filesystem gid (setfsgid(2)). EPERM when the kernel kept another.
+/// Sets the thread's filesystem gid (setfsgid(2)). EPERM if the kernel kept the previous one.
 pub fn set_fsgid(gid: u32, verify: Verify) -> Result<(), Errno> {
     set(libc::SYS_setfsgid, gid, verify)
 }
 
-/// Gives the calling thread a working directory and umask of its own (unshare(2), CLONE_FS).
+/// Gives the calling thread its own working directory, root directory and umask (unshare(2), CLONE_FS).
 pub fn unshare_fs() -> Result<(), Errno> {
     // SAFETY: CLONE_FS changes no memory or descriptors; the thread only stops sharing cwd, root and umask.
     if unsafe { libc::unshare(libc::CLONE_FS) } == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// The error of the system call that has just failed.
+/// The errno of the system call that has just failed.
 pub(crate) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
-/// Has the calling thread's setfsuid(2) and setfsgid(2) refused for every id but 0, as a security module would.
+/// Makes setfsuid(2) and setfsgid(2) fail with EPERM in the calling thread for every id but 0, as a security module
+/// could.
 #[cfg(test)]
 pub(crate) fn refuse_other_ids() {
     let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };

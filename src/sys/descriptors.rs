@@ -1,4 +1,4 @@
-//! Paths to what the process's own descriptors lead to, for calls that take paths only (proc_pid_fd(5)).
+//! Paths that lead to the inodes of this process's descriptors, for system calls that take paths only (proc_pid_fd(5)).
 
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -8,25 +8,27 @@ use std::sync::OnceLock;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-/// `/proc/self/fd`, held open: a path of one component is resolved in half the time.
+/// `/proc/self/fd`, held open: the kernel resolves a path of one component in half the time.
 static PROC_SELF_FD: OnceLock<OwnedFd> = OnceLock::new();
 
 const PREFIX: &[u8] = b"/proc/self/fd/";
-/// The longest number has ten digits.
+/// A descriptor's number has at most ten digits.
 const MAX_LEN: usize = PREFIX.len() + 10 + 1;
 
-/// Holds the directory of the process's own descriptors open. To be called by the process that will serve: it means
-/// nothing in a child.
+/// Opens `/proc/self/fd`. Must be called in the process that serves: after a fork it still leads to the parent's
+/// descriptors.
 pub fn open_proc_self_fd() -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let own = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;
-    // Who comes second finds the same directory.
+    // A second call finds the same directory open.
     let _ = PROC_SELF_FD.set(own);
     Ok(())
 }
 
-/// The path by which the kernel finds the inode behind a descriptor of ours, whatever its name is. It is followed, also to
-/// a symbolic link itself. It borrows the descriptor: once that is closed, its number may lead to another inode.
+/// A path to the inode behind a descriptor, independent of the inode's name.
+///
+/// System calls follow it, also to a symbolic link itself. It borrows the descriptor, since a closed descriptor's
+/// number can come to mean another inode.
 #[derive(Debug, Clone, Copy)]
 pub struct DescriptorPath<'fd> {
     path: [u8; MAX_LEN],
@@ -34,7 +36,7 @@ pub struct DescriptorPath<'fd> {
 }
 
 impl<'fd> DescriptorPath<'fd> {
-    /// The path of a descriptor.
+    /// Formats the path of a descriptor.
     #[must_use]
     pub fn of(fd: &'fd impl AsFd) -> Self {
         let mut path = [0; MAX_LEN];
@@ -55,13 +57,13 @@ impl<'fd> DescriptorPath<'fd> {
         Self { path, fd: PhantomData }
     }
 
-    /// The whole path.
+    /// The absolute path.
     #[must_use]
     pub fn absolute(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.path).unwrap_or(c"")
     }
 
-    /// A directory, and the path from there: the shortest way.
+    /// A directory descriptor and the path relative to it, which the kernel resolves fastest.
     #[must_use]
     pub fn relative(&self) -> (BorrowedFd<'_>, &CStr) {
         match PROC_SELF_FD.get() {

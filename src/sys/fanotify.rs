@@ -8,22 +8,24 @@ use rustix::io::Errno;
 use super::creds::last_errno;
 use super::handle::FileHandle;
 
-/// What one record of a group tells.
+/// One event of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event<'a> {
     /// FAN_* bits.
     pub mask: u64,
-    /// The process that did it.
+    /// The process that caused it.
     pub pid: i32,
-    /// The directory it was done in, or the directory it was done to.
+    /// The directory that it happened in or to.
     pub dir: Option<FileHandle>,
     /// The name in the directory; `.` for the directory itself.
     pub name: &'a [u8],
-    /// The file it was done to.
+    /// The file that it happened to.
     pub child: Option<FileHandle>,
 }
 
-/// Makes a group that reports directory, name and target of each event, without a limit on marks or on waiting events.
+/// Makes a group that reports directory, name and target of each event, without limits on marks and queued events.
+///
+/// # Errors
 /// EPERM without CAP_SYS_ADMIN, EINVAL before Linux 5.17.
 pub fn init() -> Result<OwnedFd, Errno> {
     let flags = libc::FAN_CLASS_NOTIF
@@ -39,11 +41,11 @@ pub fn init() -> Result<OwnedFd, Errno> {
     if fd < 0 {
         return Err(last_errno());
     }
-    // SAFETY: the call has just returned this descriptor; nobody else owns it.
+    // SAFETY: the call has just returned this descriptor; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Adds (`add`) or takes away bits of the mark on the inode that a path leads to.
+/// Adds (`add`) or removes events of the mark on the inode that a path leads to.
 pub fn mark(group: impl AsFd, add: bool, mask: u64, path: &CStr) -> Result<(), Errno> {
     let flags = if add { libc::FAN_MARK_ADD } else { libc::FAN_MARK_REMOVE };
     // SAFETY: the path is NUL-terminated.
@@ -53,10 +55,10 @@ pub fn mark(group: impl AsFd, add: bool, mask: u64, path: &CStr) -> Result<(), E
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Keeps the writes to a file from becoming events, whichever mark would tell of them, or lets them be told again.
+/// Adds (`add`) or removes an ignore mark for write events of the inode that a path leads to.
 pub fn ignore_modify(group: impl AsFd, add: bool, path: &CStr) -> Result<(), Errno> {
     let how = if add { libc::FAN_MARK_ADD } else { libc::FAN_MARK_REMOVE };
-    // FAN_MARK_IGNORE_SURV: a write does not end it.
+    // FAN_MARK_IGNORED_SURV_MODIFY: the ignore mark survives a write.
     let flags = how | libc::FAN_MARK_IGNORED_MASK | libc::FAN_MARK_IGNORED_SURV_MODIFY;
     let group = group.as_fd().as_raw_fd();
     // SAFETY: the path is NUL-terminated.
@@ -66,7 +68,7 @@ pub fn ignore_modify(group: impl AsFd, add: bool, path: &CStr) -> Result<(), Err
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// The records of what was read from a group, as far as they are whole.
+/// Parses the events read from a group, and stops at the first incomplete one.
 pub fn events(mut bytes: &[u8]) -> impl Iterator<Item = Event<'_>> {
     std::iter::from_fn(move || {
         let (event, rest) = parse(bytes)?;
@@ -83,7 +85,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
 }
 
-/// `struct fanotify_event_metadata` and its information records (fanotify(7)).
+/// Parses a `struct fanotify_event_metadata` and its information records (fanotify(7)).
 fn parse(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
     let len = u32_at(bytes, 0)? as usize;
     let head = u16_at(bytes, 6)?;
@@ -100,7 +102,7 @@ fn parse(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
         }
         let (record, rest) = info.split_at(size);
         info = rest;
-        // The file system's id (8 bytes) lies between the head and the handle.
+        // The filesystem id (8 bytes) lies between the record's header and the handle.
         let Some((handle, after)) = handle_at(record, 12) else { continue };
         match record[0] {
             libc::FAN_EVENT_INFO_TYPE_DFID_NAME => {
@@ -117,7 +119,7 @@ fn parse(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
     Some((event, &bytes[len..]))
 }
 
-/// A `struct file_handle` within a record, and where it ends.
+/// Parses the `struct file_handle` in a record. Returns the offset of its end as well.
 fn handle_at(record: &[u8], at: usize) -> Option<(FileHandle, usize)> {
     let len = u32_at(record, at)? as usize;
     let kind = u32_at(record, at + 4)? as i32;

@@ -1,4 +1,4 @@
-//! Calls on files and directories.
+//! System calls on files and directories.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -6,8 +6,9 @@ use rustix::io::Errno;
 
 use super::creds::last_errno;
 
-/// Changes the mode of the inode behind any descriptor, O_PATH included (fchmodat2(2), AT_EMPTY_PATH).
+/// Changes the mode of the inode behind any descriptor, also one of O_PATH (fchmodat2(2), AT_EMPTY_PATH).
 ///
+/// # Errors
 /// ENOSYS before Linux 6.6.
 pub fn chmod_fd(fd: impl AsFd, mode: u32) -> Result<(), Errno> {
     // SAFETY: the path is a NUL-terminated constant.
@@ -23,7 +24,7 @@ pub fn chmod_fd(fd: impl AsFd, mode: u32) -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Reads directory entries into a buffer (getdents64(2)): how many bytes it filled, 0 at the end.
+/// Reads directory entries into a buffer (getdents64(2)). Returns the number of bytes filled, 0 at the end.
 pub fn getdents(dir: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes to the buffer.
     let result = unsafe {
@@ -37,16 +38,16 @@ pub fn getdents(dir: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     usize::try_from(result).map_err(|_| last_errno())
 }
 
-/// Moves the position of a directory or file: SEEK_SET of a directory cookie, SEEK_DATA, SEEK_HOLE and the rest.
+/// Changes the position of a directory or file: SEEK_SET to a directory cookie, SEEK_DATA, SEEK_HOLE and the others.
 ///
-/// Takes the offset raw: a directory cookie may be any 64 bit number.
+/// The offset is signed and unchecked: a directory cookie may be any 64 bit number.
 pub fn lseek(fd: impl AsFd, offset: i64, whence: i32) -> Result<i64, Errno> {
     // SAFETY: takes integers only.
     let result = unsafe { libc::lseek64(fd.as_fd().as_raw_fd(), offset, whence) };
     if result == -1 { Err(last_errno()) } else { Ok(result) }
 }
 
-/// Preallocates, punches, collapses … (fallocate(2)), with the mode as the caller gave it.
+/// Calls fallocate(2) with the mode that the client passed.
 pub fn fallocate(fd: impl AsFd, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
     let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len))
     else {
@@ -57,7 +58,7 @@ pub fn fallocate(fd: impl AsFd, mode: i32, offset: u64, len: u64) -> Result<(), 
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// The size of a block device in bytes (BLKGETSIZE64). ENOTTY for anything else.
+/// The size of a block device in bytes (BLKGETSIZE64). ENOTTY for other files.
 pub fn device_size(device: impl AsFd) -> Result<u64, Errno> {
     const BLKGETSIZE64: u32 = 0x8008_1272;
     let mut size = [0; 8];
@@ -65,15 +66,16 @@ pub fn device_size(device: impl AsFd) -> Result<u64, Errno> {
     Ok(u64::from_ne_bytes(size))
 }
 
-/// An ioctl(2) whose argument is a buffer, read and written in place. The caller knows that `request` moves no more
-/// than the buffer's length.
+/// Calls ioctl(2) with a buffer as argument, which is read and written in place.
+///
+/// The caller guarantees that `request` transfers no more than the buffer's length.
 pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<i32, Errno> {
     let encoded = (request >> 16) & 0x3fff;
     if argument.len() < encoded as usize {
         return Err(Errno::INVAL);
     }
-    // SAFETY: callers pass requests of the FS_IOC and BLK families and our own only, whose number encodes how many bytes
-    // they move; the buffer has at least as many.
+    // SAFETY: callers pass only requests of the FS_IOC and BLK families and this program's own, whose number encodes
+    // the size of the transfer; the buffer has at least that size.
     let result = unsafe {
         libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(request), argument.as_mut_ptr())
     };

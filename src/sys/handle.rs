@@ -1,4 +1,4 @@
-//! File handles: a name for an inode that outlives paths and descriptors (name_to_handle_at(2)).
+//! File handles: identify an inode independent of paths and descriptors (name_to_handle_at(2)).
 
 use std::ffi::CStr;
 use std::num::NonZeroU8;
@@ -9,11 +9,13 @@ use rustix::io::Errno;
 
 use super::creds::last_errno;
 
-/// The longest handle that is kept; longer ones (some network filesystems) are answered as ENOTSUP, and so are empty
-/// ones and types beyond a byte, which no filesystem has.
+/// The longest handle that is stored, in bytes.
+///
+/// Longer ones (of some network filesystems) are reported as ENOTSUP, as are empty handles and types above 255, which
+/// no filesystem uses.
 pub const MAX_BYTES: usize = 24;
 
-/// A file handle as the kernel gave it, kept in few bytes: there are millions of them.
+/// A file handle, stored in few bytes, since there can be millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileHandle {
     kind: u8,
@@ -22,7 +24,7 @@ pub struct FileHandle {
 }
 
 impl FileHandle {
-    /// A handle from its parts; `None` when it cannot be kept (see [`MAX_BYTES`]).
+    /// Builds a handle from its parts. `None` if it cannot be stored (see [`MAX_BYTES`]).
     #[must_use]
     pub fn from_parts(kind: i32, handle: &[u8]) -> Option<Self> {
         let kind = u8::try_from(kind).ok()?;
@@ -32,7 +34,7 @@ impl FileHandle {
         Some(Self { kind, len, bytes })
     }
 
-    /// The handle's type, private to the filesystem that made it.
+    /// The handle's type, private to its filesystem.
     #[must_use]
     pub fn kind(&self) -> i32 {
         self.kind.into()
@@ -45,7 +47,7 @@ impl FileHandle {
     }
 }
 
-/// `struct file_handle` with room for [`MAX_BYTES`].
+/// `struct file_handle` with space for [`MAX_BYTES`].
 #[repr(C)]
 struct Raw {
     handle_bytes: u32,
@@ -53,15 +55,20 @@ struct Raw {
     f_handle: [u8; MAX_BYTES],
 }
 
-/// The handle of `name` in `dir`, or of `dir` itself when the name is empty, with the id of the mount it is on.
+/// The handle of `name` in `dir`, or of `dir` itself if the name is empty, and the id of its mount.
 ///
-/// Never follows a symbolic link. ENOTSUP where the filesystem has no handles or they are too long.
+/// Symbolic links are not followed.
+///
+/// # Errors
+/// ENOTSUP if the filesystem has no handles or they are too long.
 pub fn name_to_handle(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Errno> {
     encode(dir, name, 0)
 }
 
-/// As [`name_to_handle`], an identifier that need not be one to open by (AT_HANDLE_FID, Linux 6.5). EINVAL or ENOTSUP
-/// where the kernel gives none.
+/// As [`name_to_handle`], for an identifier that open_by_handle_at(2) need not accept (AT_HANDLE_FID, Linux 6.5).
+///
+/// # Errors
+/// EINVAL or ENOTSUP if the kernel gives none.
 pub fn name_to_fid(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Errno> {
     /// AT_HANDLE_FID of linux/fcntl.h.
     const FID: libc::c_int = 0x200;
@@ -72,7 +79,7 @@ fn encode(dir: impl AsFd, name: &CStr, flags: libc::c_int) -> Result<(FileHandle
     let mut raw = Raw { handle_bytes: MAX_BYTES as u32, handle_type: 0, f_handle: [0; MAX_BYTES] };
     let mut mount_id: libc::c_int = 0;
     let flags = flags | if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
-    // SAFETY: `raw` has the layout of struct file_handle with handle_bytes of room behind it, the name is
+    // SAFETY: `raw` has the layout of struct file_handle with handle_bytes of space behind it, the name is
     // NUL-terminated, and both outlive the call.
     let result = unsafe {
         libc::syscall(
@@ -95,9 +102,10 @@ fn encode(dir: impl AsFd, name: &CStr, flags: libc::c_int) -> Result<(FileHandle
     Ok((handle, mount_id))
 }
 
-/// Opens the inode of a handle on the filesystem that `mount` is in. ESTALE when the inode is gone.
+/// Opens the inode of a handle on the filesystem of `mount` (open_by_handle_at(2)). Needs CAP_DAC_READ_SEARCH.
 ///
-/// Needs CAP_DAC_READ_SEARCH.
+/// # Errors
+/// ESTALE if the inode is deleted.
 pub fn open_by_handle(
     mount: impl AsFd,
     handle: &FileHandle,
@@ -119,12 +127,12 @@ pub fn open_by_handle(
     };
     if fd < 0 {
         return Err(match last_errno() {
-            // What the kernel says when the inode is deleted at this very moment.
+            // The kernel returns this when the inode is being deleted.
             Errno::NOMEM => Errno::STALE,
             other => other,
         });
     }
-    // SAFETY: the call has just returned this descriptor; nobody else owns it.
+    // SAFETY: the call has just returned this descriptor; nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 

@@ -1,9 +1,9 @@
-//! Kernel idmapped mounts: `mount_setattr(2)` with MOUNT_ATTR_IDMAP.
+//! Idmapped mounts of the kernel: `mount_setattr(2)` with MOUNT_ATTR_IDMAP.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Gives the detached mount that `mount` is the root of the id mapping of a user namespace.
+/// Applies the id mapping of a user namespace to the detached mount that `mount` is the root of.
 pub fn idmap_mount(mount: impl AsFd, user_namespace: impl AsFd) -> io::Result<()> {
     let namespace = u64::try_from(user_namespace.as_fd().as_raw_fd())
         .map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::creds::last_errno;
 
-/// What a lock does.
+/// The type of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockKind {
     /// F_RDLCK.
@@ -17,23 +17,23 @@ pub enum LockKind {
     Unlock,
 }
 
-/// A range of bytes and what is locked there.
+/// A byte range and its type of lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LockRange {
     /// The first byte.
     pub start: u64,
-    /// The last byte; `i64::MAX` and beyond mean the end of the file, wherever it is.
+    /// The last byte; `i64::MAX` and above mean up to the end of the file, however large it grows.
     pub end: u64,
-    /// What is locked.
+    /// The type of lock.
     pub kind: LockKind,
 }
 
-/// Who holds a lock that is in the way.
+/// A lock that conflicts with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conflict {
-    /// Where it lies.
+    /// Its range.
     pub range: LockRange,
-    /// The holder's process id; -1 when an open file description holds it.
+    /// The process id of the holder; -1 for an open file description lock.
     pub pid: i32,
 }
 
@@ -59,7 +59,10 @@ fn to_flock(range: LockRange) -> Result<libc::flock, Errno> {
     })
 }
 
-/// Takes or gives back a lock. EAGAIN when it is held and `wait` is false; EINTR when a signal came while waiting.
+/// Sets or releases a lock (F_OFD_SETLK, F_OFD_SETLKW).
+///
+/// # Errors
+/// EAGAIN if it conflicts and `wait` is false; EINTR if a signal interrupts the wait.
 pub fn set(fd: impl AsFd, range: LockRange, wait: bool) -> Result<(), Errno> {
     let mut lock = to_flock(range)?;
     let command = if wait { libc::F_OFD_SETLKW } else { libc::F_OFD_SETLK };
@@ -68,7 +71,7 @@ pub fn set(fd: impl AsFd, range: LockRange, wait: bool) -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// The first lock that is in the way of `range`.
+/// The first lock that conflicts with `range` (F_OFD_GETLK).
 pub fn get(fd: impl AsFd, range: LockRange) -> Result<Option<Conflict>, Errno> {
     let mut lock = to_flock(range)?;
     // SAFETY: `lock` is a struct flock that outlives the call.

@@ -1,10 +1,11 @@
-//! Memory that was freed, given back to the system.
+//! Returns freed heap to the system.
 //!
-//! glibc gives each thread an arena of its own, and malloc_trim(3) gives back what is free in the middle of all arenas
-//! but at the end of the first only: what a worker allocated last would stay with us for good. So there is one.
+//! glibc gives each thread its own arena. malloc_trim(3) releases free pages inside all arenas, but those at the end of
+//! the first one only; what a worker allocated last would never be returned. So all threads share one arena.
 
-/// From now on all threads take their memory from one arena (mallopt(3)); to be called before the first is started.
-/// Changes glibc only, whose arenas these are.
+/// Makes all threads allocate from one arena (mallopt(3)). Must be called before the first thread is started.
+///
+/// It has an effect with glibc only.
 pub fn use_single_arena() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes two integers.
@@ -13,7 +14,7 @@ pub fn use_single_arena() {
     }
 }
 
-/// Gives back what the allocator keeps (malloc_trim(3)). Only glibc's does.
+/// Returns free heap to the system (malloc_trim(3)). It has an effect with glibc only.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes an integer; the allocator's own locks guard its memory.
@@ -29,11 +30,11 @@ mod tests {
     use std::io::Read;
     use std::process::Command;
 
-    /// Set in the process that the test is about: the allocator's settings are a whole process's.
+    /// Set in the child process that runs the test: the allocator's settings apply to a whole process.
     const INNER: &str = "SHIFTBIND_TEST_MEMORY";
     const NAME: &str = "sys::memory::tests::heap_freed_by_a_worker_returns_to_the_system";
 
-    /// Asks without allocating, which would make the allocator look at its arena's end.
+    /// Reads without allocating: an allocation would make the allocator trim the end of its arena.
     fn resident_kib() -> usize {
         let mut statm = [0; 128];
         let len = File::open("/proc/self/statm").unwrap().read(&mut statm).unwrap();
@@ -46,7 +47,7 @@ mod tests {
         if std::env::var_os(INNER).is_some() {
             return allocate_and_give_back();
         }
-        // With one thread libtest starts none, so that no arena but the first exists.
+        // With --test-threads=1 libtest starts no thread, so that only the first arena exists.
         let mut inner = Command::new(std::env::current_exe().unwrap());
         inner.args([NAME, "--exact", "--test-threads=1"]).env(INNER, "1");
         let output = inner.output().unwrap();
@@ -60,7 +61,7 @@ mod tests {
         let worker = std::thread::spawn(move || {
             let mut inodes: Vec<_> = (0..200_000).map(|at| black_box(Box::new([at; 28]))).collect();
             let full = resident_kib();
-            // Not the vector: nor may so large a piece be freed.
+            // The vector stays: freeing so large a block would trim the heap as well.
             inodes.clear();
             super::trim_heap();
             (full, resident_kib())

@@ -1,4 +1,4 @@
-//! Thin wrappers of the system calls that rustix lacks. All `unsafe` of the project lives in this folder.
+//! Thin wrappers of system calls that rustix lacks. All `unsafe` code of the project is in this directory.
 
 pub mod accounts;
 pub mod creds;

@@ -1,5 +1,4 @@
-//! `mount_setattr(2)`: changing the options of an existing mount. What is mounted where, as far as a filesystem's
-//! server needs it.
+//! System calls on mounts and mount namespaces, and the mount table as the server needs it.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::mount::MountAttrFlags;
 
-/// Clears, then sets options of the mount that `mount` is the root of.
+/// Clears, then sets attributes of the mount that `mount` is the root of (mount_setattr(2)).
 pub fn mount_setattr(
     mount: impl AsFd,
     set: MountAttrFlags,
@@ -16,18 +15,19 @@ pub fn mount_setattr(
     setattr(mount, set, clear, 0, 0)
 }
 
-/// Gives all mounts of a tree private propagation (mount_namespaces(7)), and clears, then sets options of them.
+/// Makes all mounts of a tree private (mount_namespaces(7)), and clears, then sets attributes of them.
 pub fn make_private(tree: impl AsFd, set: MountAttrFlags, clear: MountAttrFlags) -> io::Result<()> {
     setattr(tree, set, clear, libc::MS_PRIVATE, libc::AT_RECURSIVE)
 }
 
-/// Gives one mount private propagation. EINVAL for a directory that is not a mount's root.
+/// Makes one mount private. EINVAL for a directory that is not the root of a mount.
 pub fn make_mount_private(mount: impl AsFd) -> io::Result<()> {
     setattr(mount, MountAttrFlags::empty(), MountAttrFlags::empty(), libc::MS_PRIVATE, 0)
 }
 
-/// Gives the calling thread a mount namespace of its own (unshare(2), CLONE_NEWNS), and with it a root directory, a
-/// working directory and a umask of its own.
+/// Gives the calling thread its own mount namespace (unshare(2), CLONE_NEWNS).
+///
+/// This implies CLONE_FS: the thread gets its own root directory, working directory and umask.
 pub fn unshare_mounts() -> io::Result<()> {
     // SAFETY: CLONE_NEWNS, and the CLONE_FS that it implies, change no memory or descriptors of this process.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0 {
@@ -37,8 +37,10 @@ pub fn unshare_mounts() -> io::Result<()> {
     }
 }
 
-/// Moves the calling thread into a mount namespace (setns(2)): its root and working directory become that namespace's
-/// root. EINVAL while the thread shares them with another.
+/// Moves the calling thread into a mount namespace (setns(2)), whose root becomes its root and working directory.
+///
+/// # Errors
+/// EINVAL if the thread shares these with another thread.
 pub fn enter_mounts(namespace: impl AsFd) -> io::Result<()> {
     // SAFETY: the descriptor is borrowed for the call; memory and descriptors stay as they are.
     if unsafe { libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWNS) } == 0 {
@@ -76,8 +78,9 @@ fn setattr(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The paths, from the root of the filesystem with this device, at which something else is mounted in it, as far as
-/// this process's mount namespace goes.
+/// The mount points in the filesystem with this device, as paths from the filesystem's root.
+///
+/// Only mounts in this process's mount namespace are found.
 pub fn mountpoints_in(device: (u32, u32)) -> io::Result<Vec<Vec<u8>>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(nested_mountpoints(&table, device))
@@ -98,7 +101,7 @@ fn nested_mountpoints(table: &[u8], device: (u32, u32)) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The name of the filesystem with this device, as far as this process's mount namespace goes.
+/// The type of the filesystem with this device. `None` if it is not mounted in this process's mount namespace.
 pub fn fs_type_of(device: (u32, u32)) -> io::Result<Option<Vec<u8>>> {
     Ok(find_fs_type(&std::fs::read("/proc/self/mountinfo")?, device))
 }
@@ -109,20 +112,20 @@ fn find_fs_type(table: &[u8], device: (u32, u32)) -> Option<Vec<u8>> {
     lines.find(|line| line.device == device.as_bytes()).map(|line| line.fs_type.to_vec())
 }
 
-/// What is mounted below a place of a mount, as far as this process's mount namespace goes.
+/// A mount below a path, in this process's mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountBelow {
-    /// Its path.
+    /// The path of its mount point.
     pub mountpoint: Vec<u8>,
-    /// Its options, separated by commas.
+    /// Its mount options, separated by commas.
     pub options: Vec<u8>,
-    /// The name of the file system.
+    /// The filesystem type.
     pub fs_type: Vec<u8>,
-    /// The major number of the file system's device.
+    /// The major device number of its filesystem.
     pub major: u32,
 }
 
-/// What is mounted below a path in the mount with this id, and below that, whatever hides it.
+/// Lists the mounts below a path in the mount with this id, and those below them, also where another mount covers them.
 pub fn mounts_below(id: u64, path: &[u8]) -> io::Result<Vec<MountBelow>> {
     Ok(find_mounts_below(&std::fs::read("/proc/self/mountinfo")?, id, path))
 }
@@ -155,14 +158,14 @@ fn find_mounts_below(table: &[u8], id: u64, path: &[u8]) -> Vec<MountBelow> {
     found
 }
 
-/// The fields of a line of /proc/self/mountinfo that matter here (proc_pid_mountinfo(5)).
+/// The fields of a line of /proc/self/mountinfo that are used here (proc_pid_mountinfo(5)).
 struct RawMountInfo<'a> {
     id: &'a [u8],
     parent: &'a [u8],
     device: &'a [u8],
     root: &'a [u8],
     mountpoint: &'a [u8],
-    /// Of the mount, not of the file system.
+    /// Options of the mount, not of the filesystem.
     options: &'a [u8],
     fs_type: &'a [u8],
 }
@@ -176,13 +179,14 @@ fn parse_line(line: &[u8]) -> Option<RawMountInfo<'_>> {
         root: fields.next()?,
         mountpoint: fields.next()?,
         options: fields.next()?,
-        // After optional fields of any number and a dash.
+        // A dash ends the optional fields.
         fs_type: fields.skip_while(|field| *field != b"-").nth(1)?,
     })
 }
 
-/// A field of fstab or /proc/self/mountinfo without the `\040` and the like for blanks, line ends and backslashes
-/// (getmntent(3)); a backslash before anything else stays.
+/// Decodes the octal escapes of fstab(5) and /proc/self/mountinfo for blanks, line ends and backslashes (getmntent(3)).
+///
+/// A backslash that begins no escape is kept.
 pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

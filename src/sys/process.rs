@@ -1,4 +1,4 @@
-//! What a daemon does to its own process: forking, descriptors, signals, local time.
+//! System calls on the daemon's own process: fork, descriptors, signals, local time.
 
 use std::fs;
 use std::io;
@@ -10,17 +10,16 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::thread::gettid;
 
-/// Which side of a fork this is.
+/// The process that fork(2) returned in.
 #[derive(Debug)]
 pub enum Fork {
-    /// The process that forked, and its child.
+    /// The parent, with the pid of the child.
     Parent(Pid),
-    /// The new process.
+    /// The child.
     Child,
 }
 
-/// Forks a process that has a single thread. With more threads the child could find a lock held for ever, so that is
-/// refused (EBUSY).
+/// Forks. With more than one thread it fails with EBUSY, since the child could find a lock held forever.
 pub fn fork() -> io::Result<Fork> {
     if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
@@ -35,11 +34,13 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Runs `work` on a thread of its own and returns when the kernel has let go of the thread: what belonged to it alone
-/// (namespaces, filesystem ids) is gone then, and [`fork`] is possible again. join(3) returns earlier.
+/// Runs `work` on a new thread, and returns when the kernel has removed the thread.
+///
+/// Then its namespaces and filesystem ids are released, and [`fork`] is possible again. A join alone can return
+/// earlier.
 ///
 /// # Errors
-/// EAGAIN when no thread can be started, EIO when `work` panicked, else what `work` says.
+/// EAGAIN if no thread can be started, EIO if `work` panicked, else the error of `work`.
 pub fn run_in_thread<T: Send>(
     name: &str,
     work: impl FnOnce() -> io::Result<T> + Send,
@@ -53,7 +54,7 @@ pub fn run_in_thread<T: Send>(
     result
 }
 
-/// Waits until a thread of this process that has returned is no longer a task of it.
+/// Waits until a thread that has returned is no longer in /proc/self/task.
 fn wait_until_gone(task: Pid) {
     let task = format!("/proc/self/task/{}", task.as_raw_nonzero());
     while fs::exists(&task).unwrap_or(false) {
@@ -61,32 +62,32 @@ fn wait_until_gone(task: Pid) {
     }
 }
 
-/// Ends a forked child at once: nothing that was buffered before the fork is written twice.
+/// Ends a forked child with _exit(2), so that output buffered before the fork is not written twice.
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit has no precondition and does not return.
     unsafe { libc::_exit(i32::from(status)) }
 }
 
-/// The descriptors above standard error that were open before this program opened any of its own.
+/// The descriptors above standard error that the process inherited.
 #[derive(Debug)]
 pub struct InheritedDescriptors(Vec<RawFd>);
 
 impl InheritedDescriptors {
-    /// Lists them. To be called before this program keeps a descriptor of its own.
+    /// Lists them. Must be called before this program opens a descriptor that it keeps.
     pub fn list() -> io::Result<Self> {
         let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .filter(|fd| *fd > 2)
             .collect();
-        // The listing itself used a descriptor, which is closed by now.
+        // The listing used a descriptor of its own, which is closed now.
         Ok(Self(open.into_iter().filter(|fd| is_open(*fd)).collect()))
     }
 
     /// Closes them.
     pub fn close(self) {
         for fd in self.0 {
-            // SAFETY: the descriptor came from whoever started this program; nothing in this program owns it, since it
-            // was open before anything here opened a descriptor.
+            // SAFETY: the parent process passed the descriptor; nothing in this program owns it, since it was open
+            // before this program opened any.
             unsafe { libc::close(fd) };
         }
     }
@@ -108,8 +109,9 @@ pub fn replace_stdio(target: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves only the given descriptors above standard error open. For a forked child that ends by [`exit_now`] and uses
-/// nothing that it inherited but these.
+/// Closes all descriptors above standard error except the given ones.
+///
+/// For a forked child that uses no other inherited descriptor and ends by [`exit_now`].
 pub fn close_all_but(keep: &[RawFd]) {
     let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     keep.sort_unstable();
@@ -123,12 +125,12 @@ pub fn close_all_but(keep: &[RawFd]) {
     }
 }
 
-/// A set of signals that are taken by [`SignalSet::wait`] instead of interrupting a thread.
+/// A set of blocked signals, received by [`SignalSet::wait`].
 #[derive(Clone)]
 pub struct SignalSet(libc::sigset_t);
 
 impl SignalSet {
-    /// Blocks these signals in this thread and in all that it will start.
+    /// Blocks these signals in this thread and the threads that it starts.
     pub fn block(signals: &[i32]) -> io::Result<Self> {
         let mut set = MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the whole set and cannot fail with a valid pointer.
@@ -149,14 +151,15 @@ impl SignalSet {
         }
     }
 
-    /// Waits for the next of them.
+    /// Waits for one of the signals (sigwaitinfo(2)).
     pub fn wait(&self) -> io::Result<Signal> {
         let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
         loop {
-            // SAFETY: both pointers are to live objects; the kernel fills the second before it returns a signal's number.
+            // SAFETY: both pointers are to live objects; the kernel fills the second one before it returns a signal's
+            // number.
             let number = unsafe { libc::sigwaitinfo(&raw const self.0, info.as_mut_ptr()) };
             if number > 0 {
-                // SAFETY: filled, see above. A signal that was queued carries a value.
+                // SAFETY: filled, see above. A queued signal carries a value.
                 let (code, value) = unsafe {
                     let info = info.assume_init_ref();
                     (info.si_code, info.si_value())
@@ -172,19 +175,20 @@ impl SignalSet {
     }
 }
 
-/// A signal that was taken.
+/// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal {
     /// Its number.
     pub number: i32,
-    /// Whether it came by [`sigqueue`], and so neither from a terminal nor from a shell.
+    /// Whether [`sigqueue`] sent it, and not a terminal or a shell.
     pub queued: bool,
 }
 
-/// What a signal of [`sigqueue`] carries: "shif".
+/// The value that [`sigqueue`] sends: "shif".
 const SIGQUEUE_VALUE: usize = 0x7368_6966;
 
-/// What `siginfo_t` holds of a queued signal (sigaction(2)): the fields after the code are aligned as pointers are.
+/// The part of `siginfo_t` for a queued signal (sigaction(2)). The fields after the code have the alignment of a
+/// pointer.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct QueuedInfo {
@@ -202,15 +206,17 @@ struct QueuedFrom {
     value: usize,
 }
 
-/// As large as the kernel reads.
+/// The size that the kernel reads.
 #[repr(C)]
 union FullInfo {
     queued: QueuedInfo,
     whole: libc::siginfo_t,
 }
 
-/// Sends a signal that the receiver can tell from one of a terminal or a shell. The rule of kill(2) says who may: EPERM;
-/// ESRCH when the process is gone.
+/// Sends a signal with a value, by which the receiver tells it from one of a terminal or shell.
+///
+/// # Errors
+/// EPERM by the rules of kill(2); ESRCH if the process is gone.
 pub fn sigqueue(process: impl AsFd, number: i32) -> io::Result<()> {
     let from = QueuedFrom {
         pid: rustix::process::getpid().as_raw_nonzero().get(),
@@ -233,7 +239,7 @@ pub fn sigqueue(process: impl AsFd, number: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The local time, as the fields of a log line: month (0 to 11), day, hour, minute, second.
+/// The local time as the fields of a log line: month (0 to 11), day, hour, minute, second.
 #[must_use]
 pub fn local_time(seconds_since_1970: i64) -> Option<[i32; 5]> {
     let mut fields = MaybeUninit::<libc::tm>::uninit();

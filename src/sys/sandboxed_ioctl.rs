@@ -1,11 +1,17 @@
-//! An ioctl(2) made by a process of its own, which has nothing that could be taken from it.
+//! Makes an ioctl(2) in a sandboxed child process, for requests whose memory accesses are not known.
 //!
-//! The number of an ioctl tells how many bytes it moves, but some move more: arrays behind the structure, or memory that
-//! an address in it names; others name descriptors. Made by us for somebody else, such a request would read and write
-//! our memory and our files at his choice. So a child makes it that has one descriptor, copies of our memory that nobody
-//! looks at again, the argument at the very end of a mapping, and a filter (seccomp(2)) under which even a child whose
-//! memory was written over can do nothing but ioctls on that descriptor. What is shared with it is the argument alone:
-//! whoever maps memory that is shared otherwise must keep it from children (madvise(2), MADV_DONTFORK).
+//! The number of an ioctl encodes how many bytes it transfers, but some requests transfer more: arrays behind the
+//! structure, or memory at an address in it. Others name descriptors. Made by the daemon for a client, such a request
+//! would read and write the daemon's memory and files at the client's choice. The child has nothing worth that:
+//!
+//! - one descriptor, that of the file;
+//! - a copy of the daemon's memory that is discarded afterwards;
+//! - the argument at the very end of a mapping, in front of an inaccessible page;
+//! - a filter (seccomp(2)) that allows ioctls on that descriptor and exit_group(2) only, even if its memory is
+//!   overwritten.
+//!
+//! Only the argument is shared with the daemon. Other code that maps shared memory must exclude it from children
+//! (madvise(2), MADV_DONTFORK).
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
@@ -14,12 +20,12 @@ use rustix::thread::CapabilitySet;
 
 use super::creds::last_errno;
 
-/// What BPF programs of seccomp look at (`struct seccomp_data`).
+/// Offsets in `struct seccomp_data`, which the filter reads.
 const NR_OFFSET: u32 = 0;
 const ARCH_OFFSET: u32 = 4;
 const ARGS_OFFSET: u32 = 16;
 
-/// AUDIT_ARCH_* of linux/audit.h: without it a number may mean another call.
+/// AUDIT_ARCH_* of linux/audit.h. The filter checks it, because system call numbers differ between architectures.
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: Option<u32> = Some(0xc000_003e);
 #[cfg(target_arch = "aarch64")]
@@ -29,11 +35,11 @@ const AUDIT_ARCH: Option<u32> = Some(0xc000_00f3);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 const AUDIT_ARCH: Option<u32> = None;
 
-/// What the child leaves at the beginning of the shared memory.
+/// The first word that the child leaves in the shared memory.
 const NOT_CALLED: i32 = 0;
 const CALLED: i32 = 1;
 
-/// Memory that is shared with a child: a page for how the call ended, and the argument, behind which nothing is.
+/// Memory shared with the child: a page for the result, the argument, and an inaccessible page directly behind it.
 struct SharedArgument {
     start: *mut libc::c_void,
     len: usize,
@@ -48,7 +54,7 @@ impl SharedArgument {
         let page = usize::try_from(page).map_err(|_| Errno::NOSYS)?;
         let argument_pages = bytes.len().next_multiple_of(page);
         let len = page + argument_pages + page;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        // SAFETY: a new mapping at an address chosen by the kernel changes no existing memory.
         let start = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
             let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
@@ -57,22 +63,22 @@ impl SharedArgument {
         if start == libc::MAP_FAILED {
             return Err(last_errno());
         }
-        // SAFETY: both lie within the mapping, whose last page is `page + room` bytes in.
+        // SAFETY: both lie within the mapping, whose last page begins `page + argument_pages` bytes in.
         let (guard, argument) = unsafe {
             let guard = start.byte_add(page + argument_pages);
             (guard, guard.byte_sub(bytes.len()).cast::<u8>())
         };
         let shared = Self { start, len, argument, argument_len: bytes.len() };
-        // SAFETY: the last page of our own mapping, which nobody uses.
+        // SAFETY: the last page of the new mapping, which nothing uses.
         if unsafe { libc::mprotect(guard, page, libc::PROT_NONE) } == -1 {
             return Err(last_errno());
         }
-        // SAFETY: `argument` has room for exactly these bytes, and no child has it yet.
+        // SAFETY: `argument` has space for exactly these bytes, and no child shares it yet.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), argument, bytes.len()) };
         Ok(shared)
     }
 
-    /// Where the child tells whether it made the call, and what that returned.
+    /// Where the child reports whether it made the call, and what that returned.
     fn report(&self) -> *mut [i32; 2] {
         self.start.cast()
     }
@@ -80,24 +86,25 @@ impl SharedArgument {
 
 impl Drop for SharedArgument {
     fn drop(&mut self) {
-        // SAFETY: exactly our mapping; no reference into it is left, and the child has ended.
+        // SAFETY: exactly this mapping; no reference into it is left, and the child has ended.
         unsafe { libc::munmap(self.start, self.len) };
     }
 }
 
-/// With which capabilities a call is made; its filesystem ids are the calling thread's.
+/// The capabilities that a call is made with. Its filesystem ids are the calling thread's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoctlCaps {
-    /// The calling thread's.
+    /// Those of the calling thread.
     Inherit,
-    /// These, which the calling thread may have.
+    /// These, a subset of the calling thread's.
     Only(CapabilitySet),
 }
 
-/// Makes an ioctl whose argument is a buffer, read and written in place: what it returns. A request that moves more than
-/// the buffer has fails with EFAULT.
+/// Makes an ioctl with a buffer as argument, which is read and written in place. Returns what the ioctl returned.
 ///
-/// ENOSYS where the kernel has no seccomp(2) filters.
+/// # Errors
+/// The errors of the ioctl; EFAULT if it transfers more than the buffer; EIO if the child was killed; ENOSYS without
+/// seccomp(2) filters.
 pub fn ioctl(
     fd: impl AsFd,
     request: u32,
@@ -108,7 +115,7 @@ pub fn ioctl(
     let shared = SharedArgument::with(argument)?;
     let fd = fd.as_fd().as_raw_fd();
     let filter = filter(native, fd);
-    // SAFETY: the child makes system calls only, on memory that was there before, and ends by exit_group(2): it takes no
+    // SAFETY: the child makes system calls only, on memory that existed before, and ends by exit_group(2): it takes no
     // lock that another thread could have held, and drops nothing.
     let child = match unsafe { libc::fork() } {
         -1 => return Err(last_errno()),
@@ -119,7 +126,7 @@ pub fn ioctl(
         child => child,
     };
     let mut status = 0;
-    // SAFETY: the status outlives the call. ECHILD means that the child has ended, too.
+    // SAFETY: the status outlives the call. ECHILD also means that the child has ended.
     while unsafe { libc::waitpid(child, &raw mut status, 0) } == -1 && last_errno() == Errno::INTR {
     }
     // SAFETY: the child has ended; the pointers lie within the mapping.
@@ -138,13 +145,13 @@ pub fn ioctl(
     Ok(returned)
 }
 
-/// A filter that lets a process make ioctls on one descriptor and end. It is killed for anything else.
+/// A filter that allows ioctls on one descriptor and exit_group(2). Any other call kills the process.
 fn filter(native: u32, fd: RawFd) -> [libc::sock_filter; 9] {
     let load = |at| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
     let jump_unless = |value, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, no);
     let jump_if = |value, yes| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, 0);
     let ret = |action| op(libc::BPF_RET | libc::BPF_K, action, 0, 0);
-    // The descriptor is in the lower half of its argument.
+    // The descriptor is the lower half of the 64 bit argument.
     let argument = ARGS_OFFSET + if cfg!(target_endian = "big") { 4 } else { 0 };
     [
         load(ARCH_OFFSET),
@@ -163,24 +170,24 @@ fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
-/// Leaves the calling process the capabilities that it is to have (capset(2)): whether it has those.
+/// Restricts the calling process to the given capabilities (capset(2)). Returns whether that succeeded.
 fn set_capabilities(caps: IoctlCaps) -> bool {
     /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
     const VERSION_3: u32 = 0x2008_0522;
     let IoctlCaps::Only(kept) = caps else { return true };
     let header: [u32; 2] = [VERSION_3, 0];
     let (low, high) = (kept.bits() as u32, (kept.bits() >> 32) as u32);
-    // Effective, permitted and inheritable, of the lower and then of the higher numbers.
+    // Effective, permitted and inheritable sets of the lower 32 capabilities, then of the higher ones.
     let sets: [u32; 6] = [low, low, 0, high, high, 0];
     // SAFETY: both have the layout of the kernel's structures, and the kernel only reads them.
     unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) == 0 }
 }
 
-/// Makes the call in a child that has just been forked, and ends it.
+/// Makes the ioctl in a child that has just been forked, and ends the child.
 ///
 /// # Safety
 ///
-/// To be called in a forked child only. Every descriptor but one is closed.
+/// Must be called in a forked child only. It closes every descriptor but one.
 unsafe fn run_child(
     fd: RawFd,
     request: u32,
@@ -193,7 +200,7 @@ unsafe fn run_child(
         len: filter.len() as libc::c_ushort,
         filter: filter.as_ptr().cast_mut(),
     };
-    // SAFETY: the process is a copy that ends here; the pointers lead to memory of its own or to what is shared.
+    // SAFETY: the process is a copy that ends here; the pointers lead to its own memory or to the shared mapping.
     unsafe {
         let report = shared.report();
         report.write_volatile([NOT_CALLED, 0]);
@@ -236,7 +243,7 @@ mod tests {
     #[test]
     fn an_ioctl_reads_and_writes_its_argument_and_returns_its_errno() {
         let file = own_source();
-        // FIONREAD: how many bytes are left in the file.
+        // FIONREAD returns the number of bytes left in the file.
         let mut argument = [0; 4];
         assert_eq!(ioctl(&file, 0x541b, &mut argument, IoctlCaps::Inherit), Ok(0));
         let len = file.metadata().expect("stat").len();
@@ -262,7 +269,7 @@ mod tests {
     #[test]
     fn an_ioctl_that_names_another_descriptor_fails_with_ebadf() {
         let (file, other) = (own_source(), own_source());
-        // FICLONERANGE begins with the number of the file to clone from.
+        // FICLONERANGE begins with the number of the source file's descriptor.
         let mut range = [0; 32];
         range[..8].copy_from_slice(&i64::from(other.as_raw_fd()).to_ne_bytes());
         assert_eq!(ioctl(&file, 0x4020_940d, &mut range, IoctlCaps::Inherit), Err(Errno::BADF));
@@ -282,7 +289,7 @@ mod tests {
                     libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
                     let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
                     libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program);
-                    // Not on the descriptor that it may use.
+                    // Descriptor 1 is not the one that the filter allows.
                     libc::syscall(libc::SYS_ioctl, 1, 0x5401, 0);
                     libc::syscall(libc::SYS_exit_group, 0);
                     unreachable!()

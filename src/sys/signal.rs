@@ -1,4 +1,4 @@
-//! A signal that only interrupts: it wakes a thread of ours that waits in a system call.
+//! A signal that interrupts a thread which waits in a system call.
 
 use rustix::io::Errno;
 
@@ -8,7 +8,7 @@ const WAKE: libc::c_int = libc::SIGUSR2;
 
 extern "C" fn nothing(_: libc::c_int) {}
 
-/// Makes the wake-up signal harmless: a handler that does nothing and lets the interrupted call return EINTR.
+/// Installs a handler that does nothing for the wake-up signal, so that the interrupted call returns EINTR.
 pub fn install_wake_handler() -> Result<(), Errno> {
     // SAFETY: the structure is zeroed, which is valid for sigaction, and then filled; the handler touches nothing.
     let result = unsafe {
@@ -22,7 +22,7 @@ pub fn install_wake_handler() -> Result<(), Errno> {
 
 /// Interrupts the system call in which a thread of this process waits.
 pub fn wake(thread: rustix::thread::Pid) {
-    // SAFETY: takes integers only; a thread that is gone is answered with ESRCH.
+    // SAFETY: takes integers only; for a thread that is gone it fails with ESRCH.
     unsafe {
         libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.as_raw_nonzero().get(), WAKE);
     }

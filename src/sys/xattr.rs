@@ -1,4 +1,4 @@
-//! Extended attributes by directory and name (getxattrat(2), Linux 6.13), and by path before that.
+//! Reads extended attributes relative to a directory (getxattrat(2), Linux 6.13), or by path on older kernels.
 
 use std::ffi::CStr;
 use std::os::fd::AsRawFd;
@@ -19,11 +19,13 @@ struct Args {
     flags: u32,
 }
 
-/// Cleared when the kernel turns out not to know the call.
+/// Cleared when the kernel returns ENOSYS.
 static SUPPORTED: AtomicBool = AtomicBool::new(true);
 
-/// Reads the attribute of the inode that a descriptor's path leads to: how many bytes it has. ERANGE when the buffer is
-/// too small.
+/// Reads an attribute of the inode that a descriptor's path leads to. Returns its size in bytes.
+///
+/// # Errors
+/// ERANGE if the buffer is too small.
 pub fn get(path: &DescriptorPath<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize, Errno> {
     if !SUPPORTED.load(Ordering::Relaxed) {
         return rustix::fs::getxattr(path.absolute(), name, buffer);
@@ -31,8 +33,8 @@ pub fn get(path: &DescriptorPath<'_>, name: &CStr, buffer: &mut [u8]) -> Result<
     let (dir, short) = path.relative();
     let args =
         Args { value: buffer.as_mut_ptr() as u64, size: buffer.len().min(65536) as u32, flags: 0 };
-    // SAFETY: both strings are NUL-terminated, `args` has the layout of struct xattr_args, and the kernel writes at most
-    // `size` bytes to the buffer, which is exclusively borrowed.
+    // SAFETY: both strings are NUL-terminated, `args` has the layout of struct xattr_args, and the kernel writes at
+    // most `size` bytes to the buffer, which is exclusively borrowed.
     let result = unsafe {
         libc::syscall(
             SYS_GETXATTRAT,

@@ -1,5 +1,5 @@
-//! What a reload may change, and what it may not: that which the kernel was told when the mount was made, and that which
-//! open files and the process rely on.
+//! Which options a reload may change. Options that the kernel got when the mount was made are fixed, and those that
+//! open files or the process depend on.
 
 use std::mem::discriminant;
 
@@ -7,8 +7,9 @@ use crate::config::{CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::view::{ChangePolicy, View, Xattrs};
 
-/// Refuses, naming the option, when `new` asks for something that a live mount cannot become. Paths are absolute in both,
-/// and the access is filled in.
+/// Refuses a reload that changes a fixed option, and names the option.
+///
+/// Paths are absolute in both configurations, and `access` is filled in.
 pub(super) fn check(now: &Config, new: &Config) -> Result<()> {
     match fixed(now, new).or_else(|| fixed_view(&now.view, &new.view)) {
         None => Ok(()),
@@ -18,8 +19,9 @@ pub(super) fn check(now: &Config, new: &Config) -> Result<()> {
     }
 }
 
-/// The first option beside the view's that differs and may not. In front or in the background is how the process was
-/// started (`-f` of a service, which fstab does not know).
+/// The first fixed option outside the view that differs.
+///
+/// `foreground` is ignored: it is a property of how the process was started, which fstab(5) does not know.
 fn fixed(now: &Config, new: &Config) -> Option<&'static str> {
     let (data, new_data) = (&now.data, &new.data);
     let (process, new_process) = (&now.process, &new.process);
@@ -47,33 +49,33 @@ fn fixed(now: &Config, new: &Config) -> Option<&'static str> {
     .find_map(|(option, same)| (!same).then_some(option))
 }
 
-/// Times may change; whether it is by time may not.
+/// Timeouts may change, the kind of the cache policy may not.
 fn same_cache(now: CachePolicy, new: CachePolicy) -> bool {
     let by_time = |policy| matches!(policy, CachePolicy::Timeouts { .. } | CachePolicy::None);
     (by_time(now) && by_time(new)) || discriminant(&now) == discriminant(&new)
 }
 
-/// The first option of the view that differs and may not.
+/// The first fixed option of the view that differs.
 fn fixed_view(now: &View, new: &View) -> Option<&'static str> {
     let ignores = |policy: ChangePolicy| policy == ChangePolicy::Ignore;
     let same_policy = |now, new| ignores(now) == ignores(new);
     let (changes, new_changes) = (&now.changes, &new.changes);
     let none = |xattrs: Xattrs| xattrs == Xattrs::None;
     let named = [
-        // Who checks permissions, and what the kernel may keep.
+        // These select whether the kernel or the daemon checks permissions, and what the kernel may cache.
         ("mirror", now.mirror.is_some() == new.mirror.is_some()),
         ("chown-ignore", same_policy(changes.chown, new_changes.chown)),
         ("chgrp-ignore", same_policy(changes.chgrp, new_changes.chgrp)),
         ("chmod-ignore", same_policy(changes.chmod, new_changes.chmod)),
         ("xattr-none", none(changes.xattrs) == none(new_changes.xattrs)),
-        // What an inode is: files may be open on it.
+        // These change the type of an inode, which files may be open on.
         ("resolve-symlinks", now.resolve_symlinks.is_some() == new.resolve_symlinks.is_some()),
         (
             "block-devices-as-files",
             now.attr_overrides.block_devices_as_files == new.attr_overrides.block_devices_as_files,
         ),
     ];
-    // Several may ask for one thing: only what it comes to counts.
+    // Several options can have the same need; only a change of the needs as a whole is refused.
     let needs_differ = now.needs() != new.needs();
     let option = named.into_iter().find_map(|(option, same)| {
         let decides = matches!(option, "resolve-symlinks" | "block-devices-as-files");
@@ -194,7 +196,7 @@ mod tests {
             let new = with(change);
             assert_eq!(refused(&plain, &new), None, "{new:?}");
         }
-        // A second thing that is ignored makes no difference to who checks.
+        // A second ignored change does not alter the permission check.
         let more = with(|view| {
             view.changes.chown = ChangePolicy::Ignore;
             view.changes.chmod = ChangePolicy::Ignore;

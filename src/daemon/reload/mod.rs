@@ -1,8 +1,8 @@
-//! Changing the options of a mount in use: `shiftbind --reload` or SIGHUP.
+//! Reloads the options of a live mount, on SIGHUP (`shiftbind --reload` sends it).
 //!
-//! The options are evaluated again as a whole and compared with those that the mount has. What would take another mount
-//! (`compare`) refuses the reload, and nothing changes; the rest changes at once. This happens in a thread of its own,
-//! which no request waits for: the files that it reads may lie on the mount itself.
+//! All options are evaluated again and compared with those in force. A change that needs a new mount (`compare`)
+//! refuses the whole reload; other changes are applied at once. This runs on a thread of its own, so that no worker
+//! waits for the files that it reads: they may lie on the mount itself.
 
 mod compare;
 mod request;
@@ -23,19 +23,20 @@ use crate::mount::{self, Inherited, Mounted, with_inherited};
 use crate::sys::creds::unshare_fs;
 pub use request::reload;
 
-/// The options that a mount has, paths made absolute, and defaults that the process decided filled in.
+/// The options in force, with absolute paths and with the defaults that the process chose.
 #[derive(Debug)]
 pub(super) struct Baseline {
     config: Config,
-    /// The source as typed: typed again it means the same, though the descriptor in `/proc/self/fd/N` has gone.
+    /// The source as typed. Given again, it means the same source, even if it named a closed descriptor in
+    /// `/proc/self/fd`.
     source_typed: PathBuf,
-    /// Where relative paths began.
+    /// The working directory that relative paths refer to.
     directory: io::Result<PathBuf>,
     inherited: Inherited,
 }
 
 impl Baseline {
-    /// Those of a mount that is being made. To be called while the working directory is the user's.
+    /// The baseline of a new mount. Must be called while the working directory is still the user's.
     pub(super) fn of(config: &Config, point: &Path, inherited: Inherited) -> Self {
         let mut own = resolved(config.clone());
         own.mountpoint = point.to_owned();
@@ -44,7 +45,7 @@ impl Baseline {
         Self { config: own, source_typed: config.source.clone(), directory, inherited }
     }
 
-    /// The same form of options that were evaluated again.
+    /// Brings newly evaluated options into the same form.
     fn resolve(&self, config: Config) -> Config {
         let same_source = config.source == self.source_typed;
         let mut new = resolved(config);
@@ -69,7 +70,7 @@ fn resolved(mut config: Config) -> Config {
     config
 }
 
-/// What it takes to reload.
+/// What a reload needs.
 pub(super) struct Reloader {
     pub(super) baseline: Baseline,
     pub(super) options: Options,
@@ -77,19 +78,19 @@ pub(super) struct Reloader {
     pub(super) live: LiveUpdate,
 }
 
-/// Asks for a reload.
+/// Requests a reload.
 #[derive(Debug)]
 pub(super) struct ReloadHandle(SyncSender<()>);
 
 impl ReloadHandle {
-    /// Where one is asked for already that has not begun, it serves this request, too.
+    /// Requests a reload. A pending request that has not begun covers this one.
     pub(super) fn request(&self) {
         let _ = self.0.try_send(());
     }
 }
 
 impl Reloader {
-    /// Starts the thread.
+    /// Starts the thread that reloads.
     pub(super) fn spawn(self) -> io::Result<ReloadHandle> {
         let (sender, requests) = sync_channel(1);
         thread::Builder::new().name("reload".to_owned()).spawn(move || self.serve(&requests))?;
@@ -118,7 +119,7 @@ impl Reloader {
         }
         new.mountpoint.clone_from(&self.baseline.config.mountpoint);
         compare::check(&self.baseline.config, &new)?;
-        // First what can fail.
+        // The steps that can fail come first.
         let mirrored = mirror::users(&new.view)?;
         let flags_before = self.change_flags(&new.flags)?;
         if let Err(e) = self.live.apply(&new, mirrored) {
@@ -131,20 +132,20 @@ impl Reloader {
         Ok(())
     }
 
-    /// Where the mount is now; where it was made, if it has left this mount namespace.
+    /// The current mount point, or the original one if the mount is no longer in this mount namespace.
     fn mountpoint(&self) -> PathBuf {
         let now = self.mounted.mountpoint().ok().flatten();
         now.unwrap_or_else(|| self.baseline.config.mountpoint.clone())
     }
 
-    /// The options anew, with relative paths as the user meant them.
+    /// Evaluates the options again, with relative paths resolved in the original working directory.
     fn evaluate(&self, place: &Path) -> Result<Config> {
         let home = self.baseline.directory.as_ref();
         let home = home.map_err(|e| io::Error::from(e.kind())).and_then(|directory| {
             unshare_fs()?;
             Ok(chdir(directory)?)
         });
-        // Where it is gone there are no relative paths either.
+        // Without that directory relative paths must not resolve: /proc/self/fdinfo holds numbers only.
         if home.is_err() {
             chdir("/proc/self/fdinfo").map_err(|e| Error::system("/proc must be mounted", e))?;
         }
@@ -152,20 +153,20 @@ impl Reloader {
             mount::check_privileges(&config)?;
             Ok(self.baseline.resolve(config))
         });
-        // It would keep the directory's filesystem from being unmounted.
+        // A working directory would keep its filesystem from being unmounted.
         chdir("/").map_err(|e| Error::system("/", e))?;
         config
     }
 
-    /// Changes the mount's flags where they differ, and returns what they were.
+    /// Changes the mount's flags if the options did, and returns the previous ones.
     fn change_flags(&self, new: &MountFlags) -> Result<Option<MountFlags>> {
         let now = &self.baseline.config.flags;
-        // What others have changed since with mount(8) stays when the options say what they said.
+        // Flags that mount(8) changed meanwhile stay, as long as the options stay the same.
         if now == new {
             return Ok(None);
         }
         if let Err(e) = self.mounted.change_flags(new) {
-            // It may have been done by half.
+            // The change may have been applied in part.
             let _ = self.mounted.change_flags(now);
             return Err(e);
         }

@@ -1,4 +1,4 @@
-//! `shiftbind --reload`: finds the daemon of a mount, asks it to reload, and says what became of it.
+//! `shiftbind --reload`: finds the daemon of a mount, requests a reload, and reports its result.
 
 use std::fs;
 use std::io;
@@ -16,14 +16,15 @@ use crate::fuse::{Status, pid_namespace};
 use crate::mount;
 use crate::sys::process::sigqueue;
 
-/// A daemon that has not reloaded by now reads a file that does not come, or waits for a client.
+/// How long a reload may take. A longer one reads a file that blocks, or waits for a client. Chosen.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the daemon is asked whether it is done.
+/// The interval at which the daemon's status is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Makes the daemon of a mount evaluate its options again, and returns when what they say holds, or why it does not.
-/// Whoever may send the daemon a signal (kill(2)) may do so.
+/// Makes the daemon of a mount evaluate its options again, and returns when they are in force or were refused.
+///
+/// Any process that may send the daemon a signal (kill(2)) may do so.
 pub fn reload(mountpoint: &Path) -> Result<()> {
     let message = |text: String| format!("reload {}: {text}", mountpoint.display());
     let refused = |text: &str| Error::refused(message(text.to_owned()));
@@ -31,7 +32,7 @@ pub fn reload(mountpoint: &Path) -> Result<()> {
     let root = open(mountpoint)?;
     let before = Status::ask(&root).map_err(|e| match e {
         Errno::NOTTY | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL => {
-            refused("this is not where shiftbind has mounted; name the mount point itself")
+            refused("this is not the root of a shiftbind mount; name the mount point itself")
         }
         e => failed(e.into()),
     })?;
@@ -43,7 +44,7 @@ pub fn reload(mountpoint: &Path) -> Result<()> {
     let daemon = open_daemon(&root, &before).map_err(failed)?;
     sigqueue(&daemon, libc::SIGHUP).map_err(|e| match e.raw_os_error() {
         Some(libc::EPERM) => Error::usage(message(format!(
-            "not permitted; only root and whoever mounted may signal process {}",
+            "not permitted; only root and the user who mounted may signal process {}",
             before.pid
         ))),
         _ => failed(e),
@@ -51,7 +52,7 @@ pub fn reload(mountpoint: &Path) -> Result<()> {
     let end = Instant::now() + RELOAD_TIMEOUT;
     loop {
         let now = Status::ask(&root).map_err(|e| failed(e.into()))?;
-        // One that was under way when we asked may have read the options as they were before.
+        // A reload that had begun before the signal may have read the previous options.
         if now.ended > before.begun {
             return match now.refused {
                 None => Ok(()),
@@ -84,21 +85,23 @@ fn open(mountpoint: &Path) -> Result<OwnedFd> {
     })
 }
 
-/// The daemon's process, which can be no other from now on. What serves a mount could name any process: only one of the
-/// user who mounted is believed, whom the kernel knows.
+/// Opens the daemon's process. A pidfd cannot come to mean another process.
+///
+/// The server of a mount could name any process. Only one with the effective uid of the user who mounted, which the
+/// kernel records (`user_id`), is accepted.
 fn open_daemon(root: &OwnedFd, status: &Status) -> io::Result<OwnedFd> {
     let other = |text: &str| io::Error::other(text.to_owned());
     let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| other("it names no process"))?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
-    // It answers once more: so it lived, and its id was its own, when the process was opened.
+    // A second answer with this pid shows that the daemon still lived, and owned the pid, when the pidfd was opened.
     if Status::ask(root)?.pid != status.pid {
         return Err(other("it names another process each time"));
     }
     let mounter = mount::mounter(root.as_fd())?
         .ok_or_else(|| other("it is not in this mount namespace; run this where it is"))?;
     if effective_uid(pid)? != mounter {
-        return Err(other("it names a process that is not of the user who mounted"));
+        return Err(other("it names a process of another user than the one who mounted"));
     }
     Ok(process)
 }
