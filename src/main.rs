@@ -46,7 +46,7 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         }
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
-        Command::FuseVersion => print(&cli::fuse_version()),
+        Command::FuseVersion => print(&cli::fuse_version(shiftbind::fuse::PROTOCOL_VERSION)),
         Command::Generate(artifact) => print(&cli::generate(artifact)),
     }
 }

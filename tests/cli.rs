@@ -260,7 +260,9 @@ fn under_the_name_bindfs_it_speaks_as_bindfs() {
         format!("bindfs 1.18.4 (shiftbind {})\n", env!("CARGO_PKG_VERSION"))
     );
     assert!(printed(&["-h"]).starts_with("Usage: bindfs [options] dir mountpoint\n"));
-    assert!(printed(&["--fuse-version"]).contains("FUSE"));
+    let (major, minor) = shiftbind::fuse::PROTOCOL_VERSION;
+    let version = printed(&["--fuse-version"]);
+    assert_eq!(version, format!("FUSE protocol {major}.{minor}, spoken without libfuse\n"));
     let wrong = bindfs(&["/src", "/mnt", "-m", "nosuchuser"]);
     assert_eq!(wrong.status.code(), Some(1));
     assert_eq!(text(&wrong.stderr), "bindfs: option 'mirror': there is no user 'nosuchuser'\n");

@@ -280,7 +280,7 @@ fn what_is_no_mount_of_ours_gets_no_signal() {
         let output = mount.ns.sh(&format!("$S --reload {place}"));
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(32), "{place}: {stderr}");
-        assert!(stderr.contains("not where shiftbind has mounted"), "{place}: {stderr}");
+        assert!(stderr.contains("not the root of a shiftbind mount"), "{place}: {stderr}");
     }
     assert_eq!(mount.ns.sh("$S --reload nowhere").status.code(), Some(32));
 }

@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// alice has login group 100, bob 200. Group 50 lists bob, carol (whom `users` does not list) and gone (no user).
+    /// alice has login group 100, bob 200. Group 50 lists bob, carol (not in `users`) and gone (no user).
     #[derive(Default)]
     struct FakeDatabase {
         lookups: Cell<u32>,
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(
             database.lookups.get(),
             2,
-            "only whom the listing does not hold is looked up alone"
+            "only users outside the listing are looked up singly"
         );
         assert_eq!(members_of(&database, &[5], &[50, 100]), Ok(vec![5, 1000, 2000, 3000]));
     }

@@ -60,21 +60,21 @@ impl FstabEntry {
     /// `owner` and `group` (mount(8)). mount.fuse3(8) adds `suid,dev` when root mounts (`is_root`).
     pub(super) fn argv(&self, is_root: bool) -> Vec<OsString> {
         let has = |name: &str| {
-            let mut words = self.options.split(|byte| *byte == b',');
-            words.any(|word| {
-                word == name.as_bytes() || word.starts_with(&[name.as_bytes(), b"="].concat())
+            let mut list = self.options.split(|byte| *byte == b',');
+            list.any(|option| {
+                option == name.as_bytes() || option.starts_with(&[name.as_bytes(), b"="].concat())
             })
         };
-        let mut words: Vec<&[u8]> = vec![b"rw"];
+        let mut list: Vec<&[u8]> = vec![b"rw"];
         if has("user") || has("users") {
-            words.push(b"noexec,nosuid,nodev");
+            list.push(b"noexec,nosuid,nodev");
         } else if has("owner") || has("group") {
-            words.push(b"nosuid,nodev");
+            list.push(b"nosuid,nodev");
         } else if is_root && !self.program.starts_with("mount.") {
-            words.push(b"suid,dev");
+            list.push(b"suid,dev");
         }
-        words.push(&self.options);
-        let options = OsString::from_vec(words.join(&b','));
+        list.push(&self.options);
+        let options = OsString::from_vec(list.join(&b','));
         let (source, mountpoint) = (self.source.clone(), self.mountpoint.clone());
         vec![
             self.program.into(),
@@ -147,10 +147,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mountpoint = fs::canonicalize(dir.path()).unwrap();
         std::os::unix::fs::symlink(&mountpoint, mountpoint.join("link")).unwrap();
-        for way in [mountpoint.display().to_string(), format!("{}/link/", mountpoint.display())] {
+        for path in [mountpoint.display().to_string(), format!("{}/link/", mountpoint.display())] {
             assert!(
-                line(&format!("/a {way} shiftbind ro")).unwrap().is_mounted_at(&mountpoint),
-                "{way}"
+                line(&format!("/a {path} shiftbind ro")).unwrap().is_mounted_at(&mountpoint),
+                "{path}"
             );
         }
         assert!(!line("/a /nowhere shiftbind ro").unwrap().is_mounted_at(&mountpoint));

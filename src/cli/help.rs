@@ -61,10 +61,10 @@ pub fn version(dialect: Dialect) -> String {
     }
 }
 
-/// The output of `--fuse-version`.
+/// The output of `--fuse-version`, for the major and minor version of the FUSE protocol.
 #[must_use]
-pub fn fuse_version() -> String {
-    "fuser 0.18: the FUSE protocol without libfuse\n".to_owned()
+pub fn fuse_version((major, minor): (u32, u32)) -> String {
+    format!("FUSE protocol {major}.{minor}, spoken without libfuse\n")
 }
 
 fn push_option(out: &mut String, option: &OptionDef) {

@@ -62,14 +62,14 @@ fn push_option(out: &mut String, option: &OptionDef) {
     flags.extend(option.opposite.map(flag));
     // A man(7) tag is one line; the second tag lists the names within -o.
     out.push_str(&format!(".TP\n{}\n", flags.join(", ")));
-    if let Some(word) = option.mount_option {
+    if let Some(name) = option.mount_option {
         let aliases = option.aliases.iter().map(|name| name.replace('-', "_"));
-        let words: Vec<String> = std::iter::once(word.to_owned())
+        let names: Vec<String> = std::iter::once(name.to_owned())
             .chain(aliases)
             .chain(option.opposite.map(str::to_owned))
             .map(|name| bold(&format!("-o {name}")) + &value)
             .collect();
-        out.push_str(&format!(".TQ\n{}\n", words.join(", ")));
+        out.push_str(&format!(".TQ\n{}\n", names.join(", ")));
     }
     let mut paragraphs: Vec<String> = option.about.split("\n\n").map(str::to_owned).collect();
     if !option.default.is_empty() {
@@ -127,10 +127,10 @@ mod tests {
                 let spelled = format!("\\fB\\-\\-{}\\fR", name.replace('-', "\\-"));
                 assert!(page.contains(&spelled), "{name}");
             }
-            if let Some(word) = option.mount_option {
+            if let Some(name) = option.mount_option {
                 assert!(
-                    page.contains(&format!("\\fB\\-o {}\\fR", word.replace('-', "\\-"))),
-                    "{word}"
+                    page.contains(&format!("\\fB\\-o {}\\fR", name.replace('-', "\\-"))),
+                    "{name}"
                 );
             }
         }

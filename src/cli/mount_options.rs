@@ -74,7 +74,7 @@ const LABELS: &str = "shiftbind sets no security labels; leave it out";
 
 /// Splits an `-o` list, without empty items.
 pub(super) fn split_list(list: &OsStr) -> Result<Vec<RawOption>> {
-    let mut words = Vec::new();
+    let mut items = Vec::new();
     let mut rest = list.as_bytes();
     while !rest.is_empty() {
         let (name, value);
@@ -89,10 +89,10 @@ pub(super) fn split_list(list: &OsStr) -> Result<Vec<RawOption>> {
         }
         rest = rest.strip_prefix(b",").unwrap_or(rest);
         if !name.is_empty() || value.is_some() {
-            words.push(RawOption { name: String::from_utf8_lossy(&name).into_owned(), value });
+            items.push(RawOption { name: String::from_utf8_lossy(&name).into_owned(), value });
         }
     }
-    Ok(words)
+    Ok(items)
 }
 
 /// Reads a value up to the next comma, or a quoted value up to the closing quote.
@@ -147,17 +147,17 @@ pub(super) enum OnUnknown {
 /// Parses an `-o` list.
 pub(super) fn parse_list(list: &OsStr, unknown: OnUnknown) -> Result<Vec<Given>> {
     let mut given = Vec::new();
-    for word in split_list(list)? {
-        given.extend(resolve(with_escaped_equals(word), unknown, " in -o")?);
+    for item in split_list(list)? {
+        given.extend(resolve(with_escaped_equals(item), unknown, " in -o")?);
     }
     Ok(given)
 }
 
 /// Splits a name at an `=` that was written `\=`, as libfuse accepts it.
-fn with_escaped_equals(word: RawOption) -> RawOption {
-    let Some((name, start)) = word.name.split_once('=') else { return word };
+fn with_escaped_equals(item: RawOption) -> RawOption {
+    let Some((name, start)) = item.name.split_once('=') else { return item };
     let mut value = OsString::from(start);
-    if let Some(rest) = &word.value {
+    if let Some(rest) = &item.value {
         value.push("=");
         value.push(rest);
     }
@@ -165,13 +165,13 @@ fn with_escaped_equals(word: RawOption) -> RawOption {
 }
 
 /// Looks up an option. `None`: it is to be ignored. `place` says where it was found, for messages.
-fn resolve(word: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Given>> {
-    let name = &word.name;
+fn resolve(item: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Given>> {
+    let name = &item.name;
     let Some((option, on)) = options::by_mount_option(name) else {
         check_unknown(name, unknown, place)?;
         return Ok(None);
     };
-    match (option.value, &word.value) {
+    match (option.value, &item.value) {
         (None, Some(_)) => Err(Error::usage(format!("option '{name}' takes no value"))),
         // Without a value `owner` and `group` are options of mount(8), with one they are aliases of force-user and
         // force-group.
@@ -180,7 +180,7 @@ fn resolve(word: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Gi
             let placeholder = value.placeholder;
             Err(Error::usage(format!("option '{name}' needs a value: {name}={placeholder}")))
         }
-        _ => Ok(Some(Given { option, on, value: word.value })),
+        _ => Ok(Some(Given { option, on, value: item.value })),
     }
 }
 
@@ -208,7 +208,7 @@ pub(super) fn parse_file(path: &Path) -> Result<Vec<Given>> {
 
 /// Refuses an option that is not in the table, unless it is one to ignore.
 fn check_unknown(name: &str, unknown: OnUnknown, place: &str) -> Result<()> {
-    if let Some((_, reason)) = REFUSED.iter().find(|(word, _)| *word == name) {
+    if let Some((_, reason)) = REFUSED.iter().find(|(option, _)| *option == name) {
         return Err(Error::usage(format!("option '{name}': {reason}")));
     }
     let ignored = IGNORED.contains(&name)
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn words(list: &str) -> Vec<(String, Option<String>)> {
+    fn items(list: &str) -> Vec<(String, Option<String>)> {
         let text = |value: OsString| value.into_string().unwrap();
         split_list(OsStr::new(list))
             .unwrap()
@@ -237,29 +237,29 @@ mod tests {
             .collect()
     }
 
-    fn word(name: &str, value: Option<&str>) -> (String, Option<String>) {
+    fn item(name: &str, value: Option<&str>) -> (String, Option<String>) {
         (name.to_owned(), value.map(str::to_owned))
     }
 
     #[test]
     fn a_list_is_split_at_commas_without_empty_items() {
-        assert_eq!(words(",ro,,a=b=c,"), [word("ro", None), word("a", Some("b=c"))]);
-        assert_eq!(words(""), []);
-        assert_eq!(words("a="), [word("a", Some(""))]);
+        assert_eq!(items(",ro,,a=b=c,"), [item("ro", None), item("a", Some("b=c"))]);
+        assert_eq!(items(""), []);
+        assert_eq!(items("a="), [item("a", Some(""))]);
     }
 
     #[test]
     fn a_backslash_protects_a_comma_and_writes_octal() {
-        assert_eq!(words(r"fsname=a\,b,ro"), [word("fsname", Some("a,b")), word("ro", None)]);
-        assert_eq!(words(r"fsname=a\054\040\134x"), [word("fsname", Some(r"a, \x"))]);
-        assert_eq!(words(r"fsname=a\\,ro"), [word("fsname", Some(r"a\")), word("ro", None)]);
-        assert_eq!(words(r"fsname=a\"), [word("fsname", Some(r"a\"))]);
+        assert_eq!(items(r"fsname=a\,b,ro"), [item("fsname", Some("a,b")), item("ro", None)]);
+        assert_eq!(items(r"fsname=a\054\040\134x"), [item("fsname", Some(r"a, \x"))]);
+        assert_eq!(items(r"fsname=a\\,ro"), [item("fsname", Some(r"a\")), item("ro", None)]);
+        assert_eq!(items(r"fsname=a\"), [item("fsname", Some(r"a\"))]);
     }
 
     #[test]
     fn quotes_around_a_value_protect_commas() {
-        assert_eq!(words(r#"fsname="a,b",ro"#), [word("fsname", Some("a,b")), word("ro", None)]);
-        assert_eq!(words(r#"fsname=a"b"#), [word("fsname", Some(r#"a"b"#))]);
+        assert_eq!(items(r#"fsname="a,b",ro"#), [item("fsname", Some("a,b")), item("ro", None)]);
+        assert_eq!(items(r#"fsname=a"b"#), [item("fsname", Some(r#"a"b"#))]);
         assert!(split_list(OsStr::new(r#"fsname="a,b"#)).is_err());
         assert!(split_list(OsStr::new(r#"fsname="a"b"#)).is_err());
     }
@@ -318,7 +318,7 @@ mod tests {
                 Some(value) => format!("{}={}", escaped(name), escaped(value)),
                 None => escaped(name),
             }).collect();
-            prop_assert_eq!(words(&text.join(",")), list);
+            prop_assert_eq!(items(&text.join(",")), list);
         }
 
         #[test]

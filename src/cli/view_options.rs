@@ -38,8 +38,8 @@ pub(super) struct ViewOptions {
 }
 
 impl ViewOptions {
-    /// Applies an option. `false`: it is none of the view's.
-    pub(super) fn apply(&mut self, id: Opt, text: &str, accounts: &dyn Accounts) -> Parsed<bool> {
+    /// Applies an option of the view. Any other option is an error.
+    pub(super) fn apply(&mut self, id: Opt, text: &str, accounts: &dyn Accounts) -> Parsed<()> {
         let user = || read_id::<User>(text, accounts);
         let group = || read_id::<Group>(text, accounts);
         match id {
@@ -67,7 +67,7 @@ impl ViewOptions {
             Opt::Exclude => self.excluded.add(OsStr::new(text))?,
             _ => return self.apply_change(id, text),
         }
-        Ok(true)
+        Ok(())
     }
 
     fn rules(&mut self, option: &str, text: &str) -> Parsed<PermRules> {
@@ -78,7 +78,7 @@ impl ViewOptions {
         Ok(rules)
     }
 
-    fn apply_change(&mut self, id: Opt, text: &str) -> Parsed<bool> {
+    fn apply_change(&mut self, id: Opt, text: &str) -> Parsed<()> {
         if id == Opt::ChmodFilter {
             self.changes.chmod_filter = self.rules("chmod-filter", text)?;
         }
@@ -101,9 +101,9 @@ impl ViewOptions {
             Opt::DeleteDeny => changes.deny_delete = true,
             Opt::RenameDeny => changes.deny_rename = true,
             Opt::EnableIoctl => changes.forward_ioctls = true,
-            _ => return Ok(false),
+            _ => return Err("shiftbind lists this option but does not implement it".to_owned()),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The options given that bindfs restricts to root as well.
@@ -179,5 +179,19 @@ impl ViewOptions {
             resolve_symlinks: self.resolve_symlinks.then_some(self.link_removal),
             excluded: self.excluded,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accounts::TestAccounts;
+
+    #[test]
+    fn an_option_that_no_settings_implement_is_an_error() {
+        let mut options = ViewOptions::default();
+        assert_eq!(options.apply(Opt::HideHardLinks, "", &TestAccounts), Ok(()));
+        let error = options.apply(Opt::Threads, "2", &TestAccounts).unwrap_err();
+        assert!(error.ends_with("does not implement it"), "{error}");
     }
 }

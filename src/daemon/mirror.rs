@@ -36,7 +36,7 @@ pub(super) fn users(view: &View) -> Result<HashSet<MountUid>> {
 }
 
 /// Starts the thread that looks them up again, if the view has a mirror.
-pub ( super ) fn spawn_refresher ( live : LiveUpdate , view : & View ) -> io :: Result < RefreshHandle > { 
+pub(super) fn spawn_refresher(live: LiveUpdate, view: &View) -> io::Result<RefreshHandle> {
     if view.mirror.is_none() {
         return Ok(RefreshHandle(None));
     }

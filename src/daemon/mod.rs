@@ -111,10 +111,12 @@ pub fn kernel_traits() -> Option<KernelFeatures> {
         return None;
     }
     let tried = mount::probe_mount().and_then(|(root, device)| {
-KernelFeatures :: probe ( device , root ) . map_err ( | e | Error :: system ( "cannot probe the kernel's FUSE notifications" , e ) ) 
+        KernelFeatures::probe(device, root)
+            .map_err(|e| Error::system("cannot probe the kernel's FUSE notifications", e))
     });
     Some(tried.unwrap_or_else(|e| {
-log :: warn ! ( "{e}: caching is limited as on the least capable kernel" ) ; KernelFeatures :: UNKNOWN 
+        log::warn!("{e}: caching is limited as on the least capable kernel");
+        KernelFeatures::UNKNOWN
     }))
 }
 
@@ -172,11 +174,13 @@ fn serve(
         device,
         own_device: new.device(&point)?,
         attach_by_name: new.can_attach_subdir(),
+        access: plan.access(),
         kernel,
     };
     let server = Server::start(source, config, mirrored, connection)?;
     probe.wait()?;
-if let Some ( subdir ) = server . attached_name ( ) { new . restrict_to_subdir ( subdir ) ? ; 
+    if let Some(subdir) = server.attached_name() {
+        new.restrict_to_subdir(subdir)?;
     }
     if let Some(lifeline) = &lifeline {
         let sent = new.mounted().and_then(|mounted| lifeline.set_mount(&mounted));
@@ -184,8 +188,8 @@ if let Some ( subdir ) = server . attached_name ( ) { new . restrict_to_subdir (
     }
     let mounted = new.attach(&point)?;
     drop(point);
-server . live_update ( ) . set_pruner ( move || mounted . shrink_dcache ( ) ) ; 
-// With `config=FILE` a SIGHUP in the foreground means a reload; without, the terminal has hung up.
+    server.live_update().set_pruner(move || mounted.shrink_dcache());
+    // With `config=FILE` a SIGHUP in the foreground means a reload; without, the terminal has hung up.
     let sighup_terminates = config.process.foreground && config.options_file.is_none();
     let reloader = Reloader { baseline, options, mounted, live: server.live_update() };
     mirror::spawn_refresher(server.live_update(), &config.view)

@@ -42,6 +42,8 @@ pub struct Connection {
     pub own_device: (u32, u32),
     /// Whether a directory in the filesystem's root may be attached in place of the root.
     pub attach_by_name: bool,
+    /// Which users are served. The mount's options decide it, so that the kernel and the server apply the same rule.
+    pub access: Access,
     /// What the kernel does with notifications.
     pub kernel: KernelFeatures,
 }
@@ -68,7 +70,7 @@ impl Server {
         mirrored: HashSet<MountUid>,
         connection: Connection,
     ) -> Result<Self> {
-        let Connection { device, own_device, attach_by_name, kernel } = connection;
+        let Connection { device, own_device, attach_by_name, access, kernel } = connection;
         let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(MAX_FDS);
         let fd_capacity = usize::try_from((limit / 4).clamp(16, MAX_FDS)).unwrap_or(16);
         crate::sys::descriptors::open_proc_self_fd()
@@ -88,9 +90,6 @@ impl Server {
         let device = Arc::new(Device::new(device));
         let kernel_cache =
             Arc::new(KernelCache::new(Arc::clone(&device), Arc::clone(&fs), node_ids, kernel));
-        let is_root = rustix::process::geteuid().is_root();
-        let access =
-            config.access.unwrap_or(if is_root { Access::Everyone } else { Access::Owner });
         let names_change_at_once = config.follow_source;
         let operations = Arc::new(Operations {
             ttls: Ttls::of(cache, fs.needs(), kernel, names_change_at_once),

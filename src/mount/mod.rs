@@ -65,6 +65,12 @@ impl MountPlan {
             kernel_checks,
         }
     }
+
+    /// Which users may use the mount.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
 }
 
 /// The default source column: the real path, which mount(8) compares with the first field of fstab(5).

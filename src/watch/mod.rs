@@ -159,14 +159,16 @@ impl Watch {
         // The next lookup makes an inode that does not know of the ignore mask.
         if inode.is_busy() {
             let resumed = tree
-. uncached_fd ( inode ) . and_then ( | fd | sys :: fanotify :: ignore_modify ( & self . group , false , & proc_path ( & fd ) ) ) ; resumed . unwrap_or_else ( | e | log :: debug ! ( "cannot remove the ignore mask of a file: {e}" ) ) ; 
+                .uncached_fd(inode)
+                .and_then(|fd| sys::fanotify::ignore_modify(&self.group, false, &proc_path(&fd)));
+            resumed.unwrap_or_else(|e| log::debug!("cannot remove the ignore mask of a file: {e}"));
         }
         if !inode.is_watched() {
             return;
         }
         let _marking = self.marking(inode.node());
-if tree . is_known_again ( inode ) { 
-// It was looked up again meanwhile, and keeps the mark.
+        if tree.is_known_again(inode) {
+            // It was looked up again meanwhile, and keeps the mark.
             if inode.take_watched() && !inode.kind().is_dir() {
                 self.files.fetch_sub(1, Ordering::Relaxed);
             }

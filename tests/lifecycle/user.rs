@@ -118,6 +118,20 @@ fn allow_other_with_the_administrators_consent_is_granted() {
 }
 
 #[test]
+fn a_user_with_cap_sys_admin_mounts_for_every_user_as_root_does() {
+    let ns = with_device();
+    ns.ok("touch a/f && chmod 755 a && chmod 644 a/f");
+    ns.ok(
+        "setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=+sys_admin --ambient-caps=+sys_admin $S a m",
+    );
+    let line = ns.mounts().remove(0);
+    assert!(line.contains("user_id=1000") && line.contains("allow_other"), "{line}");
+    for uid in [0, 1000, 2000] {
+        ns.ok(&format!("setpriv --reuid={uid} --regid={uid} --clear-groups stat m/f"));
+    }
+}
+
+#[test]
 fn a_map_that_needs_root_is_refused_and_the_message_says_so() {
     let ns = with_device();
     let line = refused(&ns, "-o idmap=b:0:1000:1 a m", 1);

@@ -120,7 +120,7 @@ fn explain_gaps<K: Named>(
 ) {
     let (shown, stored) = match ids.unmapped() {
         Unmapped::Deny => (
-            "shown as the overflow id (65534), owned by nobody".to_owned(),
+            "shown as the overflow id (65534), owned by no user".to_owned(),
             "cannot be stored (EOVERFLOW)".to_owned(),
         ),
         Unmapped::Pass => ("shown as it is".to_owned(), "stored as it is".to_owned()),
@@ -165,7 +165,7 @@ fn explain_collisions<K: Named>(out: &mut Facts, ids: &Translation<K>, source_ga
         let winner = MountId::new(range.first).and_then(|id| ids.to_source(id));
         let winner = range.moved_to(winner.map_or(range.first, SourceId::raw));
         format!(
-            "mount {range} stands for several source ids: stored as {winner}, whose extent is the first"
+            "mount {range} stands for several source ids: stored as {winner}, by the first extent"
         )
     });
 }

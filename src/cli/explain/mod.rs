@@ -54,14 +54,15 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     ids::explain_ids(&mut out, &config.view.ids.uids, accounts);
     ids::explain_ids(&mut out, &config.view.ids.gids, accounts);
     if let Some(root) = SourceUid::new(0)
-        && let Some(shown) = config.view.ids.uid_to_mount(root).filter(|shown| shown.raw() != 0)
+        && let Some(mount_id) =
+            config.view.ids.uid_to_mount(root).filter(|mount_id| mount_id.raw() != 0)
     {
         out.push(
             "warning",
             format!(
                 "a file that {} makes setuid at the mount is setuid root on the source: keep other users from the source, \
                  below a directory with mode 0700 or on a filesystem mounted nosuid,nodev (man page, SECURITY)",
-                with_name(shown.raw(), accounts.user_name(shown.raw()))
+                with_name(mount_id.raw(), accounts.user_name(mount_id.raw()))
             ),
         );
     }
@@ -217,7 +218,7 @@ mod tests {
             [
                 "source 0..65535 is shown as 100000..165535",
                 "source 0 (root) is shown as 100000",
-                "source 65536..4294967294 is unmapped: shown as the overflow id (65534), owned by nobody",
+                "source 65536..4294967294 is unmapped: shown as the overflow id (65534), owned by no user",
                 "mount 0..99999 is unmapped: cannot be stored (EOVERFLOW)",
                 "mount 165536..4294967294 is unmapped: cannot be stored (EOVERFLOW)",
             ]
@@ -240,8 +241,7 @@ mod tests {
     #[test]
     fn the_winner_among_several_source_ids_is_named() {
         let lines = explained("--uidmap=500:15:1:0:10:10 --gidmap=identity");
-        let expected =
-            "mount 15 stands for several source ids: stored as 500, whose extent is the first";
+        let expected = "mount 15 stands for several source ids: stored as 500, by the first extent";
         assert!(of(&lines, "uid").contains(&expected), "{lines:?}");
         assert!(of(&lines, "kernel")[0].ends_with("several uids are shown as one"));
     }
@@ -253,7 +253,7 @@ mod tests {
         assert!(uid.contains(&"source 10..4294967294 is unmapped: shown as it is"));
         assert!(uid.contains(&"mount 0..99 is unmapped: stored as it is"));
         assert!(uid.contains(
-            &"mount 100..109 stands for several source ids: stored as 0..9, whose extent is the first"
+            &"mount 100..109 stands for several source ids: stored as 0..9, by the first extent"
         ));
         assert!(of(&lines, "kernel")[0].ends_with(": unmapped uids are not denied"));
     }

@@ -83,7 +83,24 @@ pub(super) fn explain_presentation(out: &mut Facts, config: &Config) {
     }
     let overrides = &view.attr_overrides;
     for (given, subject, fact) in [
-( overrides . realistic_permissions , "permissions" , "those that the user who mounts lacks are not shown" , ) , ( overrides . hide_hard_links , "links" , "the count is shown as 1" ) , ( overrides . ctime_from_mtime , "change time" , "the modification time is shown in its place" ) , ( overrides . block_devices_as_files , "block devices" , "shown as regular files" ) , ( config . one_file_system , "other filesystems" , "filesystems mounted below the source are hidden" , ) , ( config . follow_source , "source" , "followed to the directory that takes its name when it is replaced" , ) , 
+        (
+            overrides.realistic_permissions,
+            "permissions",
+            "those that the user who mounts lacks are not shown",
+        ),
+        (overrides.hide_hard_links, "links", "the count is shown as 1"),
+        (overrides.ctime_from_mtime, "change time", "the modification time is shown in its place"),
+        (overrides.block_devices_as_files, "block devices", "shown as regular files"),
+        (
+            config.one_file_system,
+            "other filesystems",
+            "filesystems mounted below the source are hidden",
+        ),
+        (
+            config.follow_source,
+            "source",
+            "followed to the directory that takes its name when it is replaced",
+        ),
     ] {
         if given {
             out.push(subject, fact);

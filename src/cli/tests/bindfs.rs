@@ -240,23 +240,23 @@ fn a_rule_without_effect_gets_a_warning() {
 
 #[test]
 fn an_option_without_effect_gets_a_warning() {
-    for (words, option) in [
+    for (args, option) in [
         ("--chmod-allow-x", "chmod-allow-x"),
         ("--chmod-filter=a-w --chmod-ignore", "chmod-filter"),
         ("--chmod-filter=a-w --chmod-deny", "chmod-filter"),
         ("--resolved-symlink-deletion=deny", "resolved-symlink-deletion"),
     ] {
-        let warnings = config(words).warnings;
-        assert_eq!(warnings.len(), 1, "{words}: {warnings:?}");
-        assert!(warnings[0].starts_with(&format!("option '{option}' does nothing")), "{words}");
+        let warnings = config(args).warnings;
+        assert_eq!(warnings.len(), 1, "{args}: {warnings:?}");
+        assert!(warnings[0].starts_with(&format!("option '{option}' does nothing")), "{args}");
     }
-    for words in [
+    for args in [
         "--chmod-allow-x --chmod-deny",
         "--chmod-filter=a-w",
         "--resolved-symlink-deletion=deny --resolve-symlinks",
         "--chown-ignore",
     ] {
-        assert!(config(words).warnings.is_empty(), "{words}");
+        assert!(config(args).warnings.is_empty(), "{args}");
     }
 }
 

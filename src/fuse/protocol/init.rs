@@ -9,8 +9,8 @@ use super::{Reply, Request, opcode};
 use crate::fuse::device::Device;
 
 /// The protocol version of this code. The kernel's may be older or newer.
-const MAJOR: u32 = 7;
-const MINOR: u32 = 44;
+pub(in crate::fuse) const MAJOR: u32 = 7;
+pub(in crate::fuse) const MINOR: u32 = 44;
 /// Linux 6.1's, the oldest kernel that is tested; it has FUSE_TMPFILE. The version of the protocol decides and not that
 /// of the kernel: a kernel to which a distributor has added FUSE_TMPFILE is accepted.
 const OLDEST_MINOR: u32 = 37;
