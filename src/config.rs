@@ -228,8 +228,9 @@ pub struct ProcessConfig {
     pub verbosity: u8,
     /// Unmount when the daemon's process dies (`auto_unmount`).
     pub auto_unmount: bool,
-    /// Whether mount(8) started this process. mount(8) does not recognise this mount in the mount table, so an existing
-    /// equal mount is not mounted again.
+    /// Whether mount(8) started this process.
+    ///
+    /// mount(8) does not recognise this mount in the mount table, so an existing equal mount is not mounted again.
     pub called_by_mount8: bool,
 }
 

@@ -35,7 +35,9 @@ impl GroupDatabase for SystemAccounts {
 }
 
 impl SystemAccounts {
-    /// Resolves users and groups to uids: each listed user, and for each group its login users and its listed members.
+    /// Resolves users and groups to uids.
+    ///
+    /// A group stands for the users with it as login group and for its listed members.
     ///
     /// The call reads the database's files and asks its services, which may depend on the mount: no thread that serves
     /// the mount may call it.

@@ -1,5 +1,6 @@
-//! Evaluates the options of a live mount again: from its original command line if that names an options file, else from
-//! its fstab(5) entry.
+//! Evaluates the options of a live mount again.
+//!
+//! They come from its original command line if that names an options file, else from its fstab(5) entry.
 
 use std::env;
 use std::ffi::OsString;

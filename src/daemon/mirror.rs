@@ -1,6 +1,7 @@
-//! The users of the mirror, from the user database: looked up before the mount is attached, and again on SIGUSR1.
+//! The users of the mirror, from the user database.
 //!
-//! Later lookups run on a thread of their own, so that no worker waits for them: the database may lie on the mount.
+//! They are looked up before the mount is attached, and again on SIGUSR1. Later lookups run on a thread of their own,
+//! so that no worker waits for them: the database may lie on the mount.
 
 use std::collections::HashSet;
 use std::io;

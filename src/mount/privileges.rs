@@ -64,8 +64,9 @@ fn root_only(option: &str) -> String {
     format!("option '{option}': only root may use it; mount as root, or {advice}")
 }
 
-/// Refuses a map that stores the process's own id as another one: an unprivileged process creates every file as its own
-/// user.
+/// Refuses a map that stores the process's own id as another one.
+///
+/// An unprivileged process creates every file as its own user, whatever the map says.
 fn check_own_id_is_kept<K: Kind>(
     translation: &Translation<K>,
     own: u32,
