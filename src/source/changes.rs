@@ -1,6 +1,8 @@
-//! The calls that change the source. Each is made by a thread that acts as somebody ([`ActingAs`]), and those for which
-//! the kernel wants a capability that only some callers have by one to which exactly that is lent ([`Lent`]). Nothing
-//! else in the crate makes these calls (`clippy.toml` names them).
+//! The system calls that change the source.
+//!
+//! Each is a method of [`ActingAs`], so that the thread has the credentials of a caller. A call for which the kernel
+//! requires a capability that only some callers have is made through [`Lent`]. No other code makes these calls
+//! (`clippy.toml` forbids them).
 
 #![allow(clippy::disallowed_methods)]
 
@@ -20,19 +22,19 @@ use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
 use crate::sys::sandboxed_ioctl::IoctlCaps;
 
-/// What is made: its type, permissions and, of a device, its number.
+/// What mknod(2) creates.
 #[derive(Debug, Clone, Copy)]
 pub struct NewNode {
-    /// The type.
+    /// The file type.
     pub kind: FileType,
-    /// The permissions.
+    /// The permission bits.
     pub mode: Mode,
-    /// The device that it stands for.
+    /// The device number.
     pub device: Dev,
 }
 
 impl NewNode {
-    /// What one needs to make it: CAP_MKNOD for a device, but not for a whiteout (Linux `vfs_mknod`).
+    /// Returns the capabilities to create it: CAP_MKNOD for a device, but not for a whiteout (Linux `vfs_mknod`).
     fn required_caps(&self) -> CapabilitySet {
         match self.kind {
             FileType::CharacterDevice if self.device == rustix::fs::makedev(0, 0) => {
@@ -44,9 +46,10 @@ impl NewNode {
     }
 }
 
-/// What one needs to change an extended attribute, beside permissions on the file (Linux `xattr_permission`,
-/// `cap_inode_setxattr`). The kernel asks a client for it before it asks us. It takes a file's capabilities by itself,
-/// too, when somebody writes to it (`cap_inode_killpriv`).
+/// Returns the capabilities to change an extended attribute, in addition to permissions on the file.
+///
+/// See Linux `xattr_permission` and `cap_inode_setxattr`. The kernel checks a client for them before it sends the
+/// request. It also removes file capabilities by itself when a client writes to the file (`cap_inode_killpriv`).
 fn caps_to_change(name: &OsStr) -> CapabilitySet {
     let name = name.as_encoded_bytes();
     if name == b"security.capability" {
@@ -87,7 +90,7 @@ impl ActingAs<'_> {
     pub fn link(&self, fd: &OwnedFd, dir: &OwnedFd, name: &CStr) -> Result<(), Errno> {
         self.check_current()?;
         match rustix::fs::linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
-            // Without CAP_DAC_READ_SEARCH the way leads through /proc (open(2), O_TMPFILE).
+            // Without CAP_DAC_READ_SEARCH the link is made through /proc (open(2), O_TMPFILE).
             Err(Errno::NOENT) if self.is_unprivileged() => {
                 rustix::fs::linkat(CWD, &*proc_path(fd), dir, name, AtFlags::SYMLINK_FOLLOW)
             }
@@ -95,7 +98,7 @@ impl ActingAs<'_> {
         }
     }
 
-    /// Makes a regular file and opens it, with a name or without one (O_TMPFILE).
+    /// Creates a regular file and opens it, with a name or without one (O_TMPFILE).
     pub fn create(
         &self,
         dir: &OwnedFd,
@@ -152,7 +155,7 @@ impl ActingAs<'_> {
         rustix::fs::utimensat(fd, c"", times, AtFlags::EMPTY_PATH)
     }
 
-    /// Opens an inode once more to change its length.
+    /// Opens an inode again for writing, to change its length.
     pub fn open_to_truncate(&self, fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
         self.check_current()?;
         reopen(fd, flags | OFlags::WRONLY | OFlags::NOCTTY)
@@ -170,7 +173,7 @@ impl ActingAs<'_> {
         sys::file::fallocate(file, mode, offset, len)
     }
 
-    /// pwritev2(2): how many bytes were taken.
+    /// pwritev2(2). Returns the number of bytes written.
     pub fn write(
         &self,
         file: &OwnedFd,
@@ -182,7 +185,7 @@ impl ActingAs<'_> {
         rustix::io::pwritev2(file, &[IoSlice::new(data)], offset, flags)
     }
 
-    /// copy_file_range(2): how many bytes were copied.
+    /// copy_file_range(2). Returns the number of bytes copied.
     pub fn copy_range(
         &self,
         (from, mut offset_in): (&OwnedFd, u64),
@@ -211,8 +214,9 @@ impl ActingAs<'_> {
         rustix::fs::removexattr(&*proc_path(fd), name)
     }
 
-    /// An ioctl(2) made by a process of its own, with no capabilities but these; where a daemon acts as itself alone, with
-    /// its own.
+    /// Makes an ioctl(2) in a sandboxed child process with only these capabilities.
+    ///
+    /// If the process cannot change credentials, the child has its own.
     pub fn sandboxed_ioctl(
         &self,
         file: impl AsFd,

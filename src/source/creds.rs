@@ -1,13 +1,13 @@
-//! Whom a worker thread acts as on the source.
+//! The credentials of a worker thread on the source.
 //!
-//! What is created belongs to the thread's filesystem ids from its first instant, so a worker takes the caller's source
-//! ids before it creates. It keeps them until a request of another caller needs others: the next request of the same
-//! caller costs no system call. Capabilities do not follow the ids (SECBIT_NO_SETUID_FIXUP, capabilities(7)): a worker
-//! has those that the kernel's judgement at the mount stands for, and lends the others to single calls.
+//! The kernel gives a new inode the filesystem ids of the thread that creates it, so a worker takes the caller's source
+//! ids before it creates. It keeps them until a request of another caller needs other ids; a series of requests of one
+//! caller costs one change. Capabilities do not follow the ids (SECBIT_NO_SETUID_FIXUP, capabilities(7)): a worker
+//! always has those that stand for checks which the kernel has made at the mount, and lends any other to a single call.
 //!
-//! Every call that changes the source is a method of [`ActingAs`] or [`Lent`] (`changes.rs`), which are to be had here
-//! alone: a forgotten change of credentials does not compile. Calls that only look may run under whichever ids are in
-//! force: permissions were checked at the mount.
+//! Every call that changes the source is a method of [`ActingAs`] or [`Lent`] (`changes.rs`). Only the methods here
+//! return these guards, so that a call without a change of credentials does not compile. Calls that only read may run
+//! with any ids, because the kernel has checked permissions at the mount.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -23,8 +23,10 @@ use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
 use crate::sys::creds::Verify;
 
-/// What a worker may do for whomever it serves: permissions are judged at the mount before a request comes, and callers
-/// are looked at in /proc (CAP_SYS_PTRACE).
+/// The capabilities that every worker has.
+///
+/// The kernel checks permissions at the mount before it sends a request, so the source must not check them again;
+/// CAP_SYS_PTRACE is for reading callers in /proc.
 const WORKER_CAPS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
@@ -41,48 +43,48 @@ struct ThreadCreds {
     gid: u32,
     umask: u32,
     capabilities: CapabilitySets,
-    /// Whether setting an id may fail.
+    /// Whether to check that setfsuid(2) has changed the id.
     verify: Verify,
-    /// Counts the changes, so that who acts can see that nothing has changed since.
+    /// Number of credential changes in this thread, by which a guard detects that it is outdated.
     epoch: u32,
 }
 
-/// An id to see whether ids can be set: not one that a thread starts with.
+/// An id with which [`Credentials::init_thread`] probes setfsuid(2). It must not be an id with which a thread starts.
 const PROBE_ID: u32 = 65533;
 
 thread_local! {
     static THREAD_CREDS: Cell<Option<ThreadCreds>> = const { Cell::new(None) };
 }
 
-/// What this process may do about its threads' ids.
+/// What this process may change about the credentials of its threads.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials {
     privileged: bool,
     uid: u32,
     gid: u32,
-    /// Ids that own nothing, as far as numbers can tell: the last ones that mean something in the process's user
-    /// namespace. `None` where the process's own are the only ones.
+    /// Ids that own no files, as far as numbers can tell: the highest ones in the process's user namespace.
+    ///
+    /// `None` if the namespace has no id other than the process's own.
     ownerless: Option<(u32, u32)>,
-    /// Whether setting an id may fail, as far as capabilities and the user namespace go.
+    /// Whether capabilities and the user namespace leave it possible that setfsuid(2) fails.
     verify: Verify,
-    /// What the process may do.
+    /// The capabilities of the process.
     capabilities: CapabilitySets,
-    /// What workers do with of it.
+    /// The capabilities that workers have permanently.
     worker: CapabilitySet,
 }
 
-/// A thread that acts as somebody for the time being: what it changes on the source it changes as that one.
+/// Guard of a thread that acts with certain ids: the calls that change the source are its methods.
 #[must_use]
 #[derive(Debug)]
 pub struct ActingAs<'a> {
     credentials: &'a Credentials,
     epoch: u32,
-    /// Credentials are a thread's.
+    /// Credentials belong to a thread, so the guard cannot be sent to another one.
     _thread: PhantomData<*const ()>,
 }
 
-/// A thread that acts as somebody with exactly the capabilities that one call takes: they are taken back when this is
-/// dropped.
+/// Guard of a thread that has the additional capabilities which one call needs. They are dropped with the guard.
 #[must_use]
 #[derive(Debug)]
 pub struct Lent<'a> {
@@ -92,23 +94,27 @@ pub struct Lent<'a> {
 }
 
 impl ActingAs<'_> {
-    /// To be called where something is changed: EIO if other credentials were taken in between.
+    /// Checks that the thread still has the credentials of this guard: EIO if not.
+    ///
+    /// To be called by each method that changes the source.
     pub(super) fn check_current(&self) -> Result<(), Errno> {
         check_epoch(self.epoch)
     }
 
-    /// Whether the process acts as nobody but itself.
+    /// Returns whether the process cannot change credentials and always acts as itself.
     pub(super) fn is_unprivileged(&self) -> bool {
         !self.credentials.privileged
     }
 
-    /// Those of some capabilities that the process has.
+    /// Returns those of the capabilities that the process has.
     pub(super) fn limit_to_permitted(&self, capabilities: CapabilitySet) -> CapabilitySet {
         capabilities & self.credentials.capabilities.permitted
     }
 
-    /// The same with or without CAP_FSETID: without it the source itself takes setuid and setgid bits off what is written
-    /// to or truncated, as it does for a caller who lacks it (inode(7)).
+    /// Adds or removes CAP_FSETID.
+    ///
+    /// Without it the source clears setuid and setgid bits when a file is written or truncated, as it does for a caller
+    /// that lacks the capability (inode(7)).
     pub fn set_fsetid(&mut self, wanted: bool) {
         if self.check_current().is_ok() && self.credentials.privileged {
             self.credentials.switch_fsetid(wanted);
@@ -116,7 +122,7 @@ impl ActingAs<'_> {
         }
     }
 
-    /// Lends capabilities to what is done until the result is dropped, and no others but those that every worker has.
+    /// Lends capabilities until the result is dropped. The thread then has only these and those of every worker.
     pub fn lend(&self, lent: CapabilitySet) -> Result<Lent<'_>, Errno> {
         self.check_current()?;
         let credentials = self.credentials;
@@ -143,7 +149,7 @@ impl Drop for Lent<'_> {
         if let Some(after) = THREAD_CREDS.get()
             && now.epoch == self.epoch
         {
-            // Who acts goes on as before.
+            // The outer guard is current again.
             THREAD_CREDS.set(Some(ThreadCreds { epoch: self.acting.epoch, ..after }));
         }
     }
@@ -154,7 +160,9 @@ fn check_epoch(taken: u32) -> Result<(), Errno> {
         return Ok(());
     }
     debug_assert!(false, "the credentials that were taken are no longer in force");
-    log::error!("a change is refused: a worker has other credentials than it took for it");
+    log::error!(
+        "refused to change the source: the worker's credentials have changed since it took them; this is a bug"
+    );
     Err(Errno::IO)
 }
 
@@ -163,7 +171,9 @@ fn epoch() -> u32 {
 }
 
 impl Credentials {
-    /// Looks at the process's capabilities: it may act as others with CAP_SETUID, CAP_SETGID and CAP_SETPCAP.
+    /// Reads the capabilities of the process.
+    ///
+    /// It can change ids if it has CAP_SETUID, CAP_SETGID and CAP_SETPCAP.
     #[must_use]
     pub fn of_process() -> Self {
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETPCAP;
@@ -190,21 +200,22 @@ impl Credentials {
         Self { privileged, uid, gid, ownerless, verify, capabilities, worker }
     }
 
-    /// The process's own ids, as those of files that it makes.
+    /// Returns the process's own ids, which own the files that it creates.
     #[must_use]
     pub fn own(&self) -> (Option<SourceUid>, Option<SourceGid>) {
         (SourceUid::new(self.uid), SourceGid::new(self.gid))
     }
 
-    /// Whether the process may act as other users.
+    /// Returns whether the process can act with other ids than its own.
     #[must_use]
     pub fn are_privileged(&self) -> bool {
         self.privileged
     }
 
-    /// Acts as the one to whom what is created is to belong, with the umask that the source is to apply where no default ACL
-    /// says otherwise. EPERM when an unprivileged process is asked to act as somebody else; EOVERFLOW for ids that mean
-    /// nothing in the process's user namespace.
+    /// Acts with the ids that are to own a new inode, and with the umask for a source without a default ACL.
+    ///
+    /// EPERM if the process cannot change ids and these are not its own; EOVERFLOW if they are not mapped in its user
+    /// namespace.
     pub fn creator(
         &self,
         (uid, gid): (SourceUid, SourceGid),
@@ -218,8 +229,9 @@ impl Credentials {
         self.act_as(uid.raw(), gid.raw())
     }
 
-    /// Acts for a caller with these ids on the source where nothing is created, and for one who has none there as somebody
-    /// who owns nothing. EOVERFLOW where there is no such id.
+    /// Acts with the source ids of a caller that creates nothing.
+    ///
+    /// `None`: the caller is unmapped, and the thread acts with ids that own nothing. EOVERFLOW if there are none.
     pub fn on_behalf(&self, ids: Option<(SourceUid, SourceGid)>) -> Result<ActingAs<'_>, Errno> {
         if !self.privileged {
             return Ok(self.acting());
@@ -230,25 +242,27 @@ impl Credentials {
         }
     }
 
-    /// Has no capabilities in force but those that every worker has, whoever it acts as.
+    /// Drops all capabilities but those that every worker has.
     pub fn drop_lent(&self) {
         let now = self.init_thread();
         set_effective(now, now.capabilities.effective & self.worker);
     }
 
-    /// Acts as somebody who owns nothing, and least of all what belongs to these ids. EOVERFLOW where there is no such id.
+    /// Acts with ids that own nothing, and that are not `to` in particular. EOVERFLOW if there are none.
     pub fn as_ownerless(&self, to: Option<(u32, u32)>) -> Result<ActingAs<'_>, Errno> {
         let (uid, gid) = self.ownerless.ok_or(Errno::OVERFLOW)?;
         let other = |id: u32, not: Option<u32>| if not == Some(id) { id - 1 } else { id };
         self.act_as(other(uid, to.map(|ids| ids.0)), other(gid, to.map(|ids| ids.1)))
     }
 
-    /// Acts as these very ids, whatever they are on the source: those of a writer whose quota and reserved space count.
+    /// Acts with exactly these ids, whatever they mean on the source.
+    ///
+    /// Quota and reserved blocks count for them.
     pub fn writer(&self, uid: u32, gid: u32) -> Result<ActingAs<'_>, Errno> {
         if self.privileged { self.act_as(uid, gid) } else { Ok(self.acting()) }
     }
 
-    /// Does something as the process's own user, and goes on as whoever it acted as before.
+    /// Runs a closure with the process's own ids, and restores the ids that the thread had.
     pub fn as_self<T>(&self, run: impl FnOnce() -> T) -> Result<T, Errno> {
         if !self.privileged {
             return Ok(run());
@@ -263,9 +277,11 @@ impl Credentials {
         Ok(result)
     }
 
-    /// Acts as somebody for whom the source clears setuid and setgid bits, who has no reserved space and owns nothing, but
-    /// with CAP_SYS_ADMIN, without which the kernel takes no backing file: it stays in force until capabilities are lent.
-    /// EPERM where there is no such id.
+    /// Acts with ids that own nothing, without CAP_FSETID but with CAP_SYS_ADMIN, to open a backing file.
+    ///
+    /// The kernel writes to a backing file with the credentials at the time of the FUSE_DEV_IOC_BACKING_OPEN ioctl: the
+    /// source must clear setuid and setgid bits then, and must not give reserved blocks. The ioctl itself needs
+    /// CAP_SYS_ADMIN, which the thread keeps until it lends capabilities the next time. EPERM if there are no such ids.
     pub fn act_for_backing_open(&self) -> Result<(), Errno> {
         let mut kept = CapabilitySet::all();
         if self.privileged {
@@ -290,8 +306,8 @@ impl Credentials {
         }
         let now = self.init_thread();
         let epoch = now.epoch.wrapping_add(1);
-        // A call that fails leaves the id as it was: what is in force stays known. It fails for an id that means nothing in
-        // the process's user namespace, and as such an id nobody can own anything.
+        // A call that fails leaves the id as it was, so the recorded ids stay right. It fails for an id that is not
+        // mapped in the process's user namespace, which no file can belong to.
         if now.uid != uid {
             sys::creds::set_fsuid(uid, now.verify).map_err(|_| Errno::OVERFLOW)?;
             THREAD_CREDS.set(Some(ThreadCreds { uid, epoch, ..now }));
@@ -310,8 +326,10 @@ impl Credentials {
         set_effective(now, if wanted { before | fsetid } else { before - fsetid });
     }
 
-    /// The first time in a thread: an umask of its own, no groups, and capabilities that stay when ids change. It starts
-    /// with the ids and capabilities of the thread that made it, which may have been acting as somebody.
+    /// Prepares a thread at its first use: a umask of its own, no groups, and capabilities that stay when ids change.
+    ///
+    /// A new thread starts with the ids and capabilities of the thread that made it, which may have been those of a
+    /// caller.
     fn init_thread(&self) -> ThreadCreds {
         if let Some(acting) = THREAD_CREDS.get() {
             return acting;
@@ -321,11 +339,14 @@ impl Credentials {
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
                 .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
-            // Ours are nobody's else. In a user namespace it may not be allowed (setgroups(2)).
+            // The daemon's groups must not help a caller. In a user namespace setgroups(2) may be denied.
             if let Err(e) = rustix::thread::set_thread_groups(&[]) {
-                log::debug!("the daemon's groups are kept: {e}");
+                log::debug!(
+                    "cannot drop supplementary groups (setgroups): {e}; workers keep the daemon's groups"
+                );
             }
-            // Whatever else there is may refuse (a security module, a filter of system calls), and says so to all alike.
+            // A security module or a seccomp filter may refuse any other id: probe with one, and verify every change if
+            // it is refused.
             let takes = sys::creds::set_fsuid(PROBE_ID, Verify::Yes)
                 .and_then(|()| sys::creds::set_fsgid(PROBE_ID, Verify::Yes));
             if takes.is_err() {
@@ -357,28 +378,29 @@ fn set_effective(now: ThreadCreds, effective: CapabilitySet) {
     THREAD_CREDS.set(Some(ThreadCreds { capabilities, epoch: now.epoch.wrapping_add(1), ..now }));
 }
 
-/// Has CAP_SYS_ADMIN in force, if the process has it, for whatever tells the kernel to let go of backing files: until the
-/// thread lends capabilities the next time.
+/// Gives the thread CAP_SYS_ADMIN, if the process has it, to close backing files.
+///
+/// It keeps the capability until it lends capabilities the next time.
 pub fn raise_for_backing_close() {
     const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
     if let Some(now) = THREAD_CREDS.get() {
         let admin = ADMIN & now.capabilities.permitted;
         return set_effective(now, now.capabilities.effective | admin);
     }
-    // A thread that has acted as nobody has what the one had that made it.
+    // A thread that was never prepared has the capabilities of the thread that made it.
     let Ok(mut sets) = rustix::thread::capabilities(None) else { return };
     if sets.permitted.contains(ADMIN) && !sets.effective.contains(ADMIN) {
         sets.effective |= ADMIN;
         if let Err(e) = rustix::thread::set_capabilities(None, sets) {
-            log::debug!("CAP_SYS_ADMIN is not to be had: {e}");
+            log::debug!("cannot raise CAP_SYS_ADMIN to close a backing file: {e}");
         }
     }
 }
 
-/// The ids of one sort that mean something in the process's user namespace (user_namespaces(7)).
+/// The uids or gids that are mapped in the process's user namespace (user_namespaces(7)).
 #[derive(Debug, Clone, Copy)]
 struct NamespaceIds {
-    /// How many there are.
+    /// How many ids are mapped.
     count: u64,
     last: Option<u32>,
 }
@@ -404,15 +426,17 @@ impl NamespaceIds {
         ids
     }
 
-    /// Whether every id means something: then each means itself, but for those of a namespace that swaps them.
+    /// Returns whether every id is mapped.
+    ///
+    /// Each id is then itself, unless a namespace permutes them.
     fn cover_all(&self) -> bool {
         self.count == u64::from(u32::MAX)
     }
 }
 
-/// Ends the process: a thread whose ids are not what they should be must never serve again.
+/// Aborts the process, because a thread with wrong credentials must never serve a request again.
 fn abort(what: &str) -> ! {
-    log::error!("{what} failed: cannot set a worker's credentials");
+    log::error!("{what} failed: cannot set a worker's credentials, so the daemon aborts");
     std::process::abort()
 }
 
@@ -420,7 +444,7 @@ fn abort(what: &str) -> ! {
 mod tests {
     use super::*;
 
-    /// The filesystem ids, groups and effective capabilities of the calling thread (proc_pid_status(5)).
+    /// Reads the filesystem ids, groups and effective capabilities of the calling thread (proc_pid_status(5)).
     fn creds_in_proc() -> (String, String, String, String) {
         let status = std::fs::read_to_string("/proc/thread-self/status").expect("/proc is mounted");
         let last = |key: &str| {
@@ -502,7 +526,7 @@ mod tests {
             acting.set_fsetid(false);
             drop(acting.lend(CapabilitySet::SETFCAP).expect("lend"));
             assert!(!effective().intersects(extra | CapabilitySet::FSETID), "it is as before");
-            // What is left over from a backing file is lent to nobody.
+            // What is left over from a backing file is not lent to other calls.
             ours.act_for_backing_open().expect("act for a backing open");
             assert_eq!(effective() & extra, CapabilitySet::SYS_ADMIN);
             assert!(!effective().contains(CapabilitySet::FSETID));

@@ -1,4 +1,4 @@
-//! Domains: which part of the tree an inode number belongs to.
+//! Domains: parts of the tree within which inode numbers are unique.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
@@ -8,17 +8,17 @@ use rustix::fs::Statx;
 use super::inode::Domain;
 use super::mounts::MountIndex;
 
-/// The device of a file, as one number.
+/// Major and minor number of a file's device.
 pub(super) type DevNo = (u32, u32);
 
 pub(super) fn dev_no(stat: &Statx) -> DevNo {
     (stat.stx_dev_major, stat.stx_dev_minor)
 }
 
-/// A mount, a device in it, and by which link it was reached (0: by none).
+/// A mount, a device in it, and the id of the symbolic link through which it was reached (0: none).
 type Key = (MountIndex, DevNo, u32);
 
-/// Numbers given to the parts of the tree that were met; the root's is 0.
+/// Numbers the parts of the tree as lookups find them. The root's domain is 0.
 #[derive(Debug)]
 pub(super) struct Domains {
     root: (MountIndex, DevNo),
@@ -28,7 +28,7 @@ pub(super) struct Domains {
 #[derive(Debug, Default)]
 struct DomainMap {
     by_key: HashMap<Key, Domain>,
-    /// Of those that links lead to: the domain of the same mount and device without the link.
+    /// For domains below a symbolic link: the domain of the same mount and device without the link.
     without_link: HashMap<Domain, Domain>,
     last: u32,
 }
@@ -49,12 +49,12 @@ impl Domains {
         Self { root: (mount, dev_no), map: RwLock::default() }
     }
 
-    /// The device of the root that the mount began with.
+    /// Returns the device number of the root with which the mount began.
     pub(super) fn root_dev_no(&self) -> DevNo {
         self.root.1
     }
 
-    /// The domain of files with these attributes in a mount, below the link with this number (0: below none).
+    /// Returns the domain of files with these attributes on a mount, below the symbolic link with this id (0: none).
     pub(super) fn of(&self, mount: MountIndex, stat: &Statx, link: u32) -> Domain {
         let key = (mount, dev_no(stat), link);
         if (key.0, key.1) == self.root && link == 0 {
@@ -77,7 +77,7 @@ impl Domains {
         domain
     }
 
-    /// The domain of the same mount and device that no link leads to.
+    /// Returns the domain of the same mount and device without a symbolic link.
     pub(super) fn without_link(&self, domain: Domain) -> Domain {
         if domain == Domain(0) {
             return domain;
@@ -86,12 +86,12 @@ impl Domains {
         map.without_link.get(&domain).copied().unwrap_or(domain)
     }
 
-    /// How many domains links lead to.
+    /// Returns the number of domains below symbolic links.
     pub(super) fn link_count(&self) -> usize {
         self.map.read().unwrap_or_else(PoisonError::into_inner).without_link.len()
     }
 
-    /// Forgets the domains of all links but these. One that comes back gets another number.
+    /// Removes the domains of all symbolic links but these. A link that is used again gets another domain.
     pub(super) fn keep_links(&self, links: &HashSet<u32>) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         let DomainMap { by_key, without_link, .. } = &mut *map;

@@ -1,6 +1,7 @@
-//! Recently used O_PATH descriptors of inodes, in a bounded LRU: a million cached inodes need no more than its size.
+//! Caches recently used O_PATH descriptors of inodes in a bounded LRU list.
 //!
-//! They are kept for seconds only: a descriptor keeps the room of a file that was deleted on the source.
+//! The number of descriptors does not depend on the number of inodes that the kernel knows. A descriptor is cached for
+//! seconds only, because it keeps the disk space of a file that was deleted on the source.
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
@@ -12,22 +13,22 @@ use lru::LruCache;
 use super::inode::Inode;
 
 const SHARDS: usize = 16;
-/// Sweeps that a descriptor survives without being used.
+/// Number of sweeps (one a second) that a descriptor stays without being used (chosen).
 const MAX_IDLE_SWEEPS: u32 = 3;
 
-/// By serial number of the inode: a node id may come to mean another inode.
+/// Keyed by the serial number of the inode, because a node id may be reused for another inode.
 type Shard = LruCache<u64, (Arc<OwnedFd>, u32)>;
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Debug)]
 pub struct FdCache {
     shards: Vec<Mutex<Shard>>,
-    /// Counts the sweeps.
+    /// Number of sweeps so far.
     now: AtomicU32,
 }
 
 impl FdCache {
-    /// Holds about `capacity` descriptors at most.
+    /// Creates a cache for about `capacity` descriptors.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
@@ -35,7 +36,7 @@ impl FdCache {
         Self { shards, now: AtomicU32::new(0) }
     }
 
-    /// The descriptor of an inode, which is then the last to go.
+    /// Returns the descriptor of an inode, and makes it the most recently used one.
     #[must_use]
     pub fn get(&self, inode: &Inode) -> Option<Arc<OwnedFd>> {
         let mut shard = self.shard(inode);
@@ -44,19 +45,19 @@ impl FdCache {
         Some(Arc::clone(fd))
     }
 
-    /// Keeps a descriptor; the one used longest ago may go for it.
+    /// Caches a descriptor, and evicts the least recently used one if the cache is full.
     pub fn put(&self, inode: &Inode, fd: Arc<OwnedFd>) {
-        // Dropped after the lock: closing is a system call.
+        // Closed after the lock is released, because close(2) is a system call.
         let _evicted =
             self.shard(inode).push(inode.serial(), (fd, self.now.load(Ordering::Relaxed)));
     }
 
-    /// Lets go of the descriptor of an inode that was forgotten.
+    /// Closes the descriptor of an inode that the kernel has forgotten.
     pub fn remove(&self, inode: &Inode) {
         let _removed = self.shard(inode).pop(&inode.serial());
     }
 
-    /// Lets go of all.
+    /// Closes all descriptors.
     pub fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +69,7 @@ impl FdCache {
         }
     }
 
-    /// Lets go of the descriptors that were not used since a few sweeps ago.
+    /// Closes the descriptors that were not used for [`MAX_IDLE_SWEEPS`] sweeps.
     pub fn sweep(&self) {
         let now = self.now.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {

@@ -1,8 +1,9 @@
-//! A source that is deleted and made again: the path is looked at again and again, and what it means is shown.
+//! follow-source: reopens the source's path when it means another directory.
 //!
-//! What is deleted stays what is shown until something else is there: an empty directory in which nothing can be made
-//! (ENOENT). Symbolic links are followed if they are root's or our own user's: whoever may rename the source could make it
-//! mean any directory otherwise. The old root is held open meanwhile, so that its inode number cannot come to mean the new one.
+//! When the source is removed, the mount shows the removed directory, which is empty and in which nothing can be
+//! created (ENOENT), until the path exists again. Symbolic links in the path are followed only if root or the daemon's
+//! user owns them: otherwise any user with write access to the directory of a link could make the mount show any other
+//! directory. The old root stays open until it is replaced, so that the new one cannot get its inode number.
 
 use std::sync::Arc;
 
@@ -17,8 +18,9 @@ use super::resolve::{LinkTarget, stat_dont_sync};
 use super::tree::SourceTree;
 
 impl SourceTree {
-    /// Shows another root where the source's path means another directory by now: the old one and the new one. To be
-    /// called every second.
+    /// Replaces the root if the source's path means another directory by now; returns the old and the new root.
+    ///
+    /// To be called every second.
     pub fn follow(&self) -> Option<(Arc<Inode>, Arc<Inode>)> {
         let target = self.walk_trusted(self.followed.as_ref()?).ok().filter(LinkTarget::is_dir)?;
         let fd = target.fd;

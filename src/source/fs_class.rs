@@ -1,41 +1,41 @@
-//! Which file systems below the source are shown: those that hold files, and not those through which the kernel is run.
+//! Classifies filesystems below the source: those that store files are shown, pseudo-filesystems are hidden.
 //!
-//! procfs, sysfs, cgroupfs, devpts and their kind judge the process that opens or writes a file, not its owner and mode
-//! alone (`proc_sys_permission`, `cgroup_procs_write_permission`, `ptrace_may_access`). At the mount that process is the
-//! daemon, so a client would get what the daemon may do. They are recognised by what they are not: no block device holds
-//! them, and they are none of the file systems below that have none either. A file system that is not known is hidden.
+//! procfs, sysfs, cgroupfs, devpts and the like check the process that opens or writes a file, not only its owner and
+//! mode (`proc_sys_permission`, `cgroup_procs_write_permission`, `ptrace_may_access`). Through the mount that process
+//! is the daemon, so a client would act with the daemon's privileges. There is no list of all pseudo-filesystems: a
+//! filesystem counts as one if it has no block device and is not listed below.
 
-/// File systems that hold files without a block device: superblock magic (statfs(2)) and names (filesystems(5)).
+/// Filesystems that store files without a block device: superblock magic (statfs(2)) and names (filesystems(5)).
 ///
 /// From linux/magic.h, except where noted.
 const NO_BLOCK_DEVICE: &[(i64, &[&str])] = &[
     // In memory. devtmpfs is a tmpfs.
     (0x0102_1994, &["tmpfs", "devtmpfs"]),
     (0x8584_58f6, &["ramfs"]),
-    // On other file systems.
+    // Stacked on other filesystems.
     (0x794c_7630, &["overlay"]),
     (0xf15f, &["ecryptfs"]),
     (0x6175_6673, &["aufs"]), // aufs_type.h, out of tree
-    // Image files and flash memory.
+    // On image files and flash memory.
     (0xe0f5_e1e2, &["erofs"]),
     (0x2405_1905, &["ubifs"]), // fs/ubifs/ubifs.h
     (0x72b6, &["jffs2"]),
-    // On several devices, with a device number that stands for none of them.
+    // On several devices; the superblock has an anonymous device number.
     (0x9123_683e, &["btrfs"]),
     (0xca45_1a4e, &["bcachefs"]), // fs/bcachefs/bcachefs_format.h
     (0x2fc1_2fc1, &["zfs"]),      // OpenZFS sys/zfs_vfsops.h
-    // Of a virtual machine's host.
+    // Shared folders of a virtual machine's host.
     (0x786f_4256, &["vboxsf"]), // fs/vboxsf/super.c
     (0xbacb_acbc, &["vmhgfs"]), // coreutils src/stat.c
     (0x00c0_ffee, &["hostfs"]),
-    // It has no files, only places at which others are mounted.
+    // No files, only mount points.
     (0x0187, &["autofs"]),
 ];
 
-/// The same with a server that is told the ids of who asks, and may judge by them.
+/// Filesystems whose server gets the ids of the caller and may check them.
 const SERVER_BACKED: &[(i64, &[&str])] = &[
     (0x6573_5546, &["fuse", "fuseblk", "virtiofs"]),
-    // Over a network.
+    // Network filesystems.
     (0x6969, &["nfs", "nfs4"]),
     (0xff53_4d42, &["cifs", "smb3"]),
     (0xfe53_4d42, &[]),
@@ -52,26 +52,26 @@ const SERVER_BACKED: &[(i64, &[&str])] = &[
     (0x1983_0326, &["beegfs"]),
 ];
 
-/// Whether a file system holds files for whoever may have them, or is a part of the kernel's own.
+/// What decides on access to the files of a filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FsClass {
-    /// It holds files, and judges by their owners and modes.
+    /// The owners and modes of its files.
     Local,
-    /// It holds files, and has a server that may judge who asks by his ids, whatever capabilities he has.
+    /// A server, which may check the ids of the caller whatever capabilities the caller has.
     ServerBacked,
-    /// It judges the process that opens a file: a pseudo-filesystem.
+    /// The process that opens the file: a pseudo-filesystem.
     Pseudo,
 }
 
 impl FsClass {
-    /// By the superblock's magic and the major number of its device; 0 is that of no device.
+    /// Classifies by superblock magic and by the major number of the device, which is 0 without a block device.
     #[must_use]
     pub fn of(magic: i64, major: u32) -> Self {
         let has = |list: &[(i64, _)]| list.iter().any(|(known, _)| *known == magic);
         Self::listed_or_by_device(has(SERVER_BACKED), has(NO_BLOCK_DEVICE), major)
     }
 
-    /// By the name in the mount table, which may have a subtype (`fuse.sshfs`).
+    /// Classifies by the name in the mount table, which may have a subtype (`fuse.sshfs`).
     #[must_use]
     pub fn of_name(name: &[u8], major: u32) -> Self {
         let name = name.split(|byte| *byte == b'.').next().unwrap_or_default();

@@ -1,25 +1,27 @@
-//! When memory that forgotten inodes leave with the allocator is given back to the system.
+//! Decides when the daemon returns freed heap memory to the system.
 //!
-//! Looking for it takes time, so it is worth it only after many were forgotten. Those that are still known lie
-//! scattered among them, and a few keep nearly all pages; so once is not enough when it comes in the middle of a burst.
+//! Trimming walks the heap, so it is done only after many inodes were forgotten. The inodes that remain are scattered
+//! over the heap, and a few of them keep nearly all pages in use; a trim in the middle of a burst of forgets is
+//! therefore repeated when the burst is over.
 
 use super::table::TableStats;
 
-/// So many forgotten inodes are not worth looking for.
+/// Below this many freed inodes, do not trim the heap (chosen: about 128 KiB).
 const MIN_FREED: usize = 1000;
 
-/// See the module's head.
+/// Decides at each sweep whether to trim the heap.
 #[derive(Debug, Default)]
 pub(super) struct TrimPolicy {
-    /// How many inodes were known at the last look.
+    /// Number of inodes in the table at the previous sweep.
     last_len: usize,
-    /// Whether memory was given back while inodes were perhaps still being forgotten.
+    /// Whether the last trim may have come in the middle of a burst of forgets.
     is_pending: bool,
 }
 
 impl TrimPolicy {
-    /// Whether memory is to be given back now: after each time the table's most is to be counted anew. To be asked
-    /// regularly.
+    /// Returns whether to trim the heap now; the caller then resets the table's peak.
+    ///
+    /// To be called at every sweep.
     pub(super) fn is_due(&mut self, TableStats { len, peak }: TableStats) -> bool {
         let is_falling = len < std::mem::replace(&mut self.last_len, len);
         let freed = peak.saturating_sub(len);
@@ -39,7 +41,7 @@ impl TrimPolicy {
 mod tests {
     use super::*;
 
-    /// Which of these looks at a table, each with the inodes known at most before it and then, give memory back.
+    /// Returns at which of these samples, each `(peak since the previous one, inodes now)`, the policy trims.
     fn due(samples: &[(usize, usize)]) -> Vec<usize> {
         let mut policy = TrimPolicy::default();
         let mut peak_left = 0;

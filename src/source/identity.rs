@@ -1,10 +1,13 @@
-//! What makes two look-ups find the same inode.
+//! Decides whether two lookups found the same inode.
 //!
-//! Files that have an inode number one after the other are told apart by their handles, or by when they were born. A
-//! birth comes with the attributes, while a handle takes a system call of its own. It is the coarse clock's time
-//! (Linux `current_time`), so two files may be born at one time if the first was gone within the same tick. But when the
-//! clock has moved on, a file that is there then is the last one born at its time: every later one is born later. Files
-//! as young as the tick are told apart by their handles as well.
+//! A filesystem reuses inode numbers. Inodes that had the same number one after the other differ in their file handle
+//! and, on the ext family, in their creation time (btime). The btime comes with statx(2), while a handle costs a system
+//! call of its own.
+//!
+//! The kernel takes the btime from the coarse clock (Linux `current_time`), so two inodes may have the same btime if
+//! the first was removed within the same clock tick. Once the clock has advanced, an inode that still exists is the
+//! last one with its btime, because every later inode gets a later one. An inode younger than a tick is therefore also
+//! compared by handle.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -16,7 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::inode::Domain;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
-/// An inode of the source.
+/// Identifies an inode of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InodeIdentity {
     pub(super) domain: Domain,
@@ -24,29 +27,36 @@ pub(super) struct InodeIdentity {
     pub(super) generation: Generation,
 }
 
-/// Which one of those that have an inode number one after the other.
+/// Distinguishes the inodes that have the same inode number one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Generation {
-    /// The one that is held open: its number cannot be used again. With the handle that its filesystem gives it, where
-    /// it gives one; the number alone does not tell it from another that lives at the same time.
+    /// The daemon holds the inode open, so the number cannot be reused.
+    ///
+    /// The handle is that of the filesystem, if it has handles. The number alone does not distinguish it from another
+    /// inode that has the same number at the same time.
     Held(Option<FileHandle>),
-    /// The one with this handle.
+    /// The inode has this file handle.
     Handle(FileHandle),
-    /// On a filesystem of the ext family, the one that was born then, with this generation. `None`: it is the last one
-    /// that was born then, whatever its generation is.
+    /// The inode has this btime and this i_generation (ext family).
+    ///
+    /// `None`: it is the last inode with this btime, whatever its i_generation is.
     Btime(Btime, Option<u32>),
 }
 
 impl Generation {
-    /// The life that attributes are of, on a mount that tells lives by births. `None` where it takes a handle to tell.
+    /// Returns the generation from the attributes alone, on a mount where the btime identifies inodes.
+    ///
+    /// `None` if it takes a handle: for directories, and without a usable btime.
     pub(super) fn of(stat: &Statx) -> Option<Self> {
-        // Directories are known to the watch by their handles.
+        // The watch knows directories by their handles.
         let is_dir = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
         let btime = if is_dir { None } else { Btime::of(stat) };
         btime.map(|btime| Self::Btime(btime, None))
     }
 
-    /// The life with these attributes and this handle. `by_btime`: whether its mount tells lives by births.
+    /// Returns the generation from attributes and handle.
+    ///
+    /// `by_btime`: the btime identifies inodes on this mount.
     pub(super) fn with(stat: &Statx, handle: FileHandle, by_btime: bool) -> Self {
         match (Self::of(stat).filter(|_| by_btime), i_generation(&handle)) {
             (Some(Self::Btime(btime, _)), Some(i_generation)) => {
@@ -57,7 +67,7 @@ impl Generation {
     }
 }
 
-/// When a file was born, to the nanosecond, in 64 bits that need no alignment of more than four bytes.
+/// A creation time in nanoseconds, packed into 64 bits with an alignment of 4 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Btime {
     high: u32,
@@ -67,8 +77,10 @@ pub(super) struct Btime {
 const NANOSECOND_BITS: u32 = 30;
 
 impl Btime {
-    /// The birth that attributes tell. `None` where they tell none, or one that no filesystem of the ext family can store,
-    /// or the time 0: where there was no room for a birth (ext3), it is told as that once there is.
+    /// Returns the btime in these attributes.
+    ///
+    /// `None` if they have none, one that the ext family cannot store, or the time 0: an inode of 128 bytes has no room
+    /// for a btime (ext3), and ext4 reports 0 if it gets room later.
     pub(super) fn of(stat: &Statx) -> Option<Self> {
         let has_btime = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
         let (seconds, nanoseconds) = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
@@ -90,22 +102,24 @@ impl Btime {
     }
 }
 
-/// A time by the clock that births are taken from.
+/// A time of the coarse clock, from which the kernel takes btimes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CoarseTime(u64);
 
-/// More than the longest tick of the clock that files' times are taken from (HZ=100).
+/// Longer than the longest tick of the coarse clock (10 ms, with HZ=100).
 pub const MAX_TICK: Duration = Duration::from_millis(12);
 
 impl CoarseTime {
-    /// The present.
+    /// Returns the current time of the coarse clock.
     pub(super) fn now() -> Self {
         let now = clock_gettime(ClockId::RealtimeCoarse);
-        // What is not before it is young.
+        // If the clock is out of range, 0 makes every inode count as created within the tick.
         Self(Btime::at(now.tv_sec, now.tv_nsec as u32).map_or(0, Btime::packed))
     }
 
-    /// Whether the clock had moved on since a file was born that was there at this time or later.
+    /// Returns whether the clock has advanced since the btime of an inode.
+    ///
+    /// The inode must have existed at `self` or later.
     pub(super) fn is_past_tick_of(self, btime: Btime) -> bool {
         let btime = btime.packed();
         let second = (self.0 >> NANOSECOND_BITS).checked_sub(btime >> NANOSECOND_BITS);
@@ -120,19 +134,21 @@ impl CoarseTime {
     }
 }
 
-/// When an inode was looked at, seen from its birth.
+/// Whether an inode may share its btime with another one, as of when its attributes were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freshness {
-    /// In the tick that it was born in, perhaps: another may have been born in it before or after.
+    /// The attributes were read within the tick of the btime: another inode may have or have had the same one.
     WithinTick,
-    /// Likewise, but it is open now, and thus the last one with its number.
+    /// As `WithinTick`, but the inode is open now, and is thus the last one with its number.
     HeldOpen,
-    /// Later.
+    /// The attributes were read after the tick: no later inode has this btime.
     PastTick,
 }
 
 impl Freshness {
-    /// Of a life whose attributes were asked for after `asked`. `otherwise`: what it is when it is not old.
+    /// Classifies attributes that were requested after `asked`.
+    ///
+    /// `otherwise` is returned if they are not past the tick.
     pub(super) fn of(generation: &Generation, asked: CoarseTime, otherwise: Self) -> Self {
         match generation {
             Generation::Btime(btime, _) if asked.is_past_tick_of(*btime) => Self::PastTick,
@@ -141,17 +157,20 @@ impl Freshness {
     }
 }
 
-/// Whether what was found is what was known before.
+/// Result of comparing an inode that was found with one that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MatchResult {
     Same,
     Different,
-    /// It takes another look: at the handle, or when the clock has moved on; of those that are held, at both descriptors.
+    /// Undecided: compare the handles, read the attributes again after the tick or, for held inodes, compare both
+    /// descriptors.
     Ambiguous,
 }
 
 impl InodeIdentity {
-    /// Whether an inode that was found is this one, which is known. `is_settled`: this one was seen when it was old.
+    /// Compares a found inode with this one, which is known.
+    ///
+    /// `is_settled`: the attributes of this one were read past the tick of its btime.
     pub(super) fn compare(
         &self,
         is_settled: bool,
@@ -180,7 +199,7 @@ impl InodeIdentity {
         }
     }
 
-    /// Whether it may be the inode with this handle.
+    /// Returns whether this inode may have this handle.
     pub(super) fn may_match_handle(&self, handle: &FileHandle) -> bool {
         match &self.generation {
             Generation::Held(_) => false,
@@ -190,9 +209,11 @@ impl InodeIdentity {
         }
     }
 
-    /// What tells it from others that have or had its number, in 32 bits: for whoever keeps numbers for longer than the
-    /// inode is known. `is_last`: it was found when it was the last one of its birth, so that it needs nothing else.
-    /// `None` where nothing tells, once its descriptor is closed.
+    /// Returns the generation number that FUSE sends with the node id (`fuse_entry_out.generation`).
+    ///
+    /// It distinguishes the inode from others that have or had its number, for NFS clients, which keep file handles
+    /// longer than the kernel keeps the inode. `is_last`: the inode was past the tick of its btime when it was found,
+    /// so that the btime suffices. `None` for held inodes, which nothing distinguishes once the descriptor is closed.
     pub(super) fn fuse_generation(&self, is_last: bool) -> Option<u32> {
         let mut hash = Fnv::default();
         match &self.generation {
@@ -211,33 +232,34 @@ impl InodeIdentity {
         Some(hash.folded())
     }
 
-    /// Whether two identities may be of one inode.
+    /// Returns whether two identities may be of one inode.
     pub(super) fn may_be_same(&self, other: &Self) -> bool {
         self.compare(false, other, Freshness::WithinTick) != MatchResult::Different
     }
 
-    /// The handle by which it is opened, where there is one.
+    /// Returns the handle by which the inode is opened, if there is one.
     pub(super) fn handle(&self) -> Option<FileHandle> {
         match self.generation {
             Generation::Held(_) => None,
             Generation::Handle(handle) => Some(handle),
-            // Generation 0 opens any (Linux `ext4_nfs_get_inode`).
+            // A handle with generation 0 opens any inode of the number (Linux `ext4_nfs_get_inode`).
             Generation::Btime(_, i_generation) => ext_handle(self.ino, i_generation.unwrap_or(0)),
         }
     }
 
-    /// Whether its handle may open other lives as well, so that it is to be seen whether what it opened is this one
-    /// ([`Self::verify`]).
+    /// Returns whether the handle may open a later inode with the same number as well.
+    ///
+    /// The caller then checks what it opened ([`Self::verify`]).
     pub(super) fn handle_ignores_generation(&self) -> bool {
         match &self.generation {
             Generation::Held(_) => false,
             Generation::Btime(_, i_generation) => i_generation.unwrap_or(0) == 0,
-            // Of an image that mke2fs(8) has filled all files have generation 0.
+            // All files of an image that mke2fs(8) has filled have generation 0.
             Generation::Handle(handle) => i_generation(handle) == Some(0),
         }
     }
 
-    /// Whether an open file is of this life: ESTALE when it is not.
+    /// Checks that an open file is this inode: ESTALE if not.
     pub(super) fn verify(&self, fd: &OwnedFd) -> Result<(), Errno> {
         let is_it = match &self.generation {
             Generation::Held(_) => true,
@@ -251,7 +273,7 @@ impl InodeIdentity {
     }
 }
 
-/// The hash FNV-1a of 64 bits.
+/// 64-bit FNV-1a hash.
 struct Fnv(u64);
 
 impl Default for Fnv {
@@ -272,10 +294,10 @@ impl Fnv {
     }
 }
 
-/// FILEID_INO32_GEN.
+/// FILEID_INO32_GEN of linux/exportfs.h.
 const INO32_GEN: i32 = 1;
 
-/// A handle of the ext family.
+/// Builds a file handle of the ext family.
 pub(super) fn ext_handle(ino: u64, i_generation: u32) -> Option<FileHandle> {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&u32::try_from(ino).ok()?.to_ne_bytes());
@@ -283,7 +305,7 @@ pub(super) fn ext_handle(ino: u64, i_generation: u32) -> Option<FileHandle> {
     FileHandle::from_parts(INO32_GEN, &bytes)
 }
 
-/// The generation in a handle of the ext family.
+/// Returns the i_generation in a file handle of the ext family.
 pub(super) fn i_generation(handle: &FileHandle) -> Option<u32> {
     let is_one = handle.kind() == INO32_GEN && handle.bytes().len() == 8;
     let bytes = handle.bytes().get(4..8).filter(|_| is_one)?;
@@ -320,13 +342,13 @@ mod tests {
                 assert_eq!(compare(with_btime(1, None), elsewhere), Different);
             }
         }
-        // What is known was seen young only: it may be gone, and what was found born in the same tick.
+        // The known inode was read within the tick only: it may be gone, and the found one created in the same tick.
         assert_eq!(
             with_btime(1, Some(7)).compare(false, &with_btime(1, None), PastTick),
             Ambiguous
         );
         assert_eq!(with_btime(1, Some(7)).compare(true, &with_btime(1, None), PastTick), Same);
-        // What was found may be gone by now, and what is known born in the same tick.
+        // The found inode may be gone by now, and the known one created in the same tick.
         assert_eq!(
             with_btime(1, None).compare(true, &with_btime(1, Some(7)), WithinTick),
             Ambiguous

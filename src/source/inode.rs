@@ -1,4 +1,4 @@
-//! One inode of the source that the kernel knows: what it is, and how it is reached.
+//! One inode of the source that the kernel knows: what it is, and how the daemon reaches it.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -10,17 +10,19 @@ use super::identity::{Freshness, InodeIdentity, MatchResult};
 use super::mounts::MountIndex;
 use super::resolve::ViaLink;
 
-/// The number by which the kernel names an inode in requests, which is also the inode number that programs see.
+/// The number by which the kernel names an inode in requests, and mostly the inode number that programs see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
 impl NodeId {
-    /// The root of every FUSE filesystem.
+    /// The root of every FUSE filesystem (FUSE_ROOT_ID).
     pub const ROOT: Self = Self(1);
 }
 
-/// Which part of the tree an inode number belongs to: inode numbers are unique only within one device, and one device
-/// may be seen through several mounts, or directories through several symbolic links.
+/// The part of the tree in which an inode number is unique.
+///
+/// Inode numbers are unique only within one device. The daemon may see one device through several mounts, and
+/// directories through several symbolic links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Domain(pub(super) u32);
 
@@ -31,31 +33,31 @@ pub struct Inode {
     identity: InodeIdentity,
     mount: MountIndex,
     kind: FileType,
-    /// The link through which a directory was reached.
+    /// The symbolic link through which a directory was reached.
     via: Option<Arc<ViaLink>>,
     held: Mutex<Held>,
     flags: Flags,
-    /// How many look-ups the kernel has to give back; it changes under the lock of the table.
+    /// Lookup count: how many lookups the kernel has to forget. It changes under the lock of the table's shard.
     lookups: AtomicU64,
-    /// Tells it from any other inode that has or had the same node id.
+    /// Distinguishes the inode from any other that has or had the same node id.
     serial: u64,
 }
 
-/// What is known of the watch over an inode, in a byte: there are millions of them.
+/// State of the watch on an inode, and what is known of its btime; one byte, because there may be millions of inodes.
 #[derive(Debug, Default)]
 struct Flags(AtomicU8);
 
-/// It is watched.
+/// The inode has a mark of its own.
 const WATCHED: u8 = 1;
-/// Its directory is watched, and tells what is done to it.
+/// The mark on its directory reports events on the inode.
 const COVERED_BY_PARENT: u8 = 2;
-/// Somebody is writing to it without being told of.
+/// A process on the source has just written to it, and its write events are suppressed.
 const BUSY: u8 = 4;
 /// See [`Inode::has_unmapped_id`].
 const HAS_UNMAPPED_ID: u8 = 8;
-/// It was seen when it was old ([`Freshness::PastTick`]).
+/// The attributes were read past the tick of the btime at least once ([`Freshness::PastTick`]).
 const SEEN_PAST_TICK: u8 = 16;
-/// It was old when it was found first.
+/// The attributes were read past the tick of the btime when the inode was found first.
 const ENTERED_PAST_TICK: u8 = 32;
 
 impl Flags {
@@ -63,7 +65,7 @@ impl Flags {
         self.0.load(Ordering::Acquire) & flag != 0
     }
 
-    /// Sets or clears a flag: whether it was set.
+    /// Sets or clears a flag. Returns whether it was set.
     fn set(&self, flag: u8, on: bool) -> bool {
         let before = match on {
             true => self.0.fetch_or(flag, Ordering::AcqRel),
@@ -73,20 +75,22 @@ impl Flags {
     }
 }
 
-/// The descriptor that keeps an inode reachable beyond its handle.
+/// The descriptor that keeps an inode reachable other than by handle.
 #[derive(Debug, Default)]
 struct Held {
     fd: Option<Arc<OwnedFd>>,
-    /// How many files are open on it; `u32::MAX` where the descriptor stays until the inode is forgotten.
+    /// Number of open files; `u32::MAX` if the descriptor stays until the kernel forgets the inode.
     opens: u32,
-    /// How many of them are for writing.
+    /// Number of files open for writing.
     writers: u32,
 }
 
 const PINNED: u32 = u32::MAX;
 
 impl Inode {
-    /// An inode that was looked up once; `pin` keeps it reachable for life where no handle does.
+    /// Creates an inode with a lookup count of 1.
+    ///
+    /// `pin` keeps it reachable until it is forgotten, if no handle does.
     pub(super) fn new(
         node: NodeId,
         identity: InodeIdentity,
@@ -103,7 +107,7 @@ impl Inode {
         Self { node, identity, mount, kind, via, held, flags, lookups, serial }
     }
 
-    /// An inode of no table.
+    /// Creates an inode that is in no table.
     #[cfg(test)]
     pub(crate) fn alone(node: NodeId) -> Self {
         let identity = InodeIdentity {
@@ -114,17 +118,17 @@ impl Inode {
         Self::new(node, identity, MountIndex::ROOT, FileType::RegularFile, None, None)
     }
 
-    /// Where it is in the table.
+    /// Returns the key of the inode in the table.
     pub(super) fn key(&self) -> &NodeId {
         &self.node
     }
 
-    /// Counts one look-up.
+    /// Increments the lookup count.
     pub(super) fn add_lookup(&self) {
         self.lookups.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes look-ups off the count: whether they were the last.
+    /// Decrements the lookup count. Returns whether it reached 0.
     pub(super) fn sub_lookups(&self, lookups: u64) -> bool {
         let before = self.lookups.load(Ordering::Relaxed);
         debug_assert!(before >= lookups, "the kernel forgets no more than it looked up");
@@ -133,31 +137,31 @@ impl Inode {
         left == 0
     }
 
-    /// Its number in requests.
+    /// Returns the node id.
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.node
     }
 
-    /// A number that no other inode ever has in this process.
+    /// Returns a number that no other inode ever has in this process.
     #[must_use]
     pub fn serial(&self) -> u64 {
         self.serial
     }
 
-    /// Its type, which never changes.
+    /// Returns the file type, which never changes.
     #[must_use]
     pub fn kind(&self) -> FileType {
         self.kind
     }
 
-    /// The mount of the source that it was found in.
+    /// Returns the mount of the source in which the inode was found.
     #[must_use]
     pub fn mount(&self) -> MountIndex {
         self.mount
     }
 
-    /// Whether what was found is this inode.
+    /// Compares a found inode with this one.
     pub(super) fn compare(&self, found: &InodeIdentity, freshness: Freshness) -> MatchResult {
         let compare = self.identity.compare(self.flags.has(SEEN_PAST_TICK), found, freshness);
         if compare == MatchResult::Same
@@ -169,19 +173,21 @@ impl Inode {
         compare
     }
 
-    /// Notes how it was seen when it was found first.
+    /// Records how fresh the attributes were when the inode was found first.
     pub(super) fn set_first_freshness(&self, freshness: Freshness) {
         let is_old = freshness == Freshness::PastTick;
         self.flags.set(SEEN_PAST_TICK, is_old);
         self.flags.set(ENTERED_PAST_TICK, is_old);
     }
 
-    /// What tells it from others that have its number before or after it, for as long as the kernel knows it: who has
-    /// kept a handle of one does not get another by it (Linux `fuse_get_dentry`).
+    /// Returns the generation number for `fuse_entry_out`.
+    ///
+    /// It distinguishes the inode from others that have its number before or after it, as long as the kernel knows it:
+    /// an old file handle of NFS then does not open a new inode (Linux `fuse_get_dentry`).
     #[must_use]
     pub fn generation(&self) -> u32 {
         match self.node {
-            // Never looked up, so that the kernel is not told of it.
+            // The kernel never looks up the root, so it never gets the root's generation.
             NodeId::ROOT => 0,
             _ => self
                 .identity
@@ -190,59 +196,63 @@ impl Inode {
         }
     }
 
-    /// Whether changes that others make to it are told to us.
+    /// Returns whether the inode has a mark, so that fanotify(7) reports changes by processes on the source.
     #[must_use]
     pub fn is_watched(&self) -> bool {
         self.flags.has(WATCHED)
     }
 
-    /// Notes that it is no longer watched: whether it was.
+    /// Records that the inode has no mark any more. Returns whether it had one.
     pub fn take_watched(&self) -> bool {
         self.flags.set(WATCHED, false)
     }
 
-    /// Notes whether it is watched.
+    /// Records whether the inode has a mark.
     pub fn set_watched(&self, watched: bool) {
         self.flags.set(WATCHED, watched);
     }
 
-    /// Whether a watch on its directory tells what is done to it.
+    /// Returns whether the mark on its directory reports events on the inode.
     #[must_use]
     pub fn is_covered_by_parent(&self) -> bool {
         self.flags.has(COVERED_BY_PARENT)
     }
 
-    /// Notes whether a watch on its directory tells what is done to it.
+    /// Records whether the mark on its directory reports events on the inode.
     pub fn set_covered_by_parent(&self, covered: bool) {
         self.flags.set(COVERED_BY_PARENT, covered);
     }
 
-    /// Whether somebody is writing to it, so that no answer about it stays true.
+    /// Returns whether write events are suppressed, because a process on the source has just written to the inode.
+    ///
+    /// The kernel must then not cache its attributes.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.flags.has(BUSY)
     }
 
-    /// Notes whether somebody is writing to it.
+    /// Records whether write events are suppressed.
     pub fn set_busy(&self, busy: bool) {
         self.flags.set(BUSY, busy);
     }
 
-    /// Whether the kernel was told last that its owner or group is unmapped. It then refuses to write it without asking
-    /// whether that is still so (Linux `HAS_UNMAPPED_ID` in `inode_permission`).
+    /// Returns whether the kernel has last been told that the owner or group is unmapped.
+    ///
+    /// The kernel then refuses to write to the inode without asking the daemon again (Linux `HAS_UNMAPPED_ID` in
+    /// `inode_permission`).
     #[must_use]
     pub fn has_unmapped_id(&self) -> bool {
         self.flags.has(HAS_UNMAPPED_ID)
     }
 
-    /// Takes in what the kernel is being told of its owner.
+    /// Records whether the attributes sent to the kernel have an unmapped owner or group.
     pub fn set_has_unmapped_id(&self, has_unmapped: bool) {
         if has_unmapped != self.has_unmapped_id() {
             self.flags.set(HAS_UNMAPPED_ID, has_unmapped);
         }
     }
 
-    /// The link through which a directory was reached.
+    /// Returns the symbolic link through which a directory was reached.
     pub(super) fn via(&self) -> Option<&Arc<ViaLink>> {
         self.via.as_ref()
     }
@@ -251,21 +261,23 @@ impl Inode {
         &self.identity
     }
 
-    /// The descriptor that is held, if any.
+    /// Returns the descriptor that is held, if any.
     #[must_use]
     pub fn held(&self) -> Option<Arc<OwnedFd>> {
         self.lock().fd.clone()
     }
 
-    /// Keeps the inode reachable until it is forgotten: it loses its last name.
+    /// Keeps the inode reachable until the kernel forgets it, because it loses its last name.
     pub fn pin(&self, fd: Arc<OwnedFd>) {
         let mut held = self.lock();
         held.opens = PINNED;
         held.fd.get_or_insert(fd);
     }
 
-    /// A file was opened on it: operations by inode go through its descriptor while any is open, so that they reach it
-    /// even when its last name goes on the source.
+    /// Records that a file was opened.
+    ///
+    /// Operations by inode use its descriptor while any file is open, so that they reach the inode even when its last
+    /// name is removed on the source.
     pub fn opened(&self, fd: &Arc<OwnedFd>, for_writing: bool) {
         let mut held = self.lock();
         held.writers += u32::from(for_writing);
@@ -275,7 +287,7 @@ impl Inode {
         held.fd.get_or_insert_with(|| Arc::clone(fd));
     }
 
-    /// A file on it was closed.
+    /// Records that a file was closed.
     pub fn closed(&self, for_writing: bool) {
         let mut held = self.lock();
         held.writers -= u32::from(for_writing);
@@ -287,7 +299,7 @@ impl Inode {
         }
     }
 
-    /// Whether a file is open on it for writing.
+    /// Returns whether a file is open for writing.
     #[must_use]
     pub fn has_writers(&self) -> bool {
         self.lock().writers > 0
@@ -303,7 +315,7 @@ mod tests {
 
     #[test]
     fn an_inode_stays_small() {
-        // With the two counts of an Arc it fills a chunk of 128 bytes of the allocator.
+        // With the two counts of an Arc the inode fills an allocator chunk of 128 bytes.
         assert!(size_of::<Inode>() <= 104, "{}", size_of::<Inode>());
     }
 

@@ -1,4 +1,4 @@
-//! Look-ups: from a name in a directory, or a descriptor, to an inode of the table.
+//! Lookups: from a name in a directory, or a descriptor, to an inode of the table.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
@@ -20,19 +20,22 @@ use crate::sys::handle::name_to_handle;
 
 const WITH_BTIME: StatxFlags = BASIC.union(StatxFlags::BTIME);
 
-/// An inode with its attributes as they were when it was found.
+/// An inode with its attributes as of the lookup.
 #[derive(Debug)]
 pub struct FoundInode {
-    /// The inode, with one look-up counted.
+    /// The inode, whose lookup count was incremented.
     pub inode: Arc<Inode>,
-    /// Its attributes.
+    /// The attributes.
     pub stat: Statx,
-    /// Whether it is, or was found by, a symbolic link that is to be shown as what it leads to: it may come to mean
-    /// something else without a change of its directory.
+    /// Whether it is, or was reached through, a symbolic link whose target is shown in its place.
+    ///
+    /// The target may change without an event in the directory of the link.
     pub is_by_link: bool,
 }
 
-/// What a name meant at one moment. It is not entered anywhere, and no look-up is counted.
+/// What a name was at one moment.
+///
+/// It is not in the inode table, and no lookup is counted.
 #[derive(Debug, Clone)]
 pub struct PeekedInode {
     generation: Generation,
@@ -41,7 +44,7 @@ pub struct PeekedInode {
 }
 
 impl PeekedInode {
-    /// Its attributes.
+    /// Returns the attributes.
     #[must_use]
     pub fn stat(&self) -> &Statx {
         &self.stat
@@ -51,7 +54,7 @@ impl PeekedInode {
         FileType::from_raw_mode(u32::from(self.stat.stx_mode))
     }
 
-    /// Whether it is something else than a directory, and has no second name.
+    /// Returns whether it is not a directory and has one hard link.
     #[must_use]
     pub fn has_one_name(&self) -> bool {
         !self.kind().is_dir() && self.stat.stx_nlink == 1
@@ -59,10 +62,12 @@ impl PeekedInode {
 }
 
 impl SourceTree {
-    /// Finds a name in a directory and counts one look-up. `dir_fd`: any descriptor of the directory; the name is one
-    /// component, neither `.` nor `..`; `kind` is what a listing has said of it, or unknown.
+    /// Looks up a name in a directory and increments the inode's lookup count.
     ///
-    /// ENOENT when there is none, else the source's own error.
+    /// `dir_fd` is any descriptor of the directory; the name is one component other than `.` and `..`; `kind` is the
+    /// type in a listing, or unknown.
+    ///
+    /// ENOENT if there is no such name, otherwise the source's own error.
     pub fn lookup(
         &self,
         dir: &Inode,
@@ -86,7 +91,7 @@ impl SourceTree {
         self.insert_open(dir, dir.via(), fd)
     }
 
-    /// As [`Self::lookup`], without opening what the name means. `None` where it takes a descriptor to tell.
+    /// As [`Self::lookup`], without opening the inode. `None` if it takes a descriptor to decide.
     fn lookup_unopened(
         &self,
         dir: &Inode,
@@ -101,14 +106,14 @@ impl SourceTree {
                 Ok(inode) => {
                     return Ok(Some(FoundInode { inode, stat: peeked.stat, is_by_link: false }));
                 }
-                // Not even the handle tells.
+                // The handle leaves it ambiguous as well.
                 Err(_) if kind == FileType::Unknown => return Ok(None),
                 Err(_) => kind = FileType::Unknown,
             }
         }
     }
 
-    /// As [`Self::lookup`], but a symbolic link is what it is.
+    /// As [`Self::lookup`], but shows a symbolic link as itself.
     pub fn lookup_itself(&self, dir: &Inode, name: &OsStr) -> Result<FoundInode, Errno> {
         let fd = self.open_path(&*self.fd(dir)?, &component(name)?)?;
         Ok(FoundInode { is_by_link: true, ..self.insert_open(dir, dir.via(), fd)? })
@@ -127,7 +132,7 @@ impl SourceTree {
         target: LinkTarget,
     ) -> Result<FoundInode, Errno> {
         let via = match target.is_dir() {
-            // One inode may have two node ids from now on.
+            // From now on, one inode may have two node ids.
             true => {
                 self.has_aliases.store(true, Ordering::Relaxed);
                 Some(self.via_link(dir, dir_fd, name)?)
@@ -138,8 +143,10 @@ impl SourceTree {
         Ok(FoundInode { is_by_link: true, ..found })
     }
 
-    /// A file was gone when it was to be opened. The kernel looks its name up once more and no oftener, so what the
-    /// next look-ups find is kept open for a while: it can then be opened whatever becomes of its name.
+    /// Makes the next 64 lookups keep a descriptor of what they find.
+    ///
+    /// Called when an inode was gone before it could be opened. The kernel looks the name up once more and then gives
+    /// up (`do_filp_open` with LOOKUP_REVAL); with a descriptor, the second open succeeds whatever happens to the name.
     pub fn keep_lookups_open(&self) {
         self.keep_open_left.store(64, Ordering::Relaxed);
     }
@@ -152,19 +159,22 @@ impl SourceTree {
                 .is_ok()
     }
 
-    /// Whether what the next look-ups find is kept open.
+    /// Returns whether the next lookups keep a descriptor.
     #[must_use]
     pub fn keeps_lookups_open(&self) -> bool {
         self.keep_open_left.load(Ordering::Relaxed) > 0
     }
 
-    /// Looks at a name without opening what it means: the handle says which inode that is, the attributes are those of
-    /// the inode that had this number afterwards. When the two are not of one life of the inode, the handle is the
-    /// older one and opens nothing (ESTALE), so no attributes are ever believed of another file.
+    /// Reads handle and attributes of a name without opening it.
     ///
-    /// What a listing shows as something else than a directory (`kind`) may need no handle.
+    /// The handle identifies the inode; the attributes are read after it and are those of the inode that has the number
+    /// by then. If the name was replaced in between, the handle is the older one and opens nothing (ESTALE), so the
+    /// attributes are never used for another file.
     ///
-    /// `None` where it takes a descriptor to tell.
+    /// For an entry that a listing shows as something other than a directory (`kind`), the btime may suffice, without a
+    /// handle.
+    ///
+    /// `None` if it takes a descriptor to decide.
     pub fn peek(
         &self,
         dir: &Inode,
@@ -201,7 +211,7 @@ impl SourceTree {
         Ok(Some(PeekedInode { generation, freshness, stat }))
     }
 
-    /// As [`Self::peek`], by the attributes alone. `None` where they do not tell.
+    /// As [`Self::peek`], by the attributes alone. `None` if they do not suffice.
     fn peek_btime(
         &self,
         dir: &Inode,
@@ -209,7 +219,8 @@ impl SourceTree {
         name: &CStr,
     ) -> Result<Option<PeekedInode>, Errno> {
         let asked = CoarseTime::now();
-        // What is mounted there may be our own mount. The ext family knows its attributes without being asked for them.
+        // The daemon's own mount may be mounted there, so no request may be sent to it. The ext family caches its
+        // attributes.
         let stat =
             rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, WITH_BTIME | StatxFlags::MNT_ID)?;
         let tells_mount = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
@@ -228,14 +239,14 @@ impl SourceTree {
         Ok(Generation::of(&stat).and_then(old))
     }
 
-    /// Whether what was found in a directory is of its domain: a btrfs subvolume has inode numbers of its own, so that
-    /// the number alone does not tell which one was meant.
+    /// Returns whether a found inode is in the domain of its directory.
+    ///
+    /// A btrfs subvolume has inode numbers of its own, so the number alone does not identify the inode.
     fn is_in_domain(&self, dir: &Inode, stat: &Statx) -> bool {
         self.domains.of(dir.mount(), stat, via_id(dir.via())) == dir.identity().domain
     }
 
-    /// As the look-up of what was seen a moment ago, but only if neither it nor another inode that had its number is
-    /// known to the kernel.
+    /// Inserts a peeked inode, if the kernel knows neither it nor another inode that had its number.
     #[must_use]
     pub fn insert_unknown(&self, dir: &Inode, peeked: &PeekedInode) -> Option<Arc<Inode>> {
         self.table.insert_unknown(self.candidate(dir, peeked)?)
@@ -258,8 +269,9 @@ impl SourceTree {
         Some(InodeCandidate { identity, freshness, mount, kind, pin: None, via, compared })
     }
 
-    /// Enters the inode behind a descriptor (O_PATH or real) found in a directory, and counts one look-up. EPERM when
-    /// it is of our own mount. `via`: the link through which it was reached, if it is a directory.
+    /// Finds or inserts the inode behind a descriptor, and increments its lookup count.
+    ///
+    /// EPERM if it is on the daemon's own mount. `via`: the symbolic link through which a directory was reached.
     fn insert_open(
         &self,
         dir: &Inode,
@@ -311,14 +323,14 @@ impl SourceTree {
         Ok(FoundInode { inode, stat, is_by_link: false })
     }
 
-    /// The mount that something was found in which is not in its directory's mount.
+    /// Returns the mount of an inode that is not on its directory's mount.
     pub(super) fn submount_index(&self, fd: &OwnedFd, stat: &Statx) -> Result<MountIndex, Errno> {
         if dev_no(stat) == self.domains.root_dev_no() {
             self.has_aliases.store(true, Ordering::Relaxed);
         }
         let id = stat.stx_mnt_id;
-        // A private tree holds its mounts, and nobody changes their options. In the real one an id may mean another mount
-        // by now, or the same with other options.
+        // A private tree holds its mounts, and no process can change their options. In the shared tree an id may mean
+        // another mount by now, or the same with other options.
         if self.is_private
             && let Some(known) = self.mounts.find(id)
         {
@@ -329,8 +341,9 @@ impl SourceTree {
         Ok(self.mounts.find_or_add(id, facts, probe))
     }
 
-    /// Enters an empty directory, or an empty file, in the place of what is mounted from a pseudo-filesystem. EACCES
-    /// where there is none.
+    /// Inserts an empty directory or file in the place of a pseudo-filesystem's root.
+    ///
+    /// EACCES if there is no placeholder.
     fn insert_placeholder(
         &self,
         via: Option<&Arc<ViaLink>>,
@@ -342,7 +355,8 @@ impl SourceTree {
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, WITH_BTIME)?;
         let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
         let via = via.filter(|_| is_dir).cloned();
-        // Each by a number of its own: the kernel knows one name of a directory.
+        // Each placeholder gets its own number: the kernel allows one dentry for each directory inode
+        // (`d_splice_alias`).
         let domain = self.domains.of(mount, at, via_id(via.as_ref()));
         let identity =
             InodeIdentity { domain, ino: at.stx_ino, generation: Generation::Held(None) };
@@ -359,7 +373,7 @@ impl SourceTree {
         Ok(FoundInode { inode, stat, is_by_link: false })
     }
 
-    /// Enters a file that was just created, keeping the descriptor with the caller.
+    /// Inserts a file that was just created. The caller keeps the descriptor.
     pub fn insert_created(&self, near: MountIndex, fd: &OwnedFd) -> Result<FoundInode, Errno> {
         let asked = CoarseTime::now();
         let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, WITH_BTIME)?;
@@ -385,8 +399,9 @@ impl SourceTree {
         Ok(FoundInode { inode, stat, is_by_link: false })
     }
 
-    /// Finds or enters an inode that is open. Where the numbers of two are the same and there are no handles, their
-    /// descriptors are compared.
+    /// Finds or inserts an inode that is open.
+    ///
+    /// If two inodes have the same number and no handles, it compares their descriptors.
     fn insert_comparing(&self, mut found: InodeCandidate) -> Result<Arc<Inode>, Errno> {
         loop {
             let ambiguous = match self.table.find_or_insert(found) {
@@ -406,7 +421,7 @@ impl SourceTree {
         }
     }
 
-    /// The life of an inode that is open, with these attributes.
+    /// Returns the generation of an open inode with these attributes.
     fn generation_of(
         &self,
         mount: MountIndex,

@@ -1,4 +1,4 @@
-//! The source tree, reached safely: its root, its inodes, their descriptors, and whom we act as on it.
+//! The source tree: its root, its inodes, their descriptors, and the credentials with which workers change it.
 
 mod changes;
 mod creds;

@@ -1,4 +1,4 @@
-//! The mounts that a source tree spans: the source's own, and what is mounted below it.
+//! The mounts of a source tree: the source's own mount and those below it.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -18,33 +18,35 @@ const BTRFS: i64 = 0x9123_683E;
 const TMPFS: i64 = 0x0102_1994;
 const FUSE: i64 = 0x6573_5546;
 
-/// How inodes of a mount are found again.
+/// How the daemon opens an inode of a mount again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReopenMethod {
-    /// By handle, which names the inode number at a known place: name and attributes can be told to belong together
-    /// without opening the file.
+    /// By a handle that contains the inode number at a known offset.
+    ///
+    /// Handle and attributes of a name can be matched by the number, without opening the file.
     HandleWithIno(InoField),
-    /// By handle of unknown form.
+    /// By a handle of unknown layout.
     Handle,
-    /// Only by a descriptor kept open: no handles, no privilege, or handles that cannot be trusted.
+    /// By a descriptor that stays open: the filesystem has no handles, or unreliable ones, or the daemon lacks the
+    /// capability.
     HeldFd,
 }
 
-/// Where a filesystem puts the inode number in its handles (its `encode_fh`).
+/// Layout of the inode number in a filesystem's handles (its `encode_fh`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InoField {
-    /// ext2, ext3, ext4: 32 bits first (FILEID_INO32_GEN).
+    /// ext2, ext3, ext4: the first 32 bits (FILEID_INO32_GEN).
     Ext,
-    /// xfs: 32 bits first, or 64 bits first when the type says so.
+    /// xfs: the first 32 bits, or the first 64 bits with the types of 64-bit numbers.
     Xfs,
-    /// btrfs: 64 bits first.
+    /// btrfs: the first 64 bits.
     Btrfs,
     /// tmpfs: the generation, then 64 bits.
     Tmpfs,
 }
 
 impl InoField {
-    /// The inode number that a handle names; `None` when the handle has another form.
+    /// Returns the inode number in a handle. `None` if the handle has another layout.
     #[must_use]
     pub fn of(self, handle: &FileHandle) -> Option<u64> {
         let bytes = handle.bytes();
@@ -62,18 +64,20 @@ impl InoField {
     }
 }
 
-/// What statfs(2) tells of a mount.
+/// What statfs(2) reports of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MountFacts {
-    /// What its file system is.
+    /// The class of its filesystem.
     pub class: FsClass,
-    /// What its options forbid.
+    /// What its mount options forbid.
     pub restrictions: Restrictions,
 }
 
 impl MountFacts {
-    /// Asks about the mount that a descriptor is in; `major` is that of its device (statx(2)). A FUSE or network server
-    /// may be asked, as for the attributes.
+    /// Queries the mount that a descriptor is in.
+    ///
+    /// `major` is the major number of its device (statx(2)). The kernel may send a request to a FUSE or network server,
+    /// as for attributes.
     pub fn of(inside: impl AsFd, major: u32) -> Result<Self, Errno> {
         let fs = rustix::fs::fstatfs(inside)?;
         Ok(Self { class: FsClass::of(fs.f_type, major), restrictions: Restrictions::of(&fs) })
@@ -83,25 +87,28 @@ impl MountFacts {
 /// One mount of the source tree.
 #[derive(Debug)]
 pub struct SourceMount {
-    /// The kernel's id of the mount (statx(2), stx_mnt_id).
+    /// The mount id of the kernel (statx(2), stx_mnt_id).
     pub id: u64,
-    /// What was told of it when it was met. Without a descriptor in it its id may come to mean another mount.
+    /// What statfs(2) reported when the mount was found. Unless a descriptor holds the mount, the kernel may reuse its
+    /// id.
     facts: MountFacts,
-    /// What is forbidden in it that our own mount does not forbid.
+    /// What its options forbid and the daemon's own mount does not enforce.
     restrictions: Restrictions,
-    /// A real descriptor in it, for open_by_handle_at(2); absent where only descriptors reach its inodes.
+    /// A descriptor in it for open_by_handle_at(2), not O_PATH. `None` if only held descriptors reach its inodes.
     root: Option<OwnedFd>,
-    /// How its inodes are found again.
+    /// How its inodes are opened again.
     pub reopen_method: ReopenMethod,
-    /// Whether files that had an inode number one after the other are told apart by when they were born.
+    /// Whether the btime distinguishes inodes that had the same number one after the other.
     pub(super) btime_identifies: bool,
-    /// Whether each change of a file after a look at it gives it other times, within a tick of the clock as well (Linux
+    /// Whether each change of a file after a stat gives it another time, even within one clock tick (Linux
     /// Documentation/filesystems/multigrain-ts.rst).
     is_multigrain: bool,
 }
 
 impl SourceMount {
-    /// Looks at the mount that a directory or file (any descriptor) is in. `privileged`: CAP_DAC_READ_SEARCH is there.
+    /// Probes the mount that a directory or file (any descriptor) is in.
+    ///
+    /// `privileged`: the daemon has CAP_DAC_READ_SEARCH.
     pub fn probe(inside: impl AsFd, id: u64, facts: MountFacts, privileged: bool) -> Self {
         let restrictions = facts.restrictions;
         let reopen_method = ReopenMethod::HeldFd;
@@ -114,7 +121,7 @@ impl SourceMount {
             btime_identifies: false,
             is_multigrain: false,
         };
-        // Of a pseudo-filesystem nothing is opened.
+        // Opening files of a pseudo-filesystem may have effects.
         if facts.class == FsClass::Pseudo {
             return held;
         }
@@ -143,7 +150,7 @@ impl SourceMount {
             return held;
         }
         let field = match rustix::fs::fstatfs(&root).map(|fs| fs.f_type) {
-            // A FUSE server may forget a node id and use it again: its handles say too little.
+            // A FUSE server may reuse a node id, so its handles do not identify an inode.
             Ok(FUSE) | Err(_) => return held,
             Ok(EXT4) => Some(InoField::Ext),
             Ok(XFS) => Some(InoField::Xfs),
@@ -163,13 +170,13 @@ impl SourceMount {
         Self { root: Some(root), reopen_method, btime_identifies, ..held }
     }
 
-    /// The source's own mount: what it forbids, ours forbids, but for this.
+    /// Sets the restrictions of the source's own mount: only those that the daemon's mount cannot enforce.
     #[must_use]
     pub fn as_root(self, restrictions: Restrictions) -> Self {
         Self { restrictions, ..self }
     }
 
-    /// Opens an inode of this mount by its handle. ESTALE when it is gone.
+    /// Opens an inode of this mount by its handle. ESTALE if it is gone.
     pub fn open(&self, handle: &FileHandle, flags: OFlags) -> Result<OwnedFd, Errno> {
         let root = self.root.as_ref().ok_or(Errno::STALE)?;
         open_by_handle(root, handle, flags)
@@ -184,7 +191,7 @@ fn is_multigrain(inside: impl AsFd) -> bool {
     }
     match rustix::fs::fstatfs(&inside).map(|fs| fs.f_type) {
         Ok(XFS | BTRFS | TMPFS) => true,
-        // Mounted as ext2 or ext3 the same driver has none.
+        // The same driver mounted as ext2 or ext3 has no multigrain times.
         Ok(EXT4) => rustix::fs::statx(&inside, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
             .and_then(|stat| {
                 let device = (stat.stx_dev_major, stat.stx_dev_minor);
@@ -195,9 +202,10 @@ fn is_multigrain(inside: impl AsFd) -> bool {
     }
 }
 
-/// Whether the kernel gives a file that was looked at since its last change a time of a finer grain at the next one (since
-/// Linux 6.13, for the filesystems in [`is_multigrain`] together): tried on a file in memory, which is a tmpfs's. With
-/// times of one tick, of 1 to 10 ms, two changes in a row rarely differ, and never so many times.
+/// Probes whether the kernel has multigrain times (since Linux 6.13, for all filesystems in [`is_multigrain`] at once).
+///
+/// It writes to a memfd, which is on a tmpfs, and compares the times of 17 writes. With times of the coarse clock,
+/// whose tick is 1 to 10 ms, two writes in a row rarely get different times, and 17 never do.
 #[allow(clippy::disallowed_methods, reason = "the file is our own")]
 fn kernel_is_multigrain() -> Result<bool, Errno> {
     let file = memfd_create(c"shiftbind-times", MemfdFlags::CLOEXEC)?;
@@ -217,25 +225,25 @@ fn kernel_is_multigrain() -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// Whether inodes have room for the time of their birth, as those of 128 bytes have not.
+/// Returns whether inodes store a btime. Those of 128 bytes have no room for it.
 fn stores_btime(root: &OwnedFd) -> bool {
     rustix::fs::statx(root, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME)
         .is_ok_and(|stat| StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME))
 }
 
-/// Whether a handle with generation 0 opens an inode whatever its generation is, as on the ext family.
+/// Returns whether a handle with generation 0 opens an inode of any generation, as on the ext family.
 fn opens_generation_zero(root: &OwnedFd, stat: &Stat) -> bool {
     ext_handle(stat.st_ino, 0).is_some_and(|any| open_by_handle(root, &any, OFlags::PATH).is_ok())
 }
 
-/// All mounts seen so far; they are only ever added.
+/// All mounts that were found. Mounts are added, never removed.
 #[derive(Debug)]
 pub struct Mounts {
     root: SourceMount,
     below: RwLock<Vec<Arc<SourceMount>>>,
 }
 
-/// The place of a mount in [`Mounts`].
+/// Index of a mount in [`Mounts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MountIndex(u32);
 
@@ -245,54 +253,55 @@ impl MountIndex {
 }
 
 impl Mounts {
-    /// Starts with the source's own mount.
+    /// Creates the list with the source's own mount.
     #[must_use]
     pub fn new(root: SourceMount) -> Self {
         Self { root, below: RwLock::new(Vec::new()) }
     }
 
-    /// The kernel's id of a mount.
+    /// Returns the mount id of the kernel.
     #[must_use]
     pub fn id(&self, at: MountIndex) -> u64 {
         self.with(at, |mount| mount.id)
     }
 
-    /// How inodes of a mount are found again.
+    /// Returns how inodes of a mount are opened again.
     #[must_use]
     pub fn reopen_method(&self, at: MountIndex) -> ReopenMethod {
         self.with(at, |mount| mount.reopen_method)
     }
 
-    /// Whether a mount is a pseudo-filesystem, of which nothing is shown.
+    /// Returns whether a mount is a pseudo-filesystem, whose contents are hidden.
     pub(super) fn is_pseudo(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.facts.class == FsClass::Pseudo)
     }
 
-    /// Whether a mount's server may judge who asks by his ids.
+    /// Returns whether a server of the mount's filesystem may check the ids of the caller.
     #[must_use]
     pub fn is_server_backed(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.facts.class == FsClass::ServerBacked)
     }
 
-    /// What is forbidden in a mount that our own mount does not forbid.
+    /// Returns what the options of a mount forbid and the daemon's own mount does not enforce.
     #[must_use]
     pub fn restrictions(&self, at: MountIndex) -> Restrictions {
         self.with(at, |mount| mount.restrictions)
     }
 
-    /// Whether the lives of an inode number are told apart by births.
+    /// Returns whether the btime distinguishes the inodes that had one number.
     pub(super) fn btime_identifies(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.btime_identifies)
     }
 
-    /// Whether no change of a file of the mount leaves the times that it had when it was looked at, where it can store
-    /// fractions of seconds.
+    /// Returns whether every change of a file after a stat gives it another time.
+    ///
+    /// It holds for files whose filesystem stores fractions of seconds.
     #[must_use]
     pub fn is_multigrain(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.is_multigrain)
     }
 
-    /// Opens an inode of a mount by its handle. ESTALE when it is gone.
+    /// Opens an inode of a mount by its handle. ESTALE if it is gone.
     pub fn open(
         &self,
         at: MountIndex,
@@ -315,18 +324,20 @@ impl Mounts {
         }
     }
 
-    /// The place of the mount with this id, if it was seen.
+    /// Returns the index of the mount with this id, if it was found before.
     #[must_use]
     pub fn find(&self, id: u64) -> Option<MountIndex> {
         if id == self.root.id {
             return Some(MountIndex::ROOT);
         }
         let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
-        // The last, where one id has meant several.
+        // The newest, if the kernel has reused the id.
         below.iter().rposition(|mount| mount.id == id).map(|at| MountIndex(at as u32 + 1))
     }
 
-    /// The place of the mount with this id, probed by `make` when it is new, or was another when it was met.
+    /// Returns the index of the mount with this id.
+    ///
+    /// `make` probes the mount if it is new, or if the id meant another mount before.
     pub fn find_or_add(
         &self,
         id: u64,

@@ -1,9 +1,10 @@
-//! What is shown in the place of a pseudo-filesystem: a directory with nothing in it, or a file without content.
+//! An empty directory and an empty file, shown in the place of pseudo-filesystems.
 //!
-//! It is a real one, so that every operation on it does what it does to any empty directory. Where the daemon may mount, it
-//! lies on a tmpfs of its own that is mounted read-only and nowhere to be found; else it has no name any more.
+//! They are real inodes, so that every operation on them gives the result it has on an empty directory or file. If the
+//! daemon may mount, they are on a detached read-only tmpfs; otherwise they are an unlinked directory and a sealed
+//! memfd.
 
-// Nothing here is on the source: the daemon makes it for itself, before it serves anybody.
+// The files here are not on the source: the daemon creates them for itself before it serves requests.
 #![allow(clippy::disallowed_methods)]
 
 use std::ffi::CString;
@@ -24,10 +25,10 @@ const DIR: &std::ffi::CStr = c"d";
 const FILE: &std::ffi::CStr = c"f";
 const DIR_MODE: Mode = Mode::from_raw_mode(0o555);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o444);
-/// How many names for a directory that is removed at once are tried.
+/// How many names to try for the directory that is unlinked at once.
 const MAX_ATTEMPTS: u32 = 100;
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Debug)]
 pub struct Placeholder {
     dir: OwnedFd,
@@ -35,12 +36,12 @@ pub struct Placeholder {
 }
 
 impl Placeholder {
-    /// Makes both. To be called while the process acts as itself.
+    /// Creates both. To be called while the process has its own credentials.
     pub fn new() -> Result<Self, Errno> {
         Self::on_tmpfs().or_else(|_| Self::unlinked())
     }
 
-    /// A descriptor of the directory, or of the file.
+    /// Returns a descriptor of the directory or of the file.
     pub fn fd(&self, is_dir: bool) -> Result<OwnedFd, Errno> {
         let fd = if is_dir { &self.dir } else { &self.file };
         fd.try_clone().map_err(|_| Errno::MFILE)
@@ -58,7 +59,7 @@ impl Placeholder {
         rustix::fs::mkdirat(&mount, DIR, Mode::RWXU)?;
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&mount, FILE, flags, Mode::RUSR)?;
-        // Not by the umask of whoever started us.
+        // Set the mode explicitly, whatever the umask of the daemon is.
         rustix::fs::fchmod(&file, FILE_MODE)?;
         rustix::fs::chmodat(&mount, DIR, DIR_MODE, AtFlags::empty())?;
         let (set, clear) = (MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty());
@@ -81,7 +82,7 @@ impl Placeholder {
     }
 }
 
-/// A directory that has lost its name: nothing can be made in it (ENOENT).
+/// Creates an unlinked directory, in which nothing can be created (ENOENT).
 fn unlinked_dir() -> Result<OwnedFd, Errno> {
     let temp = std::env::temp_dir();
     for n in 0..MAX_ATTEMPTS {
@@ -96,7 +97,7 @@ fn unlinked_dir() -> Result<OwnedFd, Errno> {
         let dir = rustix::fs::openat(CWD, &*path, flags, Mode::empty());
         rustix::fs::unlinkat(CWD, &*path, AtFlags::REMOVEDIR)?;
         let dir = dir?;
-        // Whoever may take names away there could have put another directory in its place.
+        // A process with write access to the parent could have put another directory in its place.
         if rustix::fs::fstat(dir.as_fd())?.st_nlink == 0 {
             return Ok(dir);
         }
@@ -114,7 +115,7 @@ mod tests {
             [("tmpfs", Placeholder::on_tmpfs()), ("no names", Placeholder::unlinked())]
         {
             let placeholder = match placeholder {
-                // Not root.
+                // Without root the tmpfs cannot be mounted.
                 Err(Errno::PERM) if method == "tmpfs" => continue,
                 placeholder => placeholder.unwrap_or_else(|e| panic!("{method}: {e}")),
             };

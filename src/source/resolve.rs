@@ -1,11 +1,13 @@
-//! Symbolic links shown as what they lead to: the walk to it, and the names that stand for directories reached so.
+//! resolve-symlinks: finds the targets of symbolic links, and gives directories reached through links their own inodes.
 //!
-//! The walk is our own, one component at a time, and looks at each directory before it steps in: a worker must never
-//! ask the mount that it serves. It follows links out of the source, which is what it is for.
+//! The daemon walks a link's path itself, one component at a time, and checks each directory before it enters it: a
+//! worker that sent a request to the daemon's own mount could wait for itself. Links may lead out of the source, which
+//! is what the option is for.
 //!
-//! The FUSE kernel has one name for each directory. A directory that a link leads to is therefore another inode than the
-//! same directory under its own name, and so is every directory below it; files are shared. A link that leads to a
-//! directory above it, or above a link that led here, stays a link: who walks the tree comes to an end.
+//! The kernel allows one dentry for each FUSE directory. A directory that is reached through a link is therefore
+//! another inode than the same directory under its own name, and so is every directory below it; files are shared. A
+//! link to a directory above itself, or above a link that led to it, is shown as a link, so that every walk over the
+//! tree ends.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -25,30 +27,32 @@ use super::mounts::MountFacts;
 use super::restrictions::Restrictions;
 use super::tree::{SourceTree, proc_path};
 
-/// Links that one path may lead through (Linux MAXSYMLINKS).
+/// How many links one path may lead through (Linux MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
-/// So many links are remembered before those that nobody uses are looked for.
+/// From this number of known links on, the sweep removes unused ones (chosen).
 const SWEEP_THRESHOLD: usize = 1024;
-/// A path to step along, without opening anything for real.
+/// Flags to open a path component without opening the file itself.
 const STEP_FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What a link leads to.
+/// The target of a symbolic link.
 #[derive(Debug)]
 pub struct LinkTarget {
     pub(super) fd: OwnedFd,
     stat: Statx,
-    /// The directory and the name in it; none where the path ends in `..`.
+    /// The parent directory and the name in it; `None` if the path ends in `..`.
     dir_entry: Option<(OwnedFd, CString)>,
 }
 
 impl LinkTarget {
-    /// Whether it is a directory.
+    /// Returns whether the target is a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
         FileType::from_raw_mode(u32::from(self.stat.stx_mode)).is_dir()
     }
 
-    /// The directory that it is in and its name there. None of a directory that has others in it for sure.
+    /// Returns the target's parent directory and its name there.
+    ///
+    /// `None` if the path ends in `..`: such a directory is never empty.
     #[must_use]
     pub fn dir_entry(&self) -> Option<(&OwnedFd, &CStr)> {
         self.dir_entry.as_ref().map(|(dir, name)| (dir, &**name))
@@ -59,12 +63,12 @@ impl LinkTarget {
     }
 }
 
-/// A link through which directories were reached.
+/// A symbolic link through which directories were reached.
 #[derive(Debug)]
 pub(super) struct ViaLink {
-    /// Never used again.
+    /// Unique, never reused.
     pub(super) id: u32,
-    /// Where the link was: the path of its directory.
+    /// The path of the directory that contains the link.
     dir_path: Vec<u8>,
     /// The link through which that directory was reached.
     above: Option<Arc<ViaLink>>,
@@ -73,7 +77,7 @@ pub(super) struct ViaLink {
 /// The directory of a link, and its name.
 type LinkKey = (NodeId, OsString);
 
-/// The links that lead to directories, by where they are.
+/// The links to directories, by directory and name.
 #[derive(Debug, Default)]
 pub(super) struct ViaLinks {
     known: Mutex<HashMap<LinkKey, Arc<ViaLink>>>,
@@ -85,7 +89,7 @@ impl ViaLinks {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The link of this name, which leads to a directory.
+    /// Returns the link with this name, which leads to a directory, and creates it if it is new.
     fn enter(&self, dir: &Inode, name: &OsStr, dir_path: Vec<u8>) -> Arc<ViaLink> {
         let new = || {
             let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
@@ -94,8 +98,10 @@ impl ViaLinks {
         Arc::clone(self.lock().entry(dir_entry(dir, name)).or_insert_with(new))
     }
 
-    /// Forgets the links below which the kernel knows nothing, if there are many: the numbers of the others. `are_many`:
-    /// there are, counting those that were retired.
+    /// Removes links below which the kernel knows no directory, if there are many. Returns the ids of the remaining
+    /// ones.
+    ///
+    /// `are_many`: there are, counting removed and renamed ones.
     fn sweep(&self, are_many: bool) -> Option<HashSet<u32>> {
         let mut known = self.lock();
         if known.len() < SWEEP_THRESHOLD && !are_many {
@@ -111,7 +117,9 @@ fn dir_entry(dir: &Inode, name: &OsStr) -> LinkKey {
 }
 
 impl SourceTree {
-    /// What the symbolic link of this name is shown as. `None` where it is none, or stays a link.
+    /// Returns the target of the symbolic link with this name.
+    ///
+    /// `None` if it is no symbolic link, or is shown as one.
     pub fn target(
         &self,
         dir: &Inode,
@@ -122,7 +130,7 @@ impl SourceTree {
             return Ok(None);
         }
         let link = match rustix::fs::openat(dir_fd, name, STEP_FLAGS, Mode::empty()) {
-            // Whoever asked for it gets the errno from what he does.
+            // The operation that follows gives the caller its errno.
             Err(Errno::NOENT) => return Ok(None),
             link => link?,
         };
@@ -132,7 +140,7 @@ impl SourceTree {
         self.resolve_open_link(dir, dir_fd, &link)
     }
 
-    /// As [`Self::target`], for a link that was opened. EPERM when it leads to our own mount.
+    /// As [`Self::target`], for a link that is open. EPERM if it leads to the daemon's own mount.
     pub(super) fn resolve_open_link(
         &self,
         dir: &Inode,
@@ -141,7 +149,7 @@ impl SourceTree {
     ) -> Result<Option<LinkTarget>, Errno> {
         let target = match self.walk(dir_fd, link) {
             Ok(target) => target,
-            // It leads nowhere, or round in circles.
+            // The link is dangling, or loops.
             Err(
                 Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::ACCESS,
             ) => {
@@ -156,7 +164,7 @@ impl SourceTree {
         Ok(Some(target))
     }
 
-    /// The link by whose name the directories below it are told from the same directories elsewhere.
+    /// Returns the link by which directories below it are distinguished from the same directories elsewhere.
     pub(super) fn via_link(
         &self,
         dir: &Inode,
@@ -166,22 +174,24 @@ impl SourceTree {
         Ok(self.via_links.enter(dir, name, fd_path(dir_fd)?))
     }
 
-    /// A name was removed or moved: if it was a link's, the kernel takes the directory that it showed for dead, and the
-    /// next link of this name must show another.
+    /// Forgets a link whose name was removed or renamed.
+    ///
+    /// The kernel then takes the directory that it showed for removed, so the next link of this name must show another
+    /// inode.
     pub fn retire_link(&self, dir: &Inode, name: &OsStr) {
         if self.follows_links() {
             self.via_links.lock().remove(&dir_entry(dir, name));
         }
     }
 
-    /// Forgets what no inode needs any more.
+    /// Forgets the links that no inode needs.
     pub(super) fn sweep_links(&self) {
         if let Some(used) = self.via_links.sweep(self.domains.link_count() >= 2 * SWEEP_THRESHOLD) {
             self.domains.keep_links(&used);
         }
     }
 
-    /// Walks to what a link leads to.
+    /// Walks to the target of a link.
     fn walk(&self, dir: &OwnedFd, link: &OwnedFd) -> Result<LinkTarget, Errno> {
         let mut at = dir.try_clone().map_err(|_| Errno::MFILE)?;
         let mut remaining = Vec::new();
@@ -192,8 +202,9 @@ impl SourceTree {
         self.walk_components(at, remaining, |_| true)
     }
 
-    /// Walks an absolute path along symbolic links of root's and of our own user's. EACCES for others: what we may read,
-    /// whoever makes a link may not.
+    /// Walks an absolute path. Follows only symbolic links of root or of the daemon's user: EACCES for others.
+    ///
+    /// The daemon may read more than the owner of such a link.
     pub(super) fn walk_trusted(&self, path: &Path) -> Result<LinkTarget, Errno> {
         let own = rustix::process::geteuid().as_raw();
         let root = rustix::fs::open(c"/", STEP_FLAGS, Mode::empty())?;
@@ -201,7 +212,8 @@ impl SourceTree {
         self.walk_components(root, remaining, |link| link.stx_uid == 0 || link.stx_uid == own)
     }
 
-    /// Walks from a directory along components, the next one last, and along the links that `may_follow`.
+    /// Walks from a directory along components, of which the last is the next one. Follows links that `may_follow`
+    /// accepts.
     fn walk_components(
         &self,
         mut at: OwnedFd,
@@ -246,7 +258,7 @@ impl SourceTree {
         Ok(LinkTarget { fd: at, stat, dir_entry })
     }
 
-    /// Goes on with where a link leads.
+    /// Continues the walk with the target of a link.
     fn push_link(
         &self,
         link: &OwnedFd,
@@ -261,15 +273,16 @@ impl SourceTree {
         Ok(())
     }
 
-    /// Looks at what a descriptor stands for before anything is asked of it. EPERM for our own mount.
+    /// Returns the attributes of a component before the walk enters it. EPERM for the daemon's own mount.
     fn stat_not_own(&self, fd: &OwnedFd) -> Result<(Statx, FileType), Errno> {
         let (stat, kind) = stat_dont_sync(fd)?;
         if self.is_own(dev_no(&stat)) { Err(Errno::PERM) } else { Ok((stat, kind)) }
     }
 }
 
-/// What the mount forbids that a walk has come to; `known` is the one that it came from. EACCES where that is a
-/// pseudo-filesystem.
+/// Returns the restrictions of the mount that the walk has reached. EACCES if it is a pseudo-filesystem.
+///
+/// `known` is the mount before.
 fn enter_mount(
     known: &mut Option<(u64, Restrictions)>,
     at: &OwnedFd,
@@ -286,20 +299,20 @@ fn enter_mount(
     Ok(facts.restrictions)
 }
 
-/// The components of a path, the first one last.
+/// Splits a path into its components, in reverse order.
 fn components(path: &[u8]) -> Result<Vec<CString>, Errno> {
     let parts = path.split(|byte| *byte == b'/').rev();
     parts.map(|part| CString::new(part).map_err(|_| Errno::NOENT)).collect()
 }
 
-/// The attributes that the kernel has without asking anybody, a FUSE server least of all.
+/// Returns the attributes that the kernel has cached, without a request to a FUSE or network server.
 pub(super) fn stat_dont_sync(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
     Ok((stat, FileType::from_raw_mode(u32::from(stat.stx_mode))))
 }
 
-/// The path of what a descriptor stands for, within the mounts that it belongs to.
+/// Returns the path of a descriptor, as seen from its mount namespace.
 pub(super) fn fd_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let path = proc_path(fd);
     let (dir, name) = path.relative();
@@ -307,7 +320,7 @@ pub(super) fn fd_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     Ok(path.into_bytes())
 }
 
-/// Whether a directory is at or above that of the link, or above one of the links that led there.
+/// Returns whether the target is at or above the directory of the link, or of a link that led to it.
 fn is_loop(dir: &Inode, from: &[u8], target: &[u8]) -> bool {
     let mut above = dir.via();
     if is_at_or_above(target, from) {
@@ -326,7 +339,7 @@ fn is_at_or_above(upper: &[u8], lower: &[u8]) -> bool {
     strip_dir(upper, lower).is_some()
 }
 
-/// What is left of a path below another; empty for the same.
+/// Returns what is left of a path below a directory; empty if they are the same.
 pub(super) fn strip_dir<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     let upper = upper.strip_suffix(b"/").unwrap_or(upper);
     match path.strip_prefix(upper)? {

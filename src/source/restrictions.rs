@@ -1,39 +1,42 @@
-//! What a mount of the source forbids, beyond its files' owners and modes.
+//! What the options of a source's mount forbid, beyond owners and modes.
 //!
-//! The options of the source's own mount are given to ours when it is made, and the kernel enforces them. A file system
-//! mounted below has options of its own, which FUSE has no word for: its files are judged one by one (`fs/restricted.rs`).
+//! The daemon's mount gets the options of the source's own mount, and the kernel enforces them. Mounts below the source
+//! have options of their own. FUSE has no flags for a part of a mount, so the daemon enforces those for each file
+//! (`fs/restricted.rs`).
 
 use rustix::fs::StatFs;
 
-/// `f_flags` of statfs(2), as the kernel has them (linux/statfs.h).
+/// `f_flags` of statfs(2) (linux/statfs.h).
 const RDONLY: i64 = 0x0001;
 const NOSUID: i64 = 0x0002;
 const NODEV: i64 = 0x0004;
 const NOEXEC: i64 = 0x0008;
 const NOSYMFOLLOW: i64 = 0x2000;
 
-/// The options of a mount that forbid something (mount(8)). Times of access are not among them: the source is reached
-/// through the mount itself, and its kernel keeps them as the mount says.
+/// The mount options that forbid something (mount(8)).
+///
+/// The options for access times are not among them: the daemon reads the source through its own mounts, where the
+/// kernel applies them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Restrictions {
-    /// Nothing can be written there (`ro`).
+    /// Nothing can be written (`ro`).
     pub read_only: bool,
-    /// Setuid and setgid bits and file capabilities have no effect there.
+    /// Setuid and setgid bits and file capabilities have no effect.
     pub nosuid: bool,
-    /// Devices cannot be opened there.
+    /// Devices cannot be opened.
     pub nodev: bool,
-    /// Programs are not run there.
+    /// Programs cannot be executed.
     pub noexec: bool,
-    /// Symbolic links are not followed there.
+    /// Symbolic links are not followed.
     pub nosymfollow: bool,
 }
 
 impl Restrictions {
-    /// It forbids nothing.
+    /// Nothing is forbidden.
     pub const NONE: Self =
         Self { read_only: false, nosuid: false, nodev: false, noexec: false, nosymfollow: false };
 
-    /// Those of the mount that statfs(2) was asked about.
+    /// Reads the restrictions from the result of statfs(2).
     #[must_use]
     pub fn of(mount: &StatFs) -> Self {
         let has = |flag| mount.f_flags & flag != 0;
@@ -46,7 +49,7 @@ impl Restrictions {
         }
     }
 
-    /// Those among the options of a mount in the mount table (proc_pid_mountinfo(5)).
+    /// Reads the restrictions from the options in the mount table (proc_pid_mountinfo(5)).
     #[must_use]
     pub fn of_options(options: &[u8]) -> Self {
         let has = |word: &str| options.split(|byte| *byte == b',').any(|o| o == word.as_bytes());

@@ -1,4 +1,6 @@
-//! The source's root: opened once, before anything is mounted. Nothing is opened by an absolute path afterwards.
+//! The source's root, opened once before the daemon mounts.
+//!
+//! Nothing is opened by an absolute path afterwards, except with follow-source and resolve-symlinks.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,23 +28,25 @@ pub struct SourceRoot {
 }
 
 impl SourceRoot {
-    /// Opens the source. Exit status 32 when it is missing or cannot be reached.
+    /// Opens the source. Fails with exit status 32 if it does not exist or cannot be used.
     ///
-    /// With CAP_SYS_ADMIN the tree is taken as a private clone of its mounts (open_tree(2)): whatever is mounted over
-    /// it later, our own mount included, is never part of it. Not so where symbolic links or the source's path are followed.
+    /// With CAP_SYS_ADMIN the tree is a private clone of the source's mounts (open_tree(2)): later mounts on the
+    /// source, the daemon's own included, never become part of it. With follow-source or resolve-symlinks it is not
+    /// cloned.
     pub fn open(config: &Config) -> Result<Self> {
         let path = &config.source;
         let name = path.display();
         let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
         let plain = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed)?;
-        // Before it is cloned: the mount table does not tell of a clone's mounts.
+        // Read before the clone, because the mount table does not list a clone's mounts.
         let below = match config.one_file_system {
             true => Vec::new(),
-            false => submounts(&plain)
-                .map_err(|e| Error::mount(format!("what is mounted below source {name}"), e))?,
+            false => submounts(&plain).map_err(|e| {
+                Error::mount(format!("cannot list the mounts below source {name}"), e)
+            })?,
         };
-        // Where links lead, and what the path comes to mean, is a matter of the real tree.
+        // Paths and the targets of links are resolved in the shared tree.
         let wants_clone = config.view.resolve_symlinks.is_none() && !config.follow_source;
         let clone = if wants_clone { clone_tree(plain.as_fd(), config) } else { None };
         let is_private = clone.is_some();
@@ -65,7 +69,7 @@ impl SourceRoot {
             ),
             true => {
                 return Err(Error::refused(format!(
-                    "option 'follow-source': source {name} is a file; give the directory that it is in"
+                    "option 'follow-source': source {name} is a file; give the directory that contains it"
                 )));
             }
         };
@@ -90,49 +94,49 @@ impl SourceRoot {
         })
     }
 
-    /// Whether the source is a directory; else it is a regular file.
+    /// Returns whether the source is a directory; otherwise it is a regular file.
     #[must_use]
     pub fn is_dir(&self) -> bool {
         self.kind() == FileType::Directory
     }
 
-    /// The source's type.
+    /// Returns the source's type.
     #[must_use]
     pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode())
     }
 
-    /// The source's mode with its type, for the mount option `rootmode`.
+    /// Returns the source's mode including its type, for the mount option `rootmode`.
     #[must_use]
     pub fn mode(&self) -> u32 {
         u32::from(self.stat.stx_mode)
     }
 
-    /// The source's own mount, whose options a bind mount inherits (mount(8)), and those below.
+    /// Returns the source's own mount, whose options a bind mount inherits (mount(8)), and the mounts below it.
     #[must_use]
     pub fn mounts(&self) -> &SourceMounts {
         &self.mounts
     }
 
-    /// Whether later mounts on the source stay out of the tree.
+    /// Returns whether the tree is a private clone, which later mounts on the source do not reach.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.is_private
     }
 
-    /// Whether others than root may make or replace names in the root.
+    /// Returns whether users other than root may create or replace names in the root.
     #[must_use]
     pub fn is_changed_by_users(&self) -> bool {
         self.stat.stx_uid != 0 || u32::from(self.stat.stx_mode) & 0o022 != 0
     }
 
-    /// The inode number of the root.
+    /// Returns the inode number of the root.
     #[must_use]
     pub fn inode_number(&self) -> u64 {
         self.stat.stx_ino
     }
 
-    /// The source's path, absolute, if it is to be followed.
+    /// Returns the absolute path of the source, with follow-source.
     #[must_use]
     pub fn followed(&self) -> Option<&Path> {
         self.followed.as_deref()
@@ -153,8 +157,9 @@ impl AsFd for SourceRoot {
     }
 }
 
-/// A private clone of the mount that `fd` is in, with all that is mounted below unless it is to be hidden. `None` without
-/// the privilege, or where the kernel refuses.
+/// Clones the mount of `fd`, with the mounts below it unless they are to be hidden (one-file-system).
+///
+/// `None` without the privilege, or if the kernel refuses.
 fn clone_tree(fd: BorrowedFd<'_>, config: &Config) -> Option<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -163,7 +168,8 @@ fn clone_tree(fd: BorrowedFd<'_>, config: &Config) -> Option<OwnedFd> {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = rustix::mount::open_tree(fd, c"", flags).ok()?;
-    // A clone of a shared mount would receive what is mounted on its peers, our own mount first of all.
+    // Mounts propagate to a clone of a shared mount, the daemon's own mount among them, unless the clone is made
+    // private.
     let (set, clear) = access_times(&config.flags);
     let none = MountAttrFlags::empty();
     crate::sys::mount::make_private(&tree, set, clear)
@@ -172,11 +178,12 @@ fn clone_tree(fd: BorrowedFd<'_>, config: &Config) -> Option<OwnedFd> {
     Some(tree)
 }
 
-/// Whether reading through the mount touches access times, as flags to set and to clear: it is the source's filesystem that
-/// does, so its clone is told.
+/// Returns the access time options as mount attributes to set and to clear.
+///
+/// The source's filesystem updates access times, so its clone gets the options.
 fn access_times(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
     let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
-    // Nothing is written through a read-only mount, not even that.
+    // A read-only mount does not update access times either.
     let atime = if flags.read_only == Some(true) { Some(Atime::Never) } else { flags.atime };
     if let Some(atime) = atime {
         clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
@@ -194,14 +201,14 @@ fn access_times(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
     (set, clear)
 }
 
-/// Why a pseudo-filesystem is no source.
+/// Returns the error message for a source on a pseudo-filesystem.
 fn pseudo(path: &Path, stat: &Statx) -> String {
     let name = crate::sys::mount::fs_type_of(dev_no(stat)).ok().flatten();
     let name =
         name.map_or_else(String::new, |name| format!(" ({})", String::from_utf8_lossy(&name)));
     format!(
-        "source {} is on a pseudo-filesystem{name}, which would judge the daemon in the place of whoever opens a file; \
-         mount a file system of that type where it is wanted",
+        "source {} is on a pseudo-filesystem{name}, which would check the daemon instead of the process that opens a \
+         file; mount a filesystem of that type where it is needed",
         path.display()
     )
 }

@@ -1,9 +1,9 @@
-//! Whether two open descriptors are of one inode.
+//! Compares two open descriptors: are they of one inode?
 //!
-//! An inode number is the filesystem's word, and some give two files the same one: a FUSE server that fills in what it
-//! likes, an overlay's hard links after one of them was copied up. So the kernel's own inodes are compared, by a means
-//! that every filesystem has: an inotify(7) instance has one watch for each inode, so that watching the same inode once
-//! more returns the watch that is there (Linux `inotify_update_watch`).
+//! Inode numbers do not suffice, since some filesystems give the same number to two files: a FUSE server with numbers
+//! of its own, or an overlay whose hard links were split by a copy-up. The comparison uses the kernel's in-memory
+//! inode: an inotify(7) instance has one watch for each inode, and adding a watch for the same inode again returns the
+//! same watch (Linux `inotify_update_watch`).
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -15,35 +15,37 @@ use rustix::io::Errno;
 use super::tree::proc_path;
 use crate::sys::handle::{name_to_fid, name_to_handle};
 
-/// Compares descriptors. It holds an inotify instance from its first use on.
+/// Compares descriptors, with an inotify instance that it creates at first use.
 #[derive(Debug, Default)]
 pub(super) struct InodeComparer {
     instance: OnceLock<Option<OwnedFd>>,
-    /// The watches of the instance are those of one comparison.
+    /// Serializes comparisons, because they share the instance's watches.
     comparison: Mutex<()>,
 }
 
 impl InodeComparer {
-    /// Whether both are of one inode. In doubt they are of two.
+    /// Returns whether both descriptors are of one inode. In doubt, returns false.
     pub(super) fn is_same_inode(&self, one: &OwnedFd, other: &OwnedFd) -> bool {
-        // A handle names one inode for as long as it lives.
+        // A handle identifies an inode as long as it exists.
         if let (Ok((one, _)), Ok((other, _))) =
             (name_to_handle(one, c""), name_to_handle(other, c""))
         {
             return one == other;
         }
         self.have_same_watch(one, other).unwrap_or_else(|e| {
-            log::debug!("two files are compared by their attributes: {e}");
+            log::debug!(
+                "cannot compare two files by inotify watches: {e}; comparing their attributes"
+            );
             have_same_attributes(one, other)
         })
     }
 
-    /// Fails where the process may not read the inode, or gets no inotify instance.
+    /// Compares by inotify watches. Fails if the process may not read the inode, or can create no inotify instance.
     fn have_same_watch(&self, one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
         let new = || inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
         let instance = self.instance.get_or_init(new).as_ref().ok_or(Errno::NOSYS)?;
         let _comparing = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
-        // For an event that comes once at most.
+        // An event that comes at most once.
         let watch = |fd| inotify::add_watch(instance, &*proc_path(fd), WatchFlags::DELETE_SELF);
         let first = watch(one)?;
         let second = watch(other);
@@ -53,14 +55,14 @@ impl InodeComparer {
         {
             let _ = inotify::remove_watch(instance, second);
         }
-        // Each watch that is removed leaves an event.
+        // Each removed watch leaves an event (IN_IGNORED).
         let mut events = [0; 512];
         while rustix::io::read(instance, &mut events).is_ok_and(|len| len > 0) {}
         Ok(second? == first)
     }
 }
 
-/// Whether two inodes cannot be told apart by anything but their contents.
+/// Returns whether all attributes are equal. The fallback where inotify is not available.
 fn have_same_attributes(one: &OwnedFd, other: &OwnedFd) -> bool {
     let stat_dont_sync = |fd: &OwnedFd| {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME | StatxFlags::MNT_ID;
@@ -70,7 +72,7 @@ fn have_same_attributes(one: &OwnedFd, other: &OwnedFd) -> bool {
     matches!((stat_dont_sync(one), stat_dont_sync(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// All that attributes tell, but for the time of access.
+/// Returns the attributes to compare: all but the access time.
 fn attributes(stat: &Statx) -> impl PartialEq + use<> {
     let time = |time: &rustix::fs::StatxTimestamp| (time.tv_sec, time.tv_nsec);
     (

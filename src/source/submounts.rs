@@ -1,4 +1,4 @@
-//! What is mounted below the source when the mount is made.
+//! Lists the mounts below the source at the time when the daemon mounts.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,38 +16,40 @@ use crate::config::Config;
 use crate::error::one_line;
 use crate::sys;
 
-/// Something that is mounted below the source.
+/// A mount below the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submount {
-    /// Its path.
+    /// The path of its mount point.
     pub path: PathBuf,
-    /// The name of its file system.
+    /// The name of its filesystem.
     pub name: String,
-    /// What its file system is.
+    /// The class of its filesystem.
     pub class: FsClass,
-    /// What its options forbid.
+    /// What its mount options forbid.
     pub restrictions: Restrictions,
 }
 
 impl Submount {
-    /// Its path for people. Users choose the names of what they mount: control characters are written out.
+    /// Returns the path for messages.
+    ///
+    /// Control characters are escaped, because unprivileged users may choose the names of mount points.
     #[must_use]
     pub fn display_path(&self) -> String {
         one_line(&self.path.display().to_string())
     }
 }
 
-/// The mounts of a source as they are when ours is made.
+/// The mounts of a source at the time when the daemon mounts.
 #[derive(Debug, Clone)]
 pub struct SourceMounts {
-    /// What is known of the source's own.
+    /// What is known of the source's own mount.
     pub own: MountFacts,
-    /// What is mounted below, as far as it is shown.
+    /// The mounts below it, unless they are hidden (one-file-system).
     pub below: Vec<Submount>,
 }
 
 impl SourceMounts {
-    /// Those of a source that is to be mounted. `None` when it cannot be reached.
+    /// Lists the mounts of a source before it is mounted. `None` if the source cannot be reached.
     #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -61,9 +63,10 @@ impl SourceMounts {
         Some(Self { own: MountFacts::of(&source, stat.stx_dev_major).ok()?, below })
     }
 
-    /// What forbids to run programs from the whole of our mount, where the source's own mount does not: something below
-    /// that is noexec. Programs are also run by way of a mapping (mmap(2), PROT_EXEC), of which no FUSE server is told: the
-    /// kernel looks at the mount alone.
+    /// Returns a noexec mount below the source, if the source's own mount is not noexec.
+    ///
+    /// The whole mount then has to be noexec: programs also run by mapping (mmap(2) with PROT_EXEC), for which the
+    /// kernel sends no request and checks only the mount.
     #[must_use]
     pub fn noexec_below(&self) -> Option<&Submount> {
         if self.own.restrictions.noexec {
@@ -73,7 +76,7 @@ impl SourceMounts {
         shown.find(|mount| mount.restrictions.noexec)
     }
 
-    /// What is shown as empty, but for what is mounted below another such.
+    /// Returns the mounts that are shown empty, without those below another such mount.
     pub fn hidden(&self) -> impl Iterator<Item = &Submount> {
         let is_pseudo = |mount: &Submount| mount.class == FsClass::Pseudo;
         let uppers: Vec<&Submount> = self.below.iter().filter(|mount| is_pseudo(mount)).collect();
@@ -86,7 +89,9 @@ impl SourceMounts {
     }
 }
 
-/// What is mounted below the directory of a descriptor, by path. The mount table says so: no file system is asked.
+/// Lists the mounts below the directory of a descriptor.
+///
+/// It reads the mount table and sends no request to any filesystem.
 pub(super) fn submounts(dir: &OwnedFd) -> io::Result<Vec<Submount>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID)?;

@@ -1,12 +1,13 @@
-//! The inode table: every inode that the kernel knows, by node id, with the count of look-ups it must give back.
+//! The inode table: every inode that the kernel knows, by node id, with its lookup count.
 //!
-//! The node id is made from the inode number, so finding an inode is one step. Where that number is taken (two devices,
-//! a number used again for another file while the kernel still knows the first), a number from a range of our own
-//! serves.
+//! The node id is made from the inode number (native), so that finding an inode is one step. If another inode has that
+//! node id (of another device, or a former one of the same number that the kernel still knows), the inode gets a
+//! synthetic node id from a range of its own.
 //!
-//! The counts are in the inodes, and change under the shard's lock: who finds an inode there counts before it can go.
+//! The lookup counts are in the inodes and change under the lock of the shard: a worker that finds an inode increments
+//! the count before another worker can remove the inode.
 //!
-//! Locks: `synthetic`, then a shard. Neither is held across a system call.
+//! Lock order: `synthetic`, then a shard. Neither is held across a system call.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -24,15 +25,15 @@ use super::mounts::MountIndex;
 use super::resolve::ViaLink;
 use crate::sys::handle::FileHandle;
 
-/// The inode numbers of one domain: larger ones get a number of our own.
+/// Number of bits of an inode number in a native node id; larger numbers get a synthetic one.
 const DOMAIN_SHIFT: u32 = 48;
-/// The domain of our own numbers.
+/// The domain of synthetic node ids.
 const SYNTHETIC: u64 = 0xFFFF << DOMAIN_SHIFT;
-/// How many domains have room for plain node ids.
+/// Number of domains that can have native node ids.
 const NATIVE_DOMAINS: u32 = 0xFFFF;
 const SHARDS: usize = 64;
 
-/// Node ids are spread well enough by a multiplication.
+/// A multiplicative hash, which spreads node ids well enough.
 #[derive(Default)]
 struct NodeHasher(u64);
 
@@ -51,10 +52,10 @@ impl Hasher for NodeHasher {
     }
 }
 
-/// Fewer places than this are not worth giving back.
+/// Do not shrink a shard below this many slots.
 const MIN_CAPACITY: usize = 128;
 
-/// An inode, found by its node id. It is the key itself: there are millions of them.
+/// An inode, hashed by its node id. It is its own key, because there may be millions of inodes.
 #[derive(Debug)]
 struct InodeRef(Arc<Inode>);
 
@@ -81,7 +82,7 @@ impl Hash for InodeRef {
 #[derive(Debug, Default)]
 struct Shard {
     inodes: HashSet<InodeRef, BuildHasherDefault<NodeHasher>>,
-    /// The most inodes since [`InodeTable::reset_peak`].
+    /// Highest number of inodes since [`InodeTable::reset_peak`].
     peak: usize,
 }
 
@@ -90,13 +91,15 @@ impl Shard {
         self.inodes.get(&node).map(|known| &known.0)
     }
 
-    /// Enters an inode, in the place of another with its node id.
+    /// Inserts an inode, replacing another one with the same node id.
     fn insert(&mut self, inode: &Arc<Inode>) {
         self.inodes.replace(InodeRef(Arc::clone(inode)));
         self.peak = self.peak.max(self.inodes.len());
     }
 
-    /// Finds an inode and counts one look-up, if it is what was found.
+    /// Increments the lookup count of the inode with this node id and returns it, if it is the found one.
+    ///
+    /// `Ok(None)`: there is none, or it is another inode. `Err`: the comparison is ambiguous.
     fn look_up(
         &self,
         node: NodeId,
@@ -118,8 +121,9 @@ impl Shard {
         }
     }
 
-    /// Gives back look-ups. If these were the last ones, takes the inode out, and gives back room that is unlikely to
-    /// be needed again.
+    /// Decrements the lookup count, and removes and returns the inode if the count reaches 0.
+    ///
+    /// Shrinks the shard if it is mostly empty.
     fn forget(&mut self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
         if !self.get(node)?.sub_lookups(lookups) {
             return None;
@@ -133,47 +137,50 @@ impl Shard {
     }
 }
 
-/// How many inodes there are and were.
+/// Numbers of inodes in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TableStats {
-    /// Now.
+    /// The current number.
     pub(super) len: usize,
-    /// At most since [`InodeTable::reset_peak`], or a little more: each shard had its most at a time of its own.
+    /// The highest number since [`InodeTable::reset_peak`], or a little more: the shards reach their peaks at different
+    /// times.
     pub(super) peak: usize,
 }
 
-/// Whether what was found is an inode that is known takes another look: at its handle, or a little later, or at the
-/// descriptors of both.
+/// A found inode that may or may not be a known one.
+///
+/// The caller decides by the handle, or by the descriptors of both.
 #[derive(Debug)]
 pub(super) struct Ambiguous {
     pub(super) known: Arc<Inode>,
     pub(super) found: InodeCandidate,
 }
 
-/// For whom another look is no use: an open inode is the only one with its number.
+/// For callers that cannot decide further: the found inode is open, and is thus the only one with its number.
 impl From<Ambiguous> for Errno {
     fn from(_: Ambiguous) -> Self {
         Self::STALE
     }
 }
 
-/// What was found, and may be known or not.
+/// An inode that was found, and may be in the table already.
 #[derive(Debug)]
 pub(super) struct InodeCandidate {
     pub(super) identity: InodeIdentity,
     pub(super) freshness: Freshness,
     pub(super) mount: MountIndex,
     pub(super) kind: FileType,
-    /// Keeps it reachable where it has no handle.
+    /// Keeps the inode reachable if it has no handle.
     pub(super) pin: Option<OwnedFd>,
-    /// The link through which a directory was reached.
+    /// The symbolic link through which a directory was reached.
     pub(super) via: Option<Arc<ViaLink>>,
-    /// To which known inodes it was compared by another look, by their serial numbers.
+    /// Results of comparing descriptors with known inodes, by the serial numbers of those.
     pub(super) compared: Vec<(u64, MatchResult)>,
 }
 
-/// A number of the source, and the handle of what is held: where all files of a source have the same number, only one
-/// is looked at.
+/// Domain, inode number and, for held inodes, the handle.
+///
+/// With the handle in the key, a source where all files have the same number needs only one comparison for each lookup.
 type SyntheticKey = (Domain, u64, Option<FileHandle>);
 
 fn synthetic_key(identity: &InodeIdentity) -> SyntheticKey {
@@ -184,12 +191,12 @@ fn synthetic_key(identity: &InodeIdentity) -> SyntheticKey {
     (identity.domain, identity.ino, handle)
 }
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Debug)]
 pub struct InodeTable {
     shards: Vec<Mutex<Shard>>,
     synthetic: Mutex<HashMap<SyntheticKey, Vec<NodeId>>>,
-    /// How many are in `synthetic`: mostly none, and then nobody takes the mutex.
+    /// Number of entries in `synthetic`. While it is 0, as on most mounts, lookups do not take the mutex.
     synthetic_count: AtomicUsize,
     next_synthetic: AtomicU64,
 }
@@ -206,20 +213,24 @@ impl Default for InodeTable {
     }
 }
 
-/// Whether an inode number fits into a node id, beside the part of the tree that it belongs to.
+/// Returns whether an inode number fits into a native node id, together with the domain.
 pub(super) fn is_native(ino: u64) -> bool {
     ino > NodeId::ROOT.0 && ino < 1 << DOMAIN_SHIFT
 }
 
-/// The node id that an inode number has when nothing else took it. `None`: it always gets one of our own.
+/// Returns the native node id of an inode number.
+///
+/// `None`: the inode always gets a synthetic one.
 fn native(domain: Domain, ino: u64) -> Option<NodeId> {
     let fits = domain.0 < NATIVE_DOMAINS && is_native(ino);
     fits.then_some(NodeId((u64::from(domain.0) << DOMAIN_SHIFT) | ino))
 }
 
 impl Inode {
-    /// The inode number that programs see. Of two files that live at the same time under one number on the source it is
-    /// that number, as on the source: they may be names of one file that its filesystem knows as two.
+    /// Returns the inode number that programs see.
+    ///
+    /// Held inodes show the source's number even if two of them have the same one at the same time: they may be two
+    /// names of one file that the filesystem takes for two.
     #[must_use]
     pub fn ino(&self) -> u64 {
         match self.identity().generation {
@@ -233,28 +244,29 @@ impl Inode {
 }
 
 impl InodeTable {
-    /// Enters the root, which has the node id 1 and is never forgotten, or another in its place.
+    /// Inserts or replaces the root, which has the node id 1 and is never forgotten.
     pub(super) fn set_root(&self, inode: Inode) -> Arc<Inode> {
         let inode = Arc::new(inode);
         self.shard(NodeId::ROOT).insert(&inode);
         inode
     }
 
-    /// The inode with this node id.
+    /// Returns the inode with this node id.
     #[must_use]
     pub fn get(&self, node: NodeId) -> Option<Arc<Inode>> {
         self.shard(node).get(node).cloned()
     }
 
-    /// The inode with this number, if the kernel knows it under its plain node id.
+    /// Returns the inode with this number, if the kernel knows it under its native node id.
     #[must_use]
     pub fn find(&self, domain: Domain, ino: u64) -> Option<Arc<Inode>> {
         let node = native(domain, ino)?;
         self.get(node)
     }
 
-    /// All inodes that have or had this number and are known still, under whichever node ids; of those that are held, the
-    /// first one alone.
+    /// Returns all known inodes that have or had this number, whatever their node ids.
+    ///
+    /// Of held inodes that have the number, only the first one.
     #[must_use]
     pub fn all_generations(&self, domain: Domain, ino: u64) -> Vec<Arc<Inode>> {
         let mut inodes: Vec<_> = self.find(domain, ino).into_iter().collect();
@@ -265,7 +277,7 @@ impl InodeTable {
         inodes
     }
 
-    /// The node ids of all inodes in the table.
+    /// Returns the node ids of all inodes in the table.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         let keys = |shard: &Mutex<Shard>| {
@@ -275,16 +287,16 @@ impl InodeTable {
         self.shards.iter().flat_map(keys).collect()
     }
 
-    /// The inode number to show in a directory listing.
+    /// Returns the inode number to show in a directory listing.
     #[must_use]
     pub fn shown_ino(&self, domain: Domain, ino: u64) -> u64 {
         native(domain, ino).map_or(ino, |node| node.0)
     }
 
-    /// Finds or enters an inode and counts one look-up.
+    /// Finds or inserts an inode and increments its lookup count.
     pub(super) fn find_or_insert(&self, new: InodeCandidate) -> Result<Arc<Inode>, Ambiguous> {
         let ambiguous = |known, found| Err(Ambiguous { known, found });
-        // One that got a number of our own keeps it, also when its plain one is free by now.
+        // An inode with a synthetic node id keeps it, even if its native one is free by now.
         if self.synthetic_count.load(Ordering::Acquire) > 0 {
             match self.find_synthetic(&new) {
                 Ok(Some(inode)) => return Ok(inode),
@@ -297,8 +309,8 @@ impl InodeTable {
             match shard.look_up(node, &new) {
                 Ok(Some(inode)) => return Ok(inode),
                 Ok(None) if shard.get(node).is_none() => return Ok(insert(&mut shard, node, new)),
-                // Taken by another file that has the number or had it before: answering with its node id would let
-                // requests meant for the one reach the other.
+                // The node id is that of another inode, which has or had the number. Answering with it would send
+                // requests for one inode to the other.
                 Ok(None) => {}
                 Err(known) => {
                     drop(shard);
@@ -309,8 +321,9 @@ impl InodeTable {
         self.find_or_insert_synthetic(new)
     }
 
-    /// Enters an inode and counts one look-up, unless one that has or had its number is known, or it takes a number of
-    /// our own.
+    /// Inserts an inode with a lookup count of 1, if the table has none that has or had its number.
+    ///
+    /// `None` also if it needs a synthetic node id.
     pub(super) fn insert_unknown(&self, new: InodeCandidate) -> Option<Arc<Inode>> {
         let node = native(new.identity.domain, new.identity.ino)?;
         if self.synthetic_count.load(Ordering::Acquire) > 0 {
@@ -320,7 +333,7 @@ impl InodeTable {
         if shard.get(node).is_some() { None } else { Some(insert(&mut shard, node, new)) }
     }
 
-    /// Finds an inode under a number of our own and counts one look-up.
+    /// Finds an inode with a synthetic node id and increments its lookup count.
     fn find_synthetic(&self, new: &InodeCandidate) -> Result<Option<Arc<Inode>>, Arc<Inode>> {
         let synthetic = self.synthetic();
         self.find_among(synthetic.get(&synthetic_key(&new.identity)), new)
@@ -354,7 +367,7 @@ impl InodeTable {
         self.synthetic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives back look-ups. The inode, when these were the last ones: it is then no longer in the table.
+    /// Decrements the lookup count. Returns the inode if the count reached 0 and the table has removed it.
     pub(super) fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
         if node == NodeId::ROOT {
             return None;
@@ -375,14 +388,15 @@ impl InodeTable {
         Some(inode)
     }
 
-    /// How many inodes the kernel knows.
+    /// Returns the number of inodes that the kernel knows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.stats().len
     }
 
-    /// How many inodes the kernel knows and knew. The most is counted as they come: between two looks at the table
-    /// thousands may come and go.
+    /// Returns the current and the peak number of inodes.
+    ///
+    /// The peak is updated at each insertion, because thousands of inodes may come and go between two sweeps.
     pub(super) fn stats(&self) -> TableStats {
         let mut stats = TableStats { len: 0, peak: 0 };
         for shard in &self.shards {
@@ -393,7 +407,7 @@ impl InodeTable {
         stats
     }
 
-    /// From now on the most is counted anew.
+    /// Resets the peak to the current number.
     pub(super) fn reset_peak(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -401,7 +415,7 @@ impl InodeTable {
         }
     }
 
-    /// Whether the kernel knows nothing, not even the root.
+    /// Returns whether the table is empty, without even the root.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -464,7 +478,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for round in 0..ROUNDS {
-                        // Two lives of one number: one of them gets a node id of our own.
+                        // Two generations of one number: one of them gets a synthetic node id.
                         let (one, other) = (candidate(0, 42, 0), candidate(0, 42, 1));
                         let known = [one, other].map(|new| table.find_or_insert(new).unwrap());
                         let last = known.map(|inode| {
@@ -567,7 +581,7 @@ mod tests {
         let twin = table.find_or_insert(with_btime(Some(8), Freshness::PastTick)).unwrap();
         assert!(twin.node().0 >= SYNTHETIC, "a later generation of the same btime");
         assert!(table.forget(twin.node(), 1).is_some());
-        // Its handle tells that it lives on, and then its birth will do.
+        // The handle shows that the inode still exists; after that its btime suffices.
         assert!(Arc::ptr_eq(
             &young,
             &table.find_or_insert(with_btime(Some(7), Freshness::PastTick)).unwrap()

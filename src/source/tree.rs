@@ -1,7 +1,7 @@
-//! The source tree: inodes found by name under a directory, one name at a time, and reached again by handle.
+//! The source tree: finds inodes by directory and name, and opens them again by handle.
 //!
-//! No operation leads outside: a name is one component, never `.` or `..`, symbolic links are never followed unless
-//! that is asked for (`resolve.rs`), and only regular files and directories are ever opened for real.
+//! No operation leads outside: a name is one component, never `.` or `..`, and symbolic links are followed only with
+//! resolve-symlinks (`resolve.rs`). This module opens only regular files and directories other than with O_PATH.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::OwnedFd;
@@ -31,21 +31,21 @@ use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
 pub(super) const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
-/// A name, not what it leads to.
+/// For statx(2): the name itself, not what a symbolic link or automount leads to.
 pub(super) const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
-/// As it is known, without asking a server.
+/// The same with the attributes that the kernel has cached, without a request to a server.
 pub(super) const NOFOLLOW_DONT_SYNC: AtFlags = NOFOLLOW.union(AtFlags::STATX_DONT_SYNC);
 
-/// What of the source is shown.
+/// Which parts of the source are shown.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope {
-    /// Hide what is mounted below, where the root could not be cloned without it.
+    /// Hide mounts below the root, if the root could not be cloned without them.
     pub one_file_system: bool,
-    /// Symbolic links are shown as what they lead to.
+    /// Show the targets of symbolic links in their place.
     pub follows_links: bool,
 }
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Debug)]
 pub struct SourceTree {
     pub(super) mounts: Mounts,
@@ -53,29 +53,31 @@ pub struct SourceTree {
     pub(super) table: InodeTable,
     pub(super) fd_cache: FdCache,
     pub(super) root: ArcSwap<Inode>,
-    /// The source's path, if it is to be followed.
+    /// The path of the source, with follow-source.
     pub(super) followed: Option<PathBuf>,
     pub(super) scope: Scope,
-    /// Whether our own mount can never be part of it.
+    /// Whether the daemon's own mount can never be part of the tree.
     pub(super) is_private: bool,
-    /// The device of our own mount.
+    /// The device number of the daemon's own mount.
     own_device: OnceLock<DevNo>,
-    /// The directory in our own filesystem that shows the source's root; absent where that is its root.
+    /// The directory in the daemon's own filesystem that shows the source's root; unset if it is the root itself.
     own_subdir: OnceLock<&'static OsStr>,
     pub(super) via_links: ViaLinks,
-    /// What pseudo-filesystems are hidden behind. `None`: there are none.
+    /// Shown in the place of pseudo-filesystems. `None`: there are none.
     pub(super) placeholder: Option<Placeholder>,
     is_stacked: bool,
-    /// Whether part of the root's filesystem was met a second time, through another mount.
+    /// Whether part of the root's filesystem was found a second time, through another mount or a symbolic link.
     pub(super) has_aliases: AtomicBool,
-    /// How many look-ups are still to keep what they find open.
+    /// How many of the next lookups keep a descriptor of what they find.
     pub(super) keep_open_left: AtomicU32,
     heap_trim: Mutex<TrimPolicy>,
     pub(super) comparer: InodeComparer,
 }
 
 impl SourceTree {
-    /// The tree below a root. `fd_capacity`: how many recently used descriptors may be kept.
+    /// Creates the tree below a root.
+    ///
+    /// `fd_capacity`: how many recently used descriptors may be cached.
     #[must_use]
     pub fn new(root: SourceRoot, fd_capacity: usize, scope: Scope) -> Self {
         let stat = *root.stat();
@@ -121,51 +123,58 @@ impl SourceTree {
         }
     }
 
-    /// The root's inode.
+    /// Returns the inode of the root.
     #[must_use]
     pub fn root(&self) -> Arc<Inode> {
         self.root.load_full()
     }
 
-    /// Shows another root.
+    /// Replaces the root.
     pub(super) fn replace_root(&self, root: Inode) -> Arc<Inode> {
         let root = self.table.set_root(root);
         self.root.store(Arc::clone(&root));
         root
     }
 
-    /// Tells the device of our own mount, once it is made and before anything is asked of the tree.
+    /// Sets the device number of the daemon's own mount.
+    ///
+    /// To be called once, after mounting and before the first request.
     pub fn set_own_device(&self, device: (u32, u32)) {
         let _ = self.own_device.set(device);
     }
 
-    /// Tells under which name in our own filesystem the source's root is shown, where that is not its root.
+    /// Sets the name of the directory that shows the source's root in the daemon's own filesystem, if it is not the
+    /// root itself.
     pub fn set_own_subdir(&self, name: &'static OsStr) {
         let _ = self.own_subdir.set(name);
     }
 
-    /// Whether a device is that of our own mount, of which we must never ask anything.
+    /// Returns whether a device is the daemon's own mount.
+    ///
+    /// A worker must never make a request to it, since it could wait for itself.
     pub(super) fn is_own(&self, dev_no: DevNo) -> bool {
         self.own_device.get() == Some(&dev_no)
     }
 
-    /// Whether symbolic links are shown as what they lead to.
+    /// Returns whether the targets of symbolic links are shown in their place.
     #[must_use]
     pub fn follows_links(&self) -> bool {
         self.scope.follows_links
     }
 
-    /// Whether what is in a mount is not shown.
+    /// Returns whether the contents of a mount are hidden.
     pub(super) fn is_hidden_mount(&self, id: u64) -> bool {
         self.scope.one_file_system && id != self.mounts.id(self.root.load().mount())
     }
 
-    /// Whether inodes of other mounts can be reached by handles.
+    /// Returns whether inodes of other mounts can be opened by handle.
     pub(super) fn is_privileged(&self) -> bool {
         self.mounts.reopen_method(MountIndex::ROOT) != ReopenMethod::HeldFd || may_open_by_handle()
     }
 
-    /// The path of a directory from the source's root, empty for the root itself. `None` when it is not below the root.
+    /// Returns the path of a directory relative to the source's root, empty for the root itself.
+    ///
+    /// `None` if it is not below the root.
     #[must_use]
     pub fn path_of(&self, dir: &Inode) -> Option<Vec<u8>> {
         if dir.node() == NodeId::ROOT {
@@ -176,7 +185,7 @@ impl SourceTree {
         strip_dir(&root, &own).map(<[u8]>::to_vec)
     }
 
-    /// The root's inode number, where it is a directory and no other inode's node id can be the same.
+    /// Returns the inode number of the root, if it is a directory and fits into a native node id.
     #[must_use]
     pub fn root_ino(&self) -> Option<u64> {
         let root = self.root();
@@ -184,7 +193,9 @@ impl SourceTree {
         (root.kind().is_dir() && super::table::is_native(ino)).then_some(ino)
     }
 
-    /// Whether something is mounted in our own mount at a name or below it, as far as our mount namespace goes.
+    /// Returns whether something is mounted in the daemon's own mount at a name or below it.
+    ///
+    /// It sees the mounts of the daemon's mount namespace only.
     #[must_use]
     pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
         let places = self.own_device.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
@@ -200,56 +211,57 @@ impl SourceTree {
         places.iter().any(|place| parts(place).starts_with(&at))
     }
 
-    /// The inode of a node id. ESTALE when the kernel was never told of it.
+    /// Returns the inode with a node id. ESTALE if the table has none.
     pub fn inode(&self, node: NodeId) -> Result<Arc<Inode>, Errno> {
         self.table.get(node).ok_or(Errno::STALE)
     }
 
-    /// Gives back look-ups: the inode, if they were the last.
+    /// Decrements the lookup count. Returns the inode if the count reached 0.
     pub fn forget(&self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
         let gone = self.table.forget(node, lookups)?;
         self.fd_cache.remove(&gone);
         Some(gone)
     }
 
-    /// Whether no change of a file leaves the times that it had when it was looked at, where its filesystem stores
-    /// fractions of seconds.
+    /// Returns whether every change of a file after a stat gives it another time.
+    ///
+    /// It holds for files whose filesystem stores fractions of seconds.
     #[must_use]
     pub fn is_multigrain(&self, inode: &Inode) -> bool {
         self.mounts.is_multigrain(inode.mount())
     }
 
-    /// Whether a server of the inode's file system may judge who asks for it by his ids.
+    /// Returns whether a server of the inode's filesystem may check the ids of the caller.
     #[must_use]
     pub fn is_server_backed(&self, inode: &Inode) -> bool {
         self.mounts.is_server_backed(inode.mount())
     }
 
-    /// What is forbidden on the mount that an inode is on and that our own mount does not forbid.
+    /// Returns the mount options that restrict the inode and that the daemon's own mount does not enforce.
     #[must_use]
     pub fn restrictions(&self, inode: &Inode) -> Restrictions {
         self.mounts.restrictions(inode.mount())
     }
 
-    /// Whether the source is itself stacked on another filesystem, which deepens the stack that passthrough makes.
+    /// Returns whether the source is on a stacked filesystem, which counts towards the stacking limit of passthrough.
     #[must_use]
     pub fn is_stacked(&self) -> bool {
         self.is_stacked
     }
 
-    /// Lets go of what was not used for a while; to be called every second.
+    /// Closes what was not used for a while; to be called every second.
     pub fn sweep(&self) {
         self.fd_cache.sweep();
         self.sweep_links();
         if self.heap_trim.lock().unwrap_or_else(PoisonError::into_inner).is_due(self.table.stats())
         {
-            // First: what is forgotten meanwhile counts for the next time.
+            // Reset first: inodes that are forgotten during the trim count for the next one.
             self.table.reset_peak();
             sys::memory::trim_heap();
         }
     }
 
-    /// A descriptor of an inode: O_PATH, or that of a file open on it. ESTALE when the inode is gone.
+    /// Returns a descriptor of an inode: O_PATH, or that of an open file. ESTALE if the inode is gone.
     pub fn fd(&self, inode: &Inode) -> Result<Arc<OwnedFd>, Errno> {
         if let Some(fd) = inode.held() {
             return Ok(fd);
@@ -262,7 +274,7 @@ impl SourceTree {
         Ok(fd)
     }
 
-    /// A descriptor of an inode that the kernel may have forgotten: it is not kept.
+    /// Returns a descriptor of an inode that the kernel may have forgotten; it is not cached.
     pub fn uncached_fd(&self, inode: &Inode) -> Result<Arc<OwnedFd>, Errno> {
         match inode.held() {
             Some(fd) => Ok(fd),
@@ -270,7 +282,9 @@ impl SourceTree {
         }
     }
 
-    /// Opens an inode by its handle. Where the process has no descriptor left, those that are only kept for speed go.
+    /// Opens an inode by its handle.
+    ///
+    /// If the process is out of descriptors (EMFILE, ENFILE), the cached ones are closed first.
     fn open_handle(&self, inode: &Inode, flags: OFlags) -> Result<OwnedFd, Errno> {
         let handle = inode.identity().handle().ok_or(Errno::STALE)?;
         let fd = match self.mounts.open(inode.mount(), &handle, flags) {
@@ -286,15 +300,16 @@ impl SourceTree {
         Ok(fd)
     }
 
-    /// Opens a regular file or directory for real. ESTALE when the inode is gone; EACCES for anything else, which is
-    /// never opened.
+    /// Opens a regular file or directory other than with O_PATH.
+    ///
+    /// ESTALE if the inode is gone; EACCES for any other type.
     pub fn open(&self, inode: &Inode, flags: OFlags) -> Result<OwnedFd, Errno> {
         if !matches!(inode.kind(), FileType::RegularFile | FileType::Directory) {
             return Err(Errno::ACCESS);
         }
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NOFOLLOW;
         let fd = match inode.held() {
-            // What is another inode by now, a device perhaps, is not to be opened for real.
+            // Check by an O_PATH descriptor first: opening another inode, perhaps a device, would have effects.
             None if inode.identity().handle_ignores_generation() => self.fd(inode)?,
             None => return self.open_handle(inode, flags),
             Some(fd) => fd,
@@ -302,34 +317,37 @@ impl SourceTree {
         reopen(&fd, flags - OFlags::NOFOLLOW)
     }
 
-    /// The attributes of an inode as they are now.
+    /// Returns the current attributes of an inode.
     pub fn stat(&self, inode: &Inode) -> Result<Statx, Errno> {
         let fd = self.fd(inode)?;
         rustix::fs::statx(&*fd, c"", AtFlags::EMPTY_PATH, BASIC)
     }
 
-    /// Whether a directory has a name.
+    /// Returns whether a directory has an entry of this name.
     #[must_use]
     pub fn has_name(&self, dir: &OwnedFd, name: &CString) -> bool {
         rustix::fs::statx(dir, &**name, NOFOLLOW_DONT_SYNC, StatxFlags::TYPE).is_ok()
     }
 
-    /// Whether one inode may have two node ids, because its filesystem is mounted a second time below the source: what
-    /// happens to the one happens to the other unseen.
+    /// Returns whether one inode may have two node ids.
+    ///
+    /// That is so if the root's filesystem is mounted a second time below the source, or a directory is reached through
+    /// a symbolic link: a change through one node id changes the other, and the kernel does not know.
     #[must_use]
     pub fn has_aliases(&self) -> bool {
         self.has_aliases.load(Ordering::Relaxed)
     }
 
-    /// Whether fanotify(7) events can be told to be of this inode: it is on the root's own filesystem, whose handles
-    /// name inode numbers.
+    /// Returns whether fanotify(7) events can be assigned to this inode.
+    ///
+    /// It must be on the root's own filesystem, and the handles must contain inode numbers.
     #[must_use]
     pub fn is_watchable(&self, inode: &Inode) -> bool {
         inode.identity().domain == Domain(0)
             && matches!(self.mounts.reopen_method(MountIndex::ROOT), ReopenMethod::HandleWithIno(_))
     }
 
-    /// The handle by which events name an inode.
+    /// Returns the handle by which events name an inode.
     pub fn handle_of(&self, inode: &Inode) -> Result<FileHandle, Errno> {
         match inode.identity().generation {
             Generation::Handle(handle) => Ok(handle),
@@ -337,7 +355,7 @@ impl SourceTree {
         }
     }
 
-    /// The inodes that the kernel knows and an event may name: mostly one, more where the number was used before.
+    /// Returns the known inodes that may have this handle: mostly one, more if the number was reused.
     #[must_use]
     pub fn inodes_by_handle(&self, handle: &FileHandle) -> Vec<Arc<Inode>> {
         let ReopenMethod::HandleWithIno(field) = self.mounts.reopen_method(MountIndex::ROOT) else {
@@ -353,7 +371,7 @@ impl SourceTree {
         inodes
     }
 
-    /// Whether the kernel, which has forgotten this inode, knows it again.
+    /// Returns whether the kernel has looked up again an inode that it had forgotten.
     #[must_use]
     pub fn is_known_again(&self, inode: &Inode) -> bool {
         let identity = inode.identity();
@@ -361,20 +379,20 @@ impl SourceTree {
         inodes.iter().any(|inode| inode.identity().may_be_same(identity))
     }
 
-    /// The node ids of all inodes that the kernel knows.
+    /// Returns the node ids of all inodes that the kernel knows.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         self.table.nodes()
     }
 
-    /// Whether a name in a directory has a directory.
+    /// Returns whether a name is that of a directory.
     #[must_use]
     pub fn is_dir(&self, dir_fd: &OwnedFd, name: &CStr) -> bool {
         let stat = rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, StatxFlags::TYPE);
         stat.is_ok_and(|stat| FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir())
     }
 
-    /// Whether a listing leaves a name out that a look-up does not find, since something is mounted there.
+    /// Returns whether a listing must omit a name that a lookup does not find, because a hidden mount covers it.
     #[must_use]
     pub fn hides(&self, dir_fd: &OwnedFd, name: &OsStr) -> bool {
         if self.is_private || !self.scope.one_file_system {
@@ -385,13 +403,13 @@ impl SourceTree {
             .is_ok_and(|stat| self.is_hidden_mount(stat.stx_mnt_id))
     }
 
-    /// Whether the kernel knows an entry of a directory, as far as its inode number tells.
+    /// Returns whether the table has the inode of a directory entry, judged by its inode number.
     #[must_use]
     pub fn may_be_known(&self, dir: &Inode, kind: FileType, ino: u64) -> bool {
         self.table.get(NodeId(self.shown_ino(dir, kind, ino))).is_some()
     }
 
-    /// The inode number to show for an entry of a directory.
+    /// Returns the inode number to show for a directory entry.
     #[must_use]
     pub fn shown_ino(&self, dir: &Inode, kind: FileType, ino: u64) -> u64 {
         let domain = match dir.via() {
@@ -402,25 +420,26 @@ impl SourceTree {
     }
 }
 
-/// Of a link: the number by which domains know it.
+/// Returns the id by which domains know a link, 0 for none.
 pub(super) fn via_id(via: Option<&Arc<ViaLink>>) -> u32 {
     via.map_or(0, |via| via.id)
 }
 
-/// Whether the process may open files by handle (CAP_DAC_READ_SEARCH).
+/// Returns whether the process may open files by handle (CAP_DAC_READ_SEARCH).
 fn may_open_by_handle() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::DAC_READ_SEARCH))
 }
 
-/// What of the source's own restrictions our mount cannot have: fusermount3 does not know `nosymfollow`.
+/// Returns those of the source's own restrictions that the daemon's mount cannot enforce: fusermount3 does not know
+/// `nosymfollow`.
 fn restrictions_not_on_ours(source: Restrictions) -> Restrictions {
     let may_mount = rustix::thread::capabilities(None)
         .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
     Restrictions { nosymfollow: source.nosymfollow && !may_mount, ..Restrictions::NONE }
 }
 
-/// Whether an inode is on a filesystem that may have another below it.
+/// Returns whether an inode is on a filesystem that may be stacked on another.
 fn is_stacked(inode: &Inode) -> bool {
     const OVERLAYFS: i64 = 0x794c_7630;
     const ECRYPTFS: i64 = 0xf15f;
@@ -429,7 +448,7 @@ fn is_stacked(inode: &Inode) -> bool {
     matches!(kind, Some(OVERLAYFS | ECRYPTFS | FUSE))
 }
 
-/// A name as the system calls take it: one component, never `.` or `..`.
+/// Converts a name for system calls. EINVAL unless it is one component other than `.` and `..`.
 pub(crate) fn component(name: &OsStr) -> Result<CString, Errno> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') {
@@ -438,13 +457,13 @@ pub(crate) fn component(name: &OsStr) -> Result<CString, Errno> {
     CString::new(bytes).map_err(|_| Errno::INVAL)
 }
 
-/// The path by which the kernel finds the inode behind a descriptor of ours, whatever its name is (proc_pid_fd(5)).
+/// Returns the path in /proc by which the kernel finds the inode behind a descriptor (proc_pid_fd(5)).
 #[must_use]
 pub fn proc_path(fd: &OwnedFd) -> DescriptorPath<'_> {
     DescriptorPath::of(fd)
 }
 
-/// Opens the inode behind a descriptor once more, with other flags.
+/// Opens the inode behind a descriptor again, with other flags.
 pub fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = proc_path(fd);
     let (dir, name) = path.relative();

@@ -1,4 +1,4 @@
-//! Inodes that lose their last name while the kernel knows them.
+//! Pins inodes that lose their last name while the kernel knows them.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -11,12 +11,12 @@ use super::inode::{Domain, Inode};
 use super::resolve::LinkTarget;
 use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, via_id};
 
-/// Inodes about to lose their last name, with descriptors of them.
+/// Inodes about to lose their last name, each with an open descriptor.
 #[derive(Debug, Default)]
 pub struct UnlinkPin(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
 
 impl UnlinkPin {
-    /// The name is gone: the descriptors stay until the inodes are forgotten.
+    /// Pins the inodes until the kernel forgets them, now that the name is removed.
     pub fn commit(self) {
         for (fd, inode) in self.0 {
             inode.pin(fd);
@@ -25,9 +25,11 @@ impl UnlinkPin {
 }
 
 impl SourceTree {
-    /// The inodes that a name, when it is their last, keeps reachable, and what will do so instead: the kernel may hold
-    /// them open without our knowing (a working directory, an O_PATH descriptor), and their number must not be used
-    /// again before the kernel has forgotten them. To be pinned once the name is gone.
+    /// Opens the inodes that are reachable only through this name, before it is removed.
+    ///
+    /// The kernel may hold them open without the daemon knowing (as a working directory or an O_PATH descriptor), and
+    /// the source must not reuse their inode numbers before the kernel has forgotten them. The caller calls
+    /// [`UnlinkPin::commit`] once the name is removed.
     #[must_use]
     pub fn pin_for_unlink(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> UnlinkPin {
         let Some(stat) = self.stat_name(dir_fd, name) else { return UnlinkPin::default() };
@@ -39,7 +41,7 @@ impl SourceTree {
         )
     }
 
-    /// As [`Self::pin_for_unlink`], for what a link leads to.
+    /// As [`Self::pin_for_unlink`], for the target of a symbolic link.
     #[must_use]
     pub fn pin_target_for_unlink(&self, target: &LinkTarget) -> UnlinkPin {
         let stat = target.stat();
@@ -59,7 +61,9 @@ impl SourceTree {
         UnlinkPin(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
     }
 
-    /// The attributes of a name. `None` where there is none, or our own mount.
+    /// Returns the attributes of a name.
+    ///
+    /// `None` if the name does not exist or is the daemon's own mount.
     fn stat_name(&self, dir_fd: &OwnedFd, name: &CStr) -> Option<Statx> {
         if !self.is_private {
             let known = rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, BASIC).ok()?;
