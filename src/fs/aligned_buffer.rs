@@ -1,8 +1,8 @@
-//! O_DIRECT kept on the source: buffers that lie where the source wants them.
+//! Aligned buffers, for O_DIRECT on the source.
 
 use rustix::io::Errno;
 
-/// A buffer whose first byte lies at a multiple of an alignment.
+/// A buffer whose first byte is aligned.
 #[derive(Debug)]
 pub(super) struct AlignedBuffer {
     storage: Vec<u8>,
@@ -11,14 +11,14 @@ pub(super) struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
-    /// Zeros. ENOMEM when there is no such room.
+    /// Creates a buffer of zeros. ENOMEM if there is no memory for it.
     pub(super) fn new(len: usize, align: usize) -> Result<Self, Errno> {
         let capacity = len.checked_add(align).ok_or(Errno::NOMEM)?;
         let mut storage = Vec::new();
         storage.try_reserve_exact(capacity).map_err(|_| Errno::NOMEM)?;
         storage.resize(capacity, 0);
         let address = storage.as_ptr().addr();
-        // The room is never moved: the vector keeps its size.
+        // The vector is never resized, so the address stays.
         let start = match address % align {
             0 => 0,
             beyond => align - beyond,
@@ -26,7 +26,7 @@ impl AlignedBuffer {
         Ok(Self { storage, start, len })
     }
 
-    /// A copy of some bytes.
+    /// Creates a buffer with a copy of some bytes.
     pub(super) fn holding(bytes: &[u8], align: usize) -> Result<Self, Errno> {
         let mut buffer = Self::new(bytes.len(), align)?;
         buffer.bytes_mut().copy_from_slice(bytes);

@@ -11,7 +11,7 @@ use crate::source::{ActingAs, Inode, NodeId};
 use crate::view::View;
 
 impl Fs {
-    /// The attributes of an inode.
+    /// Returns the attributes of an inode.
     pub fn getattr(&self, caller: &Caller, node: NodeId) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         self.read_as(caller, &inode)?;
@@ -19,23 +19,23 @@ impl Fs {
         Ok(self.attr(caller, &inode, &stat, validity))
     }
 
-    /// An inode's attributes, and how long they may be believed.
+    /// Reads an inode's attributes, and returns how long the kernel may cache them.
     fn watched_stat(&self, inode: &Inode) -> Result<(Statx, CacheValidity)> {
         let validity = self.watch_attributes(inode);
         let stat = self.tree.stat(inode)?;
         if !self.gained_links(inode, &stat) {
             return Ok((stat, validity));
         }
-        // Now by a mark of its own, set before its attributes are read.
+        // The inode needs a mark of its own now, which must exist before its attributes are read.
         let validity = self.watch_attributes(inode);
         Ok((self.tree.stat(inode)?, validity))
     }
 
-    /// Changes attributes and tells the new ones. EOVERFLOW when an owner or group to be set has no counterpart on the
-    /// source; nothing is changed then.
+    /// Changes attributes and returns the new ones.
     ///
-    /// `handle`: the open file that the change came through (ftruncate(2)). EAGAIN when it would have to wait for somebody's
-    /// lease and `may_wait` is false.
+    /// `handle` is the open file of an ftruncate(2). EOVERFLOW if an owner or group to be set is unmapped; nothing is
+    /// changed then. EAGAIN if the change must wait for the end of a lease (fcntl(2), F_SETLEASE) and `may_wait` is
+    /// false.
     pub fn setattr(
         &self,
         caller: &Caller,
@@ -46,7 +46,7 @@ impl Fs {
     ) -> Result<Attr> {
         let inode = self.tree.inode(node)?;
         let asked = set;
-        // One view for what is permitted and what is stored: the next may come at any moment.
+        // The same view for the checks and the change: a reload may replace it in between.
         let view = self.view();
         let through = handle.and_then(|handle| self.files.get(handle).ok());
         let handle_writes = through.is_some_and(|file| file.is_writable());
@@ -61,23 +61,23 @@ impl Fs {
         let fd = self.tree.fd(&inode)?;
         let mut acting = self.act_for(caller)?;
         if uid.is_some() || gid.is_some() {
-            // The owner comes before a mode that came along: the source takes setuid and setgid bits, and the mode is the
-            // last word.
+            // Change the owner before the mode: chown(2) clears setuid and setgid bits on the source, which the mode
+            // may set.
             acting.set_fsetid(self.chown_keeps_setgid(caller, &inode)?);
             acting.chown(&fd, uid, gid)?;
         } else if asked.is_empty()
             && let Ok(keeps_setgid) = self.chown_keeps_setgid(caller, &inode)
         {
-            // chown(path, -1, -1) has its effects all the same. But the same request comes before a write or fallocate
-            // that takes set bits (Linux `file_remove_privs`), by anyone who may write: there is nothing to refuse, and
-            // what a stranger may not take by a chown, his write takes when it comes.
+            // chown(path, -1, -1) clears setuid and setgid bits as well. The kernel sends the same request before a
+            // write or fallocate that clears them (Linux `file_remove_privs`), for any caller that may write. It must
+            // not fail then: where the caller may not clear the bits by chown(2), the following write clears them.
             acting.set_fsetid(keeps_setgid);
             acting.chown(&fd, None, None)?;
         }
         if let Some(mode) = set.mode {
             let mode = self.permitted_setid_bits(&view, caller, &inode, mode)?;
             if mode & SETGID != 0 {
-                // The kernel has taken the bit from whoever may not give it.
+                // The kernel has already cleared the bit if the caller may not set it.
                 acting.set_fsetid(true);
             }
             acting.chmod(&fd, mode)?;
@@ -93,7 +93,7 @@ impl Fs {
         Ok(self.attr(caller, &inode, &stat, validity))
     }
 
-    /// What remains of a change after the view's policies. EPERM when part of it is refused.
+    /// Applies the view's policies to a change. EPERM if part of it is refused.
     fn permitted(&self, view: &View, inode: &Inode, set: &SetAttr) -> Result<SetAttr> {
         let mut set = *set;
         set.uid = view.changes.chown.pass(set.uid)?;
@@ -116,7 +116,7 @@ impl Fs {
     ) -> Result<()> {
         match inode.kind() {
             FileType::RegularFile => {}
-            // What comes before an open with O_TRUNC, and does nothing to a device (open(2)), whatever it is shown as.
+            // The kernel sends this before an open with O_TRUNC, which has no effect on a device (open(2)).
             FileType::BlockDevice if size == 0 && handle.is_none() => return Ok(()),
             _ => return Err(Errno::INVAL),
         }
@@ -126,7 +126,7 @@ impl Fs {
         {
             return acting.truncate(file.open()?, size);
         }
-        // Opening waits for others to give back their leases (fcntl(2), F_SETLEASE); no worker does.
+        // Opening may wait for another process to give up its lease (fcntl(2), F_SETLEASE), and a worker must not wait.
         let file = match acting.open_to_truncate(fd, OFlags::NONBLOCK) {
             Err(Errno::AGAIN) if may_wait => acting.open_to_truncate(fd, OFlags::empty())?,
             result => result?,
@@ -134,7 +134,7 @@ impl Fs {
         acting.truncate(&file, size)
     }
 
-    /// The filesystem's size and room, of the source that the inode is on.
+    /// Returns size and free space of the filesystem that the inode is on.
     pub fn statfs(&self, node: NodeId) -> Result<StatVfs> {
         let inode = self.tree.inode(node)?;
         let fd = self.tree.fd(&inode)?;

@@ -1,10 +1,12 @@
-//! Buffers whose size a client chooses: where there is no memory for one, its request fails and the daemon goes on.
+//! Buffers whose size a client chooses.
+//!
+//! If there is no memory for one, the request fails and the daemon goes on.
 
 use rustix::io::Errno;
 
 use super::Result;
 
-/// So many zeros. ENOMEM when there is no memory for them.
+/// Returns `len` zero bytes. ENOMEM if there is no memory for them.
 pub fn zeroed(len: usize) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(len).map_err(|_| Errno::NOMEM)?;
@@ -12,7 +14,7 @@ pub fn zeroed(len: usize) -> Result<Vec<u8>> {
     Ok(buffer)
 }
 
-/// A copy of some bytes. ENOMEM when there is no memory for it.
+/// Copies a slice. ENOMEM if there is no memory for the copy.
 pub fn copied(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(bytes.len()).map_err(|_| Errno::NOMEM)?;

@@ -1,4 +1,4 @@
-//! What a request does not say of its caller, read from /proc when a decision needs it (proc_pid_status(5)).
+//! Reads from /proc what a request does not say about its caller, when a decision needs it (proc_pid_status(5)).
 
 use std::cell::OnceCell;
 
@@ -16,8 +16,9 @@ const FSETID: u32 = 4;
 /// CAP_SYS_ADMIN.
 const SYS_ADMIN: u32 = 21;
 
-/// Whether a thread may have CAP_SYS_ADMIN in our user namespace: it has it in its own (capget(2)). Much sooner said than
-/// /proc is read.
+/// Returns whether a thread has CAP_SYS_ADMIN in its own user namespace (capget(2)).
+///
+/// It may then have it in the daemon's as well. This check is much cheaper than to read /proc, and mostly says no.
 pub(super) fn may_be_admin(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| {
@@ -25,7 +26,7 @@ pub(super) fn may_be_admin(pid: u32) -> bool {
     })
 }
 
-/// Signals that end nobody who has not asked for it: ignored by default, or stopping (signal(7)).
+/// Signals that do not end a process without a handler: ignored by default, or stopping it (signal(7)).
 const NON_FATAL: [i32; 8] = [
     libc::SIGCHLD,
     libc::SIGCONT,
@@ -37,19 +38,19 @@ const NON_FATAL: [i32; 8] = [
     libc::SIGTTOU,
 ];
 
-/// What becomes of a thread.
+/// State of a client's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientState {
-    /// It lives on, or cannot be seen from here.
+    /// It is running, or not visible from the daemon's pid namespace.
     Alive,
-    /// It has got a signal that it will not survive, and ends when its request is answered.
+    /// A fatal signal is pending: it ends as soon as its request is answered.
     Dying,
     /// It has ended.
     Gone,
 }
 
 impl ClientState {
-    /// Looks at a thread by its id.
+    /// Returns the state of the thread with this id.
     #[must_use]
     pub fn of(thread: u32) -> Self {
         let creds = CallerCreds::of(thread);
@@ -71,28 +72,30 @@ struct ThreadIds {
     fs_gid: Option<u32>,
 }
 
-/// A caller's groups and capabilities at one moment.
+/// A caller's groups, capabilities and signals at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct CallerCreds {
     pid: u32,
     /// Supplementary groups, as the mount sees them.
     groups: Vec<u32>,
-    /// Real and filesystem uid, real and filesystem gid.
+    /// Real and filesystem ids.
     ids: ThreadIds,
     effective: u64,
     permitted: u64,
     umask: Option<u32>,
-    /// Signals that wait and are neither blocked nor ignored.
+    /// Pending signals that are neither blocked nor ignored.
     signals: u64,
-    /// Signals that it has handlers for.
+    /// Signals that have handlers.
     caught: u64,
     ended: bool,
-    /// Nobody whom /proc shows.
+    /// Whether /proc does not show the caller.
     is_invisible: bool,
 }
 
 impl CallerCreds {
-    /// Reads what /proc tells of a thread. A thread that is gone has ended, and has no rights.
+    /// Reads /proc/PID/status.
+    ///
+    /// A thread that is gone counts as ended and has no rights.
     pub(super) fn of(pid: u32) -> Self {
         match std::fs::read_to_string(format!("/proc/{pid}/status")) {
             Ok(status) if pid != 0 => Self { pid, ..Self::parse(&status) },
@@ -100,8 +103,7 @@ impl CallerCreds {
         }
     }
 
-    /// Somebody whom /proc does not show, with the capabilities of root over setuid and setgid bits and other people's
-    /// files.
+    /// Returns a caller that /proc does not show, with CAP_FSETID and CAP_FOWNER.
     pub(super) fn invisible_root() -> Self {
         let effective = (1 << FSETID) | (1 << (Capability::Fowner as u32));
         Self { effective, is_invisible: true, ..Self::default() }
@@ -141,8 +143,8 @@ impl CallerCreds {
         creds
     }
 
-    /// Whether a file's setgid bit survives what this caller does to the file (Linux `in_group_or_capable`).
-    pub(super) fn keeps_setgid(&self, caller: &Caller, file: &PresentedAttr) -> bool {
+/// Returns whether a file's setgid bit survives a change by this caller (Linux `in_group_or_capable`).
+pub ( super ) fn keeps_setgid ( & self , caller : & Caller , file : & PresentedAttr ) -> bool { 
         file.gid.is_some_and(|gid| self.is_in(caller, gid)) || self.has_over(FSETID, file)
     }
 
@@ -150,9 +152,11 @@ impl CallerCreds {
         group == caller.gid || self.groups.contains(&group.raw())
     }
 
-    /// The same thread with the rights that a request of it carries. The kernel may ask on its behalf with others than its
-    /// own, and /proc tells only those: access(2) asks by the real ids, and takes the capabilities of who is not root by
-    /// them; an overlay or an NFS server asks as somebody else altogether, whose groups and capabilities nobody tells.
+    /// Reduces the rights to those that a request with these ids carries.
+    ///
+    /// /proc shows the thread's own credentials, but the kernel may send a request on its behalf with others. access(2)
+    /// uses the real ids, and drops the capabilities unless the real uid is root. An overlay or an NFS server uses the
+    /// ids of another user, whose groups and capabilities are not known.
     pub(super) fn with_request_ids(mut self, caller: &Caller) -> Self {
         let asks = (Some(caller.uid.raw()), Some(caller.gid.raw()));
         let ThreadIds { uid, fs_uid, gid, fs_gid } = self.ids;
@@ -172,22 +176,22 @@ impl CallerCreds {
         self
     }
 
-    /// Whether setuid and setgid bits of a file survive its writes.
+    /// Returns whether setuid and setgid bits of a file survive its writes (CAP_FSETID).
     pub(super) fn may_keep_bits(&self) -> bool {
         self.has(FSETID)
     }
 
-    /// Whether it may do to a file what its owner may (Linux `inode_owner_or_capable`).
-    pub(super) fn overrides_owner(&self, file: &PresentedAttr) -> bool {
+/// Returns whether the caller may act as the owner of a file by capability (Linux `inode_owner_or_capable`).
+pub ( super ) fn overrides_owner ( & self , file : & PresentedAttr ) -> bool { 
         self.has_over(Capability::Fowner as u32, file)
     }
 
-    /// Whether `trusted.*` attributes are listed for it (xattr(7)).
+    /// Returns whether listxattr(2) shows the caller `trusted.*` attributes (xattr(7)).
     pub(super) fn is_admin(&self) -> bool {
         self.has(SYS_ADMIN)
     }
 
-    /// The capabilities that it has in our own user namespace, as far as is known.
+    /// Returns the capabilities that the caller has in the daemon's user namespace, as far as known.
     pub(super) fn capabilities(&self) -> CapabilitySet {
         match self.is_in_our_namespace() {
             true => CapabilitySet::from_bits_retain(self.effective),
@@ -195,30 +199,32 @@ impl CallerCreds {
         }
     }
 
-    /// The umask with which it makes files: one that leaves others nothing where it is not known.
+    /// Returns the caller's umask; if it is not known, one that gives others no permissions.
     pub(super) fn umask(&self) -> u32 {
         self.umask.unwrap_or(0o077)
     }
 
-    /// Whether a wait of it must end: a signal came, or it is gone.
+    /// Returns whether a wait of the caller must end, because a signal is pending or the thread is gone.
     pub(super) fn is_interrupted(&self) -> bool {
         self.ended || self.signals != 0
     }
 
-    /// Whether it is being killed.
+    /// Returns whether a fatal signal is pending.
     fn is_dying(&self) -> bool {
         let harmless = NON_FATAL.iter().fold(0, |set, signal| set | 1 << (signal - 1));
         self.signals & !self.caught & !harmless != 0
     }
 
-    /// A capability that counts everywhere: one in our own user namespace.
+    /// Returns whether the caller has a capability in the daemon's user namespace.
     fn has(&self, capability: u32) -> bool {
         self.effective & (1 << capability) != 0 && self.is_in_our_namespace()
     }
 
-    /// A capability over a file: also one in another user namespace, if the file's owner and group mean something there
-    /// (Linux `capable_wrt_inode_uidgid`).
-    fn has_over(&self, capability: u32, file: &PresentedAttr) -> bool {
+/// Returns whether the caller has a capability over a file.
+///
+/// In another user namespace it counts if the file's owner and group are mapped there (Linux
+/// `capable_wrt_inode_uidgid`).
+fn has_over ( & self , capability : u32 , file : & PresentedAttr ) -> bool { 
         let (Some(uid), Some(gid)) = (file.uid, file.gid) else { return false };
         self.effective & (1 << capability) != 0
             && (self.is_in_our_namespace()
@@ -234,7 +240,7 @@ impl CallerCreds {
             || own.is_some() && own == namespace(&format!("/proc/{}/ns/user", self.pid))
     }
 
-    /// Whether an id of our user namespace means something in its own (user_namespaces(7)).
+    /// Returns whether an id of the daemon's user namespace is mapped in the caller's (user_namespaces(7)).
     fn maps(&self, map: &str, id: u32) -> bool {
         let lines = std::fs::read_to_string(format!("/proc/{}/{map}", self.pid));
         lines.is_ok_and(|lines| {
@@ -251,7 +257,7 @@ impl CallerCreds {
     }
 }
 
-/// A caller whose groups and capabilities are read when they are first asked for.
+/// A caller whose groups and capabilities are read when they are first needed.
 pub(super) struct LazyCallerCreds<'a> {
     caller: &'a Caller,
     creds: OnceCell<CallerCreds>,

@@ -1,10 +1,12 @@
-//! Permission checks of our own, for mounts where the kernel must not check: what is ignored has to succeed for
-//! everybody, and what a mirror shows depends on who looks. Each says what the kernel would, on what is shown to the
-//! caller; elsewhere none of this runs.
+//! Permission checks for mounts where the kernel must not make them.
 //!
-//! Some ways lead past us there. The kernel opens FIFOs and sockets without a request: who may not use one does not get
-//! to it (devices are shut off by the mount). `.` and `..` are not looked up, so that a directory on the way is
-//! searched by its neighbours in the path only.
+//! That is so where a change is ignored, which has to succeed for every caller, and with a mirror, which shows each
+//! caller something else. Each check gives the kernel's result for what the view shows to the caller. On other mounts
+//! they do nothing.
+//!
+//! Two checks are weaker than the kernel's. The kernel opens FIFOs and sockets without a request, so the lookup of one
+//! is refused to callers that may not use it (device files are disabled by the mount). `.` and `..` are not looked up,
+//! so a directory in a path is searched only by its neighbours in the path.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -30,7 +32,7 @@ const WRITE: Access = Access::WRITE_OK;
 const SEARCH: Access = Access::EXEC_OK;
 
 impl Fs {
-    /// Whether the caller may access an inode in these ways: access(2). EACCES if not.
+    /// Checks access(2): EACCES if the caller may not access the inode in these ways.
     pub fn access(&self, caller: &Caller, node: NodeId, wanted: Access) -> Result<()> {
         let inode = self.tree.inode(node)?;
         self.check(caller, &inode, wanted)?;
@@ -62,14 +64,10 @@ impl Fs {
         }
     }
 
-    /// The access ACL, with ids as stored and as far as the permissions that are shown go; `None` where there is none
-    /// or the source knows no ACLs.
-    fn access_acl(
-        &self,
-        fd: &OwnedFd,
-        stat: &Statx,
-        shown: &PresentedAttr,
-    ) -> Result<Option<SourceAcl>> {
+/// Reads the access ACL, with ids as stored, limited to the permissions that are shown.
+///
+/// `None` if there is none, or the source has no ACLs.
+fn access_acl ( & self , fd : & OwnedFd , stat : & Statx , shown : & PresentedAttr , ) -> Result < Option < SourceAcl >> { 
         match super::xattr::get(&proc_path(fd), "system.posix_acl_access".as_ref()) {
             Ok(value) => {
                 let mut acl = SourceAcl::parse(&value)?;
@@ -81,12 +79,12 @@ impl Fs {
         }
     }
 
-    /// Whether names in a directory may be looked up.
+    /// Checks a lookup in a directory.
     pub(super) fn may_search(&self, caller: &Caller, dir: &Inode) -> Result<()> {
         if self.checks() { self.check(caller, dir, SEARCH) } else { Ok(()) }
     }
 
-    /// Whether a FIFO or socket may be got at, which the kernel then opens or connects to without asking.
+    /// Checks the lookup of a FIFO or socket, which the kernel then opens or connects to without a request.
     pub(super) fn may_reach_special(
         &self,
         caller: &Caller,
@@ -104,12 +102,12 @@ impl Fs {
         self.check_found(&LazyCallerCreds::of(caller), caller, inode, stat, wanted)
     }
 
-    /// Whether a directory may be listed.
+    /// Checks the listing of a directory.
     pub(super) fn may_list(&self, caller: &Caller, dir: &Inode) -> Result<()> {
         if self.checks() { self.check(caller, dir, READ) } else { Ok(()) }
     }
 
-    /// Whether a regular file may be opened so.
+    /// Checks an open of a regular file.
     pub(super) fn may_open(&self, caller: &Caller, inode: &Inode, flags: OFlags) -> Result<()> {
         if !self.checks() {
             return Ok(());
@@ -123,13 +121,15 @@ impl Fs {
         self.check(caller, inode, wanted)
     }
 
-    /// Whether names may be made in a directory.
+    /// Checks the creation of a name in a directory.
     pub(super) fn may_make_in(&self, caller: &Caller, dir: &Inode) -> Result<()> {
         if self.checks() { self.check(caller, dir, WRITE | SEARCH) } else { Ok(()) }
     }
 
-    /// Whether a name may be taken away: EACCES by the directory's permissions, EPERM by its sticky bit, EOVERFLOW for
-    /// what is unmapped.
+    /// Checks the removal of a name.
+    ///
+    /// EACCES by the directory's permissions, EPERM by its sticky bit, EOVERFLOW if the inode's owner or group is
+    /// unmapped.
     pub(super) fn may_remove(
         &self,
         caller: &Caller,
@@ -142,7 +142,7 @@ impl Fs {
         self.check_removal(&LazyCallerCreds::of(caller), caller, (dir, dir_fd), name).map(drop)
     }
 
-    /// As [`Self::may_remove`]; gives what the name means, if anything.
+    /// As [`Self::may_remove`]. Returns the attributes of the name, if it exists.
     fn check_removal(
         &self,
         requester: &LazyCallerCreds<'_>,
@@ -155,8 +155,9 @@ impl Fs {
         self.check_victim(requester, caller, &dir_stat, (dir_fd, name))
     }
 
-    /// Whether a name may be taken away from a directory to which a symbolic link led, and which nobody has looked up.
-    /// The kernel was not asked about it.
+    /// Checks the removal of a symbolic link's target, in a directory that the kernel has not looked up.
+    ///
+    /// The kernel has checked the link only.
     pub(super) fn may_remove_target(
         &self,
         caller: &Caller,
@@ -175,7 +176,7 @@ impl Fs {
         }
     }
 
-    /// The sticky bit's part of it.
+    /// Checks owner and sticky bit of a name to remove (Linux `may_delete`).
     fn check_victim(
         &self,
         requester: &LazyCallerCreds<'_>,
@@ -201,7 +202,7 @@ impl Fs {
         Ok(Some(stat))
     }
 
-    /// Whether a name may be moved over another, or exchanged with it.
+    /// Checks a rename, a replacement or an exchange.
     pub(super) fn may_rename(
         &self,
         caller: &Caller,
@@ -214,12 +215,12 @@ impl Fs {
         }
         let requester = LazyCallerCreds::of(caller);
         let moved = self.check_removal(&requester, caller, (from.0, from.1), from.2)?;
-        // Also where the new name means nothing yet: the directory's permissions are the same.
+        // Also if the new name does not exist: the permissions of the directory are the same.
         let target = self.check_removal(&requester, caller, (to.0, to.1), to.2)?;
         if from.0.node() == to.0.node() {
             return Ok(());
         }
-        // The `..` of a directory that changes its parent is written.
+        // A directory that gets another parent is written to, because of its `..`.
         let target = target.filter(|_| flags.contains(RenameFlags::EXCHANGE));
         for (place, stat) in [(from, moved), (to, target)] {
             let Some(stat) = stat else { continue };
@@ -234,7 +235,7 @@ impl Fs {
         Ok(())
     }
 
-    /// Whether an inode may get one more name in a directory.
+    /// Checks link(2).
     pub(super) fn may_link(&self, caller: &Caller, inode: &Inode, dir: &Inode) -> Result<()> {
         if !self.checks() {
             return Ok(());
@@ -244,7 +245,7 @@ impl Fs {
         if file.uid.is_none() || file.gid.is_none() {
             return Err(Errno::OVERFLOW);
         }
-        // Linux `may_linkat`, fs.protected_hardlinks of proc(5).
+        // Linux `may_linkat`, with fs.protected_hardlinks of proc_sys_fs(5).
         if !requester.owns(&file) && protects_hardlinks() {
             let mode = u32::from(stat.stx_mode);
             let runs_as_group = mode & (SETGID | GROUP_EXECUTE) == SETGID | GROUP_EXECUTE;
@@ -261,7 +262,7 @@ impl Fs {
         self.check(caller, dir, WRITE | SEARCH)
     }
 
-    /// Whether the caller may do what an inode's owner may: EPERM if not.
+    /// Checks that the caller may act as the owner of an inode: EPERM if not.
     pub(super) fn may_act_as_owner(&self, caller: &Caller, inode: &Inode) -> Result<()> {
         if !self.checks() {
             return Ok(());
@@ -273,7 +274,9 @@ impl Fs {
         }
     }
 
-    /// Whether an extended attribute may be read or changed. The kernel has seen to `security.*` and `trusted.*`.
+    /// Checks the use of an extended attribute.
+    ///
+    /// The kernel itself checks `security.*` and `trusted.*`.
     pub(super) fn may_use_xattr(
         &self,
         caller: &Caller,
@@ -286,7 +289,7 @@ impl Fs {
         }
         let (requester, stat) = (LazyCallerCreds::of(caller), self.tree.stat(inode)?);
         let is_acl = name.starts_with(b"system.");
-        // ACLs everybody reads, and the owner sets. In a directory where everybody makes files, its attributes are his.
+        // ACLs can be read by all and set by the owner. In a sticky directory, only its owner may set attributes.
         let of_owner = is_acl || (inode.kind().is_dir() && u32::from(stat.stx_mode) & STICKY != 0);
         if wanted.contains(WRITE)
             && of_owner
@@ -297,9 +300,10 @@ impl Fs {
         if is_acl { Ok(()) } else { self.check_found(&requester, caller, inode, &stat, wanted) }
     }
 
-    /// What of a change of attributes the caller may make, after the view's policies (Linux `setattr_prepare`,
-    /// chown(2), chmod(2), utimensat(2), truncate(2)). `handle_writes`: it comes through a file that is open for
-    /// writing.
+    /// Reduces a setattr to what the caller may change, after the view's policies.
+    ///
+    /// See Linux `setattr_prepare`, chown(2), chmod(2), utimensat(2) and truncate(2). `handle_writes`: it came through
+    /// a file that is open for writing.
     pub(super) fn may_set(
         &self,
         caller: &Caller,
@@ -332,8 +336,8 @@ impl Fs {
         if let Some(uid) = set.uid {
             let is_shown = requester.owns(&file) && file.uid == Some(uid);
             if is_shown && matches!(self.viewer(&self.view(), caller), Viewer::Mirrored(_)) {
-                // It is his already, as far as he sees; the source keeps its owner, unless he may give files away
-                // there.
+                // The mirror shows the caller as the owner already. The source keeps its owner, unless the caller may
+                // change owners there.
                 set.uid = chowns(true).then_some(uid);
             } else if !is_shown && !chowns(file.uid.is_some()) {
                 return Err(Errno::PERM);
@@ -350,10 +354,10 @@ impl Fs {
                 if self.view().changes.chmod != ChangePolicy::Ignore {
                     return Err(Errno::PERM);
                 }
-                // To ignore succeeds for everybody; only the owner sets what is let through of it all the same.
+                // An ignored chmod succeeds for every caller. The part of it that is applied is for the owner.
                 set.mode = None;
             } else if mode & SETGID != 0 && !requester.keeps_setgid(&file) {
-                // Whoever is not in the file's group does not give its rights away.
+                // A caller that is not in the file's group cannot set the setgid bit.
                 set.mode = Some(mode & !SETGID);
             }
         }

@@ -1,9 +1,10 @@
-//! A name that a process on the source creates and removes as fast as a client asks for it.
+//! A name that a process on the source creates and removes as fast as a client opens it.
 //!
-//! open(2) with O_CREAT through the mount is LOOKUP ("missing"), then CREATE ("exists": ESTALE), and the kernel tries that
-//! twice. CREATE waits for the directory's lock on the source, so it returns just when the other process has made the file
-//! again, and the next LOOKUP always comes while it is gone: the two sides run in step, and the open fails dozens of times
-//! in a row. A LOOKUP of such a name that finds nothing is therefore tried again after a random delay.
+//! open(2) with O_CREAT through the mount is LOOKUP ("missing"), then CREATE ("exists": ESTALE), and the kernel tries
+//! that twice. CREATE waits for the directory's lock on the source, so it returns just when the process on the source
+//! has created the file again, and the next LOOKUP always comes while it is gone: the two run in step, and the open
+//! fails dozens of times in a row. A LOOKUP of such a name that finds nothing is therefore repeated after a random
+//! delay.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsStr;
@@ -14,7 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::source::NodeId;
 
-/// The longest delay: several rounds of open(2) and unlink(2) on a local filesystem (5 to 20 µs each, measured on ext4).
+/// The longest delay in microseconds: several rounds of open(2) and unlink(2) on a local filesystem (5 to 20 µs each,
+/// measured on ext4).
 const MAX_DELAY: u64 = 128;
 
 /// The name that CREATE last found to exist.
@@ -22,12 +24,12 @@ const MAX_DELAY: u64 = 128;
 pub(super) struct ContendedName(AtomicU64);
 
 impl ContendedName {
-    /// CREATE has found the name on the source, which the kernel took for missing.
+    /// Records that CREATE has found the name on the source, which the kernel took for missing.
     pub(super) fn found(&self, dir: NodeId, name: &OsStr) {
         self.0.store(hash(dir, name), Ordering::Relaxed);
     }
 
-    /// Waits for up to 128 µs if CREATE last found this name; whether it did.
+    /// If CREATE last found this name, waits for up to 128 µs and returns true.
     pub(super) fn wait(&self, dir: NodeId, name: &OsStr) -> bool {
         let is_contended = self.0.load(Ordering::Relaxed) == hash(dir, name);
         if is_contended {
@@ -38,7 +40,7 @@ impl ContendedName {
     }
 }
 
-/// Never 0, which is no name.
+/// Never 0, which means no name.
 fn hash(dir: NodeId, name: &OsStr) -> u64 {
     let mut hasher = DefaultHasher::new();
     (dir, name).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! What makes something: mknod, mkdir, symlink, link, create. Everything belongs to its creator from its first instant.
+//! Operations that create: mknod, mkdir, symlink, link, create. The caller owns the new inode from the start.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, OpenedFile, Result, decode_dev};
 use crate::source::{ActingAs, Inode, NewNode, NodeId, component, reopen};
 
-/// How often a name that comes and goes on the source is tried to be made.
+/// How often to try again to create a name that a process on the source creates and removes (chosen).
 const MAX_ATTEMPTS: u32 = 100;
 
 impl Fs {
-    /// Makes a file, FIFO, socket or device. EOVERFLOW when the caller has no counterpart on the source.
+    /// Creates a file, FIFO, socket or device. EOVERFLOW if the caller is unmapped.
     pub fn mknod(
         &self,
         caller: &Caller,
@@ -35,7 +35,7 @@ impl Fs {
         })
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     pub fn mkdir(
         &self,
         caller: &Caller,
@@ -51,7 +51,7 @@ impl Fs {
         })
     }
 
-    /// Makes a symbolic link. EPERM where they are shown as what they lead to.
+    /// Creates a symbolic link. EPERM with resolve-symlinks, which would show its target.
     pub fn symlink(
         &self,
         caller: &Caller,
@@ -67,8 +67,10 @@ impl Fs {
         })
     }
 
-    /// ENOSPC where only the reserve is left that a filesystem keeps for root, for a caller who is stored as root
-    /// without being it: what needs blocks, as a directory does, would get them from there.
+    /// Keeps a caller from the reserved blocks of a filesystem: ENOSPC if only those are left.
+    ///
+    /// It is for a caller that is stored as root on the source without being root at the mount. mkdir(2), which needs a
+    /// block, would take a reserved one.
     fn check_reserved_blocks(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
         let stored = self.owner_of_new(&self.view(), caller)?.0;
@@ -98,14 +100,15 @@ impl Fs {
         self.lookup_created(caller, &dir, name)
     }
 
-    /// The entry of what was just made.
+    /// Returns the entry of what was just created.
     fn lookup_created(&self, caller: &Caller, dir: &Inode, name: &OsStr) -> Result<Entry> {
         let entry_ref = self.entry_ref(dir, name);
         Ok(self.entry(caller, &entry_ref, &self.find(dir, name)?))
     }
 
-    /// Gives an inode one more name. EOVERFLOW when the caller has no counterpart on the source, as for anything that
-    /// is made (Linux `may_create`), unless the view lets him.
+    /// Adds a name for an inode.
+    ///
+    /// EOVERFLOW if the caller is unmapped, as for any creation (Linux `may_create`), unless the view allows it.
     pub fn link(
         &self,
         caller: &Caller,
@@ -127,8 +130,10 @@ impl Fs {
         self.lookup_created(caller, &dir, new_name)
     }
 
-    /// Makes a regular file and opens it. ESTALE when the name exists and the caller did not insist on a new file: the
-    /// kernel then looks it up, checks his rights on it and opens it the ordinary way.
+    /// Creates a regular file and opens it.
+    ///
+    /// ESTALE if the name exists and the caller did not use O_EXCL: the kernel then looks the name up, checks
+    /// permissions and sends an ordinary open.
     pub fn create(
         &self,
         caller: &Caller,
@@ -154,7 +159,8 @@ impl Fs {
                 Err(Errno::EXIST) if !insists => {}
                 result => break result?,
             }
-            // Somebody was faster on the source. If he took it back as fast, the kernel's look-up would find nothing.
+            // A process on the source has created the name first. If it has removed it again, the kernel's lookup would
+            // find nothing, so try to create it again.
             attempts += 1;
             if attempts == MAX_ATTEMPTS || self.tree.has_name(&dir_fd, &c_name) {
                 self.tree.keep_lookups_open();
@@ -163,15 +169,16 @@ impl Fs {
             }
         };
         let event_seq = self.event_seq(&dir);
-        // The kernel has just looked the name up.
+        // The kernel's LOOKUP of the name has just marked the directory, if it can be marked.
         let validity =
             if dir.is_watched() { CacheValidity::WhileWatched } else { CacheValidity::Timeout };
         self.opened_entry(caller, &DirEntryRef { dir: &dir, name, validity, event_seq }, fd, wanted)
     }
 
-    /// Makes a regular file without a name and opens it (open(2), O_TMPFILE). EOPNOTSUPP where the source has none, and
-    /// for who would not own it: the kernel lets nobody link what is not his (proc_sys_fs(5), protected_hardlinks), and
-    /// programs that could not give it its name know how to do without.
+    /// Creates a regular file without a name and opens it (open(2), O_TMPFILE).
+    ///
+    /// EOPNOTSUPP if the source has no O_TMPFILE, and for a caller that would not own the file: it could not link it to
+    /// a name (proc_sys_fs(5), protected_hardlinks), and programs have a fallback for a missing O_TMPFILE.
     pub fn tmpfile(
         &self,
         caller: &Caller,
@@ -185,13 +192,13 @@ impl Fs {
         let (acting, mode) = self.create_as(caller, FileType::RegularFile, mode, umask)?;
         self.may_make_in(caller, &dir)?;
         let wanted = self.source_flags(asked);
-        // With O_EXCL it never gets a name.
+        // With O_EXCL it can never be linked to a name.
         let flags = wanted | OFlags::TMPFILE | OFlags::CLOEXEC | (asked & OFlags::EXCL);
         let fd = acting.create(&dir_fd, c".", flags, mode)?;
         if !asked.contains(OFlags::EXCL) && !self.acts_as_owner_of(caller, &fd)? {
             return Err(Errno::OPNOTSUPP);
         }
-        // No directory tells of it.
+        // No mark reports changes of an inode without a name.
         let entry_ref = DirEntryRef {
             dir: &dir,
             name: OsStr::new(""),
@@ -201,7 +208,7 @@ impl Fs {
         self.opened_entry(caller, &entry_ref, fd, wanted)
     }
 
-    /// Whether a caller may do to a file what its owner may, as it is shown to him.
+    /// Returns whether a caller may act as the owner of a file, as shown to it.
     fn acts_as_owner_of(&self, caller: &Caller, fd: &OwnedFd) -> Result<bool> {
         let mask = StatxFlags::BASIC_STATS;
         let file = self.shown(caller, &rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?);
@@ -209,7 +216,7 @@ impl Fs {
         Ok(file.uid == Some(caller.uid) || overrides())
     }
 
-    /// The answer for a file that was just made and opened.
+    /// Returns the answer for a file that was just created and opened.
     fn opened_entry(
         &self,
         caller: &Caller,
@@ -227,7 +234,8 @@ impl Fs {
         }
         let fd = Arc::new(fd);
         let may_pass_through = self.may_pass_through(&found.inode, &found.stat);
-        // Not the file itself: open for writing, it would keep others from running it for longer than its opener does.
+        // A descriptor for writing must not stay open longer than the client's, because the file could not be executed
+        // (ETXTBSY).
         let anchor = Arc::new(reopen(&fd, OFlags::PATH)?);
         let opened = self.keep_open(found.inode, anchor, Some(fd), wanted);
         Ok((entry, OpenedFile { may_pass_through, ..opened }))

@@ -1,7 +1,8 @@
 //! Open files: open, read, write, flush, release, fsync, fallocate, lseek, copy_file_range.
 //!
-//! While the kernel reads the source's file by itself (FUSE passthrough), an open file holds no more than an O_PATH
-//! descriptor here; it is opened for real when the first request needs that, or at once for writing.
+//! With FUSE passthrough the kernel reads and writes the source's file directly, and an open file here has only an
+//! O_PATH descriptor. The source's file is opened at the first request that needs it, or at once if it is opened for
+//! writing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,56 +19,59 @@ use crate::sys;
 /// An open file.
 #[derive(Debug)]
 pub struct OpenFile {
-    /// Keeps the inode reachable, whatever becomes of its names.
+    /// Keeps the inode reachable, even if its names are removed.
     anchor: Arc<OwnedFd>,
-    /// The source's file, opened as the caller asked. It also holds the caller's flock(2).
+    /// The source's file, opened with the caller's flags. It also holds the caller's flock(2).
     file: OnceLock<Arc<OwnedFd>>,
-    /// The same for requests of the other sort: with O_DIRECT where `file` is without, and without it for what comes
-    /// from the page cache where `file` is with it.
+    /// The source's file opened without O_DIRECT if `file` has it, and with O_DIRECT otherwise.
+    ///
+    /// With forward-odirect both are needed: reads and writes for the page cache go without O_DIRECT.
     other: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
-    /// What it was like when a lock was granted through this open file; where that tells later changes.
+    /// State of the file when a lock was last granted through this open file, if it detects later changes.
     state_at_lock: Mutex<Option<lock::FileState>>,
 }
 
 /// A file that was just opened.
 #[derive(Debug)]
 pub struct OpenedFile {
-    /// The number that later requests carry.
+    /// The handle (`fh`) that later requests carry.
     pub handle: u64,
-    /// The file.
+    /// The open file.
     pub file: Arc<OpenFile>,
-    /// Whether the kernel may write to it past us. Not to a file with setuid or setgid bits: whether they survive
-    /// depends on who writes.
+    /// Whether the kernel may read and write the file directly (passthrough).
+    ///
+    /// Not if it has setuid or setgid bits, because whether they survive a write depends on the caller.
     pub may_pass_through: bool,
-    /// Whether each close of a descriptor is to be told, and not only the last: it releases its process's locks.
+    /// Whether the kernel must send FLUSH at each close, which releases POSIX locks.
     pub needs_flush: bool,
-    /// Whether the kernel is no longer to believe attributes that it was told.
+    /// Whether the kernel must discard cached attributes.
     pub stale_attributes: bool,
 }
 
 impl OpenFile {
-    /// A descriptor of the source's file, O_PATH perhaps.
+    /// Returns a descriptor of the source's file, perhaps O_PATH.
     #[must_use]
     pub fn anchor(&self) -> BorrowedFd<'_> {
         self.anchor.as_fd()
     }
 
-    /// The inode.
+    /// Returns the inode.
     #[must_use]
     pub fn inode(&self) -> &Arc<Inode> {
         &self.inode
     }
 
-    /// Whether it was opened for writing.
+    /// Returns whether it was opened for writing.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.flags.intersects(OFlags::WRONLY | OFlags::RDWR)
     }
 
-    /// The source's file, opened for real now if it was not. EAGAIN when that would have to wait for somebody's lease
-    /// (fcntl(2), F_SETLEASE).
+    /// Returns the source's file, and opens it if it is not open yet.
+    ///
+    /// EAGAIN if that must wait for the end of a lease (fcntl(2), F_SETLEASE).
     pub fn open(&self) -> Result<&OwnedFd> {
         self.open_with(OFlags::NOCTTY | OFlags::NONBLOCK)
     }
@@ -77,12 +81,12 @@ impl OpenFile {
         self.state_at_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is opened for real.
+    /// Returns whether the source's file is open.
     pub(super) fn is_open(&self) -> bool {
         self.file.get().is_some()
     }
 
-    /// As [`Self::open`], for a thread that may wait.
+    /// As [`Self::open`], but waits for the end of a lease. Not for workers.
     pub fn open_and_wait(&self) -> Result<&OwnedFd> {
         self.open_with(OFlags::NOCTTY)
     }
@@ -91,7 +95,7 @@ impl OpenFile {
         self.open_in(&self.file, self.flags | flags)
     }
 
-    /// The source's file for a request with or without O_DIRECT.
+    /// Returns the source's file for a request with or without O_DIRECT.
     fn open_for(&self, direct: bool) -> Result<&OwnedFd> {
         if direct == self.flags.contains(OFlags::DIRECT) {
             return self.open();
@@ -108,36 +112,38 @@ impl OpenFile {
     }
 }
 
-/// What is read.
+/// A read request.
 #[derive(Debug, Clone, Copy)]
 pub struct Read {
-    /// The open file's number.
+    /// The handle of the open file.
     pub handle: u64,
-    /// The place in the file.
+    /// Offset in bytes.
     pub offset: u64,
-    /// For a client who has O_DIRECT set.
+    /// The client's file has O_DIRECT set.
     pub direct: bool,
-    /// For the page cache, and for a client only by way of it.
+    /// The kernel reads into its page cache: FUSE_READ_LOCKOWNER is not set.
     pub for_cache: bool,
 }
 
-/// Where and how a buffer is written.
+/// A write request.
 #[derive(Debug, Clone, Copy)]
 pub struct Write {
-    /// The open file's number.
+    /// The handle of the open file.
     pub handle: u64,
-    /// The place in the file.
+    /// Offset in bytes.
     pub offset: u64,
-    /// For a client who has O_DIRECT set.
+    /// The client's file has O_DIRECT set.
     pub direct: bool,
-    /// At the end of the file instead, wherever that is by then (O_APPEND).
+    /// Write at the end of the file (O_APPEND) instead of the offset.
     pub appends: bool,
-    /// The kernel says that the caller's writes take setuid and setgid bits.
+    /// The kernel asks to clear setuid and setgid bits (FUSE_WRITE_KILL_SUIDGID).
     pub takes_privileges: bool,
 }
 
-/// What the source would refuse at open, and the kernel does not look at when it opens the source's file by itself:
-/// EPERM for writing to an immutable file, or to an append-only one but at its end (ioctl_iflags(2)).
+/// Checks the inode flags at an open for writing, as the source would.
+///
+/// The kernel does not check them when it opens the source's file directly. EPERM for an immutable file, or for an
+/// append-only file without O_APPEND (ioctl_iflags(2)).
 fn check_attributes(stat: &Statx, flags: OFlags) -> Result<()> {
     let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
     let is = |attribute| stat.stx_attributes.contains(attribute);
@@ -147,10 +153,10 @@ fn check_attributes(stat: &Statx, flags: OFlags) -> Result<()> {
 }
 
 impl Fs {
-    /// The flags with which the source is opened for a caller's flags: what the kernel has dealt with is left out.
+    /// Returns the flags with which the source is opened, without those that the kernel has dealt with.
     ///
-    /// So is O_APPEND, since what was written through a mapping goes to its own place (each append is one by itself,
-    /// see [`Fs::write`]), and O_DIRECT, unless the buffers are to keep its alignment.
+    /// O_APPEND is removed, because data that was written through a mapping goes to its own offset; each append sets it
+    /// for itself (see [`Fs::write`]). O_DIRECT is removed unless forward-odirect is set.
     pub(super) fn source_flags(&self, flags: OFlags) -> OFlags {
         let mut kept = OFlags::ACCMODE | OFlags::SYNC | OFlags::DSYNC | OFlags::NOATIME;
         if self.direct_align.is_some() {
@@ -159,16 +165,18 @@ impl Fs {
         flags & kept
     }
 
-    /// Starts to open a regular file, or a block device that is shown as one: the kernel or [`OpenFile::open`] does the
-    /// rest. ESTALE when it is gone: the kernel looks the name up
-    /// again. EISDIR for a directory, which the kernel opens as a file only for an ioctl on it.
+    /// Opens a regular file, or a block device that is shown as one.
+    ///
+    /// The source's file itself is opened by the kernel or by [`OpenFile::open`]. ESTALE if the inode is gone: the
+    /// kernel then looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an
+    /// ioctl(2).
     pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<OpenedFile> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
             FileType::RegularFile => {}
             FileType::BlockDevice if self.view().attr_overrides.block_devices_as_files => {}
             FileType::Directory => return Err(Errno::ISDIR),
-            // Never opened for real.
+            // The source's file of any other type is never opened.
             _ => return Err(Errno::ACCESS),
         }
         self.read_as(caller, &inode)?;
@@ -198,7 +206,7 @@ impl Fs {
     pub(super) fn may_pass_through(&self, inode: &Inode, stat: &Statx) -> bool {
         let mode = u32::from(stat.stx_mode);
         let is_plain = inode.kind().is_file() && mode & (SETUID | SETGID) == 0;
-        // A server would be told of the ids with which the file was handed over.
+        // A server would get the ids with which the backing file was registered, not the caller's.
         self.uses_passthrough() && is_plain && !self.tree.is_server_backed(inode)
     }
 
@@ -211,7 +219,7 @@ impl Fs {
     ) -> OpenedFile {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
-        // What is stored to a shared mapping, which takes a file opened for both, changes its times and tells nobody
+        // A shared mapping needs a file open for reading and writing. A store to it changes times without an event
         // (`is_changing`).
         let stale_attributes = self.watch.is_some()
             && self.uses_passthrough()
@@ -226,19 +234,20 @@ impl Fs {
         OpenedFile { handle, file, may_pass_through: false, needs_flush, stale_attributes }
     }
 
-    /// Acts as somebody for whom the source clears setuid and setgid bits, and who has no reserved space: what the
-    /// kernel writes to a file past us is written with the rights of the moment when the file was handed to it, whoever
-    /// writes.
+    /// Acts with the credentials with which the kernel is to write to a backing file.
+    ///
+    /// The kernel uses the credentials at the time when the backing file is registered, for all writers. They must not
+    /// keep setuid and setgid bits or use reserved blocks.
     pub fn act_for_backing_open(&self) -> Result<()> {
         self.credentials.act_for_backing_open()
     }
 
-    /// An open file by its number. EBADF when it was closed.
+    /// Returns an open file by its handle. EBADF if it was released.
     pub fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
         self.files.get(handle)
     }
 
-    /// Reads into a buffer until it is full or the file ends: how many bytes there are.
+    /// Reads into a buffer until it is full or the file ends. Returns the number of bytes.
     pub fn read(&self, read: &Read, buffer: &mut [u8]) -> Result<usize> {
         let file = self.files.get(read.handle)?;
         match self.direct_align.filter(|_| read.direct) {
@@ -252,7 +261,7 @@ impl Fs {
         }
     }
 
-    /// Writes a buffer: how many bytes were taken.
+    /// Writes a buffer. Returns the number of bytes written.
     pub fn write(&self, caller: &Caller, data: &[u8], how: &Write) -> Result<usize> {
         let file = self.files.get(how.handle)?;
         let align = self.direct_align.filter(|_| how.direct);
@@ -270,14 +279,14 @@ impl Fs {
         }
     }
 
-    /// A descriptor of the file was closed: the owner's locks on it go (fcntl(2)).
+    /// Releases an owner's POSIX locks on the file, because it has closed a descriptor (fcntl(2)).
     pub fn flush(&self, handle: u64, owner: u64) -> Result<()> {
         let file = self.files.get(handle)?;
         self.locks.release(file.inode.node(), owner);
         Ok(())
     }
 
-    /// The last descriptor was closed.
+    /// Closes the open file, because the client has closed its last descriptor.
     pub fn release(&self, handle: u64) -> Result<Arc<OpenFile>> {
         let file = self.files.remove(handle)?;
         self.locks.release_through(file.inode.node(), handle);
@@ -285,13 +294,13 @@ impl Fs {
         Ok(file)
     }
 
-    /// Writes the file to disk; with `data_only` without what is not needed to read it again.
+    /// Syncs the file; with `data_only`, without metadata that is not needed to read it (fdatasync(2)).
     pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
         let file = self.files.get(handle)?;
         sync(file.open()?, data_only)
     }
 
-    /// fallocate(2) with any mode that the source knows.
+    /// fallocate(2), with any mode that the source supports.
     pub fn fallocate(
         &self,
         caller: &Caller,
@@ -307,13 +316,13 @@ impl Fs {
         acting.fallocate(fd, mode, offset, len)
     }
 
-    /// SEEK_DATA and SEEK_HOLE, and whatever else the kernel leaves to us.
+    /// SEEK_DATA, SEEK_HOLE and whatever else the kernel sends.
     pub fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
         let file = self.files.get(handle)?;
         sys::file::lseek(file.open()?, offset, whence)
     }
 
-    /// Copies within the source, by reference where it can (copy_file_range(2)).
+    /// Copies a range within the source, by reflink where the source can (copy_file_range(2)).
     pub fn copy_file_range(
         &self,
         caller: &Caller,
@@ -323,7 +332,7 @@ impl Fs {
     ) -> Result<usize> {
         let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
         if !(source.inode.kind().is_file() && target.inode.kind().is_file()) {
-            // A device that is shown as a file: the kernel then reads and writes.
+            // For a block device shown as a file, the kernel falls back to reading and writing.
             return Err(Errno::XDEV);
         }
         let (source_fd, target_fd) = (source.open()?, target.open()?);

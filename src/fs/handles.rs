@@ -1,5 +1,6 @@
-//! Numbers for open files and directories, as the kernel sends them back with each request. 0 is never given: it stands
-//! for what was opened without asking us.
+//! File handles (`fh`) of open files and directories.
+//!
+//! The handle 0 is never used: it stands for a directory that the kernel opened without a request (no_opendir).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +8,7 @@ use rustix::io::Errno;
 
 const SHARDS: usize = 16;
 
-/// A slab of open things; a number is used again after it was released.
+/// A sharded slab of open files. A handle is reused after it was released.
 #[derive(Debug)]
 pub(super) struct Handles<T> {
     shards: Vec<Mutex<Slab<T>>>,
@@ -27,7 +28,9 @@ impl<T> Default for Handles<T> {
 }
 
 impl<T> Handles<T> {
-    /// Gives `open` a number. `spread`: any number that tells opens apart, so that they meet in different shards.
+    /// Stores `open` and returns its handle.
+    ///
+    /// `spread` is any number that differs between opens, so that they use different shards.
     pub(super) fn insert(&self, open: Arc<T>, spread: u64) -> u64 {
         let shard = spread as usize % SHARDS;
         let mut slab = self.lock(shard);
@@ -44,13 +47,13 @@ impl<T> Handles<T> {
         (at * SHARDS + shard) as u64 + 1
     }
 
-    /// What a number stands for. EBADF when it was released.
+    /// Returns what a handle stands for. EBADF if it was released.
     pub(super) fn get(&self, number: u64) -> Result<Arc<T>, Errno> {
         let (at, shard) = place(number)?;
         self.lock(shard).slots.get(at).and_then(Option::clone).ok_or(Errno::BADF)
     }
 
-    /// Frees a number. EBADF when it was released before.
+    /// Releases a handle. EBADF if it was released before.
     pub(super) fn remove(&self, number: u64) -> Result<Arc<T>, Errno> {
         let (at, shard) = place(number)?;
         let mut slab = self.lock(shard);
@@ -64,7 +67,7 @@ impl<T> Handles<T> {
     }
 }
 
-/// Slot and shard of a number.
+/// Splits a handle into slot and shard.
 fn place(number: u64) -> Result<(usize, usize), Errno> {
     let index = number.checked_sub(1).ok_or(Errno::BADF)? as usize;
     Ok((index / SHARDS, index % SHARDS))

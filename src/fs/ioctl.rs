@@ -1,9 +1,11 @@
-//! ioctl: the inode flags that chattr(1) and lsattr(1) use (ioctl_iflags(2), ioctl_fsxattr(2)). Everything else is
-//! refused, unless every ioctl is to be forwarded.
+//! ioctl(2): the inode flags of chattr(1) and lsattr(1) (ioctl_iflags(2), ioctl_fsxattr(2)).
 //!
-//! FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR come from the kernel's own `vfs_fileattr_set`, which has looked at the caller's
-//! rights and at a read-only mount; it never lets a program's own call of that number through. Its 32 bit twin has
-//! another number, which the kernel does not know in a 64 bit program: it would come unchecked.
+//! All others are refused, unless ioctls are forwarded.
+//!
+//! FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR come from the kernel's `vfs_fileattr_set`, which has checked the caller's
+//! permissions and whether the mount is read-only; the kernel never passes on a program's own call with these numbers.
+//! The variants for 32-bit programs have other numbers. In a 64-bit program the kernel does not know those, so they
+//! would arrive unchecked.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,33 +24,33 @@ const GETVERSION: u32 = 0x8008_7601;
 const FSGETXATTR: u32 = 0x801c_581f;
 const FSSETXATTR: u32 = 0x401c_5820;
 
-/// The kind of ioctls that terminals have (`tty_ioctl`), and no file on a filesystem: isatty(3) asks for one at many an open.
+/// Type of the ioctls of terminals (`tty_ioctl`), which no file on a filesystem has. isatty(3) sends one at many opens.
 const TTY_IOCTL_TYPE: u32 = b'T' as u32;
 
-/// Kind and number of those that make files, as far as Linux has any: snapshots and subvolumes of btrfs (linux/btrfs.h)
-/// and bcachefs, reflinks of ocfs2.
+/// Type and number of ioctls that create files: snapshots and subvolumes of btrfs (linux/btrfs.h) and bcachefs,
+/// reflinks of ocfs2.
 const CREATING_IOCTLS: [(u32, u32); 6] =
     [(0x94, 1), (0x94, 14), (0x94, 23), (0x94, 24), (0xbc, 16), (b'o' as u32, 4)];
 
 /// An ioctl on an open file or directory.
 #[derive(Debug, Clone, Copy)]
 pub struct Ioctl {
-    /// What it is for.
+    /// The inode.
     pub node: NodeId,
-    /// The open file's number.
+    /// The handle of the open file.
     pub handle: u64,
-    /// The number is a directory's.
+    /// The handle is that of a directory.
     pub is_dir: bool,
-    /// It comes from a 32 bit program, and its data may be laid out as such a program has it.
+    /// The ioctl comes from a 32-bit program, so its data may have another layout.
     pub is_compat: bool,
-    /// The request's number. It encodes how many bytes move, and whither.
+    /// The ioctl's number, which encodes the size and direction of its data.
     pub command: u32,
-    /// How many bytes the answer may have.
+    /// Maximum size of the output in bytes.
     pub out_size: usize,
 }
 
 impl Ioctl {
-    /// How many bytes the number says that the request moves (ioctl(2), `_IOC_SIZE`).
+    /// Returns the size of the argument in bytes, as encoded in the number (ioctl(2), `_IOC_SIZE`).
     fn arg_size(&self) -> usize {
         (self.command >> 16 & 0x3fff) as usize
     }
@@ -57,14 +59,14 @@ impl Ioctl {
         self.command >> 8 & 0xff
     }
 
-    /// Whether it makes something that belongs to whoever calls.
+    /// Returns whether the ioctl creates a file, which the caller then owns.
     fn creates(&self) -> bool {
         CREATING_IOCTLS.contains(&(self.ioc_type(), self.command & 0xff))
     }
 }
 
 impl Fs {
-    /// Whether an ioctl is to be [forwarded](Self::forward_ioctl).
+    /// Returns whether an ioctl is to be [forwarded](Self::forward_ioctl).
     pub fn forwards(&self, ioctl: &Ioctl) -> bool {
         let is_checked =
             matches!(ioctl.command, GETFLAGS | SETFLAGS | GETVERSION | FSGETXATTR | FSSETXATTR);
@@ -72,15 +74,15 @@ impl Fs {
         !is_checked && may_exist && self.view().changes.forward_ioctls
     }
 
-    /// Makes an ioctl on the source's file: what it returns, and the data that goes back. May take long.
+    /// Makes an ioctl on the source's file. Returns its result and the output data. May take long.
     ///
-    /// Nobody's permission is asked beyond the flags with which the file was opened. On the source it is made as the caller,
-    /// with the capabilities that he has himself, or as somebody who owns nothing if he has no counterpart there. Many a
-    /// request asks for no more than a capability, and freezes or shuts down the whole filesystem. EOVERFLOW for one that
-    /// makes something by a caller to whom nothing can belong.
+    /// The daemon checks no permission beyond the flags with which the file was opened. On the source the ioctl is made
+    /// with the caller's source ids and capabilities, or with ids that own nothing if the caller is unmapped: many
+    /// ioctls require only a capability, and freeze or shut down the whole filesystem. EOVERFLOW if an ioctl that
+    /// creates a file comes from an unmapped caller.
     ///
-    /// Nothing of ours can be reached by it (`sys::apart`): the numbers of some requests do not tell all that they move.
-    /// Those fail with EFAULT, or EBADF where they name descriptors.
+    /// The ioctl cannot reach the daemon's memory and descriptors (`sys::apart`), because the numbers of some ioctls do
+    /// not encode all that they access. Those fail with EFAULT, or with EBADF if they use descriptors.
     pub fn forward_ioctl(
         &self,
         caller: &Caller,
@@ -106,7 +108,7 @@ impl Fs {
         Ok((returned, argument))
     }
 
-    /// Acts as the caller in an ioctl on a file.
+    /// Acts with the caller's ids for an ioctl on a file.
     fn act_in_ioctl(
         &self,
         caller: &Caller,
@@ -130,17 +132,17 @@ impl Fs {
         }
     }
 
-    /// Opens a directory as a file, which only an ioctl on it needs.
+    /// Opens a directory as a file, which only an ioctl needs.
     pub fn open_for_ioctl(&self, node: NodeId) -> Result<OpenedFile> {
         let inode = self.tree.inode(node)?;
         let fd = Arc::new(self.tree.open(&inode, OFlags::RDONLY)?);
         Ok(self.keep_open(inode, Arc::clone(&fd), Some(fd), OFlags::RDONLY))
     }
 
-    /// The answer to an ioctl on a file or directory. ENOTTY for a request that is not passed on.
+    /// Answers an ioctl for inode flags. ENOTTY for any other.
     ///
-    /// The kernel has checked that the caller owns the inode and may set the flags (`vfs_fileattr_set`), by the owner that
-    /// it was told last.
+    /// The kernel has checked that the caller owns the inode and may set the flags (`vfs_fileattr_set`), by the owner
+    /// in its cached attributes.
     pub fn ioctl(
         &self,
         caller: &Caller,
@@ -149,7 +151,7 @@ impl Fs {
         input: &[u8],
         out_size: usize,
     ) -> Result<Vec<u8>> {
-        // The kernel's own interface moves an int for the requests that are declared with a long.
+        // The kernel passes an int for the ioctls that are declared with a long.
         let (command, arg_size) = match command {
             GETFLAGS | SETFLAGS | GETVERSION => (command, 4),
             FSGETXATTR | FSSETXATTR => (command, 28),
@@ -173,8 +175,10 @@ impl Fs {
         Ok(argument[..out_size.min(argument.len())].to_vec())
     }
 
-    /// Sets inode flags. The kernel has compared them to those that it was told a moment ago; that the immutable flag is
-    /// set meanwhile, which its owner may not take off, only the source can see.
+    /// Sets inode flags.
+    ///
+    /// The kernel has compared them with the flags that it read a moment ago. If a process has set the immutable flag
+    /// since, only the source notices that the caller must not clear it.
     fn set_flags(
         &self,
         caller: &Caller,

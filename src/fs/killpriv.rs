@@ -1,7 +1,7 @@
-//! Setuid and setgid bits of regular files: who may keep them, and who may take them by a change of owner.
+//! Setuid and setgid bits of regular files: which callers keep them at a write, truncate or chown.
 //!
-//! With HANDLE_KILLPRIV_V2 the kernel leaves them to us: the caller's rights are looked up, but only for the few files
-//! that have such bits.
+//! With FUSE_HANDLE_KILLPRIV_V2 the kernel leaves this to the daemon. It reads the caller's credentials only for the
+//! few files that have such bits.
 
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
@@ -17,32 +17,32 @@ pub(super) const SETUID: u32 = 0o4000;
 pub(super) const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
-/// With what rights a caller's change is made on the source, as far as these bits go.
+/// The rights with which a caller's change is made on the source, as far as setuid and setgid bits depend on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KillprivRights {
-    /// CAP_FSETID: whoever has it keeps the bits of what he writes. `None` where there are none.
+    /// CAP_FSETID, with which the bits survive a write. `None`: the file has no such bits.
     pub(super) fsetid: Option<bool>,
-    /// Membership of the file's group: its members keep the setgid bit of a file that the group may not execute.
+    /// Membership of the file's group: a member keeps the setgid bit of a file that the group cannot execute.
     pub(super) membership: Membership,
 }
 
-/// Whether one acts as a member of a group.
+/// Whether to act as a member of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Membership {
-    /// It matters not.
+    /// It makes no difference.
     Any,
     /// As a member.
     Of(SourceGid),
-    /// As no member, even if the caller's own number is, by chance, the group's on the source.
+    /// As no member, even if the caller's own gid happens to be the group's number on the source.
     NotOf(SourceGid),
 }
 
 impl Membership {
-    /// The group to act as, for a caller whose own is this.
+    /// Returns the gid to act with, for a caller with this gid.
     pub(super) fn acting_gid(self, own: u32) -> u32 {
         match self {
             Self::Of(group) => group.raw(),
-            // 4294967295 is no id.
+            // 4294967295 is no valid id.
             Self::NotOf(group) if group.raw() == own => own.checked_sub(1).unwrap_or(1),
             Self::Any | Self::NotOf(_) => own,
         }
@@ -50,14 +50,14 @@ impl Membership {
 }
 
 impl KillprivRights {
-    /// There is nothing to take.
+    /// The file has no bits to clear.
     pub(super) const ANY: Self = Self { fsetid: None, membership: Membership::Any };
-    /// Nothing is taken.
+    /// The bits survive.
     pub(super) const ALL: Self = Self { fsetid: Some(true), membership: Membership::Any };
 }
 
 impl Fs {
-    /// The rights with which a caller writes to a file (Linux `setattr_should_drop_suidgid`).
+    /// Returns the rights with which a caller writes to a file (Linux `setattr_should_drop_suidgid`).
     pub(super) fn rights_to_write(&self, caller: &Caller, inode: &Inode) -> Result<KillprivRights> {
         let has_bits = bits(&self.tree.stat(inode)?) != 0;
         if has_bits && self.creds_of(caller).may_keep_bits() {
@@ -69,8 +69,10 @@ impl Fs {
         }
     }
 
-    /// The rights with which a caller writes who lacks CAP_FSETID, as the kernel says: it may act for somebody else than the
-    /// thread that it names.
+    /// Returns the rights of a caller that lacks CAP_FSETID, as the kernel says with FUSE_WRITE_KILL_SUIDGID.
+    ///
+    /// The kernel may write on behalf of another process than the thread that the request names, so its word counts,
+    /// not /proc.
     pub(super) fn rights_without_fsetid(
         &self,
         caller: &Caller,
@@ -85,9 +87,10 @@ impl Fs {
         Ok(KillprivRights { fsetid: Some(false), membership: membership(&stat, keeps) })
     }
 
-    /// What is known of a caller's groups and capabilities. A caller whom we cannot see, in a pid namespace that is not
-    /// below ours, is root by his number, where the kernel has judged what he does; who is not has no groups and no
-    /// capabilities.
+    /// Returns what is known of a caller's groups and capabilities.
+    ///
+    /// A caller in a pid namespace that the daemon cannot see has none, except that uid 0 counts as root where the
+    /// kernel checks permissions.
     pub(super) fn creds_of(&self, caller: &Caller) -> CallerCreds {
         if caller.pid == 0 && caller.uid.raw() == 0 && self.needs.checks == Checks::Kernel {
             return CallerCreds::invisible_root();
@@ -95,8 +98,10 @@ impl Fs {
         CallerCreds::of(caller.pid).with_request_ids(caller)
     }
 
-    /// The rights with which a caller changes a file's access ACL: the setgid bit stays with members of the group (Linux
-    /// `posix_acl_update_mode`), as far as the source's filesystem looks at it.
+    /// Returns the rights with which a caller changes a file's access ACL.
+    ///
+    /// A member of the group keeps the setgid bit (Linux `posix_acl_update_mode`), if the source's filesystem checks
+    /// that.
     pub(super) fn rights_to_set_acl(
         &self,
         caller: &Caller,
@@ -111,8 +116,9 @@ impl Fs {
         Ok(KillprivRights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
 
-    /// Whether the setgid bit survives: without group execute it stays with members of the group (Linux
-    /// `setattr_should_drop_sgid`).
+    /// Returns whether the setgid bit survives a write.
+    ///
+    /// Without the group's execute bit it stays for members of the group (Linux `setattr_should_drop_sgid`).
     fn keeps_setgid(&self, creds: &CallerCreds, caller: &Caller, stat: &Statx) -> bool {
         if u32::from(stat.stx_mode) & GROUP_EXECUTE != 0 {
             return false;
@@ -120,9 +126,10 @@ impl Fs {
         creds.keeps_setgid(caller, &self.shown(caller, stat))
     }
 
-    /// A mode to be set, without the bits by which whoever runs the file would get what its owner or group may do, where
-    /// they are the caller's only as far as is shown: he would get it on the source. (Linux `setattr_prepare` asks no more
-    /// than whose the file is shown to be.)
+    /// Clears the setuid or setgid bit in a mode that a caller sets, if the real owner or group is not the caller's.
+    ///
+    /// The view may show an owner that the file does not have on the source, and a program with the bit runs with the
+    /// real one there. (Linux `setattr_prepare` checks only the owner that is shown.)
     pub(super) fn permitted_setid_bits(
         &self,
         view: &View,
@@ -150,8 +157,10 @@ impl Fs {
         Ok(kept)
     }
 
-    /// Whether a change of owner leaves the setgid bit. It takes the setuid bit whoever asks (chown(2)), and to take a bit
-    /// is a change of mode: EPERM for who neither owns the file nor has CAP_FOWNER over it (Linux `notify_change`).
+    /// Returns whether a chown leaves the setgid bit.
+    ///
+    /// chown(2) clears the setuid bit for every caller, and clearing a bit is a change of mode: EPERM unless the caller
+    /// owns the file or has CAP_FOWNER over it (Linux `notify_change`).
     pub(super) fn chown_keeps_setgid(&self, caller: &Caller, inode: &Inode) -> Result<bool> {
         let stat = self.tree.stat(inode)?;
         let bits = bits(&stat);
@@ -179,7 +188,7 @@ fn membership(stat: &Statx, is_member: bool) -> Membership {
     }
 }
 
-/// The bits that a regular file has.
+/// Returns the setuid and setgid bits of a regular file.
 fn bits(stat: &Statx) -> u32 {
     let mode = u32::from(stat.stx_mode);
     match FileType::from_raw_mode(mode) {

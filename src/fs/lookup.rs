@@ -1,4 +1,4 @@
-//! Names to inodes, and inodes forgotten.
+//! Lookup and forget.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
@@ -11,7 +11,7 @@ use super::{Caller, Fs, Lookup, Result};
 use crate::source::{FoundInode, Inode, NodeId, component};
 
 impl Fs {
-    /// Finds what a name in a directory means.
+    /// Looks up a name in a directory.
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Lookup> {
         let dir = self.tree.inode(parent)?;
         self.read_as(caller, &dir)?;
@@ -38,8 +38,11 @@ impl Fs {
         }
     }
 
-    /// The error of a look-up that is not permitted. The kernel asks for one whenever somebody walks by a name; told of
-    /// any error but this one it forgets the name for all, and takes away what others have mounted on it or below.
+    /// Returns the errno of a lookup that is not permitted.
+    ///
+    /// The kernel revalidates a name for every process that walks past it. At any error but ENOMEM and EINTR it drops
+    /// the name for all processes, and unmounts what is mounted on it or below (`fuse_dentry_revalidate`,
+    /// `d_invalidate`).
     fn refusal(&self, error: Errno, dir: &Inode, name: &OsStr) -> Errno {
         match self.tree.has_mounts_at(dir, name) {
             true => Errno::NOMEM,
@@ -47,13 +50,13 @@ impl Fs {
         }
     }
 
-    /// Finds what a name in a directory means that is not excluded, and counts one look-up.
+    /// Finds a name that is not excluded, and increments the inode's lookup count.
     pub(super) fn find(&self, dir: &Inode, name: &OsStr) -> Result<FoundInode> {
         let c_name = component(name)?;
         self.find_in(dir, &*self.tree.fd(dir)?, &c_name, FileType::Unknown)
     }
 
-    /// As [`Self::find`], where the directory is open already; `kind` is what it says of the name, or unknown.
+    /// As [`Self::find`], in a directory that is open; `kind` is the type in its listing, or unknown.
     pub(super) fn find_in(
         &self,
         dir: &Inode,
@@ -69,7 +72,7 @@ impl Fs {
         Ok(found)
     }
 
-    /// Whether the source has such a name at this moment.
+    /// Returns whether a name exists on the source.
     #[must_use]
     pub fn is_there(&self, dir: NodeId, name: &OsStr) -> bool {
         let there = || {
@@ -79,14 +82,15 @@ impl Fs {
         there().unwrap_or(false)
     }
 
-    /// The kernel gives back look-ups: whether they were the last.
+    /// Decrements the lookup count, as the kernel tells. Returns whether it reached 0.
     pub fn forget(&self, node: NodeId, lookups: u64) -> bool {
-        // What was done to it through the mount is soon no longer told by its being known.
+        // A prefetched entry counts only while changes through the mount would show in the table, where a forgotten
+        // inode is not.
         drop(self.prefetcher.begin_change());
         self.drop_lookups(node, lookups)
     }
 
-    /// Gives back a look-up that the kernel was not told of.
+    /// Decrements the lookup count for a lookup of which the kernel does not learn.
     pub(super) fn undo_lookup(&self, node: NodeId) {
         self.drop_lookups(node, 1);
     }
@@ -99,7 +103,7 @@ impl Fs {
         true
     }
 
-    /// The target of a symbolic link, as stored. ELOOP where links are not followed.
+    /// Returns the target of a symbolic link, as stored. ELOOP on a nosymfollow mount.
     pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
         let inode = self.tree.inode(node)?;
         self.may_follow(&inode)?;

@@ -1,9 +1,11 @@
-//! The filesystem's operations, by subject. No FUSE types: a request comes in as node ids, names and a [`Caller`], and
-//! goes out as [`Entry`], [`Attr`] or an errno.
+//! The filesystem's operations, by subject.
 //!
-//! The kernel has checked permissions on what we show (`default_permissions`) before a request arrives, unless the view
-//! needs other rules than the kernel's (`checks`). What is left to us is to act on the right inode, as the right user
-//! where something is created, and to translate ids.
+//! No FUSE types: a request comes in as node ids, names and a [`Caller`], and is answered with [`Entry`], [`Attr`] or
+//! an errno.
+//!
+//! The kernel checks permissions on what the mount shows (`default_permissions`) before it sends a request, unless the
+//! view needs other rules than the kernel's (`checks`). The operations act on the right inode, with the right owner for
+//! what they create, and translate ids.
 
 mod aligned_buffer;
 mod attr;
@@ -60,22 +62,22 @@ pub use types::{
 struct DirEntryRef<'a> {
     dir: &'a Inode,
     name: &'a OsStr,
-    /// How long the directory's names may be believed.
+    /// How long the kernel may cache names of the directory.
     validity: CacheValidity,
-    /// The directory's count of what its watch has told.
+    /// Event count of the directory's mark before the lookup.
     event_seq: u32,
 }
 
-/// As what an unmapped owner is shown (/proc/sys/kernel/overflowuid).
+/// The id shown for an unmapped owner where the kernel needs one (/proc/sys/kernel/overflowuid).
 const OVERFLOW_ID: u32 = 65534;
 
-/// One mount's filesystem.
+/// The filesystem of one mount.
 #[derive(Debug)]
 pub struct Fs {
     tree: SourceTree,
     view: ArcSwap<View>,
     needs: Needs,
-    /// Who the mirror is for, as the user database had it last.
+    /// The users of `mirror`, as last read from the user database.
     mirrored: ArcSwap<HashSet<MountUid>>,
     credentials: Credentials,
     files: handles::Handles<OpenFile>,
@@ -86,12 +88,14 @@ pub struct Fs {
     locks: lock::Locks,
     watch: Option<Watch>,
     uses_passthrough: AtomicBool,
-    /// What a client's O_DIRECT takes on the source, where it is kept: buffers aligned to so many bytes.
+    /// With forward-odirect: the alignment in bytes that the source requires for O_DIRECT.
     direct_align: Option<NonZeroUsize>,
 }
 
 impl Fs {
-    /// A filesystem that shows `tree` through `view`, and takes note of what it answers in `watch`.
+    /// Creates a filesystem that shows `tree` through `view`.
+    ///
+    /// `watch` invalidates what the kernel caches of it.
     #[must_use]
     pub fn new(tree: SourceTree, view: View, watch: Option<Watch>, data: &DataPath) -> Self {
         Self {
@@ -112,63 +116,65 @@ impl Fs {
         }
     }
 
-    /// The kernel passes no file's data by us: it has no FUSE passthrough, or not for us.
+    /// Turns FUSE passthrough off: the kernel does not have it, or refuses it to the daemon.
     pub fn disable_passthrough(&self) {
         self.uses_passthrough.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the kernel reads and writes files of the source by itself.
+    /// Returns whether the kernel may read and write files of the source directly (FUSE passthrough).
     fn uses_passthrough(&self) -> bool {
         self.uses_passthrough.load(Ordering::Relaxed)
     }
 
-    /// The source tree.
+    /// Returns the source tree.
     #[must_use]
     pub fn tree(&self) -> &SourceTree {
         &self.tree
     }
 
-    /// What is shown and what may be changed, as it is at this moment: to be taken once for a request.
+    /// Returns the current view.
+    ///
+    /// A request takes it once, because a reload may replace it at any moment.
     fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
     }
 
-    /// The view of this moment, for whoever needs it for longer than a request.
+    /// Returns the current view, for use beyond one request.
     #[must_use]
     pub fn view_snapshot(&self) -> Arc<View> {
         self.view.load_full()
     }
 
-    /// Shows the source through another view from now on. A request that has taken the former acts by that to its end.
+    /// Replaces the view. Requests that have taken the old one finish with it.
     ///
-    /// Its needs must be those of the former: the mount was made for them.
+    /// The new view must have the same needs, because the mount was made for them.
     pub fn set_view(&self, view: View) {
         self.view.store(Arc::new(view));
     }
 
-    /// Whether names that the present view hides are others than those which this one hides.
+    /// Returns whether the given view excludes other names than the current one.
     #[must_use]
     pub fn excludes_other_names_than(&self, view: &View) -> bool {
         self.view().excluded != view.excluded
     }
 
-    /// What the view keeps the kernel from doing by itself; the same for as long as the mount lives.
+    /// Returns what the view needs the kernel not to do; it never changes while the mount exists.
     #[must_use]
     pub fn needs(&self) -> Needs {
         self.needs
     }
 
-    /// Whether permissions are ours to check.
+    /// Returns whether the daemon checks permissions, instead of the kernel.
     fn checks(&self) -> bool {
         self.needs.checks == Checks::Daemon
     }
 
-    /// Tells whom the mirror is for.
+    /// Sets the users of `mirror`.
     pub fn set_mirrored(&self, users: HashSet<MountUid>) {
         self.mirrored.store(Arc::new(users));
     }
 
-    /// How a caller sees things.
+    /// Returns how the view shows inodes to a caller.
     fn viewer(&self, view: &View, caller: &Caller) -> Viewer {
         match &view.mirror {
             None => Viewer::Anyone,
@@ -178,26 +184,26 @@ impl Fs {
         }
     }
 
-    /// An inode's attributes as a caller sees them.
+    /// Returns an inode's attributes as the view shows them to a caller.
     fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, validity: CacheValidity) -> Attr {
         let view = self.view();
         let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), validity);
         inode.set_has_unmapped_id(attr.uid.is_none() || attr.gid.is_none());
         if self.needs.per_caller {
-            // The kernel keeps one owner for all callers, and "none" would be for who owns it all the same as for
-            // others. That nobody owns the file is then for our own checks to know.
+            // The kernel keeps one owner for all callers, and an invalid one would lock out the user to whom the mirror
+            // shows the file as well. Only the daemon's own checks then know that the id is unmapped.
             attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
         }
         self.apply_overrides(&view.attr_overrides, inode, self.restricted(inode, attr))
     }
 
-    /// Owner and permissions of an inode as a caller sees them.
-    fn shown(&self, caller: &Caller, stat: &Statx) -> PresentedAttr {
+/// Returns owner and permissions of an inode as the view shows them to a caller.
+fn shown ( & self , caller : & Caller , stat : & Statx ) -> PresentedAttr { 
         let view = self.view();
         view.present(types::stored(stat), self.viewer(&view, caller))
     }
 
-    /// The caller's ids on the source. EOVERFLOW when one has no counterpart there: he cannot own anything.
+    /// Translates the caller's ids to the source. EOVERFLOW if one is unmapped, so that the caller cannot own anything.
     fn source_ids(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
         let view = self.view();
         let uid = view.ids.uid_to_source(caller.uid).ok_or(Errno::OVERFLOW)?;
@@ -205,7 +211,7 @@ impl Fs {
         Ok((uid, gid))
     }
 
-    /// The ids that what a caller makes gets on the source. EOVERFLOW when one that counts has no counterpart there.
+    /// Returns the source ids that own what a caller creates. EOVERFLOW if one that is needed is unmapped.
     fn owner_of_new(&self, view: &View, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
         let creation = &view.creation;
         let (uid, gid) = match creation.by {
@@ -225,8 +231,9 @@ impl Fs {
         Ok((uid, gid))
     }
 
-    /// Whether the caller may give a name to what is there already. EOVERFLOW when he could own nothing (Linux
-    /// `may_create`), unless the view lets him.
+    /// Checks that the caller may add a name for an existing inode.
+    ///
+    /// EOVERFLOW if the caller is unmapped (Linux `may_create`), unless the view allows that.
     fn may_add_names(&self, caller: &Caller) -> Result<()> {
         let view = self.view();
         match view.changes.names_by_unmapped {
@@ -235,8 +242,10 @@ impl Fs {
         }
     }
 
-    /// Acts as whom what the caller makes is to belong to, so that it does from its first instant, and sets the umask
-    /// that the source is to apply: the permissions to make it with.
+    /// Acts with the ids that are to own a new inode, and sets the umask for the source.
+    ///
+    /// The inode thus never has another owner, not even for a moment. Also returns the permission bits to create it
+    /// with.
     fn create_as(
         &self,
         caller: &Caller,
@@ -248,7 +257,7 @@ impl Fs {
         let (uid, gid) = self.owner_of_new(&view, caller)?;
         let perms = &view.creation.perms;
         let mut mode = mode;
-        // Bits by which others would get what somebody else may do are not the caller's to give.
+        // The setuid or setgid bit would let others act with an id that is not the caller's.
         if view.ids.uid_to_source(caller.uid) != Some(uid) {
             mode &= !killpriv::SETUID;
         }
@@ -261,20 +270,23 @@ impl Fs {
         };
         let mut acting = self.credentials.creator((uid, gid), umask)?;
         if mode & killpriv::SETGID != 0 {
-            // The kernel has taken the bit from whoever may not give it.
+            // The kernel has already cleared the bit if the caller may not set it.
             acting.set_fsetid(true);
         }
         Ok((acting, Mode::from_raw_mode(mode)))
     }
 
-    /// Acts for the caller where nothing is created: by his source ids, or as one who owns nothing where he has none. A
-    /// source may judge by them (another FUSE filesystem, NFS), so those of whoever was served before will not do.
+    /// Acts with the caller's source ids where nothing is created, or with ids that own nothing if it is unmapped.
+    ///
+    /// A source with a server (another FUSE filesystem, NFS) may check the ids, so those of the previous request must
+    /// not stay.
     fn act_for(&self, caller: &Caller) -> Result<ActingAs<'_>> {
         self.credentials.on_behalf(self.source_ids(caller).ok())
     }
 
-    /// Acts for the caller where an inode is only looked at or opened, if a server may judge him by his ids. Elsewhere
-    /// whichever ids are in force will do.
+    /// Acts with the caller's source ids to read an inode, if a server may check them.
+    ///
+    /// On any other source reads may use whatever ids the thread has.
     fn read_as(&self, caller: &Caller, inode: &Inode) -> Result<()> {
         if self.tree.is_server_backed(inode) {
             let _acting = self.act_for(caller)?;
@@ -282,8 +294,10 @@ impl Fs {
         Ok(())
     }
 
-    /// Acts as the caller himself on an inode: reserved space is his or not, whatever he is on the source. Where a server
-    /// is told who writes, he is who he is there.
+    /// Acts with the caller's own, untranslated ids to write to an inode.
+    ///
+    /// The source gives reserved blocks to the caller only if it is root at the mount, whatever it is mapped to. On a
+    /// source with a server, acts with the caller's source ids.
     fn write_as(
         &self,
         caller: &Caller,
@@ -302,7 +316,9 @@ impl Fs {
         Ok(acting)
     }
 
-    /// Where a name is about to be looked up. What is told of the directory from now on counts against what is found.
+    /// Prepares the lookup of a name.
+    ///
+    /// An event in the directory from now on limits how long the kernel may cache the result.
     fn entry_ref<'a>(&self, dir: &'a Inode, name: &'a OsStr) -> DirEntryRef<'a> {
         let validity = self.watch_names(dir);
         DirEntryRef { dir, name, validity, event_seq: self.event_seq(dir) }
@@ -312,7 +328,7 @@ impl Fs {
         self.watch.as_ref().map_or(0, |watch| watch.event_seq(dir))
     }
 
-    /// The entry for what was found at a place.
+    /// Returns the entry for a found inode.
     fn entry(&self, caller: &Caller, entry_ref: &DirEntryRef<'_>, found: &FoundInode) -> Entry {
         self.entry_of(caller, entry_ref, &found.inode, &found.stat, found.is_by_link)
     }
@@ -331,13 +347,13 @@ impl Fs {
             && !inode.is_watched()
             && watch.ensure_marked(&self.tree, inode)
         {
-            // What changed before the watch began is seen now, what changes after it is told.
+            // Read the attributes again: changes before the mark are in them, changes after it become events.
             covered = self.tree.stat(inode).ok();
         }
         let stat = covered.as_ref().unwrap_or(stat);
         let name = self.name_validity(entry_ref, inode, is_by_link);
         let validity = match is_by_link {
-            // The directory does not tell of what is elsewhere.
+            // The mark on the directory of the link does not report changes of the target.
             true => CacheValidity::Timeout,
             false => self.found_validity(entry_ref, inode, stat),
         };
@@ -345,8 +361,10 @@ impl Fs {
         Entry { node: inode.node(), generation: inode.generation(), attr, name }
     }
 
-    /// How long the attributes may be believed that came with a name: as long as the name, where the directory's watch
-    /// tells what is done to the file, and nothing was told while it was looked up.
+    /// Returns how long the kernel may cache attributes that come with an entry.
+    ///
+    /// As long as the name, if the mark on the directory reports changes of the inode, and has reported no event since
+    /// before the lookup.
     fn found_validity(
         &self,
         entry_ref: &DirEntryRef<'_>,
@@ -361,7 +379,7 @@ impl Fs {
             // See `watch_attributes`.
             FileType::RegularFile if !self.uses_passthrough() => false,
             _ => {
-                // With several names it may be changed by another, in a directory that nobody watches.
+                // An inode with several hard links may be changed through another directory, which has no mark.
                 let has_one_name = stat.stx_nlink == 1;
                 inode.set_covered_by_parent(has_one_name);
                 has_one_name
@@ -376,7 +394,7 @@ impl Fs {
         }
     }
 
-    /// Sees to it that changes in a directory are told from now on: how long its names may be believed.
+    /// Marks a directory, so that changes of its names become events. Returns how long the kernel may cache its names.
     fn watch_names(&self, dir: &Inode) -> CacheValidity {
         match &self.watch {
             Some(watch) if watch.ensure_marked(&self.tree, dir) && watch.is_delivering(dir) => {
@@ -386,15 +404,16 @@ impl Fs {
         }
     }
 
-    /// Sees to it that changes of an inode that is asked for again are told from now on: how long its attributes may be
-    /// believed.
+    /// Marks an inode whose attributes are requested, so that changes become events. Returns how long the kernel may
+    /// cache them.
     fn watch_attributes(&self, inode: &Inode) -> CacheValidity {
         let Some(watch) = &self.watch else { return CacheValidity::Timeout };
         if self.is_changing(inode) {
             return CacheValidity::Uncached;
         }
         let covered = match inode.kind() {
-            // The kernel keeps its data by its attributes, and a store to a mapping on the source tells nobody.
+            // The kernel invalidates the cached data of a file by its attributes, and a store to a mapping on the
+            // source makes no event.
             FileType::RegularFile if !self.uses_passthrough() => false,
             FileType::Directory => watch.ensure_marked(&self.tree, inode),
             _ => inode.is_covered_by_parent() || watch.ensure_file_marked(&self.tree, inode),
@@ -402,15 +421,17 @@ impl Fs {
         if covered { CacheValidity::WhileWatched } else { CacheValidity::Timeout }
     }
 
-    /// Whether what is said of an inode may be wrong in a moment. A store to a mapping of the source's file, which the
-    /// kernel makes of a client's where it passes data, changes its times and tells nobody; and who writes now will
-    /// write again.
+    /// Returns whether attributes of an inode may change at any moment without an event.
+    ///
+    /// That is so while write events are suppressed, and, with passthrough, while a file is open for writing: a
+    /// client's shared mapping is then one of the source's file, and a store to it makes no event.
     fn is_changing(&self, inode: &Inode) -> bool {
         inode.is_busy() || (self.uses_passthrough() && inode.has_writers())
     }
 
-    /// Whether an inode of which its directory was to tell has got more names. It may be changed by one in a directory
-    /// that nobody watches, and the watch on its own directory tells of it no longer.
+    /// Returns whether an inode covered by its directory's mark has more than one hard link now.
+    ///
+    /// It may then be changed through another directory, which has no mark, so it is no longer covered.
     fn gained_links(&self, inode: &Inode, stat: &Statx) -> bool {
         let has = stat.stx_nlink > 1 && inode.is_covered_by_parent() && !inode.kind().is_dir();
         if has {
@@ -419,17 +440,19 @@ impl Fs {
         has
     }
 
-    /// Runs the watch over the source, if there is one, until the mount ends.
-    pub fn watch<N: Notifier + Send + Sync + 'static>(&self, notifier: &Arc<N>) {
+/// Runs the watch, if there is one, until the mount ends.
+pub fn watch < N : Notifier + Send + Sync + 'static > ( & self , notifier : & Arc < N > ) { 
         if let Some(watch) = &self.watch {
             watch.run(&self.tree, notifier);
         }
     }
 
-    /// Lets go of what was not used for a while, and looks after the watch; to be called every second.
-    pub fn sweep(&self, notifier: &impl Notifier) {
+/// Frees what was not used for a while, and checks the watch; to be called every second.
+pub fn sweep ( & self , notifier : & impl Notifier ) { 
         if let Some((old, new)) = self.tree.follow() {
-            log::info!("the source is another directory now");
+            log::info!(
+                "follow-source: the source's path means another directory now; showing that one"
+            );
             self.idle_streams.clear();
             if let Some(watch) = &self.watch {
                 watch.forget(&self.tree, &old);
@@ -446,7 +469,7 @@ impl Fs {
         }
     }
 
-    /// Whether the source is watched for changes by others.
+    /// Returns whether changes by processes on the source are watched for.
     #[must_use]
     pub fn is_watching(&self) -> bool {
         self.watch.is_some()

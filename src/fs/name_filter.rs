@@ -1,4 +1,4 @@
-//! Which names are there: excluded ones are not, and what a name may be believed to mean for how long.
+//! Excluded names, and how long the kernel may cache names.
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
@@ -9,17 +9,17 @@ use super::{CacheValidity, DirEntryRef, Fs, Result};
 use crate::source::{FoundInode, Inode};
 use crate::view::{Excluded, Verdict, View};
 
-/// The excluded names of one directory, for the time of one request.
+/// The excluded names of one directory, for the duration of one request.
 pub(super) struct ExcludedNames<'a> {
     excluded: &'a Excluded,
     fs: &'a Fs,
     dir: &'a Inode,
-    /// Asked for when the first name needs it. `None`: the directory is not below the source's root.
+    /// The directory's path, read when the first name needs it. `None`: it is not below the source's root.
     path: OnceCell<Option<Vec<u8>>>,
 }
 
 impl ExcludedNames<'_> {
-    /// Whether a name is excluded.
+    /// Returns whether a name is excluded.
     pub(super) fn has(&self, name: &OsStr) -> bool {
         match self.excluded.match_name(name) {
             Verdict::Shown => false,
@@ -33,7 +33,7 @@ impl ExcludedNames<'_> {
 }
 
 impl Fs {
-    /// The excluded names of a directory.
+    /// Returns the excluded names of a directory.
     pub(super) fn excluded_names<'a>(
         &'a self,
         view: &'a View,
@@ -42,18 +42,20 @@ impl Fs {
         ExcludedNames { excluded: &view.excluded, fs: self, dir, path: OnceCell::new() }
     }
 
-    /// ENOENT for an excluded name.
+    /// Checks a name to look up or remove: ENOENT if it is excluded.
     pub(super) fn check_name_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
         if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::NOENT) } else { Ok(()) }
     }
 
-    /// EPERM for a name that may not be made, because it is excluded.
+    /// Checks a name to create: EPERM if it is excluded.
     pub(super) fn check_new_name(&self, dir: &Inode, name: &OsStr) -> Result<()> {
         if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::PERM) } else { Ok(()) }
     }
 
-    /// How long an excluded name may be believed to be missing. By itself it never appears; where its path decides, a
-    /// directory may move.
+    /// Returns how long the kernel may cache that an excluded name does not exist.
+    ///
+    /// A name that is excluded in every directory never appears. One that is excluded by its path may, when a directory
+    /// is renamed.
     pub(super) fn absence_validity(&self, name: &OsStr) -> CacheValidity {
         match self.view().excluded.match_name(name) {
             Verdict::Hidden => CacheValidity::WhileWatched,
@@ -61,7 +63,7 @@ impl Fs {
         }
     }
 
-    /// How long a name may be believed to mean what was found at a place.
+    /// Returns how long the kernel may cache a name that was found.
     pub(super) fn name_validity(
         &self,
         entry_ref: &DirEntryRef<'_>,
@@ -70,13 +72,12 @@ impl Fs {
     ) -> CacheValidity {
         let DirEntryRef { name, validity, .. } = *entry_ref;
         let view = self.view();
-        // The kernel counts names by itself: when one goes that was shown as the only one, it takes the file for gone
-        // (link(2) of another name fails with ENOENT) until it looks it up again.
-        let miscounts = view.attr_overrides.hide_hard_links || view.resolve_symlinks.is_some();
-        if (miscounts && !inode.kind().is_dir()) || view.excluded.ends_a_path(name) {
+// The kernel decrements its own link count at an unlink. A file shown with the count 1 then counts as deleted,
+// and link(2) of another name fails with ENOENT, until the kernel looks the file up again.
+let miscounts = view . attr_overrides . hide_hard_links || view . resolve_symlinks . is_some ( ) ; if ( miscounts && ! inode . kind ( ) . is_dir ( ) ) || view . excluded . ends_a_path ( name ) { 
             return CacheValidity::Uncached;
         }
-        // Where a link leads is not watched.
+        // The target of a symbolic link may change without an event in the link's directory.
         if is_by_link && validity == CacheValidity::WhileWatched {
             CacheValidity::Timeout
         } else {
@@ -84,7 +85,7 @@ impl Fs {
         }
     }
 
-    /// Whether a symbolic link leads to what an excluded name hides: it then leads nowhere.
+    /// Returns whether the target of a symbolic link is excluded. The link is then shown as dangling.
     pub(super) fn leads_to_excluded(&self, view: &View, found: &FoundInode) -> bool {
         !view.excluded.is_empty()
             && self.tree.path_of(&found.inode).is_some_and(|path| view.excluded.hides_path(&path))

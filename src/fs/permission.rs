@@ -1,6 +1,7 @@
-//! Whether a caller may read, write or run a file as the view shows it to him: the kernel's own rules
-//! (path_resolution(7), acl(5), capabilities(7); Linux `generic_permission`), for mounts where the kernel does not apply
-//! them. Pure; who asks tells of his groups and capabilities only when they decide.
+//! The kernel's permission checks on what the view shows, for mounts where the kernel does not make them.
+//!
+//! See path_resolution(7), acl(5), capabilities(7) and Linux `generic_permission`. This module makes no system calls; a
+//! [`Requester`] reads its groups and capabilities only if they decide.
 
 use rustix::fs::{Access, FileType};
 
@@ -8,12 +9,12 @@ use crate::idmap::{IdView, MountGid, MountUid};
 use crate::translate::{AclTag, SourceAcl};
 use crate::view::PresentedAttr;
 
-/// Bits to execute, for all classes.
+/// Execute bits of all classes.
 const EXECUTE: u32 = 0o111;
-/// The bits of the group, or of the mask where there is an ACL.
+/// Group bits, which are the mask if there is an ACL.
 const GROUP: u32 = 0o070;
 
-/// The capabilities that override permissions, by their numbers.
+/// Capabilities that override permissions, by their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Capability {
     Chown = 0,
@@ -22,31 +23,31 @@ pub(super) enum Capability {
     Fowner = 3,
 }
 
-/// Who asks.
+/// The credentials of the process that requests access.
 pub(super) trait Requester {
-    /// His filesystem uid.
+    /// Returns the filesystem uid.
     fn uid(&self) -> MountUid;
-    /// Whether a group is his own or one of his supplementary groups.
+    /// Returns whether a group is the filesystem gid or a supplementary group.
     fn is_in(&self, group: MountGid) -> bool;
-    /// Whether he has a capability that counts everywhere.
+    /// Returns whether the process has a capability in the daemon's user namespace.
     fn has(&self, capability: Capability) -> bool;
-    /// Whether he has a capability over a file.
-    fn has_over(&self, capability: Capability, file: &PresentedAttr) -> bool;
+/// Returns whether the process has a capability over a file.
+fn has_over ( & self , capability : Capability , file : & PresentedAttr ) -> bool ; 
 
-    /// Whether a file is shown as his. What is unmapped is nobody's.
-    fn owns(&self, file: &PresentedAttr) -> bool {
+/// Returns whether the process owns a file, as shown. An unmapped owner is never the process.
+fn owns ( & self , file : & PresentedAttr ) -> bool { 
         file.uid == Some(self.uid())
     }
 
-    /// Whether he may do to a file what its owner may (Linux `inode_owner_or_capable`).
-    fn acts_as_owner(&self, file: &PresentedAttr) -> bool {
+/// Returns whether the process may act as the owner of a file (Linux `inode_owner_or_capable`).
+fn acts_as_owner ( & self , file : & PresentedAttr ) -> bool { 
         self.owns(file) || self.has_over(Capability::Fowner, file)
     }
 }
 
-/// Whether `requester` may access `file` in all the ways that are asked for.
+/// Returns whether `requester` may access `file` in all of the `wanted` ways.
 ///
-/// `acl`: the file's access ACL as the source stores it, asked for when it could decide; `ids` show its entries.
+/// `acl` reads the file's access ACL as the source stores it, if it can decide; `ids` translates its entries.
 pub(super) fn permits<E>(
     requester: &impl Requester,
     file: &PresentedAttr,
@@ -54,19 +55,20 @@ pub(super) fn permits<E>(
     ids: &IdView,
     wanted: Access,
 ) -> Result<bool, E> {
-    // What an unmapped owner or group would be written back as is not known (Linux `HAS_UNMAPPED_ID`).
+    // The kernel does not write to an inode with an unmapped id, which it could not write back (Linux
+    // `HAS_UNMAPPED_ID`).
     if wanted.contains(Access::WRITE_OK) && (file.uid.is_none() || file.gid.is_none()) {
         return Ok(false);
     }
     Ok(by_bits(requester, file, acl, ids, bits(wanted))? || overrides(requester, file, wanted))
 }
 
-/// The lowest three bits of a mode.
+/// Returns the access as the three lowest bits of a mode.
 fn bits(wanted: Access) -> u32 {
     wanted.bits() & 0o7
 }
 
-/// By owner, ACL, group and others (Linux `acl_permission_check`).
+/// Checks owner, ACL, group and other bits (Linux `acl_permission_check`).
 fn by_bits<E>(
     requester: &impl Requester,
     file: &PresentedAttr,
@@ -91,7 +93,9 @@ fn by_bits<E>(
     Ok(grants(others))
 }
 
-/// By an ACL, for who does not own the file (Linux `posix_acl_permission`). An entry whose id is unmapped is about nobody.
+/// Checks an ACL, for a process that does not own the file (Linux `posix_acl_permission`).
+///
+/// An entry with an unmapped id matches no process.
 fn by_acl(
     requester: &impl Requester,
     file: &PresentedAttr,
@@ -113,7 +117,7 @@ fn by_acl(
                     AclTag::Group(id) => id.and_then(|id| ids.gid_to_mount(id)),
                     _ => file.gid,
                 };
-                // A member of several groups has what one of them has: all that is asked for, of one.
+                // A member of several groups has the access that one single entry grants.
                 if group.is_some_and(|group| requester.is_in(group)) {
                     if grants(entry.perm) {
                         return masked(entry.perm);
@@ -128,8 +132,8 @@ fn by_acl(
     false
 }
 
-/// By capabilities.
-fn overrides(requester: &impl Requester, file: &PresentedAttr, wanted: Access) -> bool {
+/// Checks capabilities (Linux `generic_permission`).
+fn overrides ( requester : & impl Requester , file : & PresentedAttr , wanted : Access ) -> bool { 
     let has = |capability| requester.has_over(capability, file);
     if file.kind == FileType::Directory {
         let reads = !wanted.contains(Access::WRITE_OK);
@@ -138,7 +142,7 @@ fn overrides(requester: &impl Requester, file: &PresentedAttr, wanted: Access) -
     if bits(wanted) == bits(Access::READ_OK) && has(Capability::DacReadSearch) {
         return true;
     }
-    // Nobody runs what nobody may run.
+    // A file without any execute bit cannot be executed, not even by root.
     let runs = wanted.contains(Access::EXEC_OK);
     (!runs || file.mode & EXECUTE != 0) && has(Capability::DacOverride)
 }
@@ -152,7 +156,7 @@ mod tests {
     use crate::idmap::{SourceGid, SourceUid};
     use crate::translate::{Acl, AclEntry};
 
-    /// Uid 1000 with these groups and capabilities; counts how often it was asked about them.
+    /// Uid 1000 with these groups and capabilities; counts how often they are queried.
     #[derive(Default)]
     struct FakeRequester {
         groups: Vec<u32>,

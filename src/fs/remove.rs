@@ -1,4 +1,4 @@
-//! What takes names away or moves them: unlink, rmdir, rename.
+//! Operations that remove or rename: unlink, rmdir, rename.
 
 use std::ffi::OsStr;
 
@@ -39,8 +39,9 @@ impl Fs {
         Ok(())
     }
 
-    /// Removes a symbolic link that is shown as what it leads to, or that, or both: as the view has it. What the caller
-    /// removes is a directory or not by what is shown.
+    /// Removes a symbolic link shown as its target: the link, the target or both, as the view says.
+    ///
+    /// Whether the caller uses rmdir or unlink depends on what is shown.
     fn remove_link(
         &self,
         caller: &Caller,
@@ -76,9 +77,11 @@ impl Fs {
             LinkRemoval::Deny | LinkRemoval::SymlinkOnly => remove_link(),
             LinkRemoval::SymlinkFirst => {
                 remove_link()?;
-                // The name that was to go is gone: what becomes of the target does not change that.
+                // The link is removed, so the operation succeeds even if the target stays.
                 let rest: Result<()> = remove_target();
-                rest.unwrap_or_else(|e| log::debug!("a link is gone, its target stays: {e}"));
+                rest.unwrap_or_else(|e| {
+                    log::debug!("removed a symbolic link but not its target: {e}")
+                });
                 Ok(())
             }
             LinkRemoval::TargetFirst => {
@@ -88,8 +91,9 @@ impl Fs {
         }
     }
 
-    /// Moves a name, with the flags of renameat2(2). A whiteout belongs to the caller. EOVERFLOW when a name or a
-    /// whiteout is made by a caller without a counterpart on the source.
+    /// Renames, with the flags of renameat2(2).
+    ///
+    /// A whiteout belongs to the caller. EOVERFLOW if an unmapped caller creates a new name or a whiteout.
     pub fn rename(
         &self,
         caller: &Caller,
@@ -123,7 +127,7 @@ impl Fs {
         {
             return Err(Errno::PERM);
         }
-        // A name that is new is made, and only who has a counterpart on the source makes anything (Linux `may_create`).
+        // A new name is created, which an unmapped caller cannot do (Linux `may_create`).
         if let Err(e) = self.may_add_names(caller)
             && !self.tree.has_name(&to_fd, &c_new_name)
         {

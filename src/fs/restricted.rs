@@ -1,8 +1,9 @@
-//! Files on a mount below the source that is nosuid, nodev, noexec or nosymfollow. FUSE has no flags for a part of a mount,
-//! so what the kernel must not use is not shown to it.
+//! Enforces nosuid, nodev, noexec and nosymfollow of mounts below the source.
 //!
-//! `ro` and the options for times of access need nothing here: the source is reached through its own mounts, whose kernel
-//! keeps to them, also where it passes data by us.
+//! FUSE has no flags for a part of a mount, so these operations hide what the kernel must not use.
+//!
+//! `ro` and the options for access times need nothing here: the daemon reads and writes the source through its own
+//! mounts, where the kernel enforces them, with passthrough as well.
 
 use rustix::fs::{Access, FileType, OFlags};
 use rustix::io::Errno;
@@ -13,13 +14,13 @@ use super::{Attr, Caller, Fs, Result};
 use crate::source::{Inode, Restrictions};
 use crate::translate::XattrKind;
 
-/// The kernel's mark of an open that is to run the file; no program can set it (linux/fs.h, `__FMODE_EXEC`).
+/// The kernel's flag of an open for execution, which programs cannot set (linux/fs.h, `__FMODE_EXEC`).
 pub(super) const FMODE_EXEC: u32 = 0o40;
 
-/// A device number in the encoding of FUSE that no driver can have: majors end at 511 (Linux `CHRDEV_MAJOR_MAX`,
+/// A device number, as FUSE encodes it, that no driver can have: majors end at 511 (Linux `CHRDEV_MAJOR_MAX`,
 /// `BLKDEV_MAJOR_MAX`).
 const NO_DEVICE: u32 = u32::MAX;
-/// The number of a whiteout of overlayfs, which no driver has either (Linux `WHITEOUT_DEV`).
+/// The device number of an overlayfs whiteout, which no driver has either (Linux `WHITEOUT_DEV`).
 const WHITEOUT: u32 = 0;
 const SECURITY_CAPABILITY: &[u8] = b"security.capability";
 
@@ -28,12 +29,12 @@ impl Fs {
         self.tree.restrictions(inode)
     }
 
-    /// An inode's attributes without what its mount forbids the kernel to use: set bits of files, numbers of devices.
+    /// Hides in an inode's attributes what its mount forbids: setuid and setgid bits of files, numbers of devices.
     pub(super) fn restricted(&self, inode: &Inode, mut attr: Attr) -> Attr {
         let forbids = self.restrictions(inode);
         match inode.kind() {
             FileType::RegularFile if forbids.nosuid => attr.mode &= !((SETUID | SETGID) as u16),
-            // The kernel opens devices without asking us, as long as they are any.
+            // The kernel opens any valid device without a request to the daemon.
             FileType::CharacterDevice | FileType::BlockDevice
                 if forbids.nodev && attr.rdev != WHITEOUT =>
             {
@@ -44,8 +45,10 @@ impl Fs {
         attr
     }
 
-    /// EPERM for one more name of a file with set bits that the caller does not own (proc_sys_fs(5), protected_hardlinks):
-    /// the kernel, which sees no such bits, refuses it only without.
+    /// Checks link(2) of a file whose setuid or setgid bits are hidden: EPERM unless the caller owns it.
+    ///
+    /// The kernel applies protected_hardlinks (proc_sys_fs(5)) to the mode that it sees, so it does not refuse the link
+    /// itself.
     pub(super) fn may_link_hidden_bits(&self, caller: &Caller, inode: &Inode) -> Result<()> {
         if !self.restrictions(inode).nosuid || !inode.kind().is_file() || !protects_hardlinks() {
             return Ok(());
@@ -63,14 +66,15 @@ impl Fs {
         }
     }
 
-    /// EACCES for an open that is to run a file on a mount from which nothing is run.
+    /// Checks an open for execution: EACCES on a noexec mount.
     pub(super) fn may_run(&self, inode: &Inode, asked: OFlags) -> Result<()> {
         let runs = asked.bits() & FMODE_EXEC != 0;
         if runs && self.restrictions(inode).noexec { Err(Errno::ACCESS) } else { Ok(()) }
     }
 
-    /// What access(2) says of an inode's mount, to a caller who has the rights: EACCES for running what is not run, EROFS for
-    /// writing where nothing is written (Linux `do_faccessat`).
+    /// Applies the mount's options to access(2), for a caller with the permissions (Linux `do_faccessat`).
+    ///
+    /// EACCES for X_OK on a noexec mount, EROFS for W_OK on a read-only one.
     pub(super) fn mount_permits(&self, inode: &Inode, wanted: Access) -> Result<()> {
         let (forbids, kind) = (self.restrictions(inode), inode.kind());
         if wanted.contains(Access::EXEC_OK) && kind.is_file() && forbids.noexec {
@@ -84,18 +88,21 @@ impl Fs {
         Ok(())
     }
 
-    /// ELOOP for a symbolic link on a mount where none is followed. The kernel does not say whether a link is read to be
-    /// followed.
+    /// Checks readlink: ELOOP on a nosymfollow mount.
+    ///
+    /// The kernel does not say whether it reads a link to follow it.
     pub(super) fn may_follow(&self, inode: &Inode) -> Result<()> {
         if self.restrictions(inode).nosymfollow { Err(Errno::LOOP) } else { Ok(()) }
     }
 
-    /// Whether an attribute is not shown: the kernel reads capabilities when it runs a file, and does not say so.
+    /// Returns whether an attribute is hidden: file capabilities on a nosuid mount.
+    ///
+    /// The kernel reads them when it executes the file, and does not say why it reads them.
     pub(super) fn hides_xattr(&self, inode: &Inode, kind: XattrKind) -> bool {
         kind == XattrKind::Capability && self.restrictions(inode).nosuid
     }
 
-    /// A list of names of attributes, each ended by a NUL, without those that are not shown.
+    /// Removes hidden attributes from a list of names, each ended by a NUL.
     pub(super) fn shown_names(&self, inode: &Inode, mut names: Vec<u8>) -> Vec<u8> {
         if self.restrictions(inode).nosuid {
             let kept = |name: &&[u8]| name.strip_suffix(b"\0") != Some(SECURITY_CAPABILITY);

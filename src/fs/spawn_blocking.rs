@@ -1,12 +1,15 @@
-//! What has to wait for somebody, in a thread of its own, so that no worker does.
+//! Runs blocking operations on threads of their own, so that workers never block.
 
-/// Runs it there. Where no thread can be had it is dropped, with whatever answer it was to give, which answers with EIO;
-/// and this is false.
+/// Runs a blocking operation on a new thread. Returns whether the thread was started.
+///
+/// Otherwise `run` is dropped, together with any reply that it owns, which then answers with EIO.
 pub fn spawn_blocking(run: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("blocking-op".into()).stack_size(256 * 1024);
     let started = thread.spawn(run);
     if let Err(e) = &started {
-        log::warn!("no thread to wait in: {e}");
+        log::warn!(
+            "cannot start a thread for a blocking operation: {e}"
+        );
     }
     started.is_ok()
 }

@@ -1,4 +1,4 @@
-//! What goes in and out of the filesystem: callers, attributes, entries. No FUSE types.
+//! Types of requests and answers: callers, attributes, entries. No FUSE types.
 
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
@@ -8,43 +8,45 @@ use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::{Inode, NodeId};
 use crate::view::{SourceAttr, View, Viewer};
 
-/// The filesystem's result: the errno goes to the caller as it is.
+/// The result of an operation; the caller gets the errno as it is.
 pub type Result<T> = std::result::Result<T, Errno>;
 
-/// Who asks, as the mount sees him.
+/// The credentials of a caller, as the mount sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// His filesystem uid.
+    /// Filesystem uid.
     pub uid: MountUid,
-    /// His filesystem gid.
+    /// Filesystem gid.
     pub gid: MountGid,
-    /// His thread's id, in the daemon's pid namespace; 0 when it has none there.
+    /// Thread id in the daemon's pid namespace; 0 if the caller is not visible there.
     pub pid: u32,
 }
 
 impl Caller {
-    /// The same ids without a thread: for requests that the kernel sends for its own sake, whatever thread it names.
+    /// Returns the same ids without the thread.
+    ///
+    /// For requests that the kernel sends on its own behalf, whatever thread they name.
     #[must_use]
     pub fn without_thread(self) -> Self {
         Self { pid: 0, ..self }
     }
 }
 
-/// A time as files have it: seconds since 1970, negative before, and nanoseconds forward from there.
+/// A file time, as in struct timespec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
-    /// Seconds.
+    /// Seconds since 1970; negative before.
     pub sec: i64,
-    /// Nanoseconds, below 1,000,000,000.
+    /// Nanoseconds, 0 to 999,999,999, added to the seconds.
     pub nsec: u32,
 }
 
-/// How long the kernel may believe an answer.
+/// How long the kernel may cache an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheValidity {
-    /// Until it is told otherwise: changes by others are watched for.
+    /// Until it is invalidated, because a mark reports changes by processes on the source.
     WhileWatched,
-    /// For the time that the cache policy names.
+    /// For the timeout of the cache policy.
     Timeout,
     /// Not at all.
     Uncached,
@@ -53,73 +55,73 @@ pub enum CacheValidity {
 /// Attributes as shown at the mount.
 #[derive(Debug, Clone, Copy)]
 pub struct Attr {
-    /// How long they may be believed.
+    /// How long the kernel may cache them.
     pub validity: CacheValidity,
     /// The inode number that programs see.
     pub ino: u64,
     /// Length in bytes.
     pub size: u64,
-    /// Blocks of 512 bytes in use.
+    /// Allocated blocks of 512 bytes.
     pub blocks: u64,
-    /// Last access.
+    /// Access time.
     pub atime: Timestamp,
-    /// Last change of contents.
+    /// Modification time.
     pub mtime: Timestamp,
-    /// Last change of the inode.
+    /// Status change time.
     pub ctime: Timestamp,
-    /// Type.
+    /// File type.
     pub kind: FileType,
-    /// Permission bits with setuid, setgid and sticky.
+    /// Permission bits with setuid, setgid and sticky bit.
     pub mode: u16,
-    /// Names it has.
+    /// Number of hard links.
     pub nlink: u32,
     /// Owner; `None` is unmapped.
     pub uid: Option<MountUid>,
     /// Group; `None` is unmapped.
     pub gid: Option<MountGid>,
-    /// Device number, as FUSE and the kernel encode it in 32 bits (`new_encode_dev`).
+    /// Device number in the 32-bit encoding of FUSE and the kernel (`new_encode_dev`).
     pub rdev: u32,
-    /// Preferred size of requests.
+    /// Preferred size of reads and writes in bytes.
     pub blksize: u32,
 }
 
-/// An inode that the kernel may keep: one look-up is counted.
+/// The answer to a lookup. The inode's lookup count was incremented.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
-    /// Its node id.
+    /// The node id.
     pub node: NodeId,
-    /// What tells it from others that have had the node id, or will ([`Inode::generation`]).
+    /// Distinguishes the inode from others that had or will have the node id ([`Inode::generation`]).
     pub generation: u32,
-    /// Its attributes.
+    /// The attributes.
     pub attr: Attr,
-    /// How long the name may be believed to mean it.
+    /// How long the kernel may cache the name.
     pub name: CacheValidity,
 }
 
-/// What a name means.
+/// The result of a lookup.
 #[derive(Debug, Clone, Copy)]
 pub enum Lookup {
-    /// This inode.
+    /// The name exists.
     Found(Entry),
-    /// Nothing, for so long.
+    /// There is no such name; how long the kernel may cache that (negative dentry).
     Missing(CacheValidity),
 }
 
-/// What a name took along when it was moved.
+/// What a rename changed besides the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
     /// Nothing that the kernel does not know.
     Alone,
-    /// Names below it, which have other paths now and may be excluded by them or not.
+    /// The paths of names below a directory, some of which may be excluded now, or no longer.
     WithPaths,
 }
 
-/// A time to set.
+/// A time to set (utimensat(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetTime {
-    /// The source's clock.
+    /// The current time of the source.
     Now,
-    /// This one.
+    /// This time.
     To(Timestamp),
 }
 
@@ -132,16 +134,16 @@ pub struct SetAttr {
     pub uid: Option<MountUid>,
     /// Group.
     pub gid: Option<MountGid>,
-    /// Length.
+    /// Length in bytes.
     pub size: Option<u64>,
-    /// Last access.
+    /// Access time.
     pub atime: Option<SetTime>,
-    /// Last change.
+    /// Modification time.
     pub mtime: Option<SetTime>,
 }
 
 impl SetAttr {
-    /// Whether it changes nothing.
+    /// Returns whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self { mode, uid, gid, size, atime, mtime } = self;
@@ -155,8 +157,10 @@ impl SetAttr {
 }
 
 impl Attr {
-    /// The attributes of a source inode as the view shows them to somebody. Those of a file with setuid or setgid bits are never to be believed
-    /// twice: a write may take the bits without our seeing it, and nothing may run with bits that are gone.
+    /// Returns the attributes of a source inode as the view shows them.
+    ///
+    /// The kernel must not cache those of a file with setuid or setgid bits: a write may clear the bits on the source
+    /// without the daemon noticing, and the kernel must not execute the file with bits that are gone.
     #[must_use]
     pub fn shown(
         inode: &Inode,
@@ -190,8 +194,8 @@ impl Attr {
     }
 }
 
-/// Owner, type and permissions of a source inode.
-pub(super) fn stored(stat: &Statx) -> SourceAttr {
+/// Returns owner, type and permissions of a source inode.
+pub ( super ) fn stored ( stat : & Statx ) -> SourceAttr { 
     let mode = u32::from(stat.stx_mode);
     SourceAttr {
         uid: SourceUid::new(stat.stx_uid),
@@ -201,13 +205,13 @@ pub(super) fn stored(stat: &Statx) -> SourceAttr {
     }
 }
 
-/// A device number in the 32 bits that FUSE has for it (Linux `new_encode_dev`).
+/// Encodes a device number in the 32 bits that FUSE has for it (Linux `new_encode_dev`).
 #[must_use]
 pub fn encode_dev(major: u32, minor: u32) -> u32 {
     (minor & 0xff) | ((major & 0xfff) << 8) | ((minor & !0xff) << 12)
 }
 
-/// Major and minor of such a number (Linux `new_decode_dev`).
+/// Decodes such a number into major and minor (Linux `new_decode_dev`).
 #[must_use]
 pub fn decode_dev(dev: u32) -> (u32, u32) {
     ((dev & 0xf_ff00) >> 8, (dev & 0xff) | ((dev >> 12) & 0xf_ff00))

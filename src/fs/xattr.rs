@@ -1,4 +1,4 @@
-//! Extended attributes. Those that hold ids are translated; the rest pass as they are.
+//! Extended attributes. Values that contain ids are translated, all others pass unchanged.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -18,14 +18,14 @@ use crate::translate::{
 };
 use crate::view::{View, Xattrs};
 
-/// XATTR_SIZE_MAX and XATTR_LIST_MAX of the kernel.
+/// XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h.
 const XATTR_MAX: usize = 65536;
 
-/// With what the names of administrators' attributes begin.
+/// Prefix of attributes for administrators.
 const TRUSTED: &[u8] = b"trusted.";
 
 impl Fs {
-    /// The value of an attribute as the mount shows it. ENODATA when there is none.
+    /// Returns the value of an attribute, as shown at the mount. ENODATA if there is none.
     pub fn getxattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
@@ -38,13 +38,14 @@ impl Fs {
         let fd = self.tree.fd(&inode)?;
         let path = proc_path(&fd);
         let value = match name.as_bytes().starts_with(TRUSTED) {
-            // The kernel has seen that he is one.
+            // The kernel has checked that the caller has CAP_SYS_ADMIN.
             true => self.read_as_admin(caller, || get(&path, name)),
             false => get(&path, name),
         };
         let value = match value {
-            Err(Errno::OVERFLOW) if kind == XattrKind::Capability => UNMAPPED_CAPS.to_vec(),
-            // The kernel asks for it when it checks permissions, and would refuse everybody but the owner with this error.
+Err ( Errno :: OVERFLOW ) if kind == XattrKind :: Capability => UNMAPPED_CAPS . to_vec ( ) , 
+// The kernel reads ACLs for its permission checks, and with this error would refuse access to all but the
+// owner.
             Err(Errno::OPNOTSUPP) if kind.is_acl() => return Err(Errno::NODATA),
             value => value?,
         };
@@ -56,14 +57,14 @@ impl Fs {
         Ok(value_to_mount(kind, &value, &view.ids)?.into_owned())
     }
 
-    /// Looks at attributes with CAP_SYS_ADMIN, without which the source shows nobody those of administrators (xattr(7)).
+    /// Reads attributes with CAP_SYS_ADMIN, without which the source does not show `trusted.*` (xattr(7)).
     fn read_as_admin<T>(&self, caller: &Caller, read: impl FnOnce() -> Result<T>) -> Result<T> {
         let acting = self.act_for(caller)?;
         let _lent = acting.lend(CapabilitySet::SYS_ADMIN)?;
         read()
     }
 
-    /// An access ACL that grants what the file's permissions are shown to grant.
+    /// Returns an access ACL that grants no more than the permissions that are shown.
     fn acl_as_shown(&self, caller: &Caller, inode: &Inode, value: &[u8]) -> Result<SourceAcl> {
         let (mut acl, stat) = (SourceAcl::parse(value)?, self.tree.stat(inode)?);
         let unreal = u32::from(self.denied_to_mounter(&self.view().attr_overrides, inode));
@@ -72,8 +73,7 @@ impl Fs {
         Ok(acl)
     }
 
-    /// Sets an attribute. EINVAL when its value names an id without a counterpart on the source; nothing is changed
-    /// then.
+    /// Sets an attribute. EINVAL if its value contains an unmapped id; nothing is changed then.
     pub fn setxattr(
         &self,
         caller: &Caller,
@@ -97,7 +97,8 @@ impl Fs {
         acting.set_xattr(&fd, name, &value, flags)
     }
 
-    /// ENOSYS where there are to be none: told so once, the kernel answers EOPNOTSUPP by itself.
+    /// Checks that extended attributes are enabled. ENOSYS if not: the kernel then answers EOPNOTSUPP itself from now
+    /// on.
     fn shows_xattrs(&self) -> Result<()> {
         if self.needs.xattrs { Ok(()) } else { Err(Errno::NOSYS) }
     }
@@ -110,8 +111,9 @@ impl Fs {
         }
     }
 
-    /// Whether a change is to be ignored. An access ACL sets permissions, and what becomes of a chmod becomes of it. EPERM
-    /// where it is refused.
+    /// Returns whether a change is ignored.
+    ///
+    /// Setting an access ACL changes permissions, so the policy for chmod applies. EPERM if that refuses it.
     fn ignores(&self, kind: XattrKind) -> Result<bool> {
         let is_chmod = kind == XattrKind::AclAccess;
         Ok(is_chmod && self.view().changes.chmod.pass(Some(()))?.is_none())
@@ -129,7 +131,8 @@ impl Fs {
         }
     }
 
-    /// The names of all attributes, each ended by a NUL. `trusted.*` is for administrators only (xattr(7)).
+    /// Returns the names of all attributes, each ended by a NUL; `trusted.*` only to a caller with CAP_SYS_ADMIN
+    /// (xattr(7)).
     pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;
@@ -144,7 +147,7 @@ impl Fs {
             list(&path)?
         };
         let names = self.shown_names(&inode, names);
-        // Not every source asks who looks.
+        // Some sources list `trusted.*` to every process.
         let is_trusted = |name: &[u8]| name.starts_with(TRUSTED);
         if !is_admin && names.split(|byte| *byte == 0).any(is_trusted) {
             let kept = names.split_inclusive(|byte| *byte == 0).filter(|name| !is_trusted(name));
@@ -153,7 +156,7 @@ impl Fs {
         Ok(names)
     }
 
-    /// Removes an attribute. ENODATA when there is none.
+    /// Removes an attribute. ENODATA if there is none.
     pub fn removexattr(&self, caller: &Caller, node: NodeId, name: &OsStr) -> Result<()> {
         self.changes_xattrs(&self.view())?;
         let inode = self.tree.inode(node)?;
@@ -182,7 +185,7 @@ fn list(path: &DescriptorPath<'_>) -> Result<Vec<u8>> {
 
 pub(super) fn get(path: &DescriptorPath<'_>, name: &OsStr) -> Result<Vec<u8>> {
     let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-    // Most are shorter, and most are not there.
+    // Most values are shorter, and most attributes do not exist.
     let mut short = [0; 256];
     match sys::xattr::get(path, &name, &mut short) {
         Ok(len) => return Ok(short[..len].to_vec()),

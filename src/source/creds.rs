@@ -459,35 +459,35 @@ mod tests {
     }
 
     fn in_a_thread(run: impl FnOnce(&Credentials) + Send + 'static) {
-        let ours = Credentials::of_process();
-        assert!(ours.are_privileged(), "these tests run as root");
-        std::thread::spawn(move || run(&ours)).join().expect("the thread ends");
+        let credentials = Credentials::of_process();
+        assert!(credentials.are_privileged(), "these tests run as root");
+        std::thread::spawn(move || run(&credentials)).join().expect("the thread ends");
     }
 
     #[test]
     fn a_setfsuid_refused_by_a_seccomp_filter_is_detected() {
-        in_a_thread(|ours| {
+        in_a_thread(|credentials| {
             sys::creds::refuse_other_ids();
-            assert_eq!(ours.writer(1234, 5678).err(), Some(Errno::OVERFLOW));
-            assert_eq!(ours.on_behalf(None).err(), Some(Errno::OVERFLOW));
+            assert_eq!(credentials.writer(1234, 5678).err(), Some(Errno::OVERFLOW));
+            assert_eq!(credentials.on_behalf(None).err(), Some(Errno::OVERFLOW));
             assert_eq!(creds_in_proc().0, "0");
-            assert!(ours.writer(0, 0).is_ok());
+            assert!(credentials.writer(0, 0).is_ok());
         });
     }
 
     #[test]
     fn a_thread_spawned_under_a_callers_ids_starts_with_the_daemons_own() {
-        in_a_thread(|ours| {
-            let first = ours.writer(0, 0).map(drop);
+        in_a_thread(|credentials| {
+            let first = credentials.writer(0, 0).map(drop);
             assert_eq!(first, Ok(()));
             let before = creds_in_proc();
-            let mut acting = ours.writer(1234, 5678).expect("act as a user");
+            let mut acting = credentials.writer(1234, 5678).expect("act as a user");
             acting.set_fsetid(false);
             let _lent = acting.lend(CapabilitySet::MKNOD).expect("lend");
             assert_eq!(creds_in_proc().0, "1234");
-            let ours = *ours;
+            let credentials = *credentials;
             let made = std::thread::spawn(move || {
-                let _acting = ours.writer(0, 0).expect("act as the daemon");
+                let _acting = credentials.writer(0, 0).expect("act as the daemon");
                 creds_in_proc()
             });
             assert_eq!(made.join().expect("the thread ends"), before);
@@ -496,15 +496,16 @@ mod tests {
 
     #[test]
     fn an_unmapped_caller_acts_with_ids_that_own_nothing() {
-        in_a_thread(|ours| {
-            let acting = ours.on_behalf(None).expect("act as ids that own nothing");
+        in_a_thread(|credentials| {
+            let acting = credentials.on_behalf(None).expect("act as ids that own nothing");
             assert_eq!(acting.check_current(), Ok(()));
             assert_eq!(creds_in_proc().0, (u32::MAX - 1).to_string());
             assert_eq!(creds_in_proc().1, (u32::MAX - 1).to_string());
             assert_eq!(creds_in_proc().2, "Groups:", "the daemon's groups are gone");
             let owner = u32::MAX - 1;
-            let _acting =
-                ours.as_ownerless(Some((owner, 7))).expect("act as other ids that own nothing");
+            let _acting = credentials
+                .as_ownerless(Some((owner, 7)))
+                .expect("act as other ids that own nothing");
             assert_eq!(creds_in_proc().0, (owner - 1).to_string());
             assert_eq!(creds_in_proc().1, owner.to_string());
         });
@@ -513,8 +514,8 @@ mod tests {
     #[test]
     fn capabilities_are_lent_to_one_call_and_to_no_other() {
         let extra = CapabilitySet::MKNOD | CapabilitySet::SETFCAP | CapabilitySet::SYS_ADMIN;
-        in_a_thread(move |ours| {
-            let mut acting = ours.writer(1234, 5678).expect("act as a user");
+        in_a_thread(move |credentials| {
+            let mut acting = credentials.writer(1234, 5678).expect("act as a user");
             assert!(!effective().intersects(extra | CapabilitySet::LINUX_IMMUTABLE));
             {
                 let lent = acting.lend(CapabilitySet::MKNOD).expect("lend");
@@ -527,10 +528,10 @@ mod tests {
             drop(acting.lend(CapabilitySet::SETFCAP).expect("lend"));
             assert!(!effective().intersects(extra | CapabilitySet::FSETID), "it is as before");
             // What is left over from a backing file is not lent to other calls.
-            ours.act_for_backing_open().expect("act for a backing open");
+            credentials.act_for_backing_open().expect("act for a backing open");
             assert_eq!(effective() & extra, CapabilitySet::SYS_ADMIN);
             assert!(!effective().contains(CapabilitySet::FSETID));
-            let acting = ours.writer(1234, 5678).expect("act as a user");
+            let acting = credentials.writer(1234, 5678).expect("act as a user");
             drop(acting.lend(CapabilitySet::empty()).expect("lend"));
             assert!(!effective().intersects(extra));
             raise_for_backing_close();
@@ -541,9 +542,9 @@ mod tests {
     #[test]
     #[should_panic = "the thread ends"]
     fn outdated_credentials_change_nothing() {
-        in_a_thread(|ours| {
-            let acting = ours.writer(1234, 5678).expect("act as a user");
-            let _other = ours.writer(4321, 5678).expect("act as a user");
+        in_a_thread(|credentials| {
+            let acting = credentials.writer(1234, 5678).expect("act as a user");
+            let _other = credentials.writer(4321, 5678).expect("act as a user");
             let _refused = acting.check_current();
         });
     }

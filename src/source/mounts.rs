@@ -206,7 +206,7 @@ fn is_multigrain(inside: impl AsFd) -> bool {
 ///
 /// It writes to a memfd, which is on a tmpfs, and compares the times of 17 writes. With times of the coarse clock,
 /// whose tick is 1 to 10 ms, two writes in a row rarely get different times, and 17 never do.
-#[allow(clippy::disallowed_methods, reason = "the file is our own")]
+#[allow(clippy::disallowed_methods, reason = "the file is the daemon's own memfd")]
 fn kernel_is_multigrain() -> Result<bool, Errno> {
     let file = memfd_create(c"shiftbind-times", MemfdFlags::CLOEXEC)?;
     let modified_after_a_write = || {

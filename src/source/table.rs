@@ -526,7 +526,7 @@ mod tests {
         assert!(table.insert_unknown(candidate(0, 42, 0)).is_some());
         assert!(table.insert_unknown(candidate(0, 42, 0)).is_none());
         assert!(table.insert_unknown(candidate(0, 42, 1)).is_none(), "a later generation");
-        assert!(table.forget(NodeId(42), 1).is_some(), "one look-up was counted");
+        assert!(table.forget(NodeId(42), 1).is_some(), "one lookup was counted");
         let synthetic = table.find_or_insert(candidate(0, 1, 0)).unwrap().node();
         assert!(table.insert_unknown(candidate(0, 42, 0)).is_none(), "it may be a synthetic one");
         table.forget(synthetic, 1);

@@ -1,7 +1,7 @@
-//! Directory listings: a stream of entries with the source's own cookies, which stay good while names come and go.
+//! Directory listings, with the source's own cookies, which stay valid while names are created and removed.
 //!
-//! Where the kernel caches listings it does not ask us to open directories: a listing then names only the directory and
-//! how far it came, and goes on with the stream that stands there.
+//! If the kernel caches listings it does not send OPENDIR. A READDIR then contains only the directory and an offset,
+//! and continues with the idle stream at that offset.
 
 mod prefetch;
 mod stream;
@@ -20,29 +20,29 @@ use prefetch::{PrefetchTask, Prefetched};
 pub(super) use stream::IdleStreams;
 pub use stream::{DirEntry, OpenDir};
 
-/// What becomes of a listing after an entry was offered.
+/// What the caller of `offer` has done with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AddResult {
     Added,
     Full,
 }
 
-/// How far one request of a listing came.
+/// How far one READDIR request has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// There is more.
+    /// There are more entries.
     Partial,
-    /// To the end, with the last entries.
+    /// The request has returned the last entries.
     ReachedEnd,
-    /// Nowhere: it was at the end already.
+    /// The stream was at the end before, so the request has returned nothing.
     AtEnd,
 }
 
-/// An entry of a directory where its stream stands.
+/// A directory entry that is offered to the request.
 struct OfferedEntry<'a> {
     entry: &'a DirEntry<'a>,
-    /// What it was seen to be ahead.
-    seen: Option<(&'a PeekedInode, &'a Prefetched)>,
+    /// The prefetched inode of the entry, if there is one.
+    peeked: Option<(&'a PeekedInode, &'a Prefetched)>,
 }
 
 impl Fs {
@@ -59,8 +59,10 @@ impl Fs {
         Ok(OpenDir::requested(inode, fd))
     }
 
-    /// Runs one request of a listing: on the directory that was opened as `handle`, or, where the kernel opened it
-    /// without us (handle 0), on the stream that stands at `offset`.
+    /// Runs one READDIR request.
+    ///
+    /// It uses the directory opened as `handle` or, if the kernel has not sent OPENDIR (handle 0), the idle stream at
+    /// `offset`.
     fn listing<T>(
         &self,
         node: NodeId,
@@ -83,12 +85,12 @@ impl Fs {
         result
     }
 
-    /// An open directory's descriptor lives until its release.
+    /// Closes an open directory.
     pub fn releasedir(&self, handle: u64) -> Result<()> {
         self.dirs.remove(handle).map(drop)
     }
 
-    /// Writes a directory to disk.
+    /// Syncs a directory.
     pub fn fsyncdir(&self, node: NodeId, handle: u64, data_only: bool) -> Result<()> {
         match handle {
             0 => super::file::sync(&self.open_dir(self.tree.inode(node)?)?.fd, data_only),
@@ -96,7 +98,7 @@ impl Fs {
         }
     }
 
-    /// Offers entries from `offset` on, until `add` says that it is full.
+    /// Passes entries from `offset` on to `add`, until it returns that the reply is full.
     pub fn readdir(
         &self,
         node: NodeId,
@@ -105,7 +107,7 @@ impl Fs {
         mut add: impl FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
         self.listing(node, handle, offset, |dir| {
-            // The kernel may keep the listing: it must be told when it changes.
+            // The kernel may cache the listing, so changes must become events.
             self.watch_names(&dir.inode);
             self.offer(dir, offset, |OfferedEntry { entry, .. }| {
                 let resolved;
@@ -122,7 +124,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The entry of a symbolic link as a look-up would show it.
+    /// Returns the entry of a symbolic link as a lookup would show it.
     fn resolved<'a>(&self, dir: &OpenDir, entry: &DirEntry<'a>) -> DirEntry<'a> {
         match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
             Ok(found) => {
@@ -135,8 +137,9 @@ impl Fs {
         }
     }
 
-    /// Offers entries with their inodes. A name that vanished meanwhile is left out. For `.` and `..` no look-up is
-    /// counted; their inode is that of the directory itself and stands only for the type.
+    /// Passes entries with their inodes to `add`.
+    ///
+    /// A name that was removed meanwhile is left out. For `.` and `..` no lookup is counted, and the inode is `None`.
     pub fn readdirplus(
         &self,
         caller: &Caller,
@@ -149,22 +152,22 @@ impl Fs {
         let next = self.listing(node, handle, offset, |dir| {
             let validity = self.watch_names(&dir.inode);
             let mut subdirs = Vec::new();
-            let progress = self.offer(dir, offset, |OfferedEntry { entry, seen }| {
+            let progress = self.offer(dir, offset, |OfferedEntry { entry, peeked }| {
                 if entry.is_dot() {
                     return Ok(if add(entry, None) { AddResult::Full } else { AddResult::Added });
                 }
                 let event_seq = self.event_seq(&dir.inode);
                 let entry_ref =
                     DirEntryRef { dir: &dir.inode, name: entry.name, validity, event_seq };
-                // What the kernel knows is looked at again: its clients may have done something to it.
-                let prefetched = seen.and_then(|(seen, prefetched)| {
-                    let inode = self.tree.insert_unknown(&dir.inode, seen)?;
+                // An inode that the kernel knows is looked up again, because clients of the mount may have changed it.
+                let prefetched = peeked.and_then(|(peeked, prefetched)| {
+                    let inode = self.tree.insert_unknown(&dir.inode, peeked)?;
                     if !self.is_unchanged_since(prefetched) {
                         self.undo_lookup(inode.node());
                         return None;
                     }
                     let entry_ref = DirEntryRef { event_seq: prefetched.event_seq(), ..entry_ref };
-                    Some(self.entry_of(caller, &entry_ref, &inode, seen.stat(), false))
+                    Some(self.entry_of(caller, &entry_ref, &inode, peeked.stat(), false))
                 });
                 let found = match prefetched {
                     Some(entry) => entry,
@@ -188,12 +191,13 @@ impl Fs {
                 PrefetchTask::None
             })
         })?;
-        // Before the answer: then a processor is idle, since the client waits. When he has it he may take ours.
+        // Queue it before the reply: while the client waits, a processor is idle, and after it the client may use this
+        // one.
         self.queue_prefetch(next);
         Ok(())
     }
 
-    /// The entry for a name of a directory. `None` where there is nothing to show.
+    /// Returns the entry for a name of a directory. `None` if there is nothing to show.
     fn entry_for(
         &self,
         caller: &Caller,
@@ -204,7 +208,7 @@ impl Fs {
         match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
             Ok(found) => Ok(Some(self.entry(caller, entry_ref, &found))),
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
-            // A link to our own mount: as the link that it is, until somebody asks for it.
+            // A link to the daemon's own mount is listed as a link, without being resolved.
             Err(Errno::PERM) if entry.kind == FileType::Symlink => {
                 let link = self.tree.lookup_itself(&dir.inode, entry.name)?;
                 Ok(Some(self.entry(
@@ -213,13 +217,13 @@ impl Fs {
                     &link,
                 )))
             }
-            // Our own mount.
+            // The daemon's own mount.
             Err(Errno::PERM) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// What may be asked for when a request of a listing is answered that has found directories `subdirs`.
+    /// Returns what to prefetch after a READDIR that has found the directories `subdirs`.
     fn next_prefetch(
         &self,
         dir: &Arc<OpenDir>,
@@ -240,7 +244,7 @@ impl Fs {
             Progress::ReachedEnd => {
                 predictor.predict_next(node).map_or(PrefetchTask::None, PrefetchTask::NextDir)
             }
-            // Who wants only the beginning is answered already.
+            // Not after the first request, since the client may want only the beginning, unless the walk was predicted.
             _ if offset > 0 || predictor.is_confident(node) => {
                 PrefetchTask::SameDir(Arc::clone(dir))
             }
@@ -254,7 +258,7 @@ impl Fs {
         offset: u64,
         mut offer: impl FnMut(OfferedEntry<'_>) -> Result<AddResult>,
     ) -> Result<Progress> {
-        // First: whoever reads ahead leaves off.
+        // First of all, so that a prefetch of this directory stops.
         let is_first = dir.mark_requested();
         let mut stream = dir.stream();
         self.validate_and_seek(dir, &mut stream, offset, is_first)?;
@@ -275,12 +279,12 @@ impl Fs {
             let is_there = record.is_dot()
                 || !(excluded_names.has(record.name) || self.tree.hides(&dir.fd, record.name));
             if is_there {
-                let seen =
+                let peeked =
                     prefetched.and_then(|prefetched| Some((prefetched.first()?, prefetched)));
-                match offer(OfferedEntry { entry: &DirEntry { ino, kind, ..record }, seen }) {
+                match offer(OfferedEntry { entry: &DirEntry { ino, kind, ..record }, peeked }) {
                     Ok(AddResult::Added) => {}
                     Ok(AddResult::Full) => return Ok(Progress::Partial),
-                    // What was taken so far is good; the error comes again, first thing.
+                    // The entries so far are returned; the next request gets the error again.
                     Err(_) if progress == Progress::Partial => return Ok(progress),
                     Err(e) => return Err(e),
                 }

@@ -1,12 +1,16 @@
-//! Looking ahead of a walk: what a client will ask for next is read while it is still busy with what it has got.
+//! Prefetches lookups: reads entries and attributes that a client's walk will request next.
 //!
-//! What was seen ahead counts only if it is still true when it is asked for. The directory's watch was on before and
-//! has told nothing since, also of what was done a moment ago; no client of the mount has made, moved or removed a name
-//! since; and it is young, because the source does not tell all (`MAX_AGE`). Whatever the kernel knows, or may have known
-//! meanwhile, is looked at again: that is where the mount's own clients may have done something. So is what the watch
-//! does not tell of: directories, and files with several names.
+//! A prefetched entry is used only if it is still valid at the time of the request:
 //!
-//! Nothing is entered in the inode table until it is asked for, and the directory's time of access stays as it is.
+//! - the directory had a mark before the prefetch, and the mark has reported no event since, not even one that is still
+//!   to be read;
+//! - no client of the mount has created, renamed or removed a name since, and the kernel has forgotten no inode;
+//! - it is younger than [`MAX_AGE`], because the mark does not report everything;
+//! - the kernel does not know the inode: otherwise it is looked up again, because clients may have changed it through
+//!   the mount;
+//! - it is neither a directory nor has several hard links, for which the mark reports too little.
+//!
+//! Prefetched entries are not in the inode table, and a prefetch does not change the directory's access time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -22,65 +26,67 @@ use crate::source::{Inode, NodeId, PeekedInode};
 use crate::sys;
 use crate::view::Checks;
 
-/// Entries that are seen ahead at most: what the kernel asks for at once for a client that reads as most do.
+/// Maximum number of prefetched entries: about as many as one READDIRPLUS request returns.
 const MAX_ENTRIES: usize = 256;
-/// How long they count. Who walks slower than that does not wait for us; and what no watch tells (times of access, a
-/// second name in another directory) is not missed for longer.
+/// How long a prefetched entry may be used (chosen).
+///
+/// A slower walk does not wait for the daemon. Changes without an event (access times, a second name in another
+/// directory) are hidden for no longer than that.
 const MAX_AGE: Duration = Duration::from_millis(100);
-/// So often in a row it may have been in vain, and then not for so long.
+/// After this many misses in a row, prefetching stops for [`BACKOFF`].
 const MAX_MISSES: u32 = 3;
 const BACKOFF: Duration = Duration::from_secs(1);
-/// What waits to be looked at, at most.
+/// Maximum number of queued tasks.
 const MAX_QUEUED: usize = 4;
 
-/// What the entries of a stream were seen to be, from where it stands.
+/// The prefetched entries of a stream, from its position on.
 #[derive(Debug)]
 pub(super) struct Prefetched {
     since: Instant,
-    /// What the directory's watch had told before.
+    /// Event count of the directory's mark before the prefetch.
     event_seq: u32,
-    /// How often clients of the mount had changed something before.
+    /// Change count of the mount before the prefetch.
     changes: u32,
-    /// `None` for an entry that is to be looked up when it is asked for.
-    seen: VecDeque<Option<PeekedInode>>,
+    /// `None` for an entry that must be looked up.
+    entries: VecDeque<Option<PeekedInode>>,
 }
 
 impl Prefetched {
-    /// What the directory's watch had told before anything was seen.
+    /// Returns the event count of the directory's mark before the prefetch.
     pub(super) fn event_seq(&self) -> u32 {
         self.event_seq
     }
 
-    /// What the entry was seen to be that the stream stands before.
+    /// Returns the prefetched inode of the entry at the stream's position.
     pub(super) fn first(&self) -> Option<&PeekedInode> {
-        self.seen.front()?.as_ref()
+        self.entries.front()?.as_ref()
     }
 
-    /// Goes on past an entry: whether anything is left.
+    /// Moves on by one entry. Returns whether any are left.
     pub(super) fn advance(&mut self) -> bool {
-        self.seen.pop_front();
-        !self.seen.is_empty()
+        self.entries.pop_front();
+        !self.entries.is_empty()
     }
 }
 
-/// What may be asked for next, after a listing.
+/// What to prefetch after a READDIR.
 #[derive(Debug)]
 pub(super) enum PrefetchTask {
-    /// Nobody knows.
+    /// Nothing can be predicted.
     None,
-    /// More of the same directory.
+    /// The next entries of the same directory.
     SameDir(Arc<OpenDir>),
-    /// Another directory.
+    /// The beginning of another directory.
     NextDir(NodeId),
 }
 
-/// What looking ahead goes by.
+/// State of the prefetch.
 #[derive(Debug)]
 pub(in crate::fs) struct Prefetcher {
     predictor: Mutex<WalkPredictor>,
-    /// Counts what clients of the mount do to names, and what the kernel forgets.
+    /// Counts names that clients have changed through the mount, and inodes that the kernel has forgotten.
     changes: AtomicU32,
-    /// Listings under way, and looks ahead.
+    /// Number of READDIR requests and prefetches in progress.
     active: AtomicUsize,
     processors: usize,
     queue: Mutex<VecDeque<PrefetchTask>>,
@@ -105,7 +111,7 @@ impl Default for Prefetcher {
     }
 }
 
-/// Work that counts while it is under way.
+/// Counts work as long as it is in progress.
 #[must_use]
 pub(super) struct ActiveWork<'a>(&'a Prefetcher);
 
@@ -115,7 +121,7 @@ impl Drop for ActiveWork<'_> {
     }
 }
 
-/// Counts a change when it is over, and before it is answered: who looked before has not seen it.
+/// Increments the change count when a change is done, before its reply: entries prefetched until then may lack it.
 #[must_use]
 pub(in crate::fs) struct ChangeGuard<'a>(&'a Prefetcher);
 
@@ -126,7 +132,7 @@ impl Drop for ChangeGuard<'_> {
 }
 
 impl Prefetcher {
-    /// Something is about to be changed that may have been seen ahead.
+    /// Begins a change through the mount, which invalidates prefetched entries.
     pub(in crate::fs) fn begin_change(&self) -> ChangeGuard<'_> {
         ChangeGuard(self)
     }
@@ -135,13 +141,15 @@ impl Prefetcher {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts work from now on.
+    /// Begins work that is counted until the result is dropped.
     pub(super) fn begin_work(&self) -> ActiveWork<'_> {
         self.active.fetch_add(1, Ordering::Relaxed);
         ActiveWork(self)
     }
 
-    /// Whether a processor is left over, beside those of the work under way and of a client. Else nothing is won.
+    /// Returns whether a processor is idle, besides those of the work in progress and of one client.
+    ///
+    /// Otherwise a prefetch would only delay the client.
     fn has_idle_processor(&self) -> bool {
         self.active.load(Ordering::Relaxed) + 1 < self.processors
     }
@@ -150,7 +158,7 @@ impl Prefetcher {
         self.predictor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Work was of use or in vain.
+    /// Records whether prefetched entries were used.
     pub(in crate::fs) fn record_result(&self, was_hit: bool) {
         if was_hit {
             self.misses.store(0, Ordering::Relaxed);
@@ -174,7 +182,10 @@ impl Prefetcher {
 }
 
 impl Fs {
-    /// Whether looking ahead is worth anything, and what is seen is told of when it changes.
+    /// Returns whether prefetching is possible and useful.
+    ///
+    /// It needs the watch, lookups without a permission check or a symbolic link to resolve, and more than one
+    /// processor.
     #[must_use]
     pub fn prefetches(&self) -> bool {
         self.watch.is_some()
@@ -183,7 +194,7 @@ impl Fs {
             && self.prefetcher.processors > 1
     }
 
-    /// Has the thread that looks ahead look at what may be asked for next.
+    /// Queues a task for the prefetch thread.
     pub(super) fn queue_prefetch(&self, next: PrefetchTask) {
         let prefetcher = &self.prefetcher;
         if matches!(next, PrefetchTask::None)
@@ -200,7 +211,7 @@ impl Fs {
         }
     }
 
-    /// Looks ahead until the mount ends.
+    /// Runs the prefetch thread until the mount ends.
     pub fn run_prefetch(&self) {
         let prefetcher = &self.prefetcher;
         loop {
@@ -208,16 +219,16 @@ impl Fs {
             let queue = prefetcher.wake.wait_while(prefetcher.queue(), nothing);
             let next = queue.unwrap_or_else(PoisonError::into_inner).pop_front();
             let _active = prefetcher.begin_work();
-            let seen = match next {
+            let result = match next {
                 None | Some(PrefetchTask::None) => Ok(()),
                 Some(PrefetchTask::SameDir(dir)) => self.prefetch_more(&dir),
-                // Else the client was faster.
+                // Otherwise the client was faster.
                 Some(PrefetchTask::NextDir(node)) if !prefetcher.predictor().predicts(node) => {
                     Ok(())
                 }
                 Some(PrefetchTask::NextDir(node)) => self.prefetch_dir(node),
             };
-            seen.unwrap_or_else(|e| log::debug!("nothing is seen ahead: {e}"));
+            result.unwrap_or_else(|e| log::debug!("cannot prefetch directory entries: {e}"));
         }
     }
 
@@ -256,7 +267,7 @@ impl Fs {
             since: Instant::now(),
             event_seq: self.event_seq(dir),
             changes: self.prefetcher.changes.load(Ordering::Acquire),
-            seen: VecDeque::new(),
+            entries: VecDeque::new(),
         }
     }
 
@@ -264,31 +275,32 @@ impl Fs {
         let view = self.view();
         let excluded_names = self.excluded_names(&view, &dir.inode);
         let expected = !dir.is_requested();
-        prefetched.seen.reserve_exact(stream.buffered().take(MAX_ENTRIES).count());
+        prefetched.entries.reserve_exact(stream.buffered().take(MAX_ENTRIES).count());
         for entry in stream.buffered().take(MAX_ENTRIES) {
-            // Whoever asks for it goes on from here.
+            // The request that has come looks the other entries up itself.
             if expected && dir.is_requested() {
                 break;
             }
-            // What is known is looked at again anyway: where others have walked already there is nothing to do.
+            // An inode that the kernel knows would be looked up again anyway, so nothing is gained by a prefetch.
             let is_worth_it = !entry.is_dot()
                 && !entry.kind.is_dir()
                 && !excluded_names.has(entry.name)
                 && !self.tree.may_be_known(&dir.inode, entry.kind, entry.ino);
-            let seen = match is_worth_it {
+            let peeked = match is_worth_it {
                 true => {
-                    let seen = self.tree.peek(&dir.inode, &dir.fd, entry.c_name, entry.kind);
-                    seen.ok().flatten()
+                    let peeked = self.tree.peek(&dir.inode, &dir.fd, entry.c_name, entry.kind);
+                    peeked.ok().flatten()
                 }
                 false => None,
             };
-            prefetched.seen.push_back(seen.filter(PeekedInode::has_one_name));
+            prefetched.entries.push_back(peeked.filter(PeekedInode::has_one_name));
         }
         stream.prefetched = Some(prefetched);
     }
 
-    /// Sees to it that what a stream has seen ahead is still true, or gone, and that it stands at `offset`. `is_first`:
-    /// its directory was only expected to be asked for until now.
+    /// Drops a stream's prefetched entries unless they are valid, and seeks to `offset`.
+    ///
+    /// `is_first`: this is the first request for a directory that was prefetched.
     pub(super) fn validate_and_seek(
         &self,
         dir: &OpenDir,
@@ -305,17 +317,21 @@ impl Fs {
             stream.prefetched = is_valid.then_some(prefetched);
         }
         if is_first {
-            // What was read without a trace now leaves that of the client's reading: a getdents(2) without room does.
+            // The prefetch has not changed the access time; now a getdents(2) with a buffer too small for any entry
+            // does.
             rustix::fs::fcntl_setfl(&dir.fd, OFlags::empty())?;
             let _ = sys::file::getdents(&dir.fd, &mut [0]);
         }
-        // The names at the beginning may be older than the request, and then count no more than what they mean.
+        // Names that were read before the request may be outdated, as are the prefetched entries.
         let is_old = offset == 0 && !is_valid && !stream.is_unread();
         if is_old || stream.cookie() != offset { stream.seek(&dir.fd, offset) } else { Ok(()) }
     }
 
-    /// Whether clients of the mount have done nothing since that could make untrue what was seen of files that the
-    /// kernel does not know. To be asked again when they are entered: they may have been forgotten in between.
+    /// Returns whether clients of the mount have changed nothing since the prefetch, and the kernel has forgotten
+    /// nothing.
+    ///
+    /// To be checked again after an entry was inserted, because the kernel may have known and forgotten the inode in
+    /// between.
     pub(super) fn is_unchanged_since(&self, prefetched: &Prefetched) -> bool {
         self.prefetcher.changes.load(Ordering::Acquire) == prefetched.changes
     }

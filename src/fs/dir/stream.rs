@@ -1,4 +1,4 @@
-//! Streams of entries with the source's own cookies, and those that wait for their listing to go on.
+//! Streams of directory entries with the source's own cookies, and the idle ones that wait for the next request.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, OsStr};
@@ -24,27 +24,29 @@ pub struct OpenDir {
     pub(super) fd: OwnedFd,
     pub(super) inode: Arc<Inode>,
     stream: Mutex<DirStream>,
-    /// Whether anybody has asked for its listing: not so while it is only expected.
+    /// Whether a client has requested the listing, which is otherwise only predicted.
     requested: AtomicBool,
 }
 
 impl OpenDir {
-    /// A directory whose listing was asked for.
+    /// Creates a directory whose listing a client has requested.
     pub(super) fn requested(inode: Arc<Inode>, fd: OwnedFd) -> Self {
         Self { fd, inode, stream: Mutex::default(), requested: AtomicBool::new(true) }
     }
 
-    /// A directory whose listing is expected to be asked for. It was opened so that reading it leaves no trace.
+    /// Creates a directory whose listing is predicted.
+    ///
+    /// It must be open with O_NOATIME, so that reading it does not change the access time.
     pub(super) fn expected(inode: Arc<Inode>, fd: OwnedFd) -> Self {
         Self { requested: AtomicBool::new(false), ..Self::requested(inode, fd) }
     }
 
-    /// Whether anybody has asked for its listing.
+    /// Returns whether a client has requested the listing.
     pub(super) fn is_requested(&self) -> bool {
         self.requested.load(Ordering::Acquire)
     }
 
-    /// Takes note that somebody asks for its listing: whether he is the first.
+    /// Records that a client has requested the listing. Returns whether it is the first request.
     pub(super) fn mark_requested(&self) -> bool {
         !self.requested.swap(true, Ordering::AcqRel)
     }
@@ -53,13 +55,13 @@ impl OpenDir {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stream, unless somebody is at it.
+    /// Returns the stream, unless another thread uses it.
     pub(super) fn stream_if_free(&self) -> Option<MutexGuard<'_, DirStream>> {
         self.stream.try_lock().ok()
     }
 }
 
-/// Streams that wait for their listing to go on, the one used longest ago first.
+/// Idle streams that wait for the next request, in order of last use.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct IdleStreams {
     idle: Mutex<VecDeque<IdleStream>>,
@@ -68,18 +70,18 @@ pub(in crate::fs) struct IdleStreams {
 #[derive(Debug)]
 struct IdleStream {
     dir: Arc<OpenDir>,
-    /// Where it stands.
+    /// The stream's position.
     cookie: u64,
     since: Instant,
 }
 
-/// Streams that wait at most; each holds a descriptor and a buffer.
+/// Maximum number of idle streams, each with a descriptor and a buffer (chosen).
 const MAX_IDLE: usize = 64;
-/// How long a stream waits.
+/// How long a stream stays idle before it is closed (chosen).
 const MAX_IDLE_TIME: Duration = Duration::from_secs(2);
 
 impl IdleStreams {
-    /// The stream that stands at `offset` in a directory.
+    /// Takes the idle stream at `offset` of a directory.
     pub(super) fn take(&self, dir: &Arc<Inode>, offset: u64) -> Option<Arc<OpenDir>> {
         let mut idle = self.lock();
         let is_it = |one: &IdleStream| one.cookie == offset && Arc::ptr_eq(&one.dir.inode, dir);
@@ -87,7 +89,7 @@ impl IdleStreams {
         idle.remove(at).map(|one| one.dir)
     }
 
-    /// Has a stream wait that stands at `cookie`.
+    /// Adds an idle stream whose position is `cookie`.
     pub(super) fn put(&self, dir: Arc<OpenDir>, cookie: u64) {
         let mut idle = self.lock();
         idle.push_back(IdleStream { dir, cookie, since: Instant::now() });
@@ -96,12 +98,12 @@ impl IdleStreams {
         drop(oldest);
     }
 
-    /// Whether a stream stands at the beginning of a directory.
+    /// Returns whether there is an idle stream at the beginning of a directory.
     pub(super) fn has_stream_at_start(&self, node: NodeId) -> bool {
         self.lock().iter().any(|one| one.cookie == 0 && one.dir.inode.node() == node)
     }
 
-    /// Lets go of the streams that nobody came back for: how many of them nobody ever asked for.
+    /// Closes streams that were idle for too long. Returns how many of them were prefetched in vain.
     pub(in crate::fs) fn sweep(&self) -> u32 {
         let mut idle = self.lock();
         let old = idle.iter().take_while(|one| one.since.elapsed() > MAX_IDLE_TIME).count();
@@ -110,7 +112,7 @@ impl IdleStreams {
         gone.iter().filter(|one| !one.dir.is_requested()).count() as u32
     }
 
-    /// Lets go of all: they may be of a directory that is no longer shown.
+    /// Closes all streams, because the root of the source is another directory now.
     pub(in crate::fs) fn clear(&self) {
         let gone = std::mem::take(&mut *self.lock());
         drop(gone);
@@ -121,15 +123,15 @@ impl IdleStreams {
     }
 }
 
-/// Entries that were read and not yet asked for.
+/// Entries that were read from the source and not yet returned.
 #[derive(Debug, Default)]
 pub(super) struct DirStream {
     buffer: Vec<u8>,
     at: usize,
     filled: usize,
-    /// The cookie of the entry before `at`: where the stream stands.
+    /// The cookie of the entry before `at`: the stream's position.
     cookie: u64,
-    /// What the entries from `at` on were seen to be.
+    /// The prefetched entries from `at` on.
     pub(super) prefetched: Option<Prefetched>,
 }
 
@@ -138,18 +140,18 @@ pub(super) struct DirStream {
 pub struct DirEntry<'a> {
     /// The inode number to show.
     pub ino: u64,
-    /// Where the listing goes on after this entry.
+    /// The offset of the next entry.
     pub cookie: u64,
-    /// The type, as far as the source tells; else unknown.
+    /// The file type, or unknown.
     pub kind: FileType,
     /// The name.
     pub name: &'a OsStr,
-    /// The name, as system calls take it.
+    /// The name, NUL-terminated.
     pub(super) c_name: &'a CStr,
 }
 
 impl DirEntry<'_> {
-    /// Whether it is `.` or `..`.
+    /// Returns whether it is `.` or `..`.
     #[must_use]
     pub fn is_dot(&self) -> bool {
         matches!(self.name.as_bytes(), b"." | b"..")
@@ -157,12 +159,12 @@ impl DirEntry<'_> {
 }
 
 impl DirStream {
-    /// Where it stands.
+    /// Returns the stream's position.
     pub(super) fn cookie(&self) -> u64 {
         self.cookie
     }
 
-    /// Goes to a place in the directory, to read there anew.
+    /// Seeks to a position and discards the buffer.
     pub(super) fn seek(&mut self, fd: &OwnedFd, offset: u64) -> Result<()> {
         sys::file::lseek(fd, offset as i64, libc::SEEK_SET)?;
         *self =
@@ -170,12 +172,12 @@ impl DirStream {
         Ok(())
     }
 
-    /// Whether it was never read from.
+    /// Returns whether nothing was read from it yet.
     pub(super) fn is_unread(&self) -> bool {
         self.filled == 0 && self.cookie == 0
     }
 
-    /// The entry that it stands before, its length in the buffer, and what is seen ahead from there. `None` at the end.
+    /// Returns the next entry, its length in the buffer, and the prefetched entries from there on. `None` at the end.
     pub(super) fn entry(
         &mut self,
         fd: &OwnedFd,
@@ -187,7 +189,7 @@ impl DirStream {
         Ok(Some((entry, size, self.prefetched.as_ref())))
     }
 
-    /// Goes on past an entry.
+    /// Moves past an entry.
     pub(super) fn advance(&mut self, cookie: u64, size: usize) {
         self.at += size;
         self.cookie = cookie;
@@ -196,7 +198,7 @@ impl DirStream {
         }
     }
 
-    /// The entries that were read and not yet asked for.
+    /// Returns the entries that were read and not yet returned.
     pub(super) fn buffered(&self) -> impl Iterator<Item = DirEntry<'_>> {
         let mut at = self.at;
         std::iter::from_fn(move || {
@@ -206,7 +208,7 @@ impl DirStream {
         })
     }
 
-    /// Reads more behind what is there: how many bytes, 0 at the end.
+    /// Reads more entries into the buffer, after those in it. Returns the number of bytes, 0 at the end.
     pub(super) fn read_more(&mut self, fd: &OwnedFd) -> Result<usize> {
         self.buffer.copy_within(self.at..self.filled, 0);
         self.filled -= self.at;
@@ -215,14 +217,14 @@ impl DirStream {
         let more = sys::file::getdents(fd, &mut self.buffer[self.filled..])?;
         self.filled += more;
         if self.filled == 0 {
-            // Whoever waits for a listing to go on that has ended needs no room for it.
+            // A stream at its end needs no buffer while it is idle.
             self.buffer = Vec::new();
         }
         Ok(more)
     }
 }
 
-/// The first record of a buffer of `struct linux_dirent64` (getdents(2)) and its length.
+/// Parses the first `struct linux_dirent64` of a buffer (getdents(2)). Returns the entry and its length.
 fn parse(bytes: &[u8]) -> Option<(DirEntry<'_>, usize)> {
     const HEAD: usize = 19;
     let number = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));

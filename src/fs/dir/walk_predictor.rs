@@ -1,27 +1,27 @@
-//! The order in which a walk comes to directories: each before those below it, siblings as their parent lists them.
+//! Predicts in which order a walk lists directories: each before those below it, siblings in their parent's order.
 //!
-//! Nothing is known of who walks. A directory whose listing begins, having been expected, confirms whoever expected it;
-//! the more in a row were, the surer is the next.
+//! The predictor does not know which process walks. When the listing of a predicted directory begins, it confirms the
+//! prediction, and a prediction with enough confirmations in a row is acted on.
 
 use std::collections::VecDeque;
 
 use crate::source::NodeId;
 
-/// Directories whose order is remembered at most: those above the one where a walk is, and some of other walks.
+/// Maximum number of directories to remember: those above the position of a walk, for several walks.
 const MAX_DIRS: usize = 64;
-/// Directories below one that are remembered at most; of one that has more the first are.
+/// Maximum number of subdirectories to remember for one directory; the first ones are kept.
 const MAX_SUBDIRS: usize = 4096;
-/// Directories that are expected at most, one by each walk.
+/// Maximum number of predictions, one for each walk.
 const MAX_PREDICTIONS: usize = 16;
-/// So many directories in a row must have come as expected before the next is worth work.
+/// How many predictions in a row must be confirmed before the next one is acted on.
 const MIN_CONFIRMED: u32 = 2;
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct WalkPredictor {
-    /// The one that began last is last.
+    /// Directories in the order in which their listings began.
     dirs: VecDeque<VisitedDir>,
-    /// With how many will have come as expected when it does.
+    /// Predicted directories, with the number of confirmations in a row that each would make.
     predictions: VecDeque<(NodeId, u32)>,
 }
 
@@ -33,7 +33,7 @@ struct VisitedDir {
 }
 
 impl WalkPredictor {
-    /// The listing of a directory begins.
+    /// Records that the listing of a directory begins.
     pub(super) fn start_dir(&mut self, dir: NodeId) {
         let at = self.predictions.iter().position(|(node, _)| *node == dir);
         let confirmed = at.and_then(|at| self.predictions.remove(at)).map_or(0, |(_, row)| row);
@@ -44,7 +44,7 @@ impl WalkPredictor {
         self.dirs.push_back(VisitedDir { dir, subdirs: Vec::new(), confirmed });
     }
 
-    /// Directories were listed in one.
+    /// Records subdirectories that a listing of a directory has returned.
     pub(super) fn add_subdirs(&mut self, dir: NodeId, subdirs: &[NodeId]) {
         if let Some(visited) = self.dirs.iter_mut().rev().find(|visited| visited.dir == dir) {
             let free = MAX_SUBDIRS - visited.subdirs.len();
@@ -52,7 +52,7 @@ impl WalkPredictor {
         }
     }
 
-    /// Whether a walk has come to a directory as it was expected to.
+    /// Returns whether a directory was predicted with enough confirmations in a row.
     pub(super) fn is_confident(&self, dir: NodeId) -> bool {
         self.dirs
             .iter()
@@ -60,12 +60,12 @@ impl WalkPredictor {
             .any(|visited| visited.dir == dir && visited.confirmed >= MIN_CONFIRMED)
     }
 
-    /// Whether the listing of a directory is expected to begin.
+    /// Returns whether the listing of a directory is predicted to begin.
     pub(super) fn predicts(&self, dir: NodeId) -> bool {
         self.predictions.iter().any(|(node, _)| *node == dir)
     }
 
-    /// The listing of a directory has ended: which is expected next, if that is sure enough.
+    /// Records that the listing of a directory has ended. Returns the predicted next one, if it is certain enough.
     pub(super) fn predict_next(&mut self, dir: NodeId) -> Option<NodeId> {
         let own = self.dirs.iter().rposition(|visited| visited.dir == dir)?;
         let confirmed = self.dirs[own].confirmed;
@@ -84,8 +84,9 @@ impl WalkPredictor {
         (confirmed >= MIN_CONFIRMED).then_some(next)
     }
 
-    /// What comes when a directory and all that is below it are done: its next sibling, or that of the nearest
-    /// directory above which has one.
+    /// Returns the directory that follows when a directory and all below it are done.
+    ///
+    /// It is the next sibling, or that of the nearest directory above that has one.
     fn next_sibling(&mut self, dir: NodeId) -> Option<NodeId> {
         let mut done = dir;
         loop {

@@ -1,5 +1,6 @@
-//! flock(2), held on the source: each open file of the mount has an open file description of its own there, which holds
-//! its lock until it is closed.
+//! flock(2), held on the source.
+//!
+//! Each open file of the mount has an open file description of its own there, which holds the lock until it is closed.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,17 +12,18 @@ use rustix::io::Errno;
 use crate::fs::{Caller, Fs, OpenFile, Result, spawn_blocking};
 use crate::sys::lock::LockKind;
 
-/// How often and how long a lock in the way is given time to go, which a client of this mount may have just closed: the
-/// kernel tells of the last close when close(2) has returned.
+/// Delays before a refused lock is tried again: a client may have just closed the file that holds it.
+///
+/// The kernel sends RELEASE only after the last close(2) has returned.
 const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_micros(50), Duration::from_micros(200), Duration::from_micros(500)];
 
 impl Fs {
-    /// Takes or gives back an open file's lock and answers through `done`: at once, or from another thread when it had
-    /// to wait.
+    /// Takes or releases an open file's lock, and answers through `done`.
     ///
-    /// EWOULDBLOCK when it is held and `wait` is false; EINTR when the caller was interrupted while waiting; ENOLCK
-    /// where somebody's lease is in the way (fcntl(2), F_SETLEASE).
+    /// The answer comes from another thread if the lock has to wait. EWOULDBLOCK if the lock is held and `wait` is
+    /// false; EINTR if the caller was interrupted while it waited; ENOLCK if a lease is in the way (fcntl(2),
+    /// F_SETLEASE).
     pub fn flock(
         self: &Arc<Self>,
         caller: &Caller,
@@ -42,7 +44,7 @@ impl Fs {
                 let wait = move || take(&file, kind, true);
                 self.locks.waiters.wait(*caller, unique, wait, done);
             }
-            // Not in this thread: whoever is served by it would wait, too.
+            // On another thread: the worker stays free for other requests, such as the RELEASE that unlocks the file.
             Err(Errno::WOULDBLOCK) => {
                 spawn_blocking(move || done(retry_lock(&file, kind)));
             }
@@ -67,8 +69,9 @@ fn take(file: &OpenFile, kind: LockKind, waits: bool) -> Result<()> {
     flock(description(file)?, operation(kind, waits))
 }
 
-/// The open file's own description on the source, opened as its client opened it: who may only write need not be able
-/// to read for it, nor who may do neither any more.
+/// Returns the open file's description on the source, opened with its client's flags.
+///
+/// So a client needs no permission for it that it did not need to open the file.
 fn description(file: &OpenFile) -> Result<&OwnedFd> {
     match file.open() {
         Err(Errno::AGAIN) => Err(Errno::NOLCK),

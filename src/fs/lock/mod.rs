@@ -1,9 +1,8 @@
-//! POSIX locks, held on the source: exclusive between the clients of this mount, of other mounts of the same source,
-//! and of the source itself.
+//! POSIX locks, held on the source, where they exclude clients of other mounts and processes on the source as well.
 //!
-//! Each lock owner (a process, as fcntl(2) has it) gets an open file description of its own on the source, and its
-//! locks are open file description locks there. Whoever waits for a lock waits in a thread of his own, so that no
-//! worker is ever blocked.
+//! Each lock owner (a process, as in fcntl(2)) has an open file description of its own on the source, and its locks are
+//! open file description locks there. A request that waits for a lock gets a thread of its own, so that no worker
+//! blocks.
 
 mod flock;
 mod revalidate;
@@ -29,38 +28,38 @@ use waiters::Waiters;
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     files: Mutex<HashMap<NodeId, HashMap<u64, Owner>>>,
-    /// How many files anybody holds a lock on: mostly none, and then nobody takes the mutex.
+    /// Number of files with locks. While it is 0, as on most mounts, requests do not take the mutex.
     held: AtomicUsize,
     pub(super) waiters: Arc<Waiters>,
 }
 
-/// One owner's locks on one file.
+/// The locks of one owner on one file.
 #[derive(Debug)]
 struct Owner {
     fd: Arc<OwnedFd>,
     pid: u32,
-    /// The open file that the last of them came through.
+    /// The open file through which the last lock came.
     handle: u64,
     ranges: Vec<LockRange>,
 }
 
-/// What a request for a lock says beyond its range.
+/// A request for a lock.
 #[derive(Debug, Clone, Copy)]
 pub struct LockRequest {
-    /// The open file it came through.
+    /// The handle of the open file.
     pub handle: u64,
-    /// The lock owner, as the kernel numbers them.
+    /// The kernel's number of the lock owner.
     pub owner: u64,
-    /// The range and what to do with it.
+    /// The range, and what to do with it.
     pub range: LockRange,
-    /// The owner's process id, as GETLK tells it to others.
+    /// The owner's process id, which F_GETLK returns to other processes.
     pub pid: u32,
-    /// The request's number, under which the kernel may interrupt it.
+    /// The number of the request (`fuse_in_header.unique`), by which the kernel interrupts it.
     pub unique: u64,
 }
 
 impl Fs {
-    /// The first lock in the way of a range (F_GETLK).
+    /// Returns the first lock that conflicts with a range (F_GETLK).
     pub fn getlk(&self, request: &LockRequest) -> Result<Option<Conflict>> {
         let file = self.files.get(request.handle)?;
         let node = file.inode().node();
@@ -76,9 +75,10 @@ impl Fs {
         Ok(Some(conflict))
     }
 
-    /// Takes or gives back a lock and answers through `done`: at once, or from another thread when it had to wait.
+    /// Takes or releases a lock, and answers through `done`.
     ///
-    /// EAGAIN when it is held and `wait` is false; EINTR when the caller was interrupted while waiting.
+    /// The answer comes from another thread if the lock has to wait. EAGAIN if the lock is held and `wait` is false;
+    /// EINTR if the caller was interrupted while it waited.
     pub fn setlk<F>(self: &Arc<Self>, caller: &Caller, request: LockRequest, wait: bool, done: F)
     where
         F: FnOnce(Result<()>) + Send + 'static,
@@ -120,8 +120,9 @@ impl Fs {
         self.locks.waiters.wait(caller, request.unique, wait, done);
     }
 
-    /// Does for a caller what may have to wait for the end of a lease (fcntl(2), F_SETLEASE), in a thread of its own, and
-    /// tells `done` how it ended: with EINTR when the caller was interrupted, with ENOLCK when too many wait.
+    /// Runs an operation that may wait for the end of a lease (fcntl(2), F_SETLEASE) on a thread of its own.
+    ///
+    /// `done` gets its result: EINTR if the caller was interrupted, ENOLCK if too many requests wait.
     pub fn wait_for_lease<T>(
         &self,
         caller: &Caller,
@@ -132,7 +133,7 @@ impl Fs {
         self.locks.waiters.wait(*caller, unique, wait, done);
     }
 
-    /// Interrupts the wait for a lock or a lease that a request began, or will begin in a moment.
+    /// Interrupts a request that waits for a lock or a lease, or that will wait in a moment.
     pub fn interrupt(&self, unique: u64) {
         self.locks.waiters.interrupt(unique);
     }
@@ -149,7 +150,7 @@ impl Fs {
         result
     }
 
-    /// The descriptor that carries an owner's locks on a file: the same one for all threads of the owner.
+    /// Returns the descriptor with an owner's locks on a file, the same one for all threads of the owner.
     fn owner_fd(&self, file: &OpenFile, request: &LockRequest) -> Result<Arc<OwnedFd>> {
         let node = file.inode().node();
         match self.locks.own_fd(node, request.owner) {
@@ -158,13 +159,15 @@ impl Fs {
         }
     }
 
-    /// A new open file description, open as the caller's is: for writing it keeps others from running the file, which
-    /// his does, too. Never waits for a lease (fcntl(2), F_SETLEASE): ENOLCK.
+    /// Opens a new open file description, with the access mode of the client's.
+    ///
+    /// If it is open for writing, the file cannot be executed (ETXTBSY), as with the client's own. It never waits for a
+    /// lease (fcntl(2), F_SETLEASE): ENOLCK.
     fn description(&self, file: &OpenFile) -> Result<Arc<OwnedFd>> {
         let mode = if file.is_writable() { OFlags::RDWR } else { OFlags::RDONLY };
         let mode = mode | OFlags::NONBLOCK;
         let opened = match file.inode().kind() {
-            // It could be opened as a file before.
+            // The client's open has checked that the device is shown as a file.
             FileType::BlockDevice => reopen(&*self.tree.fd(file.inode())?, mode | OFlags::NOCTTY),
             _ => self.tree.open(file.inode(), mode),
         };
@@ -174,7 +177,7 @@ impl Fs {
         }
     }
 
-    /// A write lock of an owner whose descriptor is open for reading only: he gets another, with all that he holds.
+    /// Replaces an owner's read-only descriptor by a writable one, for a write lock, and moves its locks.
     fn upgrade(&self, file: &OpenFile, request: &LockRequest) -> Result<Arc<OwnedFd>> {
         let fd = self.description(file)?;
         for held in self.locks.take_ranges(file.inode().node(), request.owner) {
@@ -190,7 +193,7 @@ impl Locks {
         Some(Arc::clone(&self.lock().get(&node)?.get(&owner)?.fd))
     }
 
-    /// Enters an owner with this descriptor, unless he is there: the descriptor that he has.
+    /// Adds an owner with this descriptor, unless there is one. Returns the owner's descriptor.
     fn enter(&self, node: NodeId, request: &LockRequest, fd: Arc<OwnedFd>) -> Arc<OwnedFd> {
         let mut files = self.lock();
         let owners = files.entry(node).or_default();
@@ -200,7 +203,7 @@ impl Locks {
         fd
     }
 
-    /// Writes down what an owner now holds.
+    /// Records the ranges that an owner now holds.
     fn note(&self, node: NodeId, request: &LockRequest, fd: &Arc<OwnedFd>) {
         self.enter(node, request, Arc::clone(fd));
         let mut files = self.lock();
@@ -220,7 +223,7 @@ impl Locks {
         }
     }
 
-    /// Takes an owner out, with all that he holds: the locks are given back.
+    /// Removes an owner and its locks. Returns the ranges that it held.
     fn take_ranges(&self, node: NodeId, owner: u64) -> Vec<LockRange> {
         let ranges = {
             let files = self.lock();
@@ -231,7 +234,7 @@ impl Locks {
         ranges
     }
 
-    /// Lets go of an owner who holds nothing.
+    /// Removes an owner that holds no locks.
     fn remove_if_idle(&self, node: NodeId, owner: u64) {
         let mut files = self.lock();
         let Some(owners) = files.get_mut(&node) else { return };
@@ -244,18 +247,18 @@ impl Locks {
         }
     }
 
-    /// Drops all of an owner's locks on a file.
+    /// Releases all locks of an owner on a file.
     pub(super) fn release(&self, node: NodeId, owner: u64) {
         if self.held.load(Ordering::Acquire) == 0 {
             return;
         }
         let mut files = self.lock();
         let Some(owners) = files.get_mut(&node) else { return };
-        // A waiter may still hold the descriptor: its locks go by name, not by the last close.
+        // A waiting thread may still use the descriptor, so unlock explicitly instead of by the last close.
         if let Some(owner) = owners.remove(&owner) {
             let all = LockRange { start: 0, end: u64::MAX, kind: LockKind::Unlock };
             if let Err(e) = sys::lock::set(&*owner.fd, all, false) {
-                log::warn!("cannot release locks: {e}");
+                log::warn!("cannot release the locks of a client on the source: {e}");
             }
         }
         if owners.is_empty() {
@@ -264,8 +267,9 @@ impl Locks {
         }
     }
 
-    /// Drops the locks that came through an open file which is closed for good: those of open file descriptions, which
-    /// no flush names.
+    /// Releases the locks that came through an open file, at its last close.
+    ///
+    /// Those are open file description locks, for which the kernel sends no FLUSH.
     pub(super) fn release_through(&self, node: NodeId, handle: u64) {
         if self.held.load(Ordering::Acquire) == 0 {
             return;
@@ -280,12 +284,12 @@ impl Locks {
         }
     }
 
-    /// Whether anybody holds a lock on a file.
+    /// Returns whether there is any lock on a file.
     pub(super) fn are_held_on(&self, node: NodeId) -> bool {
         self.held.load(Ordering::Acquire) > 0 && self.lock().contains_key(&node)
     }
 
-    /// The process that holds a lock within this mount; 0 when it is held elsewhere.
+    /// Returns the process that holds a conflicting lock through this mount; 0 if it is held elsewhere.
     fn holder(&self, node: NodeId, not: u64, range: LockRange) -> i32 {
         let files = self.lock();
         let Some(owners) = files.get(&node) else { return 0 };
@@ -303,7 +307,7 @@ impl Locks {
     }
 }
 
-/// Takes `start..=end` out of a list of ranges.
+/// Removes `start..=end` from a list of ranges.
 fn cut(ranges: &mut Vec<LockRange>, start: u64, end: u64) {
     let mut kept = Vec::with_capacity(ranges.len() + 1);
     for range in ranges.drain(..) {

@@ -1,9 +1,10 @@
-//! What a lock is for: whoever gets one reads what those who held it before him have written.
+//! Revalidates the kernel's caches when a lock is granted, so that its holder reads what the holders before have
+//! written.
 //!
-//! The kernel's caches of the file are from before he got it, and word of what others did may still be on its way. So
-//! they go before the lock is granted, unless the file is as it was at the last lock through the same open file. To have
-//! the kernel ask for the file's times is not enough: it takes note of them first and drops the pages then, and whoever
-//! reads meanwhile finds them.
+//! The kernel may have cached the file before the lock was granted, and events of later writes may still be on their
+//! way. So its caches are invalidated before the grant, unless the file is as it was at the last lock through the same
+//! open file. It would not suffice to invalidate the attributes: the kernel updates the file's times first and drops
+//! the pages after that, and a reader in between gets the old pages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::fs::{Fs, OpenFile};
 use crate::source::MAX_TICK;
 
-/// What a file was like.
+/// Size and times of a file at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fs) struct FileState {
     size: u64,
@@ -26,7 +27,7 @@ pub(in crate::fs) struct FileState {
 /// Seconds and nanoseconds since the epoch.
 type Time = (i64, u32);
 
-/// Times without fractions may be of two seconds each, as those of vfat are.
+/// Longest granularity of times without fractions of a second, as on vfat (2 s).
 const MAX_TIME_GRAIN: Duration = Duration::from_millis(2100);
 
 impl FileState {
@@ -41,7 +42,9 @@ impl FileState {
         self.modified.1 != 0 || self.changed.1 != 0
     }
 
-    /// Whether every change after this time leaves other times: not within the grain of the last one.
+    /// Returns whether every later change would give the file other times.
+    ///
+    /// That is so once the granularity of its last change has passed.
     fn is_settled(&self, now: Time) -> bool {
         let nanoseconds = |(s, ns): Time| i128::from(s) * 1_000_000_000 + i128::from(ns);
         let age = nanoseconds(now) - nanoseconds(self.modified.max(self.changed));
@@ -50,24 +53,25 @@ impl FileState {
     }
 }
 
-/// What the kernel has of a file on which a lock is granted may be old.
+/// What to do before a lock is granted: the kernel's caches of the file may be outdated.
 #[derive(Debug)]
 pub struct Revalidation {
     file: Arc<OpenFile>,
-    /// Where it tells later changes.
+    /// The file's state, if it would detect later changes.
     state: Option<FileState>,
 }
 
 impl Revalidation {
-    /// The kernel has dropped what it had: until the next change it is right then.
+    /// Records that the kernel's caches were invalidated, and are valid until the next change.
     pub fn done(self) {
         *self.file.state_at_lock() = self.state;
     }
 }
 
 impl Fs {
-    /// What is to be done before a lock is granted through an open file: `None` where the file is as it was at the last
-    /// one.
+    /// Returns what to do before a lock is granted through an open file.
+    ///
+    /// `None` if the file is as it was at the last lock through it.
     #[must_use]
     pub fn revalidation(&self, handle: u64) -> Option<Revalidation> {
         let file = self.files.get(handle).ok()?;

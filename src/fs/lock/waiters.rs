@@ -1,4 +1,4 @@
-//! Threads that wait for a lock or for the end of a lease, each for one client's request.
+//! Threads that wait for a lock or for the end of a lease, each for one request of a client.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,16 +12,17 @@ use crate::fs::{Caller, Result};
 use crate::idmap::MountUid;
 use crate::sys;
 
-/// Waiters at most, and those of one user; more are answered with ENOLCK. So no user keeps others from waiting.
+/// Maximum number of waiting requests, in all and for one user; others get ENOLCK. One user thus cannot keep others
+/// from waiting.
 const MAX_WAITERS: usize = 4096;
 const MAX_WAITERS_OF_USER: usize = 1024;
-/// How often those are woken who were interrupted: a signal that comes just before the system call is lost. And how
-/// often it is looked whether a client is gone.
+/// How often interrupted threads are woken again, since a signal just before their system call is lost, and clients are
+/// checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Interrupts that may come before their request.
+/// Maximum number of INTERRUPT requests that are kept because their request has not come yet.
 const MAX_EARLY: usize = 64;
 
-/// See the module's head.
+/// See the head of this file.
 #[derive(Debug, Default)]
 pub(in crate::fs) struct Waiters {
     list: Mutex<List>,
@@ -30,9 +31,9 @@ pub(in crate::fs) struct Waiters {
 #[derive(Debug, Default)]
 struct List {
     waiters: Vec<Waiter>,
-    /// Whether a thread watches over them.
+    /// Whether a thread polls the waiting requests.
     is_watched: bool,
-    /// Another worker may have been handed the interrupt before the request has come so far.
+    /// Numbers of interrupted requests that have not begun to wait: another worker may get the INTERRUPT first.
     early: VecDeque<u64>,
 }
 
@@ -41,7 +42,7 @@ struct Waiter {
     thread: Pid,
     client: u32,
     uid: MountUid,
-    /// The number of the client's request.
+    /// The number of the client's request (`fuse_in_header.unique`).
     unique: u64,
     is_interrupted: bool,
 }
@@ -54,8 +55,10 @@ impl List {
 }
 
 impl Waiters {
-    /// Waits in a thread of its own, and tells `done` how it ended: with EINTR when the client was interrupted, with
-    /// ENOLCK when there are too many, in all or of the caller's user. A thread that cannot be had drops `done` with the rest.
+    /// Runs `wait` on a thread of its own, and passes the result to `done`.
+    ///
+    /// EINTR if the client was interrupted; ENOLCK if too many requests wait, in all or of the caller's user. If no
+    /// thread can be started, `done` is dropped, and the reply that it owns answers with EIO.
     pub(super) fn wait<T>(
         self: &Arc<Self>,
         caller: Caller,
@@ -71,7 +74,7 @@ impl Waiters {
         let started =
             std::thread::Builder::new().name("lock-wait".into()).stack_size(128 * 1024).spawn(run);
         if let Err(e) = started {
-            log::warn!("no thread to wait for a lock in: {e}");
+            log::warn!("cannot start a thread to wait for a lock: {e}; the request fails with EIO");
         }
     }
 
@@ -81,9 +84,8 @@ impl Waiters {
         unique: u64,
         wait: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        // Before anybody can be woken: the signal would end the daemon.
-        if let Err(e) = sys::signal::install_wake_handler() {
-            log::warn!("a wait for a lock cannot be interrupted: {e}");
+// Before the thread can be woken: without the handler, the signal would end the daemon.
+if let Err ( e ) = sys :: signal :: install_wake_handler ( ) { log :: warn ! ( "cannot install the signal handler that interrupts waits for locks: {e}" ) ; 
             return Err(e);
         }
         let thread = rustix::thread::gettid();
@@ -105,7 +107,7 @@ impl Waiters {
         result
     }
 
-    /// Ends the wait of a request, or keeps in mind that it is not to begin.
+    /// Interrupts a waiting request, or records that it must not begin to wait.
     pub(super) fn interrupt(&self, unique: u64) {
         let mut list = self.lock();
         match list.waiters.iter_mut().find(|waiter| waiter.unique == unique) {
@@ -122,7 +124,7 @@ impl Waiters {
         }
     }
 
-    /// Watches over the waiters for as long as there are any.
+    /// Starts the thread that polls the waiting requests, which runs as long as there are any.
     fn watch(self: &Arc<Self>) {
         let waiters: Weak<Self> = Arc::downgrade(self);
         let watch = move || {
@@ -140,12 +142,12 @@ impl Waiters {
             }
         };
         if let Err(e) = std::thread::Builder::new().name("lock-watch".into()).spawn(watch) {
-            log::warn!("waits for locks cannot be interrupted: {e}");
+            log::warn!("cannot start the thread that interrupts waits for locks: {e}");
             self.lock().is_watched = false;
         }
     }
 
-    /// Who is to be watched over. `None`: nobody, and the watch ends.
+    /// Returns the waiting requests. `None` if there are none, and the polling thread ends.
     fn watched(&self) -> Option<Vec<Waiter>> {
         let mut list = self.lock();
         list.is_watched = !list.waiters.is_empty();
@@ -205,7 +207,7 @@ mod tests {
             });
             names.filter(|name| name.trim() == "lock-watch").count()
         };
-        // Each time there is a waiter, but never the same one for long.
+        // There is always a waiting request, but never the same one for long.
         for unique in 0..60 {
             let wait = || {
                 std::thread::sleep(POLL_INTERVAL / 4);
@@ -213,7 +215,7 @@ mod tests {
             };
             assert_eq!(waiters.during(caller(0), unique, wait), Ok(()));
         }
-        // And those of other tests.
+        // Threads of other tests are counted as well.
         let count = watches();
         assert!(count < 10, "{count}");
     }
