@@ -1,4 +1,6 @@
-//! Reads from /proc what a request does not say about its caller, when a decision needs it (proc_pid_status(5)).
+//! Reads what a request does not say about its caller from /proc/PID/status (proc_pid_status(5)).
+//!
+//! It does so only when a decision needs it.
 
 use std::cell::OnceCell;
 
@@ -204,7 +206,7 @@ pub ( super ) fn overrides_owner ( & self , file : & PresentedAttr ) -> bool {
         self.umask.unwrap_or(0o077)
     }
 
-    /// Returns whether a wait of the caller must end, because a signal is pending or the thread is gone.
+    /// Returns whether the caller must stop waiting: a signal is pending, or the thread is gone.
     pub(super) fn is_interrupted(&self) -> bool {
         self.ended || self.signals != 0
     }

@@ -84,7 +84,9 @@ fn access_acl ( & self , fd : & OwnedFd , stat : & Statx , shown : & PresentedAt
         if self.checks() { self.check(caller, dir, SEARCH) } else { Ok(()) }
     }
 
-    /// Checks the lookup of a FIFO or socket, which the kernel then opens or connects to without a request.
+    /// Checks the lookup of a FIFO or socket.
+    ///
+    /// The kernel then opens it, or connects to it, without a request.
     pub(super) fn may_reach_special(
         &self,
         caller: &Caller,
@@ -155,9 +157,9 @@ fn access_acl ( & self , fd : & OwnedFd , stat : & Statx , shown : & PresentedAt
         self.check_victim(requester, caller, &dir_stat, (dir_fd, name))
     }
 
-    /// Checks the removal of a symbolic link's target, in a directory that the kernel has not looked up.
+    /// Checks the removal of a symbolic link's target (resolve-symlinks).
     ///
-    /// The kernel has checked the link only.
+    /// The kernel has checked the link only, and has not looked up the directory of the target.
     pub(super) fn may_remove_target(
         &self,
         caller: &Caller,
@@ -222,10 +224,10 @@ fn access_acl ( & self , fd : & OwnedFd , stat : & Statx , shown : & PresentedAt
         }
         // A directory that gets another parent is written to, because of its `..`.
         let target = target.filter(|_| flags.contains(RenameFlags::EXCHANGE));
-        for (place, stat) in [(from, moved), (to, target)] {
+        for (entry, stat) in [(from, moved), (to, target)] {
             let Some(stat) = stat else { continue };
             if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() {
-                let inode = self.tree.lookup(place.0, place.1, place.2, FileType::Directory)?;
+                let inode = self.tree.lookup(entry.0, entry.1, entry.2, FileType::Directory)?;
                 let checked =
                     self.check_found(&requester, caller, &inode.inode, &inode.stat, WRITE);
                 self.undo_lookup(inode.inode.node());

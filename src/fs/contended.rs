@@ -15,8 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::source::NodeId;
 
-/// The longest delay in microseconds: several rounds of open(2) and unlink(2) on a local filesystem (5 to 20 µs each,
-/// measured on ext4).
+/// The longest delay in microseconds.
+///
+/// It spans several rounds of open(2) and unlink(2) on a local filesystem (5 to 20 µs each, measured on ext4).
 const MAX_DELAY: u64 = 128;
 
 /// The name that CREATE last found to exist.

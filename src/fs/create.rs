@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, OpenedFile, Result, decode_dev};
 use crate::source::{ActingAs, Inode, NewNode, NodeId, component, reopen};
 
-/// How often to try again to create a name that a process on the source creates and removes (chosen).
+/// How often to try to create a name that a process on the source creates and removes (chosen).
 const MAX_ATTEMPTS: u32 = 100;
 
 impl Fs {

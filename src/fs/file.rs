@@ -29,7 +29,7 @@ pub struct OpenFile {
     other: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
-    /// State of the file when a lock was last granted through this open file, if it detects later changes.
+    /// State of the file at the last lock granted through this open file, if it detects later changes.
     state_at_lock: Mutex<Option<lock::FileState>>,
 }
 
@@ -103,12 +103,12 @@ impl OpenFile {
         self.open_in(&self.other, (self.flags ^ OFlags::DIRECT) | OFlags::NOCTTY | OFlags::NONBLOCK)
     }
 
-    fn open_in<'a>(&self, place: &'a OnceLock<Arc<OwnedFd>>, flags: OFlags) -> Result<&'a OwnedFd> {
-        if let Some(file) = place.get() {
+    fn open_in<'a>(&self, slot: &'a OnceLock<Arc<OwnedFd>>, flags: OFlags) -> Result<&'a OwnedFd> {
+        if let Some(file) = slot.get() {
             return Ok(file);
         }
         let opened = reopen(&self.anchor, flags)?;
-        Ok(place.get_or_init(|| Arc::new(opened)))
+        Ok(slot.get_or_init(|| Arc::new(opened)))
     }
 }
 

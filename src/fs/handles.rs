@@ -49,13 +49,13 @@ impl<T> Handles<T> {
 
     /// Returns what a handle stands for. EBADF if it was released.
     pub(super) fn get(&self, number: u64) -> Result<Arc<T>, Errno> {
-        let (at, shard) = place(number)?;
+        let (at, shard) = slot_and_shard(number)?;
         self.lock(shard).slots.get(at).and_then(Option::clone).ok_or(Errno::BADF)
     }
 
     /// Releases a handle. EBADF if it was released before.
     pub(super) fn remove(&self, number: u64) -> Result<Arc<T>, Errno> {
-        let (at, shard) = place(number)?;
+        let (at, shard) = slot_and_shard(number)?;
         let mut slab = self.lock(shard);
         let open = slab.slots.get_mut(at).and_then(Option::take).ok_or(Errno::BADF)?;
         slab.free.push(at);
@@ -68,7 +68,7 @@ impl<T> Handles<T> {
 }
 
 /// Splits a handle into slot and shard.
-fn place(number: u64) -> Result<(usize, usize), Errno> {
+fn slot_and_shard(number: u64) -> Result<(usize, usize), Errno> {
     let index = number.checked_sub(1).ok_or(Errno::BADF)? as usize;
     Ok((index / SHARDS, index % SHARDS))
 }

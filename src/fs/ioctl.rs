@@ -24,11 +24,14 @@ const GETVERSION: u32 = 0x8008_7601;
 const FSGETXATTR: u32 = 0x801c_581f;
 const FSSETXATTR: u32 = 0x401c_5820;
 
-/// Type of the ioctls of terminals (`tty_ioctl`), which no file on a filesystem has. isatty(3) sends one at many opens.
+/// Type of the ioctls of terminals (`tty_ioctl`).
+///
+/// No file on a filesystem has them, but isatty(3) sends one at many opens.
 const TTY_IOCTL_TYPE: u32 = b'T' as u32;
 
-/// Type and number of ioctls that create files: snapshots and subvolumes of btrfs (linux/btrfs.h) and bcachefs,
-/// reflinks of ocfs2.
+/// Type and number of ioctls that create files.
+///
+/// Snapshots and subvolumes of btrfs (linux/btrfs.h) and bcachefs, reflinks of ocfs2.
 const CREATING_IOCTLS: [(u32, u32); 6] =
     [(0x94, 1), (0x94, 14), (0x94, 23), (0x94, 24), (0xbc, 16), (b'o' as u32, 4)];
 

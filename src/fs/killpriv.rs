@@ -17,12 +17,14 @@ pub(super) const SETUID: u32 = 0o4000;
 pub(super) const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
-/// The rights with which a caller's change is made on the source, as far as setuid and setgid bits depend on them.
+/// The rights, for setuid and setgid bits, with which a caller's change is made on the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KillprivRights {
     /// CAP_FSETID, with which the bits survive a write. `None`: the file has no such bits.
     pub(super) fsetid: Option<bool>,
-    /// Membership of the file's group: a member keeps the setgid bit of a file that the group cannot execute.
+    /// Membership of the file's group.
+    ///
+    /// A member keeps the setgid bit of a file that the group cannot execute.
     pub(super) membership: Membership,
 }
 
@@ -33,7 +35,7 @@ pub(super) enum Membership {
     Any,
     /// As a member.
     Of(SourceGid),
-    /// As no member, even if the caller's own gid happens to be the group's number on the source.
+    /// As no member, even if the caller's gid happens to be the group's number on the source.
     NotOf(SourceGid),
 }
 
@@ -126,7 +128,7 @@ impl Fs {
         creds.keeps_setgid(caller, &self.shown(caller, stat))
     }
 
-    /// Clears the setuid or setgid bit in a mode that a caller sets, if the real owner or group is not the caller's.
+    /// Clears setuid and setgid bits in a mode, unless the caller is the real owner or group.
     ///
     /// The view may show an owner that the file does not have on the source, and a program with the bit runs with the
     /// real one there. (Linux `setattr_prepare` checks only the owner that is shown.)

@@ -38,7 +38,7 @@ impl Fs {
         }
     }
 
-    /// Returns the errno of a lookup that is not permitted.
+    /// Returns the errno of a lookup that is not permitted: ENOMEM if something is mounted there.
     ///
     /// The kernel revalidates a name for every process that walks past it. At any error but ENOMEM and EINTR it drops
     /// the name for all processes, and unmounts what is mounted on it or below (`fuse_dentry_revalidate`,

@@ -190,8 +190,8 @@ impl Fs {
         let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), validity);
         inode.set_has_unmapped_id(attr.uid.is_none() || attr.gid.is_none());
         if self.needs.per_caller {
-            // The kernel keeps one owner for all callers, and an invalid one would lock out the user to whom the mirror
-            // shows the file as well. Only the daemon's own checks then know that the id is unmapped.
+            // The kernel keeps one owner for all callers, and an invalid one would lock out the user that the mirror
+            // shows as the owner, too. Only the daemon's own checks then know that the id is unmapped.
             attr.uid = attr.uid.or(MountUid::new(OVERFLOW_ID));
         }
         self.apply_overrides(&view.attr_overrides, inode, self.restricted(inode, attr))
@@ -276,10 +276,10 @@ fn shown ( & self , caller : & Caller , stat : & Statx ) -> PresentedAttr {
         Ok((acting, Mode::from_raw_mode(mode)))
     }
 
-    /// Acts with the caller's source ids where nothing is created, or with ids that own nothing if it is unmapped.
+    /// Acts with the caller's source ids where nothing is created.
     ///
-    /// A source with a server (another FUSE filesystem, NFS) may check the ids, so those of the previous request must
-    /// not stay.
+    /// If the caller is unmapped, with ids that own nothing. A source with a server (another FUSE filesystem, NFS) may
+    /// check the ids, so those of the previous request must not stay.
     fn act_for(&self, caller: &Caller) -> Result<ActingAs<'_>> {
         self.credentials.on_behalf(self.source_ids(caller).ok())
     }

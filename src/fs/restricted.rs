@@ -17,8 +17,9 @@ use crate::translate::XattrKind;
 /// The kernel's flag of an open for execution, which programs cannot set (linux/fs.h, `__FMODE_EXEC`).
 pub(super) const FMODE_EXEC: u32 = 0o40;
 
-/// A device number, as FUSE encodes it, that no driver can have: majors end at 511 (Linux `CHRDEV_MAJOR_MAX`,
-/// `BLKDEV_MAJOR_MAX`).
+/// A device number, as FUSE encodes it, that no driver can have.
+///
+/// Majors end at 511 (Linux `CHRDEV_MAJOR_MAX`, `BLKDEV_MAJOR_MAX`).
 const NO_DEVICE: u32 = u32::MAX;
 /// The device number of an overlayfs whiteout, which no driver has either (Linux `WHITEOUT_DEV`).
 const WHITEOUT: u32 = 0;
@@ -29,7 +30,7 @@ impl Fs {
         self.tree.restrictions(inode)
     }
 
-    /// Hides in an inode's attributes what its mount forbids: setuid and setgid bits of files, numbers of devices.
+    /// Hides what an inode's mount forbids: setuid and setgid bits of files, numbers of devices.
     pub(super) fn restricted(&self, inode: &Inode, mut attr: Attr) -> Attr {
         let forbids = self.restrictions(inode);
         match inode.kind() {

@@ -7,9 +7,7 @@ pub fn spawn_blocking(run: impl FnOnce() + Send + 'static) -> bool {
     let thread = std::thread::Builder::new().name("blocking-op".into()).stack_size(256 * 1024);
     let started = thread.spawn(run);
     if let Err(e) = &started {
-        log::warn!(
-            "cannot start a thread for a blocking operation: {e}"
-        );
+        log::warn!("cannot start a thread for a blocking operation: {e}");
     }
     started.is_ok()
 }

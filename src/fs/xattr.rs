@@ -67,9 +67,7 @@ Err ( Errno :: OVERFLOW ) if kind == XattrKind :: Capability => UNMAPPED_CAPS . 
     /// Returns an access ACL that grants no more than the permissions that are shown.
     fn acl_as_shown(&self, caller: &Caller, inode: &Inode, value: &[u8]) -> Result<SourceAcl> {
         let (mut acl, stat) = (SourceAcl::parse(value)?, self.tree.stat(inode)?);
-        let unreal = u32::from(self.denied_to_mounter(&self.view().attr_overrides, inode));
-        let shown = self.shown(caller, &stat).mode & !unreal;
-        acl.apply_mode(u32::from(stat.stx_mode), shown);
+let denied = u32 :: from ( self . denied_to_mounter ( & self . view ( ) . attr_overrides , inode ) ) ; let shown = self . shown ( caller , & stat ) . mode & ! denied ; acl . apply_mode ( u32 :: from ( stat . stx_mode ) , shown ) ; 
         Ok(acl)
     }
 
@@ -131,8 +129,9 @@ Err ( Errno :: OVERFLOW ) if kind == XattrKind :: Capability => UNMAPPED_CAPS . 
         }
     }
 
-    /// Returns the names of all attributes, each ended by a NUL; `trusted.*` only to a caller with CAP_SYS_ADMIN
-    /// (xattr(7)).
+    /// Returns the names of all attributes, each ended by a NUL.
+    ///
+    /// `trusted.*` is only for a caller with CAP_SYS_ADMIN (xattr(7)).
     pub fn listxattr(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
         self.shows_xattrs()?;
         let inode = self.tree.inode(node)?;

@@ -62,7 +62,7 @@ pub struct Credentials {
     privileged: bool,
     uid: u32,
     gid: u32,
-    /// Ids that own no files, as far as numbers can tell: the highest ones in the process's user namespace.
+    /// Ids that probably own no files: the highest ones in the process's user namespace.
     ///
     /// `None` if the namespace has no id other than the process's own.
     ownerless: Option<(u32, u32)>,
@@ -212,10 +212,10 @@ impl Credentials {
         self.privileged
     }
 
-    /// Acts with the ids that are to own a new inode, and with the umask for a source without a default ACL.
+    /// Acts with the ids that are to own a new inode, and with the caller's umask.
     ///
-    /// EPERM if the process cannot change ids and these are not its own; EOVERFLOW if they are not mapped in its user
-    /// namespace.
+    /// The source applies the umask unless a default ACL overrides it. EPERM if the process cannot change ids and these
+    /// are not its own; EOVERFLOW if they are not mapped in its user namespace.
     pub fn creator(
         &self,
         (uid, gid): (SourceUid, SourceGid),
@@ -326,10 +326,10 @@ impl Credentials {
         set_effective(now, if wanted { before | fsetid } else { before - fsetid });
     }
 
-    /// Prepares a thread at its first use: a umask of its own, no groups, and capabilities that stay when ids change.
+    /// Prepares a thread at its first use.
     ///
-    /// A new thread starts with the ids and capabilities of the thread that made it, which may have been those of a
-    /// caller.
+    /// It gets a umask of its own, no groups, and capabilities that stay when ids change. A new thread starts with the
+    /// ids and capabilities of the thread that made it, which may have been those of a caller.
     fn init_thread(&self) -> ThreadCreds {
         if let Some(acting) = THREAD_CREDS.get() {
             return acting;

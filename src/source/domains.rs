@@ -15,7 +15,7 @@ pub(super) fn dev_no(stat: &Statx) -> DevNo {
     (stat.stx_dev_major, stat.stx_dev_minor)
 }
 
-/// A mount, a device in it, and the id of the symbolic link through which it was reached (0: none).
+/// A mount, a device in it, and the id of the symbolic link that led there (0: none).
 type Key = (MountIndex, DevNo, u32);
 
 /// Numbers the parts of the tree as lookups find them. The root's domain is 0.
@@ -54,7 +54,7 @@ impl Domains {
         self.root.1
     }
 
-    /// Returns the domain of files with these attributes on a mount, below the symbolic link with this id (0: none).
+    /// Returns the domain of files on a mount, below the symbolic link with this id (0: none).
     pub(super) fn of(&self, mount: MountIndex, stat: &Statx, link: u32) -> Domain {
         let key = (mount, dev_no(stat), link);
         if (key.0, key.1) == self.root && link == 0 {

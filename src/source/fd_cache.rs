@@ -69,7 +69,7 @@ impl FdCache {
         }
     }
 
-    /// Closes the descriptors that were not used for [`MAX_IDLE_SWEEPS`] sweeps.
+    /// Closes the descriptors that were not used for `MAX_IDLE_SWEEPS` sweeps.
     pub fn sweep(&self) {
         let now = self.now.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {

@@ -18,9 +18,9 @@ use super::resolve::{LinkTarget, stat_dont_sync};
 use super::tree::SourceTree;
 
 impl SourceTree {
-    /// Replaces the root if the source's path means another directory by now; returns the old and the new root.
+    /// Replaces the root if the source's path means another directory by now.
     ///
-    /// To be called every second.
+    /// Returns the old and the new root. To be called every second.
     pub fn follow(&self) -> Option<(Arc<Inode>, Arc<Inode>)> {
         let target = self.walk_trusted(self.followed.as_ref()?).ok().filter(LinkTarget::is_dir)?;
         let fd = target.fd;

@@ -64,7 +64,7 @@ pub enum FsClass {
 }
 
 impl FsClass {
-    /// Classifies by superblock magic and by the major number of the device, which is 0 without a block device.
+    /// Classifies by superblock magic and major device number, which is 0 without a block device.
     #[must_use]
     pub fn of(magic: i64, major: u32) -> Self {
         let has = |list: &[(i64, _)]| list.iter().any(|(known, _)| *known == magic);

@@ -137,7 +137,7 @@ impl CoarseTime {
 /// Whether an inode may share its btime with another one, as of when its attributes were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freshness {
-    /// The attributes were read within the tick of the btime: another inode may have or have had the same one.
+    /// The attributes were read within the tick of the btime: another inode may have the same one.
     WithinTick,
     /// As `WithinTick`, but the inode is open now, and is thus the last one with its number.
     HeldOpen,
@@ -162,8 +162,9 @@ impl Freshness {
 pub(super) enum MatchResult {
     Same,
     Different,
-    /// Undecided: compare the handles, read the attributes again after the tick or, for held inodes, compare both
-    /// descriptors.
+    /// Undecided.
+    ///
+    /// Compare the handles, read the attributes again after the tick or, for held inodes, compare both descriptors.
     Ambiguous,
 }
 

@@ -1,4 +1,4 @@
-//! One inode of the source that the kernel knows: what it is, and how the daemon reaches it.
+//! One inode of the source that the kernel knows, and how the daemon reaches it.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -10,7 +10,9 @@ use super::identity::{Freshness, InodeIdentity, MatchResult};
 use super::mounts::MountIndex;
 use super::resolve::ViaLink;
 
-/// The number by which the kernel names an inode in requests, and mostly the inode number that programs see.
+/// The node id, by which the kernel names an inode in requests.
+///
+/// It is mostly also the inode number that programs see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
@@ -43,7 +45,9 @@ pub struct Inode {
     serial: u64,
 }
 
-/// State of the watch on an inode, and what is known of its btime; one byte, because there may be millions of inodes.
+/// State of the watch on an inode, and what is known of its btime.
+///
+/// One byte, because there may be millions of inodes.
 #[derive(Debug, Default)]
 struct Flags(AtomicU8);
 
@@ -223,9 +227,10 @@ impl Inode {
         self.flags.set(COVERED_BY_PARENT, covered);
     }
 
-    /// Returns whether write events are suppressed, because a process on the source has just written to the inode.
+    /// Returns whether write events are suppressed.
     ///
-    /// The kernel must then not cache its attributes.
+    /// That is so shortly after a process on the source has written to the inode; the kernel must then not cache its
+    /// attributes.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.flags.has(BUSY)

@@ -27,8 +27,9 @@ pub enum ReopenMethod {
     HandleWithIno(InoField),
     /// By a handle of unknown layout.
     Handle,
-    /// By a descriptor that stays open: the filesystem has no handles, or unreliable ones, or the daemon lacks the
-    /// capability.
+    /// By a descriptor that stays open.
+    ///
+    /// The filesystem has no handles, or unreliable ones, or the daemon lacks CAP_DAC_READ_SEARCH.
     HeldFd,
 }
 
@@ -100,8 +101,9 @@ pub struct SourceMount {
     pub reopen_method: ReopenMethod,
     /// Whether the btime distinguishes inodes that had the same number one after the other.
     pub(super) btime_identifies: bool,
-    /// Whether each change of a file after a stat gives it another time, even within one clock tick (Linux
-    /// Documentation/filesystems/multigrain-ts.rst).
+    /// Whether each change of a file after a stat gives it another time, even within one clock tick.
+    ///
+    /// See Linux Documentation/filesystems/multigrain-ts.rst.
     is_multigrain: bool,
 }
 

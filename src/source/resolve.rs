@@ -89,7 +89,7 @@ impl ViaLinks {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the link with this name, which leads to a directory, and creates it if it is new.
+    /// Returns the link with this name, and creates it if it is new.
     fn enter(&self, dir: &Inode, name: &OsStr, dir_path: Vec<u8>) -> Arc<ViaLink> {
         let new = || {
             let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
@@ -320,7 +320,7 @@ pub(super) fn fd_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     Ok(path.into_bytes())
 }
 
-/// Returns whether the target is at or above the directory of the link, or of a link that led to it.
+/// Returns whether a target is at or above the directory of a link that led to it.
 fn is_loop(dir: &Inode, from: &[u8], target: &[u8]) -> bool {
     let mut above = dir.via();
     if is_at_or_above(target, from) {

@@ -97,7 +97,7 @@ impl Shard {
         self.peak = self.peak.max(self.inodes.len());
     }
 
-    /// Increments the lookup count of the inode with this node id and returns it, if it is the found one.
+    /// Looks up a node id, and increments the lookup count if it is the found inode.
     ///
     /// `Ok(None)`: there is none, or it is another inode. `Err`: the comparison is ambiguous.
     fn look_up(
@@ -156,7 +156,9 @@ pub(super) struct Ambiguous {
     pub(super) found: InodeCandidate,
 }
 
-/// For callers that cannot decide further: the found inode is open, and is thus the only one with its number.
+/// For callers that cannot decide further.
+///
+/// The found inode is open, and is thus the only one with its number.
 impl From<Ambiguous> for Errno {
     fn from(_: Ambiguous) -> Self {
         Self::STALE
@@ -321,9 +323,9 @@ impl InodeTable {
         self.find_or_insert_synthetic(new)
     }
 
-    /// Inserts an inode with a lookup count of 1, if the table has none that has or had its number.
+    /// Inserts an inode, unless the table has one that has or had its number.
     ///
-    /// `None` also if it needs a synthetic node id.
+    /// `None` in that case, and if it needs a synthetic node id.
     pub(super) fn insert_unknown(&self, new: InodeCandidate) -> Option<Arc<Inode>> {
         let node = native(new.identity.domain, new.identity.ino)?;
         if self.synthetic_count.load(Ordering::Acquire) > 0 {

@@ -60,7 +60,9 @@ pub struct SourceTree {
     pub(super) is_private: bool,
     /// The device number of the daemon's own mount.
     own_device: OnceLock<DevNo>,
-    /// The directory in the daemon's own filesystem that shows the source's root; unset if it is the root itself.
+    /// The directory in the daemon's own filesystem that shows the source's root.
+    ///
+    /// Unset if it is the root itself.
     own_subdir: OnceLock<&'static OsStr>,
     pub(super) via_links: ViaLinks,
     /// Shown in the place of pseudo-filesystems. `None`: there are none.
@@ -143,8 +145,9 @@ impl SourceTree {
         let _ = self.own_device.set(device);
     }
 
-    /// Sets the name of the directory that shows the source's root in the daemon's own filesystem, if it is not the
-    /// root itself.
+    /// Sets the name of the directory that shows the source's root.
+    ///
+    /// Not needed if the root of the daemon's own filesystem shows it.
     pub fn set_own_subdir(&self, name: &'static OsStr) {
         let _ = self.own_subdir.set(name);
     }
@@ -198,17 +201,16 @@ impl SourceTree {
     /// It sees the mounts of the daemon's mount namespace only.
     #[must_use]
     pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
-        let places = self.own_device.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
-        let Some(places) = places.filter(|places| !places.is_empty()) else { return false };
+let mount_points = self . own_device . get ( ) . and_then ( | own | sys :: mount :: mountpoints_in ( * own ) . ok ( ) ) ; let Some ( mount_points ) = mount_points . filter ( | points | ! points . is_empty ( ) ) else { return false ; } ; 
         let Some(dir) = self.path_of(dir) else { return false };
         let parts = |path: &[u8]| -> Vec<Vec<u8>> {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
             parts.map(<[u8]>::to_vec).collect()
         };
-        let part = self.own_subdir.get().map(|part| part.as_bytes().to_vec());
-        let mut at: Vec<_> = part.into_iter().chain(parts(&dir)).collect();
+        let subdir = self.own_subdir.get().map(|name| name.as_bytes().to_vec());
+        let mut at: Vec<_> = subdir.into_iter().chain(parts(&dir)).collect();
         at.push(name.as_bytes().to_vec());
-        places.iter().any(|place| parts(place).starts_with(&at))
+        mount_points.iter().any(|point| parts(point).starts_with(&at))
     }
 
     /// Returns the inode with a node id. ESTALE if the table has none.
@@ -392,7 +394,7 @@ impl SourceTree {
         stat.is_ok_and(|stat| FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir())
     }
 
-    /// Returns whether a listing must omit a name that a lookup does not find, because a hidden mount covers it.
+    /// Returns whether a listing must omit a name, because a hidden mount covers it.
     #[must_use]
     pub fn hides(&self, dir_fd: &OwnedFd, name: &OsStr) -> bool {
         if self.is_private || !self.scope.one_file_system {
@@ -431,8 +433,9 @@ fn may_open_by_handle() -> bool {
         .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::DAC_READ_SEARCH))
 }
 
-/// Returns those of the source's own restrictions that the daemon's mount cannot enforce: fusermount3 does not know
-/// `nosymfollow`.
+/// Returns those of the source's own restrictions that the daemon's mount cannot enforce.
+///
+/// fusermount3 does not know `nosymfollow`.
 fn restrictions_not_on_ours(source: Restrictions) -> Restrictions {
     let may_mount = rustix::thread::capabilities(None)
         .is_ok_and(|s| s.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));

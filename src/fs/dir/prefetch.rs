@@ -121,7 +121,9 @@ impl Drop for ActiveWork<'_> {
     }
 }
 
-/// Increments the change count when a change is done, before its reply: entries prefetched until then may lack it.
+/// Increments the change count when a change is done, before its reply.
+///
+/// Entries that were prefetched until then may lack it.
 #[must_use]
 pub(in crate::fs) struct ChangeGuard<'a>(&'a Prefetcher);
 
@@ -327,8 +329,7 @@ impl Fs {
         if is_old || stream.cookie() != offset { stream.seek(&dir.fd, offset) } else { Ok(()) }
     }
 
-    /// Returns whether clients of the mount have changed nothing since the prefetch, and the kernel has forgotten
-    /// nothing.
+    /// Returns whether no client has made a change, and the kernel has forgotten no inode, since the prefetch.
     ///
     /// To be checked again after an entry was inserted, because the kernel may have known and forgotten the inode in
     /// between.

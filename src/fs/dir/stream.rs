@@ -1,4 +1,6 @@
-//! Streams of directory entries with the source's own cookies, and the idle ones that wait for the next request.
+//! Streams of directory entries, with the source's own cookies.
+//!
+//! An idle stream waits for the next request that continues its listing.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, OsStr};

@@ -1,7 +1,8 @@
-//! Predicts in which order a walk lists directories: each before those below it, siblings in their parent's order.
+//! Predicts the order in which a walk lists directories.
 //!
-//! The predictor does not know which process walks. When the listing of a predicted directory begins, it confirms the
-//! prediction, and a prediction with enough confirmations in a row is acted on.
+//! A walk lists each directory before those below it, and siblings in their parent's order. The predictor does not know
+//! which process walks. When the listing of a predicted directory begins, it confirms the prediction, and a prediction
+//! with enough confirmations in a row is acted on.
 
 use std::collections::VecDeque;
 

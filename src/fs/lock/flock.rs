@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use crate::fs::{Caller, Fs, OpenFile, Result, spawn_blocking};
 use crate::sys::lock::LockKind;
 
-/// Delays before a refused lock is tried again: a client may have just closed the file that holds it.
+/// Delays before a refused lock is tried again.
 ///
-/// The kernel sends RELEASE only after the last close(2) has returned.
+/// A client may have just closed the file that holds it, and the kernel sends RELEASE only after the last close(2) has
+/// returned.
 const RETRY_DELAYS: [Duration; 3] =
     [Duration::from_micros(50), Duration::from_micros(200), Duration::from_micros(500)];
 

@@ -1,8 +1,8 @@
-//! POSIX locks, held on the source, where they exclude clients of other mounts and processes on the source as well.
+//! POSIX locks, held on the source.
 //!
-//! Each lock owner (a process, as in fcntl(2)) has an open file description of its own on the source, and its locks are
-//! open file description locks there. A request that waits for a lock gets a thread of its own, so that no worker
-//! blocks.
+//! They exclude clients of other mounts and processes on the source as well. Each lock owner (a process, as in
+//! fcntl(2)) has an open file description of its own on the source, and its locks are open file description locks
+//! there. A request that waits for a lock gets a thread of its own, so that no worker blocks.
 
 mod flock;
 mod revalidate;
@@ -120,9 +120,10 @@ impl Fs {
         self.locks.waiters.wait(caller, request.unique, wait, done);
     }
 
-    /// Runs an operation that may wait for the end of a lease (fcntl(2), F_SETLEASE) on a thread of its own.
+    /// Runs an operation that may wait for the end of a lease on a thread of its own.
     ///
-    /// `done` gets its result: EINTR if the caller was interrupted, ENOLCK if too many requests wait.
+    /// See F_SETLEASE in fcntl(2). `done` gets the result: EINTR if the caller was interrupted, ENOLCK if too many
+    /// requests wait.
     pub fn wait_for_lease<T>(
         &self,
         caller: &Caller,
@@ -150,7 +151,9 @@ impl Fs {
         result
     }
 
-    /// Returns the descriptor with an owner's locks on a file, the same one for all threads of the owner.
+    /// Returns the descriptor that carries an owner's locks on a file.
+    ///
+    /// All threads of the owner use the same one.
     fn owner_fd(&self, file: &OpenFile, request: &LockRequest) -> Result<Arc<OwnedFd>> {
         let node = file.inode().node();
         match self.locks.own_fd(node, request.owner) {

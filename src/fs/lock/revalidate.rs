@@ -1,10 +1,10 @@
-//! Revalidates the kernel's caches when a lock is granted, so that its holder reads what the holders before have
-//! written.
+//! Revalidates the kernel's caches when a lock is granted.
 //!
-//! The kernel may have cached the file before the lock was granted, and events of later writes may still be on their
-//! way. So its caches are invalidated before the grant, unless the file is as it was at the last lock through the same
-//! open file. It would not suffice to invalidate the attributes: the kernel updates the file's times first and drops
-//! the pages after that, and a reader in between gets the old pages.
+//! Its holder must read what the holders before have written. The kernel may have cached the file before the lock was
+//! granted, and events of later writes may still be on their way. So its caches are invalidated before the grant,
+//! unless the file is as it was at the last lock through the same open file. It would not suffice to invalidate the
+//! attributes: the kernel updates the file's times first and drops the pages after that, and a reader in between gets
+//! the old pages.
 
 use std::sync::Arc;
 use std::time::Duration;

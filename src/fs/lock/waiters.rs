@@ -1,4 +1,4 @@
-//! Threads that wait for a lock or for the end of a lease, each for one request of a client.
+//! Threads that wait for a lock or for the end of a lease, one for each request.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,8 +16,9 @@ use crate::sys;
 /// from waiting.
 const MAX_WAITERS: usize = 4096;
 const MAX_WAITERS_OF_USER: usize = 1024;
-/// How often interrupted threads are woken again, since a signal just before their system call is lost, and clients are
-/// checked.
+/// How often interrupted threads are woken and clients are checked.
+///
+/// A signal that comes just before the system call is lost, so it is sent again.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of INTERRUPT requests that are kept because their request has not come yet.
 const MAX_EARLY: usize = 64;
