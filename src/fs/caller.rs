@@ -259,7 +259,7 @@ fn has_over ( & self , capability : u32 , file : & PresentedAttr ) -> bool {
     }
 }
 
-/// A caller whose groups and capabilities are read when they are first needed.
+/// A caller with groups and capabilities that are read when they are first needed.
 pub(super) struct LazyCallerCreds<'a> {
     caller: &'a Caller,
     creds: OnceCell<CallerCreds>,

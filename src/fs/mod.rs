@@ -447,7 +447,9 @@ pub fn watch < N : Notifier + Send + Sync + 'static > ( & self , notifier : & Ar
         }
     }
 
-/// Frees what was not used for a while, and checks the watch; to be called every second.
+/// Follows the path of the source, frees what was not used for a while, and checks the watch.
+///
+/// To be called every second.
 pub fn sweep ( & self , notifier : & impl Notifier ) { 
         if let Some((old, new)) = self.tree.follow() {
             log::info!(

@@ -291,7 +291,10 @@ mod tests {
         assert!(me.may(&shown, &acl(6, 7), "rw"));
         assert!(!me.may(&shown, &acl(6, 4), "rw"));
         assert!(me.may(&shown, &acl(6, 4), "r"));
-        assert!(!me.may(&shown, &acl(0, 7), "r"), "one's own entry comes before others'");
+        assert!(
+            !me.may(&shown, &acl(0, 7), "r"),
+            "the user's own entry comes before the other entry"
+        );
         let groups = [
             (AclTag::Owner, 6),
             (AclTag::OwningGroup, 0),
@@ -301,10 +304,10 @@ mod tests {
             (AclTag::Other, 7),
         ];
         assert!(me.may(&shown, &groups, "r") && me.may(&shown, &groups, "w"));
-        assert!(!me.may(&shown, &groups, "rw"), "no one group has both");
-        assert!(!me.may(&shown, &groups, "x"), "a member is not of the others");
+        assert!(!me.may(&shown, &groups, "rw"), "no single group entry grants both");
+        assert!(!me.may(&shown, &groups, "x"), "a group member does not get the other entry");
         assert!(FakeRequester::default().may(&shown, &groups, "x"));
-        assert!(!me.may(&file(1, 7, 0o600), &acl(7, 7), "r"), "no group bits: no ACL is looked at");
+        assert!(!me.may(&file(1, 7, 0o600), &acl(7, 7), "r"), "without group bits no ACL is read");
         assert!(me.may(&file(1000, 7, 0o670), &acl(0, 7), "r"), "the owner's bits are in the mode");
     }
 

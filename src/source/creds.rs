@@ -159,7 +159,7 @@ fn check_epoch(taken: u32) -> Result<(), Errno> {
     if epoch() == taken {
         return Ok(());
     }
-    debug_assert!(false, "the credentials that were taken are no longer in force");
+    debug_assert!(false, "the guard's credentials are outdated");
     log::error!(
         "refused to change the source: the worker's credentials have changed since it took them; this is a bug"
     );

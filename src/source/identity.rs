@@ -413,7 +413,11 @@ mod tests {
         assert!(with(Generation::Handle(handle)).may_match_handle(&handle));
         assert_eq!(with_btime(1, Some(7)).handle(), Some(handle));
         assert!(!with_btime(1, Some(7)).handle_ignores_generation());
-        assert_eq!(with_btime(1, None).handle(), ext_handle(42, 0), "that opens any");
+        assert_eq!(
+            with_btime(1, None).handle(),
+            ext_handle(42, 0),
+            "a handle that opens any generation"
+        );
         assert!(with_btime(1, None).handle_ignores_generation());
         let zero = ext_handle(42, 0).unwrap();
         assert!(
@@ -439,7 +443,7 @@ mod tests {
         assert!(!now(6, 0).is_past_tick_of(at(5, 999_999_999)));
         assert!(now(6, 0).is_past_tick_of(at(5, 100)));
         assert!(now(1_000_000_000, 0).is_past_tick_of(at(5, 999_999_999)));
-        assert!(!now(5, 0).is_past_tick_of(at(6, 100)), "born in the future");
+        assert!(!now(5, 0).is_past_tick_of(at(6, 100)), "created in the future");
         assert!(!CoarseTime(0).is_past_tick_of(at(0, 1)), "no clock");
     }
 

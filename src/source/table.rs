@@ -494,7 +494,7 @@ mod tests {
             }
         });
         assert!(table.is_empty());
-        assert!(gone.into_inner() >= 2, "the last of each was the last");
+        assert!(gone.into_inner() >= 2, "each inode was removed at its last forget");
         assert_eq!(table.synthetic_count.load(Ordering::Relaxed), 0);
         assert!(table.synthetic().is_empty());
     }
@@ -621,7 +621,8 @@ mod tests {
             InodeCandidate { identity, compared: compared.to_vec(), ..candidate(0, 42, 0) }
         };
         let one = table.find_or_insert(held(None, &[])).unwrap();
-        let ambiguous = table.find_or_insert(held(None, &[])).expect_err("nothing tells");
+        let ambiguous =
+            table.find_or_insert(held(None, &[])).expect_err("nothing distinguishes them");
         assert_eq!(ambiguous.known.serial(), one.serial());
         let other =
             table.find_or_insert(held(None, &[(one.serial(), MatchResult::Different)])).unwrap();

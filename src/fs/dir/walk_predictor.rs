@@ -132,7 +132,7 @@ mod tests {
         for (dir, subdirs, next) in tree {
             assert_eq!(list(&mut predictor, dir, subdirs), next, "after {dir}");
         }
-        assert_eq!(predictor.dirs.len(), 1, "what is done is forgotten");
+        assert_eq!(predictor.dirs.len(), 1, "finished directories are removed");
     }
 
     #[test]

@@ -184,7 +184,7 @@ mod tests {
         wait(&mut list, 1001, MAX_WAITERS_OF_USER);
         wait(&mut list, 1002, MAX_WAITERS_OF_USER);
         wait(&mut list, 1003, MAX_WAITERS_OF_USER);
-        assert!(!list.has_room_for(caller(1004).uid), "there is an end for all");
+        assert!(!list.has_room_for(caller(1004).uid), "the total is limited as well");
     }
 
     #[test]
