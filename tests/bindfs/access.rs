@@ -1,4 +1,4 @@
-//! Who may mount, who may use the mount, and how mount(8) and fstab get there.
+//! Mounting and access: by root and by users, through mount(8) and fstab.
 
 use std::fs;
 use std::process::Command;
@@ -7,10 +7,10 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 use super::observe::owner;
 use super::support::{eventually, sh};
-use super::sweep::{OWNER, ROOT, STRANGER};
+use super::sweep::{OTHER_USER, OWNER, ROOT};
 use super::twins::{Implementation, Mounter, Side, Twins, World, errno};
 
-/// Per mount and per superblock: what the mount table says of it, but for what differs by nature.
+/// The mount table's flags of the mount and of the superblock, without those that differ by nature.
 fn table(side: &Side) -> String {
     let line = side.mount_line().expect("it is mounted");
     let (mount, device) = line.split_once(" - ").expect("a line has two halves");
@@ -64,7 +64,7 @@ fn the_mount_table_shows_the_source_or_another_name_for_it() {
 fn without_allow_other_only_the_mounter_has_access() {
     let mut twins = Twins::of(&["--no-allow-other"], "touch f");
     let seen = |side: &Side| {
-        [ROOT, OWNER, STRANGER].map(|caller| caller.run(|| errno(fs::metadata(side.at("f")))))
+        [ROOT, OWNER, OTHER_USER].map(|caller| caller.run(|| errno(fs::metadata(side.at("f")))))
     };
     assert_eq!(twins.same("long", seen), ["ok", "EACCES", "EACCES"]);
     twins.again(&["-n"]);
@@ -126,7 +126,7 @@ fn options_for_root_only_are_refused_to_a_user() {
     }
 }
 
-/// mount(8) runs mount.fuse3, and that whatever is called bindfs on PATH: ours is put before theirs for its turn.
+/// Runs mount(8), which runs mount.fuse3, which runs the `bindfs` on PATH: for shiftbind's turn that is shiftbind.
 fn by_mount8(world: &World, side: &Side, arguments: &str) -> String {
     let is_ours = side.is_ours();
     if is_ours {
@@ -201,7 +201,7 @@ fn lines_of_fstab_and_mount8_mount_the_same() {
     for (line, expected) in rows {
         let line = format!("cd {}; {line}", world.join("").display());
         let [seen_theirs, seen] = [&theirs, &ours].map(|side| by_mount8(world, side, &line));
-        // mount(8) of util-linux 2.41 keeps owner= and group= to itself, as it does owner and group.
+        // mount(8) of util-linux 2.41 consumes owner= and group= itself, as it does owner and group.
         let is_kept = line.contains("owner=") && seen == seen_theirs;
         assert!(seen.starts_with(expected) || is_kept, "{line}: {seen}");
         if !line.contains("ignore") && !line.contains("mirror") {

@@ -1,4 +1,5 @@
-//! Looks that are neither owners nor permissions: links, change times, block devices, the mounter's own rights.
+//! Attribute overrides other than owners and permissions: links, change times, block devices, the mounter's own
+//! rights.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -49,7 +50,7 @@ fn the_change_time_is_the_modification_time() {
     }
 }
 
-/// A loop device, let go of at the end.
+/// A loop device, detached when dropped.
 struct Disk(String);
 
 impl Drop for Disk {
@@ -94,7 +95,7 @@ fn a_block_device_is_a_file_of_its_size_with_its_data() {
     assert_eq!(twins.same("as a device", is_device), (true, true));
 }
 
-/// bindfs gives it a size that nobody has set.
+/// bindfs shows an uninitialised size.
 #[test]
 fn a_block_device_that_cannot_be_opened_is_a_file_of_no_size() {
     let mount =
@@ -105,10 +106,10 @@ fn a_block_device_that_cannot_be_opened_is_a_file_of_no_size() {
 
 #[test]
 fn a_user_mount_shows_no_permission_that_its_user_lacks() {
-    let tree = "touch his roots locked run; chmod 666 his; chmod 604 roots; chmod 600 locked; chmod 4711 run; mkdir d shut; chmod 755 d; chmod 700 shut; chown 1000:1000 his";
+    let tree = "touch own roots locked run; chmod 666 own; chmod 604 roots; chmod 600 locked; chmod 4711 run; mkdir d shut; chmod 755 d; chmod 700 shut; chown 1000:1000 own";
     let mut twins = Twins::mounted_by(Mounter::User, &["--realistic-permissions"], tree);
     let modes = |side: &Side| {
-        ["his", "roots", "locked", "run", "d", "shut"].map(|name| mode(&side.at(name)))
+        ["own", "roots", "locked", "run", "d", "shut"].map(|name| mode(&side.at(name)))
     };
     assert_eq!(twins.same("a user", modes), [0o666, 0o404, 0, 0o4111, 0o555, 0]);
     twins.again(&["--realistic-permissions", "--perms=a=rwx"]);

@@ -1,4 +1,4 @@
-//! What becomes of a change: chmod with `chmod-allow-x`, chown of both ids at once, times, extended attributes.
+//! The effect of changes: chmod with `chmod-allow-x`, chown of both ids at once, times, extended attributes.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{self as unix, MetadataExt, PermissionsExt};
@@ -7,12 +7,12 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
 use super::observe::{mode, owner};
 use super::support::sh;
-use super::sweep::{OWNER, ROOT, STRANGER};
+use super::sweep::{OTHER_USER, OWNER, ROOT};
 use super::twins::{Side, Twins, errno};
 
 const TREE: &str = "touch f; mkdir d; chown 1000:1000 f d; chmod 640 f; chmod 750 d";
 
-/// Has the owner set these modes of `f` and `d`, one after the other from the same start.
+/// Sets these modes of `f` and `d` as the owner, one after the other from the same start.
 fn chmods(side: &Side) -> Vec<String> {
     let mut all = Vec::new();
     for name in ["f", "d"] {
@@ -95,13 +95,13 @@ fn a_change_of_owner_and_group_at_once_is_judged_in_parts() {
     }
 }
 
-/// In a loop over strangers: here, what is ignored succeeds for them as well.
+/// With bindfs the kernel refuses ignored changes to other users; with shiftbind they succeed.
 #[test]
 fn an_ignored_change_succeeds_for_other_users_and_changes_nothing() {
     let twins = Twins::of(&["--chown-ignore", "--chgrp-ignore", "--chmod-ignore"], TREE);
     let right = (["ok", "ok", "ok"].map(str::to_owned), "1000:1000:640".to_owned());
-    twins.differ(("--chown-ignore", "by strangers"), &right, |side| {
-        let answers = STRANGER.run(|| {
+    twins.differ(("--chown-ignore", "by other users"), &right, |side| {
+        let answers = OTHER_USER.run(|| {
             [
                 errno(unix::chown(side.at("f"), Some(7), None)),
                 errno(unix::chown(side.at("f"), None, Some(7))),
@@ -171,7 +171,7 @@ fn an_access_control_list_is_translated_and_decides() {
     let twins =
         Twins::of(&["--map=1000/4000"], "echo text > f; chmod 600 f; setfacl -m u:1000:r f");
     twins.differ(("map", "an ACL"), &"ok".to_owned(), |side| {
-        STRANGER.run(|| errno(fs::read(side.at("f"))))
+        OTHER_USER.run(|| errno(fs::read(side.at("f"))))
     });
     twins.differ(("map", "an ACL"), &"user:4000:r--".to_owned(), |side| {
         let text = super::support::sh_output(&side.at(""), "getfacl -cn f");

@@ -1,4 +1,4 @@
-//! Whom new files belong to on the source: by every option, kind of file and caller, also in a directory with setgid.
+//! The owner of new files on the source: by every option, kind of file and caller, also in a directory with setgid.
 
 use std::fs::{self, File};
 use std::os::unix::fs as unix;
@@ -9,15 +9,15 @@ use rustix::fs::{CWD, FileType, mknodat};
 use super::caller::Caller;
 use super::differences;
 use super::observe::owner;
-use super::sweep::{ROOT, STRANGER};
+use super::sweep::{OTHER_USER, ROOT};
 use super::twins::{Mounter, Side, Twins, errno};
 
-/// A map shows 3000 and the group 3100 as him.
+/// A caller whose ids the maps store as uid 3000 and gid 3100.
 const MAPPED: Caller =
     Caller { name: "mapped", uid: 1000, gid: 1000, groups: &[], capabilities: None };
-const CALLERS: [Caller; 3] = [ROOT, MAPPED, STRANGER];
+const CALLERS: [Caller; 3] = [ROOT, MAPPED, OTHER_USER];
 const KINDS: [&str; 5] = ["file", "dir", "fifo", "socket", "symlink"];
-/// Open to all; `s` has setgid and the group 50, which nobody is in.
+/// Writable for all; `s` has setgid and the group 50, which has no members.
 const TREE: &str = "mkdir d s; chown 7:50 d s; chmod 777 d; chmod 2777 s";
 
 fn make(path: &Path, kind: &str) -> String {
@@ -30,7 +30,7 @@ fn make(path: &Path, kind: &str) -> String {
     })
 }
 
-/// Makes everything in a directory as everybody: what came of it, owner and mode on the source.
+/// Creates files of every kind as every caller; returns the answers and the owners and modes on the source.
 fn made(side: &Side, dir: &str, round: &str, callers: &[Caller]) -> Vec<String> {
     let mut all = Vec::new();
     for caller in callers {
@@ -43,13 +43,13 @@ fn made(side: &Side, dir: &str, round: &str, callers: &[Caller]) -> Vec<String> 
     all
 }
 
-/// What is made in a plain directory is the same as with bindfs; what is made under setgid, where it is right.
+/// A new file in a plain directory has the owner that bindfs gives it; in a setgid directory, where bindfs is right.
 fn owned_alike(mounter: Mounter, rows: &[&[&str]]) {
     let mut twins = Twins::mounted_by(mounter, &[], TREE);
     for (number, options) in rows.iter().enumerate() {
         twins.again(options);
         let round = number.to_string();
-        // With these root has no counterpart on the source.
+        // With an offset root has no counterpart on the source.
         let has_offset = options.iter().any(|one| one.contains("offset"));
         let callers = if has_offset { &CALLERS[1..] } else { &CALLERS[..] };
         twins.same(&format!("{options:?}"), |side| made(side, "d", &round, callers));
@@ -111,11 +111,12 @@ fn a_file_created_in_a_users_mount_belongs_to_that_user() {
 fn an_unmapped_caller_creates_nothing_and_leaves_nothing_behind() {
     let twins = Twins::of(&["--uid-offset=5000"], TREE);
     let left = |side: &Side| {
-        let answers = KINDS.map(|kind| STRANGER.run(|| make(&side.at(&format!("d/{kind}")), kind)));
+        let answers =
+            KINDS.map(|kind| OTHER_USER.run(|| make(&side.at(&format!("d/{kind}")), kind)));
         (answers, fs::read_dir(side.src("d")).expect("list").count())
     };
     twins.differ(
-        ("--uid-offset", "created by who has no counterpart"),
+        ("--uid-offset", "created by an unmapped caller"),
         &(["EOVERFLOW"; 5].map(str::to_owned), 0),
         left,
     );

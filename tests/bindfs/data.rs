@@ -26,7 +26,7 @@ fn half_a_mebibyte_at_one_a_second_takes_half_a_second() {
                 false => fs::write(side.at("f"), vec![1; HALF]).expect("write"),
             }
             let took = start.elapsed();
-            // 0.2 seconds are free; a busy machine takes longer.
+            // The burst of 0.2 seconds is free; a busy machine takes longer.
             took > Duration::from_millis(200) && took < Duration::from_secs(5)
         });
         assert!(paced, "{option}");
@@ -89,7 +89,7 @@ fn o_direct_works_forwarded_and_not() {
     }
 }
 
-/// Whether a lock held at the mount is in the way of one on the source.
+/// Whether a lock held at the mount conflicts with one on the source.
 fn reaches_the_source(side: &Side) -> bool {
     let open = |path: &Path| File::options().read(true).write(true).open(path).expect("open");
     let (held, asked) = (open(&side.at("f")), open(&side.src("f")));
@@ -128,7 +128,7 @@ fn two_clients_exclude_each_other_forwarded_or_not() {
 
 #[test]
 fn ioctls_are_forwarded_where_they_are_to_be() {
-    // FS_IOC_GETVERSION of ext4 by way of the source's filesystem would do as well; tmpfs knows flags.
+    // tmpfs has flags; FS_IOC_GETVERSION of ext4 would serve as well.
     let mut twins = Twins::of(&["--enable-ioctl"], "touch f; chattr +d f");
     let flags = |side: &Side| {
         let output = program("lsattr").arg(side.at("f")).output().expect("run lsattr");

@@ -1,31 +1,30 @@
-//! Where bindfs is wrong, and this program is not like it.
+//! The differences from bindfs, where bindfs is wrong.
 
-/// A difference that is meant.
+/// An intended difference.
 pub(crate) struct Difference {
-    /// The option with which it shows; `*` for any.
+    /// The option that shows it; `*` for any.
     pub(crate) option: &'static str,
-    /// What differs: questions of a sweep (`create`, `create by root`), or words of a test.
+    /// What differs: questions of a sweep (`create`, `create by root`), or the description that a test uses.
     pub(crate) operations: &'static [&'static str],
-    /// Why.
+    /// Why shiftbind differs.
     pub(crate) why: &'static str,
-    /// What the man page says of it, in its section DIFFERENCES FROM BINDFS.
+    /// The words of the man page's section DIFFERENCES FROM BINDFS.
     pub(crate) man: &'static str,
 }
 
-/// Those who are not the owner, whom the kernel refuses before bindfs is asked.
-const IGNORES: &str = "what is to be ignored has to succeed for everybody; with bindfs the kernel refuses strangers first";
+/// The changes of users other than the owner, which the kernel refuses before it sends bindfs a request.
+const IGNORES: &str = "an ignored change has to succeed for every user; with bindfs the kernel first refuses users who do not own the file";
 
-/// Who is only shown as the owner.
-const SHOWN: &str =
-    "who is only shown as the owner must not lend the real one's rights to a program of his own";
+/// The callers that only the mount shows as the owner.
+const SHOWN: &str = "a caller that only the mount shows as the owner must not run a program with the real owner's rights";
 
 pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         option: "--force-user",
         operations: &[
             "chmod with setuid by a member",
-            "chmod with setuid by a stranger",
-            "chmod with setgid by a stranger",
+            "chmod with setuid by another user",
+            "chmod with setgid by another user",
             "chmod with setgid by a member",
         ],
         why: SHOWN,
@@ -94,13 +93,13 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         option: "--uid-offset",
         operations: &["create", "create, read only", "mkdir", "mkfifo", "symlink", "chgrp to 60"],
-        why: "who has no counterpart on the source owns nothing; bindfs leaves files of root",
+        why: "an unmapped caller owns nothing on the source; bindfs leaves files of root",
         man: "If no owner can be stored nothing is created",
     },
     Difference {
         option: "--uid-offset",
         operations: &["make a file below"],
-        why: "who has no counterpart on the source owns nothing; bindfs leaves files of root",
+        why: "an unmapped caller owns nothing on the source; bindfs leaves files of root",
         man: "If no owner can be stored nothing is created",
     },
     Difference {
@@ -117,20 +116,20 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         option: "--uid-offset",
-        operations: &["created by who has no counterpart"],
-        why: "who has no counterpart on the source owns nothing; bindfs leaves files of root",
+        operations: &["created by an unmapped caller"],
+        why: "an unmapped caller owns nothing on the source; bindfs leaves files of root",
         man: "If no owner can be stored nothing is created",
     },
     Difference {
         option: "create-for-group",
         operations: &["in a directory with setgid"],
-        why: "the directory's group is everybody's choice on the source",
+        why: "on the source a setgid directory passes on its group, too",
         man: "In a directory with the setgid bit the directory's group wins",
     },
     Difference {
         option: "map",
         operations: &["an empty value"],
-        why: "nobody means root by it",
+        why: "no user means root by it",
         man: "An empty value, a user whom nobody knows, and a number above 4294967294 are errors",
     },
     Difference {
@@ -166,7 +165,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         option: "*",
         operations: &["lsattr"],
-        why: "who may, can",
+        why: "a caller that may set flags can do so",
         man: "flags of chattr(1)",
     },
     Difference {
@@ -184,7 +183,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     Difference {
         option: "mirror",
         operations: &["an unknown user"],
-        why: "a failure is one to whoever looks at the status",
+        why: "a failure must show in the exit status",
         man: "an unknown user in mirror",
     },
     Difference {
@@ -195,8 +194,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         option: "--chown-ignore",
-        operations: &["by strangers"],
-        why: "what is to be ignored has to succeed for everybody",
+        operations: &["by other users"],
+        why: "an ignored change has to succeed for every user",
         man: "succeed for everybody",
     },
     Difference {
@@ -213,7 +212,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         option: "--chown-ignore",
-        operations: &["chown to the owner", "chown to a stranger", "chown the other's"],
+        operations: &["chown to the owner", "chown to another user", "chown the other's"],
         why: IGNORES,
         man: "succeed for everybody",
     },
@@ -255,7 +254,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// An entry that a test relies on.
+/// The entry that a test relies on.
 #[track_caller]
 pub(crate) fn find(option: &str, operation: &str) -> &'static Difference {
     let is_it = |one: &&Difference| one.option == option && one.operations.contains(&operation);
@@ -273,7 +272,7 @@ fn section() -> String {
     let section = &section[..section.find("\n.SH ").expect("another section follows")];
     let mut words = String::new();
     for line in section.lines().filter(|line| !line.starts_with(".IP")) {
-        // `.BR renameat2 (2),` is set without a blank; `.B` and `.I` keep theirs.
+        // roff sets the arguments of `.BR` and its kin without spaces; `.B` and `.I` keep theirs.
         let (request, rest) = match line.strip_prefix('.').and_then(|line| line.split_once(' ')) {
             Some((request, rest)) => (request, rest.to_owned()),
             None => ("", line.to_owned()),

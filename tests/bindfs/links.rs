@@ -1,4 +1,4 @@
-//! Symbolic links shown as what they lead to, and what deleting such a name deletes.
+//! Symbolic links shown as their targets, and what deleting such a name deletes.
 
 use std::fs::{self, File};
 use std::os::unix::fs as unix;
@@ -52,7 +52,7 @@ fn links_are_shown_as_their_targets_and_broken_ones_as_links() {
     assert_eq!(left, ("more".to_owned(), "5:1000:640".to_owned(), "7:7:777".to_owned()));
 }
 
-/// The names on the source that are left.
+/// The names that are left on the source.
 fn left(dir: &Path) -> String {
     sh_output(dir, "find . | sort | tr '\\n' ' '").trim().to_owned()
 }

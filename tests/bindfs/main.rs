@@ -1,8 +1,8 @@
-//! bindfs itself and this program under its name, side by side: the same options on twins of one source, the same
-//! callers, the same questions. Where bindfs is right the answers are the same; where it is not, a test says what is
-//! right, and `DIFFERENCES` names it, as the man page does.
+//! Compares bindfs with shiftbind under the name bindfs: the same options on twins of one source, the same callers,
+//! the same questions. Where bindfs is right the answers must be equal; where it is wrong a test says what is right,
+//! and `DIFFERENCES` and the man page list it.
 //!
-//! Compared is the bindfs on PATH (Debian's 1.14.7). What only later ones know is tested by itself.
+//! The oracle is the bindfs on PATH (Debian's 1.14.7). Options of later versions are tested without it.
 
 #[allow(dead_code)]
 #[path = "../permissions/ask.rs"]

@@ -1,4 +1,4 @@
-//! What is seen: attributes and errors, in words that can be compared.
+//! Attributes and errors as text that can be compared.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-/// An error number by its name.
+/// The name of an error number.
 pub(crate) fn name(raw: i32) -> String {
     let errno = Errno::from_raw_os_error(raw);
     let known = [
@@ -33,7 +33,7 @@ pub(crate) fn name(raw: i32) -> String {
     found.map_or_else(|| format!("errno {raw}"), |(_, name)| (*name).to_owned())
 }
 
-/// Type, mode, owner, links, size, device and time of modification; or the error.
+/// Type, mode, owner, links, size, device and modification time; or the error.
 pub(crate) fn stat(path: &Path) -> String {
     match fs::symlink_metadata(path) {
         Err(error) => name(error.raw_os_error().expect("an error of the kernel's")),

@@ -1,4 +1,4 @@
-//! Owners: forced, mirrored, mapped and moved by an offset.
+//! Owners: forced, mirrored, mapped, and shifted by an offset.
 
 use std::fs::{self, File};
 use std::os::unix::fs as unix;
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::caller::Caller;
 use super::observe::owner;
 use super::support::{eventually, sh};
-use super::sweep::{MIRRORED, OWNER, ROOT, STRANGER};
+use super::sweep::{MIRRORED, OTHER_USER, OWNER, ROOT};
 use super::twins::{Implementation, Mounter, Side, Twins, World, errno};
 
 const TREE: &str =
@@ -55,7 +55,7 @@ fn a_change_of_owner_goes_by_a_forced_one_to_the_source_and_so_does_a_creation()
     let twins = Twins::of(&["-u", "2100", "-g", "60"], TREE);
     let left = twins.same("chown", |side| {
         unix::chown(side.at("f"), Some(7), Some(8)).expect("chown");
-        STRANGER.run(|| errno(File::create(side.at("d/none"))));
+        OTHER_USER.run(|| errno(File::create(side.at("d/none"))));
         File::create(side.at("d/new")).expect("create");
         [
             owner(&side.src("f")),
@@ -73,12 +73,12 @@ fn a_forced_owner_wins_over_a_map_and_loses_against_a_mirror() {
     assert_eq!(twins.same("map", owners)[1], "2100:4000:640");
     twins.again(&["-u", "2100", "-g", "60", "--mirror=1500"]);
     assert_eq!(twins.same("mirrored", seen_by(MIRRORED, "f")), "1500:60:640");
-    assert_eq!(twins.same("not mirrored", seen_by(STRANGER, "f")), "2100:60:640");
+    assert_eq!(twins.same("not mirrored", seen_by(OTHER_USER, "f")), "2100:60:640");
 }
 
 // --- mirror ---
 
-/// Has the users joe (1500, in the group 990), bob (1501, a member of it) and ann (1502).
+/// Creates the users joe (1500, in the group 990), bob (1501, a member of it) and ann (1502).
 fn with_accounts(world: &World) {
     sh(
         &world.join(""),
@@ -113,7 +113,7 @@ fn members_of_a_mirrored_group_see_themselves_and_so_do_new_ones_after_sigusr1()
     for side in twins.both() {
         let pid = Pid::from_raw(side.pid().cast_signed()).expect("a pid");
         kill_process(pid, Signal::USR1).expect("signal the daemon");
-        eventually("who has joined sees himself", || seen_by(ANN, "f")(side) == "1502:1000:640");
+        eventually("the new member owns the file", || seen_by(ANN, "f")(side) == "1502:1000:640");
     }
     without_accounts(twins.world());
 }
@@ -123,27 +123,28 @@ fn a_mirrored_user_owns_everything_and_other_users_see_the_source() {
     let mut twins = Twins::of(&["--mirror=1500,4000"], TREE);
     for separator in ["1500,4000", "1500:4000"] {
         twins.again(&["-m", separator]);
-        for caller in [MIRRORED, STRANGER] {
+        for caller in [MIRRORED, OTHER_USER] {
             assert_eq!(
                 twins.same("mirrored", seen_by(caller, "r")),
                 format!("{}:0:644", caller.uid)
             );
         }
-        assert_eq!(twins.same("others", seen_by(OWNER, "f")), "1000:1000:640");
+        assert_eq!(twins.same("other users", seen_by(OWNER, "f")), "1000:1000:640");
     }
-    let wrote = twins.same("a mirrored user writes what is not his", |side| {
+    let wrote = twins.same("a mirrored user writes another user's file", |side| {
         MIRRORED.run(|| errno(fs::write(side.at("f"), "text")))
     });
     assert_eq!(wrote, "ok");
 }
 
-/// The kernel keeps one caller's attributes for all with bindfs; here everybody sees himself at any time.
+/// With bindfs the kernel caches one caller's attributes for all; with shiftbind each caller owns everything at any
+/// time.
 #[test]
 fn concurrent_mirrored_users_each_see_themselves_and_may_always_write() {
     let mount = World::new(Mounter::Root).ours(&["-m", "1500,4000"], TREE);
     let side = &mount.ours;
     std::thread::scope(|scope| {
-        for caller in [MIRRORED, STRANGER, MIRRORED, STRANGER] {
+        for caller in [MIRRORED, OTHER_USER, MIRRORED, OTHER_USER] {
             scope.spawn(move || {
                 caller.run(|| {
                     for _ in 0..300 {
@@ -162,8 +163,8 @@ fn with_mirror_only_all_other_users_but_root_see_no_permission_and_no_later_rule
     assert_eq!(twins.same("mirrored", seen_by(MIRRORED, "f")), "1500:1000:644");
     assert_eq!(twins.same("root", seen_by(ROOT, "f")), "1000:1000:644");
     assert_eq!(twins.same("root", seen_by(ROOT, "d")), "1000:1000:754");
-    assert_eq!(twins.same("others", seen_by(STRANGER, "")), "0:0:0");
-    assert_eq!(twins.same("others", seen_by(STRANGER, "f")), "EACCES");
+    assert_eq!(twins.same("other users", seen_by(OTHER_USER, "")), "0:0:0");
+    assert_eq!(twins.same("other users", seen_by(OTHER_USER, "f")), "EACCES");
 }
 
 // --- map ---
@@ -277,7 +278,7 @@ fn the_ids_in_files_of_accounts_are_shown_as_those_of_the_same_names_here() {
         twins.world().join(name).display().to_string()
     };
     let passwd =
-        file("accounts", "daemon:x:1000:1000:a:b:c\nnobody-knows-him:x:7:7::/:\nbin:x:4:5::/:\n");
+        file("accounts", "daemon:x:1000:1000:a:b:c\nno-such-user:x:7:7::/:\nbin:x:4:5::/:\n");
     let group = file("groups", "daemon:x:1000:\nsys:x:9:a,b\n");
     let (passwd, group) = (format!("--map-passwd={passwd}"), format!("--map-group={group}"));
     twins.again(&[&passwd, &group]);
@@ -310,7 +311,7 @@ fn an_empty_field_is_a_field_and_a_blank_line_is_none() {
     assert!(is_refused(twins.world(), &theirs, &[&option]), "bindfs takes it by now");
 }
 
-/// Later bindfses have these; it is the other way round.
+/// Later versions of bindfs have these options; they map in the reverse direction.
 #[test]
 fn the_reverse_of_a_file_of_accounts_shows_local_ids_as_those_in_it() {
     let world = World::new(Mounter::Root);
@@ -327,7 +328,7 @@ fn the_reverse_of_a_file_of_accounts_shows_local_ids_as_those_in_it() {
                 std::os::unix::fs::PermissionsExt::from_mode(0o600),
             )
         })
-        .expect("it is his");
+        .expect("the caller owns it");
     unix::chown(mount.ours.at("f"), Some(1000), Some(1000)).expect("chown");
     assert_eq!(owner(&mount.ours.src("f")), "1:1:600");
 }
@@ -387,7 +388,7 @@ fn ids_above_two_thousand_million_are_shown_and_listed() {
     twins.differ(("--uid-offset", "large ids"), &"3000000001:3000000001:644".to_owned(), |side| {
         owner(&side.at("d/f"))
     });
-    // Its later versions leave such a file out, and all others with it.
+    // Later versions of bindfs omit such a file and all that follow.
     assert_eq!(
         twins.same("a listing", |side| fs::read_dir(side.at("d")).map_or(0, Iterator::count)),
         2

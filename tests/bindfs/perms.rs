@@ -1,4 +1,4 @@
-//! Permission rules: what is shown (`perms`), what is created (`create-with-perms`), what a chmod asks for (`chmod-filter`).
+//! Permission rules: shown (`perms`), created (`create-with-perms`), and requested by chmod (`chmod-filter`).
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -7,12 +7,12 @@ use super::observe::mode;
 use super::support::as_root_with_umask;
 use super::twins::{Implementation, Mounter, Side, Twins, World, errno};
 
-/// `f` is 640 and `d` 750, as in the table; others have bits of other sorts.
+/// `f` is 640 and `d` 750, as in the table; the rest have bits of other kinds.
 const TREE: &str = "touch f run none; mkdir d s t; mkfifo p; ln -s f l
     chmod 640 f; chmod 750 d; chmod 4755 run; chmod 0 none; chmod 2711 s; chmod 1777 t; chmod 604 p";
 const NAMES: [&str; 8] = ["f", "d", "run", "none", "s", "t", "p", "l"];
 
-/// Rules, and what they make of `f` and `d`.
+/// Rules, and the modes of `f` and `d` under them.
 const ROWS: &[(&str, u32, u32)] = &[
     ("g=rD", 0o640, 0o750),
     ("0644,a+X", 0o644, 0o755),
@@ -125,7 +125,7 @@ fn four_digits_and_rules_for_files_or_directories_alone_are_ours() {
     }
 }
 
-/// What `create-with-perms` makes of a file made with 666 and a directory made with 777, both with the umask 022.
+/// `create-with-perms` on a file created with 666 and a directory with 777, both with umask 022.
 #[test]
 fn new_files_and_directories_get_the_permissions_that_bindfs_gives_them() {
     let rows = [
@@ -169,7 +169,7 @@ fn new_files_and_directories_get_the_permissions_that_bindfs_gives_them() {
     }
 }
 
-/// What `chmod-filter` makes of a chmod to 777 of a file and of a directory.
+/// `chmod-filter` on a chmod of a file and of a directory to 777.
 #[test]
 fn a_chmod_is_filtered_as_bindfs_filters_it() {
     let rows = [
@@ -197,7 +197,7 @@ fn a_chmod_is_filtered_as_bindfs_filters_it() {
 #[test]
 fn what_is_shown_decides_what_is_permitted() {
     let mut twins = Twins::of(&["-p", "a=rX"], "echo text > f; chmod 600 f");
-    let by_stranger = |side: &Side| {
+    let by_other_user = |side: &Side| {
         super::support::as_user(4000, 4000, &[], || {
             [
                 errno(fs::read(side.at("f"))),
@@ -206,16 +206,16 @@ fn what_is_shown_decides_what_is_permitted() {
             ]
         })
     };
-    assert_eq!(twins.same("a=rX", by_stranger), ["ok", "EACCES", "EACCES"]);
+    assert_eq!(twins.same("a=rX", by_other_user), ["ok", "EACCES", "EACCES"]);
     twins.again(&["-p", "a=rwX"]);
-    assert_eq!(twins.same("a=rwX", by_stranger), ["ok", "ok", "ok"]);
+    assert_eq!(twins.same("a=rwX", by_other_user), ["ok", "ok", "ok"]);
 }
 
 #[test]
 fn umask_uid_and_gid_of_libfuse_are_shown() {
     let options = ["-o", "umask=027,uid=77,gid=78"];
     let mount = World::new(Mounter::Root).ours(&options, TREE);
-    // The third is setuid on the source: not where another owner is shown.
+    // The third is setuid on the source; under a forced owner the bit is not shown.
     assert_eq!(modes(&mount.ours)[..4], [0o750, 0o750, 0o750, 0o750]);
     assert_eq!(super::observe::owner(&mount.ours.at("d")), "77:78:750");
 }

@@ -1,17 +1,17 @@
-//! Every option by a sweep.
+//! A sweep for every option.
 
 use super::caller::Caller;
-use super::sweep::{MEMBER, MIRRORED, OWNER, ROOT, STRANGER, alike};
+use super::sweep::{MEMBER, MIRRORED, OTHER_USER, OWNER, ROOT, alike};
 use super::twins::Mounter;
 
-const ALL: &[Caller] = &[ROOT, OWNER, MEMBER, STRANGER, MIRRORED];
+const ALL: &[Caller] = &[ROOT, OWNER, MEMBER, OTHER_USER, MIRRORED];
 
 macro_rules! alike {
-    ($($name:ident: $who:ident $options:expr;)*) => {
+    ($($name:ident: $mounter:ident $options:expr;)*) => {
         $(
             #[test]
             fn $name() {
-                alike(Mounter::$who, &$options, ALL);
+                alike(Mounter::$mounter, &$options, ALL);
             }
         )*
     };

@@ -1,4 +1,4 @@
-//! The program: exit statuses, help, version, words that mean nothing, and what is refused.
+//! The program: exit statuses, help, version, options without effect, and refusals.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ fn every_option_that_bindfs_lists_is_one_of_ours() {
     }
 }
 
-/// Whether an option is taken, with or without a value, up to the explanation of what it would do.
+/// Whether the generated man page has an option.
 fn is_known(world: &World, name: &str) -> bool {
     let (_, page) = prints(world, Implementation::Shiftbind, &["--generate=man"]);
     page.replace("\\-", "-").contains(&format!("--{name}"))
@@ -117,7 +117,7 @@ fn a_failure_has_an_exit_status_where_bindfs_says_0() {
     }
 }
 
-/// The daemon goes to the background when it has mounted, and ends with its mount.
+/// The daemon goes to the background once it has mounted, and ends with its mount.
 #[test]
 fn without_f_the_program_returns_when_the_mount_is_there() {
     let twins = Twins::of(&[], "");

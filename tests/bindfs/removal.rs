@@ -1,10 +1,10 @@
-//! Deleting and renaming, refused or not, of files that are open and that are not.
+//! Deleting and renaming, permitted or refused, of open and of closed files.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::sweep::{OWNER, STRANGER};
+use super::sweep::{OTHER_USER, OWNER};
 use super::twins::{Side, Twins, errno, exists};
 
 const TREE: &str =
@@ -35,8 +35,8 @@ fn delete_deny_refuses_to_unlink_and_to_rmdir_and_lets_the_rest() {
         })
     });
     assert_eq!(told, ["EPERM", "EPERM", "ENOENT", "ok", "ok", "ok"]);
-    let told = twins.same("a stranger", |side| {
-        STRANGER.run(|| {
+    let told = twins.same("another user", |side| {
+        OTHER_USER.run(|| {
             [errno(fs::remove_file(side.at("d/f"))), errno(fs::remove_dir(side.at("d/sub")))]
         })
     });
@@ -56,7 +56,7 @@ fn delete_deny_refuses_a_rename_over_a_file_or_an_empty_directory() {
     });
 }
 
-/// Opens a file, removes it and uses it: what came of it, and the names on the source while it is open and afterwards.
+/// Opens a file, removes it and uses it; returns the results, and the names on the source before and after the close.
 fn removed_while_open(side: &Side) -> (String, Vec<String>, Vec<String>) {
     let mut file = File::options().read(true).write(true).open(side.at("d/f")).expect("open");
     let answer = errno(fs::remove_file(side.at("d/f")));

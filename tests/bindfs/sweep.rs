@@ -1,4 +1,4 @@
-//! Every caller asks everything, at both; what is answered, what is seen and what is left on the source are compared.
+//! Every caller asks every question at both mounts; answers, attributes and the source afterwards are compared.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ use super::layout::{self, Grant, Layout, state};
 use super::observe;
 use super::twins::{Mounter, Side, Twins};
 
-/// What is asked, by the names of the questions that are asked of our own permission checks, too.
+/// The questions, by the names that tests/permissions gives them.
 const ASKED: &[&str] = &[
     "stat through a link",
     "readlink",
@@ -61,7 +61,7 @@ const ASKED: &[&str] = &[
     "removexattr",
     "set the ACL",
     "chown to the owner",
-    "chown to a stranger",
+    "chown to another user",
     "chown the other's",
     "chgrp to 60",
     "chgrp to 4000",
@@ -78,13 +78,13 @@ pub(crate) const OWNER: Caller =
     Caller { name: "the owner", uid: 1000, gid: 1000, groups: &[60], capabilities: None };
 pub(crate) const MEMBER: Caller =
     Caller { name: "a member", uid: 2100, gid: 2100, groups: &[1000], capabilities: None };
-pub(crate) const STRANGER: Caller =
-    Caller { name: "a stranger", uid: 4000, gid: 4000, groups: &[60], capabilities: None };
-/// Whom mirrors are for.
+pub(crate) const OTHER_USER: Caller =
+    Caller { name: "another user", uid: 4000, gid: 4000, groups: &[60], capabilities: None };
+/// A mirrored user.
 pub(crate) const MIRRORED: Caller =
     Caller { name: "a mirrored user", uid: 1500, gid: 1500, groups: &[], capabilities: None };
 
-/// What one question gave.
+/// The result of one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Outcome {
     seen: Vec<String>,
@@ -99,7 +99,7 @@ fn asked() -> Vec<Question> {
     asked
 }
 
-/// What a directory of scenes grants: to the owner only in writing, or all to everybody.
+/// The permissions of a layout: writable for the owner only, or for all users.
 const LAYOUTS: [Layout; 2] = [
     Layout { dir: Grant::Mode(0o755), file: Grant::Mode(0o644) },
     Layout { dir: Grant::Mode(0o777), file: Grant::Mode(0o666) },
@@ -141,7 +141,7 @@ fn ask(side: &Side, caller: &Caller, layout: Layout, round: usize) -> Vec<Outcom
     answers.into_iter().enumerate().map(outcome).collect()
 }
 
-/// Times that were set, and not by a clock.
+/// Which times are the ones that were set, and which come from a clock.
 fn times_set(at: &Path) -> String {
     let mut text = String::new();
     for name in ["d/f", "d/o"] {
@@ -154,10 +154,10 @@ fn times_set(at: &Path) -> String {
     text
 }
 
-/// What stands for an option of all mounts that a user makes.
+/// Stands for an option: all mounts by a user.
 const BY_USER: &str = "(a user's mount)";
 
-/// Whether an entry of the table is about an option, a question and a caller.
+/// Whether an entry of the table names an option, a question and a caller.
 fn names(difference: &Difference, option: &str, caller: &Caller, question: &Question) -> bool {
     is_about(difference, option)
         && difference.operations.iter().any(|one| {
@@ -171,12 +171,12 @@ fn is_about(difference: &Difference, option: &str) -> bool {
     name == "*" || is_user() || option.split([' ', '=']).any(|word| word == name)
 }
 
-/// Compares the answers that these callers get with an option. What differs must be meant, and what is meant must differ.
+/// Compares the callers' answers with an option. Each difference must be listed, and each listed one must occur.
 pub(crate) fn alike(mounter: Mounter, options: &[&str], callers: &[Caller]) {
     let twins = Twins::mounted_by(mounter, options, "");
     let (mut told, mut met) = (Vec::new(), HashSet::new());
-    let who = if mounter == Mounter::User { BY_USER } else { "" };
-    let option = format!("{who} {}", options.join(" "));
+    let prefix = if mounter == Mounter::User { BY_USER } else { "" };
+    let option = format!("{prefix} {}", options.join(" "));
     for (round, layout) in LAYOUTS.into_iter().enumerate() {
         for caller in callers {
             let theirs = ask(&twins.theirs, caller, layout, round);

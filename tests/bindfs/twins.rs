@@ -1,4 +1,4 @@
-//! Twins of one source: one shown by bindfs, one by us under its name.
+//! Twins of one source: one mounted by bindfs, one by shiftbind under that name.
 
 use std::fmt::Debug;
 use std::fs::{self, File};
@@ -15,15 +15,15 @@ use super::support::{
     ACCOUNT, Scratch, mount_small_filesystem, patience, program, scratch, sh, sys,
 };
 
-/// Who mounts.
+/// The user that mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mounter {
     Root,
-    /// The user 1000, through fusermount3, where the administrator lets users allow others in.
+    /// The user 1000, through fusermount3; /etc/fuse.conf has user_allow_other.
     User,
 }
 
-/// Implementation program.
+/// A program under comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Implementation {
     Bindfs,
@@ -39,14 +39,14 @@ pub(crate) struct Side {
     daemon: Option<Child>,
 }
 
-/// See the module's head.
+/// The mounts of both programs.
 pub(crate) struct Twins {
     pub(crate) theirs: Side,
     pub(crate) ours: Side,
     world: World,
 }
 
-/// Where mounts are made: a directory that users can reach, on a tmpfs of its own, with our program as `bindfs` in `bin`.
+/// The directory for mounts: reachable for users, on a small filesystem, with shiftbind as `bindfs` in `bin`.
 pub(crate) struct World {
     scratch: Scratch,
     mounter: Mounter,
@@ -60,7 +60,7 @@ impl World {
         mount_small_filesystem(&area, MountFlags::empty());
         sh(&area, "mkdir bin && touch log");
         let program = area.join("bin/shiftbind");
-        // The directory of the build may be closed to users.
+        // Users may be unable to reach the build's directory.
         File::create(&program).expect("make a place for the program");
         mount_bind(env!("CARGO_BIN_EXE_shiftbind"), &program).expect("bind the program");
         symlink("shiftbind", area.join("bin/bindfs")).expect("name it bindfs");
@@ -76,12 +76,12 @@ impl World {
         Self { scratch, mounter, is_gone: false }
     }
 
-    /// A path in it.
+    /// A path in the directory.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.scratch.join("w").join(name)
     }
 
-    /// A command of one of the programs, about to run as who mounts.
+    /// A command of one of the programs that will run as the mounter.
     pub(crate) fn command(&self, implementation: Implementation) -> Command {
         let direct = match implementation {
             Implementation::Bindfs => program("bindfs"),
@@ -106,7 +106,7 @@ impl World {
         command
     }
 
-    /// A new source with this in it (a shell script), and nothing mounted yet.
+    /// A new source, filled by the shell script `tree`, and an empty mount point.
     pub(crate) fn side(&self, implementation: Implementation, tree: &str) -> Side {
         self.side_named(
             implementation,
@@ -131,7 +131,7 @@ impl World {
         Side { implementation, source, point, log, daemon: None }
     }
 
-    /// Mounts. An error is what the program said.
+    /// Mounts; the error is the program's message.
     pub(crate) fn mount(&self, side: &mut Side, options: &[&str]) -> Result<(), String> {
         let log = File::create(&side.log).expect("make a log");
         let mut command = self.command(side.implementation);
@@ -158,11 +158,11 @@ impl World {
         Ok(())
     }
 
-    /// Runs a program to its end with these arguments, source and mount point; whatever it has mounted is taken away.
+    /// Runs a program to its end with these arguments, source and mount point, and unmounts what it has mounted.
     pub(crate) fn try_out(&self, side: &Side, arguments: &[&str]) -> (Output, bool) {
         let mut command = self.command(side.implementation);
         command.args(arguments).arg(&side.source).arg(&side.point);
-        // A daemon would keep pipes open.
+        // A background daemon would keep pipes open.
         let (out, err) = (self.join("out"), self.join("err"));
         command.stdout(File::create(&out).expect("make a file"));
         command.stderr(File::create(&err).expect("make a file"));
@@ -175,7 +175,7 @@ impl World {
         (Output { status, stdout: read(out), stderr: read(err) }, has_mounted)
     }
 
-    /// Ours alone, mounted.
+    /// Mounts shiftbind without a twin.
     pub(crate) fn ours(self, options: &[&str], tree: &str) -> Alone {
         let mut ours = self.side(Implementation::Shiftbind, tree);
         self.mount(&mut ours, options).unwrap_or_else(|why| panic!("ours, {options:?}: {why}"));
@@ -198,7 +198,7 @@ impl Drop for World {
     }
 }
 
-/// Our mount without a twin, for what bindfs has learnt since or gets wrong.
+/// A shiftbind mount without a twin, for options that this bindfs lacks or gets wrong.
 pub(crate) struct Alone {
     pub(crate) ours: Side,
     #[allow(dead_code)]
@@ -206,7 +206,7 @@ pub(crate) struct Alone {
 }
 
 impl Twins {
-    /// Twins that root mounts. The shell script makes what is in each source.
+    /// Twins that root mounts. The shell script fills each source.
     pub(crate) fn of(options: &[&str], tree: &str) -> Self {
         Self::mounted_by(Mounter::Root, options, tree)
     }
@@ -223,7 +223,7 @@ impl Twins {
         Self { theirs, ours, world }
     }
 
-    /// Mounts both anew, with other options.
+    /// Mounts both again, with other options.
     pub(crate) fn again(&mut self, options: &[&str]) {
         for side in [&mut self.theirs, &mut self.ours] {
             side.end();
@@ -233,7 +233,7 @@ impl Twins {
         }
     }
 
-    /// Both, for what is done to one after the other.
+    /// Both sides, for work on one after the other.
     pub(crate) fn both(&self) -> [&Side; 2] {
         [&self.theirs, &self.ours]
     }
@@ -242,7 +242,7 @@ impl Twins {
         &self.world
     }
 
-    /// Does the same at both; what comes of it must be the same, and is given.
+    /// Runs the same at both; the results must be equal, and one is returned.
     #[track_caller]
     pub(crate) fn same<T: PartialEq + Debug>(&self, what: &str, run: impl Fn(&Side) -> T) -> T {
         let [theirs, ours] = self.both().map(run);
@@ -250,7 +250,7 @@ impl Twins {
         ours
     }
 
-    /// Does the same at both, where this is right and what bindfs does is not, as `DIFFERENCES` has it.
+    /// Runs the same at both; shiftbind's result must be `right` and bindfs's must not, as `DIFFERENCES` says.
     #[track_caller]
     pub(crate) fn differ<T: PartialEq + Debug>(
         &self,
@@ -280,12 +280,12 @@ impl Side {
         self.implementation == Implementation::Shiftbind
     }
 
-    /// What the program has said.
+    /// The program's messages.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Its process id.
+    /// The daemon's process id.
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("it is mounted").id()
     }
@@ -294,7 +294,7 @@ impl Side {
         self.mount_line().is_some()
     }
 
-    /// Its line of the mount table (proc_pid_mountinfo(5)).
+    /// The mount's line of the mount table (proc_pid_mountinfo(5)).
     pub(crate) fn mount_line(&self) -> Option<String> {
         let table =
             fs::read_to_string("/proc/thread-self/mountinfo").expect("read the mount table");
@@ -302,7 +302,7 @@ impl Side {
         table.lines().rfind(|line| line.contains(&field)).map(str::to_owned)
     }
 
-    /// Unmounts and gives how the program ended.
+    /// Unmounts and returns the daemon's exit status.
     pub(crate) fn end(&mut self) -> Option<ExitStatus> {
         let mut daemon = self.daemon.take()?;
         let start = Instant::now();
@@ -335,7 +335,7 @@ impl Drop for Side {
     }
 }
 
-/// The error number of what failed, by name; `ok` of what did not.
+/// The name of the error number; `ok` for success.
 pub(crate) fn errno<T>(result: std::io::Result<T>) -> String {
     match result {
         Ok(_) => "ok".to_owned(),
@@ -343,7 +343,7 @@ pub(crate) fn errno<T>(result: std::io::Result<T>) -> String {
     }
 }
 
-/// Whether a path is there, whatever it is.
+/// Whether a path exists, of whatever type.
 pub(crate) fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }

@@ -1,4 +1,4 @@
-//! File capabilities through the tools that people use, inside and outside of a container's user namespace.
+//! File capabilities through setcap(8) and getcap(8), inside and outside a container's user namespace.
 
 use std::path::Path;
 

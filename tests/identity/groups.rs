@@ -1,4 +1,4 @@
-//! Decisions that need a caller's supplementary groups: FUSE tells us his ids and no group beside his own.
+//! Decisions that need the caller's supplementary groups: a FUSE request has the caller's uid and gid only.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{self as unix, DirBuilderExt, MetadataExt, PermissionsExt};
@@ -7,18 +7,18 @@ use std::path::Path;
 use crate::support::as_user;
 use crate::{ROOT, USER, errno, open_to_all, same_as_idmapped};
 
-/// The group in question, on the source and as shown.
+/// The group that owns the files, on the source and at the mount.
 const STORED: u32 = 5;
 const SHOWN: u32 = 100_005;
 
-/// Nobody's groups, and then the one in question.
-fn with_company(others: u32) -> Vec<u32> {
+/// Supplementary groups: `others` irrelevant ones, then the owning group.
+fn memberships_with(others: u32) -> Vec<u32> {
     (0..others).map(|n| 900_000 + n).chain([SHOWN]).collect()
 }
 
-/// No group, other groups, the right one, and the right one as the last of 64.
+/// No group, an irrelevant one, the owning group, and the owning group as the last of 64.
 fn memberships() -> Vec<Vec<u32>> {
-    vec![vec![], vec![SHOWN + 1], with_company(0), with_company(63)]
+    vec![vec![], vec![SHOWN + 1], memberships_with(0), memberships_with(63)]
 }
 
 fn mode_and_owner(path: &Path) -> String {
@@ -26,7 +26,7 @@ fn mode_and_owner(path: &Path) -> String {
     format!("{:o} {}:{}", meta.mode(), meta.uid(), meta.gid())
 }
 
-/// A minimal access ACL that says rwxr-xr--.
+/// A minimal access ACL of rwxr-xr--.
 fn acl() -> Vec<u8> {
     let mut value = 2_u32.to_le_bytes().to_vec();
     for (tag, permissions) in [(1_u16, 7_u16), (4, 5), (0x20, 4)] {
@@ -52,8 +52,8 @@ fn fill(dir: &Path) {
     }
 }
 
-/// What a caller of each membership meets.
-fn told(dir: &Path) -> Vec<String> {
+/// The results of a caller with each membership.
+fn results(dir: &Path) -> Vec<String> {
     let mut said = Vec::new();
     for (n, groups) in memberships().iter().enumerate() {
         let mut tell = |what: &str, result: Option<i32>, path: &Path| {
@@ -90,14 +90,14 @@ fn told(dir: &Path) -> Vec<String> {
 
 #[test]
 fn callers_with_no_one_and_64_groups_are_answered_as_by_the_kernel() {
-    same_as_idmapped("auto", fill, told);
+    same_as_idmapped("auto", fill, results);
 }
 
 #[test]
 fn membership_decides_and_nothing_else() {
     let mount = crate::support::Mount::shifted();
     fill(mount.source());
-    let said = told(mount.path());
+    let said = results(mount.path());
     let of = |what: &str| -> Vec<bool> {
         let found = said.iter().filter(|line| line.contains(what));
         found.map(|line| line.contains(": None ")).collect()

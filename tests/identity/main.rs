@@ -1,5 +1,6 @@
-//! What a mount leaves to the source's filesystem and must not get wrong on the way: reserved space, quotas, groups, file
-//! capabilities. Each closure runs at a kernel idmapped mount and at ours, and must find the same. Needs root.
+//! What a mount leaves to the source's filesystem and must not get wrong: reserved space, quotas, groups, file
+//! capabilities. Each closure runs at a kernel idmapped mount and at a shiftbind mount; the results must be equal.
+//! Needs root.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,7 +19,7 @@ use support::{Mount, kernel_mount, scratch};
 const ROOT: u32 = 100_000;
 const USER: u32 = 101_000;
 
-/// Runs the closure at both mounts, each of a new directory that the closure `fill` has filled as root on the source.
+/// Runs `run` at both mounts, each of a new directory that `fill` has filled as root on the source.
 #[track_caller]
 fn same_as_idmapped<T: PartialEq + Debug>(
     passthrough: &str,

@@ -1,7 +1,7 @@
-//! Reserved space and quotas: a mount gives nobody more room than the source's filesystem gives him.
+//! Reserved space and quotas: a mount gives no user more space than the source's filesystem does.
 //!
-//! ext4 keeps its reserve for the user id 0 of the host and for CAP_SYS_RESOURCE. A container's root is neither, though
-//! what he makes is stored as 0.
+//! ext4 keeps its reserve for the host's uid 0 and for CAP_SYS_RESOURCE. A container's root has neither, although its
+//! files are stored with uid 0.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::support::{
 };
 use crate::{ROOT, USER, errno, open_to_all};
 
-/// Appends to the file until there is no room: the error that ended it, and whether anything was written.
+/// Appends to the file until the filesystem is full; returns the error, and whether anything was written.
 fn fill_up(path: &Path) -> (Option<i32>, bool) {
     let block = vec![1; 64 << 10];
     let mut written = false;
@@ -38,35 +38,36 @@ fn allocate(path: &Path) -> Option<i32> {
     )
 }
 
-/// What users, the container's root and the host's root are told when a filesystem is full but for its reserve.
-fn told(dir: &Path) -> Vec<String> {
+/// The results of a user, the container's root and the host's root on a filesystem that is full except for its
+/// reserve.
+fn results(dir: &Path) -> Vec<String> {
     let mut said = Vec::new();
     let users = [("user", USER), ("the container's root", ROOT), ("the host's root", 0)];
     for (_, id) in users {
-        // The host's root is unmapped: he writes, but makes nothing.
+        // The host's root is unmapped: it may write, but not create.
         let maker = if id == 0 { ROOT } else { id };
         for kind in ["written", "allocated", "truncated"] {
             as_user(maker, maker, &[], || File::create(dir.join(format!("{id} {kind}"))))
                 .expect("create");
         }
     }
-    for (who, id) in users {
-        // First the filesystem is filled by the user, then the others try.
+    for (name, id) in users {
+        // First the user fills the filesystem, then the other two try to write.
         let path = dir.join(format!("{id} written"));
         let wrote = as_user(id, id, &[], || fill_up(&path));
         if id != USER {
-            said.push(format!("{who} writes: {wrote:?}"));
+            said.push(format!("{name} writes: {wrote:?}"));
             continue;
         }
-        said.push(format!("{who} writes: {:?}", wrote.0));
-        for (who, id) in users {
+        said.push(format!("{name} writes: {:?}", wrote.0));
+        for (name, id) in users {
             let path = dir.join(format!("{id} allocated"));
             let result = as_user(id, id, &[], || allocate(&path));
-            said.push(format!("{who} allocates: {result:?}"));
+            said.push(format!("{name} allocates: {result:?}"));
             let path = dir.join(format!("{id} truncated"));
             let result = as_user(id, id, &[], || OpenOptions::new().write(true).open(&path))
                 .and_then(|file| file.set_len(1 << 20));
-            said.push(format!("{who} extends without blocks: {:?}", errno(result)));
+            said.push(format!("{name} extends without blocks: {:?}", errno(result)));
         }
     }
     said
@@ -77,7 +78,7 @@ fn full(filesystem: &LoopFs) -> (u64, u64) {
     (room.f_bavail, room.f_bfree)
 }
 
-/// The free blocks that are not for everybody.
+/// The number of reserved free blocks.
 fn reserve(filesystem: &LoopFs) -> u64 {
     let (available, free) = full(filesystem);
     assert!(free - available > 100, "mkfs has made a reserve");
@@ -93,7 +94,7 @@ fn the_reserve_of_ext4_is_for_the_hosts_root_alone() {
         let scratch_dir = scratch();
         let mountpoint = scratch_dir.dir("kernel");
         kernel_mount(&source, &mountpoint, &[SHIFT.to_owned()]);
-        let said = told(&mountpoint);
+        let said = results(&mountpoint);
         rustix::mount::unmount(&mountpoint, rustix::mount::UnmountFlags::DETACH).expect("unmount");
         said
     };
@@ -111,9 +112,9 @@ fn the_reserve_of_ext4_is_for_the_hosts_root_alone() {
             .map(SHIFT)
             .arg(format!("--passthrough={passthrough}"))
             .start();
-        let mut said = told(mount.path());
+        let mut said = results(mount.path());
         if passthrough == "auto" {
-            // Listed in doc/SEMANTICS.md: past us, the host's root has no more room than others.
+            // doc/SEMANTICS.md lists this difference: with passthrough the host's root gets no reserve.
             let last = said.last_mut().expect("something was said");
             assert_eq!(*last, "the host's root writes: (Some(28), false)");
             last.clone_from(expected.last().expect("something was said"));
@@ -163,7 +164,7 @@ fn a_mount_user_stored_as_root_gets_nothing_from_the_reserve() {
         assert_eq!(wrote, (Some(libc::ENOSPC), true));
         let (_, free) = full(&filesystem);
         assert!(free >= reserve, "{free} of {reserve} reserved blocks are left");
-        // What is too little for a file's next blocks serves for a few directories.
+        // Space that does not suffice for the next blocks of a file still suffices for a few directories.
         let make = |id: u32| {
             let make = |n| fs::create_dir(mount.join(format!("{id} {n}")));
             as_user(id, id, &[], || (0..5000).find_map(|n| errno(make(n))))

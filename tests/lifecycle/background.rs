@@ -1,4 +1,4 @@
-//! Going to the background, and what is left when that fails.
+//! Starting in the background, and what is left if that fails.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ fn the_background_returns_when_the_mount_answers() {
 #[test]
 fn the_daemon_keeps_no_inherited_pipe_open() {
     let ns = Namespace::new();
-    // That standard output and error are closed is what every script here relies on; here, a descriptor more.
+    // All scripts here rely on standard output and error being closed; this one adds one more descriptor.
     ns.ok("$S a m 7>&1 2>&1 | cat; stat m");
     assert_eq!(ns.ok("umount m; x=$($S a m 8>&1 2>&1); echo \"$?<$x>\""), "0<>\n");
 }
@@ -61,7 +61,7 @@ fn the_daemon_may_not_exceed_quotas() {
     const CAP_SYS_ADMIN: u32 = 21;
     const CAP_SYS_RESOURCE: u32 = 24;
     let ns = Namespace::new();
-    // Root of a container may lack the capability; in a user namespace of its own nobody does.
+    // A container's root may lack the capability; root of a user namespace of its own has it.
     let statuses = ns.ok("unshare -Urm --propagation private sh -c \
          '$S --pidfile pid a m && cat /proc/$(cat pid)/task/*/status && umount m'");
     let mut sets = 0;

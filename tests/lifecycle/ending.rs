@@ -1,4 +1,4 @@
-//! The end: by umount, by signals, by force; and never of another's mount.
+//! The end of a mount: by umount, by signals, by force; and never of another daemon's mount.
 
 use std::fs;
 use std::process::Stdio;
@@ -47,7 +47,7 @@ fn a_mount_in_use_stays_at_the_first_signal_and_is_detached_at_the_second() {
     let cwd = format!("/proc/{}/cwd", user.id());
     wait_until("the user is in", || fs::read_link(&cwd).is_ok_and(|dir| dir == ns.path("m")));
     signal(daemon, Signal::TERM);
-    // Signals of one kind are not counted: the first must have been taken before the second is sent.
+    // Signals of one kind do not queue: the daemon must take the first before the second is sent.
     let pending = || {
         let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
         status
@@ -59,7 +59,7 @@ fn a_mount_in_use_stays_at_the_first_signal_and_is_detached_at_the_second() {
     assert_eq!(ns.mounts().len(), 1, "still in use, still mounted");
     signal(daemon, Signal::TERM);
     wait_until("the mount is out of sight", || ns.mounts().is_empty());
-    assert_eq!(ns.daemon(), daemon, "whoever is inside is still served");
+    assert_eq!(ns.daemon(), daemon, "a client inside is still served");
     drop(user.stdin.take());
     ended(&mut user);
     ns.wait_until_gone();
@@ -82,7 +82,7 @@ fn a_mount_that_covers_ours_is_not_unmounted() {
 #[test]
 fn a_mount_that_replaced_ours_is_not_unmounted() {
     let ns = Namespace::new();
-    // A bind mount elsewhere keeps the daemon, while at its former place there is something else.
+    // A bind mount elsewhere keeps the daemon alive, while another filesystem covers its former mount point.
     ns.ok("$S a m && mkdir m2 && mount --bind m m2 && umount m && mount -t tmpfs other m");
     signal(ns.daemon(), Signal::TERM);
     std::thread::sleep(std::time::Duration::from_millis(200));

@@ -1,5 +1,4 @@
-//! The life of a mount, for real: every test mounts in a mount namespace of its own. Needs root, /dev/fuse, util-linux
-//! and fuse3.
+//! The life of a mount: every test mounts in a private mount namespace. Needs root, /dev/fuse, util-linux and fuse3.
 
 mod background;
 mod ending;

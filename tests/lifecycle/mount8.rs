@@ -1,10 +1,10 @@
-//! mount(8), umount(8) and findmnt(8), with our program where they look for helpers.
+//! mount(8), umount(8) and findmnt(8), with shiftbind where they look for helpers.
 
 use std::fs;
 
 use crate::namespace::Namespace;
 
-/// Puts the program where mount.fuse3 and mount(8) find it: directories that are this namespace's own.
+/// Installs shiftbind where mount.fuse3 and mount(8) find it: in directories of this namespace.
 fn installed() -> Namespace {
     let ns = Namespace::new();
     ns.ok(
@@ -14,7 +14,7 @@ fn installed() -> Namespace {
     ns
 }
 
-/// mount(8) may itself lie in the directory that [`installed`] hides.
+/// mount(8) itself may be in the directory that [`installed`] hides.
 const MOUNT: &str = "/usr/bin/mount";
 
 fn is_mounted(ns: &Namespace, option: &str) -> bool {
@@ -43,7 +43,7 @@ fn both_spellings_of_the_type_mount() {
 fn a_line_in_fstab_mounts_once() {
     let ns = installed();
     let (a, m) = (ns.path("a"), ns.path("m"));
-    // nofail, _netdev and x-systemd.* are what a line for systemd's fstab generator has.
+    // A line for systemd's fstab generator has nofail, _netdev and x-systemd.*.
     let options = "idmap=b:0:100000:65536,ro,nofail,_netdev,user,x-systemd.automount,x-systemd.requires=network.target,comment=x";
     let line = format!("{} {} fuse.shiftbind {options} 0 0\n", a.display(), m.display());
     fs::write(ns.path("fstab"), line).unwrap();
@@ -70,7 +70,7 @@ fn remount_works_through_the_helpers() {
     }
 }
 
-/// A remount by mount(8) without our helper, by mount(2): FUSE refuses fsconfig(2)'s reconfiguration with any option,
+/// A remount by mount(8) without the helper, by mount(2): FUSE refuses fsconfig(2)'s reconfiguration with any option,
 /// which util-linux 2.41 (Debian 13) would use.
 pub(crate) const REMOUNT: &str = "LIBMOUNT_FORCE_MOUNT2=always mount -i -o remount";
 

@@ -1,5 +1,5 @@
-//! A mount namespace of its own for each test, with a directory `a` to show and a directory `m` to mount on; and what
-//! there is to ask about it.
+//! A private mount namespace for each test, with a directory `a` as the source and a directory `m` to mount on, and
+//! methods to inspect it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -25,7 +25,7 @@ pub(crate) mod patience;
 pub(crate) use machine::program;
 use patience::patience;
 
-/// Longer than anything here takes; what is not done by then hangs.
+/// Longer than any step takes; a step that is not done by then hangs.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Namespace {
@@ -62,7 +62,7 @@ impl Namespace {
         self.dir.path().join(name)
     }
 
-    /// A program that is about to run inside, in the test's directory.
+    /// A command that will run in the namespace, in the test's directory.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self::program("nsenter");
         command
@@ -75,14 +75,14 @@ impl Namespace {
         command
     }
 
-    /// Runs a shell script inside; `$S` is our program.
+    /// Runs a shell script in the namespace; `$S` is the shiftbind binary.
     pub(crate) fn sh(&self, script: &str) -> Output {
         let mut command = self.command("sh");
         command.args(["-c", script]).env("S", self.path("shiftbind"));
         finished(command)
     }
 
-    /// Runs a shell script inside that must succeed, and returns what it printed.
+    /// Runs a shell script that must succeed, and returns its output.
     pub(crate) fn ok(&self, script: &str) -> String {
         let output = self.sh(script);
         let errors = text(&output.stderr);
@@ -91,7 +91,7 @@ impl Namespace {
         text(&output.stdout)
     }
 
-    /// Gives user 1000 an account, and everyone the FUSE device, which may be closed to users.
+    /// Creates an account for uid 1000 and opens the FUSE device to all users.
     pub(crate) fn let_users_mount(&self) {
         self.ok(&format!(
             "mkdir dev && mount -t tmpfs dev dev && mknod -m 666 dev/fuse c 10 229 && \
@@ -100,7 +100,7 @@ impl Namespace {
         ));
     }
 
-    /// Like [`Self::sh`], as the normal user 1000.
+    /// As [`Self::sh`], as the normal user 1000.
     pub(crate) fn sh_as_user(&self, script: &str) -> Output {
         let mut command = self.command("setpriv");
         command.args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c", script]);
@@ -108,7 +108,7 @@ impl Namespace {
         finished(command)
     }
 
-    /// A path of the namespace, as it is reached from outside.
+    /// A path of the namespace as the test reaches it from outside.
     pub(crate) fn inside(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.holder.id()))
     }
@@ -118,14 +118,14 @@ impl Namespace {
         self.mounts_at(&self.path("m"))
     }
 
-    /// The mount table's lines for a mount point without odd characters.
+    /// The mount table's lines for a mount point without special characters.
     pub(crate) fn mounts_at(&self, mountpoint: &Path) -> Vec<String> {
         let table = text(&fs::read(format!("/proc/{}/mountinfo", self.holder.id())).unwrap());
         let field = format!(" {} ", mountpoint.display());
         table.lines().filter(|line| line.contains(&field)).map(str::to_owned).collect()
     }
 
-    /// The processes inside that run our program, zombies left out.
+    /// The processes in the namespace that run shiftbind, without zombies.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         let ours = namespace(self.holder.id());
@@ -140,14 +140,14 @@ impl Namespace {
             .collect()
     }
 
-    /// The daemon, when there is only that.
+    /// The daemon, which must be the only such process.
     pub(crate) fn daemon(&self) -> u32 {
         let processes = self.processes();
         assert_eq!(processes.len(), 1, "{processes:?}");
         processes[0]
     }
 
-    /// Waits until nothing of ours is left: no mount, no process.
+    /// Waits until no mount and no process of shiftbind is left.
     pub(crate) fn wait_until_gone(&self) {
         wait_until("the mount and the daemon are gone", || {
             self.mounts().is_empty() && self.processes().is_empty()
@@ -158,7 +158,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         for pid in self.processes() {
-            // One that has just ended is as good.
+            // Fails if the process has just ended, which serves as well.
             let _ = kill_process(id(pid), Signal::KILL);
         }
         let _ = self.holder.kill();
@@ -166,7 +166,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Sends a signal to a process, which must be there.
+/// Sends a signal to a process, which must exist.
 #[track_caller]
 pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(id(pid), signal).expect("signal the process");
@@ -176,7 +176,7 @@ fn id(pid: u32) -> Pid {
     Pid::from_raw(pid.cast_signed()).expect("a process id is positive")
 }
 
-/// Waits for the end of a child, which must come soon.
+/// Waits for the end of a child; fails after a time limit.
 #[track_caller]
 pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     let end = Instant::now() + TIMEOUT;
@@ -192,7 +192,7 @@ pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     }
 }
 
-/// Waits for something that must come true.
+/// Waits until a condition holds; fails after a time limit.
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + patience(TIMEOUT);
     while !condition() {
@@ -201,8 +201,8 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Runs a command to its end AND to the end of its standard output and error: a daemon that keeps these open would make
-/// this wait for ever. A command that goes on for too long is killed, with all that it has started in its process group.
+/// Runs a command until it has ended and its standard output and error are closed: a daemon that keeps them open
+/// makes this wait. After the time limit it kills the command's process group.
 pub(crate) fn finished(mut command: Command) -> Output {
     let (done, waiting) = mpsc::channel();
     let name = format!("{command:?}");

@@ -1,4 +1,4 @@
-//! The standard mount options, as the mount table shows them, and changing them later.
+//! The standard mount options as the mount table shows them, and remounts.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::mount8::REMOUNT;
 use crate::namespace::{Namespace, finished, text};
 
-/// The options of the mount, without those of the filesystem.
+/// The options of the mount, without those of the superblock.
 fn options(ns: &Namespace) -> Vec<String> {
     let mounts = ns.mounts();
     let line = mounts.last().expect("mounted");

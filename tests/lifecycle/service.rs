@@ -1,4 +1,4 @@
-//! What a service manager sees: sd_notify for `Type=notify`, the pid file for `Type=forking`.
+//! Service managers: sd_notify for `Type=notify`, the pid file for `Type=forking`, and syslog.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -51,7 +51,7 @@ fn a_second_daemon_does_not_take_over_a_pid_file_in_use() {
     assert_eq!(fs::read_to_string(ns.path("pid")).unwrap().trim(), ns.daemon().to_string());
 }
 
-/// A namespace with a /dev of its own, in which the test listens as syslog.
+/// A namespace with a /dev of its own, in which the test listens on the syslog socket.
 fn with_syslog() -> (Namespace, UnixDatagram) {
     let ns = Namespace::new();
     ns.ok("mount -t tmpfs dev /dev && mknod -m 666 /dev/null c 1 3 && mknod /dev/fuse c 10 229");

@@ -1,11 +1,11 @@
-//! A normal user, through fusermount3.
+//! Mounts by a normal user, through fusermount3.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::namespace::{Namespace, Signal, signal, text};
 
-/// A namespace in which normal users have the FUSE device, with a source that is user 1000's.
+/// A namespace in which normal users may open the FUSE device, with a source that user 1000 owns.
 fn with_device() -> Namespace {
     let ns = Namespace::new();
     ns.let_users_mount();
@@ -13,13 +13,13 @@ fn with_device() -> Namespace {
     ns
 }
 
-/// Runs our program as the user; it must succeed.
+/// Runs shiftbind as the user; it must succeed.
 fn mount(ns: &Namespace, arguments: &str) {
     let output = ns.sh_as_user(&format!("$S {arguments}"));
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// Runs our program as the user; it must fail with this status and one line, which is returned.
+/// Runs shiftbind as the user; it must fail with this status and one line, which is returned.
 fn refused(ns: &Namespace, arguments: &str, status: i32) -> String {
     let output = ns.sh_as_user(&format!("$S {arguments}"));
     let stderr = text(&output.stderr);

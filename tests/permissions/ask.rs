@@ -1,4 +1,4 @@
-//! What they ask for. Each is one question to the kernel, in the directory of a layout.
+//! The questions: each is one operation in the directory of a layout, which the kernel permits or refuses.
 
 use std::fs;
 use std::os::unix::fs as unix;
@@ -15,7 +15,7 @@ use rustix::process::{Gid, Uid, chdir};
 use super::layout::acl_value;
 use super::support::sys;
 
-/// What it changes, as far as a policy may ignore it.
+/// What the operation changes, as far as an option may ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Changes {
     Other,
@@ -24,7 +24,7 @@ pub(crate) enum Changes {
     Mode,
 }
 
-/// A question.
+/// One question.
 pub(crate) struct Question {
     pub(crate) name: &'static str,
     pub(crate) changes: Changes,
@@ -81,7 +81,7 @@ macro_rules! questions {
     };
 }
 
-/// All of them.
+/// All questions.
 pub(crate) fn questions() -> Vec<Question> {
     let looks = questions! { Other:
         "stat" => |at| io(fs::metadata(at.join("d/f")));
@@ -173,11 +173,11 @@ pub(crate) fn questions() -> Vec<Question> {
         "setxattr of the other's" => |at| attribute(&at.join("d/o"), "user.b", b"2");
         "setxattr trusted" => |at| attribute(&at.join("d/f"), "trusted.b", b"2");
         "removexattr" => |at| rustix::fs::removexattr(at.join("d/f"), "user.a");
-        "chown to nobody" => |at| owned(&at.join("d/f"), None, None);
+        "chown(-1, -1)" => |at| owned(&at.join("d/f"), None, None);
     };
     let owners = questions! { Owner:
         "chown to the owner" => |at| owned(&at.join("d/f"), Some(1000), None);
-        "chown to a stranger" => |at| owned(&at.join("d/f"), Some(4000), None);
+        "chown to another user" => |at| owned(&at.join("d/f"), Some(4000), None);
         "chown the directory" => |at| owned(&at.join("d"), Some(0), None);
         "chown the other's" => |at| owned(&at.join("d/o"), Some(7000), None);
     };
@@ -194,11 +194,11 @@ pub(crate) fn questions() -> Vec<Question> {
         "chmod of the directory" => |at| moded(&at.join("d"), 0o2755);
         "chmod of the other's" => |at| moded(&at.join("d/o"), 0o600);
     };
-    // The kernel itself looks at the owner before anybody may ignore it.
+    // The kernel checks the owner before the daemon may ignore the change.
     let acls = questions! { Other:
         "set the ACL" => |at| attribute(&at.join("d/f"), ACL, &acl_value([6, 5, 4, 3, 7, 1]));
         "remove the ACL" => |at| match rustix::fs::removexattr(at.join("d/f"), ACL) {
-            // There may be none.
+            // The layout may have no ACL.
             Err(Errno::NODATA) => Ok(()),
             result => result,
         };

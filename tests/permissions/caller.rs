@@ -1,4 +1,4 @@
-//! Who asks: users, members, strangers, and users with one capability.
+//! The callers: root, the owner, members, unrelated users, and users with one capability.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -12,14 +12,14 @@ use rustix::thread::{
 
 use super::support::sys;
 
-/// Somebody.
+/// A caller's credentials.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) name: &'static str,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: &'static [u32],
-    /// `None`: what the uid has by itself.
+    /// The capabilities; `None` for those that the kernel gives the uid.
     pub(crate) capabilities: Option<CapabilitySet>,
 }
 
@@ -31,9 +31,9 @@ const fn with(name: &'static str, uid: u32, capability: CapabilitySet) -> Caller
     Caller { name, uid, gid: uid, groups: &[], capabilities: Some(capability) }
 }
 
-/// The owner of most, by uid and gid.
+/// The uid and gid of the owner of most files.
 pub(crate) const OWNER: u32 = 1000;
-/// Whom ACLs name.
+/// The user that ACLs name.
 pub(crate) const NAMED_USER: u32 = 3000;
 /// The group that ACLs name.
 pub(crate) const NAMED_GROUP: u32 = 3100;
@@ -43,12 +43,12 @@ pub(crate) const CALLERS: &[Caller] = &[
     Caller { capabilities: Some(CapabilitySet::empty()), ..user("powerless root", 0, 0, &[]) },
     user("the owner", OWNER, OWNER, &[60]),
     user("the owner, in another group", OWNER, 2500, &[]),
-    user("a member by his own group", 2000, OWNER, &[]),
+    user("a member by the primary group", 2000, OWNER, &[]),
     user("a member by a supplementary group", 2100, 2100, &[50, OWNER, 60]),
-    user("whom the ACL names", NAMED_USER, NAMED_USER, &[]),
+    user("the user that the ACL names", NAMED_USER, NAMED_USER, &[]),
     user("a member of the group that the ACL names", 3200, 3200, &[NAMED_GROUP]),
     user("a member of both groups", 3300, 3300, &[NAMED_GROUP, OWNER]),
-    user("a stranger", 4000, 4000, &[60]),
+    user("another user", 4000, 4000, &[60]),
     user("the owner of the other file", 7000, 7000, &[]),
     with("CAP_DAC_OVERRIDE", 5000, CapabilitySet::DAC_OVERRIDE),
     with("CAP_DAC_READ_SEARCH", 5001, CapabilitySet::DAC_READ_SEARCH),
@@ -58,7 +58,7 @@ pub(crate) const CALLERS: &[Caller] = &[
 ];
 
 impl Caller {
-    /// Runs the closure as him, in a thread with a umask and working directory of its own.
+    /// Runs the closure with the caller's credentials, on a thread with a umask and working directory of its own.
     pub(crate) fn run<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
         let body = || {
             sys::unshare_fs();

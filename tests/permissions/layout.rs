@@ -1,4 +1,4 @@
-//! What they ask about: a directory with files, of many modes and ACLs, made anew for each question.
+//! The layouts: a directory with files, of many modes and ACLs, created anew for each question.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -10,10 +10,10 @@ use rustix::fs::XattrFlags;
 use super::caller::{NAMED_GROUP, NAMED_USER, OWNER};
 use super::support::sh;
 
-/// Owner, named user, owning group, named group, mask, others.
+/// Permissions of the owner, named user, owning group, named group, mask and other.
 pub(crate) type Acl = [u16; 6];
 
-/// The value of an extended attribute with that ACL.
+/// The extended attribute value of the ACL.
 pub(crate) fn acl_value(acl: Acl) -> Vec<u8> {
     let none = u32::MAX;
     let entries =
@@ -27,7 +27,7 @@ pub(crate) fn acl_value(acl: Acl) -> Vec<u8> {
     value
 }
 
-/// A mode, or an ACL beyond one.
+/// A mode, or an ACL.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Grant {
     Mode(u32),
@@ -49,14 +49,14 @@ impl Grant {
     }
 }
 
-/// What the directory and the file of a layout grant.
+/// The permissions of a layout's directory and file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) dir: Grant,
     pub(crate) file: Grant,
 }
 
-/// A mode for the directory with an ordinary file, and for the file in an ordinary directory.
+/// Each mode and ACL for the directory of an ordinary file, and for a file in an ordinary directory.
 pub(crate) fn layouts() -> Vec<Layout> {
     let open = Grant::Mode(0o755);
     let plain = Grant::Mode(0o644);
@@ -81,10 +81,10 @@ pub(crate) fn layouts() -> Vec<Layout> {
     layouts
 }
 
-/// Makes the tree of each layout under its name in the source.
+/// Creates the tree of each layout under its name in the source.
 ///
-/// Another process writes the files: a child that another test forks meanwhile would inherit a descriptor of this process
-/// that is open for writing, and running the file would fail with ETXTBSY.
+/// Another process writes the files: a child that a concurrent test forks meanwhile would inherit a descriptor of
+/// this process that is open for writing, and execve(2) of the file would fail with ETXTBSY.
 pub(crate) fn make(source: &Path, trees: &[(String, Layout)]) {
     let names: Vec<&str> = trees.iter().map(|(name, _)| name.as_str()).collect();
     sh(
@@ -103,9 +103,8 @@ pub(crate) fn make(source: &Path, trees: &[(String, Layout)]) {
 }
 
 impl Layout {
-    /// Gives the tree its owners, modes and attributes: `d` with the owner's file `f`, another user's file `o`, the
-    /// directories `e` (empty) and `s` (with `x`), and the link `l`; beside it the directory `to`, which is open to all
-    /// users, with a file `t`.
+    /// Sets owners, modes and attributes: `d` with the owner's file `f`, another user's file `o`, the directories `e`
+    /// (empty) and `s` (with `x`), and the link `l`; beside it the directory `to`, writable for all, with a file `t`.
     fn grant(self, at: &Path) {
         let own = |path: &Path, owner| unix::lchown(path, Some(owner), Some(owner)).expect("chown");
         let give = |path: &Path, owner, mode| {
@@ -129,7 +128,7 @@ impl Layout {
     }
 }
 
-/// Everything that one can see of a tree from above: names, types, modes, owners, sizes, names of attributes.
+/// Describes a tree, one line per file: name, mode, owner, size, link count, names of extended attributes.
 pub(crate) fn state(at: &Path) -> String {
     let mut text = String::new();
     describe(at, at, &mut text);

@@ -1,5 +1,5 @@
-//! Permission checks of our own are the kernel's: every question of every caller is answered alike on the bare source,
-//! at a plain mount, where the kernel checks, and at mounts that ignore changes, where we do.
+//! The daemon's own permission checks equal the kernel's: every caller asks every question on the bare source, at a
+//! plain mount, where the kernel checks, and at mounts that ignore changes, where the daemon checks.
 
 mod ask;
 mod caller;
@@ -17,7 +17,7 @@ use layout::{Layout, layouts, state};
 use rustix::io::Errno;
 use support::Mount;
 
-/// What came of a question: the answer, and what the source is afterwards.
+/// The result of a question: the answer, and the source before and afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Outcome {
     answer: Result<(), Errno>,
@@ -25,8 +25,8 @@ struct Outcome {
     left: String,
 }
 
-/// The questions that a caller asks in each layout: all of them where SHIFTBIND_TEST_PERMISSIONS is set, else a part, of
-/// which each question is asked in some layouts and in each layout some are asked.
+/// The questions that a caller asks in each layout: all of them if SHIFTBIND_TEST_PERMISSIONS is set, else a part in
+/// which each question occurs in some layouts and each layout has some questions.
 fn asked(caller: &Caller) -> Vec<(Layout, Question)> {
     let all = std::env::var_os("SHIFTBIND_TEST_PERMISSIONS").is_some();
     let mut asked = Vec::new();
@@ -42,7 +42,7 @@ fn asked(caller: &Caller) -> Vec<(Layout, Question)> {
 
 const PART: usize = 17;
 
-/// Asks as one caller; `place` leads to the source, each layout by a name of its own.
+/// Asks all questions as one caller; `root` is the source or a mount of it, each layout has a name in it.
 fn ask_all(caller: &Caller, source: &Path, root: &Path, run: &str) -> Vec<Outcome> {
     let asked = asked(caller);
     let name = |number: usize| format!("{run}-{number}");
@@ -63,7 +63,7 @@ fn ask_all(caller: &Caller, source: &Path, root: &Path, run: &str) -> Vec<Outcom
     answers.into_iter().zip(before).enumerate().map(outcome).collect()
 }
 
-/// Compares two runs; `permits` says which differences are meant.
+/// Compares two runs; `permits` accepts the intended differences.
 fn compare(
     caller: &Caller,
     expected: &[Outcome],
@@ -104,30 +104,31 @@ fn assert_same(differences: Vec<String>) {
     );
 }
 
-/// The difference between the bare source and any mount (doc/SEMANTICS.md): the kernel asks the same before a write by
-/// anyone that takes a setuid bit. Here nothing is taken.
+/// The difference between the bare source and any mount (doc/SEMANTICS.md): chown(-1, -1) by a user who does not own
+/// a setuid file. The kernel sends the same SETATTR before a write of such a user; the daemon answers it and clears
+/// nothing.
 fn is_chown_without_ids(question: &Question, expected: &Outcome, found: &Outcome) -> bool {
-    question.name == "chown to nobody"
+    question.name == "chown(-1, -1)"
         && expected.left == found.left
         && (expected.answer, found.answer) == (Err(Errno::PERM), Ok(()))
 }
 
-/// The differences that are meant.
+/// Whether a difference is intended.
 fn meant(question: &Question, expected: &Outcome, found: &Outcome, ignored: Changes) -> bool {
     if question.changes == ignored {
-        // It succeeds for whoever gets there, and changes nothing.
-        let lacks_the_way =
+        // An ignored change succeeds for every user who can reach the file, and changes nothing.
+        let is_unreachable =
             expected.answer == Err(Errno::ACCESS) && found.answer == expected.answer;
-        return (found.answer.is_ok() || lacks_the_way) && found.left == found.before;
+        return (found.answer.is_ok() || is_unreachable) && found.left == found.before;
     }
     let same_left = expected.left == found.left;
     match question.name {
-        // The kernel looks at the owner, then we at the permissions; elsewhere it is the other way round.
+        // The kernel checks the owner, then the daemon the permissions; the kernel alone checks in the reverse order.
         "open r, noatime" => {
             same_left && (expected.answer, found.answer) == (Err(Errno::ACCESS), Err(Errno::PERM))
         }
-        "chown to nobody" => is_chown_without_ids(question, expected, found),
-        // A change of permissions, which is ignored where the kernel does not refuse it first.
+        "chown(-1, -1)" => is_chown_without_ids(question, expected, found),
+        // Setting an ACL changes permissions, which the option ignores unless the kernel refuses it first.
         "set the ACL" | "remove the ACL" if ignored == Changes::Mode => {
             found.answer == expected.answer && found.left == found.before
         }
@@ -135,7 +136,7 @@ fn meant(question: &Question, expected: &Outcome, found: &Outcome, ignored: Chan
     }
 }
 
-/// A bare source, a plain mount of it and one with an option, asked the same by every caller.
+/// Asks all callers' questions on a bare source, at a plain mount of it and at one with an option.
 fn alike_with(option: &str, ignored: Changes) {
     let plain = Mount::identity().open_to_all();
     let ours = Mount::builder().source(plain.source()).arg(option).start();
