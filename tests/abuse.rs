@@ -1,4 +1,4 @@
-//! What a user without rights tries: to change what he may not, to fill the daemon up, to make others wait.
+//! A user without rights tries to change other users' files, to exhaust the daemon, and to delay other clients.
 
 mod support;
 
@@ -20,16 +20,16 @@ const SETFLAGS_32: u32 = 0x4004_6602;
 const SETFLAGS: u32 = 0x4008_6602;
 const IMMUTABLE: u64 = 0x10;
 
-/// What an ioctl of a user's on a file that he can only read ends with: 0 or the error number.
+/// The result of an ioctl by a user on a file that the user may only read: 0 or the error number.
 fn users_ioctl(path: &Path, command: u32, word: u64) -> i32 {
     as_user(1234, 1234, &[], || {
-        let file = File::open(path).expect("everybody reads it");
+        let file = File::open(path).expect("every user may read it");
         let result = sys::raw_ioctl(&file, command, word);
         result.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
     })
 }
 
-/// The flags of a file on the source. Immutable ones are taken off: nobody could clean up after the test.
+/// The flags of a file on the source. Clears the immutable flag, which would keep the test from removing the file.
 fn flags_of(path: &Path) -> IFlags {
     let file = File::open(path).expect("open");
     let flags = rustix::fs::ioctl_getflags(&file).expect("get the flags");
@@ -81,7 +81,7 @@ fn leases_on_the_source_delay_only_clients_of_the_leased_files() {
             let path = mount.in_source(n.to_string());
             fs::write(&path, "leased").expect("write");
             let file = File::open(&path).expect("open");
-            // Another test's child may have the writer above for a moment.
+            // A child that a concurrent test has forked may have the writer above open for a moment.
             eventually("the lease is given", || sys::take_read_lease(&file).is_ok());
             file
         })
@@ -106,7 +106,7 @@ fn leases_on_the_source_delay_only_clients_of_the_leased_files() {
             (size.ok(), names.ok(), text.ok().as_deref()),
             (Some(4), Some(5), Some(&b"text"[..]))
         );
-        assert!(took < Duration::from_secs(1), "others waited for {took:?}");
+        assert!(took < Duration::from_secs(1), "other clients waited for {took:?}");
         for truncate in truncates {
             assert_eq!(truncate.join().expect("a truncate").map_err(|error| error.kind()), Ok(()));
         }
@@ -116,7 +116,7 @@ fn leases_on_the_source_delay_only_clients_of_the_leased_files() {
     }
 }
 
-/// Makes a program at the mount; its writer is still open.
+/// Creates a program at the mount; the returned writer is still open.
 fn program(path: &Path) -> File {
     let mut file = File::create(path).expect("create");
     file.write_all(b"#!/bin/sh\necho ran\n").expect("write");
@@ -124,7 +124,7 @@ fn program(path: &Path) -> File {
     file
 }
 
-/// Waits until the program runs: children of other tests may have inherited its writer for a moment.
+/// Waits until the program runs: children of concurrent tests may have inherited its writer for a moment.
 #[track_caller]
 fn runs(path: &Path) {
     eventually("the program runs", || match Command::new(path).output() {
@@ -182,9 +182,9 @@ fn a_name_that_comes_and_goes_on_the_source_can_be_created() {
                 rounds.fetch_add(1, Ordering::Relaxed);
             }
         });
-        // The kernel tries but twice: a name that is gone both times is stale for its opener. How often depends on the
-        // machine, but whoever tries again gets it.
-        // On a busy machine the racer may not run for a while.
+        // The kernel looks a name up at most twice per open(2) (`do_filp_open` with LOOKUP_REVAL): if it is gone both
+        // times, the open fails with ESTALE, and a retry succeeds. On a busy machine the racer may not run for a
+        // while.
         let goes_on = |tries: &usize| {
             let is_race = rounds.load(Ordering::Relaxed) >= ROUNDS;
             *tries < TRIES || (!is_race && start.elapsed() < patience(Duration::from_secs(20)))
@@ -241,7 +241,7 @@ fn a_client_that_waits_for_the_end_of_a_lease_can_be_killed() {
     let path = mount.in_source("f");
     fs::write(&path, "leased").expect("write");
     let holder = OpenOptions::new().read(true).write(true).open(&path).expect("open");
-    // Another test's child may have it open for a moment.
+    // A child that a concurrent test has forked may have the file open for a moment.
     eventually("the lease is given", || sys::take_write_lease(&holder).is_ok());
     let at_mount = mount.join("f");
     for truncates in [false, true] {

@@ -1,4 +1,4 @@
-//! What is created has its owner, group and mode from its first instant on, seen from the source side.
+//! A new file has its owner, group and mode from the first instant on, as the source shows it.
 
 mod support;
 
@@ -13,7 +13,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{CWD, FileType};
 use support::{Mount, as_user};
 
-/// How many of each of the four kinds are made.
+/// How many of each of the four kinds are created (`SHIFTBIND_TEST_CREATIONS`).
 fn each() -> usize {
     let asked = std::env::var("SHIFTBIND_TEST_CREATIONS").ok();
     asked.map_or(25_000, |text| text.parse().expect("SHIFTBIND_TEST_CREATIONS is a number"))
@@ -33,7 +33,7 @@ fn make(dir: &Path, kind: &str, name: &str) {
     }
 }
 
-/// What must be seen of a name on the source: user, group and permission bits after umask 027.
+/// The expected uid, gid and permission bits on the source, after umask 027.
 fn expected(kind: &str) -> (u32, u32, u32) {
     match kind {
         "file" | "fifo" => (1000, 3000, 0o640),
@@ -55,9 +55,9 @@ fn nothing_is_ever_seen_with_a_wrong_owner_group_or_mode() {
     let done = AtomicBool::new(false);
     let at: [AtomicUsize; 4] = std::array::from_fn(|_| AtomicUsize::new(0));
     thread::scope(|scope| {
-        // A change of attributes after the creation is what inotify tells without fail.
+        // inotify(7) reports every change of attributes after the creation.
         let attribs = scope.spawn(|| attribute_changes(mount.source(), &done));
-        // And a look at each name as it comes up.
+        // Besides, a thread stats each name as it appears.
         let looks = scope.spawn(|| {
             let mut seen = 0_usize;
             while !done.load(Ordering::Relaxed) {
@@ -119,7 +119,7 @@ fn attribute_changes(source: &Path, done: &AtomicBool) -> usize {
         let last = done.load(Ordering::Relaxed);
         let mut events = inotify::Reader::new(&watch, &mut buffer);
         while let Ok(event) = events.next() {
-            // A new directory below changes its parent's link count, which is no change of a name's owner or mode.
+            // A new subdirectory changes its parent's link count, which is no change of owner or mode.
             changes += usize::from(
                 event.file_name().is_some() && event.events().contains(ReadFlags::ATTRIB),
             );

@@ -1,5 +1,5 @@
-//! That the comparison in `benches/compare` and the measurements of scale and coherence still work: short runs, and the
-//! shape of what they write. Never the figures.
+//! Checks that the benchmarks `compare`, `scale` and `coherence` still work: short runs, and the format of their
+//! output, never the figures.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 #[path = "support/machine.rs"]
 mod machine;
 
-/// A benchmark built as the tests are: nobody reads these figures.
+/// Runs a benchmark in the tests' build profile: its figures are not used.
 fn bench(name: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO"))
         .args(["bench", "--quiet", "--profile", "dev", "--bench", name, "--"])
@@ -18,7 +18,7 @@ fn bench(name: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a benchmark wrote that ended well. `None`, which is told, where it could not mount.
+/// The output of a benchmark, which must succeed. `None` if it could not mount; the test is then skipped.
 fn report(name: &str, arguments: &[&str]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         machine::skipped("the benchmark mounts, which needs root");
@@ -30,14 +30,14 @@ fn report(name: &str, arguments: &[&str]) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-/// The cells of the line that starts with that.
+/// The cells of the line that starts with `start`.
 fn cells(text: &str, start: &str) -> Vec<String> {
     let line = text.lines().find(|line| line.starts_with(start));
     let line = line.unwrap_or_else(|| panic!("no line {start} in:\n{text}"));
     line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
-/// That a row has a number in that column; a short time may be none.
+/// Asserts that a row has a number in that column; 0 is allowed for very short times.
 fn is_measured(text: &str, row: &str, column: usize) {
     let cells = cells(text, &format!("| {row} |"));
     let number: f64 = cells[column].parse().unwrap_or_else(|_| panic!("{row}: {text}"));

@@ -1,5 +1,5 @@
-//! Command lines, lines of fstab and units that people have written for bindfs, run as they are with this program in its
-//! place. Names of people, hosts and directories are replaced by those of the world below; the options are as found.
+//! Command lines, fstab lines and units that users have published for bindfs, run unchanged with shiftbind in its
+//! place. Names of users, hosts and directories are replaced by those of the world below; the options are as found.
 
 #[allow(dead_code)]
 #[path = "support/machine.rs"]
@@ -12,8 +12,9 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// What every line finds, in a mount namespace of its own: `bindfs` is this program, `$S` is shown, `$M` is where. `f` is
-/// 644 and 501:20's, `x` 755 and root's, the directory `d` 750 and 501:20's, `l` a symbolic link to `x`.
+/// The environment of every line, in a private mount namespace: `bindfs` is shiftbind, `$S` the source, `$M` the
+/// mount point. `f` has mode 644 and owner 501:20, `x` 755 and root, the directory `d` 750 and 501:20, `l` is a
+/// symbolic link to `x`.
 const WORLD: &str = r#"
 cd "$DIR"
 mount -t overlay -o "lowerdir=$DIR/bin:/usr/bin" bin /usr/bin
@@ -52,12 +53,12 @@ wheel:x:998:bob
 media:x:990:joe,bob
 ";
 
-/// A line that was found, and what a look at `$M` shows then.
+/// A published line, and what `$M` shows then.
 struct Row {
     line: &'static str,
-    /// Who looks, at what, and what `stat -c %u:%g:%a` prints.
+    /// The user that stats, the path, and what `stat -c %u:%g:%a` prints.
     sees: &'static [(&'static str, &'static str, &'static str)],
-    /// More that must hold, in shell.
+    /// Further conditions, as a shell script.
     then: &'static str,
 }
 
@@ -68,7 +69,7 @@ const fn row(
     Row { line, sees, then: "" }
 }
 
-/// A directory with the program under bindfs's name, and the databases of users and groups.
+/// A directory with shiftbind as `bindfs`, and the databases of users and groups.
 struct World {
     dir: TempDir,
 }
@@ -95,7 +96,7 @@ impl World {
         Self { dir }
     }
 
-    /// Runs a script in the world.
+    /// Runs a script in the environment.
     fn run(&self, script: &str) -> Output {
         Command::new("unshare")
             .args(["-m", "--propagation", "private", "sh", "-euc"])
@@ -109,13 +110,13 @@ impl World {
             .expect("run unshare")
     }
 
-    /// Runs a line, looks, and unmounts.
+    /// Runs a line, checks the mount, and unmounts.
     fn mounts(&self, row: &Row) {
         let mut script = format!("{}\nmounted\n", row.line);
-        for (who, path, expected) in row.sees {
+        for (user, path, expected) in row.sees {
             script += &format!(
-                "seen=$(as {who} stat -c %u:%g:%a \"$M/{path}\")\n\
-                 test \"$seen\" = {expected} || {{ echo \"{who} sees $seen of {path}, not {expected}\" >&2; exit 1; }}\n"
+                "seen=$(as {user} stat -c %u:%g:%a \"$M/{path}\")\n\
+                 test \"$seen\" = {expected} || {{ echo \"{user} sees $seen of {path}, not {expected}\" >&2; exit 1; }}\n"
             );
         }
         script += &format!("{}\ncd /; umount \"$M\"\n", row.then);
@@ -136,7 +137,7 @@ fn all_mount(rows: &[Row]) {
 #[test]
 fn what_the_vagrant_plugin_runs() {
     all_mount(&[
-        // Its defaults, with the names of recent bindfses and of old ones.
+        // bindfs's defaults, with the option names of recent and of old versions.
         row(
             "bindfs --force-user=vagrant --force-group=vagrant --perms=u=rwX:g=rD:o=rD $S $M",
             &[
@@ -172,7 +173,7 @@ fn how_the_vagrant_plugin_asks_for_the_version() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1.18.4\n");
 }
 
-/// home-manager's impermanence module runs it as a user, in a unit of his.
+/// home-manager's impermanence module runs bindfs as a user, in a systemd user unit.
 #[test]
 fn what_impermanence_runs_as_a_user() {
     let own = "chown joe $S $M; ";
@@ -194,7 +195,7 @@ fn what_impermanence_runs_as_a_user() {
             ),
             &[],
         ),
-        // Others' scripts for users without rights.
+        // Scripts by users without root.
         row(line("as joe bindfs -n $S $M"), &[]),
         row(line("as joe bindfs -o nonempty --no-allow-other \"$S\" \"$M\""), &[]),
         row(line("as joe bindfs -nr $S $M"), &[]),
@@ -210,7 +211,7 @@ fn what_impermanence_runs_as_a_user() {
 #[test]
 fn lines_of_fstab() {
     all_mount(&[
-        // Guides to shared folders of virtual machines on a Mac.
+        // Guides to shared folders of virtual machines on macOS.
         row(
             "fstab \"$S $M fuse.bindfs map=501/1000:@20/@1000,x-systemd.requires=/mnt/utm,_netdev,nofail,auto\"",
             &[("root", "f", "1000:1000:644"), ("root", "x", "0:0:755")],
@@ -223,7 +224,7 @@ fn lines_of_fstab() {
             "fstab \"$S $M fuse.bindfs map=501/1000:@20/@1000,allow_other,default_permissions,nosuid,nodev,nofail,_netdev\"",
             &[("root", "f", "1000:1000:644")],
         ),
-        // The type `fuse` with the program in the source, of wikis and forums.
+        // The type `fuse` with the program in the source field, from wikis and forums.
         row(
             "fstab \"bindfs#$S $M fuse perms=0666:+X\"",
             &[("root", "f", "501:20:666"), ("root", "d", "501:20:777")],
@@ -250,7 +251,7 @@ fn lines_of_fstab() {
             &[("root", "x", "33:33:755"), ("root", "f", "33:33:644")],
         ),
         row("fstab \"$S $M fuse.bindfs perms=0644,mirror-only=joe\"", &[("joe", "", "1001:0:644")]),
-        // NixOS's fileSystems.
+        // NixOS's fileSystems option.
         row(
             "fstab \"$S $M fuse.bindfs nofail,map=root/joe:@root/@users,x-gvfs-hide\"",
             &[("root", "x", "1001:100:755"), ("root", "f", "501:20:644")],
@@ -263,7 +264,7 @@ fn lines_of_fstab() {
             "fstab \"$S $M fuse.bindfs force-user=joe,force-group=users,create-for-user=501,create-for-group=20\"",
             &[("root", "f", "1001:100:644")],
         ),
-        // NixOS puts this name where mount(8) finds it.
+        // NixOS installs this name where mount(8) finds it.
         row(
             "mount --bind w /mnt; ln -s $DIR/bin/bindfs w/mount.fuse.bindfs; w/mount.fuse.bindfs $S $M -o rw,ro,x-gvfs-hide",
             &[("root", "f", "501:20:644")],
@@ -282,7 +283,7 @@ fn lines_of_fstab() {
 
 #[test]
 fn units_of_systemd_and_maps_of_autofs() {
-    // Both run mount(8) with the options of the unit or the map; a unit of a service runs the program.
+    // Both run mount(8) with the options of the unit or the map; a service unit runs the program.
     all_mount(&[
         row(
             "mount $S $M -t fuse.bindfs -o mirror=joe,create-for-user=501,create-for-group=20,chown-ignore,chgrp-ignore,chmod-ignore,_netdev",
@@ -312,7 +313,7 @@ fn units_of_systemd_and_maps_of_autofs() {
             "bindfs --force-user=1000 --force-group=1000 -o allow_other $S $M",
             &[("root", "f", "1000:1000:644")],
         ),
-        // An entry `share -fstype=fuse,map=… :bindfs\#/srv/share`, as automount(8) hands it to mount(8).
+        // An entry `share -fstype=fuse,map=… :bindfs\#/srv/share`, as automount(8) passes it to mount(8).
         row(
             "mount -t fuse -o map=501/1000:@20/@1000 \"bindfs#$S\" $M",
             &[("root", "f", "1000:1000:644")],
@@ -323,7 +324,7 @@ fn units_of_systemd_and_maps_of_autofs() {
 #[test]
 fn scripts_and_manuals() {
     all_mount(&[
-        // The bindfs project's own page; the first and third hide the directory behind a view of itself.
+        // The bindfs project's own page; the first and third cover the source with a view of itself.
         Row {
             line: "M=$S; bindfs --perms=a-w $S $M",
             sees: &[("root", "f", "501:20:444")],
@@ -334,7 +335,7 @@ fn scripts_and_manuals() {
             &[("joe", "f", "1001:20:644"), ("root", "f", "501:20:644")],
         ),
         row("M=$S; bindfs --create-for-user=joe --create-with-perms=u+rw,a+rD $S $M", &[]),
-        // The tldr page and docker-volume-bindfs.
+        // The tldr page, and docker-volume-bindfs.
         row("bindfs --map=www-data/joe $S $M", &[("root", "f", "501:20:644")]),
         row("bindfs $S $M -o map=501/0:@20/@0", &[("root", "f", "0:0:644")]),
         // Waydroid's page, and one for the files of a container.
@@ -368,7 +369,7 @@ fn scripts_and_manuals() {
             "bindfs --force-user=joe --force-group=users --create-for-user=6565 --create-for-group=6565 --chown-ignore --chgrp-ignore $S $M",
             &[("root", "f", "1001:100:644")],
         ),
-        // Short options, with and without a blank.
+        // Short options, with and without a space.
         row("bindfs -p777 $S $M", &[("root", "f", "501:20:777")]),
         row("bindfs -p 550 -u joe -g users $S $M", &[("root", "f", "1001:100:550")]),
         row("bindfs -p a-w -u joe -g users $S $M", &[("root", "x", "1001:100:555")]),
@@ -407,7 +408,7 @@ fn scripts_and_manuals() {
     ]);
 }
 
-/// A rule without a class does nothing, in bindfs as here; it is said, and mounted all the same.
+/// A rule without a class has no effect, as in bindfs; shiftbind warns and mounts.
 #[test]
 fn a_rule_that_does_nothing_is_mounted_with_a_warning() {
     let output = World::new().run("bindfs -p d=rx:u=rw $S $M; stat -c %a $M/f; umount $M");
@@ -451,7 +452,7 @@ fn an_error_is_one_line_and_nothing_is_mounted() {
         ("bindfs --perms=0644junk $S $M", "0644junk"),
         ("bindfs --resolve-symlink-policy=x $S $M", "--resolve-symlink-policy"),
         ("mount $S $M -t fuse.bindfs -o frobnicate", "frobnicate"),
-        // What takes root.
+        // Options that need root.
         ("as joe bindfs --map=1/2 -n $S $M", "only root"),
         ("as joe bindfs --uid-offset=5 -n $S $M", "only root"),
         ("as joe bindfs --create-as-user -n $S $M", "only root"),

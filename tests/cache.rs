@@ -1,4 +1,4 @@
-//! The inode table: what the kernel forgets is freed, and descriptors stay few.
+//! The inode table: FORGET frees inodes, and descriptors stay few.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use support::{Mount, eventually};
 
-/// How many names are walked: `SHIFTBIND_TEST_NAMES=1000000` is the long form.
+/// The number of names in the walk; `SHIFTBIND_TEST_NAMES=1000000` is the long form.
 fn names() -> usize {
     std::env::var("SHIFTBIND_TEST_NAMES").ok().and_then(|n| n.parse().ok()).unwrap_or(50_000)
 }
@@ -42,7 +42,7 @@ fn a_walk_over_many_names_leaves_the_daemon_as_small_as_before() {
     let names = names();
     let mount = Mount::identity();
     populate(mount.source(), names);
-    // One small walk first: what workers and allocator need once is not what a cached inode costs.
+    // A small walk first: what workers and the allocator need once is not counted as the cost of an inode.
     populate(
         &{
             let d = mount.in_source("warm");
@@ -63,7 +63,7 @@ fn a_walk_over_many_names_leaves_the_daemon_as_small_as_before() {
     );
     assert!(max < 5000, "{max} descriptors are open");
     assert!(per_inode < 1000, "{per_inode} bytes a cached name");
-    // Of what lies at the end of another arena nothing would be given back.
+    // glibc returns no memory from the end of another thread's arena.
     let of_threads = mount.arenas_of_threads();
     assert_eq!(of_threads, 0, "arenas besides the first");
     fs::write("/proc/sys/vm/drop_caches", "2").expect("drop caches");

@@ -1,4 +1,4 @@
-//! The program as a shell sees it: exit statuses, one line of error, what it prints. Nothing is mounted here.
+//! The command line: exit statuses, one-line errors, and output. Nothing is mounted here.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -20,14 +20,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
-/// The standard output of a run that succeeded and complained of nothing.
+/// The standard output of a run that succeeded without a message on standard error.
 fn printed(args: &[&str]) -> String {
     let output = shiftbind(args);
     assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
     text(&output.stdout)
 }
 
-/// The one line of complaint of a run that ended with status 1 and printed nothing.
+/// The one-line error of a run that ended with status 1 and printed nothing.
 fn complaint(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
@@ -112,7 +112,7 @@ fn help_and_version_are_printed() {
     assert_eq!(printed(&["--version"]), format!("shiftbind {}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// Runs a program with a text as its standard input; what it printed, on either channel.
+/// Runs a program with a text as its standard input; returns whether it succeeded, and its output and errors.
 fn fed(program: &str, args: &[&str], input: &str) -> (bool, String) {
     let mut child = self::program(program)
         .args(args)

@@ -1,9 +1,9 @@
-//! The kernel keeps what the mount has told it for ten minutes, and all the same shows what others change: what must be
-//! seen is seen, and keeping it seen costs no requests.
+//! The kernel caches what the mount has told it for ten minutes and still shows changes on the source: invalidations
+//! make them visible, and keeping the cache valid costs no requests.
 
 mod support;
 
-// The comparison in `benches/` uses more of them.
+// benches/compare uses more of this module.
 #[allow(dead_code)]
 #[path = "../benches/compare/count.rs"]
 mod count;
@@ -23,10 +23,10 @@ use support::{
     LoopFs, Mount, as_user, cannot_run, eventually, loop_fs, patience, scratch, sh, sh_output,
 };
 
-/// How soon a change must be seen, also on a machine that has much else to do.
+/// The time limit for a change to become visible, generous for a busy machine.
 const SOON: Duration = Duration::from_secs(5);
-/// What is kept for a second only, since it was not watched yet, is gone by then.
-const PAST_FRESH: Duration = Duration::from_millis(1200);
+/// Longer than the second for which the kernel caches answers about unmarked files.
+const AFTER_SHORT_TIMEOUT: Duration = Duration::from_millis(1200);
 
 #[track_caller]
 fn soon(what: &str, mut holds: impl FnMut() -> bool) {
@@ -37,7 +37,7 @@ fn soon(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// As nftw(3) does it: every entry is asked for its attributes. How many there are.
+/// Stats every entry, as nftw(3), and reads links; returns the number of entries.
 fn walk(dir: &Path) -> usize {
     let mut seen = 0;
     for entry in fs::read_dir(dir).expect("list") {
@@ -74,7 +74,7 @@ fn append(path: &Path, text: &str) {
 
 const ENTRIES: usize = 2000;
 
-/// What somebody does in a directory of its own, and how it shows at the mount.
+/// A change in a directory of its own, and how it shows at the mount.
 struct Change {
     what: &'static str,
     before: fn(&Path),
@@ -94,7 +94,7 @@ fn entries(dir: &Path) {
 
 const CHANGES: &[Change] = &[
     Change {
-        what: "a file is created whose name was missing",
+        what: "a file is created where the kernel has a negative dentry",
         before: |_| {},
         make: file,
         shows: |dir| is_there(&dir.join("f")),
@@ -191,7 +191,8 @@ const CHANGES: &[Change] = &[
     },
 ];
 
-/// Has the kernel keep everything for as long as it may, and waits until nothing is kept for only a second any more.
+/// Makes the kernel cache everything with the long timeout, and waits until nothing has the timeout of a second any
+/// more.
 fn trust(mount: &Mount) {
     for _ in 0..2 {
         walk(mount.path());
@@ -205,7 +206,7 @@ fn trust(mount: &Mount) {
                 sh(mount.path(), &format!("getfacl -n {at}/f"));
             }
         }
-        sleep(PAST_FRESH);
+        sleep(AFTER_SHORT_TIMEOUT);
     }
 }
 
@@ -238,8 +239,8 @@ fn a_change_through_another_mount_is_seen_in_spite_of_a_ten_minute_timeout() {
     every_change_is_seen(&mount, other.path());
 }
 
-/// Names that come and go on the source while clients look them up: a look-up that was answered before a change must not
-/// bring what was there before it after the change was told.
+/// Races lookups with changes on the source: the reply to a LOOKUP from before a change must not restore the old
+/// state after the invalidation.
 #[test]
 fn names_that_are_looked_up_while_they_come_and_go_end_as_they_are_on_the_source() {
     const NAMES: u64 = 64;
@@ -280,7 +281,7 @@ fn names_that_are_looked_up_while_they_come_and_go_end_as_they_are_on_the_source
 
 #[test]
 fn without_a_watch_none_of_it_would_be_seen() {
-    // That the tests above can fail.
+    // Shows that the tests above can fail.
     let mount = Mount::builder().arg("--cache=forever").start();
     file(mount.source());
     assert_eq!(size(&mount.join("f")), 3);
@@ -291,7 +292,7 @@ fn without_a_watch_none_of_it_would_be_seen() {
         mount.in_source("d")
     });
     fs::rename(mount.in_source("d/f"), mount.in_source("g")).expect("rename");
-    sleep(PAST_FRESH);
+    sleep(AFTER_SHORT_TIMEOUT);
     assert_eq!(size(&mount.join("f")), 3, "kept forever");
     assert!(!is_there(&mount.join("g")), "kept forever");
 }
@@ -308,12 +309,12 @@ fn a_file_that_is_written_to_without_a_pause_is_seen_to_grow_and_at_the_end_is_w
         let mut log = OpenOptions::new().append(true).open(made_in.join(&name)).expect("open");
         for _ in 0..2 {
             assert_eq!(size(&seen), 0);
-            sleep(PAST_FRESH);
+            sleep(AFTER_SHORT_TIMEOUT);
         }
         let (mut written, mut last, mut sizes) = (0, 0, 0);
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        // A slow machine may take longer to get as far.
+        // A slow machine may need more time for six different sizes.
         while start.elapsed() < second || sizes <= 5 && start.elapsed() < patience(second) {
             for _ in 0..20 {
                 log.write_all(b"x").expect("append");
@@ -327,8 +328,8 @@ fn a_file_that_is_written_to_without_a_pause_is_seen_to_grow_and_at_the_end_is_w
         }
         assert!(sizes > 5, "only {sizes} sizes were seen");
         soon("the last write", || size(&seen) == written);
-        // It is left alone no longer, and trusted again: the next write after a pause is told.
-        sleep(PAST_FRESH);
+        // The suppression of the file's write events is over: the next write after a pause is reported at once.
+        sleep(AFTER_SHORT_TIMEOUT);
         assert_eq!(size(&seen), written);
         log.write_all(b"x").expect("append");
         soon("a write after a pause", || size(&seen) == written + 1);
@@ -344,22 +345,23 @@ fn a_second_name_in_an_unmarked_directory_is_detected_when_the_file_is_opened() 
     let (f, g) = (mount.join("f"), mount.in_source("unseen/g"));
     for _ in 0..2 {
         assert_eq!(size(&f), 3);
-        sleep(PAST_FRESH);
+        sleep(AFTER_SHORT_TIMEOUT);
     }
     fs::hard_link(mount.in_source("f"), &g).expect("link");
     append(&g, "two");
-    // The kernel tells nobody of either, so the old size may be seen for ten minutes. What is read is never old.
+    // fanotify reports neither change, so the mount may show the old size for ten minutes. Data that is read is
+    // current.
     let mut text = Vec::new();
     let mut open = File::open(&f).expect("open");
     std::io::Read::read_to_end(&mut open, &mut text).expect("read");
     assert_eq!(text, b"onetwo");
-    // Who opened it looked: from now on the file has a watch of its own, by whatever name it is changed.
+    // The open has detected the link count and marked the file itself: it is watched under every name.
     soon("the new size", || size(&f) == 6);
     assert_eq!(fs::metadata(&f).expect("stat").nlink(), 2);
-    sleep(PAST_FRESH);
+    sleep(AFTER_SHORT_TIMEOUT);
     append(&g, "three");
     soon("a change by the second name", || size(&f) == 11);
-    sleep(PAST_FRESH);
+    sleep(AFTER_SHORT_TIMEOUT);
     chmod(&g, 0o604);
     soon("a mode set by the second name", || mode(&f) == 0o604);
 }
@@ -367,7 +369,7 @@ fn a_second_name_in_an_unmarked_directory_is_detected_when_the_file_is_opened() 
 const FILES: u64 = 1000;
 const DIRECTORIES: u64 = 10;
 
-/// A mount on a disk of its own, with what counts its daemon's work.
+/// A mount on a filesystem of its own, with a counter of the daemon's requests and system calls.
 struct Counted {
     counter: Counter,
     mount: Mount,
@@ -393,7 +395,7 @@ impl Counted {
     fn count(&self, operations: u64, work: impl FnOnce()) -> Counts {
         self.counter.start().expect("count");
         work();
-        // Events gather, and files that are written to are looked after for a tenth of a second.
+        // Events are batched, and write events of a file are suppressed for 100 ms.
         sleep(Duration::from_millis(500));
         let counts = self.counter.stop(operations).expect("count");
         if counts.approximate {
@@ -411,7 +413,7 @@ fn requests(counts: &Counts) -> u64 {
     counts.requests.values().sum()
 }
 
-/// Messages to the kernel that answer no request.
+/// The messages to the kernel that answer no request (notifications).
 fn notices(counts: &Counts) -> u64 {
     let of = |name| counts.syscalls.get(name).copied().unwrap_or_default();
     (of("writev") + of("write")).saturating_sub(requests(counts))
@@ -427,7 +429,7 @@ fn unchanged_files_cost_no_request_and_a_clients_writes_few_invalidations() {
 
     sleep(Duration::from_secs(3));
     let second = counted.count(FILES, || assert_eq!(walk(counted.mount.path()), names));
-    // The kernel asks for the access times of what it has listed.
+    // The kernel has invalidated the access times of the directories that it listed.
     let directories = second.requests.get("GETATTR").copied().unwrap_or_default();
     assert!(directories <= DIRECTORIES + 1, "each directory once: {second:?}");
     assert!(requests(&second) <= DIRECTORIES + 4, "three seconds later: {second:?}");
@@ -447,10 +449,10 @@ fn unchanged_files_cost_no_request_and_a_clients_writes_few_invalidations() {
         }
     });
     let told = notices(&written);
-    // The kernel writes past the daemon, as the client: word of it comes as if a stranger had written. Once for each
-    // file, mostly; twice where the write and the close are told apart.
+    // With passthrough the kernel writes to the source as the client, and fanotify reports it like another process's
+    // write: mostly once a file, twice if the write and the close are reported apart.
     assert!(told <= 250, "{told} notices for 100 files: {written:?}");
-    sleep(PAST_FRESH);
+    sleep(AFTER_SHORT_TIMEOUT);
     let again = counted.count(100, || {
         for number in 0..100 {
             assert_eq!(size(&counted.mount.join(format!("0/new-{number}"))), 4);
@@ -467,7 +469,7 @@ fn activity_elsewhere_on_the_filesystem_sends_the_daemon_no_event() {
     file(&elsewhere);
     let mount = Mount::builder().source(&source).arg("--cache=coherent").start();
     walk(mount.path());
-    sleep(PAST_FRESH);
+    sleep(AFTER_SHORT_TIMEOUT);
     let switches = || voluntary_switches(mount.pid().expect("a daemon runs"), "watch");
     let busy = |dir: &Path| {
         for number in 0..200 {
@@ -480,14 +482,14 @@ fn activity_elsewhere_on_the_filesystem_sends_the_daemon_no_event() {
     };
     let before = switches();
     busy(&elsewhere);
-    let strangers = switches() - before;
+    let elsewhere_wakeups = switches() - before;
     busy(&source);
-    let watched = switches() - before - strangers;
-    assert_eq!(strangers, 0, "the watch was woken");
+    let watched = switches() - before - elsewhere_wakeups;
+    assert_eq!(elsewhere_wakeups, 0, "the watch was woken");
     assert!(watched > 10, "the watch wakes {watched} times for what it is to tell");
 }
 
-/// How often a thread of that name has waited.
+/// The number of voluntary context switches of the thread with that name.
 fn voluntary_switches(process: u32, name: &str) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("list threads");
     let of_thread = |task: PathBuf| -> Option<u64> {
@@ -515,11 +517,11 @@ fn a_user_may_write_a_directory_right_after_a_chown_on_the_source() {
     for path in [&dir, &file] {
         std::os::unix::fs::chown(path, Some(1001), Some(1001)).expect("chown");
     }
-    // Neither lists nor asks for attributes: what the kernel believes is all that there is.
-    eventually("he may make something in his directory", || {
+    // Neither call lists the directory or asks for attributes: the kernel decides by what it has cached.
+    eventually("the new owner may create in the directory", || {
         as_user(2001, 2001, &[], || fs::create_dir(mount.join("d/new"))).is_ok()
     });
-    eventually("he may write his file", || {
+    eventually("the new owner may write the file", || {
         as_user(2001, 2001, &[], || fs::OpenOptions::new().write(true).open(mount.join("f")))
             .is_ok()
     });

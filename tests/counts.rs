@@ -1,9 +1,9 @@
-//! What the kernel asks of the daemon, and what that takes: requests and system calls per operation, as ARCHITECTURE.md
-//! has them. Counts do not depend on how busy the machine is.
+//! The requests and system calls of each operation, as ARCHITECTURE.md's table has them. The counts do not depend on
+//! the machine's load.
 
 mod support;
 
-// The comparison in `benches/` uses more of them.
+// benches/compare uses more of this module.
 #[allow(dead_code)]
 #[path = "../benches/compare/count.rs"]
 mod count;
@@ -20,10 +20,11 @@ use support::LockKind::{None as Unlock, Shared};
 use support::{Lock, LoopFs, Mount, cannot_run, loop_fs};
 
 const TIMES: u64 = 100;
-/// Of a tree, each with so many files.
-const FOLDERS: u64 = 20;
+/// Directories of a tree, with `TIMES` files each.
+const DIRECTORIES: u64 = 20;
 
-/// What reads and answers a message, what threads of their own do every second, and what std checks in a debug build.
+/// System calls that read requests and write replies, that background threads make every second, and that std makes
+/// in debug builds.
 const TRANSPORT: [&str; 8] =
     ["read", "writev", "clock_nanosleep", "futex", "poll", "ppoll", "fcntl", "sched_yield"];
 
@@ -39,7 +40,7 @@ impl Bench {
         Self::of(files, &[])
     }
 
-    /// The mount of a source that is made by `make`, with more arguments.
+    /// A mount of a source that `make` fills, with additional arguments.
     fn of(make: impl FnOnce(&Path), more: &[&str]) -> Self {
         let disk = loop_fs("ext4", 64);
         let source = disk.path().join("source");
@@ -56,7 +57,7 @@ impl Bench {
         self.mount.join(format!("file-{i}"))
     }
 
-    /// Counts what is done [`TIMES`] times.
+    /// Counts the work, done [`TIMES`] times.
     fn each(&self, mut work: impl FnMut(u64)) -> Counts {
         self.counter.start().expect("count");
         (0..TIMES).for_each(&mut work);
@@ -74,12 +75,12 @@ fn files(dir: &Path) {
     }
 }
 
-/// How often per operation the kernel asked: opcode and count, all others counted as one more.
+/// Asserts how many requests of each opcode an operation takes; opcodes that `max` lacks are not allowed.
 #[track_caller]
 fn requests(what: &str, counts: &Counts, max: &[(&str, u64)]) {
     for (opcode, asked) in &counts.requests {
         let allowed = max.iter().find(|(name, _)| name == opcode).map_or(0, |(_, max)| *max);
-        // A few stragglers of what was done before are nobody's.
+        // A few requests may be late ones of earlier work.
         assert!(
             *asked <= allowed * TIMES + 3,
             "{what}: {asked} times {opcode} in {TIMES}: {counts:?}"
@@ -87,7 +88,7 @@ fn requests(what: &str, counts: &Counts, max: &[(&str, u64)]) {
     }
 }
 
-/// How many system calls an operation takes, without its messages.
+/// Asserts how many system calls an operation takes, without `TRANSPORT`.
 #[track_caller]
 fn calls(what: &str, counts: &Counts, max: u64) {
     let own = counts.syscalls.iter().filter(|(name, _)| !TRANSPORT.contains(&name.as_str()));
@@ -126,10 +127,10 @@ fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_sa
     requests("open", &first, &[("OPEN", 1), ("RELEASE", 1)]);
     let warm = bench.each(|i| drop(File::open(file(i)).expect("open")));
     requests("open, warm", &warm, &[("OPEN", 1), ("RELEASE", 1)]);
-    // The file's attributes, and no ioctl.
+    // One statx(2) for the file's attributes, and no ioctl(2).
     calls("open, warm", &warm, 1);
 
-    // However often: what is opened again and again stays warm.
+    // A file that is opened again and again stays registered.
     for i in 0..40_000 {
         drop(File::open(file(i % TIMES)).expect("open"));
     }
@@ -160,7 +161,7 @@ fn an_operation_takes_no_more_requests_and_system_calls_than_the_architecture_sa
     prefetching_makes_a_walk_no_more_expensive();
 }
 
-/// Every entry is asked for its attributes. How many there are.
+/// Stats every entry; returns the number of entries.
 fn walk(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).expect("list").map(|entry| entry.expect("list").path());
     entries
@@ -173,7 +174,7 @@ fn walk(dir: &Path) -> u64 {
 
 fn prefetching_makes_a_walk_no_more_expensive() {
     let folders = |source: &Path| {
-        for i in 0..FOLDERS {
+        for i in 0..DIRECTORIES {
             let folder = source.join(format!("folder-{i}"));
             fs::create_dir(&folder).expect("make a folder");
             files(&folder);
@@ -181,25 +182,25 @@ fn prefetching_makes_a_walk_no_more_expensive() {
     };
     let bench = Bench::of(folders, &[]);
     bench.counter.start().expect("count");
-    assert_eq!(walk(bench.mount.path()), FOLDERS * (TIMES + 1));
-    let counts = bench.counter.stop(FOLDERS * TIMES).expect("count");
+    assert_eq!(walk(bench.mount.path()), DIRECTORIES * (TIMES + 1));
+    let counts = bench.counter.stop(DIRECTORIES * TIMES).expect("count");
     let count = |name: &str| counts.syscalls.get(name).copied().unwrap_or(0);
     let own = counts.syscalls.iter().filter(|(name, _)| !TRANSPORT.contains(&name.as_str()));
     let total: u64 = own.map(|(_, count)| count).sum();
-    // The files are older than the clock's tick, so that they are told by their births.
-    assert!(total <= FOLDERS * (TIMES + 18) + 30, "{total} system calls: {counts:?}");
+    // The files are older than a clock tick, so their birth times identify them.
+    assert!(total <= DIRECTORIES * (TIMES + 18) + 30, "{total} system calls: {counts:?}");
     let lists = counts.requests.get("READDIRPLUS").copied().unwrap_or(0);
-    assert!(lists <= 2 * FOLDERS + 4, "{lists} lists: {counts:?}");
+    assert!(lists <= 2 * DIRECTORIES + 4, "{lists} lists: {counts:?}");
     if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
-        // Whether what was seen ahead is still true is asked once for each folder.
+        // The daemon polls for events once for each directory, to check that the prefetched entries are current.
         assert!(
-            count("ppoll") + count("poll") >= FOLDERS / 2,
+            count("ppoll") + count("poll") >= DIRECTORIES / 2,
             "it was not looked ahead: {counts:?}"
         );
     }
 }
 
-/// In the same test, since a process has one trace buffer.
+/// Called from the same test, since a process has one trace buffer.
 fn what_is_written_and_read_costs_no_request(bench: &Bench) {
     let file = OpenOptions::new().read(true).write(true).open(bench.file(0)).expect("open");
     let written = bench.each(|i| file.write_all_at(&[b'x'; 4096], i * 4096).expect("write"));
@@ -213,7 +214,7 @@ fn what_is_written_and_read_costs_no_request(bench: &Bench) {
     requests("append", &more, &[]);
 }
 
-/// Where the daemon reads and writes, the kernel has pages of its own.
+/// Without passthrough the kernel has pages of its own for the file's data.
 fn what_the_kernel_has_is_read_without_a_request_in_spite_of_writers_and_locks() {
     let bench = Bench::of(files, &["--passthrough=off"]);
     let file = OpenOptions::new().read(true).write(true).open(bench.file(0)).expect("open");

@@ -1,5 +1,5 @@
-//! The table of ARCHITECTURE.md that says as whom and with which capabilities the daemon makes its calls, held against
-//! the trace of a daemon that serves callers of all kinds.
+//! Compares the credentials table of ARCHITECTURE.md with an strace of a daemon that serves callers of all kinds: the
+//! ids and capabilities of each system call.
 
 mod support;
 
@@ -16,8 +16,8 @@ use support::sys::{buffer_ioctl, raw_ioctl};
 use support::{Mount, SHIFT, as_user, eventually, loop_fs, scratch};
 
 const SHIFTED: u32 = 100_000;
-const NOBODY: u32 = u32::MAX - 1;
-/// With which a thread tries whether ids can be set.
+const UNMAPPED_ID: u32 = u32::MAX - 1;
+/// The id with which a thread probes whether it may set ids.
 const PROBE: u32 = 65533;
 
 const WORKER: [&str; 9] = [
@@ -32,7 +32,7 @@ const WORKER: [&str; 9] = [
     "SYS_PTRACE",
 ];
 
-/// FS_IOC_SETFLAGS, FS_IOC_GETFLAGS, FS_NODUMP_FL, FS_IMMUTABLE_FL; FS_IOC_GETFSLABEL, which is forwarded.
+/// FS_IOC_SETFLAGS, FS_IOC_GETFLAGS, FS_NODUMP_FL, FS_IMMUTABLE_FL; FS_IOC_GETFSLABEL, which the daemon forwards.
 const SETFLAGS: u32 = 0x4008_6602;
 const GETFLAGS: u32 = 0x8008_6601;
 const NODUMP: u64 = 0x40;
@@ -41,19 +41,19 @@ const GET_LABEL: u32 = 0x8100_9431;
 
 // --- the table ---
 
-/// A row: who acts and what is lent.
+/// A row: the actors and the lent capabilities.
 #[derive(Debug, Default, Clone)]
 struct Row {
     actors: BTreeSet<String>,
     lent: BTreeSet<String>,
 }
 
-/// The words of a text that stand in backquotes.
+/// The words of a text in backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The rows by call, those of one call together.
+/// The rows by system call; rows of one call are merged.
 fn table() -> BTreeMap<String, Row> {
     let text = fs::read_to_string("ARCHITECTURE.md").expect("read ARCHITECTURE.md");
     let lines = text.lines().skip_while(|line| *line != "<!-- credentials -->").skip(3);
@@ -83,7 +83,7 @@ fn table() -> BTreeMap<String, Row> {
 
 // --- the trace ---
 
-/// strace(1) of a daemon; detached when dropped.
+/// strace(1) attached to a daemon; detached when dropped.
 struct Tracer(Child);
 
 impl Tracer {
@@ -117,7 +117,7 @@ impl Drop for Tracer {
     }
 }
 
-/// One call of a thread's trace.
+/// One system call of a thread's trace.
 #[derive(Debug)]
 struct Call<'a> {
     at: f64,
@@ -133,11 +133,11 @@ fn calls(trace: &str) -> impl Iterator<Item = Call<'_>> {
     })
 }
 
-/// The table's word for a call. `None` for one that has nothing to do with the source.
+/// The table's name for a call; `None` for a call that does not touch the source.
 fn word(call: &Call<'_>) -> Option<String> {
     let creates = call.arguments.contains("O_CREAT") || call.arguments.contains("O_TMPFILE");
     Some(match call.name {
-        // Where strace does not know them yet.
+        // Old versions of strace do not know these names.
         "syscall_0x1c4" => "fchmodat2".to_owned(),
         "syscall_0x1d0" => "getxattr".to_owned(),
         "getxattrat" => "getxattr".to_owned(),
@@ -152,7 +152,7 @@ fn word(call: &Call<'_>) -> Option<String> {
                 _ if arguments.contains("FS_IOC_GETFLAGS") => of("GETFLAGS"),
                 _ if arguments.contains("FS_IOC_FSGETXATTR") => of("FSGETXATTR"),
                 _ if arguments.contains("FS_IOC_FSSETXATTR") => of("FSSETXATTR"),
-                // strace 6.1 knows the device's requests by number, 6.13 by name.
+                // strace 6.1 prints the device's requests as numbers, 6.13 by name.
                 _ if has_one_of(&["0xe5, 0x1,", "FUSE_DEV_IOC_BACKING_OPEN"]) => of("BACKING_OPEN"),
                 _ if has_one_of(&["0xe5, 0x2,", "FUSE_DEV_IOC_BACKING_CLOSE"]) => {
                     of("BACKING_CLOSE")
@@ -166,7 +166,7 @@ fn word(call: &Call<'_>) -> Option<String> {
         | "copy_file_range" | "setxattr" | "removexattr" | "getxattr" | "listxattr" | "openat"
         | "open_by_handle_at" | "name_to_handle_at" | "statx" | "readlinkat" | "getdents64"
         | "pread64" | "fsync" | "fdatasync" | "fanotify_mark" => call.name.to_owned(),
-        // Calls that change files by a path, which the daemon never makes.
+        // Calls that change files by path, which the daemon must never make.
         "mkdir" | "rmdir" | "unlink" | "rename" | "renameat" | "chmod" | "chown" | "lchown"
         | "fchmod" | "fchown" | "link" | "symlink" | "mknod" | "truncate" | "write"
         | "pwrite64" | "creat" | "lsetxattr" | "fsetxattr" | "lremovexattr" | "fremovexattr"
@@ -177,7 +177,7 @@ fn word(call: &Call<'_>) -> Option<String> {
     })
 }
 
-/// What a thread has in force, once it has said so.
+/// A thread's credentials, as far as the trace has shown them.
 #[derive(Debug, Default, Clone)]
 struct Thread {
     uid: Option<u32>,
@@ -186,24 +186,24 @@ struct Thread {
     effective: Option<BTreeSet<String>>,
 }
 
-/// A caller, and when it asks.
+/// A caller, and the time span of its requests.
 #[derive(Debug)]
 struct Phase {
     from: f64,
     to: f64,
-    /// As it is on the source, and as it is.
+    /// The caller's id on the source, and at the mount.
     source: Option<u32>,
     own: u32,
 }
 
 impl Phase {
-    /// The ids that an actor has in it.
+    /// The ids that an actor has in this phase.
     fn ids(&self, actor: &str) -> Vec<u32> {
         match actor {
-            "creator" | "caller" => vec![self.source.unwrap_or(NOBODY)],
+            "creator" | "caller" => vec![self.source.unwrap_or(UNMAPPED_ID)],
             "writer" => vec![self.own],
-            "nobody" => vec![NOBODY],
-            _ => vec![self.source.unwrap_or(NOBODY), self.own, NOBODY, 0, PROBE],
+            "nobody" => vec![UNMAPPED_ID],
+            _ => vec![self.source.unwrap_or(UNMAPPED_ID), self.own, UNMAPPED_ID, 0, PROBE],
         }
     }
 }
@@ -213,7 +213,7 @@ fn first_number(arguments: &str) -> Option<u32> {
     if number == "-1" { None } else { number.parse().ok() }
 }
 
-/// The effective set of a capset(2), as strace shows it.
+/// The effective set of a capset(2), as strace prints it.
 fn effective(arguments: &str) -> BTreeSet<String> {
     let set = arguments.split("effective=").nth(1).and_then(|rest| rest.split([',', '}']).next());
     let set = set.expect("strace shows the effective set");
@@ -223,7 +223,7 @@ fn effective(arguments: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Follows a thread's trace: what is otherwise than the table says, and which calls were seen.
+/// Follows a thread's trace: returns the deviations from the table, and adds the calls that occurred to `seen`.
 fn judge(
     trace: &str,
     phases: &[Phase],
@@ -234,7 +234,7 @@ fn judge(
     let mut thread = Thread::default();
     let lendable: BTreeSet<&str> =
         rows.values().flat_map(|row| &row.lent).map(String::as_str).collect();
-    // A child that makes a forwarded ioctl has what its caller has, and makes nothing else.
+    // A child that makes a forwarded ioctl has its caller's credentials and makes no other call.
     let is_child = trace.contains("PR_SET_SECCOMP");
     for call in calls(trace) {
         let Some(phase) = phases.iter().find(|phase| (phase.from..phase.to).contains(&call.at))
@@ -291,7 +291,7 @@ fn judge(
                 let is_known = |one: &String| {
                     WORKER.contains(&one.as_str())
                         || row.lent.contains(one)
-                        // What is left over from a backing file.
+                        // Left over from the registration of a backing file; the call does not depend on it.
                         || (one == "SYS_ADMIN" && !asks_for_admin(&word))
                 };
                 if let Some(more) = effective.iter().find(|one| !is_known(one)) {
@@ -306,14 +306,15 @@ fn judge(
     wrong
 }
 
-/// Whether the kernel may look for CAP_SYS_ADMIN in a call.
+/// Whether the kernel may check CAP_SYS_ADMIN in a call.
 fn asks_for_admin(word: &str) -> bool {
     ["setxattr", "removexattr", "listxattr", "ioctl", "ioctl(SETFLAGS)"].contains(&word)
 }
 
 // --- what callers do ---
 
-/// Everything that a caller may do, with names of its own. Errors do not matter: what the kernel refuses is not asked.
+/// Does everything that a caller may do, with file names of its own. Errors are ignored: a request that the kernel
+/// refuses does not reach the daemon.
 fn everything(dir: &Path, me: &str) {
     let at = |name: &str| dir.join(format!("{me}-{name}"));
     let (f, g) = (at("f"), at("g"));
@@ -345,7 +346,7 @@ fn everything(dir: &Path, me: &str) {
     ignore(File::options().write(true).open(&f).and_then(|file| {
         file.set_times(fs::FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_secs(1)))
     }));
-    // A file with a set bit is not passed: its data comes by the daemon.
+    // A file with a set-id bit gets no passthrough: the daemon transfers its data.
     ignore(fs::set_permissions(&f, Permissions::from_mode(0o4755)));
     if let Ok(file) = File::options().read(true).write(true).open(&f) {
         ignore(file.write_at(b"more", 3).map(drop));
@@ -397,8 +398,8 @@ fn every_call_is_made_as_the_table_of_the_architecture_says() {
     let disk = loop_fs("ext4", 64);
     let source = disk.dir("source");
     fs::set_permissions(&source, Permissions::from_mode(0o777)).expect("chmod");
-    for me in ["root", "user", "host", "stranger"] {
-        // What a caller without a counterpart can remove.
+    for me in ["root", "user", "host", "unmapped"] {
+        // A file that an unmapped caller can remove.
         fs::write(source.join(format!("{me}-theirs")), "x").expect("write");
     }
     let traces = scratch();
@@ -413,9 +414,9 @@ fn every_call_is_made_as_the_table_of_the_architecture_says() {
     let mut phases = Vec::new();
     for round in 0..2 {
         for (me, uid) in
-            [("root", SHIFTED), ("user", SHIFTED + 1000), ("host", 0), ("stranger", 5000)]
+            [("root", SHIFTED), ("user", SHIFTED + 1000), ("host", 0), ("unmapped", 5000)]
         {
-            // What was put off for the one before is done.
+            // Deferred work for the previous caller is done by then.
             std::thread::sleep(Duration::from_millis(300));
             let from = now();
             as_user(uid, uid, &[], || everything(&dir, me));
@@ -437,7 +438,7 @@ fn every_call_is_made_as_the_table_of_the_architecture_says() {
     }
     assert!(wrong.is_empty(), "{} times, as: {:#?}", wrong.len(), &wrong[..wrong.len().min(20)]);
     let unseen: Vec<_> = rows.keys().filter(|row| !seen.contains(*row)).collect();
-    // Other filesystems, older kernels, and requests that this run does not make.
+    // Calls on other filesystems or older kernels, and requests that this run does not make.
     let rare = ["ioctl(FSSETXATTR)", "fchmodat", "fdatasync", "fcntl", "ioctl(BACKING_CLOSE)"];
     let missing: Vec<_> = unseen.iter().filter(|row| !rare.contains(&row.as_str())).collect();
     assert!(missing.is_empty(), "rows that nothing was seen of: {missing:?}");

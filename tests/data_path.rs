@@ -1,4 +1,4 @@
-//! How data is moved: at a rate, past the page cache, past the source's, and by ioctls.
+//! The data path: rates, direct I/O, O_DIRECT on the source, and ioctls.
 
 mod support;
 
@@ -32,7 +32,7 @@ fn direct(path: &Path) -> io::Result<File> {
     options.custom_flags(libc::O_DIRECT).open(path)
 }
 
-/// Pages of a file that are in its page cache.
+/// The number of a file's pages in the page cache.
 fn cached_pages(path: &Path) -> u64 {
     let output = program("fincore").args(["-b", "-n", "-o", "PAGES"]).arg(path).output();
     let output = output.expect("run fincore");
@@ -40,7 +40,7 @@ fn cached_pages(path: &Path) -> u64 {
     text.trim().parse().unwrap_or_else(|_| panic!("fincore says {text:?}"))
 }
 
-/// What a call ends with: a number, or the error's.
+/// The result of a call: a number, or the error number.
 fn outcome(result: io::Result<usize>) -> Result<usize, i32> {
     result.map_err(|error| error.raw_os_error().unwrap_or(-1))
 }
@@ -140,7 +140,7 @@ fn a_killed_client_ends_at_once_though_its_request_waits() {
         assert_eq!(client.wait(), None, "a signal ended it");
     }
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    // What was read ahead for them still waits.
+    // The kernel's readahead for the clients still waits for the rate.
     let start = Instant::now();
     assert!(mount.unmount().is_none_or(|status| status.success()));
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
@@ -170,7 +170,7 @@ fn mappings_and_copies_within_the_mount_are_counted_too() {
     thread::scope(|scope| {
         let copy = scope.spawn(|| {
             let start = Instant::now();
-            // By copy_file_range(2).
+            // Copies by copy_file_range(2).
             fs::copy(mount.join("copied"), mount.join("copy")).expect("copy");
             start.elapsed()
         });
@@ -204,7 +204,7 @@ fn a_file_that_changed_on_the_source_is_read_again_under_a_rate() {
 
 #[test]
 fn what_a_killed_client_wrote_through_a_mapping_is_not_lost() {
-    // A slow machine writes more slowly, so that the client is killed in the middle there, too.
+    // A slower rate on a slow machine, so that the client is killed in the middle there, too.
     let time = patience(Duration::from_millis(300));
     let rate = 65536 * 300 / time.as_millis();
     let mount = Mount::builder().arg(format!("--write-rate={rate}")).start();
@@ -258,7 +258,7 @@ fn direct_io_reads_what_the_source_has_now() {
     let mut buffer = vec![0; 100_000];
     file.read_exact_at(&mut buffer, 0).expect("read");
     assert!(buffer == pattern(100_000));
-    // Within the time for which the kernel believes that the file is as it was.
+    // Within the attribute timeout.
     open(&mount.in_source("f")).write_all_at(b"changed", 50_000).expect("write on the source");
     file.read_exact_at(&mut buffer[..7], 50_000).expect("read");
     assert_eq!(&buffer[..7], b"changed");
@@ -315,13 +315,13 @@ fn a_file_past_the_page_cache_can_be_mapped_to_be_read_and_to_be_shared() {
     assert_eq!(&there, b"through the mapping");
 }
 
-/// A mount that keeps O_DIRECT, of a directory on an ext4 of its own.
+/// A mount of a directory on an ext4 of its own that passes O_DIRECT on.
 fn direct_mount(filesystem: &support::LoopFs, align: u32) -> Mount {
     let mount = Mount::builder().source(filesystem.path()).arg("--passthrough=off");
     mount.arg(format!("--forward-odirect={align}")).start()
 }
 
-/// What the filesystem says that O_DIRECT takes: of memory and of offsets.
+/// The filesystem's alignment for O_DIRECT, of memory and of offsets (statx(2)).
 fn alignment(path: &Path) -> (u32, u32) {
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::DIOALIGN).expect("statx");
     (stat.stx_dio_mem_align, stat.stx_dio_offset_align)
@@ -338,7 +338,7 @@ fn o_direct_leaves_nothing_in_the_sources_page_cache() {
     let source = |name| filesystem.path().join(name);
     let data = pattern(3 * MEBIBYTE);
     let file = direct(&mount.join("f")).expect("create");
-    // From memory that is aligned to nothing, too.
+    // Memory without alignment works as well.
     for skip in [0, 1, 100] {
         let mut shifted = vec![0; skip];
         shifted.extend(&data);
@@ -348,7 +348,7 @@ fn o_direct_leaves_nothing_in_the_sources_page_cache() {
         assert!(buffer[skip..] == data, "as written");
     }
     assert_eq!(cached_pages(&source("f")), 0);
-    // Past the end there is nothing, and the end may lie anywhere.
+    // Reads past the end return nothing, and the end need not be aligned.
     file.set_len(5000).expect("truncate");
     let mut buffer = vec![0; 16384];
     assert_eq!(file.read_at(&mut buffer, 0).expect("read"), 5000);
@@ -398,7 +398,7 @@ fn a_file_opened_with_o_direct_can_be_mapped_and_the_flag_be_set_and_taken() {
     let mut mapping = sys::Mapping::new(&file, 5001, true).expect("map");
     assert!(mapping.read() == pattern(5001));
     mapping.write(b"mapped");
-    mapping.sync().expect("msync writes a page whose end is no multiple of anything");
+    mapping.sync().expect("msync writes a page with an unaligned end of file");
     let mut there = [0; 6];
     open(&filesystem.path().join("f")).read_exact_at(&mut there, 0).expect("read");
     assert_eq!(&there, b"mapped");
@@ -420,17 +420,17 @@ const MOVE_EXTENT: u32 = 0xc028_660f;
 const GET_MAP: u32 = 0xc0c0_583b;
 const IS_TERMINAL: u32 = 0x5401;
 
-/// FIFREEZE of linux/fs.h.
+/// FIFREEZE (linux/fs.h).
 const FREEZE: u32 = 0xc004_5877;
 
-/// A filesystem's label as its ioctls have it.
+/// A filesystem label in the format of its ioctls.
 fn label(text: &str) -> Vec<u8> {
     let mut label = text.as_bytes().to_vec();
     label.resize(256, 0);
     label
 }
 
-/// An ioctl(2) on a buffer: the buffer afterwards.
+/// Calls an ioctl(2) on a buffer and returns the buffer.
 fn ioctl(file: &File, command: u32, argument: &[u8]) -> Result<Vec<u8>, i32> {
     let mut bytes = argument.to_vec();
     let result = sys::buffer_ioctl(file, command, &mut bytes);
@@ -482,8 +482,8 @@ fn a_forwarded_ioctl_is_made_with_the_capabilities_of_its_caller() {
     let mount = Mount::builder().source(filesystem.path()).arg("--enable-ioctl").start();
     let on_source = filesystem.path().join("f");
     let (there, here) = as_user(1000, 1000, &[], || {
-        let there = ioctl(&open(&on_source), SET_LABEL, &label("his"));
-        (there, ioctl(&open(&mount.join("f")), SET_LABEL, &label("his")))
+        let there = ioctl(&open(&on_source), SET_LABEL, &label("user"));
+        (there, ioctl(&open(&mount.join("f")), SET_LABEL, &label("user")))
     });
     assert_eq!(there, Err(libc::EPERM), "the source asks for CAP_SYS_ADMIN");
     assert_eq!(here, there, "and so does the mount");
@@ -500,13 +500,13 @@ fn an_ioctl_that_reaches_beyond_its_argument_reaches_nothing_of_the_daemons() {
     }
     let mount = Mount::builder().source(filesystem.path()).arg("--enable-ioctl").start();
     let file = open(&mount.join("f"));
-    // Records are written behind the head, as many as it says that there is room for.
+    // GETFSMAP writes as many records after the head as the head says there is space for.
     let mut head = vec![0; 192];
     head[128..160].fill(0xff);
     head[8..12].copy_from_slice(&1000u32.to_ne_bytes());
     assert!(ioctl(&open(&filesystem.path().join("f")), GET_MAP, &head).is_ok());
     assert_eq!(ioctl(&file, GET_MAP, &head), Err(libc::EFAULT));
-    // The number of a descriptor is one of ours here, not of the daemon's.
+    // The ioctl's descriptor number is of this process, and means nothing in the daemon.
     let _secret = File::open(mount.join("secret")).expect("open");
     let mut own = 0;
     for descriptor in 0..64u32 {
@@ -515,7 +515,7 @@ fn an_ioctl_that_reaches_beyond_its_argument_reaches_nothing_of_the_daemons() {
         exchange[24..32].copy_from_slice(&1u64.to_ne_bytes());
         match ioctl(&file, MOVE_EXTENT, &exchange) {
             Err(libc::EBADF) => {}
-            // The one that there is: the file's own, with which it cannot be exchanged.
+            // The file's own descriptor in the sandboxed child; a file cannot be exchanged with itself.
             Err(libc::EINVAL) => own += 1,
             other => panic!("{descriptor}: {other:?}"),
         }
@@ -527,12 +527,12 @@ fn an_ioctl_that_reaches_beyond_its_argument_reaches_nothing_of_the_daemons() {
 #[test]
 fn a_close_sends_no_flush_where_the_kernel_keeps_the_locks() {
     let mount = Mount::builder().arg("--disable-lock-forwarding").start();
-    // The first close is answered for all.
+    // The reply ENOSYS to the first FLUSH holds for all.
     drop(open(&mount.join("f")));
     let daemon = Pid::from_raw(mount.pid().expect("a daemon runs") as i32).expect("a pid");
     let closes = Process::on(&mount.join("f"), |file| {
         thread::sleep(Duration::from_millis(300));
-        // What closes the file is the end of the process.
+        // The end of the process closes the file.
         u8::from(file.as_raw_fd() < 0)
     });
     thread::sleep(Duration::from_millis(100));
@@ -551,7 +551,7 @@ fn a_close_sends_no_flush_where_the_kernel_keeps_the_locks() {
     eventually("the daemon goes on", || fs::metadata(mount.path()).is_ok());
 }
 
-/// Whether another process gets this lock at once.
+/// Whether another process can take this lock at once.
 fn lockable_by_another(path: &Path, lock: Lock) -> bool {
     let attempt = Process::on(path, |file| u8::from(lock.try_set(file).is_err()));
     attempt.wait() == Some(0)
@@ -591,7 +591,8 @@ fn sixty_four_waiters_each_get_the_lock_wherever_it_is_held() {
     }
 }
 
-/// Counts up under an exclusive lock, each time in its own. The count is in the file, read and written in two steps.
+/// Increments a counter in the file `times` times, each under an exclusive lock. Reading and writing are separate
+/// steps.
 fn count(file: &File, times: u32) -> u8 {
     for _ in 0..times {
         let mut bytes = [0; 4];

@@ -1,5 +1,5 @@
-//! No descriptor goes into a child process by accident: neither the daemon's into the programs that it starts, nor a
-//! test's into the daemons of the tests beside it.
+//! No descriptor leaks into a child process: neither the daemon's into the programs that it starts, nor a test's into
+//! the daemons of concurrent tests.
 
 mod support;
 
@@ -42,7 +42,7 @@ fn a_descriptor_that_children_would_inherit_is_found() {
     let scratch = scratch();
     let path = scratch.join("f");
     File::create(&path).expect("create");
-    // In a process of its own: a test beside this one must not find it.
+    // In a child process, so that concurrent tests do not find the descriptor.
     let holder = Process::on(&path, |file| {
         if fcntl_setfd(file, FdFlags::empty()).is_ok() {
             std::thread::sleep(Duration::from_secs(60));
@@ -54,7 +54,7 @@ fn a_descriptor_that_children_would_inherit_is_found() {
     eventually("it is found", || inheritable(pid).iter().any(is_held));
 }
 
-/// Calls that open a descriptor without FD_CLOEXEC unless they are told to set it. std's own always set it.
+/// Calls that open a descriptor without FD_CLOEXEC unless a flag asks for it. std always asks for it.
 const OPENING: [&str; 12] = [
     "rustix::fs::open(",
     "openat(",
@@ -70,11 +70,11 @@ const OPENING: [&str; 12] = [
     "eventfd(",
 ];
 
-/// Calls that cannot be told to.
+/// Calls without such a flag.
 const INHERITABLE: [&str; 4] =
     ["rustix::pipe::pipe(", "rustix::io::dup(", "libc::dup(", "libc::pipe("];
 
-/// Where the flags may be given: so many lines before the call, and after it.
+/// How many lines before and after the call the flag may stand.
 const NEAR: (usize, usize) = (4, 4);
 
 #[test]
@@ -91,7 +91,7 @@ fn no_test_opens_what_the_daemons_of_other_tests_would_inherit() {
         for (at, line) in lines.iter().enumerate() {
             let call = format!("{}:{}: {}", path.display(), at + 1, line.trim());
             assert!(!INHERITABLE.iter().any(|name| line.contains(name)), "{call}");
-            // A call, and not a text that names one.
+            // A call, and not a string that names one.
             if OPENING.iter().any(|name| line.replace(&format!("\"{name}"), "").contains(name)) {
                 let near = &lines[at.saturating_sub(NEAR.0)..lines.len().min(at + NEAR.1 + 1)];
                 assert!(near.iter().any(|line| line.contains("CLOEXEC")), "{call}");

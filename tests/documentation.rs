@@ -1,7 +1,7 @@
-//! The examples of the README, of the man page and of `contrib/`, each run for real: in a mount namespace of its own, with
-//! what `make install` installs in the place where it belongs, and with the directories that the examples name.
+//! Runs the examples of the README, of the man page and of `contrib/` in a private mount namespace, with the files
+//! that `make install` installs and the directories that the examples name.
 //!
-//! An example that [`KNOWN`] does not know is a failure: whoever writes one says here how it is seen to have worked.
+//! An example that [`KNOWN`] lacks fails the test: a new example needs an entry with its checks.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docker run ", "loads an image; a user namespace with the same map stands in"),
 ];
 
-/// What every example finds. `/srv/data` belongs to 0 and holds `f` of 5:6 and `o` of 70000:70000.
+/// The environment of every example. `/srv/data` belongs to 0 and holds `f` of 5:6 and `o` of 70000:70000.
 const WORLD: &str = r#"
 mount -t overlay -o "lowerdir=$DEST/sbin:/usr/sbin" sbin /usr/sbin
 mount -t overlay -o "lowerdir=$DEST/usr/local:/usr/local" local /usr/local
@@ -59,7 +59,7 @@ in_container() {
 }
 "#;
 
-/// The map of most examples at work, both ways.
+/// Checks the map of most examples in both directions.
 const SHIFTED: &str =
     "mounted /mnt/data; is $(owner /mnt/data/f) 100005:100006; is $(owner /mnt/data/o) 65534:65534
     maker 100000 /mnt/data/made; is $(owner /srv/data/made) 0:0";
@@ -69,13 +69,13 @@ const NO_SETUID_NO_DEVICES: &str = "has /mnt/data nosuid; has /mnt/data nodev";
 const CONTAINER: &str = r#"is "$(in_container 'stat -c %u:%g /mnt/data/f; touch /mnt/data/inside')" 5:6
     is $(owner /srv/data/inside) 0:0"#;
 
-/// How an example is recognised, and what must hold when it has run.
+/// How an example is recognised, and what must hold after it has run.
 struct Known {
-    /// Words that it contains.
+    /// Words that the example contains.
     words: &'static str,
-    /// What happened before it.
+    /// Commands that run before it.
     before: &'static str,
-    /// Shell commands that must succeed afterwards. `$OUT` is what the example has printed.
+    /// Shell commands that must succeed afterwards. `$OUT` is the example's output.
     then: &'static [&'static str],
 }
 
@@ -84,7 +84,7 @@ const fn known(words: &'static str, then: &'static [&'static str]) -> Known {
 }
 
 const KNOWN: &[Known] = &[
-    // The README's.
+    // Examples of the README.
     known("make install && mkdir -p /srv/data", &[SHIFTED, "test -e /usr/local/share/man/man8/shiftbind.8"]),
     known("cargo test --locked", // Absent from the package that cargo makes.
         &[r#"test ! -e "$CI" || grep -q "^step .* cargo test --locked --no-fail-fast$" "$CI""#]),
@@ -120,7 +120,7 @@ const KNOWN: &[Known] = &[
         &["mounted /home/alice/view; has /home/alice/view ro
            setpriv --reuid=1000 --regid=1000 --clear-groups test -e /home/alice/view/f"],
     ),
-    // The man page's.
+    // Examples of the man page.
     known(
         "shiftbind /home/alice/site /var/www/site -o idmap=1000:33:1",
         &["is $(owner /var/www/site/f) 33:33; maker 33 /var/www/site/made; is $(owner /home/alice/site/made) 1000:1000"],
@@ -153,14 +153,14 @@ const KNOWN: &[Known] = &[
         before: "mount -t shiftbind -o idmap=0:100000:65536,nosuid /srv/data /mnt/data",
         then: &[SHIFTED, "has /mnt/data rw; has /mnt/data nosuid"],
     },
-    // Of contrib/.
+    // Examples of contrib/.
     known(
         "ExecStart=",
         &[SHIFTED, NO_SETUID_NO_DEVICES, "kill -KILL $DAEMON; until ! mountpoint -q /mnt/data; do sleep 0.05; done"],
     ),
 ];
 
-/// An example: the word after the fence, or what it looks like, and its text.
+/// An example: the word after the fence (or a guess of the kind), and its text.
 #[derive(Debug, PartialEq)]
 struct Example {
     language: String,
@@ -224,7 +224,7 @@ fn script(example: &Example) -> String {
                 |command: &&str| !NOT_RUN.iter().any(|(start, _)| command.starts_with(start));
             commands
                 .filter(is_run)
-                // What is seen before it goes again.
+                // The checks run before the unmount.
                 .map(|command| match command.starts_with("umount ") {
                     true => format!("maker 100000 /mnt/data/seen\n{command}\n"),
                     false => format!("{command}\n"),
@@ -232,7 +232,7 @@ fn script(example: &Example) -> String {
                 .collect()
         }
         "fstab" => format!("cat > $DEST/fstab <<'END'\n{text}END\nmount -T $DEST/fstab -a\n"),
-        // As systemd does it (systemd.mount(5)).
+        // As systemd mounts it (systemd.mount(5)).
         "ini" if text.contains("[Mount]") => format!(
             "mount {} {} -t {} -o {}\n",
             value(text, "What"),
@@ -329,7 +329,7 @@ fn the_readmes_unit_is_the_one_in_contrib() {
     let unit =
         readme.iter().find(|example| example.language == "ini").expect("a unit in the README");
     assert_eq!(said(&unit.text), said(&project_file("contrib/mnt-data.mount")));
-    // systemd takes a mount unit only by the name of its mount point.
+    // systemd accepts a mount unit only if its name matches the mount point.
     assert_eq!(value(&unit.text, "Where"), "/mnt/data");
 }
 

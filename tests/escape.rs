@@ -1,7 +1,7 @@
-//! Getting out of the source: whatever is done on the source side, nothing outside it is read or changed.
+//! Escapes from the source: whatever happens on the source, the daemon reads and changes nothing outside it.
 //!
-//! The links that are swapped in are relative and lead to canaries from the source only: at the mount the same path
-//! leads nowhere, so a client that follows them reaches nothing, and a daemon that follows them is caught.
+//! The links that are swapped in are relative and lead to the canaries from the source only. At the mount the same
+//! path leads nowhere, so a client that follows a link reaches nothing, and a daemon that follows one is detected.
 
 mod support;
 
@@ -21,7 +21,7 @@ use support::{Mount, Scratch, scratch, sh};
 
 const SECRET: &[u8] = b"canary";
 
-/// A source in a directory of its own, with canaries beside it.
+/// A source in a scratch directory, with canaries beside it.
 struct Fixture {
     scratch: Scratch,
 }
@@ -45,7 +45,7 @@ impl Fixture {
         self.scratch.join("source")
     }
 
-    /// Everything that can be told of the canaries, but for access times.
+    /// Everything observable of the canaries, except access times.
     fn canaries(&self) -> String {
         support::sh_output(
             &self.scratch.join("outside"),
@@ -54,7 +54,7 @@ impl Fixture {
     }
 }
 
-/// Does everything to a path, and counts what it read of a canary.
+/// Tries all operations on a path, and counts reads of a canary.
 fn assault(path: &Path, seen: &AtomicUsize) {
     let file = path.join("file");
     for name in [&file, path, &path.join("sub/file"), &path.join("../file")] {
@@ -118,7 +118,8 @@ fn swapping_directories_and_files_with_links_during_a_storm_reaches_nothing_outs
         let mount = Mount::builder().source(&source).arg(cache).start();
         let (stop, seen) = (AtomicBool::new(false), AtomicUsize::new(0));
         thread::scope(|scope| {
-            // By descriptors: the attacker himself must not follow his links and move a canary in.
+            // Through descriptors: the attacking thread itself must not follow its links and move a canary into the
+            // source.
             let (top, dir) = (open_dir(&source), open_dir(&source.join("dir")));
             let swaps = [
                 (&top, "dir", "evil"),
@@ -284,11 +285,11 @@ fn pipes_sockets_and_devices_of_the_source_are_never_opened_by_the_daemon() {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     assert!(inotify::Reader::new(&watch, &mut buffer).next().is_err(), "one of them was opened");
     let none = OpenOptions::new().write(true).custom_open(&source.join("fifo"));
-    assert_eq!(none, Some(libc::ENXIO), "nobody reads the pipe");
+    assert_eq!(none, Some(libc::ENXIO), "the pipe has no reader");
 }
 
 trait CustomOpen {
-    /// Opens without waiting and gives the error number.
+    /// Opens with O_NONBLOCK and returns the error number.
     fn custom_open(&mut self, path: &Path) -> Option<i32>;
 }
 

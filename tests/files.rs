@@ -1,4 +1,4 @@
-//! What is in files: reading, writing, holes, ranges, copies, mappings, pipes and sockets.
+//! File contents: reading, writing, holes, ranges, copies, mappings, pipes and sockets.
 
 mod support;
 
@@ -282,7 +282,7 @@ fn a_fifo_joins_two_clients_and_never_blocks_the_mount() {
         .expect("mkfifo");
     thread::scope(|scope| {
         let reader = scope.spawn(|| fs::read_to_string(&path).expect("read the fifo"));
-        // The reader waits for a writer; others are served meanwhile.
+        // The reader waits for a writer; other clients are served meanwhile.
         for n in 0..50 {
             fs::write(mount.join(format!("f{n}")), "x").expect("write beside it");
         }

@@ -1,4 +1,4 @@
-//! What a local attacker tries: a user of the mount, or one who may write to the source, gets nothing that is not his.
+//! Local attackers: a user of the mount, or one who may write to the source, gains no access to other users' files.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::sys::{buffer_ioctl, raw_ioctl};
 use support::{Mount, as_user, eventually, scratch, sh};
 
 const ALICE: u32 = 1000;
-const NOBODY: u32 = 65534;
+const OVERFLOW_ID: u32 = 65534;
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
@@ -55,7 +55,7 @@ fn an_acl_grants_no_more_than_the_permissions_that_are_shown() {
         let f = mount.join("f");
         assert_eq!(mode(&f), 0o440, "{args:?}");
         as_alice(|| {
-            assert_eq!(fs::read_to_string(&f).expect("she may read"), "x\n");
+            assert_eq!(fs::read_to_string(&f).expect("the user may read"), "x\n");
             assert_eq!(errno(write(&f, "y")), Some(libc::EACCES), "{args:?}");
         });
         as_user(2000, 77, &[], || {
@@ -104,12 +104,12 @@ fn an_owner_by_the_mounts_view_alone_cannot_make_a_file_setuid() {
         let (f, own) = (mount.in_source("f"), mount.in_source("own"));
         sh(mount.source(), "echo x > f; chmod 755 f; echo y > own; chown 1000:1000 own");
         as_alice(|| {
-            write(&mount.join("f"), "hers").expect("she owns it, as far as is shown");
+            write(&mount.join("f"), "written").expect("the mount shows the user as the owner");
             chmod(&mount.join("f"), 0o6711).expect("chmod");
             chmod(&mount.join("own"), 0o4711).expect("chmod");
         });
         assert_eq!((mode(&f), mode(&own)), (0o711, 0o4711), "{arg}");
-        // Root may: he could do so on the source.
+        // Root may do so, as on the source.
         chmod(&mount.join("f"), 0o4711).expect("chmod");
         assert_eq!(mode(&f), 0o4711, "{arg}");
     }
@@ -139,25 +139,25 @@ fn a_file_created_for_another_user_is_never_setuid() {
 #[test]
 fn a_source_path_that_a_user_replaces_by_a_link_is_not_followed() {
     let scratch_dir = scratch();
-    let hers = scratch_dir.dir("hers");
-    sh(scratch_dir.path(), "mkdir secret hers/data; echo top > secret/x; chmod 755 .");
-    unix::chown(&hers, Some(ALICE), Some(ALICE)).expect("chown");
+    let users_dir = scratch_dir.dir("users");
+    sh(scratch_dir.path(), "mkdir secret users/data; echo top > secret/x; chmod 755 .");
+    unix::chown(&users_dir, Some(ALICE), Some(ALICE)).expect("chown");
     let mount = Mount::builder()
-        .source(&hers.join("data"))
+        .source(&users_dir.join("data"))
         .arg("--follow-source")
         .arg("--force-user=1000")
         .start();
     as_alice(|| {
-        fs::rename(hers.join("data"), hers.join("old")).expect("rename");
-        unix::symlink("../secret", hers.join("data")).expect("make the link");
+        fs::rename(users_dir.join("data"), users_dir.join("old")).expect("rename");
+        unix::symlink("../secret", users_dir.join("data")).expect("make the link");
     });
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(errno(fs::read(mount.join("x"))), Some(libc::ENOENT));
-    // What follows is followed.
+    // A directory that replaces the link is followed.
     as_alice(|| {
-        fs::remove_file(hers.join("data")).expect("remove the link");
-        fs::create_dir(hers.join("data")).expect("mkdir");
-        File::create(hers.join("data/new")).expect("create");
+        fs::remove_file(users_dir.join("data")).expect("remove the link");
+        fs::create_dir(users_dir.join("data")).expect("mkdir");
+        File::create(users_dir.join("data/new")).expect("create");
     });
     eventually("the new directory is shown", || mount.join("new").exists());
 }
@@ -182,14 +182,14 @@ fn a_links_target_is_removed_only_if_the_caller_may_remove_it_there() {
                 let expected = (!link_goes).then_some(refused);
                 assert_eq!(errno(fs::remove_file(mount.join(dir))), expected, "{policy}, {dir}");
             }
-            fs::remove_file(mount.join("open")).expect("she may");
+            fs::remove_file(mount.join("open")).expect("the user may");
         });
         let there = |name: &str| scratch_dir.path().join(name).exists();
         assert!(there("priv/f") && there("tmp/f") && !there("open/f"), "{policy}");
     }
 }
 
-// --- where we check permissions ---
+// --- where the daemon checks permissions ---
 
 #[test]
 fn a_user_without_search_permission_does_not_unmount_what_is_mounted_below() {
@@ -202,7 +202,7 @@ fn a_user_without_search_permission_does_not_unmount_what_is_mounted_below() {
         for name in ["priv/a", "priv/a/b", "priv/a/b/inside"] {
             assert!(fs::symlink_metadata(made.join(name)).is_err(), "{name}");
         }
-        // Beside the way to the mount the errno is the ordinary one.
+        // Besides the path to the mount below, the errno is the ordinary one.
         assert_eq!(errno(fs::symlink_metadata(made.join("priv/x"))), Some(libc::EACCES));
     });
     assert!(at.join("inside").exists(), "still mounted");
@@ -229,7 +229,7 @@ fn devices_stay_shut_when_the_mounts_options_change() {
     assert_eq!(opened(), Some(libc::EACCES), "after a reload");
 }
 
-/// FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of ioctl_iflags(2), and FS_NODUMP_FL.
+/// FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_NODUMP_FL (ioctl_iflags(2)).
 const GETFLAGS: u32 = 0x8008_6601;
 const SETFLAGS: u32 = 0x4008_6602;
 const NODUMP: u32 = 0x40;
@@ -239,9 +239,9 @@ fn a_caller_with_the_overflow_id_does_not_own_unmapped_files() {
     let mount = Mount::builder().arg("--mirror=5000").arg("--idmap=b:5000:5000:1").start();
     let f = mount.in_source("f");
     sh(mount.source(), "touch f; chown 77:77 f; chmod 644 f");
-    let refused = as_user(NOBODY, NOBODY, &[], || {
-        let file = File::open(mount.join("f")).expect("everybody reads");
-        assert_eq!(file.metadata().expect("stat").uid(), NOBODY);
+    let refused = as_user(OVERFLOW_ID, OVERFLOW_ID, &[], || {
+        let file = File::open(mount.join("f")).expect("every user may read");
+        assert_eq!(file.metadata().expect("stat").uid(), OVERFLOW_ID);
         raw_ioctl(&file, SETFLAGS, u64::from(NODUMP)).map(drop)
     });
     assert_eq!(errno(refused), Some(libc::EPERM));
@@ -261,7 +261,7 @@ fn links_that_come_and_go_leave_nothing_in_memory() {
             unix::symlink("/usr", mount.in_source("l")).expect("make a link");
             fs::remove_dir(mount.join("l")).expect("remove it");
         }
-        // The sweeper comes once a second.
+        // The daemon sweeps once a second.
         std::thread::sleep(Duration::from_millis(1500));
     };
     round(5000);

@@ -1,4 +1,4 @@
-//! What the mount is for: every id is shown and stored through the map.
+//! Translation of ids: every id is shown and stored through the map.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn owner(path: &Path) -> (u32, u32) {
     (meta.uid(), meta.gid())
 }
 
-/// Makes a file on the source with these source ids.
+/// Creates a file on the source with these source ids.
 fn file_of(mount: &Mount, name: &str, uid: u32, gid: u32) {
     let path = mount.in_source(name);
     File::create(&path).expect("create on the source");

@@ -1,4 +1,4 @@
-//! Listing directories while they are big and while they change.
+//! Listing directories that are large, and that change meanwhile.
 
 mod support;
 
@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustix::fs::{RawDir, SeekFrom, seek};
 use support::{Mount, same_as_bare};
 
-/// Lists with a buffer of that many bytes: names and the cookies that follow them. `between` runs after each entry.
+/// Lists with a buffer of `capacity` bytes; returns the names and their cookies. `between` runs after each entry.
 fn list(dir: &File, capacity: usize, mut between: impl FnMut(&str)) -> Vec<(String, u64)> {
     let mut buffer = vec![MaybeUninit::uninit(); capacity];
     let mut entries = RawDir::new(dir, &mut buffer);
@@ -31,7 +31,7 @@ fn populate(dir: &Path, prefix: &str, names: usize) {
     let first = dir.join(format!("{prefix}0"));
     File::create(&first).expect("create");
     for n in 1..names {
-        // Links are quicker than files; ext4 allows 65,000 of one file.
+        // Hard links are faster to create than files; ext4 allows 65,000 of one file.
         if n % 50_000 == 0 {
             File::create(dir.join(format!("{prefix}{n}"))).expect("create");
         } else {

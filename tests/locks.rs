@@ -1,4 +1,4 @@
-//! Locks that two clients take on one file of the mount.
+//! Locks of several clients on one file of the mount.
 
 mod support;
 
@@ -25,12 +25,12 @@ fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("open")
 }
 
-/// What a child's attempt ended with: 0 or the error number.
+/// A child's exit status: 0 or the error number.
 fn code(result: io::Result<()>) -> u8 {
     result.err().and_then(|error| error.raw_os_error()).map_or(0, |code| code as u8)
 }
 
-/// Whether another process gets this lock at once.
+/// Whether another process can take this lock at once.
 fn lockable_by_another(path: &Path, lock: Lock) -> bool {
     match Process::on(path, |file| code(lock.try_set(file))).wait() {
         Some(0) => true,
@@ -55,7 +55,7 @@ fn a_posix_lock_excludes_another_process_and_only_in_its_range() {
     Lock::range(Unlock, 100, 25).try_set(&file).expect("unlock a part");
     assert!(lockable_by_another(&path, Lock::range(Exclusive, 100, 25)));
     assert!(!lockable_by_another(&path, Lock::range(Exclusive, 125, 1)));
-    // Any close of the file releases the process's locks.
+    // Any close of the file releases all locks of the process (fcntl(2)).
     drop(open(&path));
     assert!(lockable_by_another(&path, Lock::whole(Exclusive)));
 }
@@ -139,7 +139,9 @@ fn a_killed_waiter_leaves_no_lock_behind() {
     waiter.signal(Signal::KILL);
     assert_eq!(waiter.wait(), None);
     Lock::whole(Unlock).try_set(&file).expect("unlock");
-    eventually("others get the lock", || lockable_by_another(&path, Lock::whole(Exclusive)));
+    eventually("another process gets the lock", || {
+        lockable_by_another(&path, Lock::whole(Exclusive))
+    });
 }
 
 #[test]
@@ -249,7 +251,7 @@ fn a_wait_for_flock_is_interrupted_by_a_signal() {
     waiter.signal(Signal::USR1);
     assert_eq!(waiter.wait(), Some(7));
     flock(&holder, FlockOperation::Unlock).expect("unlock");
-    flock(open(&path), FlockOperation::NonBlockingLockExclusive).expect("nobody else took it");
+    flock(open(&path), FlockOperation::NonBlockingLockExclusive).expect("no other process took it");
 }
 
 #[test]
@@ -259,7 +261,7 @@ fn a_refused_flock_delays_no_other_client() {
     let holder = open(&mount.in_source("f"));
     flock(&holder, FlockOperation::LockExclusive).expect("lock");
     let other = open(&mount.join("other"));
-    eventually("others are served many times meanwhile", || {
+    eventually("another client is served many times meanwhile", || {
         let (refused, ends) = (AtomicU32::new(0), AtomicBool::new(false));
         let mut served = 0;
         thread::scope(|scope| {
@@ -321,7 +323,7 @@ fn a_caller_outside_allow_root_locks_an_inherited_descriptor() {
     let mount = Mount::builder().arg("--allow-root").start();
     let file = open(&mount.join("f"));
     as_user(2001, 2002, &[], || {
-        assert!(File::open(mount.join("f")).is_err(), "he is not let in");
+        assert!(File::open(mount.join("f")).is_err(), "the caller has no access");
         flock(&file, FlockOperation::LockExclusive).expect("flock");
         flock(&file, FlockOperation::Unlock).expect("unlock");
         Lock::whole(Exclusive).try_set(&file).expect("fcntl");
@@ -339,7 +341,8 @@ fn with_locks_kept_in_the_kernel_flock_holds_within_the_mount() {
     assert_eq!(flock(&other, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK));
 }
 
-/// Each holds the lock in turn, finds what the one before has written, and appends a record with the next number.
+/// Each writer in turn takes the lock, checks the record of the one before, and appends a record with the next
+/// number.
 fn append_records(file: &File, take: fn(&File, bool) -> bool) -> u8 {
     let read = |at: u64| {
         let mut bytes = [0; 8];
@@ -363,7 +366,7 @@ fn append_records(file: &File, take: fn(&File, bool) -> bool) -> u8 {
     0
 }
 
-/// Of each writer.
+/// Records of each writer.
 const RECORDS: u64 = 2000;
 
 #[test]
@@ -389,8 +392,8 @@ fn a_lock_holder_reads_what_earlier_holders_wrote() {
     }
 }
 
-/// Each in turn appends where the file ends, and counts in front how far that is. The kernel is told of those who open
-/// the file for a turn when they close it: when the next one has the lock.
+/// Each writer in turn appends at the end of the file, and stores the number of records at its start. A writer that
+/// reopens the file for each turn is reported when it closes it: when the next writer has the lock.
 fn append_at_the_end(file: &CStr, reopens: bool) -> u8 {
     let open = || rustix::fs::open(file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
     let Ok(mut now) = open().map(File::from) else { return 1 };
@@ -441,7 +444,7 @@ fn a_lock_holder_sees_the_current_end_of_file() {
 
 #[test]
 fn a_lock_holder_reads_what_was_written_within_the_same_second() {
-    // Its inodes have no room for fractions of seconds.
+    // Its inodes of 128 bytes have timestamps in whole seconds.
     let disk = loop_fs("ext4 -I 128", 32);
     let source = disk.dir("s");
     let mount = Mount::builder().source(&source).arg("--passthrough=off").start();

@@ -1,4 +1,4 @@
-//! A mirror: each of its callers sees himself as the owner of everything, also while others look at the same moment.
+//! Mirrors: each mirrored caller owns everything, also while other callers use the mount at the same moment.
 
 mod support;
 
@@ -83,7 +83,7 @@ fn a_chown_to_the_owner_that_the_caller_sees_changes_nothing_on_the_source() {
     file_of(&mount, "f", 5, 0o644);
     let path = mount.join("f");
     user(1000, || {
-        unix::chown(&path, Some(1000), None).expect("it is his, as far as he sees");
+        unix::chown(&path, Some(1000), None).expect("the caller sees itself as the owner");
         assert_eq!(errno(unix::chown(&path, Some(1001), None)), Some(libc::EPERM));
         assert_eq!(errno(unix::chown(&path, None, Some(60))), Some(libc::EPERM));
     });
@@ -149,7 +149,7 @@ fn concurrent_callers_never_see_each_others_ids_and_are_never_refused() {
             assert_eq!(file.metadata().expect("fstat").uid(), uid, "{}", what("fstat"));
             let mode = Permissions::from_mode(if round.is_multiple_of(3) { 0o600 } else { 0o640 });
             fs::set_permissions(&path, mode).unwrap_or_else(|e| panic!("{}: {e}", what("chmod")));
-            // Owned by the other on the source every second time.
+            // In every second round the worker removes the file of a worker with the other uid.
             let mine = dir.join(format!("of {worker}"));
             File::create(&mine).unwrap_or_else(|e| panic!("{}: {e}", what("create")));
             let theirs = dir.join(format!("of {}", worker ^ 1));
@@ -171,7 +171,7 @@ fn concurrent_callers_never_see_each_others_ids_and_are_never_refused() {
             })
             .into_iter()
             .collect();
-        // Somebody who sees what the source has.
+        // A caller that is not mirrored and sees the source's owner.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 assert_eq!(owner(&mount.join("plain/1")), 6);
@@ -185,7 +185,7 @@ fn concurrent_callers_never_see_each_others_ids_and_are_never_refused() {
     });
 }
 
-/// Puts a user database before the system's, in this test's mount namespace.
+/// Mounts a user database over the system's, in this test's mount namespace.
 fn database(at: &Path, passwd: &str, group: &str) {
     let root = "root:x:0:0::/root:/bin/sh\n";
     fs::write(at.join("passwd"), format!("{root}{passwd}")).expect("write");
@@ -228,7 +228,7 @@ fn a_group_of_any_size_is_mirrored_and_looked_up_again_on_sigusr1() {
     refresh(&mount);
     eventually("the new member is mirrored", || seen_by(7001) == 7001);
     assert_eq!(seen_by(100_000), 5);
-    assert_eq!(seen_by(7000), 7000, "he logs in with the group");
+    assert_eq!(seen_by(7000), 7000, "it is the user's login group");
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_user_database_on_the_mount_itself_is_read_without_a_deadlock() {
     let mount = Mount::builder().arg("--mirror=7001:@root").start().open_to_all();
     database(mount.source(), "late:x:7000:0::/:/bin/sh\n", "");
     file_of(&mount, "f", 5, 0o644);
-    // Where the daemon looks, too: it shares this namespace.
+    // The daemon shares this mount namespace and sees them, too.
     for file in ["passwd", "group"] {
         mount_bind(mount.join(file), Path::new("/etc").join(file)).expect("bind the database");
     }

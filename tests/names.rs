@@ -1,5 +1,5 @@
-//! What is there under which name, and the looks that are not ids: excluded names, a source that is made again, block
-//! devices as files, the mounter's own rights, one filesystem, link counts, single files.
+//! Names, and attribute overrides other than ids: excluded names, a source that is replaced, block devices as files,
+//! the mounter's own rights, one filesystem, link counts, single files.
 
 mod support;
 
@@ -81,7 +81,7 @@ fn an_excluded_name_can_neither_be_made_nor_be_the_target_of_a_link_or_rename() 
     assert_eq!(errno(fs::hard_link(&f, &no)), Some(libc::EPERM));
     assert_eq!(errno(fs::rename(&f, &no)), Some(libc::EPERM));
     assert_eq!(errno(fs::rename(&f, mount.join("nothing"))), Some(libc::EPERM));
-    // What is there already is not found either, whatever is to be done with it.
+    // An excluded name that exists is not found either, whatever the operation.
     let nothing = mount.join("nothing");
     assert_eq!(errno(fs::remove_file(&nothing)), Some(libc::ENOENT));
     assert_eq!(errno(fs::remove_dir(&nothing)), Some(libc::ENOENT));
@@ -170,7 +170,7 @@ fn long_listings_leave_out_excluded_names_and_no_other_names() {
     assert!(all.iter().all(|name| name.ends_with(['1', '3', '5', '7', '9'])));
 }
 
-// --- a source that is made again ---
+// --- a source that is replaced ---
 
 #[test]
 fn a_source_that_is_deleted_and_made_again_is_shown_within_seconds() {
@@ -261,7 +261,7 @@ fn follow_source_is_refused_where_the_path_would_come_to_mean_the_mount() {
 
 // --- block devices as files ---
 
-/// A block device of that many bytes, in a source directory as `disk`.
+/// A loop device of `size` bytes, bound as `disk` in a source directory.
 fn with_disk(size: u64) -> (support::Scratch, String) {
     let scratch_dir = scratch();
     File::create(scratch_dir.path().join("image")).expect("create").set_len(size).expect("size it");
@@ -323,7 +323,7 @@ fn a_block_device_is_shown_as_a_file_of_its_size_and_can_be_read_and_written() {
 fn a_block_device_that_cannot_be_opened_is_a_file_of_no_size() {
     let mount = Mount::builder().arg("--block-devices-as-files").start();
     let kind = rustix::fs::FileType::BlockDevice;
-    // No driver has it.
+    // A device number without a driver.
     let number = rustix::fs::makedev(240, 77);
     rustix::fs::mknodat(CWD, mount.in_source("gone"), kind, 0o600.into(), number).expect("mknod");
     let meta = fs::metadata(mount.join("gone")).expect("stat works all the same");
@@ -357,7 +357,7 @@ fn realistic_permissions_of_a_root_mount_hide_nothing() {
         mount.source(),
         "touch plain run; chmod 640 plain; chmod 4711 run; mkdir d; chmod 700 d; ln -s nowhere l",
     );
-    // Root may do everything but run what nobody may run.
+    // Root may do everything except run a file without an execute bit.
     assert_eq!(mode(&mount.join("plain")), 0o640);
     assert_eq!(mode(&mount.join("run")), 0o4711);
     assert_eq!(mode(&mount.join("d")), 0o700);
@@ -387,9 +387,9 @@ fn a_user_mount_shows_only_what_its_user_may_do() {
         scratch_dir.path(),
         &format!(
             "mkdir dev; mount -t tmpfs dev dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse; \
-             umount -l dev; {ACCOUNT}; chmod 711 .; touch source/his source/roots source/locked; \
-             chmod 666 source/his; chmod 604 source/roots; chmod 600 source/locked; \
-             chown 1000:1000 source/his point; chmod 755 source"
+             umount -l dev; {ACCOUNT}; chmod 711 .; touch source/own source/roots source/locked; \
+             chmod 666 source/own; chmod 604 source/roots; chmod 600 source/locked; \
+             chown 1000:1000 source/own point; chmod 755 source"
         ),
     );
     let ours = scratch_dir.path().join("shiftbind");
@@ -405,9 +405,9 @@ fn a_user_mount_shows_only_what_its_user_may_do() {
         eventually("it is mounted", || {
             fs::read_dir(&point).is_ok_and(|entries| entries.count() == 3)
         });
-        assert_eq!(mode(&point.join("his")), 0o666);
-        assert_eq!(mode(&point.join("roots")), 0o404, "he may not write");
-        assert_eq!(mode(&point.join("locked")), 0, "he may nothing");
+        assert_eq!(mode(&point.join("own")), 0o666);
+        assert_eq!(mode(&point.join("roots")), 0o404, "the user may not write");
+        assert_eq!(mode(&point.join("locked")), 0, "the user may do nothing");
         assert_eq!(mode(&point), 0o555);
         eventually("it is unmounted", || {
             let unmounted = program("fusermount3").arg("-u").arg(&point).output();
@@ -434,7 +434,7 @@ fn with_one_filesystem_a_mount_below_the_source_is_an_empty_directory_of_the_sou
         }
         let mount = builder.start();
         if follows {
-            // What lies below the mount cannot be reached: it is not there, for a listing as for a look-up.
+            // What the covering mount hides cannot be reached: neither a listing nor a lookup finds it.
             assert_eq!(names(mount.path()), ["d"]);
             assert_eq!(errno(fs::metadata(mount.join("sub"))), Some(libc::ENOENT));
             assert_eq!(errno(fs::metadata(mount.join("sub/hidden"))), Some(libc::ENOENT));
@@ -478,7 +478,7 @@ fn every_link_count_is_one_and_names_of_one_file_come_and_go_all_the_same() {
                 fs::metadata(at("a")).expect("stat").ino()
             );
             fs::remove_file(at("b")).expect("unlink");
-            // Nobody looks at it in between: the kernel has counted one name less by itself.
+            // No stat in between: the kernel has lowered the link count by itself.
         }
         fs::hard_link(at("a"), at("b")).expect("link");
         put(&at("x"), "x");
@@ -553,10 +553,10 @@ fn a_single_file_is_shown_on_a_file_and_works_like_one() {
         assert_eq!(fs::read_to_string(&source).expect("read"), "one\ntwo\n");
         put(&point, "three\n");
         assert_eq!(fs::read_to_string(&source).expect("read"), "three\n");
-        put(&source, "four, by others\n");
-        eventually("what others write is seen", || {
+        put(&source, "four, on the source\n");
+        eventually("a change on the source is seen", || {
             caching == "forever"
-                || fs::read_to_string(&point).is_ok_and(|text| text == "four, by others\n")
+                || fs::read_to_string(&point).is_ok_and(|text| text == "four, on the source\n")
         });
         fs::set_permissions(&point, Permissions::from_mode(0o711)).expect("chmod");
         assert_eq!(mode(&source), 0o711);

@@ -1,4 +1,4 @@
-//! Every operation on names and attributes, judged by what a plain directory does.
+//! Every operation on names and attributes gives the result that it gives on a plain directory.
 
 mod support;
 
@@ -323,14 +323,14 @@ fn xattrs_are_set_read_listed_and_removed_as_natively() {
         let lists = [list(4096), list(3)];
         let removes =
             ["user.a", "user.a", "security.s"].map(|name| rustix::fs::removexattr(&path, name));
-        let stranger = as_user(1000, 1000, &[], || {
+        let other_user = as_user(1000, 1000, &[], || {
             (get("trusted.t", 9), list(4096), set("user.z", b"z", XattrFlags::empty()))
         });
         unix::symlink("f", dir.join("l")).expect("symlink");
         let of_link = rustix::fs::lsetxattr(dir.join("l"), "user.x", b"x", XattrFlags::empty());
         let of_link_trusted =
             rustix::fs::lsetxattr(dir.join("l"), "trusted.x", b"x", XattrFlags::empty());
-        (sets, gets, sizes, lists, removes, (stranger, of_link, of_link_trusted), list(4096))
+        (sets, gets, sizes, lists, removes, (other_user, of_link, of_link_trusted), list(4096))
     });
 }
 
@@ -384,7 +384,7 @@ fn inode_flags_are_read_and_set_as_chattr_does() {
                     let write = errno(OpenOptions::new().write(true).open(&path));
                     (before, set, write)
                 });
-        let stranger = as_user(1000, 1000, &[], || {
+        let other_user = as_user(1000, 1000, &[], || {
             let file = File::open(&path).expect("open");
             (
                 rustix::fs::ioctl_getflags(&file).is_ok(),
@@ -392,7 +392,7 @@ fn inode_flags_are_read_and_set_as_chattr_does() {
             )
         });
         sh(dir, "mkdir d && chattr +d d && lsattr -d d | grep -q d- && chattr -d d");
-        (set, stranger)
+        (set, other_user)
     });
 }
 
@@ -447,15 +447,14 @@ fn a_file_without_a_name_belongs_to_its_maker_and_can_be_given_one() {
     let mount = Mount::builder().arg("-oidmap=b:1000:2000:10").start();
     unix::chown(mount.source(), Some(1000), Some(1000)).expect("chown");
     let dir = mount.path();
-    // Before it writes in a directory whose owner it has for unmapped, the kernel does not ask whether that is still
-    // so.
+    // The kernel does not revalidate a directory that it has cached as unmapped before it refuses a write there.
     eventually("the new owner is seen", || fs::metadata(dir).is_ok_and(|meta| meta.uid() == 2000));
     let open = |flags: OFlags| {
         let flags = flags | OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         rustix::fs::open(dir, flags, 0o666.into())
     };
     let denied = as_user(2001, 2002, &[], || open(OFlags::empty()).err());
-    assert_eq!(denied, Some(Errno::ACCESS), "he may not write the directory");
+    assert_eq!(denied, Some(Errno::ACCESS), "the caller may not write the directory");
     fs::set_permissions(mount.source(), fs::Permissions::from_mode(0o777)).expect("chmod");
     eventually("the new mode is seen", || {
         fs::metadata(dir).is_ok_and(|meta| meta.mode() & 0o777 == 0o777)
@@ -497,7 +496,8 @@ fn a_caller_that_could_not_link_its_o_tmpfile_gets_eopnotsupp() {
         assert_eq!(open(OFlags::empty()).err(), Some(Errno::OPNOTSUPP));
         open(OFlags::EXCL).expect("what never gets a name");
     });
-    as_user(1234, 1234, &[], || open(OFlags::empty()).map(drop)).expect("who owns it");
+    as_user(1234, 1234, &[], || open(OFlags::empty()).map(drop))
+        .expect("the owner of the new file");
     open(OFlags::empty()).expect("root may link everything");
     assert_eq!(fs::read_dir(mount.source()).expect("list").count(), 0);
 }

@@ -1,5 +1,5 @@
-//! The daemon looks ahead of a walk, and nobody can tell but by the time it takes: what is listed is as it is when it
-//! is asked for, whoever has changed it a moment before, and what nobody asks for is left as it was.
+//! The daemon prefetches the lookups of a walk. Clients notice it by the time only: a listing is current, whatever
+//! has changed a moment before, and directories that no client lists keep their access times.
 
 mod support;
 
@@ -14,13 +14,14 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Mount, loop_fs, sh};
 
-/// Long enough for the next directory to be seen ahead, and not too long for that to count.
+/// Long enough for the daemon to prefetch the next directory, short enough for the prefetched entries to be still
+/// valid.
 const MEANWHILE: Duration = Duration::from_millis(10);
 
-/// What it is, and how it is made.
+/// A change's name, and how it is made.
 type Change = (&'static str, fn(&Path));
 
-/// What is done to a directory of files `f0` to `f9`.
+/// Changes of a directory with the files `f0` to `f9`.
 const CHANGES: [Change; 12] = [
     ("nothing", |_| ()),
     ("a new file", |dir| drop(File::create_new(dir.join("new")).expect("create"))),
@@ -66,7 +67,7 @@ fn tree(source: &Path, folders: usize) {
     }
 }
 
-/// The folders as a walk comes to them.
+/// The directories in the order of a walk.
 fn folders(dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(dir).expect("list").map(|entry| entry.expect("list").path()).collect()
 }
@@ -105,7 +106,7 @@ fn shown(dir: &Path) -> Vec<Shown> {
     shown
 }
 
-/// Walks a tree and has each folder changed at `changed(mount, source, name)` just before the walk comes to it.
+/// Walks a tree, and changes each directory at `changed(mount, source name)` just before the walk lists it.
 fn changed_before_readdir(changed: impl Fn(&Mount, &str) -> PathBuf) {
     for (pause, rounds) in [(MEANWHILE, 2), (Duration::ZERO, 4)] {
         for round in 0..rounds {
@@ -128,7 +129,7 @@ fn a_change_on_the_source_just_before_a_directory_is_listed_is_seen() {
     changed_before_readdir(|mount, name| mount.in_source(name));
 }
 
-/// The daemon has no time to hear of the change before it is asked to list the directory.
+/// The daemon is stopped while the directory changes, so it has not read the event when it is asked to list.
 #[test]
 fn a_change_that_the_daemon_has_not_heard_of_yet_is_seen() {
     let signal = |mount: &Mount, signal: Signal| {
@@ -145,7 +146,7 @@ fn a_change_that_the_daemon_has_not_heard_of_yet_is_seen() {
         change(&mount.in_source(name));
         let listed = std::thread::scope(|scope| {
             let listed = scope.spawn(|| shown(folder));
-            // It is asked, and then has both to do at once.
+            // Both the request and the event are queued before the daemon goes on.
             sleep(Duration::from_millis(2));
             signal(&mount, Signal::CONT);
             listed.join().expect("list")
@@ -174,7 +175,7 @@ fn a_change_through_another_mount_of_the_source_is_seen() {
 
 /// Entries between two changes.
 const CHANGED_EVERY: usize = 500;
-/// More than the kernel asks for at once.
+/// More entries than one READDIRPLUS returns.
 const AT_ONCE: usize = 210;
 
 #[test]
@@ -187,7 +188,7 @@ fn a_change_deep_in_a_long_directory_is_seen_where_the_listing_has_not_come_yet(
     sh(mount.source(), "chmod 644 file-*");
     for entry in fs::read_dir(mount.path()).expect("list") {
         let stat = fs::symlink_metadata(entry.expect("list").path()).expect("stat");
-        // The kernel had the first of them from a request of before, and learns of it a moment later.
+        // The kernel has the first of them from an earlier READDIRPLUS; the invalidation reaches it a moment later.
         if seen % CHANGED_EVERY > AT_ONCE {
             assert_eq!(stat.mode() & 0o7777, mode, "entry {seen}");
         }
@@ -209,7 +210,7 @@ fn only_what_is_listed_is_accessed() {
     sh(disk.path(), "mount -o remount,strictatime .");
     let source = disk.dir("source");
     tree(&source, 12);
-    // More names than are read at once. Of these folders the first entry will do.
+    // More names than one read returns. The walk reads only the first entry of these directories.
     for (long, file) in LONG.into_iter().flat_map(|long| (0..1000).map(move |file| (long, file))) {
         let name = format!("{long}/a-name-that-is-rather-long-{file}");
         fs::write(source.join(name), b"").expect("write");
@@ -222,7 +223,7 @@ fn only_what_is_listed_is_accessed() {
     let folders = folders(mount.path());
     for (at, folder) in folders.iter().enumerate() {
         let before: Vec<_> = folders.iter().map(|folder| atime(folder)).collect();
-        // Longer than a tick of the clock that times are taken from.
+        // Longer than a tick of the clock that timestamps come from.
         sleep(MEANWHILE);
         if LONG.iter().any(|long| folder.ends_with(long)) {
             assert!(fs::read_dir(folder).expect("list").next().is_some());

@@ -1,11 +1,11 @@
-//! Races that bindfs loses, under its name: a user who may write in the source swaps links in while others work at the
-//! mount. He must win none.
+//! Races that bindfs loses, run under its name: a user who may write to the source swaps links in while other users
+//! work at the mount. The user must win none.
 //!
-//! Listings under change are in `tests/listing.rs`, clients that lock in `tests/locks.rs` and `tests/data_path.rs`, storms
-//! of swaps without options in `tests/escape.rs`, mounts below their own source in `tests/sources.rs` and here.
+//! Listings under change are in `tests/listing.rs`, clients that lock in `tests/locks.rs` and `tests/data_path.rs`,
+//! swaps without options in `tests/escape.rs`, mounts below their own source in `tests/sources.rs` and here.
 //!
-//! SHIFTBIND_TEST_RACES is how many creations are tried with each option. With SHIFTBIND_TEST_RACES_BINARY the program
-//! is another one: Debian's bindfs shows what is found.
+//! SHIFTBIND_TEST_RACES is the number of creations with each option. SHIFTBIND_TEST_RACES_BINARY runs another
+//! program: Debian's bindfs shows what the test finds.
 
 mod support;
 
@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, RenameFlags, mknodat, renameat_with};
 use support::{Mount, Scratch, as_user, patience, scratch, sh, sh_output};
 
-/// How many creations are tried.
+/// The number of creations.
 fn tries() -> u64 {
     let asked = std::env::var("SHIFTBIND_TEST_RACES").ok();
     asked.map_or(30_000, |text| text.parse().expect("SHIFTBIND_TEST_RACES is a number"))
 }
 
-/// A source with a directory `d` that is open to all, and beside it what nobody may reach: root's file and directory.
+/// A source with a directory `d` that is writable for all, and beside it a file and a directory that only root may
+/// reach.
 struct Fixture {
     scratch: Scratch,
 }
@@ -48,7 +49,7 @@ impl Fixture {
         self.scratch.join("source")
     }
 
-    /// Everything that can be told of what is outside, but for access times.
+    /// Everything observable of what is outside, except access times.
     fn outside(&self) -> String {
         let look = "find . -printf '%p %y %m %U:%G %s %n %T@ %C@\\n' | sort; cat file sub/file";
         sh_output(&self.scratch.join("outside"), look)
@@ -66,7 +67,7 @@ impl Fixture {
     }
 }
 
-/// Makes `x` in a directory again and again, of all kinds, until it was tried that often. How often it was made.
+/// Creates `x` in a directory repeatedly, of all kinds, `tries` times in all threads; returns how often it succeeded.
 fn keep_making(dir: &Path, tried: &AtomicU64, tries: u64) -> u64 {
     let path = dir.join("x");
     let mut made = 0;
@@ -79,7 +80,7 @@ fn keep_making(dir: &Path, tried: &AtomicU64, tries: u64) -> u64 {
             0 => fs::create_dir(&path),
             1 => mknodat(CWD, &path, FileType::Fifo, 0o644.into(), 0).map_err(Into::into),
             2 => unix::symlink("target", &path),
-            // Whoever does not insist on a new file may meet a FIFO, and must not wait for its other end.
+            // Without O_EXCL the open may meet a FIFO, and must not wait for its other end.
             3 => OpenOptions::new()
                 .write(true)
                 .create(true)
@@ -92,13 +93,13 @@ fn keep_making(dir: &Path, tried: &AtomicU64, tries: u64) -> u64 {
     }
 }
 
-/// Puts links in the place of `x` on the source, one after the other, and counts what he finds there that is root's.
+/// Replaces `x` on the source by links, one after the other, and counts how often `x` belongs to root.
 fn keep_swapping(dir: &Path, stop: &AtomicBool) -> u64 {
     let path = dir.join("x");
     let mut roots = 0;
     while !stop.load(Ordering::Relaxed) {
         for target in ["../../outside/file", "../../outside/new", "../../outside/sub"] {
-            // What was just made, if anything, gives way to a link.
+            // Replaces whatever was just created.
             if fs::symlink_metadata(&path).is_ok_and(|meta| meta.uid() == 0) {
                 roots += 1;
             }
@@ -151,7 +152,7 @@ fn no_link_is_followed_when_a_file_is_made_through_a_map() {
     no_race_is_won_by_creating_with(&["--map=3000/1000:@3000/@1000"]);
 }
 
-/// Works below `d` in every way, and counts what it reads of the canary.
+/// Tries all operations below `d`, and counts reads of the canary.
 fn keep_working(dir: &Path, stop: &AtomicBool) -> u64 {
     let mut seen = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -185,7 +186,7 @@ fn no_race_leads_outside_with(option: &str, worker: u32) {
     let mount = fixture.mount(&[option]);
     let stop = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
-        // By descriptors: the attacker himself must not follow his links.
+        // Through descriptors: the attacking thread itself must not follow its links.
         let top = File::open(&source).expect("open the source");
         let dir = File::open(source.join("d")).expect("open a directory");
         for (at, one) in [(&top, "d"), (&dir, "sub")] {
@@ -225,7 +226,7 @@ fn a_directory_that_becomes_a_link_leads_a_mapped_user_nowhere() {
     no_race_leads_outside_with("--map=1000/4000:@1000/@4000", 4000);
 }
 
-/// Where permissions are ours to check and groups are read from files, a request must not wait for the mount it is of.
+/// Where the daemon checks permissions and reads groups from files, a request must not wait for its own mount.
 #[test]
 fn a_mount_onto_its_own_subdirectory_answers_with_every_sort_of_option() {
     for option in [
@@ -258,7 +259,7 @@ fn a_mount_onto_its_own_subdirectory_answers_with_every_sort_of_option() {
             });
             let answered = waiting.recv_timeout(patience(Duration::from_secs(20)));
             if answered.is_err() {
-                // Lets whoever waits go, so that the test can say so.
+                // Unblocks the waiting client, so that the test can fail with a message.
                 sh(scratch.path(), &format!("umount -l {}", source.join("a/mnt").display()));
             }
             assert!(answered.is_ok(), "{option}: it does not answer, or not rightly");

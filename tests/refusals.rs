@@ -1,5 +1,5 @@
-//! What the source refuses at open(2) is what the caller is told, also where the kernel opens the file by itself (FUSE
-//! passthrough); and a daemon that cannot see its callers refuses no more than one that can.
+//! An error of the source at open(2) reaches the client, also where the kernel opens the file by itself (FUSE
+//! passthrough); and a daemon that cannot see its callers' processes refuses no more than one that can.
 
 mod support;
 
@@ -12,14 +12,14 @@ use std::process::{Command, Stdio};
 use rustix::mount::{UnmountFlags, unmount};
 use support::{Mount, as_user, eventually, loop_fs, scratch, sh, sh_output, sys};
 
-/// Both ways to the data: the kernel's own, and by the daemon.
+/// Both data paths: with passthrough, and through the daemon.
 const MOUNT_OPTIONS: [&str; 2] = ["--passthrough=auto", "--passthrough=off"];
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
 }
 
-/// Opens a file for writing in each way; the errors.
+/// Opens a file for writing in three ways; returns the errors.
 fn writes(path: &Path) -> [Option<i32>; 3] {
     let open = |options: &mut OpenOptions| errno(options.open(path));
     [
@@ -38,8 +38,8 @@ fn a_source_that_became_read_only_says_so() {
         fs::write(source.join("cold"), "text").expect("write");
         let mount = Mount::builder().source(&source).arg(option).start();
         fs::write(mount.join("warm"), "more").expect("write");
-        // The kernel tells of a close when close(2) has returned.
-        eventually("nobody has a file open for writing", || {
+        // The kernel sends RELEASE after close(2) has returned.
+        eventually("no process has a file open for writing", || {
             let remount =
                 Command::new("mount").args(["-o", "remount,ro"]).arg(ext4.path()).output();
             remount.expect("run mount").status.success()
@@ -93,7 +93,7 @@ fn an_open_with_o_nonblock_does_not_wait_for_a_lease() {
         fs::write(mount.in_source("f"), "text").expect("write");
         let holder = OpenOptions::new().read(true).write(true).open(mount.in_source("f"));
         let holder = holder.expect("open");
-        // Another test's child may have it open for a moment.
+        // A child that a concurrent test has forked may have the file open for a moment.
         eventually("the lease is given", || sys::take_write_lease(&holder).is_ok());
         let mut reads = OpenOptions::new();
         reads.read(true).custom_flags(libc::O_NONBLOCK);
@@ -128,7 +128,7 @@ fn root_is_root_even_if_the_daemon_cannot_see_its_processes() {
     eventually("it is mounted", || device(&point) != before);
     let changed = chown(point.join("setuid"), Some(0), None);
     let mode = fs::metadata(&file).expect("stat").mode() & 0o7777;
-    // Whom the kernel does not let, it does not let.
+    // The kernel refuses a user, as at any mount.
     let user = as_user(1234, 1234, &[], || errno(chown(point.join("setuid"), Some(1234), None)));
     unmount(&point, UnmountFlags::DETACH).expect("unmount");
     daemon.kill().expect("kill");

@@ -1,5 +1,5 @@
-//! Changing the options of a mount in use: what was changed holds at once and everywhere, what may not change is refused
-//! and nothing happens.
+//! Changes the options of a mount in use: a permitted change takes effect at once and everywhere, a forbidden one is
+//! refused and nothing changes.
 
 #[allow(dead_code)]
 #[path = "lifecycle/namespace.rs"]
@@ -22,14 +22,14 @@ struct Mount {
 }
 
 impl Mount {
-    /// Mounts with these options, which are those of the line, too; the source has a file `f` of 5:6.
+    /// Mounts with these options, and writes them to the line; the source has a file `f` of 5:6.
     fn new(options: &str) -> Self {
         let mount = Self::described(options);
         mount.ok(&format!("$S -o {options} a m"));
         mount
     }
 
-    /// Mounts nothing yet.
+    /// Writes the line without mounting.
     fn described(options: &str) -> Self {
         let mount = Self { ns: Namespace::new() };
         mount.describe(options);
@@ -48,13 +48,13 @@ impl Mount {
         self.ns.ok(&with_fstab(script))
     }
 
-    /// Reloads with another line, which must succeed and say nothing.
+    /// Reloads with another line, which must succeed silently.
     fn reload(&self, options: &str) {
         self.describe(options);
         assert_eq!(self.ok("$S --reload m 2>&1"), "");
     }
 
-    /// Reloads, which must fail with this status and one line that has these words.
+    /// Reloads, which must fail with this status and one line that contains these words.
     fn refused(&self, status: i32, words: &[&str]) {
         let output = self.ns.sh(&with_fstab("$S --reload m"));
         let stderr = text(&output.stderr);
@@ -124,7 +124,7 @@ fn an_acl_that_the_kernel_keeps_is_shown_through_the_new_map() {
     assert!(mount.ok("getfacl -nc m/f").contains("user:100009:r--"));
     mount.reload(HIGH);
     assert!(mount.ok("getfacl -nc m/f").contains("user:200009:r--"));
-    // What the kernel lets pass goes by the new ids, too.
+    // The kernel's own permission checks use the new ids, too.
     mount.ok("chmod 640 a/f; setpriv --reuid=200009 --regid=1 --clear-groups cat m/f");
     assert!(
         !mount.ns.sh("setpriv --reuid=100009 --regid=1 --clear-groups cat m/f").status.success()
@@ -265,7 +265,7 @@ fn from_another_pid_namespace_no_wrong_process_is_named() {
     mount.describe(HIGH);
     let output = mount.ns.sh(&with_fstab("unshare -pf --kill-child $S --reload m"));
     let stderr = text(&output.stderr);
-    // Its /proc is the former namespace's: either way nobody gets a signal.
+    // The process reads /proc of its former namespace: either way no process gets a signal.
     assert!(!output.status.success() && stderr.lines().count() == 1, "{stderr}");
     let output = mount.ns.sh(&with_fstab("unshare -pfm --kill-child --mount-proc $S --reload m"));
     assert_eq!(output.status.code(), Some(32));
@@ -316,7 +316,7 @@ fn a_user_reloads_their_own_mount_within_their_rights() {
 fn a_stat_while_maps_change_sees_the_old_or_the_new_map_and_afterwards_the_new_one() {
     let mount = Mount::new(LOW);
     let path = mount.at("f");
-    // Even: settled at 100000 (0 of 4) or 200000 (2 of 4). Odd: on the way.
+    // Even while a map is in force, 100000 at 0 mod 4 and 200000 at 2 mod 4; odd during a reload.
     let state = AtomicU64::new(0);
     let end = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
@@ -353,7 +353,7 @@ fn a_stat_while_maps_change_sees_the_old_or_the_new_map_and_afterwards_the_new_o
 
 #[test]
 fn under_load_nothing_is_stored_or_kept_by_half_of_a_map() {
-    // Kept for ever: what is taken in wrongly stays wrong.
+    // Cached for ever: a wrong entry would stay wrong.
     let mount = Mount::described(&format!("{LOW},cache=forever"));
     const FILES: usize = 4000;
     mount.ok(&format!(
@@ -361,7 +361,7 @@ fn under_load_nothing_is_stored_or_kept_by_half_of_a_map() {
     ));
     mount.ok(&format!("$S -o {LOW},cache=forever a m"));
     let end = AtomicBool::new(false);
-    // Each is new to the kernel, and asked for again when the map is another.
+    // Each file is new to the kernel when it is opened, and is stat'ed again under the other map.
     let opened = Mutex::new(Vec::new());
     let maker = |base: u32| {
         let script = format!(
@@ -395,7 +395,7 @@ fn under_load_nothing_is_stored_or_kept_by_half_of_a_map() {
         };
         let mut seen = 0;
         for round in 0..1000 {
-            // On a busy machine the makers take longer to begin.
+            // On a busy machine the makers start later.
             if round >= 8 && made() > 10 && (seen > 50 || opens.is_finished()) {
                 break;
             }
@@ -447,7 +447,7 @@ fn a_mount_with_a_file_of_options_reads_it_again_from_where_it_was_named() {
     fs::remove_file(mount.ns.path("etc/options")).unwrap();
     mount.refused(1, &["config", "options"]);
     assert_eq!(mount.owner("f"), (200_005, 200_006));
-    // Nothing keeps the directory, and absolute paths do without it.
+    // Without relative paths the daemon does not need the working directory of the mount.
     mount.ok("umount m && echo idmap=b:0:100000:65536 > conf && D=$PWD && cd etc && $S --config=$D/conf $D/a $D/m");
     fs::remove_dir(mount.ns.path("etc")).unwrap();
     fs::write(mount.ns.path("conf"), "idmap=b:0:200000:65536\n").unwrap();

@@ -1,4 +1,4 @@
-//! Symbolic links shown as what they lead to.
+//! Symbolic links shown as their targets.
 
 mod support;
 
@@ -16,7 +16,7 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
 }
 
-/// A place with a source and an `outside` beside it, mounted with the option and these.
+/// A source with a directory `outside` beside it, mounted with --resolve-symlinks and `args`.
 fn resolving(script: &str, args: &[&str]) -> (Mount, Scratch) {
     let scratch_dir = scratch();
     let source = scratch_dir.dir("source");
@@ -76,7 +76,7 @@ fn links_are_shown_as_what_they_lead_to_inside_and_outside_the_source() {
                 "{caching}"
             );
         }
-        // The types and numbers of a listing are those of a look-up.
+        // The types and inode numbers of a listing are those of lookups.
         let listed = sh_output(mount.path(), "ls -1iU . abs dl");
         for line in listed
             .lines()
@@ -135,14 +135,14 @@ fn what_is_written_and_made_through_a_link_is_written_and_made_where_it_leads() 
 
 #[test]
 fn no_link_can_be_made() {
-    let (mount, _place) = resolving("touch f", &[]);
+    let (mount, _scratch_dir) = resolving("touch f", &[]);
     assert_eq!(errno(unix::symlink("f", mount.join("l"))), Some(libc::EPERM));
     assert!(!mount.in_source("l").exists());
 }
 
 #[test]
 fn broken_links_loops_and_chains_that_are_too_long_stay_links() {
-    let (mount, _place) = resolving(
+    let (mount, _scratch_dir) = resolving(
         "ln -s nowhere broken; ln -s loop loop; ln -s b a; ln -s a b; touch f; ln -s f/x through; ln -s /proc/self/fd/no p; \
          ln -s f c1; for i in $(seq 2 41); do ln -s c$((i-1)) c$i; done",
         &[],
@@ -163,7 +163,7 @@ fn broken_links_loops_and_chains_that_are_too_long_stay_links() {
 
 #[test]
 fn a_link_to_a_directory_above_it_stays_a_link_so_that_a_walk_ends() {
-    let (mount, _place) = resolving(
+    let (mount, _scratch_dir) = resolving(
         "mkdir -p d/e x y; ln -s . here; ln -s .. d/up; ln -s ../.. d/e/upup; ln -s / root; ln -s ../y x/toy; ln -s ../x y/tox; \
          ln -s e d/down; ln -s ../../outside d/out; ln -s ../source/d ../outside/in",
         &[],
@@ -176,7 +176,7 @@ fn a_link_to_a_directory_above_it_stays_a_link_so_that_a_walk_ends() {
     }
     let walked = sh_output(mount.path(), "timeout 20 find . | wc -l");
     assert!(walked.trim().parse::<u32>().expect("a number") < 40, "{walked}");
-    // Programs that look out for loops see none.
+    // Programs that detect loops report none.
     sh(
         mount.path(),
         "timeout 20 ls -lR . > /dev/null; timeout 20 du . > /dev/null; timeout 20 tar cf - . | tar tf - > /dev/null",
@@ -185,7 +185,7 @@ fn a_link_to_a_directory_above_it_stays_a_link_so_that_a_walk_ends() {
 
 #[test]
 fn one_directory_has_an_inode_for_each_path_to_it_and_all_paths_can_be_walked_at_once() {
-    let (mount, _place) = resolving(
+    let (mount, _scratch_dir) = resolving(
         "mkdir -p d/sub/deep; touch d/sub/deep/f; ln -s d l1; ln -s d l2; ln -s d/sub l3; mkdir m; ln -s ../d m/l4",
         &[],
     );
@@ -194,7 +194,7 @@ fn one_directory_has_an_inode_for_each_path_to_it_and_all_paths_can_be_walked_at
     let mut seen: Vec<_> = paths.iter().map(|path| inode(mount.join(path))).collect();
     seen.sort_unstable();
     seen.dedup();
-    assert_eq!(seen.len(), paths.len(), "a directory is another one on each way");
+    assert_eq!(seen.len(), paths.len(), "a directory has an inode for each path");
     let files: Vec<_> = paths.iter().map(|path| inode(mount.join(path).join("deep/f"))).collect();
     assert!(files.iter().all(|file| *file == files[0]), "a file is the same one");
     thread::scope(|scope| {
@@ -210,14 +210,14 @@ fn one_directory_has_an_inode_for_each_path_to_it_and_all_paths_can_be_walked_at
             });
         }
     });
-    // A shell that stands in one of them stays there while the others are used.
+    // A shell with its working directory in one of them stays there while the other paths are used.
     sh(
         &mount.join("l1/sub"),
         "ls ../../l2/sub/deep > /dev/null; ls ../../l1/sub/deep > /dev/null; cat deep/f; test -e ../../l1",
     );
 }
 
-/// A mount on `mnt` in its own source, which a script makes, served by one thread: who asks his own mount hangs.
+/// A mount on `mnt` in its own source, served by one thread: a request to its own mount hangs.
 fn below_itself(script: &str) -> (Mount, Scratch) {
     let scratch_dir = scratch();
     let source = scratch_dir.dir("source");
@@ -233,7 +233,7 @@ fn below_itself(script: &str) -> (Mount, Scratch) {
 
 #[test]
 fn a_link_into_our_own_mount_is_refused_and_the_daemon_never_waits_for_itself() {
-    let (mount, _place) = below_itself(
+    let (mount, _scratch_dir) = below_itself(
         "mkdir mnt d; touch d/f; ln -s mnt into; ln -s mnt/d deep; ln -s mnt/into/d twice; ln -s $(realpath mnt)/d abs",
     );
     let start = Instant::now();
@@ -259,8 +259,8 @@ fn a_link_into_our_own_mount_is_refused_and_the_daemon_never_waits_for_itself() 
 
 #[test]
 fn a_listing_sends_our_own_mount_no_request_for_a_file_that_is_bound_into_the_source() {
-    // What is younger than the clock's tick is looked at in another way.
-    let (mount, _place) = below_itself("mkdir mnt d; touch d/f x y; sleep 0.05");
+    // A file younger than a clock tick takes another code path in the listing.
+    let (mount, _scratch_dir) = below_itself("mkdir mnt d; touch d/f x y; sleep 0.05");
     let source = mount.source();
     sh(source, "mount --bind mnt/d/f x; chmod 600 d/f");
     let mut ls = Command::new("ls").arg(mount.path()).stdout(Stdio::null()).spawn().expect("ls");
@@ -283,7 +283,7 @@ fn a_listing_sends_our_own_mount_no_request_for_a_file_that_is_bound_into_the_so
 #[test]
 fn a_link_that_is_changed_on_the_source_shows_its_new_target() {
     for caching in ["--cache=coherent", "--cache=timeout=1s"] {
-        let (mount, _place) = resolving(
+        let (mount, _scratch_dir) = resolving(
             "mkdir 1 2; echo one > 1/f; echo two > 2/f; ln -s 1 l; ln -s 1/f fl; ln -s l chain",
             &[caching],
         );
@@ -337,14 +337,14 @@ fn removing_a_resolved_name_removes_the_link_by_default() {
         assert!(fs::metadata(mount.join(name)).is_ok(), "{name}");
     }
     assert!(scratch_dir.path().join("outside/f").exists());
-    // The kernel has counted one name less: the file has its other one all the same.
+    // The kernel has lowered the link count of its inode; the file still has its other name.
     fs::hard_link(mount.join("target"), mount.join("again")).expect("link");
     File::create(mount.join("d/alive")).expect("the directory lives");
 }
 
 #[test]
 fn a_link_made_again_after_its_removal_shows_a_directory_that_works() {
-    let (mount, _place) = resolving("mkdir d; ln -s d l", &[]);
+    let (mount, _scratch_dir) = resolving("mkdir d; ln -s d l", &[]);
     let inside =
         Command::new("sleep").arg("60").current_dir(mount.join("l")).stdin(Stdio::null()).spawn();
     let mut inside = inside.expect("start a program that stands in it");
@@ -361,7 +361,7 @@ fn a_link_made_again_after_its_removal_shows_a_directory_that_works() {
 
 #[test]
 fn deny_refuses_to_remove_resolved_names_and_no_other_names() {
-    let (mount, _place) = removed_with("deny");
+    let (mount, _scratch_dir) = removed_with("deny");
     assert_eq!(errno(fs::remove_file(mount.join("l"))), Some(libc::EPERM));
     assert_eq!(errno(fs::remove_dir(mount.join("dl"))), Some(libc::EPERM));
     File::create(mount.join("new")).expect("create");
@@ -405,7 +405,7 @@ fn target_first_removes_the_target_and_then_the_link_or_nothing() {
 
 #[test]
 fn an_open_file_stays_usable_after_target_first_removed_its_target() {
-    let (mount, _place) = removed_with("target-first");
+    let (mount, _scratch_dir) = removed_with("target-first");
     let file = File::options().read(true).write(true).open(mount.join("l")).expect("open");
     fs::remove_file(mount.join("l")).expect("unlink");
     file.write_all_at(b"still", 0).expect("write");
@@ -417,7 +417,8 @@ fn an_open_file_stays_usable_after_target_first_removed_its_target() {
 
 #[test]
 fn a_rename_moves_the_link_itself() {
-    let (mount, _place) = resolving("echo t > f; ln -s f l; mkdir d; touch d/in; ln -s d dl", &[]);
+    let (mount, _scratch_dir) =
+        resolving("echo t > f; ln -s f l; mkdir d; touch d/in; ln -s d dl", &[]);
     fs::rename(mount.join("l"), mount.join("m")).expect("rename");
     assert_eq!(fs::read_link(mount.in_source("m")).expect("a link"), Path::new("f"));
     assert_eq!(fs::read_to_string(mount.join("m")).expect("read"), "t\n");
@@ -436,7 +437,7 @@ fn a_rename_moves_the_link_itself() {
 
 #[test]
 fn a_link_to_an_excluded_name_stays_a_link() {
-    let (mount, _place) = resolving(
+    let (mount, _scratch_dir) = resolving(
         "mkdir -p secret/d open; echo s > secret/f; ln -s secret s; ln -s secret/d sd; ln -s ../secret/f open/sf; ln -s open o; \
          mkdir hidden; ln -s hidden h",
         &["--exclude=secret", "--exclude=/hidden"],

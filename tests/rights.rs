@@ -1,4 +1,4 @@
-//! Whom the daemon acts as on the source: nobody gets its ids, its groups or its capabilities.
+//! The credentials with which the daemon acts on the source: no caller gets its ids, groups or capabilities.
 
 mod support;
 
@@ -16,8 +16,8 @@ use support::{
     LoopFs, Mount, SHIFT, Served, as_user, kernel_mount, loop_fs, scratch, serve_owners, sh,
 };
 
-/// Nobody's counterpart: the map knows no such id.
-const STRANGER: u32 = 5000;
+/// An id that the map lacks.
+const UNMAPPED: u32 = 5000;
 const MAP: &str = "b:1000:2000:10";
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
@@ -41,23 +41,23 @@ fn volume(descriptor: u64, name: &str) -> Vec<u8> {
     args
 }
 
-/// A directory that everybody may write in, of a mapped user, with a subvolume of root's and one of that user's.
+/// A directory of a mapped user, writable for all, with a subvolume of root's and one of that user's.
 fn subvolumes() -> LoopFs {
     let disk = loop_fs("btrfs", 400);
     sh(
         disk.path(),
         "mount -o remount,user_subvol_rm_allowed . && mkdir s && btrfs -q subvolume create s/roots
-         btrfs -q subvolume create s/his && chown 1000:1000 s s/his && chmod 777 s s/his",
+         btrfs -q subvolume create s/own && chown 1000:1000 s s/own && chmod 777 s s/own",
     );
     disk
 }
 
-/// What a caller without a counterpart is answered.
+/// The results of an unmapped caller's ioctls.
 fn ioctls_of_an_unmapped_caller(dir: &Path) -> Vec<(String, Option<i32>)> {
-    as_user(STRANGER, STRANGER, &[], || {
-        let open = |name: &str| File::open(dir.join(name)).expect("everybody opens it");
+    as_user(UNMAPPED, UNMAPPED, &[], || {
+        let open = |name: &str| File::open(dir.join(name)).expect("every user may open it");
         let mut said = Vec::new();
-        for name in ["roots", "his"] {
+        for name in ["roots", "own"] {
             let read_only = raw_ioctl(&open(name), SUBVOL_SETFLAGS, READ_ONLY);
             said.push((format!("make {name} read-only"), errno(read_only)));
             let made = buffer_ioctl(&open(name), SUBVOL_CREATE, &mut volume(0, "new"));
@@ -80,8 +80,8 @@ fn an_unmapped_caller_changes_nothing_by_a_forwarded_ioctl() {
     let mount = Mount::builder().source(&source).map(MAP).arg("--enable-ioctl").start();
     assert_eq!(ioctls_of_an_unmapped_caller(mount.path()), expected);
     assert!(expected.iter().all(|(_, error)| error.is_some()), "{expected:?}");
-    // Whichever descriptor the snapshot is to be of: one of the daemon's, its number guessed.
-    as_user(STRANGER, STRANGER, &[], || {
+    // The snapshot's source is a descriptor number: an attacker may guess one of the daemon's.
+    as_user(UNMAPPED, UNMAPPED, &[], || {
         let dir = File::open(mount.join("roots")).expect("open");
         for descriptor in 0..64 {
             let made = buffer_ioctl(&dir, SNAP_CREATE, &mut volume(descriptor, "snapshot"));
@@ -98,13 +98,13 @@ fn a_forwarded_ioctl_creates_with_the_callers_ids_and_umask() {
     let disk = subvolumes();
     let source = disk.path().join("s");
     let mount = Mount::builder().source(&source).map(MAP).arg("--enable-ioctl").start();
-    // Somebody else was served before.
+    // The worker has served another caller before.
     as_user(2001, 2001, &[], || fs::write(mount.join("f"), "x").expect("write"));
     as_user(2003, 2003, &[], || {
-        let dir = File::open(mount.join("his")).expect("open");
+        let dir = File::open(mount.join("own")).expect("open");
         buffer_ioctl(&dir, SUBVOL_CREATE, &mut volume(0, "new")).expect("make a subvolume");
     });
-    let made = fs::metadata(source.join("his/new")).expect("stat");
+    let made = fs::metadata(source.join("own/new")).expect("stat");
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (1003, 1003, 0o755));
 }
 
@@ -210,21 +210,21 @@ fn attributes_of_administrators_are_shown_and_set_for_them_alone() {
     };
     let set = |name: &str| rustix::fs::setxattr(&f, name, b"value", XattrFlags::empty());
     let get = |name: &str| rustix::fs::getxattr(&f, name, &mut [0; 64][..]);
-    for name in ["trusted.ours", "security.ours", "user.his"] {
+    for name in ["trusted.ours", "security.ours", "user.own"] {
         set(name).expect("root sets it");
     }
     assert_eq!(get("trusted.ours"), Ok(5));
     assert!(
-        ["trusted.ours", "security.ours", "user.his"].iter().all(|name| names().contains(name))
+        ["trusted.ours", "security.ours", "user.own"].iter().all(|name| names().contains(name))
     );
     as_user(1000, 1000, &[], || {
-        // A backing file is opened for him, for which the daemon takes a capability.
+        // The daemon takes a capability to register a backing file for this open.
         fs::read(&f).expect("read");
-        assert!(names().contains("user.his") && !names().contains("trusted"));
+        assert!(names().contains("user.own") && !names().contains("trusted"));
         assert_eq!(get("trusted.ours"), Err(rustix::io::Errno::NODATA));
-        assert_eq!(set("trusted.his"), Err(rustix::io::Errno::PERM));
-        assert_eq!(set("security.his"), Err(rustix::io::Errno::PERM));
-        set("user.more").expect("his own");
+        assert_eq!(set("trusted.new"), Err(rustix::io::Errno::PERM));
+        assert_eq!(set("security.new"), Err(rustix::io::Errno::PERM));
+        set("user.more").expect("the owner sets it");
     });
     assert!(names().contains("trusted.ours"));
     rustix::fs::removexattr(&f, "trusted.ours").expect("remove");
@@ -238,7 +238,7 @@ fn a_server_that_judges_by_ids_is_asked_as_the_caller() {
     let served =
         |name, node, owner, content| Served { name, node, ino: node, mode: 0o600, owner, content };
     let scratch_dir = scratch();
-    let files = [served("alices", 2, 1000, "hers"), served("bobs", 3, 2000, "his")];
+    let files = [served("alices", 2, 1000, "of alice"), served("bobs", 3, 2000, "of bob")];
     let server = serve_owners(&scratch_dir.dir("source"), &files);
     let mount =
         Mount::builder().source(&scratch_dir.join("source")).map(SHIFT).arg("--threads=1").start();
@@ -246,10 +246,10 @@ fn a_server_that_judges_by_ids_is_asked_as_the_caller() {
         as_user(100_000 + uid, 100_000 + uid, &[], || fs::read_to_string(mount.join(name)))
     };
     for _ in 0..3 {
-        assert_eq!(read(1000, "alices").expect("she reads it"), "hers");
-        assert_eq!(read(2000, "bobs").expect("he reads it"), "his");
+        assert_eq!(read(1000, "alices").expect("alice reads it"), "of alice");
+        assert_eq!(read(2000, "bobs").expect("bob reads it"), "of bob");
         assert_eq!(errno(read(1000, "bobs")), Some(libc::EACCES));
-        // The host's root has no counterpart on the source, and is nobody there.
+        // The host's root has no counterpart on the source: the server sees an id without a file.
         assert_eq!(errno(fs::read(mount.join("alices"))), Some(libc::EACCES));
     }
     drop(mount);

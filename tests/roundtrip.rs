@@ -1,4 +1,4 @@
-//! Everyday programs on a mount: what they make, they make as on a plain directory, and it is stored with mapped ids.
+//! Everyday programs on a mount: their results equal those on a plain directory, and are stored with mapped ids.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use support::{Mount, as_user, eventually, sh, shape};
 
-/// What an unprivileged user does all day in a directory that is his.
+/// The work of an unprivileged user in a directory that the user owns.
 const WORK: &str = r#"
     umask 022
     mkdir tree && cd tree

@@ -1,9 +1,9 @@
-//! Runs the tables of doc/SEMANTICS.md: what they promise is what a mount does, or this fails and tells the row.
+//! Runs the tables of doc/SEMANTICS.md: a mount does what they promise, or the test fails and names the row.
 //!
-//! A comment before a table says how it is run: `<!-- run: OPTIONS -->` at a mount with these options, for callers named
-//! in the head; with `and the kernel` also at the kernel's idmapped mount of the same map. `<!-- differs: OPTIONS -->`:
-//! the answers of both stand in the row. Every cell in backquotes of a table without such a comment that looks like
-//! the name of a test must be one.
+//! A comment before a table says how to run it: `<!-- run: OPTIONS -->` runs it at a mount with these options, for
+//! the callers in the head; `and the kernel` also runs it at the kernel's idmapped mount of the same map. After `<!--
+//! differs: OPTIONS -->` the rows have the results of both. In a table without such a comment, every cell in
+//! backquotes that looks like the name of a test must be one.
 
 mod support;
 
@@ -68,7 +68,7 @@ fn tables() -> Vec<Table> {
     found
 }
 
-/// Makes what every row starts from: see the document.
+/// Creates what every row starts from; the document describes it.
 fn fill(dir: &Path) {
     let own = |path: &Path, uid, gid, mode| {
         unix::chown(path, Some(uid), Some(gid)).expect("chown");
@@ -122,7 +122,7 @@ fn fill(dir: &Path) {
     set("cap-un", CAPABILITY, &capability(Some(5000)));
 }
 
-/// `user::rw-,user:ID:rw-…,group::r--,mask::rw-,other::---`
+/// The ACL `user::rw-,user:ID:rw-…,group::r--,mask::rw-,other::---`.
 fn acl(users: &[u32]) -> Vec<u8> {
     let mut entries = vec![(1_u16, 6_u16, u32::MAX)];
     entries.extend(users.iter().map(|id| (2, 6, *id)));
@@ -136,7 +136,7 @@ fn acl(users: &[u32]) -> Vec<u8> {
     value
 }
 
-/// CAP_NET_BIND_SERVICE, for root or for the root of a user namespace.
+/// A capability set of CAP_NET_BIND_SERVICE, for root or for the root of a user namespace.
 fn capability(root: Option<u32>) -> Vec<u8> {
     let revision: u32 = if root.is_some() { 3 } else { 2 };
     let words = [revision << 24 | 1, 1 << 10, 0, 0, 0];
@@ -147,7 +147,7 @@ fn word(bytes: &[u8]) -> u32 {
     bytes.try_into().map_or(0, u32::from_le_bytes)
 }
 
-/// The users whom an ACL names.
+/// The users that an ACL names.
 fn named(path: &Path) -> io::Result<String> {
     let mut value = [0; 256];
     let len = rustix::fs::getxattr(path, ACL, &mut value[..])?;
@@ -156,7 +156,7 @@ fn named(path: &Path) -> io::Result<String> {
     Ok(users.join(","))
 }
 
-/// The root id of a capability.
+/// The root id of a capability set.
 fn root_of(path: &Path) -> io::Result<String> {
     let mut value = [0; 24];
     let len = rustix::fs::getxattr(path, CAPABILITY, &mut value[..])?;
@@ -176,7 +176,7 @@ fn id(text: &str) -> Option<u32> {
     (text != "-").then(|| text.parse().expect("an id"))
 }
 
-/// Does what a row says below a directory of the mount: what the caller is told.
+/// Does what a row says below a directory of the mount; returns the result that the caller got.
 fn act(words: &[&str], dir: &Path) -> io::Result<String> {
     let at = |name: &str| dir.join(name);
     let silent = Ok(String::new());
@@ -255,7 +255,7 @@ fn act(words: &[&str], dir: &Path) -> io::Result<String> {
     }
 }
 
-/// What stands on the source after a success.
+/// What the source holds after a success.
 fn stored(words: &[&str], source: &Path) -> io::Result<String> {
     let last = source.join(words.last().expect("an operation"));
     match words[0] {
@@ -282,15 +282,15 @@ fn name_of(error: &io::Error) -> String {
     name.map_or_else(|| error.to_string(), |(_, name)| (*name).to_owned())
 }
 
-/// A mount of one of the two kinds.
-struct Place {
+/// A mount of either kind.
+struct Side {
     source: PathBuf,
     mount: PathBuf,
     cases: u32,
 }
 
-impl Place {
-    /// The answer to an operation, as a cell says it.
+impl Side {
+    /// The result of an operation in the format of a cell.
     fn answer(&mut self, operation: &str, caller: &str) -> String {
         self.cases += 1;
         let case = format!("case{}", self.cases);
@@ -311,10 +311,10 @@ impl Place {
     }
 }
 
-/// Runs a table at both mounts, as far as it is about both.
+/// Runs a table at both mounts, or at shiftbind's only.
 fn check(table: &Table, wrong: &mut String) -> usize {
     let (scratch_dir, mut seen) = (scratch(), 0);
-    // Hundreds of trees come and go.
+    // For hundreds of short-lived trees.
     let trees = scratch_dir.dir("trees");
     support::mount_small_filesystem(&trees, rustix::mount::MountFlags::empty());
     let source = |name: &str| {
@@ -327,7 +327,7 @@ fn check(table: &Table, wrong: &mut String) -> usize {
         });
     let ours = ours.start();
     let mut ours =
-        (Place { source: ours.source().to_owned(), mount: ours.path().to_owned(), cases: 0 }, ours);
+        (Side { source: ours.source().to_owned(), mount: ours.path().to_owned(), cases: 0 }, ours);
     let mut kernel = table.kernel.then(|| {
         let maps: Vec<String> = table
             .options
@@ -337,12 +337,12 @@ fn check(table: &Table, wrong: &mut String) -> usize {
             .collect();
         let (source, mount) = (source("kernel"), scratch_dir.dir("mount"));
         kernel_mount(&source, &mount, &maps);
-        Place { source, mount, cases: 0 }
+        Side { source, mount, cases: 0 }
     });
-    let mut hold = |who: &str, row: &[String], caller: &str, got: String, cell: &str| {
+    let mut hold = |side: &str, row: &[String], caller: &str, got: String, cell: &str| {
         seen += 1;
         if got != cell.trim_matches('`') {
-            let _ = writeln!(wrong, "{who}: {} by {caller}: {got}, not {cell}", row[0]);
+            let _ = writeln!(wrong, "{side}: {} by {caller}: {got}, not {cell}", row[0]);
         }
     };
     for row in &table.rows {

@@ -1,4 +1,4 @@
-//! What can be a source: other filesystems, single files, the root, read-only mounts, trees with mounts in them.
+//! Which sources work: other filesystems, single files, the root, read-only mounts, trees with mounts in them.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::process::Child;
 use rustix::mount::{UnmountFlags, unmount};
 use support::{Mount, SHIFT, as_user, eventually, loop_fs, program, scratch, sh, sh_output};
 
-/// What every writable source must do through a shift.
+/// Checks what every writable source must do through a map.
 fn everyday(source: &Path) {
     let mount = Mount::builder().source(source).map(SHIFT).start();
     let at = mount.join("work");
@@ -37,7 +37,7 @@ fn everyday(source: &Path) {
             fs::write(at.join(format!("n{n}")), n.to_string()).expect("write");
         }
         let names = fs::read_dir(&at).expect("list").map(|entry| entry.expect("list").file_name());
-        // A source that is libfuse's keeps the name of what is unlinked and open in its own way.
+        // On libfuse filesystems an open file that was unlinked keeps a name of its own.
         let kept = names.filter(|name| !name.to_string_lossy().starts_with(".fuse_hidden"));
         assert_eq!(kept.count(), 202);
     });
@@ -57,7 +57,7 @@ fn ext4_xfs_and_btrfs_work() {
     }
 }
 
-/// A mount that the test makes by a command and undoes at its end.
+/// A mount that the test makes by a command; unmounted when dropped.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -113,7 +113,7 @@ fn overlay_works() {
     assert_eq!(fs::read(mounted.0.join("old")).expect("read"), b"above");
 }
 
-/// bindfs in front, ended with its mount.
+/// bindfs in the foreground; unmounted and reaped when dropped.
 struct Bindfs(Child, PathBuf);
 
 impl Drop for Bindfs {
@@ -144,7 +144,7 @@ fn a_mount_of_a_mount_works_and_maps_add_up() {
         fs::write(at.join("f"), "text").expect("write");
         assert_eq!(fs::read(at.join("f")).expect("read"), b"text");
         fs::create_dir(at.join("d")).expect("mkdir");
-        // Whichever worker answers, and whomever it served before.
+        // All workers answer, whichever callers they served before.
         for round in 0..50 {
             let (from, to) = (at.join("f"), at.join("d/f"));
             fs::rename(&from, &to).unwrap_or_else(|e| panic!("rename {round}: {e}"));
@@ -226,7 +226,7 @@ fn a_source_that_contains_the_mount_point_works_and_does_not_hang() {
     let started = Mount::builder().source(&source).mountpoint(&source.join("a/mnt")).try_start();
     let mount = started.unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(fs::read(mount.join("f")).expect("read"), b"text");
-    // The mount within itself: an end, by whatever way, and no waiting for oneself.
+    // The walk enters the mount within itself: it must end, and the daemon must not wait for itself.
     let below =
         sh_output(scratch.path(), "timeout 20 find source -maxdepth 12 2>&1 | wc -l || true");
     assert!(below.trim().parse::<usize>().is_ok_and(|lines| lines < 200), "{below}");

@@ -1,4 +1,4 @@
-//! What is mounted below the source keeps what its mount forbids, and a pseudo-filesystem is not shown at all.
+//! A mount below the source keeps its restrictions, and pseudo-filesystems are shown as empty.
 
 mod support;
 
@@ -17,9 +17,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_bind_recu
 use support::{Mount, SHIFT, Scratch, as_user, eventually, scratch, sh, sh_output};
 
 const USER: u32 = 1234;
-/// MS_NOSYMFOLLOW of linux/mount.h.
+/// MS_NOSYMFOLLOW (linux/mount.h).
 const NOSYMFOLLOW: MountFlags = MountFlags::from_bits_retain(256);
-/// A capability set of the second version (linux/capability.h): CAP_DAC_READ_SEARCH and CAP_DAC_OVERRIDE, effective.
+/// A capability set of version 2 (linux/capability.h): CAP_DAC_READ_SEARCH and CAP_DAC_OVERRIDE, effective.
 const DAC_CAPABILITIES: [u8; 20] = [1, 0, 0, 2, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const CAPABILITY: &str = "security.capability";
 
@@ -36,7 +36,7 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|entry| entry.expect("list").file_name().into_string().expect("text")).collect()
 }
 
-/// A source with what a test mounts below it; all of it goes with the test's mount namespace.
+/// A source and the mounts that a test makes below it; all end with the test's mount namespace.
 struct Source {
     scratch: Scratch,
 }
@@ -56,7 +56,7 @@ impl Source {
         self.path().join(name)
     }
 
-    /// Mounts a file system below the source. False where this kernel does not have it.
+    /// Mounts a filesystem below the source; false if this kernel lacks it.
     fn mount(&self, name: &str, kind: &str, flags: MountFlags) -> bool {
         let at = self.join(name);
         fs::create_dir(&at).expect("mkdir");
@@ -64,7 +64,7 @@ impl Source {
         mount("none", &at, kind, flags, Some(&*data)).is_ok()
     }
 
-    /// A tmpfs on which something was done before it was mounted with these flags.
+    /// A tmpfs that a script fills before it is remounted with these flags.
     fn tmpfs(&self, name: &str, flags: MountFlags, script: &str) -> PathBuf {
         assert!(self.mount(name, "tmpfs", MountFlags::empty()), "mount a tmpfs");
         let at = self.join(name);
@@ -73,7 +73,7 @@ impl Source {
         at
     }
 
-    /// The kernel's own mount of the same.
+    /// The kernel's recursive bind mount of the source.
     fn rbind(&self) -> PathBuf {
         let at = self.scratch.dir("rbind");
         mount_bind_recursive(self.path(), &at).expect("bind the source");
@@ -87,7 +87,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // What is busy still belongs to a failed test's daemon, and goes with it.
+        // A busy mount belongs to the daemon of a failed test and ends with it.
         let script = "for m in $(grep -o \"$PWD/[^ ]*\" /proc/self/mountinfo | sort -r); do umount -l $m || :; done";
         sh(self.scratch.path(), script);
     }
@@ -95,7 +95,7 @@ impl Drop for Source {
 
 // --- pseudo-filesystems ---
 
-/// Those that a test can mount here; the first ones every kernel has.
+/// The pseudo-filesystems that a test can mount; every kernel has the first ones.
 fn pseudo() -> Vec<&'static str> {
     let all = "proc sysfs devpts cgroup2 debugfs tracefs securityfs bpf configfs efivarfs fusectl mqueue binfmt_misc \
                pstore hugetlbfs selinuxfs resctrl binder";
@@ -161,7 +161,7 @@ fn a_containers_root_changes_nothing_of_the_kernels_through_what_is_mounted_belo
     let source = Source::new();
     assert!(source.mount("proc", "proc", MountFlags::empty()));
     assert!(source.mount("sys", "sysfs", MountFlags::empty()));
-    // What is there already, so that a test that fails does no harm.
+    // Writes the present values, so that a failing test does no harm.
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").expect("read");
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("read");
     let rbind = source.rbind();
@@ -200,7 +200,7 @@ fn a_file_of_a_pseudo_filesystem_that_is_mounted_on_a_file_is_an_empty_file() {
     let files = [("namespace", "/proc/self/ns/mnt"), ("hostname", "/proc/sys/kernel/hostname")];
     for (name, of) in files {
         fs::write(source.join(name), "covered").expect("write");
-        // A mount namespace must not be bound within itself (a loop): another one's.
+        // A mount namespace cannot be bound within itself (it would be a loop): a UTS namespace instead.
         let of = if name == "namespace" { "/proc/self/ns/uts" } else { of };
         mount_bind(of, source.join(name)).expect("bind");
     }
@@ -295,13 +295,13 @@ fn mount_pseudo(at: &Path) {
 fn a_mount_that_reuses_a_mount_id_is_examined_again() {
     let source = Source::new();
     fs::create_dir(source.join("at")).expect("mkdir");
-    // bindfs: of a FUSE file system the daemon holds nothing when nobody uses it.
+    // bindfs: the daemon keeps no unused descriptors of a FUSE filesystem, so it can be unmounted.
     let below = source.scratch.dir("below");
     fs::write(below.join("version"), "ordinary").expect("write");
     let at = source.join("at");
     let bindfs = |at: &Path| sh(&below, &format!("bindfs . {}", at.display()));
     let mount = source.shown(&["--follow-source", "--cache=none"]);
-    // The kernel gives the lowest number that is free, but other tests mount as well.
+    // The kernel assigns the lowest free id, but concurrent tests mount as well.
     let mut reused = false;
     for _ in 0..20 {
         bindfs(&at);
@@ -358,7 +358,7 @@ fn a_nosuid_mount_below_grants_no_caller_its_owners_rights() {
             assert_eq!(run("medium/id", "-g"), "1234\n", "{args:?} rbind: {root}");
             let secret = at.join("medium/secret");
             assert_eq!(run("medium/cat", secret.to_str().expect("text")), "", "{args:?}");
-            // Beside it nothing has changed.
+            // The source's own programs beside the mount are not restricted.
             assert_eq!(run("id", "-u"), "0\n", "{args:?} rbind: {root}");
             let secret = at.join("secret");
             assert_eq!(run("cat", secret.to_str().expect("text")), "secret\n", "{args:?}");
@@ -404,7 +404,7 @@ fn a_device_on_a_nodev_mount_below_cannot_be_opened() {
         let shows_files = args == ["--block-devices-as-files"];
         for user in [0, USER] {
             as_user(user, user, &[], || {
-                // The kernel says EACCES of the mount; of a number that no driver has, ENXIO.
+                // The kernel's own mount returns EACCES; at the FUSE mount the device number has no driver: ENXIO.
                 let opened = File::open(mount.join("medium/null"));
                 assert_eq!(errno(opened), Some(libc::ENXIO), "{args:?}");
                 let opened = File::open(mount.join("medium/loop"));
@@ -419,7 +419,7 @@ fn a_device_on_a_nodev_mount_below_cannot_be_opened() {
         assert!(meta("medium/null").file_type().is_char_device());
         assert_eq!(meta("medium/white").rdev(), 0, "a whiteout stays one");
         assert_eq!(meta("null").rdev(), rustix::fs::makedev(1, 3));
-        // A new one as well, and it can be removed.
+        // A device that a client creates there cannot be opened either, but be removed.
         sh(mount.path(), "mknod -m 666 medium/zero c 1 5");
         assert_eq!(errno(File::open(mount.join("medium/zero"))), Some(libc::ENXIO));
         sh(mount.path(), "rm medium/zero");
@@ -442,7 +442,7 @@ fn nothing_runs_from_a_noexec_mount_below_nor_through_a_mapping() {
         |at: &Path| Command::new(loader).arg(at).output().expect("run the loader").status.success();
     assert_eq!(errno(run(&rbind.join("medium/true"))), Some(libc::EACCES));
     assert!(!is_mapped(&rbind.join("medium/true")));
-    // The whole mount: of a mapping no FUSE server is told.
+    // The whole mount is noexec: the kernel sends a FUSE server no request for a mapping.
     let mount = source.shown(&[]);
     for program in ["medium/true", "medium/s", "true"] {
         assert_eq!(errno(run(&mount.join(program))), Some(libc::EACCES), "{program}");
@@ -457,7 +457,7 @@ fn nothing_runs_from_a_noexec_mount_below_nor_through_a_mapping() {
         .expect("explain");
     let explained = String::from_utf8(explained.stdout).expect("text");
     assert!(explained.contains("programs: are not run from the whole mount"), "{explained}");
-    // Who asks for it gets what one can have file by file.
+    // With the option `exec` programs are refused file by file.
     for args in [&["-o", "exec"][..], &["-o", "exec,cache=none"]] {
         let mount = source.shown(args);
         for program in ["medium/true", "medium/s"] {
@@ -494,7 +494,7 @@ fn symbolic_links_of_a_nosymfollow_mount_below_are_not_followed() {
             assert_eq!(fs::read(at.join("l")).expect("follow"), b"text\n");
             assert!(fs::symlink_metadata(at.join("medium/l")).expect("stat").is_symlink());
         }
-        // The kernel does not say what it reads a link for.
+        // READLINK does not say whether the kernel follows the link, so readlink(2) fails as well.
         assert_eq!(errno(fs::read_link(mount.join("medium/l"))), Some(libc::ELOOP), "{args:?}");
         fs::read_link(rbind.join("medium/l")).expect("readlink");
     }
@@ -530,7 +530,7 @@ fn nothing_is_written_on_a_read_only_mount_below() {
     let rbind = source.rbind();
     for args in [&[][..], &["--passthrough=off"], &["--chown-ignore"], &["-o", "rw"]] {
         let mount = source.shown(args);
-        // Handed over to the kernel for reading, it is not written by way of that either.
+        // A file with passthrough for reading cannot be written through the backing file either.
         let reader = File::open(mount.join("medium/f")).expect("open");
         for at in [mount.path(), &rbind] {
             let (f, d) = (at.join("medium/f"), at.join("medium/d"));
@@ -557,7 +557,7 @@ fn nothing_is_written_on_a_read_only_mount_below() {
             }
         }
         drop(reader);
-        // Of access(2) the kernel tells the daemon only where the daemon checks permissions.
+        // The kernel sends ACCESS only where the daemon checks permissions.
         let access = |at: &Path| rustix::fs::access(at.join("medium/f"), Access::WRITE_OK);
         assert_eq!(access(&rbind), Err(Errno::ROFS));
         let expected = if args == ["--chown-ignore"] { Err(Errno::ROFS) } else { Ok(()) };
@@ -631,7 +631,7 @@ fn what_is_mounted_later_is_judged_by_its_own_options() {
     let id = mount.join("later/id");
     let mode = || fs::metadata(&id).expect("stat").mode() & 0o7777;
     assert_eq!(mode(), 0o4755);
-    // Other options for the same mount.
+    // Other flags for the same mount.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::BIND;
     rustix::mount::mount_remount(&at, flags | NOSYMFOLLOW, c"").expect("remount");
     assert_eq!(mode(), 0o755);

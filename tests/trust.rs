@@ -1,5 +1,5 @@
-//! What others do on the source is seen at the mount, and nothing at the mount contradicts itself: cache=coherent, the
-//! default.
+//! Changes on the source are visible at the mount, and the mount never contradicts itself (cache=coherent, the
+//! default).
 
 mod support;
 
@@ -19,10 +19,10 @@ use support::{
     Mount, Scratch, eventually, loop_fs, needs_loop_devices, patience, scratch, sh, sh_output,
 };
 
-/// How soon a change must be seen.
+/// The time limit for a change to become visible.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Fails when the condition does not hold within [`SOON`].
+/// Fails if the condition does not hold within [`SOON`].
 #[track_caller]
 fn soon(what: &str, mut holds: impl FnMut() -> bool) {
     let (start, soon) = (Instant::now(), patience(SOON));
@@ -40,7 +40,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
 }
 
-/// One directory bound onto another, until dropped.
+/// A bind mount; unmounted when dropped.
 struct Bound(PathBuf);
 
 impl Bound {
@@ -66,7 +66,7 @@ fn a_change_through_one_of_two_bind_mounts_is_seen_through_the_other() {
     for (round, [here, there]) in [["b", "a"], ["a", "b"], ["b", "a"]].into_iter().enumerate() {
         let (here, there) = (mount.join(here), mount.join(there));
         let (f, new) = (PathBuf::from("f"), format!("new{round}"));
-        // The kernel has asked for everything on both sides just before, more than once.
+        // The kernel has cached everything on both sides, after more than one lookup.
         for _ in 0..2 {
             for side in [&here, &there] {
                 mode(&side.join(&f));
@@ -97,7 +97,7 @@ fn directories_that_are_forgotten_and_looked_up_at_once_stay_watched() {
     }
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Stopped by a panic, too: the scope waits for them.
+        // A panic stops the threads as well, since the scope waits for them.
         struct Stop<'a>(&'a AtomicBool);
         impl Drop for Stop<'_> {
             fn drop(&mut self) {
@@ -140,7 +140,7 @@ fn what_is_seen_of_a_busy_file_is_not_believed() {
     let soonest = (0..10).map(|round| {
         let (name, next) = (format!("f{round}"), format!("f{}", round + 1));
         fs::metadata(mount.join(&name)).expect("stat");
-        // While a file is busy, for 100 ms after a write without a close, nobody tells of further writes.
+        // For 100 ms after a write without a close the watch suppresses a file's write events.
         resize(round + 1);
         thread::sleep(Duration::from_millis(5));
         fs::rename(mount.in_source(&name), mount.in_source(&next)).expect("rename");
@@ -164,7 +164,7 @@ fn what_is_mounted_on_a_directory_stays_when_the_mount_hears_that_it_was_made() 
     fs::create_dir(mount.in_source("old")).expect("mkdir");
     assert!(mount.join("old").exists());
     for round in 0..10 {
-        // Made anew, or again where the kernel has known another.
+        // A new name, or one of which the kernel has cached another directory.
         let name = if round % 2 == 0 { format!("new-{round}") } else { "old".into() };
         let on_source = mount.in_source(&name);
         let _ = fs::remove_dir(&on_source);
@@ -186,8 +186,8 @@ fn what_is_mounted_on_a_directory_stays_when_the_mount_hears_that_it_was_made() 
     }
 }
 
-/// Waits until the daemon has nothing of that name open any more: only then the source can use its inode number again.
-/// The daemon's own view of the source has other paths, so it goes by the last part.
+/// Waits until the daemon has no descriptor of that name any more: only then the source can reuse the inode number.
+/// The daemon's view of the source has other paths, so the last component decides.
 fn until_unheld(mount: &Mount, name: &str) {
     let fds = format!("/proc/{}/fd", mount.pid().expect("a daemon runs"));
     eventually("the daemon holds nothing", || {
@@ -198,11 +198,11 @@ fn until_unheld(mount: &Mount, name: &str) {
     });
 }
 
-/// Replaces a name on the source by another of the same inode number.
+/// Replaces a name on the source by a new file with the same inode number.
 fn replace(source: &Path, remove: impl Fn(&Path), make: impl Fn(&Path)) {
     let before = fs::symlink_metadata(source).expect("stat").ino();
     remove(source);
-    // The watch lets go of a directory a moment later.
+    // The watch releases the inode of a removed directory a moment later.
     thread::sleep(Duration::from_millis(200));
     make(source);
     assert_eq!(
@@ -220,13 +220,13 @@ fn two_names_of_a_file_whose_inode_number_was_used_before_are_one_file() {
 #[test]
 fn two_names_of_a_file_whose_inode_number_a_listing_showed_before_are_one_file() {
     two_names_of_a_file_whose_number_was_used_before(|mount| {
-        // A file that is older than the clock's tick is known by its birth.
+        // A file that is older than a clock tick is identified by its birth time.
         thread::sleep(Duration::from_millis(30));
         list(mount.path());
     });
 }
 
-/// Lists a directory with its attributes.
+/// Lists a directory and stats its entries.
 fn list(dir: &Path) {
     fs::read_dir(dir).expect("list").for_each(|entry| {
         entry.expect("list").metadata().expect("stat");
@@ -278,7 +278,7 @@ fn files_that_have_one_inode_number_within_a_tick_of_the_clock_are_told_apart() 
     let number = || fs::metadata(&path).expect("stat").ino();
     let mut again = 0;
     for round in 0..20 {
-        // While a file is busy the watch has a mark on it, which keeps its number.
+        // The mark on a busy file keeps its inode number; after this time it is gone.
         thread::sleep(Duration::from_millis(200));
         fs::write(&path, "1").expect("write");
         let first = number();
@@ -302,7 +302,8 @@ fn files_that_have_one_inode_number_within_a_tick_of_the_clock_are_told_apart() 
     assert!(again > 2, "the number was used again {again} times only");
 }
 
-/// An image that mke2fs(8) has filled: all its files have generation 0, which opens others as well.
+/// An image that mke2fs(8) has filled: all its files have generation 0, and such a file handle opens later files as
+/// well.
 fn filled_image() -> (Scratch, Bound) {
     needs_loop_devices();
     let scratch_dir = scratch();
@@ -318,7 +319,7 @@ fn filled_image() -> (Scratch, Bound) {
 #[test]
 fn a_file_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_number() {
     for is_listed in [false, true] {
-        let (_place, image) = filled_image();
+        let (_scratch_dir, image) = filled_image();
         let mount = Mount::builder().source(&image.0.join("s")).start();
         if is_listed {
             list(mount.path());
@@ -342,7 +343,7 @@ fn a_file_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_numbe
 
 #[test]
 fn a_directory_of_an_image_filled_by_mke2fs_is_not_taken_for_a_later_one_of_its_number() {
-    let (_place, image) = filled_image();
+    let (_scratch_dir, image) = filled_image();
     let mount = Mount::builder().source(&image.0.join("s")).start();
     let held = rustix::fs::open(mount.join("used-d"), OFlags::PATH | OFlags::CLOEXEC, 0.into())
         .expect("open");
@@ -428,7 +429,7 @@ fn reading_through_a_read_only_or_noatime_mount_leaves_the_source_s_access_times
     assert_ne!(meta.atime(), meta.mtime(), "the source keeps access times");
 }
 
-/// What somebody does on the source, and how it shows at the mount.
+/// A change on the source, and how it shows at the mount.
 struct Change {
     what: &'static str,
     before: fn(&Path),
@@ -558,7 +559,7 @@ fn a_change_on_the_source_is_seen_soon() {
         fs::create_dir(mount.in_source(dir(at))).expect("mkdir");
         (change.before)(&mount.in_source(dir(at)));
     }
-    // Asked for just before, and more than once: the kernel has it all.
+    // Everything is looked up more than once, so that the kernel has cached it.
     for _ in 0..3 {
         for (at, change) in CHANGES.iter().enumerate() {
             for name in ["f", "g", "f/g"] {

@@ -1,5 +1,4 @@
-//! No two files are taken for one, whatever numbers their filesystem gives them, and no handle of a file that is gone
-//! opens another.
+//! Files with equal inode numbers stay two files, and the file handle of a deleted file never opens another one.
 
 mod support;
 
@@ -36,7 +35,7 @@ fn a_user_gets_no_secret_by_another_name_with_its_inode_number() {
             let builder = Mount::builder().source(&scratch_dir.join("source"));
             let mount = args.iter().fold(builder, |builder, arg| builder.arg(*arg)).start();
             let (open, secret) = (mount.join("open"), mount.join("secret"));
-            // Root has it open, so that it is known.
+            // Root has the file open, so that the daemon and the kernel know it.
             let mut file = File::open(&secret).expect("root opens it");
             as_user(ALICE, ALICE, &[], || {
                 for _ in 0..3 {
@@ -70,7 +69,7 @@ fn a_file_stays_one_where_its_number_is_that_of_many() {
         let mount =
             Mount::builder().source(&scratch_dir.join("source")).arg("--cache=none").start();
         let device = File::open(mount.path()).expect("open the mount");
-        // Its handle names the inode that the kernel has of it.
+        // A file handle at the mount names an inode of the kernel's.
         let handles = NAMES.map(|name| handle_of(&mount.join(name)).expect("a handle"));
         let open = NAMES.map(|name| File::open(mount.join(name)).expect("open"));
         for _ in 0..3 {
@@ -136,8 +135,8 @@ fn a_handle_of_a_deleted_file_does_not_open_the_one_that_has_its_number_now() {
         let disk = loop_fs(kind, 400);
         let source = disk.dir("source");
         fs::write(source.join("kept"), "kept").expect("write");
-        // On ext4 the handle of a file that was found while it was younger than a tick of the clock is good for as long as
-        // the kernel knows it.
+        // On ext4 the handle of a file that was found younger than a clock tick is valid only while the kernel has
+        // its inode.
         std::thread::sleep(std::time::Duration::from_millis(20));
         let mount = Mount::builder().source(&source).start();
         let device = File::open(mount.path()).expect("open the mount");
@@ -153,7 +152,7 @@ fn a_handle_of_a_deleted_file_does_not_open_the_one_that_has_its_number_now() {
             open_handle(&device, &handle).expect("it is there");
             fs::remove_file(&f).expect("unlink");
             mount.forget_all();
-            // In the same tick, or later.
+            // Within the same clock tick, or later.
             if round % 2 == 1 {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }

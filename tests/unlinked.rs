@@ -1,4 +1,4 @@
-//! Files and directories that are open and have no name any more, or whose name is another's now.
+//! Open files and directories without a name, or with a name that another file has taken.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
 }
 
-/// Everything that one can do to an open file without its name; the results, to be compared.
+/// All operations on an open file without a name; returns the results for comparison.
 fn use_without_name(mut file: File) -> Vec<String> {
     let mut said = Vec::new();
     file.write_all(b"hello world").expect("write");

@@ -1,4 +1,4 @@
-//! Who serves requests: one worker alone where they come one by one, and never so that others wait for him.
+//! The workers: a single busy polling worker serves requests that come one by one, and never delays other clients.
 
 mod support;
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Mount, eventually};
 
-/// A request that the kernel answers from no cache.
+/// Sends a request that no cache of the kernel answers.
 fn ask(file: &Path) {
     let mut value = [0; 16];
     let answer = rustix::fs::getxattr(file, "user.missing", &mut value[..]);
@@ -28,7 +28,7 @@ fn ask_for(time: Duration, file: &Path) -> u64 {
     count
 }
 
-/// How often the daemon's threads went to sleep, all together.
+/// The number of voluntary context switches of all threads of the daemon.
 fn sleeps(mount: &Mount) -> u64 {
     let pid = mount.pid().expect("a daemon runs");
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
@@ -41,7 +41,7 @@ fn sleeps(mount: &Mount) -> u64 {
         .sum()
 }
 
-/// A process whose threads are all stopped, until this is dropped.
+/// A process that is stopped by SIGSTOP until this is dropped.
 struct Paused(Pid);
 
 impl Paused {
@@ -60,14 +60,14 @@ impl Paused {
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        // Gone, perhaps.
+        // Fails if the process has ended.
         let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
 #[test]
 fn a_request_that_waits_for_the_source_delays_no_other_client() {
-    // The inner mount's daemon is stopped, so that whoever asks for something there waits.
+    // The inner mount's daemon is stopped, so a request to the inner mount waits.
     let inner = Mount::identity();
     fs::write(inner.in_source("slow"), "x").expect("write");
     let scratch = Mount::identity();
@@ -81,13 +81,13 @@ fn a_request_that_waits_for_the_source_delays_no_other_client() {
     let stopped = Pid::from_raw(inner.pid().expect("a daemon runs") as i32).expect("a pid");
 
     for round in 0..5 {
-        // Long enough for one worker to be alone.
+        // Long enough for one worker to enter the exclusive mode.
         ask_for(Duration::from_millis(100), &quick);
         let paused = Paused::new(stopped);
         let waits = AtomicBool::new(true);
         thread::scope(|scope| {
             scope.spawn(|| {
-                // Chmod goes to the source, whatever is cached.
+                // SETATTR reaches the source, whatever is cached.
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600 + round);
                 fs::set_permissions(&slow, mode).expect("chmod");
                 waits.store(false, Ordering::Release);
@@ -116,12 +116,12 @@ fn an_idle_mount_wakes_for_nothing_but_its_sweeper() {
     eventually("the workers sleep again", || {
         let before = sleeps(&mount);
         thread::sleep(Duration::from_secs(2));
-        // The sweeper's every second, and room for a second one.
+        // The sweeper wakes every second; a second thread may do so, too.
         sleeps(&mount) - before <= 6
     });
 }
 
-/// How often the daemon has read, all together.
+/// The number of read(2) calls of the daemon's threads.
 fn reads(mount: &Mount) -> u64 {
     let pid = mount.pid().expect("a daemon runs");
     let io = fs::read_to_string(format!("/proc/{pid}/io")).expect("read the account");
@@ -160,7 +160,7 @@ fn many_clients_and_one_take_turns_without_losing_a_request() {
             }
         });
     }
-    // The mount still ends as it should, whoever listens.
+    // Even then the mount ends as it should, whichever worker listens.
     let held = File::open(mount.join("0")).expect("open");
     ask_for(Duration::from_millis(30), &mount.join("0"));
     drop(held);
