@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs the POSIX suite pjdfstest on a plain directory, on an identity mount of one (ident) and on a mount that shifts every id
-# but root's (shift), and fails when a case that passes on the plain directory fails on a mount.
+# Runs the POSIX suite pjdfstest on a plain directory, on an identity mount (ident) and on a mount that shifts every id but
+# root's (shift). Fails if a case that passes on the plain directory fails on a mount.
 #
 # Usage: tests/pjdfstest.sh [PATTERN...]       as root; SHIFTBIND and PJDFSTEST name the two programs
 set -euo pipefail
@@ -25,17 +25,17 @@ clean() {
     cd /
     umount /mnt/ident/mnt /mnt/shift/mnt 2>/dev/null || true
     for pid in "${daemons[@]}"; do wait "$pid" || true; done
-    # The namespace takes what is still mounted with it.
+    # What is still mounted ends with the namespace.
     umount -l /mnt 2>/dev/null || true
     rm -rf --one-file-system "$work"
 }
 trap clean EXIT
 
-# The suite's users walk to the directory: a short path that everybody may use.
+# All users of the suite must be able to search the path, and it must be short.
 mount --bind "$work" /mnt
 cd /mnt
 chmod 755 .
-# Names of one length: the suite counts bytes up to PATH_MAX.
+# Directory names of equal length: the suite fills paths up to PATH_MAX.
 mkdir -p second plain/mnt ident/source ident/mnt shift/source shift/mnt
 mount -t tmpfs pjdfstest second
 cat > config.toml <<'TOML'
@@ -81,7 +81,7 @@ run plain /mnt/plain/mnt "$@"
 status=0
 for name in ident shift; do
     run "$name" "/mnt/$name/mnt" "$@"
-    # link_count_max asks glibc for LINK_MAX, which knows it by filesystem type and not for FUSE: skipped by the suite.
+    # The suite skips link_count_max on FUSE: glibc knows LINK_MAX by filesystem type, and not for FUSE.
     comm -23 plain.passed "$name.passed" | grep -vx link::link_count_max > "$name.lost" || true
     while read -r case; do
         status=1

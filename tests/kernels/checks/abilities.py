@@ -1,4 +1,4 @@
-"""Whether shiftbind mounts as root and as a user on this kernel, and whether the kernel passes data by itself."""
+"""Checks whether shiftbind mounts as root and as a user on this kernel, and whether passthrough works."""
 
 import json
 import os
@@ -11,13 +11,13 @@ MIB = 1 << 20
 
 
 def read_by(pid):
-    """How many bytes a process has read."""
+    """The number of bytes that a process has read."""
     with open(f"/proc/{pid}/io", encoding="ascii") as file:
         return int(next(line for line in file if line.startswith("rchar:")).split()[1])
 
 
 def passthrough():
-    """`yes` when the daemon reads nothing of what a client reads."""
+    """`yes` if the daemon reads no file data while a client does."""
     size = 16 * MIB
     with Mount("passthrough", SHIFT) as mount:
         with open(f"{mount.source}/f", "wb") as file:
@@ -30,7 +30,7 @@ def passthrough():
 
 
 def as_root():
-    """`yes` when a file shows its shifted owner, and what is made at the mount is stored with the owner shifted back."""
+    """`yes` if a file shows its shifted owner, and a chown at the mount is stored with the owner shifted back."""
     with Mount("root", SHIFT) as mount:
         os.close(os.open(f"{mount.source}/f", os.O_CREAT | os.O_WRONLY))
         os.chown(f"{mount.source}/f", 5, 6)
@@ -44,7 +44,7 @@ def as_root():
 
 
 def as_user():
-    """`yes` when the user 1000 can mount his directory and finds a file through it."""
+    """`yes` if the user 1000 can mount a directory of its own and reads a file through it."""
     with Mount("user", user=1000) as mount:
         with open(f"{mount.source}/f", "w", encoding="ascii") as file:
             file.write("text")
@@ -72,7 +72,7 @@ def main():
             say(f"{name}: {error}")
             result[name] = "no"
             bad += 1
-    # What shiftbind itself says of this kernel.
+    # What shiftbind itself reports about this kernel.
     explained = subprocess.run([sys.argv[1], "--explain", "-o", SHIFT, "/var/tmp", "/mnt"], capture_output=True, text=True)
     result["explained"] = [line for line in explained.stdout.splitlines() if "kernel" in line]
     if explained.returncode != 0:

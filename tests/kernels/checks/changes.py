@@ -1,7 +1,7 @@
-"""How soon the mount shows each kind of change that is made on its source.
+"""Measures how soon the mount shows each kind of change on its source.
 
-Names that are looked up in vain before they appear matter most: the kernel has cached that they are missing, and what
-invalidates that does nothing on some kernels.
+Names that were looked up before they appeared matter most: the kernel has a negative dentry for them, and on some
+kernels FUSE_NOTIFY_INVAL_ENTRY does not drop it.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 
 from common import SHIFT, Mount, say
 
-# Longer than any bound that is promised, in seconds, on a slow machine too; caches last 10 minutes.
+# In seconds: longer than any promised bound, even on an emulated processor, and shorter than the cache timeout (10 min).
 LIMIT = 30
 
 
@@ -33,7 +33,7 @@ def append(path, data):
 
 
 class Changes:
-    """Changes in one directory, seen by its two paths."""
+    """Changes in one directory, given by its paths on the source and at the mount."""
 
     def __init__(self, source, mount, label):
         self.source, self.mount, self.label = source, mount, label
@@ -41,7 +41,7 @@ class Changes:
         self.unseen = []
 
     def see(self, kind, change, is_seen):
-        """Makes a change, and waits until it is seen."""
+        """Makes a change and waits until the mount shows it."""
         change()
         start = time.monotonic()
         while not is_seen():
@@ -55,7 +55,7 @@ class Changes:
         say(f"{self.label}{kind}: {seconds * 1000:.0f} ms")
 
     def appears(self, kind, name, make):
-        """A name is looked up in vain, and then made."""
+        """Looks up a missing name at the mount, and then creates it on the source."""
         at_mount = f"{self.mount}/{name}"
         if is_there(at_mount):
             raise RuntimeError(f"{name} is there already")
@@ -80,7 +80,7 @@ class Changes:
         self.see("data changes", lambda: append(f"{source}/d", b"def"),
                  lambda: open(f"{mount}/d", "rb").read() == b"abcdef")
         self.see("the listing changes", lambda: touch(f"{source}/z"), lambda: "z" in os.listdir(mount))
-        # A cached missing name must not let a client make what is there.
+        # O_EXCL must fail although the kernel has a negative dentry for the name.
         is_there(f"{mount}/x")
         touch(f"{source}/x")
         try:

@@ -1,4 +1,4 @@
-"""What the checks share: a daemon that serves a mount of a new directory."""
+"""Shared by the checks: a daemon that serves a mount of a new directory."""
 
 import os
 import shutil
@@ -6,24 +6,24 @@ import subprocess
 import sys
 import time
 
-# How long a mount may take to answer, in seconds, on a machine that is thirty times slower than a real one.
+# In seconds: how long a mount may take to answer on a machine that is thirty times slower than a real one.
 TIMEOUT = 60
 SHIFT = "idmap=b:0:100000:65536"
 
 
 def say(text):
-    """A line for whoever reads the log; standard output is for the result."""
+    """Writes a line to the log (standard error); standard output is for the result."""
     print(text, file=sys.stderr, flush=True)
 
 
 def is_mounted(path):
-    """Whether something is mounted there. Root may not look at a user's mount, so the table is asked."""
+    """Whether the mount table has a mount at that path. Root may not stat a user's mount."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
         return any(line.split(" ")[4] == path for line in table)
 
 
 class Mount:
-    """A mount in the foreground, of /var/tmp/NAME/source at /var/tmp/NAME/mnt. `with` unmounts it."""
+    """A mount of /var/tmp/NAME/source at /var/tmp/NAME/mnt, with the daemon in the foreground. `with` unmounts it."""
 
     def __init__(self, name, *options, user=None):
         self.dir = f"/var/tmp/{name}"
@@ -41,7 +41,7 @@ class Mount:
         for option in self._options:
             command += ["-o", option]
         if self._user is not None:
-            # A directory that the user may search.
+            # The user must be able to search the directory.
             os.chmod(self.dir, 0o755)
             command = ["setpriv", f"--reuid={self._user}", f"--regid={self._user}", "--clear-groups", *command]
         self._log = open(f"{self.dir}/log", "w+", encoding="utf-8", errors="replace")
@@ -62,11 +62,11 @@ class Mount:
         try:
             self.daemon.wait(TIMEOUT)
         except subprocess.TimeoutExpired:
-            say("the daemon outlives its mount")
+            say("the daemon still runs after the unmount")
             self.daemon.kill()
 
     def said(self):
-        """What the daemon has said."""
+        """The daemon's messages."""
         self._log.flush()
         self._log.seek(0)
         return self._log.read().strip()

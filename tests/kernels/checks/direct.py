@@ -1,4 +1,4 @@
-"""Whether what O_DIRECT wrote is on the source and is read back, from buffers of every alignment."""
+"""Checks that data written with O_DIRECT is on the source and is read back, from buffers of every alignment."""
 
 import ctypes
 import json
@@ -9,7 +9,7 @@ import sys
 from common import Mount, say
 
 SIZE = 3 << 20
-# How far a buffer lies behind the beginning of a page, in bytes.
+# Offsets of the buffer from the beginning of a page, in bytes.
 SKIPS = [0, 1, 100, 512, 4096]
 SECTOR = 512
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -31,7 +31,7 @@ def whole(call, file, address, size):
 
 
 def difference(found, wanted):
-    """Which sectors differ; empty for none."""
+    """Describes the sectors that differ; empty for none."""
     bad = [at // SECTOR for at in range(0, SIZE, SECTOR) if found[at:at + SECTOR] != wanted[at:at + SECTOR]]
     return f"{len(bad)} sectors of {SIZE // SECTOR}, from {bad[0]} to {bad[-1]}" if bad else ""
 

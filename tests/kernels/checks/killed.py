@@ -1,4 +1,4 @@
-"""Whether all that a client stored through a shared mapping reaches the source when the client is killed."""
+"""Checks that data which a client stored through a shared mapping reaches the source if the client is killed."""
 
 import json
 import mmap
@@ -10,12 +10,12 @@ import time
 from common import Mount, say
 
 SIZE = 65536
-# The rate below lets it take a second; a kernel writes back within 30 s by itself (vm.dirty_expire_centisecs).
+# In seconds: the rate below makes it one second; the kernel writes dirty pages back after 30 s (vm.dirty_expire_centisecs).
 LIMIT = 75
 
 
 def store(path):
-    """A client that stores through a mapping, asks for write-back and is killed meanwhile."""
+    """Runs a client that stores through a mapping and calls msync(2), and kills it meanwhile."""
     child = os.fork()
     if child == 0:
         mapping = mmap.mmap(os.open(path, os.O_RDWR), SIZE)

@@ -1,4 +1,4 @@
-"""How many requests an operation costs, by opcode: taken from the daemon's reads of /dev/fuse with strace(1)."""
+"""Counts the requests of each operation, by opcode, from the daemon's reads of /dev/fuse in an strace(1)."""
 
 import json
 import os
@@ -11,32 +11,32 @@ from collections import Counter
 from common import Mount, say
 
 FILES = 100
-# Root, which makes the files, is mapped.
+# Maps root, which creates the files.
 MAP = "idmap=b:0:0:1000,idmap=b:1000:2000:1,idmap=b:2000:1000:1,idmap=b:3000:3000:60000"
-# enum fuse_opcode of linux/fuse.h, as far as these operations reach.
+# The opcodes that these operations use (enum fuse_opcode in linux/fuse.h).
 OPCODES = {1: "LOOKUP", 2: "FORGET", 3: "GETATTR", 4: "SETATTR", 10: "UNLINK", 12: "RENAME", 14: "OPEN", 15: "READ",
            16: "WRITE", 18: "RELEASE", 22: "GETXATTR", 25: "FLUSH", 27: "OPENDIR", 28: "READDIR", 29: "RELEASEDIR",
            35: "CREATE", 36: "INTERRUPT", 39: "IOCTL", 42: "BATCH_FORGET", 44: "READDIRPLUS", 45: "RENAME2", 52: "STATX"}
 
 
 def create(path):
-    # Not open(), which asks whether the file is a terminal: an ioctl(2), and a request.
+    # Not open(), which calls isatty(3): an ioctl(2), and so a request.
     file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     os.write(file, bytes(4096))
     os.close(file)
 
 
 def counted(daemon, log, operation):
-    """The requests that an operation causes."""
-    # Of other descriptors the daemon reads events of fanotify, among others.
+    """The number of requests that an operation causes, by opcode."""
+    # Only /dev/fuse: the daemon also reads fanotify events, among others.
     strace = subprocess.Popen(["strace", "-f", "-qq", "-xx", "-s", "8", "-P", "/dev/fuse", "-e", "trace=read", "-o", log,
                                "-p", str(daemon)])
-    # Until every thread is traced, on a slow machine too.
+    # Waits until strace has attached to every thread.
     threads = len(os.listdir(f"/proc/{daemon}/task"))
     while sum(tracer(daemon, thread) != 0 for thread in os.listdir(f"/proc/{daemon}/task")) < threads:
         time.sleep(0.05)
     operation()
-    # RELEASE and FORGET come after the call that causes them.
+    # The kernel sends RELEASE and FORGET after the call that causes them.
     time.sleep(1)
     strace.terminate()
     strace.wait()
@@ -84,13 +84,13 @@ def main():
             ("rename", each(lambda n: os.rename(f"{dir}/n{n}", f"{dir}/r{n}"))),
             ("unlink", each(lambda n: os.unlink(f"{dir}/r{n}"))),
             ("missing name", each(miss)),
-            # None where the kernel keeps a negative dentry: it must then let go of it when the name is made on the source.
+            # 0 where the kernel keeps negative dentries, which must then be invalidated when the name appears on the source.
             ("missing name again", each(miss)),
         ]
         for name, operation in operations:
             found = counted(mount.daemon.pid, f"{mount.dir}/strace", operation)
             say(f"{name}: {' '.join(f'{opcode} {count / FILES:.2f}' for opcode, count in sorted(found.items()))}")
-            # The kernel sends these when it likes, and waits for no answer.
+            # The kernel sends these at any time, and without a reply.
             answered = sum(count for opcode, count in found.items() if opcode not in ("FORGET", "BATCH_FORGET"))
             result[name] = round(answered / FILES, 2)
     print(json.dumps(result))

@@ -1,4 +1,4 @@
-"""Runs the plan in a guest. What happens goes to the second serial line, one JSON object a line; the first is the console.
+"""Runs the plan in a guest and reports events on the second serial line, one JSON object a line; the first is the console.
 
 The plan has `command`, or `checks` and `programs` (see rig/payload.py), and how to run them.
 """
@@ -14,12 +14,12 @@ import threading
 import time
 
 PAYLOAD = "/payload"
-# What a message of a failed test, or of a check, is cut to, in characters: enough for a failed comparison of two trees.
+# The maximum length of a message, in characters: enough for a failed comparison of two trees.
 LONGEST = 6000
 
 
 def open_results():
-    """The second serial line, which the kernel must take as it is: no echo, no added carriage returns."""
+    """Opens the second serial line in raw mode: no echo, no added carriage returns."""
     line = os.open("/dev/ttyS1", os.O_RDWR | os.O_NOCTTY)
     attributes = termios.tcgetattr(line)
     attributes[1] &= ~termios.OPOST
@@ -33,25 +33,25 @@ BEGIN = time.monotonic()
 
 
 def tell(event, **about):
-    """One event to the host."""
+    """Sends one event to the host."""
     RESULTS.write(json.dumps({"event": event, "at": round(time.monotonic() - BEGIN, 2), **about}) + "\n")
     RESULTS.flush()
 
 
 def say(text):
-    """A line on the console, for whoever watches."""
+    """Prints a line on the console."""
     print(text, flush=True)
 
 
 def short(text):
-    """The beginning and the end of a text that is too long."""
+    """Shortens a text that is too long to its beginning and end."""
     if len(text) <= LONGEST:
         return text
     return text[:LONGEST // 2] + "\n[…]\n" + text[-LONGEST // 2:]
 
 
 def end(process):
-    """Ends a process and what it has started in its session."""
+    """Kills a process group and reaps its leader."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -60,23 +60,23 @@ def end(process):
 
 
 def result_of(message):
-    """A test's outcome, and why, out of libtest's JSON."""
+    """A test's outcome and the reason, from libtest's JSON."""
     output = message.get("stdout", "")
     if message["event"] == "ignored":
         return "skipped", message.get("message") or "marked #[ignore]"
-    # A test that is deep in something when it finds that it cannot be run here panics (tests/support/machine.rs).
+    # `cannot_run` of tests/support/machine.rs panics with this text.
     cannot = re.search(r"^cannot be run here: (.+)$", output, re.MULTILINE)
     if message["event"] == "failed" and cannot:
         return "skipped", cannot.group(1)
     if message["event"] == "failed":
         return "failed", short(output or message.get("message", ""))
-    # A test that cannot be run here says so and returns.
+    # `skipped` of tests/support/machine.rs prints this text; the test returns.
     skipped = re.search(r"^skipped: (.+)$", output, re.MULTILINE)
     return ("skipped", skipped.group(1)) if skipped else ("passed", "")
 
 
 class Alarm:
-    """Calls a function once when it was not wound for so many seconds."""
+    """Calls `ring` once if `wind` was not called for that many seconds."""
 
     def __init__(self, seconds, ring):
         self.rang = False
@@ -101,26 +101,26 @@ class Alarm:
 
 
 def run_tests(program, plan):
-    """Runs one test program, and tells of each of its tests."""
+    """Runs one test program and reports each of its tests."""
     name = program["name"]
     if "skipped" in program:
         tell("program", program=name, status="skipped", reason=program["skipped"], seconds=0)
         say(f"{name}: SKIPPED: {program['skipped']}")
         return
-    # libtest's JSON, the only output that holds apart what tests print, is for nightly toolchains but for this variable.
+    # libtest's JSON is the only format that separates the tests' output. Stable toolchains need this variable for it.
     environment = dict(os.environ, RUSTC_BOOTSTRAP="1", RUST_BACKTRACE="0", CI="true",
                        CARGO_MANIFEST_DIR=plan["project"], **plan["environment"])
     command = [program["path"], "-Z", "unstable-options", "--format", "json", "--report-time", "--show-output",
                f"--test-threads={plan['threads']}", *program["arguments"]]
     start = time.monotonic()
-    # A file for stderr: what children write there belongs to no test.
+    # stderr goes to a file: what children write there belongs to no single test.
     with open(f"/tmp/{name}.stderr", "w+b") as errors:
         process = subprocess.Popen(command, cwd=plan["project"], env=environment, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
         alarm = Alarm(plan["limit"], lambda: end(process))
         running, counts, count = set(), {"passed": 0, "failed": 0, "skipped": 0}, 0
         for line in process.stdout:
-            # Children of a test may have written before it on the same line.
+            # Children of a test may have written text before it on the same line.
             at = line.find(b'{ "type"')
             try:
                 message = json.loads(line[at:]) if at >= 0 else {}
@@ -143,22 +143,22 @@ def run_tests(program, plan):
                     say(f"    {outcome.upper()} {name}::{message['name']}: {why.strip()[:600]}")
         status = process.wait()
         alarm.cancel()
-        # What a test has left running does not outlive its program.
+        # Kills processes that a test has left running.
         end(process)
         errors.seek(0)
         said = errors.read().decode(errors="replace")
-    # Those under way when the program was ended, or died.
+    # Tests that were running when the program was killed or crashed.
     for test in sorted(running):
         why = f"hangs: no test ended for {plan['limit']} s" if alarm.rang else f"the program ended with status {status}"
         counts["failed"] += 1
         tell("test", program=name, name=test, outcome="failed", why=f"{why}: {short(said)}", seconds=0)
         say(f"    FAILED {name}::{test}: {why}")
     seconds = round(time.monotonic() - start, 1)
-    # libtest's status for failed tests, of which some are skipped here.
+    # 101 is libtest's status for failed tests, some of which count as skipped here.
     only_skipped = status == 101 and counts["skipped"] > 0
     missed = count - sum(counts.values())
     if count == 0 and program["arguments"]:
-        # A filter that fits nothing would pass for ever.
+        # A filter that matches nothing would always pass.
         counts["failed"] += 1
         why = f"no test fits {' '.join(program['arguments'])}"
         tell("test", program=name, name="(the program)", outcome="failed", why=why, seconds=0)
@@ -173,7 +173,7 @@ def run_tests(program, plan):
 
 
 def run_check(name, plan):
-    """Runs a check: its result is a JSON object on its standard output, what it has to say goes to the other one."""
+    """Runs a check: its standard output is the result, a JSON object; its standard error is the log."""
     path = f"{PAYLOAD}/checks/{name}.py"
     process = subprocess.Popen([sys.executable, path, plan["program"]], stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True,

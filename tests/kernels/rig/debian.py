@@ -1,7 +1,7 @@
-"""Debian's mirror: the one that this machine is set up with, and the kernels on it.
+"""Debian's mirror that apt on this machine uses, and the kernels on it.
 
-Kernels are downloaded and unpacked, never installed, and the machine's own package lists stay as they are. The "cloud"
-flavour is taken: it is small, and has all that the guests need.
+Kernels are downloaded and unpacked, never installed, and the machine's own package lists stay unchanged. The guests run
+the "cloud" flavour: it is small and has all drivers that they need.
 """
 
 import json
@@ -16,7 +16,7 @@ from .host import Trouble, run, say
 SUITES = ["bookworm", "bookworm-backports", "trixie", "trixie-backports", "forky", "forky-backports", "sid",
           "experimental"]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-# How old package lists may be, in seconds, before they are fetched again: chosen, kernels appear every few days.
+# The maximum age of package lists in seconds. Chosen: new kernels appear every few days.
 LISTS_LAST = 24 * 3600
 FLAVOUR = "cloud-amd64"
 
@@ -25,15 +25,15 @@ FLAVOUR = "cloud-amd64"
 class Package:
     """A kernel on the mirror."""
 
-    # What it is called in the names of its packages: 6.1.0-50, 7.3.4+deb13.
+    # The version in the packages' names: 6.1.0-50, 7.3.4+deb13.
     version: str
-    # The packages' own version, which begins with upstream's.
+    # The packages' own version, which begins with the upstream version.
     package: str
-    # The packages that hold it.
+    # The packages that contain it.
     parts: list
 
     def numbers(self):
-        """For sorting: upstream's numbers, then that a release is newer than its candidates."""
+        """The sort key: the upstream version; a release is newer than its candidates."""
         upstream = re.match(r"[0-9.]+", self.package).group().rstrip(".")
         return [int(number) for number in upstream.split(".")], self.is_release()
 
@@ -41,12 +41,12 @@ class Package:
         return "~rc" not in self.package
 
     def fits(self, name):
-        """Whether the version is or begins with that name."""
+        """Whether the version equals or begins with that name."""
         begins = re.compile(re.escape(name) + r"(?![0-9])")
         return bool(begins.match(self.version) or begins.match(self.package))
 
     def series(self):
-        """Upstream's first two numbers: 7.3."""
+        """The first two numbers of the upstream version: 7.3."""
         return ".".join(self.package.split("~")[0].split("-")[0].split(".")[:2])
 
 
@@ -56,19 +56,19 @@ class Kernel:
     def __init__(self, name, dir):
         self.name = name
         self.image = dir / "vmlinuz"
-        # None for a kernel whose modules the mirror no longer has.
+        # None if the mirror no longer has the kernel's modules.
         self.modules = dir / "modules" if (dir / "modules").exists() else None
         self.package = (dir / "package").read_text().strip()
 
 
 def mirror_of_this_machine():
-    """The mirror of Debian that apt uses on this machine."""
+    """The address of the Debian mirror that apt uses on this machine."""
     targets = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(ORIGIN)", "Created-By: Packages")
     for line in targets.splitlines():
         uri, codename, origin = (line.split(" ", 2) + ["", ""])[:3]
         if origin == "Debian" and not re.search("-(security|updates|backports)", codename):
             return uri
-    # Before the first `apt-get update` apt knows the address, and no more.
+    # Before the first `apt-get update` apt knows only the address.
     for line in targets.splitlines():
         uri = line.split(" ")[0]
         if uri.rstrip("/").endswith("/debian"):
@@ -77,7 +77,7 @@ def mirror_of_this_machine():
 
 
 class Archive:
-    """Package lists of all suites of a mirror, apart from the machine's own."""
+    """The package lists of all suites of a mirror, separate from the machine's own."""
 
     def __init__(self, cache, uri=None):
         self.dir = cache / "apt"
@@ -86,7 +86,7 @@ class Archive:
         self._kernels = None
 
     def mirror(self):
-        """The mirror's address: what was asked for, or what apt is set up with."""
+        """The mirror's address: the given one, or that of this machine's apt."""
         if self._uri is None:
             self._uri = mirror_of_this_machine()
         return self._uri
@@ -107,11 +107,11 @@ class Archive:
             (self.dir / part).mkdir(parents=True, exist_ok=True)
         lines = [f"deb [signed-by={KEYRING}] {self.mirror()} {suite} main\n" for suite in SUITES]
         (self.dir / "sources.list").write_text("".join(lines))
-        # A suite that the mirror lacks is an error to apt; those that it has are there all the same.
+        # apt fails if the mirror lacks a suite, but fetches the lists of the rest.
         update = subprocess.run(["apt-get", *self._apt(), "-qq", "update"], stdin=subprocess.DEVNULL,
                                 capture_output=True, text=True)
         if not list((self.dir / "lists").glob("*_Packages*")):
-            raise Trouble(f"the mirror's package lists cannot be had: {update.stderr.strip()}")
+            raise Trouble(f"the mirror's package lists cannot be fetched: {update.stderr.strip()}")
         kernels.write_text(json.dumps(list(self._found()), indent=1) + "\n")
 
     def kernels(self):
@@ -123,7 +123,7 @@ class Archive:
         return self._kernels
 
     def _found(self):
-        """What the package lists have of kernels."""
+        """Finds the kernels in the package lists."""
         names = run("apt-cache", *self._apt(), "pkgnames", "linux-").split()
         names = [name for name in names if re.fullmatch(rf"linux-(image|binary|modules)-[0-9].*-{FLAVOUR}", name)]
         shown = run("apt-cache", *self._apt(), "show", "--no-all-versions", *names)
@@ -131,13 +131,13 @@ class Archive:
         for name, package in there.items():
             if name.startswith("linux-image-"):
                 version = name.removeprefix("linux-image-").removesuffix("-" + FLAVOUR)
-                # Up to 6.18 linux-image holds everything; later it is empty, and needs the other two. Modules disappear
-                # from the mirror with their source, signed images stay longer.
+                # Up to 6.18 linux-image contains everything; later it is empty and depends on the other two. Modules
+                # disappear from the mirror with their source; signed images stay longer.
                 parts = [f"linux-{part}-{version}-{FLAVOUR}" for part in ["image", "binary", "modules"]]
                 yield {"version": version, "package": package, "parts": [part for part in parts if part in there]}
 
     def find(self, name):
-        """The newest kernel whose version is or begins with that (7.1, 7.1.7); `newest`: the newest release of all."""
+        """The newest kernel whose version equals or begins with `name` (7.1, 7.1.7); `newest`: the newest release."""
         if name == "newest":
             fitting = [kernel for kernel in self.kernels() if kernel.is_release()]
         else:
@@ -147,7 +147,7 @@ class Archive:
         return fitting[-1]
 
     def get(self, name, package):
-        """A kernel, downloaded and unpacked unless it was already, under the name by which it was asked for."""
+        """Downloads and unpacks a kernel unless that was done before; returns it under the requested name."""
         dir = self.unpacked / package.version
         if not (dir / "package").exists():
             say(f"downloading Linux {package.package}")
@@ -168,11 +168,11 @@ class Archive:
         if len(images) != 1:
             raise Trouble(f"{len(images)} kernel images in {' '.join(parts)}")
         os.symlink(os.path.relpath(images[0], dir), dir / "vmlinuz")
-        # Where the files of modules are, and not only lists of them.
+        # The tree with the module files; other trees have only lists of modules.
         trees = [path.parent for path in dir.rglob("lib/modules/*/kernel") if any(path.rglob("*.ko*"))]
         if trees:
-            # The tree above lib/modules is what depmod calls the base.
+            # depmod -b takes the directory above lib/modules.
             run("depmod", "-b", trees[0].parents[2], trees[0].name)
             os.symlink(os.path.relpath(trees[0], dir), dir / "modules")
-        # Written last: without it the directory is unpacked anew.
+        # Written last: without this file the kernel is unpacked again.
         (dir / "package").write_text(package + "\n")

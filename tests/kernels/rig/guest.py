@@ -1,6 +1,6 @@
-"""The virtual machine: boots a kernel with the root and the payload, and gathers what its agent tells.
+"""The virtual machine: boots a kernel with the root and the payload, and collects its agent's events.
 
-Nothing that a guest writes is kept, and it has no network.
+A guest's writes are discarded, and it has no network.
 """
 
 import json
@@ -15,17 +15,17 @@ from pathlib import Path
 from .host import say, scratch
 
 HERE = Path(__file__).resolve().parents[1]
-# Modules that the root, the payload and the tests need; those that a kernel has built in are no files.
+# The modules that the root, the payload and the tests need, unless the kernel has them built in.
 MODULES = ["virtio_pci", "virtio_blk", "ext4", "fuse", "overlay", "xfs", "btrfs", "loop", "quota_v2", "virtio_rng"]
 
 
 def module_files(modules):
-    """The files of those modules and of what they need, in the order in which to load them."""
+    """The files of those modules and their dependencies, in the order in which to load them."""
     needs = {}
     for line in (modules / "modules.dep").read_text().splitlines():
         file, _, others = line.partition(":")
         name = re.sub(r"\.ko.*$", "", os.path.basename(file)).replace("-", "_")
-        # The furthest is named last.
+        # modules.dep names the deepest dependency last.
         needs[name] = [*reversed(others.split()), file]
     files = [file for name in MODULES for file in needs.get(name, [])]
     return list(dict.fromkeys(files))
@@ -64,20 +64,20 @@ def initramfs(kernel, root, payload, dir):
 
 
 def arguments(kernel, settings):
-    """The kernel's command line: nothing that costs time and is not tested here."""
+    """The kernel's command line; it disables features that cost time and are not tested here."""
     words = ["console=ttyS0", "quiet", "loglevel=4", "panic=-1", "mitigations=off", "nokaslr", "init_on_alloc=0",
              "apparmor=0", "audit=0", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1"]
     if settings.accel == "tcg":
-        # An emulated processor's time stamp counter is the host's. The guest must not measure its rate, which it would
-        # get wrong by a factor when the host is busy.
+        # An emulated processor has the host's time stamp counter. The guest must not calibrate it: on a busy host the
+        # result is wrong by a factor.
         rate = re.search(r"^cpu MHz\s*: ([0-9.]+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
         words += [f"tsc_early_khz={int(float(rate.group(1)) * 1000)}", "tsc=reliable", "no_timer_check"]
     return " ".join(words)
 
 
 def machine(kernel, root, payload, image, results, settings):
-    """qemu's command line."""
-    # Without an address of 57 bits page tables have a level less. Room for translated code: 1 GiB.
+    """The command line of qemu."""
+    # la57=off: page tables of four levels. tb-size: 1 GiB for translated code.
     kinds = {"tcg": ["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,la57=off"],
              "kvm": ["-accel", "kvm", "-cpu", "host"]}
     command = ["qemu-system-x86_64", *kinds[settings.accel], "-M", "q35,hpet=off", "-smp", str(settings.cpus),
@@ -92,7 +92,7 @@ def machine(kernel, root, payload, image, results, settings):
 
 
 class Outcome:
-    """How a guest ended, and what its agent has told."""
+    """How a guest ended, and its agent's events."""
 
     def __init__(self, events, is_off, is_stopped, seconds, processor_seconds):
         self.events = events
@@ -104,16 +104,16 @@ class Outcome:
         elif not is_off:
             self.ended = "stopped" if is_stopped else "timeout"
         else:
-            # It did not come up, or went off before the agent was done.
+            # The guest did not boot, or ended before the agent was done.
             self.ended = "crash" if events else "no boot"
 
 
-# How often a guest is booted again after the emulator's fault (see `died_of_emulation`).
+# How often a guest is booted again after a fault of the emulator (see `died_of_emulation`).
 RETRIES = 2
 
 
 def run_kernel(kernel, root, payload, settings, stop):
-    """Boots a kernel and gives what came out; again when the emulator and not the kernel was at fault."""
+    """Boots a kernel and returns the outcome; boots it again after a fault of the emulator."""
     for retries in range(RETRIES + 1):
         outcome = boot(kernel, root, payload, settings, stop)
         outcome.retries = retries
@@ -124,22 +124,22 @@ def run_kernel(kernel, root, payload, settings, stop):
 
 
 def died_of_emulation(outcome, kernel, settings):
-    """Whether a guest ended by an INT3 that nothing handles.
+    """Whether a guest crashed by an unhandled INT3.
 
-    The kernel patches its code (static keys, and so trace points) by way of an INT3, which every processor must stop to
-    see when it is gone (text_poke_bp()). An emulated processor may still run what it translated before.
+    The kernel patches its code (static keys, and so trace points) through a temporary INT3 (text_poke_bp()). An emulated
+    processor may still run the translation with the INT3 when the kernel handles it no longer.
     """
     console = log_of(kernel, settings).read_text(encoding="utf-8", errors="replace")
     return settings.accel == "tcg" and outcome.ended == "crash" and re.search(r"\bint3: 0000 \[#1\]", console)
 
 
 def log_of(kernel, settings):
-    """Where a guest's console goes."""
+    """The file for a guest's console."""
     return settings.results / f"{kernel.name}.log"
 
 
 def boot(kernel, root, payload, settings, stop):
-    """Boots a kernel and waits for its end, for the limit or for `stop`."""
+    """Boots a kernel and waits until it ends, the time limit is over or `stop` is set."""
     with scratch(settings.cache, "guest") as name:
         dir = Path(name)
         image = initramfs(kernel, root, payload, dir)
@@ -149,7 +149,7 @@ def boot(kernel, root, payload, settings, stop):
         begin = time.monotonic()
         say(f"{kernel.name}: booting Linux {kernel.package}" + ("" if kernel.modules else " (without modules)"))
         with open(log, "wb") as console:
-            # The guest dies with this thread, however that ends.
+            # The host's kernel kills the guest when this thread ends (PR_SET_PDEATHSIG).
             guest = subprocess.Popen(["setpriv", "--pdeathsig", "KILL",
                                       *machine(kernel, root, payload, image, results, settings)],
                                      stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
@@ -179,13 +179,13 @@ class Watch:
         self._rests = {self._console: "", self._results: ""}
 
     def wait(self, deadline, stop):
-        """Waits until the guest is off, its time is over or `stop` is set; whether it is off."""
+        """Waits until the guest is off, its time is over or `stop` is set; returns whether it is off."""
         while True:
             is_off = self._guest.poll() is not None
             self.used = max(self.used, processor_seconds(self._guest.pid))
             for line in self._lines(self._results):
                 try:
-                    # Real seconds in a guest on a busy host say little.
+                    # Elapsed time in a guest on a busy host means little.
                     self.events.append({**json.loads(line), "processor": round(self.used, 1)})
                 except ValueError:
                     say(f"not from the agent: {line[:200]}")
@@ -199,7 +199,7 @@ class Watch:
             time.sleep(0.2)
 
     def _lines(self, file):
-        """The whole lines that have come since."""
+        """The complete lines since the last call."""
         *lines, self._rests[file] = (self._rests[file] + file.read()).split("\n")
         return lines
 
@@ -210,5 +210,5 @@ def processor_seconds(pid):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    # utime and stime of proc_pid_stat(5), whose third field is the first one here.
+    # utime and stime (proc_pid_stat(5)); fields[0] is field 3 of the file.
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""What the host must have, and how its programs are called."""
+"""The programs that the host must have, and how to run them."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-# Where programs of root's are that a user's PATH may lack.
+# Directories of administration programs, which a user's PATH may lack.
 os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 
 BEGIN = time.monotonic()
@@ -34,11 +34,11 @@ NEEDED = {
 
 
 class Trouble(Exception):
-    """What makes the command end with one line and status 2."""
+    """An error that ends the command with one line and status 2."""
 
 
 def check():
-    """Names, in one line, every package that is missing."""
+    """Fails, naming every missing package in one line, if the host lacks programs."""
     if os.geteuid() != 0:
         raise Trouble("needs root, for debootstrap and for the owners of the guests' files")
     if os.uname().machine != "x86_64":
@@ -46,19 +46,19 @@ def check():
     missing = sorted({NEEDED[name] for name in NEEDED if shutil.which(name) is None})
     if missing:
         raise Trouble(f"missing; install with: apt-get install --no-install-recommends {' '.join(missing)}")
-    # A busybox with shared libraries would find none of them in the guest's first root.
+    # A dynamically linked busybox would not find its libraries in the initramfs.
     linkage = subprocess.run(["ldd", shutil.which("busybox")], capture_output=True, text=True)
     if "=>" in linkage.stdout:
         raise Trouble("busybox is linked dynamically; install with: apt-get install busybox-static")
 
 
 def say(text):
-    """One line of progress, with the seconds since the start."""
+    """Prints a line of progress with the seconds since the start."""
     print(f"[{time.monotonic() - BEGIN:4.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 def run(*command, **options):
-    """Runs a program; its failure is ours, with what it said."""
+    """Runs a program and returns its output; raises Trouble with the output if it fails."""
     done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     if done.returncode != 0:
@@ -67,13 +67,13 @@ def run(*command, **options):
 
 
 def scratch(cache, name):
-    """A temporary directory beside what is kept, so that large files need not be copied over."""
+    """A temporary directory in the cache's filesystem, so that large files are renamed and not copied."""
     return tempfile.TemporaryDirectory(dir=cache, prefix=f"scratch-{os.getpid()}-{name}-")
 
 
 @contextmanager
 def alone(cache):
-    """Keeps other runs from the directory meanwhile, and removes what runs that were killed have left in it."""
+    """Locks the directory against concurrent runs, and removes what killed runs have left in it."""
     with open(cache / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for path in cache.glob("scratch-*"):

@@ -1,7 +1,7 @@
-"""What a guest gets beside its root: the project's files, its test programs, the checks, and the plan of what to run.
+"""The guest's second disk: the project's files, its test programs, the checks, and the plan of what to run.
 
-A guest has no toolchain. The tests are built here; paths of this machine are compiled into them, so that the guest finds
-the project at the same path.
+A guest has no toolchain. The tests are built here with paths of this machine compiled in, so the guest has the project
+at the same path.
 """
 
 import json
@@ -14,7 +14,7 @@ from .host import Trouble, run, say
 
 KERNELS = Path(__file__).resolve().parents[1]
 PROJECT = KERNELS.parents[1]
-# Room on the disk for what tests write below target/tmp, in MiB; sparse.
+# Space on the sparse disk for files of the tests below target/tmp, in MiB.
 ROOM = 3072
 
 
@@ -26,21 +26,21 @@ class Program:
         self.path = Path(path)
 
     def needs_cargo(self):
-        """Whether a test of it runs cargo, which the guest lacks."""
+        """Whether one of its tests runs cargo, which the guest lacks."""
         tests = PROJECT / "tests"
         sources = [tests / f"{self.name}.rs", *(tests / self.name).glob("**/*.rs")]
         return any('env!("CARGO")' in source.read_text() for source in sources if source.exists())
 
 
 def build(wanted, no_tests):
-    """Builds as `cargo test` does, and gives the program and the test programs, the library's as `lib`.
+    """Builds as `cargo test` does; returns the program and the test programs, the library's as `lib`.
 
-    Only those of `wanted` (see `chosen`), or all without any.
+    Builds those that `wanted` names (see `chosen`), or all if it is empty.
     """
     say("building the program" if no_tests else "building the tests")
     names = {word.partition(":")[0] for word in wanted}
     if no_tests:
-        # One test, which brings the program; `cargo build` would build all dependencies once more, with fewer features.
+        # A single test builds the program, too; `cargo build` would build all dependencies again with fewer features.
         names = {"ids"}
     command = ["cargo", "test", "--locked", "--no-run", "--message-format=json-render-diagnostics"]
     for name in sorted(names):
@@ -59,14 +59,14 @@ def build(wanted, no_tests):
         elif not is_test and kind == "bin":
             program = Path(message["executable"])
     if program is None or not programs:
-        raise Trouble("cargo told of no program or of no tests")
+        raise Trouble("cargo built no program or no tests")
     return program, sorted(programs, key=lambda program: program.name)
 
 
 def chosen(programs, wanted):
-    """The programs to run, with libtest's arguments: a FILTER is a part of a test's name, `!FILTER` leaves out.
+    """The programs to run, with libtest's arguments: FILTER selects tests by a part of their names, `!FILTER` skips them.
 
-    `wanted` has words NAME or NAME:FILTER; without any, everything is run.
+    `wanted` is a list of NAME or NAME:FILTER; an empty one selects everything.
     """
     known = {program.name for program in programs}
     filters = {}
@@ -102,19 +102,19 @@ class Payload:
         shutil.copytree(KERNELS / "checks", self.tree / "checks")
 
     def add_project(self, program, plan):
-        """The committed files at the project's own path, and the programs without their debug information."""
-        place = self.tree / "files" / PROJECT.relative_to("/")
-        place.mkdir(parents=True)
+        """Copies the committed files to the project's own path, and the programs without debug information."""
+        project = self.tree / "files" / PROJECT.relative_to("/")
+        project.mkdir(parents=True)
         files = run("git", "-C", PROJECT, "ls-files", "-z").split("\0")
         for name in files:
             if name and (PROJECT / name).is_file():
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(PROJECT / name, place / name)
+                (project / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(PROJECT / name, project / name)
         for path in [program, *[Path(entry["path"]) for entry in plan if "skipped" not in entry]]:
             stripped = self.tree / "files" / path.relative_to("/")
             stripped.parent.mkdir(parents=True, exist_ok=True)
             run("strip", "-S", "-o", stripped, path)
-        (place / "target/tmp").mkdir(parents=True, exist_ok=True)
+        (project / "target/tmp").mkdir(parents=True, exist_ok=True)
         (self.tree / "paths").write_text(f"{PROJECT}\n")
 
     def finish(self, plan):
@@ -129,7 +129,7 @@ class Payload:
 
 
 def subset(path):
-    """The words of a file with one NAME[:FILTER] a line, and its variables, NAME=VALUE; `#` begins a comment."""
+    """Reads a file of lines NAME[:FILTER] and variables NAME=VALUE; `#` begins a comment."""
     lines = [re.sub(r"#.*", "", line).strip() for line in path.read_text().splitlines()]
     environment = dict(line.split("=", 1) for line in lines if "=" in line)
     return [line for line in lines if line and "=" not in line], environment

@@ -1,4 +1,4 @@
-"""What came out: one JSON file per kernel, and the table in Markdown made of them."""
+"""The results: one JSON file per kernel, and the Markdown table made of them."""
 
 import json
 import re
@@ -9,9 +9,9 @@ OPERATIONS = ["create", "unlink", "rename", "readdirplus", "missing name again"]
 
 
 def result(kernel, outcome, expected):
-    """All of a guest's events as one object.
+    """Merges a guest's events into one object.
 
-    A test that failed and is expected to becomes `expected`, with the reason in place of its message.
+    A test that is expected to fail and does becomes `expected`, with the reason in place of its message.
     """
     checks, programs, messages = {}, {}, []
     about = {"kernel": kernel.name, "package": kernel.package, "release": None, "modules": kernel.modules is not None,
@@ -21,7 +21,7 @@ def result(kernel, outcome, expected):
     for event in outcome.events:
         kind = event["event"]
         if kind in ("up", "check", "program"):
-            # What the host's processors have spent on it.
+            # The host's processor time for it.
             spent, before = round(event["processor"] - before, 1), event["processor"]
         if kind == "up":
             about.update(release=event["release"], boot_seconds=event["seconds"], boot_processor_seconds=spent)
@@ -49,7 +49,7 @@ def result(kernel, outcome, expected):
 
 
 class Expected:
-    """Failures that are known, from a file with `KERNEL PROGRAM::TEST REASON` a line; `#` begins a comment.
+    """Known failures, from a file of lines `KERNEL PROGRAM::TEST REASON`; `#` begins a comment.
 
     KERNEL is a version or its beginning, or `*`.
     """
@@ -62,7 +62,7 @@ class Expected:
                 self._entries.append((kernel, test, reason))
 
     def reason(self, kernel, program, test):
-        """Why that test fails on that kernel, when it is known to."""
+        """Why that test is known to fail on that kernel; None if it is not."""
         for version, name, reason in self._entries:
             fits = version == "*" or re.match(re.escape(version) + r"(?![0-9])", kernel.package)
             if fits and name == f"{program}::{test}":
@@ -78,12 +78,12 @@ def tests(result):
 
 
 def counts(result):
-    """How many tests had each outcome."""
+    """The number of tests with each outcome."""
     return Counter(test["outcome"] for _, test in tests(result))
 
 
 def is_good(result):
-    """Whether everything ran, and nothing failed."""
+    """Whether everything ran and nothing failed."""
     checks = all(check["status"] == 0 for check in result["checks"].values())
     return result["ended"] == "complete" and result["status"] == 0 and checks and counts(result)["failed"] == 0
 
@@ -100,7 +100,7 @@ def read(dir):
 
 
 def table(results):
-    """The table, with what failed and why tests were skipped below it."""
+    """The table, followed by the failures and the reasons of skipped tests."""
     head = ["kernel", "tests passed / failed / skipped", "mounts as root", "mounts as a user", "passthrough",
             "changes on the source seen", *[f"requests per {name}" for name in OPERATIONS]]
     lines = [row(head), row(["---"] * len(head))]
@@ -144,7 +144,7 @@ def failures(result):
 
 
 def first_line(text):
-    """The line that says most: libtest's and the harness's own words are left out."""
+    """The first line of a message that is not libtest's own."""
     lines = [line.strip() for line in text.splitlines()]
     noise = re.compile(r"thread '.*panicked at|note: |stack backtrace")
     said = [line for line in lines if line and not noise.match(line)]
@@ -152,7 +152,7 @@ def first_line(text):
 
 
 def reasons(results, outcome, title):
-    """Why tests had that outcome, with the counts per kernel."""
+    """The reasons for that outcome, with the counts per kernel."""
     found = {}
     for result in results:
         for program, test in tests(result):
@@ -165,7 +165,7 @@ def reasons(results, outcome, title):
 
 
 def left_out(results):
-    """Test programs that were not run at all."""
+    """The test programs that were not run at all."""
     whole = {}
     for result in results:
         for name, program in result["programs"].items():
@@ -179,7 +179,7 @@ BEGIN, END = "<!-- made by tests/kernels/run --document -->\n", "<!-- end -->\n"
 
 
 def document(path, text):
-    """Puts the table between the marks in a document."""
+    """Replaces the text between the marks in a document."""
     whole = Path(path).read_text()
     before, _, rest = whole.partition(BEGIN)
     _, _, after = rest.partition(END)

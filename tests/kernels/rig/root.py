@@ -1,4 +1,4 @@
-"""The guests' root: a small Debian with the programs that the tests call, made once by debootstrap."""
+"""The guests' root: a small Debian with the programs that the tests run, made once by debootstrap."""
 
 import hashlib
 import os
@@ -7,22 +7,22 @@ from pathlib import Path
 
 from .host import Trouble, run, say, scratch
 
-# What Debian's minimal base lacks of an ordinary system, and what guests' own scripts use.
+# Packages of an ordinary system that Debian's minimal base lacks, and those that the guests' scripts need.
 ORDINARY = ["iproute2", "kmod", "man-db", "procps", "python3", "quota", "uidmap"]
-# Where the tests say which packages they need.
+# The table of packages that the tests need.
 NEEDED = Path(__file__).resolve().parents[2] / "support/machine.rs"
-# It builds, which guests do not.
+# Guests build nothing.
 TOOLCHAIN = ["gcc"]
-# debootstrap would install the old fuse as bindfs's dependency, with which fuse3 conflicts; apt knows better.
+# debootstrap resolves bindfs's dependency to the old fuse, which conflicts with fuse3; apt does not.
 AFTERWARDS = ["bindfs"]
-# Room for what tests write, without which the image is about 300 MiB; sparse.
+# The size of the sparse image: about 300 MiB are used; the rest is for files of the tests.
 SIZE = "6G"
-# Raised when something else about the root changes: old ones are made again.
+# Increased when the recipe changes in another way, so that old images are made again.
 RECIPE = "2"
 
 
 def suite():
-    """The host's own release of Debian: its C library fits the tests that are built here."""
+    """The host's own Debian release: the tests are linked with its C library."""
     release = Path("/etc/os-release").read_text()
     codename = re.search(r"^VERSION_CODENAME=(\w+)$", release, re.MULTILINE)
     is_debian = re.search(r"^ID=debian$", release, re.MULTILINE)
@@ -30,7 +30,7 @@ def suite():
 
 
 def packages():
-    """What the guests get installed."""
+    """The packages that are installed in the root."""
     table = re.search(r"^const PACKAGES: .*?^\];$", NEEDED.read_text(), re.MULTILINE | re.DOTALL)
     names = re.findall(r'\(\s*"([a-z0-9.+-]+)",\s*&\[', table.group()) if table else []
     if not names:
@@ -39,7 +39,7 @@ def packages():
 
 
 class Root:
-    """The root as an image, and as an archive for kernels without modules, which know no disk."""
+    """The root as an image, and as an archive for kernels without modules, which have no disk driver."""
 
     def __init__(self, cache, suite):
         key = hashlib.sha256(" ".join([RECIPE, SIZE, *packages()]).encode()).hexdigest()[:12]
@@ -48,14 +48,14 @@ class Root:
         self._suite = suite
 
     def make(self, mirror):
-        """Makes both from a mirror of Debian unless they are there."""
+        """Makes both from a Debian mirror unless they exist."""
         if self.image.exists() and self.archive.exists():
             return
         say(f"making the guests' root with debootstrap ({self._suite})")
         self.image.parent.mkdir(parents=True, exist_ok=True)
         with scratch(self.image.parent, "root") as tree:
             self._install(tree, mirror)
-            # It becomes the guests' "/", and temporary directories are closed to all others.
+            # The tree becomes the guests' "/"; temporary directories have mode 0700.
             os.chmod(tree, 0o755)
             new = self.image.with_suffix(".img.new")
             new.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ class Root:
             run("mke2fs", "-q", "-t", "ext4", "-F", "-E", "lazy_itable_init=1", "-d", tree, new)
             skip = ["var/cache", "var/lib/apt", "usr/share/doc", "usr/share/locale", "usr/share/man"]
             run("tar", "-c", "-C", tree, *[f"--exclude=./{path}/*" for path in skip], "-f", self.archive, ".")
-            # Last, since this says that both are whole.
+            # Renamed last: the image's existence means that both are complete.
             new.rename(self.image)
         for old in self.image.parent.glob(f"root-{self._suite}-*"):
             if old not in (self.image, self.archive):
@@ -75,5 +75,5 @@ class Root:
         apt = ["chroot", tree, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
         run(*apt, "update")
         run(*apt, "install", "--yes", "--no-install-recommends", *AFTERWARDS)
-        # fusermount3 serves no user without a name.
+        # fusermount3 refuses users without an account.
         run("chroot", tree, "useradd", "--uid", "1000", "--user-group", "--create-home", "user")
