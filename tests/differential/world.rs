@@ -180,8 +180,8 @@ impl World {
         self.case = format!("case{}", self.cases);
         for side in &mut self.sides {
             let root = side.source.join(&self.case);
-            // A process that another test forks meanwhile would inherit a descriptor of this one that is open for writing, and
-            // running the file would fail with ETXTBSY.
+            // In a child: a process that a concurrent test forks meanwhile would inherit a descriptor of this process
+            // that is open for writing, and execve(2) of the file would fail with ETXTBSY.
             sys::run_in_child(|| self.scenario.build_tree(&root));
             side.seen = observe::source(&side.view.join(&self.case), &observe::Tree::new());
         }
