@@ -26,6 +26,10 @@ pub struct Config {
     pub mountpoint: PathBuf,
     /// How ids, permissions and attributes are translated, and which changes reach the source.
     pub view: View,
+    /// Which engine makes the mount.
+    pub engine: EngineChoice,
+    /// Options that were given and that only the FUSE daemon can serve.
+    pub daemon_options: Vec<&'static str>,
     /// The standard mount options.
     pub flags: MountFlags,
     /// Which users may use the mount. `None`: all users when a process with CAP_SYS_ADMIN mounts, else only the owner
@@ -57,6 +61,17 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// How the daemon's process runs.
     pub process: ProcessConfig,
+}
+
+/// The value of `engine=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The kernel's idmapped mounts where they answer the same, else the FUSE daemon.
+    Auto,
+    /// The FUSE daemon.
+    Fuse,
+    /// The kernel's idmapped mounts; where they cannot, the mount is refused.
+    Kernel,
 }
 
 /// The mount options of mount(8) that apply per mount. `None`: inherited from the source's own mount.

@@ -37,6 +37,7 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
         Command::Explain(config) => {
             let probed = cli::ProbeResults {
+                engine: Some(shiftbind::mount::verdict(&config)),
                 cache: shiftbind::fuse::Server::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),

@@ -15,7 +15,9 @@ use super::options::{Given, Opt};
 use super::values::{self, CacheMode};
 use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
-use crate::config::{Access, Atime, CachePolicy, Config, DataPath, MountFlags, ProcessConfig};
+use crate::config::{
+    Access, Atime, CachePolicy, Config, DataPath, EngineChoice, MountFlags, ProcessConfig,
+};
 use crate::error::{Error, Result};
 
 /// The options that were read so far.
@@ -23,6 +25,8 @@ pub(super) struct Settings {
     dialect: Dialect,
     ids: IdOptions,
     view: ViewOptions,
+    engine: Option<EngineChoice>,
+    daemon_options: Vec<&'static str>,
     flags: MountFlags,
     access: Option<Access>,
     fsname: Option<OsString>,
@@ -61,6 +65,8 @@ impl Settings {
             dialect,
             ids: IdOptions::default(),
             view: ViewOptions::default(),
+            engine: None,
+            daemon_options: Vec::new(),
             flags: MountFlags::default(),
             access: None,
             fsname: None,
@@ -128,6 +134,9 @@ impl Settings {
             value.to_str().ok_or_else(problem)
         };
         let bad = |why| Error::usage(format!("option '{name}': {why}"));
+        if option.id.needs_daemon(on) && !self.daemon_options.contains(&name) {
+            self.daemon_options.push(name);
+        }
         match option.id {
             Opt::UidMap => self.ids.add_map(name, IdKinds::Users, text()?, accounts)?,
             Opt::GidMap => self.ids.add_map(name, IdKinds::Groups, text()?, accounts)?,
@@ -167,6 +176,7 @@ impl Settings {
             Opt::AutoUnmount => self.process.auto_unmount = true,
             Opt::FsName => self.fsname = Some(value),
             Opt::Subtype => self.subtype = Some(text()?.to_owned()),
+            Opt::Engine => self.engine = Some(values::engine(text()?).map_err(bad)?),
             Opt::Cache => self.cache = values::cache_mode(text()?).map_err(bad)?,
             Opt::EntryTimeout => self.entry = Some(values::duration(text()?).map_err(bad)?),
             Opt::NegativeTimeout => self.negative = Some(values::duration(text()?).map_err(bad)?),
@@ -245,6 +255,8 @@ impl Settings {
             source,
             mountpoint,
             view,
+            engine: self.engine.unwrap_or(EngineChoice::Fuse),
+            daemon_options: self.daemon_options,
             flags: self.flags,
             // bindfs implies allow_other, also for a normal user.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),

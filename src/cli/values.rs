@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::maps::read_id;
 use crate::accounts::Accounts;
+use crate::config::EngineChoice;
 use crate::idmap::{Group, MountGid, MountUid, Unmapped, User};
 use crate::view::{LinkRemoval, PERMISSIONS};
 
@@ -52,6 +53,16 @@ pub(super) fn cache_mode(text: &str) -> Parsed<CacheMode> {
             Some(time) => duration(time).map(CacheMode::Timeout),
             None => Err(format!("'{text}' is none of coherent, none, forever and timeout=TIME")),
         },
+    }
+}
+
+/// The value of `engine=`.
+pub(super) fn engine(text: &str) -> Parsed<EngineChoice> {
+    match text {
+        "auto" => Ok(EngineChoice::Auto),
+        "fuse" => Ok(EngineChoice::Fuse),
+        "kernel" => Ok(EngineChoice::Kernel),
+        _ => Err(format!("'{text}' is none of auto, fuse and kernel")),
     }
 }
 

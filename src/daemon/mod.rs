@@ -46,6 +46,9 @@ pub fn run(config: Config, options: Options) -> Result<()> {
         InheritedDescriptors::list().map_err(|e| Error::system("/proc must be mounted", e))?;
     logging::install(config.process.verbosity, config.process.foreground);
     mount::check_privileges(&config)?;
+    if mount::mount_by_kernel(&config)? {
+        return Ok(());
+    }
     let opened = Opened::open(&config)?;
     if config.process.called_by_mount8
         && mount::is_already_mounted(&opened.plan, &opened.point, opened.source.inode_number())?

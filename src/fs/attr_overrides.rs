@@ -12,10 +12,16 @@ use crate::view::AttrOverrides;
 const BLOCK: u64 = 512;
 
 impl Fs {
-/// Applies the overrides to an inode's attributes.
-///
-/// An attribute that cannot be determined stays as it is, so that stat(2) does not fail.
-pub ( super ) fn apply_overrides ( & self , overrides : & AttrOverrides , inode : & Inode , mut attr : Attr , ) -> Attr { if overrides . block_devices_as_files && inode . kind ( ) == FileType :: BlockDevice { 
+    /// Applies the overrides to an inode's attributes.
+    ///
+    /// An attribute that cannot be determined stays as it is, so that stat(2) does not fail.
+    pub(super) fn apply_overrides(
+        &self,
+        overrides: &AttrOverrides,
+        inode: &Inode,
+        mut attr: Attr,
+    ) -> Attr {
+        if overrides.block_devices_as_files && inode.kind() == FileType::BlockDevice {
             attr.size = self.device_size(inode).unwrap_or(0);
             attr.blocks = attr.size / BLOCK;
             attr.rdev = 0;
@@ -28,9 +34,10 @@ pub ( super ) fn apply_overrides ( & self , overrides : & AttrOverrides , inode 
         attr
     }
 
-/// Returns the permission bits to hide from all callers, because the daemon's user lacks the permission
-/// (realistic-permissions).
-pub ( super ) fn denied_to_mounter ( & self , overrides : & AttrOverrides , inode : & Inode ) -> u16 { match overrides . realistic_permissions && inode . kind ( ) != FileType :: Symlink { 
+    /// Returns the permission bits to hide from all callers, because the daemon's user lacks the permission
+    /// (realistic-permissions).
+    pub(super) fn denied_to_mounter(&self, overrides: &AttrOverrides, inode: &Inode) -> u16 {
+        match overrides.realistic_permissions && inode.kind() != FileType::Symlink {
             true => self.mounter_lacks(inode).unwrap_or(0),
             false => 0,
         }

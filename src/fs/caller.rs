@@ -145,8 +145,8 @@ impl CallerCreds {
         creds
     }
 
-/// Returns whether a file's setgid bit survives a change by this caller (Linux `in_group_or_capable`).
-pub ( super ) fn keeps_setgid ( & self , caller : & Caller , file : & PresentedAttr ) -> bool { 
+    /// Returns whether a file's setgid bit survives a change by this caller (Linux `in_group_or_capable`).
+    pub(super) fn keeps_setgid(&self, caller: &Caller, file: &PresentedAttr) -> bool {
         file.gid.is_some_and(|gid| self.is_in(caller, gid)) || self.has_over(FSETID, file)
     }
 
@@ -183,8 +183,8 @@ pub ( super ) fn keeps_setgid ( & self , caller : & Caller , file : & PresentedA
         self.has(FSETID)
     }
 
-/// Returns whether the caller may act as the owner of a file by capability (Linux `inode_owner_or_capable`).
-pub ( super ) fn overrides_owner ( & self , file : & PresentedAttr ) -> bool { 
+    /// Returns whether the caller may act as the owner of a file by capability (Linux `inode_owner_or_capable`).
+    pub(super) fn overrides_owner(&self, file: &PresentedAttr) -> bool {
         self.has_over(Capability::Fowner as u32, file)
     }
 
@@ -222,11 +222,11 @@ pub ( super ) fn overrides_owner ( & self , file : & PresentedAttr ) -> bool {
         self.effective & (1 << capability) != 0 && self.is_in_our_namespace()
     }
 
-/// Returns whether the caller has a capability over a file.
-///
-/// In another user namespace it counts if the file's owner and group are mapped there (Linux
-/// `capable_wrt_inode_uidgid`).
-fn has_over ( & self , capability : u32 , file : & PresentedAttr ) -> bool { 
+    /// Returns whether the caller has a capability over a file.
+    ///
+    /// In another user namespace it counts if the file's owner and group are mapped there (Linux
+    /// `capable_wrt_inode_uidgid`).
+    fn has_over(&self, capability: u32, file: &PresentedAttr) -> bool {
         let (Some(uid), Some(gid)) = (file.uid, file.gid) else { return false };
         self.effective & (1 << capability) != 0
             && (self.is_in_our_namespace()

@@ -64,10 +64,15 @@ impl Fs {
         }
     }
 
-/// Reads the access ACL, with ids as stored, limited to the permissions that are shown.
-///
-/// `None` if there is none, or the source has no ACLs.
-fn access_acl ( & self , fd : & OwnedFd , stat : & Statx , shown : & PresentedAttr , ) -> Result < Option < SourceAcl >> { 
+    /// Reads the access ACL, with ids as stored, limited to the permissions that are shown.
+    ///
+    /// `None` if there is none, or the source has no ACLs.
+    fn access_acl(
+        &self,
+        fd: &OwnedFd,
+        stat: &Statx,
+        shown: &PresentedAttr,
+    ) -> Result<Option<SourceAcl>> {
         match super::xattr::get(&proc_path(fd), "system.posix_acl_access".as_ref()) {
             Ok(value) => {
                 let mut acl = SourceAcl::parse(&value)?;

@@ -197,8 +197,8 @@ impl Fs {
         self.apply_overrides(&view.attr_overrides, inode, self.restricted(inode, attr))
     }
 
-/// Returns owner and permissions of an inode as the view shows them to a caller.
-fn shown ( & self , caller : & Caller , stat : & Statx ) -> PresentedAttr { 
+    /// Returns owner and permissions of an inode as the view shows them to a caller.
+    fn shown(&self, caller: &Caller, stat: &Statx) -> PresentedAttr {
         let view = self.view();
         view.present(types::stored(stat), self.viewer(&view, caller))
     }
@@ -440,17 +440,17 @@ fn shown ( & self , caller : & Caller , stat : & Statx ) -> PresentedAttr {
         has
     }
 
-/// Runs the watch, if there is one, until the mount ends.
-pub fn watch < N : Notifier + Send + Sync + 'static > ( & self , notifier : & Arc < N > ) { 
+    /// Runs the watch, if there is one, until the mount ends.
+    pub fn watch<N: Notifier + Send + Sync + 'static>(&self, notifier: &Arc<N>) {
         if let Some(watch) = &self.watch {
             watch.run(&self.tree, notifier);
         }
     }
 
-/// Follows the path of the source, frees what was not used for a while, and checks the watch.
-///
-/// To be called every second.
-pub fn sweep ( & self , notifier : & impl Notifier ) { 
+    /// Follows the path of the source, frees what was not used for a while, and checks the watch.
+    ///
+    /// To be called every second.
+    pub fn sweep(&self, notifier: &impl Notifier) {
         if let Some((old, new)) = self.tree.follow() {
             log::info!(
                 "follow-source: the source's path means another directory now; showing that one"

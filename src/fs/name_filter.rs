@@ -72,9 +72,10 @@ impl Fs {
     ) -> CacheValidity {
         let DirEntryRef { name, validity, .. } = *entry_ref;
         let view = self.view();
-// The kernel decrements its own link count at an unlink. A file shown with the count 1 then counts as deleted,
-// and link(2) of another name fails with ENOENT, until the kernel looks the file up again.
-let miscounts = view . attr_overrides . hide_hard_links || view . resolve_symlinks . is_some ( ) ; if ( miscounts && ! inode . kind ( ) . is_dir ( ) ) || view . excluded . ends_a_path ( name ) { 
+        // The kernel decrements its own link count at an unlink. A file shown with the count 1 then counts as deleted,
+        // and link(2) of another name fails with ENOENT, until the kernel looks the file up again.
+        let miscounts = view.attr_overrides.hide_hard_links || view.resolve_symlinks.is_some();
+        if (miscounts && !inode.kind().is_dir()) || view.excluded.ends_a_path(name) {
             return CacheValidity::Uncached;
         }
         // The target of a symbolic link may change without an event in the link's directory.

@@ -31,16 +31,16 @@ pub(super) trait Requester {
     fn is_in(&self, group: MountGid) -> bool;
     /// Returns whether the process has a capability in the daemon's user namespace.
     fn has(&self, capability: Capability) -> bool;
-/// Returns whether the process has a capability over a file.
-fn has_over ( & self , capability : Capability , file : & PresentedAttr ) -> bool ; 
+    /// Returns whether the process has a capability over a file.
+    fn has_over(&self, capability: Capability, file: &PresentedAttr) -> bool;
 
-/// Returns whether the process owns a file, as shown. An unmapped owner is never the process.
-fn owns ( & self , file : & PresentedAttr ) -> bool { 
+    /// Returns whether the process owns a file, as shown. An unmapped owner is never the process.
+    fn owns(&self, file: &PresentedAttr) -> bool {
         file.uid == Some(self.uid())
     }
 
-/// Returns whether the process may act as the owner of a file (Linux `inode_owner_or_capable`).
-fn acts_as_owner ( & self , file : & PresentedAttr ) -> bool { 
+    /// Returns whether the process may act as the owner of a file (Linux `inode_owner_or_capable`).
+    fn acts_as_owner(&self, file: &PresentedAttr) -> bool {
         self.owns(file) || self.has_over(Capability::Fowner, file)
     }
 }
@@ -133,7 +133,7 @@ fn by_acl(
 }
 
 /// Checks capabilities (Linux `generic_permission`).
-fn overrides ( requester : & impl Requester , file : & PresentedAttr , wanted : Access ) -> bool { 
+fn overrides(requester: &impl Requester, file: &PresentedAttr, wanted: Access) -> bool {
     let has = |capability| requester.has_over(capability, file);
     if file.kind == FileType::Directory {
         let reads = !wanted.contains(Access::WRITE_OK);

@@ -195,7 +195,7 @@ impl Attr {
 }
 
 /// Returns owner, type and permissions of a source inode.
-pub ( super ) fn stored ( stat : & Statx ) -> SourceAttr { 
+pub(super) fn stored(stat: &Statx) -> SourceAttr {
     let mode = u32::from(stat.stx_mode);
     SourceAttr {
         uid: SourceUid::new(stat.stx_uid),

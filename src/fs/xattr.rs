@@ -43,9 +43,9 @@ impl Fs {
             false => get(&path, name),
         };
         let value = match value {
-Err ( Errno :: OVERFLOW ) if kind == XattrKind :: Capability => UNMAPPED_CAPS . to_vec ( ) , 
-// The kernel reads ACLs for its permission checks, and with this error would refuse access to all but the
-// owner.
+            Err(Errno::OVERFLOW) if kind == XattrKind::Capability => UNMAPPED_CAPS.to_vec(),
+            // The kernel reads ACLs for its permission checks, and with this error would refuse access to all but the
+            // owner.
             Err(Errno::OPNOTSUPP) if kind.is_acl() => return Err(Errno::NODATA),
             value => value?,
         };
@@ -67,7 +67,9 @@ Err ( Errno :: OVERFLOW ) if kind == XattrKind :: Capability => UNMAPPED_CAPS . 
     /// Returns an access ACL that grants no more than the permissions that are shown.
     fn acl_as_shown(&self, caller: &Caller, inode: &Inode, value: &[u8]) -> Result<SourceAcl> {
         let (mut acl, stat) = (SourceAcl::parse(value)?, self.tree.stat(inode)?);
-let denied = u32 :: from ( self . denied_to_mounter ( & self . view ( ) . attr_overrides , inode ) ) ; let shown = self . shown ( caller , & stat ) . mode & ! denied ; acl . apply_mode ( u32 :: from ( stat . stx_mode ) , shown ) ; 
+        let denied = u32::from(self.denied_to_mounter(&self.view().attr_overrides, inode));
+        let shown = self.shown(caller, &stat).mode & !denied;
+        acl.apply_mode(u32::from(stat.stx_mode), shown);
         Ok(acl)
     }
 

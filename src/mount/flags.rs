@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::mount::{FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
 
 use super::point::MountPoint;
+use super::record::Record;
 use super::table::MountIdentity;
 use crate::config::{Atime, MountFlags};
 use crate::error::{Error, Result};
@@ -86,13 +87,18 @@ pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     };
     let point = MountPoint::open(mountpoint)?;
     let identity = MountIdentity::of_descriptor(&point).map_err(failed)?;
+    let mut flags = with_mount8_defaults(flags);
+    if Record::read(identity).map_err(failed)?.is_some() {
+        // Made by the kernel's engine: the options belong to the mount, the filesystem is the source's.
+        let (set, clear) = attr_masks(&flags);
+        return mount_setattr(&point, set, clear).map_err(failed);
+    }
     if !identity.is_fuse().map_err(failed)? {
         return Err(Error::refused(format!(
-            "remount {}: this is not a FUSE mount; use mount(8)",
+            "remount {}: this is not a mount of ours; use mount(8)",
             mountpoint.display()
         )));
     }
-    let mut flags = with_mount8_defaults(flags);
     if !identity.kernel_checks().map_err(failed)? {
         // The kernel opens devices without a request to the server, which could not check permissions.
         flags.nodev = Some(true);

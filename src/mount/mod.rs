@@ -4,10 +4,13 @@
 //! through fusermount3, which attaches at once.
 
 mod detached;
+mod engine;
 mod flags;
 mod fusermount;
+mod idmapped;
 mod point;
 mod privileges;
+mod record;
 mod subdir;
 mod table;
 
@@ -26,6 +29,7 @@ use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result};
 use crate::view::Checks;
 
+pub use engine::{map_verdict, mount_by_kernel, verdict};
 pub use flags::{Inherited, remount, with_inherited};
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
@@ -205,6 +209,13 @@ impl Drop for NewMount {
             log::error!("cannot unmount again: {e}");
         }
     }
+}
+
+/// Whether a descriptor is on a mount that the kernel's engine of this program made. Only root can tell.
+#[must_use]
+pub fn is_made_by_kernel(fd: impl AsFd) -> bool {
+    let record = MountIdentity::of_descriptor(fd).and_then(record::Record::read);
+    record.is_ok_and(|record| record.is_some())
 }
 
 /// The user who mounted the FUSE filesystem that a descriptor is on.

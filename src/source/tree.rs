@@ -201,7 +201,11 @@ impl SourceTree {
     /// It sees the mounts of the daemon's mount namespace only.
     #[must_use]
     pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
-let mount_points = self . own_device . get ( ) . and_then ( | own | sys :: mount :: mountpoints_in ( * own ) . ok ( ) ) ; let Some ( mount_points ) = mount_points . filter ( | points | ! points . is_empty ( ) ) else { return false ; } ; 
+        let mount_points =
+            self.own_device.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
+        let Some(mount_points) = mount_points.filter(|points| !points.is_empty()) else {
+            return false;
+        };
         let Some(dir) = self.path_of(dir) else { return false };
         let parts = |path: &[u8]| -> Vec<Vec<u8>> {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());

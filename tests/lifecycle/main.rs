@@ -2,6 +2,7 @@
 
 mod background;
 mod ending;
+mod engine;
 mod mount8;
 mod namespace;
 mod options;

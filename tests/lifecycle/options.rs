@@ -96,7 +96,7 @@ fn remounting_what_is_not_ours_is_refused() {
     ns.ok("mount -t tmpfs other m");
     let output = ns.sh("$S -o remount,ro a m");
     assert_eq!(output.status.code(), Some(32));
-    assert!(text(&output.stderr).contains("not a FUSE mount"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("not a mount of ours"), "{}", text(&output.stderr));
     assert_eq!(options(&ns)[0], "rw");
 }
 

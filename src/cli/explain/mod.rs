@@ -7,24 +7,23 @@ mod view;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::accounts::{Accounts, Named, SystemAccounts};
+use crate::accounts::{Accounts, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::one_line;
-use crate::idmap::{IdMap, SourceUid, Translation, Unmapped};
+use crate::idmap::SourceUid;
+use crate::mount;
 use crate::source::SourceMounts;
-use crate::view::View;
 
 /// Names are looked up for this many extents of each kind of id: a lookup may go over the network.
 const MAX_NAMED: usize = 32;
 /// At most this many ranges are listed under one subject.
 const MAX_LISTED: usize = 100;
-/// The kernel's limits for a uid_map (user_namespaces(7)): extents, and bytes of text, which must be below one page.
-const KERNEL_EXTENTS: usize = 340;
-const KERNEL_TEXT: usize = 4096;
 
 /// Facts that were probed on this system, where that was possible.
 #[derive(Debug, Default, Clone)]
 pub struct ProbeResults {
+    /// The engine that the mount would have, and why.
+    pub engine: Option<String>,
     /// The cache policy that the source allows.
     pub cache: Option<String>,
     /// What the kernel's FUSE costs compared to one with all features.
@@ -70,8 +69,10 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     view::explain_creation(&mut out, &config.view, accounts);
     view::explain_presentation(&mut out, config);
     view::explain_changes(&mut out, &config.view);
-    out.push("engine", "fuse (this version has no other)");
-    out.push("kernel", kernel_verdict(config));
+    if let Some(engine) = &probed.engine {
+        out.push("engine", engine);
+    }
+    out.push("kernel", mount::map_verdict(config));
     match &probed.cache {
         Some(found) => out.push("cache", found),
         None => out.push("cache", describe_cache(config.cache)),
@@ -109,47 +110,6 @@ fn with_name(id: u32, name: Option<String>) -> String {
     match name {
         Some(name) => format!("{id} ({name})"),
         None => id.to_string(),
-    }
-}
-
-/// Whether a bind mount or idmapped mount of the kernel could do the same, and if not, why.
-fn kernel_verdict(config: &Config) -> String {
-    let (uids, gids) = (&config.view.ids.uids, &config.view.ids.gids);
-    if config.view != View::of_ids(config.view.ids.clone()) {
-        return "no mount of the kernel could do this: more than ids is changed".to_owned();
-    }
-    if uids.map().is_identity() && gids.map().is_identity() {
-        return "nothing is mapped: an ordinary bind mount shows the same".to_owned();
-    }
-    let mut obstacles = Vec::new();
-    kernel_obstacles(uids, &mut obstacles);
-    kernel_obstacles(gids, &mut obstacles);
-    if obstacles.is_empty() {
-        "an idmapped mount of the kernel could express this map".to_owned()
-    } else {
-        format!(
-            "an idmapped mount of the kernel could not express this map: {}",
-            obstacles.join("; ")
-        )
-    }
-}
-
-fn kernel_obstacles<K: Named>(ids: &Translation<K>, obstacles: &mut Vec<String>) {
-    let (map, word): (&IdMap<K>, _) = (ids.map(), K::WORD);
-    if !map.is_one_to_one() {
-        obstacles.push(format!("several {word}s are shown as one"));
-    }
-    let count = map.extents().len();
-    if count > KERNEL_EXTENTS {
-        obstacles.push(format!("{count} {word} extents are more than {KERNEL_EXTENTS}"));
-    }
-    // In a uid_map an extent is a line with as many bytes as its text here and a line end.
-    let text: usize = map.extents().iter().map(|extent| extent.to_string().len() + 1).sum();
-    if text >= KERNEL_TEXT {
-        obstacles.push(format!("its {word}_map of {text} bytes would not be below {KERNEL_TEXT}"));
-    }
-    if !map.is_identity() && ids.unmapped() != Unmapped::Deny {
-        obstacles.push(format!("unmapped {word}s are not denied"));
     }
 }
 

@@ -74,6 +74,7 @@ pub(super) enum Opt {
     AutoUnmount,
     FsName,
     Subtype,
+    Engine,
     Cache,
     EntryTimeout,
     NegativeTimeout,
@@ -217,6 +218,51 @@ impl OptionDef {
         let own = std::iter::once((self.long, true));
         let others = self.aliases.iter().map(|&name| (name, true));
         own.chain(others).chain(self.opposite.map(|name| (name, false)))
+    }
+}
+
+impl Opt {
+    /// Whether only the FUSE daemon can serve the option, `on` or its opposite. Maps are not counted: the view that they
+    /// make tells whether the kernel could.
+    pub(super) fn needs_daemon(self, on: bool) -> bool {
+        match self {
+            Self::UidMap
+            | Self::GidMap
+            | Self::IdMap
+            | Self::Unmapped
+            | Self::Map
+            | Self::MapPasswd
+            | Self::MapGroup
+            | Self::MapPasswdRev
+            | Self::MapGroupRev
+            | Self::UidOffset
+            | Self::GidOffset => false,
+            Self::ReadOnly
+            | Self::NoSuid
+            | Self::NoDev
+            | Self::NoExec
+            | Self::NoSymFollow
+            | Self::NoAtime
+            | Self::RelAtime
+            | Self::StrictAtime
+            | Self::NoDirAtime
+            | Self::Remount => false,
+            Self::Engine
+            | Self::DefaultPermissions
+            | Self::Verbose
+            | Self::Config
+            | Self::Reload
+            | Self::Explain
+            | Self::Options
+            | Self::Help
+            | Self::Version
+            | Self::FuseVersion
+            | Self::Generate => false,
+            // A mount of the kernel's is open to all users.
+            Self::AllowOther => !on,
+            Self::Sync | Self::DirSync => on,
+            _ => true,
+        }
     }
 }
 

@@ -32,6 +32,11 @@ pub fn reload(mountpoint: &Path) -> Result<()> {
     let root = open(mountpoint)?;
     let before = Status::ask(&root).map_err(|e| match e {
         Errno::NOTTY | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL => {
+            if mount::is_made_by_kernel(&root) {
+                return refused(
+                    "the kernel made this mount (option engine), and no daemon serves it: umount it and mount it again",
+                );
+            }
             refused("this is not the root of a shiftbind mount; name the mount point itself")
         }
         e => failed(e.into()),

@@ -85,8 +85,9 @@ impl Waiters {
         unique: u64,
         wait: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-// Before the thread can be woken: without the handler, the signal would end the daemon.
-if let Err ( e ) = sys :: signal :: install_wake_handler ( ) { log :: warn ! ( "cannot install the signal handler that interrupts waits for locks: {e}" ) ; 
+        // Before the thread can be woken: without the handler, the signal would end the daemon.
+        if let Err(e) = sys::signal::install_wake_handler() {
+            log::warn!("cannot install the signal handler that interrupts waits for locks: {e}");
             return Err(e);
         }
         let thread = rustix::thread::gettid();

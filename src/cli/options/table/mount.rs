@@ -1,9 +1,27 @@
 //! Options: those of mount(8).
 
 use super::super::{Category, Opt, OptionDef};
-use super::flag;
+use super::{flag, one_of};
 
 pub(super) const MOUNT: &[OptionDef] = &[
+    OptionDef {
+        value: one_of("ENGINE", &["auto", "fuse", "kernel"]),
+        default: "fuse",
+        ..flag(
+            Opt::Engine,
+            "engine",
+            "engine",
+            Category::Mount,
+            "What makes the mount: the kernel where it can, the FUSE daemon, or the kernel alone",
+            "What makes the mount.\n\n\
+             kernel: an idmapped mount of the kernel's own, or a bind mount where nothing is mapped. No daemon runs, and no \
+             operation costs more than on the source. It takes CAP_SYS_ADMIN, a one-to-one map of at most 340 extents, \
+             unmapped=deny, and a source whose filesystems have idmapped mounts. Where one of these is missing, or an \
+             option is given that needs the daemon, the mount is refused and the message names the obstacle.\n\n\
+             auto: kernel where it can, else fuse. --explain says which, and why.\n\n\
+             fuse: the FUSE daemon.",
+        )
+    },
     OptionDef {
         short: Some('r'),
         opposite: Some("rw"),

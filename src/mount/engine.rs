@@ -1,0 +1,155 @@
+//! Which engine makes a mount: the kernel's own idmapped mounts, or the FUSE daemon.
+//!
+//! The kernel is taken where it answers the same, which is found out by doing it: a detached clone of the source, with all
+//! that is mounted below, is given the map (mount_setattr(2), MOUNT_ATTR_IDMAP). Neither a list of filesystems nor a
+//! version of the kernel decides.
+
+use crate::config::{Config, EngineChoice};
+use crate::error::{Error, Result};
+use crate::idmap::{IdMap, Kind, Translation, Unmapped};
+use crate::source::SourceMounts;
+use crate::view::View;
+
+use super::idmapped::{self, IdmappedMount};
+use super::point::MountPoint;
+use super::privileges::may_mount;
+
+/// The kernel's limits for a uid_map (user_namespaces(7)): extents, and bytes of text, which must be fewer than a page.
+const MAX_EXTENTS: usize = 340;
+const MAX_TEXT: usize = 4096;
+
+/// Makes the mount by the kernel's engine, where that is asked for or `auto` finds that it serves. `false`: the FUSE daemon
+/// is to make it.
+///
+/// # Errors
+/// With `engine=kernel`, what stands in the way; with either, that the mount could not be attached.
+pub fn mount_by_kernel(config: &Config) -> Result<bool> {
+    if config.engine == EngineChoice::Fuse {
+        return Ok(false);
+    }
+    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
+    let made = match obstacles.is_empty() {
+        true => IdmappedMount::make(config),
+        false => Err(Error::refused(obstacles.join("; "))),
+    };
+    let mount = match made {
+        Ok(mount) => mount,
+        Err(e) if config.engine == EngineChoice::Kernel => {
+            return Err(Error::refused(format!(
+                "option 'engine=kernel': {e}; use engine=auto or engine=fuse"
+            )));
+        }
+        Err(e) => {
+            log::info!("engine: fuse, because the kernel cannot make this mount: {e}");
+            return Ok(false);
+        }
+    };
+    let point = MountPoint::open(&config.mountpoint)?;
+    point.check_kind(&config.source, mount.is_dir())?;
+    if config.process.called_by_mount8 && idmapped::is_already_mounted(config, &point)? {
+        return Ok(true);
+    }
+    mount.attach(config, &point)?;
+    log::info!(
+        "engine: kernel: {} is mounted on {}",
+        config.source.display(),
+        point.path().display()
+    );
+    Ok(true)
+}
+
+/// The engine that a mount would have and why, in words; the kernel is tried on a detached clone of the source.
+#[must_use]
+pub fn verdict(config: &Config) -> String {
+    let obstacle = || {
+        let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
+        match obstacles.is_empty() {
+            true => IdmappedMount::make(config).err().map(|e| e.to_string()),
+            false => Some(obstacles.join("; ")),
+        }
+    };
+    match (config.engine, obstacle()) {
+        (EngineChoice::Fuse, None) => {
+            "fuse; the kernel could make this mount as well: engine=auto or engine=kernel"
+                .to_owned()
+        }
+        (EngineChoice::Fuse | EngineChoice::Auto, Some(why)) => {
+            format!("fuse, because the kernel cannot make this mount: {why}")
+        }
+        (EngineChoice::Auto, None) => {
+            "kernel: an idmapped mount of the kernel's own; no daemon runs".to_owned()
+        }
+        (EngineChoice::Kernel, None) => "kernel, because engine=kernel was given".to_owned(),
+        (EngineChoice::Kernel, Some(why)) => {
+            format!("none: engine=kernel was given, and the kernel cannot make this mount: {why}")
+        }
+    }
+}
+
+/// Whether the map alone could be an idmapped mount's, in words for `--explain`.
+#[must_use]
+pub fn map_verdict(config: &Config) -> String {
+    let (uids, gids) = (&config.view.ids.uids, &config.view.ids.gids);
+    if config.view != View::of_ids(config.view.ids.clone()) {
+        return "no mount of the kernel's own could do this: more than ids is changed".to_owned();
+    }
+    if uids.map().is_identity() && gids.map().is_identity() {
+        return "nothing is mapped: an ordinary bind mount shows the same".to_owned();
+    }
+    let obstacles = map_obstacles(config);
+    if obstacles.is_empty() {
+        "an idmapped mount of the kernel could express this map".to_owned()
+    } else {
+        format!(
+            "an idmapped mount of the kernel could not express this map: {}",
+            obstacles.join("; ")
+        )
+    }
+}
+
+/// What keeps the kernel from making this mount, as far as it can be said without trying.
+fn obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Vec<String> {
+    let mut obstacles = Vec::new();
+    if !may_mount() {
+        obstacles.push("it takes CAP_SYS_ADMIN".to_owned());
+    }
+    obstacles.extend(
+        config.daemon_options.iter().map(|option| format!("option '{option}' needs the daemon")),
+    );
+    let changes_more = config.view != View::of_ids(config.view.ids.clone());
+    if changes_more && config.daemon_options.is_empty() {
+        obstacles.push("more than ids is changed".to_owned());
+    }
+    obstacles.extend(map_obstacles(config));
+    let hidden = mounts.into_iter().flat_map(SourceMounts::hidden);
+    obstacles.extend(hidden.map(|mount| {
+        format!("{} is a pseudo-filesystem, which only the daemon hides", mount.display_path())
+    }));
+    obstacles
+}
+
+fn map_obstacles(config: &Config) -> Vec<String> {
+    let mut obstacles = Vec::new();
+    add_map_obstacles(&config.view.ids.uids, &mut obstacles);
+    add_map_obstacles(&config.view.ids.gids, &mut obstacles);
+    obstacles
+}
+
+fn add_map_obstacles<K: Kind>(ids: &Translation<K>, obstacles: &mut Vec<String>) {
+    let (map, word): (&IdMap<K>, _) = (ids.map(), K::WORD);
+    if !map.is_one_to_one() {
+        obstacles.push(format!("several {word}s are shown as one"));
+    }
+    let count = map.extents().len();
+    if count > MAX_EXTENTS {
+        obstacles.push(format!("{count} {word} extents are more than {MAX_EXTENTS}"));
+    }
+    // Each extent is a line of as many bytes as it has here.
+    let text: usize = map.extents().iter().map(|extent| extent.to_string().len() + 1).sum();
+    if text >= MAX_TEXT {
+        obstacles.push(format!("its {word}_map of {text} bytes would not be below {MAX_TEXT}"));
+    }
+    if !map.is_identity() && ids.unmapped() != Unmapped::Deny {
+        obstacles.push(format!("unmapped {word}s are not denied"));
+    }
+}

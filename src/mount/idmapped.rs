@@ -1,0 +1,123 @@
+//! The kernel's engine: a private clone of the source's mounts with the map of a user namespace, and no daemon.
+
+use std::fmt::Write;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, statx};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+
+use super::detached;
+use super::flags::attr_masks;
+use super::full_path;
+use super::point::MountPoint;
+use super::record::Record;
+use super::table::MountIdentity;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::idmap::{IdMap, Kind};
+use crate::sys;
+
+/// The options that only forbid. They are set on all mounts of the tree; all others are those of the topmost alone, since
+/// what a mount below forbids stays forbidden.
+const RESTRICTIONS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
+    .union(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW);
+
+/// A mount that is made and attached nowhere yet. Dropping it takes it away.
+#[derive(Debug)]
+pub(super) struct IdmappedMount {
+    tree: OwnedFd,
+    is_dir: bool,
+}
+
+impl IdmappedMount {
+    /// Makes it: a clone of the source with all that is mounted below it, the map, the mount options.
+    ///
+    /// Its propagation is private: what is mounted below the source later would arrive in a shared clone without the map.
+    pub(super) fn make(config: &Config) -> Result<Self> {
+        let name = config.source.display();
+        let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let source = rustix::fs::open(&config.source, flags, Mode::empty()).map_err(failed)?;
+        let stat = statx(&source, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE).map_err(failed)?;
+        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
+        if !matches!(kind, FileType::Directory | FileType::RegularFile) {
+            return Err(Error::refused(format!(
+                "source {name} is neither a directory nor a regular file"
+            )));
+        }
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(&source, c"", flags).map_err(failed)?;
+        set_map(&tree, config)?;
+        set_flags(&tree, config)
+            .map_err(|e| Error::mount("the clone of the source takes no mount options", e))?;
+        Ok(Self { tree, is_dir: kind == FileType::Directory })
+    }
+
+    /// Whether the source is a directory.
+    pub(super) fn is_dir(&self) -> bool {
+        self.is_dir
+    }
+
+    /// Attaches it, and records that it is ours.
+    pub(super) fn attach(self, config: &Config, point: &MountPoint) -> Result<()> {
+        detached::attach(&self.tree, point)?;
+        let record = MountIdentity::of_descriptor(&self.tree)
+            .and_then(|identity| Record::of(config, point).write(identity));
+        // The mount serves without it: only another call of ours does not know it again.
+        record.unwrap_or_else(|e| {
+            log::warn!("{}: not recorded as ours: {e}", point.path().display())
+        });
+        Ok(())
+    }
+}
+
+/// Whether the topmost mount at the mount point is one of ours of the same source: mount(8) asks for it again.
+pub(super) fn is_already_mounted(config: &Config, point: &MountPoint) -> Result<bool> {
+    let found = MountIdentity::of_path(point.path()).and_then(Record::read);
+    let found = found.map_err(|e| Error::system("the records of mounts cannot be read", e))?;
+    Ok(found.is_some_and(|record| record.source == full_path(&config.source)))
+}
+
+fn set_map(tree: &OwnedFd, config: &Config) -> Result<()> {
+    let (uids, gids) = (config.view.ids.uids.map(), config.view.ids.gids.map());
+    if uids.is_identity() && gids.is_identity() {
+        return Ok(());
+    }
+    let namespace = sys::user_namespace::create_user_namespace(&map_text(uids), &map_text(gids))
+        .map_err(|e| Error::mount("cannot make a user namespace with the map", e))?;
+    sys::idmapped::idmap_mount(tree, namespace).map_err(|e| {
+        let what = match e.raw_os_error() {
+            Some(libc::EINVAL) => {
+                "the source's filesystem, or one that is mounted below it, has no idmapped mounts"
+            }
+            Some(libc::EPERM) => {
+                "the source, or a mount below it, is idmapped already or belongs to another user namespace"
+            }
+            _ => "cannot idmap the source's mounts",
+        };
+        Error::mount(what, e)
+    })
+}
+
+/// As in `/proc/PID/uid_map`, where the namespace's own ids are those of the source.
+fn map_text<K: Kind>(map: &IdMap<K>) -> String {
+    map.extents().iter().fold(String::new(), |mut text, extent| {
+        let (source, mount) = (extent.source().raw(), extent.mount().raw());
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{source} {mount} {}", extent.count());
+        text
+    })
+}
+
+fn set_flags(tree: &OwnedFd, config: &Config) -> std::io::Result<()> {
+    let (set, clear) = attr_masks(&config.flags);
+    let none = MountAttrFlags::empty();
+    sys::mount::make_private(tree, set & RESTRICTIONS, none)?;
+    sys::mount::mount_setattr(tree, set.difference(RESTRICTIONS), clear)
+}

@@ -1,0 +1,118 @@
+//! Which mounts of the kernel's engine are ours: a file for each in /run/shiftbind, which only root may read.
+//!
+//! Nothing in the mount table tells such a mount from a bind mount by mount(8), and no daemon knows of it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::full_path;
+use super::point::MountPoint;
+use super::table::MountIdentity;
+use crate::config::Config;
+
+const DIRECTORY: &str = "/run/shiftbind";
+
+/// What is known of a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The source's path, absolute.
+    pub(super) source: OsString,
+    /// Where it was mounted.
+    mountpoint: PathBuf,
+}
+
+impl Record {
+    pub(super) fn of(config: &Config, point: &MountPoint) -> Self {
+        Self { source: full_path(&config.source), mountpoint: point.path().to_owned() }
+    }
+
+    /// Writes the record of a mount, and removes those of mounts that are gone.
+    pub(super) fn write(&self, identity: MountIdentity) -> io::Result<()> {
+        make_directory()?;
+        remove_stale()?;
+        fs::write(file_of(identity), self.to_bytes())
+    }
+
+    /// The record of a mount. `None`: it is not ours, or this process may not read the records.
+    pub(super) fn read(identity: MountIdentity) -> io::Result<Option<Self>> {
+        match fs::read(file_of(identity)) {
+            Ok(bytes) => Ok(Self::from_bytes(&bytes)),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// NUL ends a path: it is in none.
+    fn to_bytes(&self) -> Vec<u8> {
+        [self.source.as_bytes(), b"\0", self.mountpoint.as_os_str().as_bytes(), b"\0"].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = bytes.split(|byte| *byte == 0);
+        let mut path = || fields.next().map(|field| OsString::from_vec(field.to_vec()));
+        let (source, mountpoint) = (path()?, PathBuf::from(path()?));
+        fields.next()?.is_empty().then_some(Self { source, mountpoint })
+    }
+}
+
+/// Makes the directory. EPERM where one is there that others than root may write to.
+fn make_directory() -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(DIRECTORY) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        result => return result,
+    }
+    let meta = fs::symlink_metadata(DIRECTORY)?;
+    match meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o077 == 0 {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{DIRECTORY} is not a directory of root's alone"))),
+    }
+}
+
+/// A mount namespace has its own mounts: only the records of this one's are looked at.
+fn file_of(identity: MountIdentity) -> PathBuf {
+    let name = format!("{}.{}", namespace(), identity.to_text().replace(' ', "."));
+    Path::new(DIRECTORY).join(name)
+}
+
+/// The inode number of this process's mount namespace; 0 where /proc does not tell.
+fn namespace() -> u64 {
+    fs::metadata("/proc/self/ns/mnt").map_or(0, |meta| meta.ino())
+}
+
+fn remove_stale() -> io::Result<()> {
+    let prefix = format!("{}.", namespace());
+    for entry in fs::read_dir(DIRECTORY)? {
+        let entry = entry?;
+        let identity = identity_of(&entry.file_name(), &prefix);
+        if let Some(identity) = identity
+            && identity.mountpoint()?.is_none()
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn identity_of(file: &OsStr, prefix: &str) -> Option<MountIdentity> {
+    MountIdentity::from_text(&file.to_str()?.strip_prefix(prefix)?.replace('.', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_writing_and_reading() {
+        let record = Record { source: "/s\n".into(), mountpoint: "/mnt/ü".into() };
+        assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record));
+        for broken in [&b""[..], b"/s", b"/s\0", b"/s\0/m", b"/s\0/m\0x"] {
+            assert_eq!(Record::from_bytes(broken), None, "{broken:?}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! User namespaces that nothing lives in: they only carry a map (user_namespaces(7)).
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+use super::process::{Fork, close_all_but, exit_now, fork};
+
+/// Makes a user namespace with these maps, in the format of `/proc/PID/uid_map`, and returns a descriptor of it. A child
+/// process, gone when this returns, makes it. To be called by a process that has a single thread.
+///
+/// # Errors
+/// EBUSY with more than one thread; EPERM where the maps are more than the process may write (user_namespaces(7)), or user
+/// namespaces are turned off; EINVAL for a map that the kernel does not take; ENOSPC when there are too many namespaces.
+pub fn create_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
+    let (ready, tell_ready) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (hold, release) = pipe_with(PipeFlags::CLOEXEC)?;
+    let child = match fork()? {
+        Fork::Child => {
+            close_all_but(&[tell_ready.as_raw_fd(), hold.as_raw_fd()]);
+            run_child(&tell_ready, &hold)
+        }
+        Fork::Parent(child) => child,
+    };
+    drop((tell_ready, hold));
+    let namespace = map_namespace(child, ready, uid_map, gid_map);
+    // The child ends when nothing holds its pipe's other end.
+    drop(release);
+    let _ = waitpid(Some(child), WaitOptions::empty());
+    namespace
+}
+
+/// The child: makes the namespace, writes its errno (0 for success) and waits until the parent closes its pipe.
+fn run_child(tell_ready: &OwnedFd, hold: &OwnedFd) -> ! {
+    // SAFETY: CLONE_NEWUSER changes the credentials of this process alone, which has a single thread.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
+    let code = match result {
+        0 => 0,
+        _ => io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
+    };
+    let _ = rustix::io::write(tell_ready, &code.to_ne_bytes());
+    let _ = rustix::io::read(hold, &mut [0; 1]);
+    exit_now(0)
+}
+
+fn map_namespace(child: Pid, ready: OwnedFd, uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
+    let mut code = [0; 4];
+    File::from(ready).read_exact(&mut code)?;
+    match i32::from_ne_bytes(code) {
+        0 => {}
+        code => return Err(io::Error::from_raw_os_error(code)),
+    }
+    let proc = format!("/proc/{}", child.as_raw_nonzero());
+    // One write(2) each: the kernel takes a map as a whole and once.
+    fs::write(format!("{proc}/uid_map"), uid_map)?;
+    fs::write(format!("{proc}/gid_map"), gid_map)?;
+    File::open(format!("{proc}/ns/user"))?.as_fd().try_clone_to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn with_several_threads_it_is_refused() {
+        // The test runner has more than one.
+        let error = super::create_user_namespace("0 0 1\n", "0 0 1\n").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    }
+}

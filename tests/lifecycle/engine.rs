@@ -1,0 +1,165 @@
+//! `--engine`: which mounts the kernel makes, which the daemon, and how each is seen, changed and refused.
+
+use crate::namespace::Namespace;
+
+const MAP: &str = "-o idmap=b:0:100000:65536";
+
+/// A namespace whose records of mounts, and whose source, are its own. The source is ext4 or the like: tmpfs has no idmapped
+/// mounts before Linux 6.3.
+fn namespace() -> Namespace {
+    let ns = Namespace::new();
+    ns.ok("mount -t tmpfs -o mode=755 run /run && chmod 777 a && truncate -s 64M image && mkfs.ext4 -q image && \
+           mount -o loop image a && rmdir a/lost+found && chmod 777 a");
+    ns
+}
+
+fn errors(ns: &Namespace, script: &str) -> String {
+    let output = ns.sh(script);
+    assert!(!output.status.success(), "{script} succeeds");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn the_kernel_shows_and_stores_ids_through_the_map_and_no_process_is_left() {
+    let ns = namespace();
+    ns.ok("touch a/root a/other && chown 70000:70000 a/other");
+    ns.ok(&format!("$S --engine=kernel {MAP} a m"));
+    assert_eq!(ns.processes(), [0; 0]);
+    assert!(ns.mounts()[0].contains(" - ext4 "), "{:?}", ns.mounts());
+    assert_eq!(ns.ok("stat -c %u:%g m/root m/other"), "100000:100000\n65534:65534\n");
+    ns.ok("setpriv --reuid=101000 --regid=102000 --clear-groups touch m/new");
+    assert_eq!(ns.ok("stat -c %u:%g a/new"), "1000:2000\n");
+    // An unmapped caller creates nothing (EOVERFLOW).
+    let refused = errors(&ns, "setpriv --reuid=5 --regid=5 --clear-groups touch m/unmapped");
+    assert!(refused.contains("Value too large"), "{refused}");
+    ns.ok("umount m");
+    assert_eq!(ns.mounts(), [""; 0]);
+}
+
+#[test]
+fn the_options_hold_for_the_mount_and_restrictions_for_the_mounts_below() {
+    let ns = namespace();
+    ns.ok("mkdir a/below && mount -t ext4 -o loop,noexec image2 a/below 2>/dev/null || \
+           { truncate -s 16M image2 && mkfs.ext4 -q image2 && mount -o loop,noexec image2 a/below; }");
+    ns.ok("touch a/below/f && chown 5:5 a/below/f");
+    ns.ok(&format!("$S --engine=kernel {MAP} --ro --nosuid a m"));
+    assert_eq!(ns.ok("stat -c %u m/below/f"), "100005\n");
+    let options = ns.ok("findmnt -n -o VFS-OPTIONS m; findmnt -n -o VFS-OPTIONS m/below");
+    let (own, below) = options.split_once('\n').unwrap();
+    for (options, word) in [(own, "ro"), (own, "nosuid"), (below, "ro"), (below, "noexec")] {
+        assert!(options.trim().split(',').any(|one| one == word), "{word}: {options}");
+    }
+    assert!(errors(&ns, "touch m/below/g").contains("Read-only"), "of all mounts");
+    ns.ok("umount -R m");
+}
+
+#[test]
+fn what_is_mounted_on_the_source_later_does_not_arrive_without_the_map() {
+    let ns = namespace();
+    ns.ok("mount --make-shared a && mkdir a/later");
+    ns.ok(&format!("$S --engine=kernel {MAP} a m"));
+    ns.ok("mount -t tmpfs later a/later && touch a/later/f");
+    assert!(!ns.path("m").join("later/f").exists());
+    assert_eq!(ns.ok("ls m/later"), "");
+    ns.ok("umount m a/later");
+}
+
+#[test]
+fn an_option_that_needs_the_daemon_is_named_and_auto_takes_fuse() {
+    let ns = namespace();
+    for (options, obstacle) in [
+        (format!("{MAP} -o perms=a=rX"), "option 'perms' needs the daemon"),
+        (format!("{MAP} -o cache=none"), "option 'cache' needs the daemon"),
+        ("-o idmap=0:5:1:7:5:1".to_owned(), "several uids are shown as one"),
+        (format!("{MAP} --unmapped=pass"), "unmapped uids are not denied"),
+    ] {
+        let refused = errors(&ns, &format!("$S --engine=kernel {options} a m"));
+        let begin = "shiftbind: option 'engine=kernel': ";
+        assert!(refused.starts_with(begin) && refused.contains(obstacle), "{refused}");
+        assert_eq!(ns.mounts(), [""; 0]);
+        ns.ok(&format!("$S --engine=auto {options} a m"));
+        assert!(ns.mounts()[0].contains(" - fuse.shiftbind "), "{options}: {:?}", ns.mounts());
+        ns.ok("umount m");
+        ns.wait_until_gone();
+    }
+}
+
+#[test]
+fn a_source_without_idmapped_mounts_is_refused_by_the_kernel_engine_and_served_by_auto() {
+    let ns = namespace();
+    ns.ok("mkdir fuse && $S a fuse");
+    let refused = errors(&ns, &format!("$S --engine=kernel {MAP} fuse m"));
+    assert!(refused.contains("has no idmapped mounts"), "{refused}");
+    ns.ok(&format!("$S --engine=auto {MAP} fuse m"));
+    assert!(ns.mounts()[0].contains(" - fuse.shiftbind "), "{:?}", ns.mounts());
+    ns.ok("umount m && umount fuse");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn a_pseudo_filesystem_below_the_source_is_hidden_by_the_daemon() {
+    let ns = namespace();
+    ns.ok("mkdir a/proc && mount -t proc proc a/proc");
+    ns.ok(&format!("$S --engine=auto {MAP} a m"));
+    assert!(ns.mounts()[0].contains(" - fuse.shiftbind "), "{:?}", ns.mounts());
+    assert_eq!(ns.ok("ls m/proc"), "");
+    ns.ok("umount m && umount a/proc");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn without_a_map_auto_makes_a_bind_mount() {
+    let ns = namespace();
+    ns.ok("touch a/f && chown 5:6 a/f && $S --engine=auto a m");
+    assert!(ns.mounts()[0].contains(" - ext4 "), "{:?}", ns.mounts());
+    assert_eq!(ns.ok("stat -c %u:%g m/f"), "5:6\n");
+    ns.ok("umount m");
+}
+
+#[test]
+fn mount8_asks_twice_and_gets_one_mount() {
+    let ns = namespace();
+    let mount = "bash -c 'exec -a mount.shiftbind $S a m -o engine=kernel,idmap=b:0:100000:65536'"
+        .to_owned();
+    ns.ok(&mount);
+    ns.ok(&mount);
+    assert_eq!(ns.mounts().len(), 1, "{:?}", ns.mounts());
+    // A bind mount by another program is not taken for it.
+    ns.ok("umount m && mount --bind a m");
+    ns.ok(&mount);
+    assert_eq!(ns.mounts().len(), 2, "{:?}", ns.mounts());
+    ns.ok("umount m && umount m");
+}
+
+#[test]
+fn a_mount_of_the_kernels_is_remounted_and_cannot_be_reloaded() {
+    let ns = namespace();
+    ns.ok(&format!("$S --engine=kernel {MAP} a m"));
+    ns.ok("$S a m -o remount,ro,nodev");
+    let options = ns.ok("findmnt -n -o VFS-OPTIONS m");
+    assert!(options.starts_with("ro,") && options.contains("nodev"), "{options}");
+    assert!(errors(&ns, "touch m/f").contains("Read-only"));
+    let refused = errors(&ns, "$S --reload m");
+    assert!(refused.contains("no daemon serves it") && refused.contains("umount"), "{refused}");
+    // Another program's bind mount stays as it is.
+    ns.ok("umount m && mount --bind a m");
+    assert!(errors(&ns, "$S a m -o remount,ro").contains("not a mount of ours"));
+    ns.ok("umount m");
+}
+
+#[test]
+fn explain_tells_the_engine_and_its_reason() {
+    let ns = namespace();
+    let engine = |options: &str| {
+        let text = ns.ok(&format!("$S --explain {options} a m"));
+        text.lines().find_map(|line| line.strip_prefix("engine: ")).unwrap().to_owned()
+    };
+    assert!(engine(&format!("--engine=auto {MAP}")).starts_with("kernel: "));
+    assert!(engine(MAP).starts_with("fuse; the kernel could make this mount as well"));
+    let why = engine(&format!("--engine=auto {MAP} -o pidfile=/run/p"));
+    assert_eq!(
+        why,
+        "fuse, because the kernel cannot make this mount: option 'pidfile' needs the daemon"
+    );
+    assert_eq!(ns.mounts(), [""; 0]);
+}
