@@ -3,6 +3,7 @@
 //! It does so only when a decision needs it.
 
 use std::cell::OnceCell;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD};
 use rustix::process::Pid;
@@ -64,6 +65,38 @@ impl ClientState {
         }
     }
 }
+
+/// Returns whether a thread waits in fcntl(2) for a POSIX lock (F_SETLKW).
+///
+/// The thread may instead wait for an open file description lock (F_OFD_SETLKW): the protocol does not tell them apart,
+/// but /proc/PID/syscall does. False if the daemon may not read that file, because it needs the right to trace the
+/// thread (proc_pid_syscall(5)).
+pub(super) fn waits_for_posix_lock(thread: u32) -> bool {
+    // The kernel sends the request before the thread sleeps, and the file says "running" until then.
+    for _ in 0..20 {
+        match std::fs::read_to_string(format!("/proc/{thread}/syscall")) {
+            Ok(call) if call.starts_with("running") => {
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            Ok(call) => return is_posix_wait(&call),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Returns whether a line of /proc/PID/syscall is a wait for a POSIX lock.
+///
+/// The line holds the number of the system call and its arguments. The number is not compared, because that of 32-bit
+/// programs differs.
+fn is_posix_wait(call: &str) -> bool {
+    let command = call.split_whitespace().nth(2).and_then(|text| text.strip_prefix("0x"));
+    let command = command.and_then(|text| i64::from_str_radix(text, 16).ok());
+    command.is_some_and(|command| [i64::from(libc::F_SETLKW), SETLKW64].contains(&command))
+}
+
+/// F_SETLKW64, the command of 32-bit programs.
+const SETLKW64: i64 = 14;
 
 /// Real and filesystem ids of a thread.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -206,11 +239,6 @@ impl CallerCreds {
         self.umask.unwrap_or(0o077)
     }
 
-    /// Returns whether the caller must stop waiting: a signal is pending, or the thread is gone.
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.ended || self.signals != 0
-    }
-
     /// Returns whether a fatal signal is pending.
     fn is_dying(&self) -> bool {
         let harmless = NON_FATAL.iter().fold(0, |set, signal| set | 1 << (signal - 1));
@@ -317,7 +345,7 @@ mod tests {
         let creds = CallerCreds { pid: std::process::id(), ..CallerCreds::parse(STATUS) };
         assert_eq!(creds.groups, [4, 24, 1000]);
         assert!(creds.is_admin() && !creds.may_keep_bits());
-        assert!(creds.is_interrupted());
+        assert_ne!(creds.signals, 0);
     }
 
     #[test]
@@ -332,6 +360,21 @@ mod tests {
         assert_eq!(ClientState::of(std::process::id()), ClientState::Alive);
         assert_eq!(ClientState::of(u32::MAX), ClientState::Gone);
         assert_eq!(ClientState::of(0), ClientState::Alive);
+    }
+
+    #[test]
+    fn a_wait_for_an_open_file_description_lock_is_no_wait_for_a_posix_lock() {
+        assert!(is_posix_wait(
+            "72 0x3 0x7 0x7ffd6f3ab2d0 0x0 0x0 0x0 0x7ffd6f3ab2a8 0x7f5b4f9f1a6d\n"
+        ));
+        assert!(
+            is_posix_wait("221 0x3 0xe 0xffd6f3a0 0x0 0x0 0x0 0xffd6f3a8 0xf7f5b4f9\n"),
+            "32-bit"
+        );
+        assert!(!is_posix_wait(
+            "72 0x3 0x26 0x7ffd6f3ab2d0 0x0 0x0 0x0 0x7ffd6f3ab2a8 0x7f5b4f9f1a6d\n"
+        ));
+        assert!(!is_posix_wait("-1 0x7ffd6f3ab2a8 0x7f5b4f9f1a6d\n") && !is_posix_wait(""));
     }
 
     #[test]
@@ -358,9 +401,9 @@ mod tests {
     }
 
     #[test]
-    fn an_exited_thread_has_no_rights_and_counts_as_interrupted() {
+    fn an_exited_thread_has_no_rights_and_counts_as_ended() {
         let gone = CallerCreds::of(u32::MAX);
-        assert!(gone.is_interrupted() && !gone.is_admin());
-        assert!(!CallerCreds::of(std::process::id()).is_interrupted());
+        assert!(gone.ended && !gone.is_admin());
+        assert!(!CallerCreds::of(std::process::id()).ended);
     }
 }

@@ -44,8 +44,6 @@ pub struct OpenedFile {
     ///
     /// Not if it has setuid or setgid bits, because whether they survive a write depends on the caller.
     pub may_pass_through: bool,
-    /// Whether the kernel must send FLUSH at each close, which releases POSIX locks.
-    pub needs_flush: bool,
     /// Whether the kernel must discard cached attributes.
     pub stale_attributes: bool,
 }
@@ -67,6 +65,12 @@ impl OpenFile {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.flags.intersects(OFlags::WRONLY | OFlags::RDWR)
+    }
+
+    /// Returns whether it was opened for reading.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        !self.flags.contains(OFlags::WRONLY)
     }
 
     /// Returns the source's file, and opens it if it is not open yet.
@@ -230,8 +234,7 @@ impl Fs {
         let (other, state_at_lock) = (OnceLock::new(), Mutex::default());
         let file = Arc::new(OpenFile { anchor, file, other, inode, flags, state_at_lock });
         let handle = self.files.insert(Arc::clone(&file), spread);
-        let needs_flush = for_writing || self.locks.are_held_on(file.inode.node());
-        OpenedFile { handle, file, may_pass_through: false, needs_flush, stale_attributes }
+        OpenedFile { handle, file, may_pass_through: false, stale_attributes }
     }
 
     /// Acts with the credentials with which the kernel is to write to a backing file.
@@ -280,16 +283,16 @@ impl Fs {
     }
 
     /// Releases an owner's POSIX locks on the file, because it has closed a descriptor (fcntl(2)).
-    pub fn flush(&self, handle: u64, owner: u64) -> Result<()> {
-        let file = self.files.get(handle)?;
-        self.locks.release(file.inode.node(), owner);
-        Ok(())
+    pub fn flush(&self, node: NodeId, owner: u64) {
+        self.locks.release(node, owner);
     }
 
     /// Closes the open file, because the client has closed its last descriptor.
     pub fn release(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        let file = self.files.remove(handle)?;
+        let file = self.files.get(handle)?;
+        // First the locks: once the handle is removed, another open file may get it, and its locks would be released.
         self.locks.release_through(file.inode.node(), handle);
+        self.files.remove(handle)?;
         file.inode.closed(file.is_writable());
         Ok(file)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::waiters::Waiting;
 use crate::fs::{Caller, Fs, OpenFile, Result, spawn_blocking};
 use crate::sys::lock::LockKind;
 
@@ -42,7 +43,12 @@ impl Fs {
         }
         match take(&file, kind, false) {
             Err(Errno::WOULDBLOCK) if wait => {
-                let wait = move || take(&file, kind, true);
+                let wait = move |waiting: &Waiting<'_>| loop {
+                    match take(&file, kind, true) {
+                        Err(Errno::INTR) if !waiting.is_interrupted() => {}
+                        result => return result,
+                    }
+                };
                 self.locks.waiters.wait(*caller, unique, wait, done);
             }
             // On another thread: the worker stays free for other requests, such as the RELEASE that unlocks the file.

@@ -1,13 +1,14 @@
 //! Threads that wait for a lock or for the end of a lease, one for each request.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::thread::Pid;
 
-use crate::fs::caller::CallerCreds;
+use crate::fs::caller::ClientState;
 use crate::fs::{Caller, Result};
 use crate::idmap::MountUid;
 use crate::sys;
@@ -16,12 +17,14 @@ use crate::sys;
 /// from waiting.
 const MAX_WAITERS: usize = 4096;
 const MAX_WAITERS_OF_USER: usize = 1024;
-/// How often interrupted threads are woken and clients are checked.
+/// How often interrupted threads are woken, and clients are checked for a fatal signal.
 ///
 /// A signal that comes just before the system call is lost, so it is sent again.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Maximum number of INTERRUPT requests that are kept because their request has not come yet.
-const MAX_EARLY: usize = 64;
+///
+/// Chosen to exceed the number of requests that are in flight at a time.
+const MAX_EARLY: usize = 1024;
 
 /// See the head of this file.
 #[derive(Debug, Default)]
@@ -38,7 +41,7 @@ struct List {
     early: VecDeque<u64>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Waiter {
     thread: Pid,
     client: u32,
@@ -46,6 +49,43 @@ struct Waiter {
     /// The number of the client's request (`fuse_in_header.unique`).
     unique: u64,
     is_interrupted: bool,
+    /// Interrupts the system call, but not the request, once it is true.
+    wake: Option<Arc<AtomicBool>>,
+}
+
+impl Waiter {
+    fn must_wake(&self) -> bool {
+        self.is_interrupted || self.wake.as_ref().is_some_and(|wake| wake.load(Ordering::Acquire))
+    }
+}
+
+/// The waiting request of the current thread.
+#[derive(Debug)]
+pub(in crate::fs) struct Waiting<'a> {
+    waiters: &'a Waiters,
+    thread: Pid,
+}
+
+impl Waiting<'_> {
+    /// Returns whether the request was interrupted and must fail with EINTR.
+    ///
+    /// The thread's system call may be interrupted for other reasons.
+    pub(super) fn is_interrupted(&self) -> bool {
+        let list = self.waiters.lock();
+        let own = list.waiters.iter().find(|waiter| waiter.thread == self.thread);
+        own.is_some_and(|waiter| waiter.is_interrupted)
+    }
+
+    /// Interrupts the system call that the thread makes next, once the flag is true.
+    ///
+    /// The flag replaces that of an earlier call.
+    pub(super) fn wake_when(&self, flag: &Arc<AtomicBool>) {
+        let mut list = self.waiters.lock();
+        let own = list.waiters.iter_mut().find(|waiter| waiter.thread == self.thread);
+        if let Some(waiter) = own {
+            waiter.wake = Some(Arc::clone(flag));
+        }
+    }
 }
 
 impl List {
@@ -64,7 +104,7 @@ impl Waiters {
         self: &Arc<Self>,
         caller: Caller,
         unique: u64,
-        wait: impl FnOnce() -> Result<T> + Send + 'static,
+        wait: impl FnOnce(&Waiting<'_>) -> Result<T> + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         if !self.lock().has_room_for(caller.uid) {
@@ -83,7 +123,7 @@ impl Waiters {
         self: &Arc<Self>,
         caller: Caller,
         unique: u64,
-        wait: impl FnOnce() -> Result<T>,
+        wait: impl FnOnce(&Waiting<'_>) -> Result<T>,
     ) -> Result<T> {
         // Before the thread can be woken: without the handler, the signal would end the daemon.
         if let Err(e) = sys::signal::install_wake_handler() {
@@ -98,13 +138,14 @@ impl Waiters {
                 return Err(Errno::INTR);
             }
             let Caller { uid, pid: client, .. } = caller;
-            list.waiters.push(Waiter { thread, client, uid, unique, is_interrupted: false });
+            let waiter = Waiter { thread, client, uid, unique, is_interrupted: false, wake: None };
+            list.waiters.push(waiter);
             std::mem::replace(&mut list.is_watched, true)
         };
         if !is_watched {
             self.watch();
         }
-        let result = wait();
+        let result = wait(&Waiting { waiters: self, thread });
         self.lock().waiters.retain(|waiter| waiter.thread != thread);
         result
     }
@@ -133,9 +174,12 @@ impl Waiters {
             while let Some(waiters) = waiters.upgrade() {
                 let Some(list) = waiters.watched() else { return };
                 for waiter in list {
-                    if waiter.is_interrupted
-                        || (waiter.client != 0 && CallerCreds::of(waiter.client).is_interrupted())
-                    {
+                    // The kernel reports every signal (FUSE_INTERRUPT). A pending signal that another thread of the
+                    // client takes must not end this wait: the caller has none then, and the kernel would return
+                    // ERESTARTSYS to the program.
+                    if ClientState::of(waiter.client) != ClientState::Alive {
+                        waiters.interrupt(waiter.unique);
+                    } else if waiter.must_wake() {
                         sys::signal::wake(waiter.thread);
                     }
                 }
@@ -177,7 +221,8 @@ mod tests {
         let thread = rustix::thread::gettid();
         let wait = |list: &mut List, uid, count| {
             let Caller { uid, pid: client, .. } = caller(uid);
-            let waiter = Waiter { thread, client, uid, unique: 0, is_interrupted: false };
+            let waiter =
+                Waiter { thread, client, uid, unique: 0, is_interrupted: false, wake: None };
             list.waiters.extend(std::iter::repeat_n(waiter, count));
         };
         wait(&mut list, 1000, MAX_WAITERS_OF_USER);
@@ -192,10 +237,10 @@ mod tests {
     fn an_interrupt_that_comes_before_its_request_is_kept_for_it() {
         let waiters = Arc::new(Waiters::default());
         waiters.interrupt(7);
-        assert_eq!(waiters.during(caller(0), 8, || Ok(())), Ok(()));
-        assert_eq!(waiters.during(caller(0), 7, || Ok(())), Err(Errno::INTR));
-        assert_eq!(waiters.during(caller(0), 7, || Ok(())), Ok(()), "once");
-        (0..1000).for_each(|unique| waiters.interrupt(unique));
+        assert_eq!(waiters.during(caller(0), 8, |_| Ok(())), Ok(()));
+        assert_eq!(waiters.during(caller(0), 7, |_| Ok(())), Err(Errno::INTR));
+        assert_eq!(waiters.during(caller(0), 7, |_| Ok(())), Ok(()), "once");
+        (0..5000).for_each(|unique| waiters.interrupt(unique));
         assert_eq!(waiters.lock().early.len(), MAX_EARLY);
     }
 
@@ -211,7 +256,7 @@ mod tests {
         };
         // There is always a waiting request, but never the same one for long.
         for unique in 0..60 {
-            let wait = || {
+            let wait = |_: &Waiting<'_>| {
                 std::thread::sleep(POLL_INTERVAL / 4);
                 Ok(())
             };

@@ -45,8 +45,9 @@ impl Operations {
             // There is nothing to release. ENOSYS stops the kernel from sending FLUSH again.
             return Err(Errno::NOSYS);
         }
-        let (FlushIn { fh, lock_owner, .. }, _) = request.argument()?;
-        self.fs.flush(fh, lock_owner)
+        let (FlushIn { lock_owner, .. }, _) = request.argument()?;
+        self.fs.flush(self.node(request), lock_owner);
+        Ok(())
     }
 
     pub(super) fn getlk(&self, request: &Request<'_>) -> Result<LockOut> {

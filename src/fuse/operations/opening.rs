@@ -64,7 +64,7 @@ impl Operations {
         let (handle, file) = (opened.handle, &opened.file);
         let register_backing = || self.register_backing(reply.device(), file);
         let id = self.backing_ids.open(file.inode(), || opened.may_pass_through, register_backing);
-        let mut flags = flush_flags(&opened);
+        let mut flags = flush_flags(file);
         let answer = match &id {
             Some(id) => passthrough_out(handle, flags, id),
             None => {
@@ -143,18 +143,9 @@ fn passthrough_out(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
     OpenOut { fh: handle, open_flags: flags | fopen::PASSTHROUGH, backing_id: backing.id() }
 }
 
-/// The open flag that says whether the kernel sends FLUSH at each close(2).
-///
-/// A file opened for reading loses nothing without FLUSH but read locks, which then go with the last close. A file
-/// opened for writing needs FLUSH where locks are held on the source, although most writers take no lock. It is decided
-/// at open, and a lock can be taken later, through this descriptor or another: it must be gone when close(2) returns
-/// (fcntl(2)), and FLUSH is the only request of the closing process that arrives by then. RELEASE comes some time after
-/// the last close, and not at all while a copy of the descriptor (dup(2), fork(2)) is open elsewhere.
-///
-/// Where the kernel keeps the locks, it sends FLUSH at the first close only, which fails with ENOSYS. It still writes
-/// out at each close what was written through a mapping, and reports the errors.
-fn flush_flags(opened: &OpenedFile) -> u32 {
-    if opened.needs_flush { 0 } else { fopen::NOFLUSH }
+/// The open flag that says whether the kernel sends FLUSH at each close(2), and not only RELEASE after the last one.
+fn flush_flags(file: &OpenFile) -> u32 {
+    if file.is_writable() { 0 } else { fopen::NOFLUSH }
 }
 
 fn close(fs: &Fs, backing_ids: &BackingIds, handle: u64) {
