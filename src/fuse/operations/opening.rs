@@ -64,7 +64,7 @@ impl Operations {
         let (handle, file) = (opened.handle, &opened.file);
         let register_backing = || self.register_backing(reply.device(), file);
         let id = self.backing_ids.open(file.inode(), || opened.may_pass_through, register_backing);
-        let mut flags = flush_flags(file);
+        let mut flags = flush_flags(file, self.data.locks_on_source);
         let answer = match &id {
             Some(id) => passthrough_out(handle, flags, id),
             None => {
@@ -144,8 +144,17 @@ fn passthrough_out(handle: u64, flags: u32, backing: &Backing) -> OpenOut {
 }
 
 /// The open flag that says whether the kernel sends FLUSH at each close(2), and not only RELEASE after the last one.
-fn flush_flags(file: &OpenFile) -> u32 {
-    if file.is_writable() { 0 } else { fopen::NOFLUSH }
+///
+/// Where locks are held on the source, files opened for reading need FLUSH as well. A close of any descriptor of a file
+/// releases all POSIX locks that the process has on it, and they must be gone when close(2) returns (fcntl(2)). FLUSH
+/// is the only request that arrives by then: RELEASE comes after close(2) has returned, and not at all while a copy of
+/// the descriptor (dup(2), fork(2)) is open. The flag is chosen at open, when no lock is held yet, and the kernel sends
+/// no unlock by itself, because it has no list of locks that the daemon holds (`locks_remove_posix`).
+///
+/// Where the kernel keeps the locks, it sends FLUSH at the first close only, which fails with ENOSYS. It still writes
+/// out at each close what was written through a mapping, and reports the errors.
+fn flush_flags(file: &OpenFile, locks_on_source: bool) -> u32 {
+    if locks_on_source || file.is_writable() { 0 } else { fopen::NOFLUSH }
 }
 
 fn close(fs: &Fs, backing_ids: &BackingIds, handle: u64) {
