@@ -285,7 +285,7 @@ fn a_refused_flock_delays_no_other_client() {
 }
 
 #[test]
-fn a_user_mount_takes_flock_on_a_file_that_its_user_may_not_read() {
+fn a_user_mount_locks_a_file_that_its_user_may_not_read() {
     let scratch_dir = scratch();
     let (source, point) = (scratch_dir.dir("source"), scratch_dir.dir("point"));
     sh(
@@ -309,6 +309,9 @@ fn a_user_mount_takes_flock_on_a_file_that_its_user_may_not_read() {
         let theirs = OpenOptions::new().write(true).open(source.join("log")).expect("open");
         let refused = flock(&theirs, FlockOperation::NonBlockingLockShared);
         assert_eq!(refused, Err(Errno::WOULDBLOCK));
+        Lock::whole(Exclusive).try_set(&ours).expect("a POSIX lock as well");
+        let asked = Lock::whole(Exclusive).of_description();
+        assert!(asked.try_set(&theirs).is_err(), "the POSIX lock holds on the source");
         drop((ours, theirs));
         eventually("it is unmounted", || {
             let unmounted = program("fusermount3").arg("-u").arg(&point).output();

@@ -72,21 +72,36 @@ impl Lock {
         Ok(Some((kind, lock.l_start, lock.l_len, lock.l_pid)))
     }
 
+    /// Takes or releases the lock through a number in the thread's descriptor table; with `wait`, waits for it.
+    pub(crate) fn set_raw(self, fd: i32, wait: bool) -> io::Result<()> {
+        let command = match (self.scope, wait) {
+            (Scope::Process, true) => libc::F_SETLKW,
+            (Scope::Process, false) => libc::F_SETLK,
+            (Scope::Description, true) => libc::F_OFD_SETLKW,
+            (Scope::Description, false) => libc::F_OFD_SETLK,
+        };
+        sys::fcntl_lock_raw(fd, command, &mut self.record())
+    }
+
     fn call(self, file: &File, [process, description]: [i32; 2]) -> io::Result<libc::flock> {
+        let mut lock = self.record();
+        let command = if self.scope == Scope::Process { process } else { description };
+        sys::fcntl_lock(file.as_fd(), command, &mut lock)?;
+        Ok(lock)
+    }
+
+    fn record(self) -> libc::flock {
         let kind = match self.kind {
             LockKind::Shared => libc::F_RDLCK,
             LockKind::Exclusive => libc::F_WRLCK,
             LockKind::None => libc::F_UNLCK,
         };
-        let mut lock = libc::flock {
+        libc::flock {
             l_type: kind as i16,
             l_whence: libc::SEEK_SET as i16,
             l_start: self.start,
             l_len: self.len,
             l_pid: 0,
-        };
-        let command = if self.scope == Scope::Process { process } else { description };
-        sys::fcntl_lock(file.as_fd(), command, &mut lock)?;
-        Ok(lock)
+        }
     }
 }

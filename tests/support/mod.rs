@@ -6,6 +6,7 @@
 
 mod compare;
 mod descriptors;
+mod fd_table;
 mod fuse;
 mod locks;
 mod machine;
@@ -20,6 +21,7 @@ mod users;
 
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
+pub(crate) use fd_table::FdTable;
 pub(crate) use fuse::{FuseFs, Served, serve, serve_owners};
 pub(crate) use locks::{Lock, LockKind, Scope};
 pub(crate) use machine::{ACCOUNT, cannot_run, copy_program, program, skipped};

@@ -1,6 +1,6 @@
 //! System calls that rustix does not wrap safely: the only unsafe code of the tests.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::mem;
@@ -57,6 +57,52 @@ pub(crate) fn fork(run: impl FnOnce() -> u8) -> i32 {
 pub(crate) fn close_from(first: u32) {
     // SAFETY: the child uses none of them again and leaves by _exit, so that nothing closes them twice.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+}
+
+/// Gives the current thread a copy of its descriptor table, which threads that it starts later share.
+pub(crate) fn unshare_files() {
+    // SAFETY: callers use raw descriptor numbers only, each in the table to which it belongs.
+    unsafe { unshare_unsafe(UnshareFlags::FILES) }.expect("unshare(CLONE_FILES)");
+}
+
+/// open(2). Returns a number in the thread's descriptor table.
+pub(crate) fn open_raw(path: &CStr, flags: i32) -> io::Result<i32> {
+    // SAFETY: the path is NUL-terminated.
+    result(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o666) })
+}
+
+/// Copies a descriptor, as dup(2) does.
+pub(crate) fn dup_raw(fd: i32) -> io::Result<i32> {
+    // SAFETY: takes integers only.
+    result(unsafe { libc::dup(fd) })
+}
+
+/// close(2).
+pub(crate) fn close_raw(fd: i32) -> io::Result<()> {
+    // SAFETY: the number came from `open_raw` or `dup_raw`, so nothing else owns it.
+    result(unsafe { libc::close(fd) }).map(drop)
+}
+
+/// fcntl(2) with a lock, on a number in the thread's descriptor table.
+pub(crate) fn fcntl_lock_raw(fd: i32, command: i32, lock: &mut libc::flock) -> io::Result<()> {
+    // SAFETY: the structure outlives the call.
+    result(unsafe { libc::fcntl(fd, command, ptr::from_mut(lock)) }).map(drop)
+}
+
+/// flock(2).
+pub(crate) fn flock_raw(fd: i32, operation: i32) -> io::Result<()> {
+    // SAFETY: takes integers only.
+    result(unsafe { libc::flock(fd, operation) }).map(drop)
+}
+
+/// Sends a signal to a thread of this process.
+pub(crate) fn signal_thread(thread: i32, signal: i32) {
+    // SAFETY: takes integers only.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
+}
+
+fn result(result: i32) -> io::Result<i32> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Installs a handler that does nothing, without SA_RESTART: a blocked system call returns EINTR.
