@@ -4,6 +4,7 @@
 //! directory compare the model with the kernel's own locks.
 
 mod model;
+mod stress;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
