@@ -53,19 +53,20 @@ impl Fs {
             }
             // On another thread: the worker stays free for other requests, such as the RELEASE that unlocks the file.
             Err(Errno::WOULDBLOCK) => {
-                spawn_blocking(move || done(retry_lock(&file, kind)));
+                spawn_blocking(move || done(retry_lock(|| take(&file, kind, false))));
             }
             result => done(result),
         }
     }
 }
 
-fn retry_lock(file: &OpenFile, kind: LockKind) -> Result<()> {
-    let mut result = Err(Errno::WOULDBLOCK);
+/// Retries a refused lock after each of [`RETRY_DELAYS`], 0.75 ms in all.
+pub(super) fn retry_lock(take: impl Fn() -> Result<()>) -> Result<()> {
+    let mut result = Err(Errno::AGAIN);
     for time in RETRY_DELAYS {
         std::thread::sleep(time);
-        result = take(file, kind, false);
-        if result != Err(Errno::WOULDBLOCK) {
+        result = take();
+        if result != Err(Errno::AGAIN) {
             break;
         }
     }

@@ -6,6 +6,7 @@
 //! a thread of its own, so that no worker blocks ([`waiters`]).
 
 mod deadlock;
+mod fd_tables;
 mod flock;
 mod owner;
 mod ranges;
@@ -19,11 +20,12 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::caller::waits_for_posix_lock;
-use super::{Caller, Fs, OpenFile, Result};
+use super::{Caller, Fs, OpenFile, Result, spawn_blocking};
 use crate::source::reopen;
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
 use deadlock::Wait;
+use flock::retry_lock;
 use owner::{Access, Description};
 pub(super) use revalidate::FileState;
 pub use revalidate::Revalidation;
@@ -74,6 +76,10 @@ impl Fs {
     {
         match self.try_lock(&request) {
             Err(Errno::AGAIN) if wait => self.wait_for_lock(*caller, request, done),
+            Err(Errno::AGAIN) if self.may_be_closed(&request) => {
+                let fs = Arc::clone(self);
+                spawn_blocking(move || done(retry_lock(|| fs.try_lock(&request))));
+            }
             result => done(result),
         }
     }
@@ -89,6 +95,17 @@ impl Fs {
             _ => self.locks.claim(node, request.owner),
         };
         owner.set(request, || self.open_description(&file))
+    }
+
+    /// Returns whether a conflicting lock may be of an open file that the client has just closed.
+    ///
+    /// The kernel sends RELEASE only after close(2) has returned. A lock of a known descriptor table is a POSIX lock,
+    /// which the FLUSH of a close releases before close(2) returns.
+    fn may_be_closed(&self, request: &LockRequest) -> bool {
+        let Ok(file) = self.files.get(request.handle) else { return false };
+        let node = file.inode().node();
+        let blockers = self.locks.blockers(node, request.owner, &request.range);
+        blockers.iter().any(|owner| !self.locks.fd_tables.contains(*owner))
     }
 
     fn wait_for_lock<F>(self: &Arc<Self>, caller: Caller, request: LockRequest, done: F)
@@ -133,6 +150,7 @@ impl Fs {
         // The caller is in fcntl(2) and waits for the reply to this request.
         let _entry = match waits_for_posix_lock(caller.pid) {
             true => {
+                self.locks.fd_tables.insert(request.owner);
                 let wait = Wait { unique, node, owner: request.owner, range };
                 Some(self.locks.begin_wait(wait)?)
             }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::LockRange;
 use super::deadlock::WaitGraph;
+use super::fd_tables::KnownFdTables;
 use super::owner::Owner;
 use super::waiters::Waiters;
 use crate::source::NodeId;
@@ -22,6 +23,7 @@ pub(in crate::fs) struct Locks {
     /// Number of files with owners. While it is 0, as on most mounts, requests do not take the mutex.
     count: AtomicUsize,
     pub(super) waits: WaitGraph,
+    pub(super) fd_tables: KnownFdTables,
     pub(in crate::fs) waiters: Arc<Waiters>,
 }
 
@@ -91,6 +93,10 @@ impl Locks {
     ///
     /// The kernel sends FLUSH when a process closes any descriptor of the file, which releases its locks (fcntl(2)).
     pub(in crate::fs) fn release(&self, node: NodeId, owner: u64) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        self.fd_tables.insert(owner);
         if let Some(owner) = self.claim_known(node, owner) {
             owner.release();
         }
