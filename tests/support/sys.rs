@@ -71,10 +71,10 @@ pub(crate) fn open_raw(path: &CStr, flags: i32) -> io::Result<i32> {
     result(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC, 0o666) })
 }
 
-/// Copies a descriptor, as dup(2) does.
+/// Copies a descriptor, as dup(2) does, but with FD_CLOEXEC.
 pub(crate) fn dup_raw(fd: i32) -> io::Result<i32> {
     // SAFETY: takes integers only.
-    result(unsafe { libc::dup(fd) })
+    result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })
 }
 
 /// close(2).
