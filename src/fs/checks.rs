@@ -19,7 +19,7 @@ use super::killpriv::{SETGID, SETUID};
 use super::permission::{Capability, Requester, permits};
 use super::restricted::FMODE_EXEC;
 use super::{Caller, Fs, Result, SetAttr, SetTime};
-use crate::source::{Inode, NodeId, proc_path};
+use crate::source::{Inode, NodeId, OtherServers, proc_path};
 use crate::translate::SourceAcl;
 use crate::view::{ChangePolicy, PresentedAttr, Viewer};
 
@@ -232,7 +232,8 @@ impl Fs {
         for (entry, stat) in [(from, moved), (to, target)] {
             let Some(stat) = stat else { continue };
             if FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir() {
-                let inode = self.tree.lookup(entry.0, entry.1, entry.2, FileType::Directory)?;
+                let ((dir, fd, name), asked) = (entry, OtherServers::Asked);
+                let inode = self.tree.lookup(dir, fd, name, FileType::Directory, asked)?;
                 let checked =
                     self.check_found(&requester, caller, &inode.inode, &inode.stat, WRITE);
                 self.undo_lookup(inode.inode.node());

@@ -12,7 +12,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned_buffer::AlignedBuffer;
 use super::killpriv::{KillprivRights, SETGID, SETUID};
-use super::{Caller, Fs, Result, lock};
+use super::{Caller, Fs, Result, copy, lock};
 use crate::source::{ActingAs, Inode, NodeId, reopen};
 use crate::sys;
 
@@ -326,12 +326,15 @@ impl Fs {
     }
 
     /// Copies a range within the source, by reflink where the source can (copy_file_range(2)).
+    ///
+    /// Returns the number of bytes copied, also when `is_interrupted` has ended the copy early.
     pub fn copy_file_range(
         &self,
         caller: &Caller,
         from: (u64, u64),
         to: (u64, u64),
         len: u64,
+        is_interrupted: impl Fn() -> bool,
     ) -> Result<usize> {
         let (source, target) = (self.files.get(from.0)?, self.files.get(to.0)?);
         if !(source.inode.kind().is_file() && target.inode.kind().is_file()) {
@@ -343,7 +346,10 @@ impl Fs {
         let acting = self.write_as(caller, &target.inode, rights)?;
         // The reply has 32 bits for the count.
         let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);
-        acting.copy_range((source_fd, from.1), (target_fd, to.1), len)
+        copy::in_chunks(len, is_interrupted, |done, len| {
+            let (from, to) = (from.1 + done as u64, to.1 + done as u64);
+            acting.copy_range((source_fd, from), (target_fd, to), len)
+        })
     }
 }
 

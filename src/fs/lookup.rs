@@ -8,7 +8,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Lookup, Result};
-use crate::source::{FoundInode, Inode, NodeId, component};
+use crate::source::{FoundInode, Inode, NodeId, OtherServers, component};
 
 impl Fs {
     /// Looks up a name in a directory.
@@ -53,7 +53,8 @@ impl Fs {
     /// Finds a name that is not excluded, and increments the inode's lookup count.
     pub(super) fn find(&self, dir: &Inode, name: &OsStr) -> Result<FoundInode> {
         let c_name = component(name)?;
-        self.find_in(dir, &*self.tree.fd(dir)?, &c_name, FileType::Unknown)
+        let unknown = FileType::Unknown;
+        self.find_in(dir, &*self.tree.fd(dir)?, &c_name, unknown, OtherServers::Asked)
     }
 
     /// As [`Self::find`], in a directory that is open; `kind` is the type in its listing, or unknown.
@@ -63,8 +64,9 @@ impl Fs {
         dir_fd: &OwnedFd,
         name: &CStr,
         kind: FileType,
+        servers: OtherServers,
     ) -> Result<FoundInode> {
-        let found = self.tree.lookup(dir, dir_fd, name, kind)?;
+        let found = self.tree.lookup(dir, dir_fd, name, kind, servers)?;
         if found.is_by_link && self.leads_to_excluded(&self.view(), &found) {
             self.undo_lookup(found.inode.node());
             return self.tree.lookup_itself(dir, OsStr::from_bytes(name.to_bytes()));

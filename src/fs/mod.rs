@@ -14,6 +14,7 @@ pub(crate) mod buffer;
 mod caller;
 mod checks;
 mod contended;
+mod copy;
 mod create;
 mod dir;
 mod file;

@@ -3,10 +3,13 @@
 //! No type of the wire protocol leaves this module.
 
 mod backing_ids;
+mod backlog;
 mod busy_poll;
 mod convert;
 mod data_path;
 mod device;
+mod growth;
+mod interrupts;
 mod inval_hold;
 mod kernel_cache;
 mod kernel_features;
@@ -20,6 +23,7 @@ mod server;
 mod status;
 mod ttl;
 mod worker_pool;
+mod worker_slot;
 
 pub use kernel_features::KernelFeatures;
 pub use live_update::LiveUpdate;

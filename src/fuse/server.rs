@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -13,13 +13,14 @@ use rustix::process::Resource;
 use super::backing_ids::BackingIds;
 use super::data_path::DataMover;
 use super::device::Device;
+use super::growth::Outcome;
 use super::kernel_cache::KernelCache;
 use super::kernel_features::KernelFeatures;
 use super::live_update::LiveUpdate;
 use super::node_ids::NodeIds;
 use super::operations::{Admission, BlockedWorkers, Operations};
 use super::ttl::Ttls;
-use super::worker_pool::WorkerPool;
+use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
 use crate::fs::{self, Fs};
@@ -51,7 +52,7 @@ pub struct Connection {
 /// A mount that is being served.
 #[derive(Debug)]
 pub struct Server {
-    workers: Vec<JoinHandle<fs::Result<()>>>,
+    workers: Arc<WorkerPool>,
     live_update: LiveUpdate,
     node_ids: NodeIds,
 }
@@ -102,6 +103,7 @@ impl Server {
             node_ids,
             admission: Admission::new(access),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
+            interrupts: Arc::default(),
         });
         let live_update = LiveUpdate::new(
             Arc::downgrade(&kernel_cache),
@@ -157,21 +159,15 @@ impl Server {
         self.live_update.clone()
     }
 
-    /// Waits until the filesystem is unmounted and the workers have ended.
+    /// Waits until the filesystem is unmounted and the workers have ended, or 10 s longer for requests that do not end.
     pub fn wait(self) -> Result<()> {
-        let mut result = Ok(());
-        for worker in self.workers {
-            match worker.join() {
-                Ok(Ok(())) => {}
-                // What read(2) may return when the connection is aborted at this moment.
-                Ok(Err(Errno::CONNABORTED)) => {}
-                Ok(Err(e)) => {
-                    result = Err(Error::system("the connection to the kernel broke", e));
-                }
-                Err(_) => result = Err(Error::refused("a worker ended unexpectedly")),
-            }
+        match self.workers.wait() {
+            Outcome::Unmounted => Ok(()),
+            // What read(2) may return when the connection is aborted at this moment.
+            Outcome::Failed(Errno::CONNABORTED) => Ok(()),
+            Outcome::Failed(e) => Err(Error::system("the connection to the kernel broke", e)),
+            Outcome::Panicked => Err(Error::refused("a worker ended unexpectedly")),
         }
-        result
     }
 }
 
@@ -180,28 +176,49 @@ fn start_workers(
     operations: &Arc<Operations>,
     device: Arc<Device>,
     count: usize,
-) -> Result<Vec<JoinHandle<fs::Result<()>>>> {
-    let mut devices = vec![device];
-    while devices.len() < count {
-        // It may not, perhaps, where fusermount3 has made the mount for a user.
-        let another = devices[0].another(true).map_or_else(|_| Arc::clone(&devices[0]), Arc::new);
-        devices.push(another);
-    }
-    let nonblocking = devices[0].another(false).ok().map(Arc::new);
+) -> Result<Arc<WorkerPool>> {
+    let nonblocking = device.another(false).ok().map(Arc::new);
     let buffer_size = operations.data.max_request_size();
-    let pool = Arc::new(WorkerPool::new(devices));
-    let start = |index: usize| {
-        let (pool, operations, nonblocking) =
-            (Arc::clone(&pool), Arc::clone(operations), nonblocking.clone());
-        let work = move || {
-            pool.run(index, nonblocking.as_ref(), buffer_size, |bytes, device| {
-                operations.serve(bytes, device)
-            })
+    let pool = Arc::new(WorkerPool::new(count, Arc::clone(&operations.interrupts)));
+    let (weak_pool, operations) = (Arc::downgrade(&pool), Arc::clone(operations));
+    let first = AtomicBool::new(true);
+    let start = move |index: usize| {
+        let Some(pool) = weak_pool.upgrade() else { return Ok(()) };
+        let (operations, nonblocking) = (Arc::clone(&operations), nonblocking.clone());
+        let device = match first.swap(false, Ordering::Relaxed) {
+            true => Arc::clone(&device),
+            // It may not, perhaps, where fusermount3 has made the mount for a user.
+            false => device.another(true).map_or_else(|_| Arc::clone(&device), Arc::new),
         };
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(work);
-        thread.map_err(|e| Error::system("cannot start a thread", e))
+        let work = move || {
+            let ending = EndingWorker { pool: &pool, index, outcome: Outcome::Panicked };
+            let nonblocking = nonblocking.as_ref();
+            let source = RequestSource { index, device: &device, nonblocking, buffer_size };
+            ending.with(pool.run(&source, &*operations));
+        };
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(work).map(drop)
     };
-    (0..count).map(start).collect()
+    pool.start(start).map_err(|e| Error::system("cannot start a thread", e))?;
+    Ok(pool)
+}
+
+/// Removes a worker from the pool when its thread ends, also by a panic.
+struct EndingWorker<'a> {
+    pool: &'a WorkerPool,
+    index: usize,
+    outcome: Outcome,
+}
+
+impl EndingWorker<'_> {
+    fn with(mut self, result: fs::Result<()>) {
+        self.outcome = result.map_or_else(Outcome::Failed, |()| Outcome::Unmounted);
+    }
+}
+
+impl Drop for EndingWorker<'_> {
+    fn drop(&mut self) {
+        self.pool.remove(self.index, self.outcome);
+    }
 }
 
 fn scope(config: &Config) -> Scope {

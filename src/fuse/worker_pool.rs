@@ -7,16 +7,21 @@
 //!
 //! A slow request of the exclusive worker must not hold up the mount. One of the parked workers, the watchdog, looks
 //! every two milliseconds, and ends exclusive mode when the worker is still busy with the same request, or when no
-//! request has come for a while.
+//! request has come for a while. When all workers are busy, the pool grows (`growth.rs`).
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::backlog::{Backlog, QueuedRequest};
 use super::busy_poll::BusyPoller;
 use super::device::Device;
+use super::growth::{Growth, MAX_EXTRA};
+use super::interrupts::Interrupts;
+use super::protocol::{Reply, RequestHead, opcode};
+use super::worker_slot::WorkerSlot;
 
 /// Uncontended requests in a row that start exclusive mode.
 const ENTER_AFTER: i32 = 64;
@@ -37,13 +42,37 @@ const MAX_IDLE_CHECKS: u32 = 10;
 /// The value of [`WorkerPool::exclusive`] outside exclusive mode: all workers read.
 const SHARED: usize = usize::MAX;
 
+/// Serves the requests that workers read.
+pub(super) trait Service {
+    /// Serves a request; its reply must go through the device.
+    fn serve(&self, bytes: &[u8], device: &Arc<Device>);
+    /// Runs after a request whose client was answered with EINTR before it ended: the kernel does not know its effects.
+    fn was_abandoned(&self, bytes: &[u8]);
+}
+
+/// What a worker reads requests from, and the size of its buffer.
+#[derive(Debug)]
+pub(super) struct RequestSource<'a> {
+    /// The index of the worker's slot.
+    pub(super) index: usize,
+    pub(super) device: &'a Arc<Device>,
+    /// A device that does not block in read(2), for polling; `None` where none could be opened.
+    pub(super) nonblocking: Option<&'a Arc<Device>>,
+    /// The size of the largest request, in bytes.
+    pub(super) buffer_size: usize,
+}
+
 /// The workers of one mount. See the module's head.
 #[derive(Debug)]
 pub(super) struct WorkerPool {
     exclusive: AtomicUsize,
-    slots: Vec<WorkerSlot>,
-    /// Requests being served at this moment, outside exclusive mode.
-    serving: AtomicUsize,
+    pub(super) slots: Vec<WorkerSlot>,
+    /// The number of workers while none of them is blocked.
+    pub(super) base: usize,
+    /// Workers that read, are parked or serve a request: all but those on standby.
+    pub(super) active: AtomicUsize,
+    /// Requests being served at this moment.
+    pub(super) serving: AtomicUsize,
     /// Requests in a row that were served alone and fast; negative after exclusive mode has ended because a client had
     /// to wait.
     uncontended: AtomicI32,
@@ -51,14 +80,9 @@ pub(super) struct WorkerPool {
     has_stopped: AtomicBool,
     parking: Mutex<Parking>,
     mode_changed: Condvar,
-}
-
-/// The state of one worker.
-#[derive(Debug)]
-struct WorkerSlot {
-    device: Arc<Device>,
-    /// Incremented when a request of exclusive mode begins and when it ends: odd while it is served.
-    progress: AtomicU64,
+    pub(super) growth: Growth,
+    pub(super) backlog: Backlog,
+    pub(super) interrupts: Arc<Interrupts>,
 }
 
 #[derive(Debug, Default)]
@@ -76,80 +100,93 @@ enum Observed {
     Busy,
 }
 
+/// Why a worker no longer reads requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StopReason {
+    Unmounted,
+    /// The pool has more workers than it needs.
+    Surplus,
+}
+
 impl WorkerPool {
-    /// Creates a pool with one worker for each device.
-    pub(super) fn new(devices: Vec<Arc<Device>>) -> Self {
-        let slots: Vec<_> = devices
-            .into_iter()
-            .map(|device| WorkerSlot { device, progress: AtomicU64::new(0) })
-            .collect();
-        // A single worker is always in exclusive mode.
-        let exclusive = AtomicUsize::new(if slots.len() == 1 { 0 } else { SHARED });
+    /// Creates a pool of `base` workers, which [`Self::start`] starts. `interrupts` are those of the mount.
+    pub(super) fn new(base: usize, interrupts: Arc<Interrupts>) -> Self {
+        let slots = base + MAX_EXTRA;
         Self {
-            exclusive,
-            slots,
+            exclusive: AtomicUsize::new(SHARED),
+            slots: std::iter::repeat_with(WorkerSlot::default).take(slots).collect(),
+            base,
+            active: AtomicUsize::new(base),
             serving: AtomicUsize::new(0),
             uncontended: AtomicI32::new(0),
             parked: AtomicUsize::new(0),
             has_stopped: AtomicBool::new(false),
             parking: Mutex::default(),
             mode_changed: Condvar::new(),
+            growth: Growth::new(slots),
+            backlog: Backlog::default(),
+            interrupts,
         }
     }
 
-    /// Runs worker `index` until the filesystem is unmounted.
-    ///
-    /// `nonblocking` is a device that does not block in read(2), for polling; `None` where none could be opened.
-    /// `serve` gets each request together with the device that its reply must go through.
+    /// Runs a worker until the filesystem is unmounted or the pool no longer needs the worker.
     ///
     /// # Errors
     /// What read(2) of /dev/fuse says, except ENODEV (unmounted) and what means "try again".
     pub(super) fn run(
-        &self,
-        index: usize,
-        nonblocking: Option<&Arc<Device>>,
-        buffer_size: usize,
-        mut serve: impl FnMut(&[u8], &Arc<Device>),
+        self: &Arc<Self>,
+        source: &RequestSource<'_>,
+        service: &impl Service,
     ) -> Result<(), Errno> {
-        let result = self.read_requests(index, nonblocking, buffer_size, &mut serve);
-        self.stop();
-        match result {
-            Err(Errno::NODEV) => Ok(()),
-            result => result,
+        self.slots[source.index].occupy();
+        // Pages of it that no request reaches are never allocated.
+        let mut buffer = vec![0; source.buffer_size];
+        loop {
+            match self.read_requests(source, &mut buffer, service) {
+                Ok(StopReason::Surplus) if self.stand_by() => {}
+                Ok(StopReason::Surplus) => return Ok(()),
+                result => {
+                    self.stop();
+                    return match result {
+                        Ok(_) | Err(Errno::NODEV) => Ok(()),
+                        Err(e) => Err(e),
+                    };
+                }
+            }
         }
     }
 
     fn read_requests(
-        &self,
-        index: usize,
-        nonblocking: Option<&Arc<Device>>,
-        buffer_size: usize,
-        serve: &mut impl FnMut(&[u8], &Arc<Device>),
-    ) -> Result<(), Errno> {
-        // Pages of it that no request reaches are never allocated.
-        let mut buffer = vec![0; buffer_size];
+        self: &Arc<Self>,
+        source: &RequestSource<'_>,
+        buffer: &mut [u8],
+        service: &impl Service,
+    ) -> Result<StopReason, Errno> {
+        let (index, device) = (source.index, source.device);
         let mut reader = ExclusiveReader::default();
-        let device = &self.slots[index].device;
         while !self.has_stopped.load(Ordering::Acquire) {
             match self.exclusive.load(Ordering::Acquire) {
+                // A single worker is always in exclusive mode.
+                SHARED if self.base == 1 && self.active.load(Ordering::SeqCst) == 1 => {
+                    self.begin_exclusive(index);
+                }
                 SHARED => {
-                    if let Some(len) = receive_request(device, &mut buffer)? {
-                        self.serve_shared(index, || serve(&buffer[..len], device));
+                    if let Some(len) = receive_request(device, buffer)? {
+                        self.serve_shared(index, &buffer[..len], device, service);
+                    }
+                    if self.is_surplus() {
+                        return Ok(StopReason::Surplus);
                     }
                 }
                 worker if worker == index => {
                     // A second blocked reader would be woken for nothing.
-                    let is_only_reader =
-                        self.parked.load(Ordering::Acquire) + 1 == self.slots.len();
-                    let nonblocking = nonblocking.filter(|_| is_only_reader);
-                    let Some((len, from)) = reader.receive(device, nonblocking, &mut buffer)?
-                    else {
+                    let active = self.active.load(Ordering::Acquire);
+                    let is_only_reader = self.parked.load(Ordering::Acquire) + 1 == active;
+                    let nonblocking = source.nonblocking.filter(|_| is_only_reader);
+                    let Some((len, from)) = reader.receive(device, nonblocking, buffer)? else {
                         continue;
                     };
-                    let progress = &self.slots[index].progress;
-                    progress.fetch_add(1, Ordering::Release);
-                    let elapsed = timed(|| serve(&buffer[..len], from));
-                    progress.fetch_add(1, Ordering::Release);
+                    let elapsed = self.serve_exclusive(index, &buffer[..len], from, service);
                     if !reader.may_continue(elapsed) {
                         self.end_exclusive(index, ENTER_AFTER - ENTER_AFTER_SLOW);
                     }
@@ -157,25 +194,113 @@ impl WorkerPool {
                 _ => self.park(),
             }
         }
-        Ok(())
+        Ok(StopReason::Unmounted)
+    }
+
+    /// Serves a request in exclusive mode; returns how long it took.
+    fn serve_exclusive(
+        self: &Arc<Self>,
+        index: usize,
+        bytes: &[u8],
+        device: &Arc<Device>,
+        service: &impl Service,
+    ) -> Duration {
+        let serving = ServingGuard::enter(&self.serving);
+        if serving.concurrent + 1 >= self.active.load(Ordering::SeqCst) {
+            self.wake_stall_monitor();
+        }
+        timed(|| self.serve(index, bytes, device, service))
     }
 
     /// Serves a request beside other workers. Starts exclusive mode after enough uncontended requests.
-    fn serve_shared(&self, index: usize, serve: impl FnOnce()) {
-        let concurrent = self.serving.fetch_add(1, Ordering::AcqRel);
-        let elapsed = timed(serve);
-        self.serving.fetch_sub(1, Ordering::AcqRel);
-        if concurrent > 0 || elapsed > SLOW {
+    fn serve_shared(
+        self: &Arc<Self>,
+        index: usize,
+        bytes: &[u8],
+        device: &Arc<Device>,
+        service: &impl Service,
+    ) {
+        let head = RequestHead::of(bytes);
+        let serving = ServingGuard::enter(&self.serving);
+        let concurrent = serving.concurrent;
+        let elapsed = if self.must_queue(&head, concurrent) {
+            if !self.backlog.push(head, bytes, device) {
+                Reply::new(device, head.unique).error(Errno::AGAIN);
+            }
+            Duration::MAX
+        } else {
+            if concurrent + 1 >= self.active.load(Ordering::SeqCst) {
+                match head.is_usually_slow() && self.base > 1 {
+                    true => self.grow(1),
+                    false => self.wake_stall_monitor(),
+                }
+            }
+            timed(|| self.serve(index, bytes, device, service))
+        };
+        drop(serving);
+        if !self.backlog.is_empty() {
+            self.serve_backlog(index, service);
+        }
+        if concurrent > 0 || elapsed > SLOW || self.active.load(Ordering::Relaxed) != self.base {
             self.uncontended.fetch_min(0, Ordering::Relaxed);
         } else if self.uncontended.fetch_add(1, Ordering::Relaxed) + 1 >= ENTER_AFTER {
             self.uncontended.store(0, Ordering::Relaxed);
-            let _ =
-                self.exclusive.compare_exchange(SHARED, index, Ordering::AcqRel, Ordering::Acquire);
+            self.begin_exclusive(index);
+        }
+    }
+
+    /// Whether a request must wait in the backlog: its user has a full share of the workers, or the last worker that
+    /// reads has read it and the pool cannot grow.
+    fn must_queue(&self, head: &RequestHead, concurrent: usize) -> bool {
+        let is_last = concurrent + 1 >= self.base + MAX_EXTRA;
+        head.needs_reply() && (is_last || self.has_full_share(head.uid))
+    }
+
+    /// Serves the requests of the backlog that may be served now.
+    fn serve_backlog(self: &Arc<Self>, index: usize, service: &impl Service) {
+        loop {
+            let serving = ServingGuard::enter(&self.serving);
+            let is_last = serving.concurrent + 1 >= self.base + MAX_EXTRA;
+            let next = match is_last {
+                true => None,
+                false => self.backlog.pop(|uid| !self.has_full_share(uid)),
+            };
+            let Some(QueuedRequest { bytes, device, .. }) = next else { return };
+            self.serve(index, &bytes, &device, service);
+        }
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        index: usize,
+        bytes: &[u8],
+        device: &Arc<Device>,
+        service: &impl Service,
+    ) {
+        let (head, slot) = (RequestHead::of(bytes), &self.slots[index]);
+        slot.begin(head, device);
+        service.serve(bytes, device);
+        if slot.end() {
+            service.was_abandoned(bytes);
+        }
+        if head.opcode == opcode::INTERRUPT {
+            self.watch_interrupts();
+        }
+    }
+
+    fn begin_exclusive(&self, index: usize) {
+        let _ = self.exclusive.compare_exchange(SHARED, index, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Ends the exclusive mode of a worker that was the only one.
+    pub(super) fn end_sole_exclusive(&self) {
+        if self.base == 1 {
+            self.end_exclusive(self.exclusive.load(Ordering::Acquire), 0);
         }
     }
 
     fn end_exclusive(&self, worker: usize, uncontended: i32) {
-        if self.slots.len() == 1 {
+        if worker == SHARED || self.active.load(Ordering::SeqCst) == 1 {
             return;
         }
         let guard = self.lock();
@@ -195,6 +320,7 @@ impl WorkerPool {
         self.has_stopped.store(true, Ordering::Release);
         drop(guard);
         self.mode_changed.notify_all();
+        self.stop_growth();
     }
 
     /// Waits until exclusive mode ends; becomes the watchdog if there is none.
@@ -223,7 +349,7 @@ impl WorkerPool {
     }
 
     fn watchdog(&self, worker: usize) {
-        let progress = || self.slots[worker].progress.load(Ordering::Acquire);
+        let progress = || self.slots[worker].progress();
         let (mut before, mut idle) = (progress(), 0);
         loop {
             let guard = self.lock();
@@ -247,6 +373,25 @@ impl WorkerPool {
 
     fn lock(&self) -> MutexGuard<'_, Parking> {
         self.parking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a request as being served until it is dropped.
+struct ServingGuard<'a> {
+    serving: &'a AtomicUsize,
+    /// Requests that were being served before.
+    concurrent: usize,
+}
+
+impl<'a> ServingGuard<'a> {
+    fn enter(serving: &'a AtomicUsize) -> Self {
+        Self { serving, concurrent: serving.fetch_add(1, Ordering::SeqCst) }
+    }
+}
+
+impl Drop for ServingGuard<'_> {
+    fn drop(&mut self) {
+        self.serving.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

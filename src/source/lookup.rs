@@ -33,6 +33,16 @@ pub struct FoundInode {
     pub is_by_link: bool,
 }
 
+/// Whether a lookup may call the server of another filesystem than its directory's (FUSE, network), which may never
+/// answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherServers {
+    /// It may: the caller asks for this very name.
+    Asked,
+    /// It may not, and fails with EXDEV instead.
+    NotAsked,
+}
+
 /// What a name was at one moment.
 ///
 /// It is not in the inode table, and no lookup is counted.
@@ -67,13 +77,14 @@ impl SourceTree {
     /// `dir_fd` is any descriptor of the directory; the name is one component other than `.` and `..`; `kind` is the
     /// type in a listing, or unknown.
     ///
-    /// ENOENT if there is no such name, otherwise the source's own error.
+    /// ENOENT if there is no such name, EXDEV if `servers` forbids the lookup, otherwise the source's own error.
     pub fn lookup(
         &self,
         dir: &Inode,
         dir_fd: &OwnedFd,
         name: &CStr,
         kind: FileType,
+        servers: OtherServers,
     ) -> Result<FoundInode, Errno> {
         if !self.consume_keep_open()
             && let Some(found) = self.lookup_unopened(dir, dir_fd, name, kind)?
@@ -81,6 +92,9 @@ impl SourceTree {
             return Ok(found);
         }
         let fd = self.open_path(dir_fd, name)?;
+        if servers == OtherServers::NotAsked && self.is_of_other_server(dir, &fd) {
+            return Err(Errno::XDEV);
+        }
         if self.follows_links() && stat_dont_sync(&fd)?.1 == FileType::Symlink {
             let name = OsStr::from_bytes(name.to_bytes());
             return match self.resolve_open_link(dir, dir_fd, &fd)? {
@@ -119,6 +133,15 @@ impl SourceTree {
         Ok(FoundInode { is_by_link: true, ..self.insert_open(dir, dir.via(), fd)? })
     }
 
+    /// Whether a descriptor is in another mount than its directory, and that mount has a server or is unknown.
+    fn is_of_other_server(&self, dir: &Inode, fd: &OwnedFd) -> bool {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let Ok(stat) = rustix::fs::statx(fd, c"", flags, StatxFlags::MNT_ID) else { return false };
+        // A mount that is not in the table yet would have to be asked for its type (statfs(2)).
+        let has_server =
+            |id| self.mounts.find(id).is_none_or(|at| self.mounts.is_server_backed(at));
+        stat.stx_mnt_id != self.mounts.id(dir.mount()) && has_server(stat.stx_mnt_id)
+    }
     fn open_path(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir_fd, name, flags, Mode::empty())

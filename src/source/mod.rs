@@ -27,7 +27,7 @@ pub use fd_cache::FdCache;
 pub use fs_class::FsClass;
 pub use identity::MAX_TICK;
 pub use inode::{Domain, Inode, NodeId};
-pub use lookup::{FoundInode, PeekedInode};
+pub use lookup::{FoundInode, OtherServers, PeekedInode};
 pub use mounts::{InoField, MountFacts, MountIndex, Mounts, ReopenMethod, SourceMount};
 pub use resolve::LinkTarget;
 pub use restrictions::Restrictions;

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, Result};
-use crate::source::{Inode, NodeId, PeekedInode};
+use crate::source::{Inode, NodeId, OtherServers, PeekedInode};
 
 pub(super) use prefetch::Prefetcher;
 use prefetch::{PrefetchTask, Prefetched};
@@ -25,6 +25,16 @@ pub use stream::{DirEntry, OpenDir};
 enum AddResult {
     Added,
     Full,
+}
+
+/// What a listing shows for a name.
+enum ListedEntry {
+    /// The name with its inode, whose lookup count was incremented.
+    Inode(Entry),
+    /// The name alone.
+    NameOnly,
+    /// Nothing: the name was removed meanwhile.
+    Omitted,
 }
 
 /// How far one READDIR request has read.
@@ -126,7 +136,8 @@ impl Fs {
 
     /// Returns the entry of a symbolic link as a lookup would show it.
     fn resolved<'a>(&self, dir: &OpenDir, entry: &DirEntry<'a>) -> DirEntry<'a> {
-        match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
+        let asked = OtherServers::Asked;
+        match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind, asked) {
             Ok(found) => {
                 let kind = self.view().presented_kind(found.inode.kind());
                 let ino = found.inode.ino();
@@ -139,7 +150,8 @@ impl Fs {
 
     /// Passes entries with their inodes to `add`.
     ///
-    /// A name that was removed meanwhile is left out. For `.` and `..` no lookup is counted, and the inode is `None`.
+    /// A name that was removed meanwhile is left out. For `.`, `..` and mounts of other servers no lookup is counted,
+    /// and the inode is `None`.
     pub fn readdirplus(
         &self,
         caller: &Caller,
@@ -172,8 +184,15 @@ impl Fs {
                 let found = match prefetched {
                     Some(entry) => entry,
                     None => match self.entry_for(caller, dir, entry, &entry_ref)? {
-                        Some(entry) => entry,
-                        None => return Ok(AddResult::Added),
+                        ListedEntry::Inode(entry) => entry,
+                        ListedEntry::NameOnly => {
+                            return Ok(if add(entry, None) {
+                                AddResult::Full
+                            } else {
+                                AddResult::Added
+                            });
+                        }
+                        ListedEntry::Omitted => return Ok(AddResult::Added),
                     },
                 };
                 if add(entry, Some(&found)) {
@@ -197,28 +216,28 @@ impl Fs {
         Ok(())
     }
 
-    /// Returns the entry for a name of a directory. `None` if there is nothing to show.
+    /// Returns the entry for a name of a directory.
     fn entry_for(
         &self,
         caller: &Caller,
         dir: &OpenDir,
         entry: &DirEntry<'_>,
         entry_ref: &DirEntryRef<'_>,
-    ) -> Result<Option<Entry>> {
-        match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind) {
-            Ok(found) => Ok(Some(self.entry(caller, entry_ref, &found))),
-            Err(Errno::NOENT | Errno::STALE) => Ok(None),
+    ) -> Result<ListedEntry> {
+        let not_asked = OtherServers::NotAsked;
+        match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind, not_asked) {
+            Ok(found) => Ok(ListedEntry::Inode(self.entry(caller, entry_ref, &found))),
+            Err(Errno::NOENT | Errno::STALE) => Ok(ListedEntry::Omitted),
+            // The root of a mount whose server, if it has one, might never answer: the listing must not wait for it.
+            Err(Errno::XDEV) => Ok(ListedEntry::NameOnly),
             // A link to the daemon's own mount is listed as a link, without being resolved.
             Err(Errno::PERM) if entry.kind == FileType::Symlink => {
                 let link = self.tree.lookup_itself(&dir.inode, entry.name)?;
-                Ok(Some(self.entry(
-                    caller,
-                    &DirEntryRef { validity: CacheValidity::Uncached, ..*entry_ref },
-                    &link,
-                )))
+                let entry_ref = DirEntryRef { validity: CacheValidity::Uncached, ..*entry_ref };
+                Ok(ListedEntry::Inode(self.entry(caller, &entry_ref, &link)))
             }
             // The daemon's own mount.
-            Err(Errno::PERM) => Ok(None),
+            Err(Errno::PERM) => Ok(ListedEntry::Omitted),
             Err(e) => Err(e),
         }
     }

@@ -38,7 +38,8 @@ impl Operations {
         self.fs.readdirplus(&caller, node, handle, offset, |entry, found| {
             let answer = match found {
                 Some(found) => self.entry_out(found),
-                // Neither `.` nor `..` is looked up: the kernel takes only the number and the type from here.
+                // `.`, `..` and another server's mount are not looked up: the kernel takes only the number and the type
+                // from here.
                 None => {
                     let mode = type_bits(entry.kind);
                     let attr = FuseAttr { ino: entry.ino, mode, ..FuseAttr::default() };

@@ -87,7 +87,9 @@ impl Operations {
         }
         let (asked, _) = request.argument::<CopyFileRangeIn>()?;
         let (from, to) = ((asked.fh_in, asked.off_in), (asked.fh_out, asked.off_out));
-        self.fs.copy_file_range(&request.caller()?, from, to, asked.len).map(write_out)
+        let is_interrupted = || self.interrupts.contains(request.header.unique);
+        let caller = request.caller()?;
+        self.fs.copy_file_range(&caller, from, to, asked.len, is_interrupted).map(write_out)
     }
 
     pub(super) fn ioctl(&self, request: &Request<'_>, reply: Reply) {

@@ -147,6 +147,7 @@ impl Operations {
     pub(super) fn interrupt(&self, request: &Request<'_>) {
         if let Ok((InterruptIn { unique }, _)) = request.argument() {
             self.fs.interrupt(unique);
+            self.interrupts.add(unique);
         }
     }
 }

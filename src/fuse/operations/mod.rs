@@ -6,6 +6,7 @@ mod files;
 mod locks;
 mod namespace;
 mod opening;
+mod undo;
 mod xattrs;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::backing_ids::BackingIds;
 use super::convert::{fuse_attr, ttl_parts};
 use super::data_path::DataMover;
 use super::device::Device;
+use super::interrupts::Interrupts;
 use super::kernel_cache::KernelCache;
 use super::node_ids::NodeIds;
 use super::protocol::init::{InitParams, flag, negotiate};
@@ -27,6 +29,7 @@ use super::protocol::{Reply, Request, opcode};
 use super::request_log::LoggedRequest;
 use super::status::Reloads;
 use super::ttl::Ttls;
+use super::worker_pool::Service;
 use crate::config::{Access, CachePolicy};
 use crate::fs::{Attr, Entry, Fs, Result};
 use crate::source::NodeId;
@@ -50,6 +53,7 @@ pub(super) struct Operations {
     pub(super) caches_readdir: bool,
     pub(super) admission: Admission,
     pub(super) blocked: Arc<BlockedWorkers>,
+    pub(super) interrupts: Arc<Interrupts>,
 }
 
 /// Decides which users are served at all.
@@ -165,64 +169,6 @@ impl Operations {
         Ok(())
     }
 
-    /// Serves a request. The reply may be sent later, by another thread.
-    pub(super) fn serve(&self, bytes: &[u8], device: &Arc<Device>) {
-        let Some(request) = Request::parse(bytes) else {
-            return log::error!("the kernel sent a malformed request of {} bytes", bytes.len());
-        };
-        let request = &request;
-        if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
-            return self.serve_without_reply(request);
-        }
-        let reply = Reply::logged(device, request);
-        if !self.admission.admits(request) {
-            return reply.error(Errno::ACCESS);
-        }
-        match request.header.opcode {
-            opcode::LOOKUP => reply.out(self.lookup(request)),
-            opcode::GETATTR => reply.out(self.getattr(request)),
-            opcode::SETATTR => self.setattr(request, reply),
-            opcode::READLINK => reply.payload(self.readlink(request)),
-            opcode::SYMLINK => reply.out(self.symlink(request)),
-            opcode::MKNOD => reply.out(self.mknod(request)),
-            opcode::MKDIR => reply.out(self.mkdir(request)),
-            opcode::UNLINK => reply.ok(self.unlink(request)),
-            opcode::RMDIR => reply.ok(self.rmdir(request)),
-            opcode::RENAME | opcode::RENAME2 => self.rename(request, reply),
-            opcode::LINK => reply.out(self.link(request)),
-            opcode::OPEN => self.open(request, reply),
-            opcode::CREATE => reply.out(self.create(request, device)),
-            opcode::TMPFILE => reply.out(self.tmpfile(request, device)),
-            opcode::READ => self.read(request, reply),
-            opcode::WRITE => self.write(request, reply),
-            opcode::STATFS => reply.out(self.statfs(request)),
-            opcode::RELEASE => reply.ok(self.release(request)),
-            opcode::FSYNC => reply.ok(self.fsync(request)),
-            opcode::SETXATTR => reply.ok(self.setxattr(request)),
-            opcode::GETXATTR => self.getxattr(request, reply),
-            opcode::LISTXATTR => self.listxattr(request, reply),
-            opcode::REMOVEXATTR => reply.ok(self.removexattr(request)),
-            opcode::FLUSH => reply.ok(self.flush(request)),
-            opcode::OPENDIR => reply.out(self.opendir(request)),
-            opcode::READDIR => reply.payload(self.readdir(request)),
-            opcode::READDIRPLUS => reply.payload(self.readdirplus(request)),
-            opcode::RELEASEDIR => reply.ok(self.releasedir(request)),
-            opcode::FSYNCDIR => reply.ok(self.fsyncdir(request)),
-            opcode::GETLK => reply.out(self.getlk(request)),
-            opcode::SETLK => self.setlk(request, false, reply),
-            opcode::SETLKW => self.setlk(request, true, reply),
-            opcode::ACCESS => reply.ok(self.access(request)),
-            opcode::IOCTL => self.ioctl(request, reply),
-            opcode::FALLOCATE => reply.ok(self.fallocate(request)),
-            opcode::LSEEK => reply.out(self.lseek(request)),
-            opcode::COPY_FILE_RANGE => reply.out(self.copy_file_range(request)),
-            opcode::DESTROY => reply.ok(Ok(())),
-            // After ENOSYS the kernel sends these no more: POLL (regular files are always ready, poll(2)), BMAP, and
-            // STATX, which would be sent each time that a program asks for a birth time, as many do without using it.
-            _ => reply.error(Errno::NOSYS),
-        }
-    }
-
     /// Serves the requests that the kernel expects no reply to.
     fn serve_without_reply(&self, request: &Request<'_>) {
         LoggedRequest::new(request);
@@ -246,6 +192,72 @@ impl Operations {
 
     fn attr_out(&self, attr: &Attr) -> AttrOut {
         attr_out(attr, &self.ttls)
+    }
+}
+
+impl Service for Operations {
+    /// Serves a request. The reply may be sent later, by another thread.
+    fn serve(&self, bytes: &[u8], device: &Arc<Device>) {
+        let Some(request) = Request::parse(bytes) else {
+            return log::error!("the kernel sent a malformed request of {} bytes", bytes.len());
+        };
+        let request = &request;
+        if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
+            return self.serve_without_reply(request);
+        }
+        let reply = Reply::logged(device, request);
+        if !self.admission.admits(request) {
+            return reply.error(Errno::ACCESS);
+        }
+        match request.header.opcode {
+            opcode::LOOKUP => self.reply_entry(reply, self.lookup(request)),
+            opcode::GETATTR => reply.out(self.getattr(request)),
+            opcode::SETATTR => self.setattr(request, reply),
+            opcode::READLINK => reply.payload(self.readlink(request)),
+            opcode::SYMLINK => self.reply_entry(reply, self.symlink(request)),
+            opcode::MKNOD => self.reply_entry(reply, self.mknod(request)),
+            opcode::MKDIR => self.reply_entry(reply, self.mkdir(request)),
+            opcode::UNLINK => reply.ok(self.unlink(request)),
+            opcode::RMDIR => reply.ok(self.rmdir(request)),
+            opcode::RENAME | opcode::RENAME2 => self.rename(request, reply),
+            opcode::LINK => self.reply_entry(reply, self.link(request)),
+            opcode::OPEN => self.open(request, reply),
+            opcode::CREATE => self.reply_create(reply, self.create(request, device)),
+            opcode::TMPFILE => self.reply_create(reply, self.tmpfile(request, device)),
+            opcode::READ => self.read(request, reply),
+            opcode::WRITE => self.write(request, reply),
+            opcode::STATFS => reply.out(self.statfs(request)),
+            opcode::RELEASE => reply.ok(self.release(request)),
+            opcode::FSYNC => reply.ok(self.fsync(request)),
+            opcode::SETXATTR => reply.ok(self.setxattr(request)),
+            opcode::GETXATTR => self.getxattr(request, reply),
+            opcode::LISTXATTR => self.listxattr(request, reply),
+            opcode::REMOVEXATTR => reply.ok(self.removexattr(request)),
+            opcode::FLUSH => reply.ok(self.flush(request)),
+            opcode::OPENDIR => self.reply_opendir(reply, self.opendir(request)),
+            opcode::READDIR => reply.payload(self.readdir(request)),
+            opcode::READDIRPLUS => self.reply_readdirplus(reply, self.readdirplus(request)),
+            opcode::RELEASEDIR => reply.ok(self.releasedir(request)),
+            opcode::FSYNCDIR => reply.ok(self.fsyncdir(request)),
+            opcode::GETLK => reply.out(self.getlk(request)),
+            opcode::SETLK => self.setlk(request, false, reply),
+            opcode::SETLKW => self.setlk(request, true, reply),
+            opcode::ACCESS => reply.ok(self.access(request)),
+            opcode::IOCTL => self.ioctl(request, reply),
+            opcode::FALLOCATE => reply.ok(self.fallocate(request)),
+            opcode::LSEEK => reply.out(self.lseek(request)),
+            opcode::COPY_FILE_RANGE => reply.out(self.copy_file_range(request)),
+            opcode::DESTROY => reply.ok(Ok(())),
+            // After ENOSYS the kernel sends these no more: POLL (regular files are always ready, poll(2)), BMAP, and
+            // STATX, which would be sent each time that a program asks for a birth time, as many do without using it.
+            _ => reply.error(Errno::NOSYS),
+        }
+    }
+
+    fn was_abandoned(&self, bytes: &[u8]) {
+        if let Some(request) = Request::parse(bytes) {
+            self.inval_abandoned(&request);
+        }
     }
 }
 

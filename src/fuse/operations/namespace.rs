@@ -53,7 +53,7 @@ impl Operations {
         }
     }
 
-    fn forget_node(&self, nodeid: u64, nlookup: u64) {
+    pub(super) fn forget_node(&self, nodeid: u64, nlookup: u64) {
         let node = self.node_ids.node_id(nodeid);
         if self.fs.forget(node, nlookup) {
             self.backing_ids.evict(node);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use zerocopy::IntoBytes;
 
 use super::Operations;
 use crate::fs::{Entry, Fs, OpenFile, OpenedFile, Result};
@@ -54,7 +55,13 @@ impl Operations {
             Ok(opened) => opened,
             Err(Errno::ISDIR) => {
                 let opened = self.fs.open_for_ioctl(node);
-                return reply.out(opened.map(|opened| open_out(opened.handle, 0)));
+                return match opened {
+                    Ok(opened) => {
+                        let answer = open_out(opened.handle, 0);
+                        reply_open(&answer, reply, &self.fs, &self.backing_ids);
+                    }
+                    Err(e) => reply.error(e),
+                };
             }
             Err(e) => return reply.error(e),
         };
@@ -82,16 +89,16 @@ impl Operations {
         // client as EIO (`fuse_file_io_open`), and the kernel does not check at all whether the source is a read-only
         // part of its filesystem (a snapshot of btrfs). For reading, only a lease can be in the way.
         if id.is_some() && !file.is_writable() && !must_not_wait {
-            return reply.out(Ok(answer));
+            return reply_open(&answer, reply, &self.fs, &self.backing_ids);
         }
         match file.open() {
-            Ok(_) => reply.out(Ok(answer)),
+            Ok(_) => reply_open(&answer, reply, &self.fs, &self.backing_ids),
             Err(Errno::AGAIN) if !must_not_wait => {
                 let (fs, backing_ids) = (Arc::clone(&self.fs), Arc::clone(&self.backing_ids));
                 let file = Arc::clone(file);
                 let wait = move || file.open_and_wait().map(drop);
                 let done = move |result| match result {
-                    Ok(()) => reply.out(Ok(answer)),
+                    Ok(()) => reply_open(&answer, reply, &fs, &backing_ids),
                     Err(e) => {
                         close(&fs, &backing_ids, handle);
                         reply.error(e);
@@ -157,6 +164,12 @@ fn flush_flags(file: &OpenFile, locks_on_source: bool) -> u32 {
     if locks_on_source || file.is_writable() { 0 } else { fopen::NOFLUSH }
 }
 
+/// Replies with an open file; closes it if the kernel refuses the reply.
+fn reply_open(answer: &OpenOut, reply: Reply, fs: &Fs, backing_ids: &BackingIds) {
+    if !reply.deliver(Ok(answer.as_bytes())) {
+        close(fs, backing_ids, answer.fh);
+    }
+}
 fn close(fs: &Fs, backing_ids: &BackingIds, handle: u64) {
     if let Ok(file) = fs.release(handle) {
         backing_ids.close(file.inode());

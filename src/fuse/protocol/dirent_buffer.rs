@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::layout::{EntryOut, FuseDirent};
 
@@ -37,6 +37,18 @@ impl DirentBuffer {
         self.push(entry.as_bytes(), entry.attr.ino, cookie, typ, name)
     }
 
+    /// The node ids of the entries in the reply to READDIRPLUS, except those without one.
+    pub(in crate::fuse) fn nodeids(&self) -> impl Iterator<Item = u64> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (entry, after) = EntryOut::read_from_prefix(rest).ok()?;
+            let (head, _) = FuseDirent::read_from_prefix(after).ok()?;
+            let size = size_of::<EntryOut>() + size_of::<FuseDirent>() + head.namelen as usize;
+            rest = rest.get(size.next_multiple_of(8)..)?;
+            Some(entry.nodeid)
+        })
+        .filter(|nodeid| *nodeid != 0)
+    }
     fn push(&mut self, inode: &[u8], ino: u64, offset: u64, typ: u32, name: &OsStr) -> bool {
         let name = name.as_bytes();
         let size = inode.len() + size_of::<FuseDirent>() + name.len();
@@ -84,5 +96,12 @@ mod tests {
         assert!(!buffer.add_plus(&entry, 1, 8, "n".as_ref()));
         assert_eq!(&buffer.as_ref()[..8], &42u64.to_ne_bytes());
         assert_eq!(buffer.as_ref().len(), 128 + 24 + 8);
+        assert!(!buffer.add_plus(&EntryOut::default(), 2, 8, "..".as_ref()));
+        assert!(!buffer.add_plus(&EntryOut { nodeid: 43, ..entry }, 3, 8, "another".as_ref()));
+        assert_eq!(
+            buffer.nodeids().collect::<Vec<_>>(),
+            [42, 43],
+            "without the entry that was not looked up"
+        );
     }
 }

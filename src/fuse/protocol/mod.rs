@@ -9,8 +9,8 @@ mod request;
 
 pub(super) use dirent_buffer::DirentBuffer;
 pub(super) use notification::Notification;
-pub(super) use reply::Reply;
-pub(super) use request::Request;
+pub(super) use reply::{Reply, reply_interrupted};
+pub(super) use request::{Request, RequestHead};
 
 /// The smallest buffer, in bytes, that the kernel accepts for reading requests (FUSE_MIN_READ_BUFFER).
 pub(super) const MIN_BUFFER: usize = 8192;

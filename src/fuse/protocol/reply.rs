@@ -14,6 +14,9 @@ use crate::fuse::request_log::LoggedRequest;
 
 /// The right to reply to one request, once, from any thread. Dropped unused, it replies with EIO, so that no client
 /// waits for ever.
+///
+/// The kernel refuses the reply when the request was abandoned (`interrupts.rs`) or the mount is gone. A lookup or an
+/// open file in the reply must then be released.
 #[derive(Debug)]
 pub(in crate::fuse) struct Reply {
     /// The device that the request was read from, which the reply must go through.
@@ -43,9 +46,13 @@ impl Reply {
 
     /// Replies with a `fuse_…_out` structure, or with an errno.
     pub(in crate::fuse) fn out<T: IntoBytes + Immutable>(self, result: Result<T>) {
+        self.deliver(result.as_ref().map(T::as_bytes).map_err(|e| *e));
+    }
+    /// Replies with bytes, or with an errno. Returns whether the kernel accepted the reply.
+    pub(in crate::fuse) fn deliver(self, result: Result<&[u8]>) -> bool {
         match result {
-            Ok(answer) => self.bytes(answer.as_bytes()),
-            Err(e) => self.error(e),
+            Ok(bytes) => self.send(0, &[bytes]),
+            Err(e) => self.send(-e.raw_os_error(), &[]),
         }
     }
 
@@ -59,10 +66,7 @@ impl Reply {
 
     /// Replies with bytes, or with an errno.
     pub(in crate::fuse) fn payload(self, result: Result<impl AsRef<[u8]>>) {
-        match result {
-            Ok(data) => self.bytes(data.as_ref()),
-            Err(e) => self.error(e),
-        }
+        self.deliver(result.as_ref().map(AsRef::as_ref).map_err(|e| *e));
     }
 
     /// Replies with bytes.
@@ -80,16 +84,17 @@ impl Reply {
         self.send(-error.raw_os_error(), &[]);
     }
 
-    fn answer(&self, error: i32, parts: &[&[u8]]) {
-        send_reply(&self.device, self.unique, error, parts);
+    fn answer(&self, error: i32, parts: &[&[u8]]) -> bool {
+        let was_accepted = send_reply(&self.device, self.unique, error, parts);
         if let Some(logged) = self.logged {
             logged.replied(self.unique, error, parts.iter().map(|part| part.len()).sum());
         }
+        was_accepted
     }
 
-    fn send(mut self, error: i32, parts: &[&[u8]]) {
+    fn send(mut self, error: i32, parts: &[&[u8]]) -> bool {
         self.is_unanswered = false;
-        self.answer(error, parts);
+        self.answer(error, parts)
     }
 }
 
@@ -101,7 +106,13 @@ impl Drop for Reply {
     }
 }
 
-fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
+/// Replies with EINTR in the place of the thread that serves the request.
+///
+/// Returns whether the kernel accepted the reply. It does not when the request was answered before.
+pub(in crate::fuse) fn reply_interrupted(device: &Device, unique: u64) -> bool {
+    send_reply(device, unique, -Errno::INTR.raw_os_error(), &[])
+}
+fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) -> bool {
     let len = size_of::<OutHeader>() + parts.iter().map(|part| part.len()).sum::<usize>();
     // The largest size that any request asks for is far below 4 GiB.
     let Ok(len) = u32::try_from(len) else { return send_reply(device, unique, -libc::EIO, &[]) };
@@ -113,15 +124,16 @@ fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) {
         count += 1;
     }
     match device.send(&slices[..count]) {
-        Ok(()) => {}
+        Ok(()) => true,
         // The client was interrupted and does not wait any more, or the mount is gone.
-        Err(Errno::NOENT | Errno::NODEV) => {}
+        Err(Errno::NOENT | Errno::NODEV) => false,
         Err(e) => {
             log::warn!("the kernel refused a reply: {e}");
             if error == 0 {
                 // The request must get a reply.
                 send_reply(device, unique, -libc::EIO, &[]);
             }
+            false
         }
     }
 }

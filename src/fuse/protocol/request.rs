@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::layout::InHeader;
+use super::opcode;
 use crate::fs::{Caller, Result};
 use crate::idmap::{MountGid, MountUid};
 
@@ -54,6 +55,42 @@ impl<'a> Request<'a> {
     /// The name that is all of the body. EIO when its NUL is missing.
     pub(in crate::fuse) fn name(&self) -> Result<&'a OsStr> {
         Arguments(self.body).name().map(|(name, _)| name)
+    }
+}
+
+/// The part of a request's header that a worker needs before it serves the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fuse) struct RequestHead {
+    pub(in crate::fuse) opcode: u32,
+    /// The request's number.
+    pub(in crate::fuse) unique: u64,
+    /// The caller's filesystem uid.
+    pub(in crate::fuse) uid: u32,
+    /// The caller's thread id; 0 if it has none in the daemon's pid namespace.
+    pub(in crate::fuse) pid: u32,
+}
+
+impl RequestHead {
+    /// The head of the request in a buffer. All fields are 0 if it is too short, which the kernel's requests never are.
+    pub(in crate::fuse) fn of(bytes: &[u8]) -> Self {
+        let header = InHeader::read_from_prefix(bytes).ok().map(|(header, _)| header);
+        header.map_or(Self { opcode: 0, unique: 0, uid: 0, pid: 0 }, |header| {
+            let InHeader { opcode, unique, uid, pid, .. } = header;
+            Self { opcode, unique, uid, pid }
+        })
+    }
+
+    /// Whether the kernel expects a reply.
+    pub(in crate::fuse) fn needs_reply(&self) -> bool {
+        !matches!(self.opcode, opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT)
+    }
+
+    /// Whether requests with this opcode usually wait for a disk, or copy much data.
+    pub(in crate::fuse) fn is_usually_slow(&self) -> bool {
+        matches!(
+            self.opcode,
+            opcode::FSYNC | opcode::FSYNCDIR | opcode::FALLOCATE | opcode::COPY_FILE_RANGE
+        )
     }
 }
 

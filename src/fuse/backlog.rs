@@ -1,0 +1,133 @@
+//! A queue of requests that were read but cannot be served yet.
+//!
+//! Their user has a full share of the workers already, or the pool cannot grow.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::device::Device;
+use super::protocol::{RequestHead, opcode};
+
+/// The most queued requests of all users and of one user; as many as may wait for locks (`fs/lock/waiters.rs`).
+const MAX_REQUESTS: usize = 4096;
+const MAX_REQUESTS_PER_USER: usize = 1024;
+/// The most bytes of queued requests, with the data of writes, of all users and of one user. Chosen.
+const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES_PER_USER: usize = 16 << 20;
+
+/// A queued request.
+#[derive(Debug)]
+pub(super) struct QueuedRequest {
+    pub(super) head: RequestHead,
+    pub(super) bytes: Box<[u8]>,
+    /// The device that the reply must go through.
+    pub(super) device: Arc<Device>,
+}
+
+/// The queue. See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    queue: Mutex<VecDeque<QueuedRequest>>,
+    /// The queue's length: while it is 0, as it mostly is, the mutex is not taken.
+    count: AtomicUsize,
+}
+
+impl Backlog {
+    /// Queues a request. `false`: the queue is full, or its user's share of it is.
+    ///
+    /// RELEASE and RELEASEDIR are always queued, because the kernel does not send them again: the open file would leak.
+    pub(super) fn push(&self, head: RequestHead, bytes: &[u8], device: &Arc<Device>) -> bool {
+        let mut queue = self.lock();
+        let of_user = || queue.iter().filter(|queued| queued.head.uid == head.uid);
+        let add_len = |bytes: usize, queued: &QueuedRequest| bytes + queued.bytes.len();
+        let fits = queue.len() < MAX_REQUESTS
+            && of_user().count() < MAX_REQUESTS_PER_USER
+            && queue.iter().fold(bytes.len(), add_len) <= MAX_BYTES
+            && of_user().fold(bytes.len(), add_len) <= MAX_BYTES_PER_USER;
+        if !fits && !matches!(head.opcode, opcode::RELEASE | opcode::RELEASEDIR) {
+            return false;
+        }
+        queue.push_back(QueuedRequest { head, bytes: bytes.into(), device: Arc::clone(device) });
+        self.count.store(queue.len(), Ordering::Release);
+        true
+    }
+
+    /// Whether no request is queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Takes the oldest request whose user may be served.
+    pub(super) fn pop(&self, may_serve: impl Fn(u32) -> bool) -> Option<QueuedRequest> {
+        self.take(|queued| may_serve(queued.head.uid))
+    }
+
+    /// Takes a request out by its `unique` number.
+    pub(super) fn remove(&self, unique: u64) -> Option<QueuedRequest> {
+        self.take(|queued| queued.head.unique == unique)
+    }
+
+    /// Finds a queued request by its `unique` number.
+    pub(super) fn find(&self, unique: u64) -> Option<RequestHead> {
+        if self.is_empty() {
+            return None;
+        }
+        self.lock().iter().map(|queued| queued.head).find(|head| head.unique == unique)
+    }
+
+    fn take(&self, matches: impl Fn(&QueuedRequest) -> bool) -> Option<QueuedRequest> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut queue = self.lock();
+        let at = queue.iter().position(matches)?;
+        let queued = queue.remove(at);
+        self.count.store(queue.len(), Ordering::Release);
+        queued
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<QueuedRequest>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uid: u32, unique: u64) -> RequestHead {
+        RequestHead { opcode: opcode::GETATTR, unique, uid, pid: 1 }
+    }
+
+    fn device() -> Arc<Device> {
+        Arc::new(Device::new(std::fs::File::open("/dev/null").unwrap().into()))
+    }
+
+    #[test]
+    fn a_user_with_a_full_backlog_leaves_room_for_other_users() {
+        let (backlog, device) = (Backlog::default(), device());
+        for unique in 0..MAX_REQUESTS_PER_USER as u64 {
+            assert!(backlog.push(head(1000, unique), &[0; 40], &device));
+        }
+        assert!(!backlog.push(head(1000, 9999), &[0; 40], &device));
+        let close = RequestHead { opcode: opcode::RELEASE, ..head(1000, 9999) };
+        assert!(backlog.push(close, &[0; 64], &device), "a close is never refused");
+        assert!(backlog.push(head(1001, 10000), &[0; 40], &device));
+        assert!(!backlog.push(head(1001, 10001), &vec![0; MAX_BYTES_PER_USER], &device));
+    }
+
+    #[test]
+    fn the_oldest_request_of_a_user_that_may_be_served_comes_first() {
+        let (backlog, device) = (Backlog::default(), device());
+        assert!(backlog.pop(|_| true).is_none());
+        for (uid, unique) in [(1000, 1), (1001, 2), (1001, 3)] {
+            assert!(backlog.push(head(uid, unique), &[0; 40], &device));
+        }
+        assert_eq!(backlog.pop(|uid| uid != 1000).unwrap().head.unique, 2);
+        assert_eq!(backlog.find(3).map(|head| head.uid), Some(1001));
+        assert!(backlog.remove(3).is_some() && backlog.find(3).is_none());
+        assert_eq!(backlog.pop(|_| true).unwrap().head.unique, 1);
+        assert!(backlog.pop(|_| true).is_none());
+    }
+}

@@ -1,0 +1,83 @@
+//! The state of one worker, as the pool's other threads see it.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::device::Device;
+use super::protocol::RequestHead;
+
+/// One worker's place in the pool, reused by another thread after the worker has ended.
+#[derive(Debug, Default)]
+pub(super) struct WorkerSlot {
+    /// Incremented when a request begins and when it ends: odd while one is served.
+    progress: AtomicU64,
+    /// The worker's thread id, or 0.
+    thread: AtomicU32,
+    current: Mutex<Option<CurrentRequest>>,
+}
+
+/// A request that is being served.
+#[derive(Debug, Clone)]
+pub(super) struct CurrentRequest {
+    pub(super) head: RequestHead,
+    /// The device that the reply must go through.
+    pub(super) device: Arc<Device>,
+    /// Whether its client was answered with EINTR before the worker's reply.
+    is_abandoned: bool,
+}
+
+impl WorkerSlot {
+    /// Makes the calling thread the slot's worker.
+    pub(super) fn occupy(&self) {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        self.thread.store(thread.unsigned_abs(), Ordering::Relaxed);
+    }
+
+    /// Records that the worker begins a request.
+    pub(super) fn begin(&self, head: RequestHead, device: &Arc<Device>) {
+        let device = Arc::clone(device);
+        *self.current() = Some(CurrentRequest { head, device, is_abandoned: false });
+        self.progress.fetch_add(1, Ordering::Release);
+    }
+
+    /// Records that the request has ended. Returns whether it was abandoned: its client was answered with EINTR before.
+    pub(super) fn end(&self) -> bool {
+        self.progress.fetch_add(1, Ordering::Release);
+        self.current().take().is_some_and(|current| current.is_abandoned)
+    }
+
+    /// The number of times that a request has begun or ended.
+    pub(super) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Acquire)
+    }
+
+    /// The request that is being served.
+    pub(super) fn current_request(&self) -> Option<RequestHead> {
+        self.current().as_ref().map(|current| current.head)
+    }
+
+    /// Abandons a request unless the worker has ended it.
+    ///
+    /// `answer` replies to the client and returns whether the kernel accepted the reply; the kernel then refuses the
+    /// worker's own.
+    pub(super) fn abandon(&self, unique: u64, answer: impl FnOnce(&Arc<Device>) -> bool) {
+        // The lock is held meanwhile, so that `end` sees the result.
+        let mut current = self.current();
+        if let Some(current) = current.as_mut().filter(|current| current.head.unique == unique) {
+            current.is_abandoned |= answer(&current.device);
+        }
+    }
+
+    /// Whether the worker's thread is blocked, rather than running or waiting for a CPU.
+    pub(super) fn is_sleeping(&self) -> bool {
+        let thread = self.thread.load(Ordering::Relaxed);
+        let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+        // "PID (NAME) STATE …", where the name may contain any character (proc_pid_stat(5)).
+        let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
+        state.is_some_and(|state| *state != b'R')
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<CurrentRequest>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

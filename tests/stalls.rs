@@ -1,0 +1,304 @@
+//! Requests that are blocked on the source do not delay other clients: the pool of workers grows, and a client that
+//! waits can be killed.
+
+mod support;
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+use support::{LoopFs, Mount, Process, as_user, eventually, loop_fs, patience, program};
+
+/// A filesystem that is frozen (fsfreeze(8)) until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(filesystem: &LoopFs) -> Self {
+        let frozen = Self(filesystem.path().to_owned());
+        let status = program("fsfreeze").arg("-f").arg(filesystem.path()).status();
+        assert!(status.expect("run fsfreeze").success(), "freeze");
+        frozen
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let thawed = program("fsfreeze").arg("-u").arg(&self.0).status();
+        assert!(thawed.expect("run fsfreeze").success(), "thaw");
+    }
+}
+
+/// A daemon that is stopped by SIGSTOP until this is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(mount: &Mount) -> Self {
+        let pid = Pid::from_raw(mount.pid().expect("a daemon runs") as i32).expect("a pid");
+        kill_process(pid, Signal::STOP).expect("stop");
+        let stopped = Self(pid);
+        eventually("all threads are stopped", || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
+            threads
+                .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok())
+                .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+        });
+        stopped
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // The daemon may have ended.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+/// A mount whose source has another FUSE filesystem as a submount, at `below`.
+struct Stacked {
+    outer: Option<Mount>,
+    inner: Mount,
+    _source: Mount,
+}
+
+impl Stacked {
+    fn new() -> Self {
+        let inner = Mount::identity();
+        let source = Mount::identity();
+        for name in ["below", "other"] {
+            fs::create_dir(source.in_source(name)).expect("mkdir");
+        }
+        fs::write(source.in_source("f"), "x").expect("write");
+        mount_bind(inner.path(), source.in_source("below")).expect("bind");
+        let outer = Mount::builder().source(source.source()).arg("--threads=2").start();
+        unmount(source.in_source("below"), UnmountFlags::DETACH).expect("unmount");
+        // The inodes above the submount are looked up, as those of a mount in use.
+        fs::read_dir(outer.join("below")).expect("list").count();
+        Self { outer: Some(outer), inner, _source: source }
+    }
+
+    fn outer(&self) -> &Mount {
+        self.outer.as_ref().expect("it is mounted")
+    }
+}
+
+/// Uses a mount as other clients do; fails if that takes longer than 2 s.
+#[track_caller]
+fn is_responsive(mount: &Mount, what: &str) {
+    let start = Instant::now();
+    for round in 0..20 {
+        fs::read_dir(mount.path()).expect("ls").count();
+        fs::metadata(mount.join("f")).expect("stat");
+        let missing = fs::metadata(mount.join(format!("other/missing-{what}-{round}")));
+        assert!(missing.is_err(), "a lookup of a new name fails");
+        rustix::fs::statfs(mount.path()).expect("df");
+    }
+    let took = start.elapsed();
+    assert!(took < patience(Duration::from_secs(2)), "{what}: {took:?} for 20 rounds");
+}
+
+/// Starts a process that looks up a name and exits with 1 if that fails.
+fn looks_up(path: &Path) -> Process {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    Process::on(Path::new("/dev/null"), move |_| u8::from(rustix::fs::stat(&path).is_err()))
+}
+
+/// Starts a process that creates a file and exits with 1 if that fails.
+fn creates(path: &Path) -> Process {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    Process::on(Path::new("/dev/null"), move |_| {
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        u8::from(rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).is_err())
+    })
+}
+
+/// The number of the daemon's threads whose name begins with `name`.
+fn threads_of(mount: &Mount, name: &str) -> usize {
+    let pid = mount.pid().expect("a daemon runs");
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
+    let named = threads
+        .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok())
+        .filter(|comm| comm.starts_with(name));
+    named.count()
+}
+
+#[track_caller]
+fn is_killed_soon(client: Process, what: &str) {
+    let start = Instant::now();
+    client.signal(Signal::KILL);
+    assert_eq!(client.wait(), None, "{what}: it was killed");
+    let took = start.elapsed();
+    assert!(took < patience(Duration::from_secs(5)), "{what}: {took:?}");
+}
+
+#[test]
+fn a_frozen_source_can_be_read_while_its_writers_wait() {
+    let disk = loop_fs("ext4", 64);
+    let source = disk.dir("source");
+    for dir in ["other", "below"] {
+        fs::create_dir(source.join(dir)).expect("mkdir");
+    }
+    fs::write(source.join("f"), "x").expect("write");
+    let mount = Mount::builder().source(&source).arg("--threads=2").start();
+    for n in 0..10 {
+        fs::create_dir(mount.join(format!("below/{n}"))).expect("mkdir");
+        fs::write(mount.join(format!("below/{n}/f")), "x").expect("write");
+    }
+    let dirty: Vec<File> = (0..10)
+        .map(|n| {
+            let mut file = File::create(mount.join(format!("below/{n}/f"))).expect("create");
+            file.write_all(&[1; 4096]).expect("write");
+            file
+        })
+        .collect();
+    let frozen = Frozen::new(&disk);
+    thread::scope(|scope| {
+        for file in &dirty {
+            scope.spawn(|| file.sync_all().expect("fsync"));
+        }
+        let creators: Vec<_> =
+            (0..10).map(|n| creates(&mount.join(format!("below/{n}/new")))).collect();
+        thread::sleep(Duration::from_millis(300));
+        is_responsive(&mount, "frozen");
+        let mut creators = creators;
+        assert!(
+            creators.iter_mut().all(Process::is_running),
+            "they wait until the source is thawed"
+        );
+        is_killed_soon(creators.remove(0), "a client that creates a file");
+        drop(frozen);
+        for creator in creators {
+            assert_eq!(creator.wait(), Some(0), "the file is created after the thaw");
+        }
+    });
+    drop(dirty);
+    // The file of the killed client is created all the same, as in a plain directory.
+    eventually("the file of the killed client is visible", || {
+        fs::metadata(mount.join("below/0/new")).is_ok()
+    });
+    eventually("it is listed once", || {
+        let names = fs::read_dir(mount.join("below/0")).expect("list");
+        names.filter(|name| name.as_ref().is_ok_and(|name| name.file_name() == "new")).count() == 1
+    });
+    fs::remove_file(mount.join("below/0/new")).expect("remove");
+    assert!(mount.unmount().is_some_and(|status| status.success()));
+}
+
+#[test]
+fn a_stalled_submount_delays_no_other_clients_and_its_own_can_be_killed() {
+    let mut mounts = Stacked::new();
+    let base = threads_of(mounts.outer(), "worker");
+    let stopped = Stopped::new(&mounts.inner);
+    let clients: Vec<_> =
+        (0..10).map(|n| looks_up(&mounts.outer().join(format!("below/{n}")))).collect();
+    thread::sleep(Duration::from_millis(300));
+    is_responsive(mounts.outer(), "a submount");
+    let mut clients = clients;
+    assert!(clients.iter_mut().all(Process::is_running), "they wait for the submount");
+    for client in clients.drain(..5) {
+        is_killed_soon(client, "a client of the submount");
+    }
+    drop(stopped);
+    for client in clients {
+        assert_eq!(client.wait(), Some(1), "there is no such name");
+    }
+    let many = threads_of(mounts.outer(), "worker");
+    assert!(many > base, "{many} workers, {base} before");
+    let outer = mounts.outer();
+    let start = Instant::now();
+    while threads_of(outer, "worker") > base {
+        assert!(start.elapsed() < patience(Duration::from_secs(30)), "the pool shrinks again");
+        is_responsive(outer, "afterwards");
+        thread::sleep(Duration::from_millis(500));
+    }
+    let outer = mounts.outer.take().expect("it is mounted");
+    assert!(outer.unmount().is_some_and(|status| status.success()));
+}
+
+#[test]
+fn a_user_whose_requests_all_wait_leaves_workers_to_other_users() {
+    let mounts = Stacked::new();
+    let outer = mounts.outer();
+    let stopped = Stopped::new(&mounts.inner);
+    thread::scope(|scope| {
+        for n in 0..200 {
+            let path = outer.join(format!("below/{n}"));
+            scope.spawn(move || as_user(1000, 1000, &[], || fs::metadata(path).is_err()));
+        }
+        thread::sleep(Duration::from_secs(2));
+        let workers = threads_of(outer, "worker");
+        assert!((60..80).contains(&workers), "{workers} workers for one user's 200 requests");
+        as_user(1001, 1001, &[], || is_responsive(outer, "another user"));
+        is_responsive(outer, "root");
+        // One more client of the first user waits in the backlog, and can be killed there.
+        let path = CString::new(outer.join("below/killed").as_os_str().as_bytes()).expect("no NUL");
+        let waits = as_user(1000, 1000, &[], move || {
+            Process::on(Path::new("/dev/null"), move |_| u8::from(rustix::fs::stat(&path).is_err()))
+        });
+        thread::sleep(Duration::from_millis(200));
+        is_killed_soon(waits, "a client in the backlog");
+        drop(stopped);
+    });
+}
+
+#[test]
+fn a_mount_can_be_unmounted_while_a_submount_does_not_answer() {
+    let mut mounts = Stacked::new();
+    let stopped = Stopped::new(&mounts.inner);
+    let client = looks_up(&mounts.outer().join("below/x"));
+    thread::sleep(Duration::from_millis(200));
+    is_killed_soon(client, "a client of the submount");
+    let outer = mounts.outer.take().expect("it is mounted");
+    let start = Instant::now();
+    // The daemon waits at most 10 s for the blocked worker.
+    let status = unmount_patiently(outer);
+    assert!(status, "the daemon ends with success");
+    assert!(start.elapsed() < patience(Duration::from_secs(20)), "{:?}", start.elapsed());
+    drop(stopped);
+}
+
+fn unmount_patiently(mount: Mount) -> bool {
+    mount.unmount().is_some_and(|status| status.success())
+}
+
+#[test]
+fn long_copies_do_not_delay_other_clients() {
+    const SIZE: u64 = 256 << 20;
+    let mount = Mount::builder().arg("--threads=2").start();
+    fs::create_dir(mount.in_source("other")).expect("mkdir");
+    fs::write(mount.in_source("f"), "x").expect("write");
+    let data = vec![7; 1 << 20];
+    let mut file = File::create(mount.in_source("from")).expect("create");
+    (0..SIZE >> 20).for_each(|_| file.write_all(&data).expect("write"));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for n in 0..4 {
+            let (mount, stop) = (&mount, &stop);
+            scope.spawn(move || {
+                let from = File::open(mount.join("from")).expect("open");
+                while !stop.load(Ordering::Relaxed) {
+                    let to = File::create(mount.join(format!("to-{n}"))).expect("create");
+                    let copied = rustix::fs::copy_file_range(
+                        &from,
+                        Some(&mut 0),
+                        &to,
+                        Some(&mut 0),
+                        SIZE as usize,
+                    );
+                    assert_eq!(copied, Ok(SIZE as usize), "a copy without a signal is complete");
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(200));
+        is_responsive(&mount, "copies");
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::read(mount.in_source("to-3")).expect("read"), vec![7; SIZE as usize]);
+}
