@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
+use super::shares::Share;
 use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, OpenedFile, Result, decode_dev};
 use crate::source::{ActingAs, Inode, NewNode, NodeId, component, reopen};
 
@@ -146,6 +147,7 @@ impl Fs {
         let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(parent)?;
         self.check_new_name(&dir, name)?;
+        let share = self.take_open_share(caller)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
         let (acting, mode) = self.create_as(caller, FileType::RegularFile, mode, umask)?;
@@ -172,7 +174,8 @@ impl Fs {
         // The kernel's LOOKUP of the name has just marked the directory, if it can be marked.
         let validity =
             if dir.is_watched() { CacheValidity::WhileWatched } else { CacheValidity::Timeout };
-        self.opened_entry(caller, &DirEntryRef { dir: &dir, name, validity, event_seq }, fd, wanted)
+        let entry_ref = DirEntryRef { dir: &dir, name, validity, event_seq };
+        self.opened_entry(caller, &entry_ref, (fd, share), wanted)
     }
 
     /// Creates a regular file without a name and opens it (open(2), O_TMPFILE).
@@ -187,6 +190,7 @@ impl Fs {
         umask: u32,
         asked: OFlags,
     ) -> Result<(Entry, OpenedFile)> {
+        let share = self.take_open_share(caller)?;
         let dir = self.tree.inode(parent)?;
         let dir_fd = self.tree.fd(&dir)?;
         let (acting, mode) = self.create_as(caller, FileType::RegularFile, mode, umask)?;
@@ -205,7 +209,7 @@ impl Fs {
             validity: CacheValidity::Timeout,
             event_seq: 0,
         };
-        self.opened_entry(caller, &entry_ref, fd, wanted)
+        self.opened_entry(caller, &entry_ref, (fd, share), wanted)
     }
 
     /// Returns whether a caller may act as the owner of a file, as shown to it.
@@ -221,7 +225,7 @@ impl Fs {
         &self,
         caller: &Caller,
         entry_ref: &DirEntryRef<'_>,
-        fd: OwnedFd,
+        (fd, share): (OwnedFd, Share),
         wanted: OFlags,
     ) -> Result<(Entry, OpenedFile)> {
         let found = self.tree.insert_created(entry_ref.dir.mount(), &fd)?;
@@ -237,7 +241,7 @@ impl Fs {
         // A descriptor for writing must not stay open longer than the client's, because the file could not be executed
         // (ETXTBSY).
         let anchor = Arc::new(reopen(&fd, OFlags::PATH)?);
-        let opened = self.keep_open(found.inode, anchor, Some(fd), wanted);
+        let opened = self.keep_open(found.inode, anchor, Some(fd), wanted, share);
         Ok((entry, OpenedFile { may_pass_through, ..opened }))
     }
 }

@@ -12,6 +12,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned_buffer::AlignedBuffer;
 use super::killpriv::{KillprivRights, SETGID, SETUID};
+use super::shares::Share;
 use super::{Caller, Fs, Result, copy, lock};
 use crate::source::{ActingAs, Inode, NodeId, reopen};
 use crate::sys;
@@ -29,6 +30,8 @@ pub struct OpenFile {
     other: OnceLock<Arc<OwnedFd>>,
     inode: Arc<Inode>,
     flags: OFlags,
+    /// Its share of the user's open files.
+    _share: Share,
     /// State of the file at the last lock granted through this open file, if it detects later changes.
     state_at_lock: Mutex<Option<lock::FileState>>,
 }
@@ -173,7 +176,7 @@ impl Fs {
     ///
     /// The source's file itself is opened by the kernel or by [`OpenFile::open`]. ESTALE if the inode is gone: the
     /// kernel then looks the name up again. EISDIR for a directory, which the kernel opens as a file only for an
-    /// ioctl(2).
+    /// ioctl(2). EMFILE if the caller's user has its full share of open files.
     pub fn open(&self, caller: &Caller, node: NodeId, asked: OFlags) -> Result<OpenedFile> {
         let inode = self.tree.inode(node)?;
         match inode.kind() {
@@ -183,6 +186,7 @@ impl Fs {
             // The source's file of any other type is never opened.
             _ => return Err(Errno::ACCESS),
         }
+        let share = self.take_open_share(caller)?;
         self.read_as(caller, &inode)?;
         let mut flags = self.source_flags(asked);
         let anchor = match self.tree.fd(&inode) {
@@ -201,7 +205,7 @@ impl Fs {
         }
         let may_pass_through = self.may_pass_through(&inode, &stat);
         let gained_links = self.gained_links(&inode, &stat);
-        let mut opened = self.keep_open(inode, anchor, None, flags);
+        let mut opened = self.keep_open(inode, anchor, None, flags, share);
         opened.stale_attributes |= gained_links;
         Ok(OpenedFile { may_pass_through, ..opened })
     }
@@ -220,6 +224,7 @@ impl Fs {
         anchor: Arc<OwnedFd>,
         file: Option<Arc<OwnedFd>>,
         flags: OFlags,
+        share: Share,
     ) -> OpenedFile {
         let for_writing = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
         inode.opened(&anchor, for_writing);
@@ -232,7 +237,8 @@ impl Fs {
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
         let (other, state_at_lock) = (OnceLock::new(), Mutex::default());
-        let file = Arc::new(OpenFile { anchor, file, other, inode, flags, state_at_lock });
+        let file = OpenFile { anchor, file, other, inode, flags, _share: share, state_at_lock };
+        let file = Arc::new(file);
         let handle = self.files.insert(Arc::clone(&file), spread);
         OpenedFile { handle, file, may_pass_through: false, stale_attributes }
     }

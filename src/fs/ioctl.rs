@@ -136,10 +136,11 @@ impl Fs {
     }
 
     /// Opens a directory as a file, which only an ioctl needs.
-    pub fn open_for_ioctl(&self, node: NodeId) -> Result<OpenedFile> {
+    pub fn open_for_ioctl(&self, caller: &Caller, node: NodeId) -> Result<OpenedFile> {
+        let share = self.take_open_share(caller)?;
         let inode = self.tree.inode(node)?;
         let fd = Arc::new(self.tree.open(&inode, OFlags::RDONLY)?);
-        Ok(self.keep_open(inode, Arc::clone(&fd), Some(fd), OFlags::RDONLY))
+        Ok(self.keep_open(inode, Arc::clone(&fd), Some(fd), OFlags::RDONLY, share))
     }
 
     /// Answers an ioctl for inode flags. ENOTTY for any other.

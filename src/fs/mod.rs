@@ -27,6 +27,7 @@ mod name_filter;
 mod permission;
 mod remove;
 mod restricted;
+mod shares;
 mod spawn_blocking;
 mod types;
 mod xattr;
@@ -52,6 +53,7 @@ pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::Ioctl;
 pub use lock::{Conflict, LockKind, LockRange, LockRequest, Revalidation};
+pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{
     Attr, CacheValidity, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp,
@@ -82,6 +84,10 @@ pub struct Fs {
     mirrored: ArcSwap<HashSet<MountUid>>,
     credentials: Credentials,
     files: handles::Handles<OpenFile>,
+    /// Open files and directories, by user.
+    open_shares: Arc<Shares>,
+    /// Buffers of half-read directories, by user.
+    listing_shares: Arc<Shares>,
     dirs: handles::Handles<OpenDir>,
     idle_streams: dir::IdleStreams,
     prefetcher: dir::Prefetcher,
@@ -96,9 +102,15 @@ pub struct Fs {
 impl Fs {
     /// Creates a filesystem that shows `tree` through `view`.
     ///
-    /// `watch` invalidates what the kernel caches of it.
+    /// `watch` invalidates what the kernel caches of it; `open_shares` limits the open files.
     #[must_use]
-    pub fn new(tree: SourceTree, view: View, watch: Option<Watch>, data: &DataPath) -> Self {
+    pub fn new(
+        tree: SourceTree,
+        view: View,
+        watch: Option<Watch>,
+        data: &DataPath,
+        open_shares: Arc<Shares>,
+    ) -> Self {
         Self {
             tree,
             needs: view.needs(),
@@ -106,6 +118,8 @@ impl Fs {
             mirrored: ArcSwap::default(),
             credentials: Credentials::of_process(),
             files: handles::Handles::default(),
+            open_shares,
+            listing_shares: Shares::new(dir::MAX_HALF_READ),
             dirs: handles::Handles::default(),
             idle_streams: dir::IdleStreams::default(),
             prefetcher: dir::Prefetcher::default(),
@@ -439,6 +453,11 @@ impl Fs {
             inode.set_covered_by_parent(false);
         }
         has
+    }
+
+    /// Takes a share for one more open file of the caller. EMFILE if its user has a full share.
+    fn take_open_share(&self, caller: &Caller) -> Result<shares::Share> {
+        self.open_shares.take(caller.uid).ok_or(Errno::MFILE)
     }
 
     /// Runs the watch, if there is one, until the mount ends.

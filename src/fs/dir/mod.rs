@@ -17,8 +17,8 @@ use crate::source::{Inode, NodeId, OtherServers, PeekedInode};
 
 pub(super) use prefetch::Prefetcher;
 use prefetch::{PrefetchTask, Prefetched};
-pub(super) use stream::IdleStreams;
 pub use stream::{DirEntry, OpenDir};
+pub(super) use stream::{IdleStreams, MAX_HALF_READ};
 
 /// What the caller of `offer` has done with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +56,14 @@ struct OfferedEntry<'a> {
 }
 
 impl Fs {
-    /// Opens a directory for listing.
+    /// Opens a directory for listing. EMFILE if the caller's user has its full share of open files.
     pub fn opendir(&self, caller: &Caller, node: NodeId) -> Result<u64> {
         let inode = self.tree.inode(node)?;
         self.read_as(caller, &inode)?;
         self.may_list(caller, &inode)?;
-        Ok(self.dirs.insert(Arc::new(self.open_dir(inode)?), node.0))
+        let share = self.take_open_share(caller)?;
+        let dir = self.open_dir(inode)?.with_share(share);
+        Ok(self.dirs.insert(Arc::new(dir), node.0))
     }
 
     fn open_dir(&self, inode: Arc<Inode>) -> Result<OpenDir> {
@@ -75,14 +77,16 @@ impl Fs {
     /// `offset`.
     fn listing<T>(
         &self,
-        node: NodeId,
-        handle: u64,
-        offset: u64,
+        caller: &Caller,
+        (node, handle, offset): (NodeId, u64, u64),
         run: impl FnOnce(&Arc<OpenDir>) -> Result<T>,
     ) -> Result<T> {
         let _active = self.prefetcher.begin_work();
         if handle != 0 {
-            return run(&self.dirs.get(handle)?);
+            let dir = self.dirs.get(handle)?;
+            let result = run(&dir);
+            dir.keep_unread_entries(|| self.listing_shares.take(caller.uid));
+            return result;
         }
         let inode = self.tree.inode(node)?;
         let dir = match self.idle_streams.take(&inode, offset) {
@@ -91,7 +95,7 @@ impl Fs {
         };
         let result = run(&dir);
         let cookie = dir.stream().cookie();
-        self.idle_streams.put(dir, cookie);
+        self.idle_streams.put(dir, cookie, Some(caller.uid));
         result
     }
 
@@ -111,12 +115,13 @@ impl Fs {
     /// Passes entries from `offset` on to `add`, until it returns that the reply is full.
     pub fn readdir(
         &self,
+        caller: &Caller,
         node: NodeId,
         handle: u64,
         offset: u64,
         mut add: impl FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
-        self.listing(node, handle, offset, |dir| {
+        self.listing(caller, (node, handle, offset), |dir| {
             // The kernel may cache the listing, so changes must become events.
             self.watch_names(&dir.inode);
             self.offer(dir, offset, |OfferedEntry { entry, .. }| {
@@ -161,7 +166,7 @@ impl Fs {
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
     ) -> Result<()> {
         self.read_as(caller, &*self.tree.inode(node)?)?;
-        let next = self.listing(node, handle, offset, |dir| {
+        let next = self.listing(caller, (node, handle, offset), |dir| {
             let validity = self.watch_names(&dir.inode);
             let mut subdirs = Vec::new();
             let progress = self.offer(dir, offset, |OfferedEntry { entry, peeked }| {

@@ -258,7 +258,7 @@ impl Fs {
         let fd = self.tree.open(&inode, flags)?;
         let dir = Arc::new(OpenDir::expected(inode, fd));
         let mut stream = dir.stream();
-        self.idle_streams.put(Arc::clone(&dir), stream.cookie());
+        self.idle_streams.put(Arc::clone(&dir), stream.cookie(), None);
         stream.read_more(&dir.fd)?;
         self.prefetch_entries(&dir, &mut stream, prefetched);
         Ok(())
@@ -326,7 +326,7 @@ impl Fs {
         }
         // Names that were read before the request may be outdated, as are the prefetched entries.
         let is_old = offset == 0 && !is_valid && !stream.is_unread();
-        if is_old || stream.cookie() != offset { stream.seek(&dir.fd, offset) } else { Ok(()) }
+        if is_old || !stream.is_at(offset) { stream.seek(&dir.fd, offset) } else { Ok(()) }
     }
 
     /// Returns whether no client has made a change, and the kernel has forgotten no inode, since the prefetch.

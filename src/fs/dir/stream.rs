@@ -15,6 +15,8 @@ use rustix::io::Errno;
 
 use super::prefetch::Prefetched;
 use crate::fs::Result;
+use crate::fs::shares::Share;
+use crate::idmap::MountUid;
 use crate::source::{Inode, NodeId};
 use crate::sys;
 
@@ -28,12 +30,31 @@ pub struct OpenDir {
     stream: Mutex<DirStream>,
     /// Whether a client has requested the listing, which is otherwise only predicted.
     requested: AtomicBool,
+    /// Its share of the user's open files, if the kernel has opened it by OPENDIR.
+    _share: Option<Share>,
 }
 
 impl OpenDir {
     /// Creates a directory whose listing a client has requested.
     pub(super) fn requested(inode: Arc<Inode>, fd: OwnedFd) -> Self {
-        Self { fd, inode, stream: Mutex::default(), requested: AtomicBool::new(true) }
+        Self { fd, inode, stream: Mutex::default(), requested: AtomicBool::new(true), _share: None }
+    }
+    /// Adds the share of the user that has opened it.
+    pub(super) fn with_share(self, share: Share) -> Self {
+        Self { _share: Some(share), ..self }
+    }
+    /// Keeps the unread entries in the buffer if `take` returns a share for it. Otherwise drops them, to be read again.
+    pub(super) fn keep_unread_entries(&self, take: impl FnOnce() -> Option<Share>) {
+        let mut stream = self.stream();
+        if stream.buffer.is_empty() {
+            stream.share = None;
+        } else if stream.share.is_none() {
+            stream.share = take();
+            if stream.share.is_none() {
+                *stream =
+                    DirStream { cookie: stream.cookie, is_dropped: true, ..DirStream::default() };
+            }
+        }
     }
 
     /// Creates a directory whose listing is predicted.
@@ -74,9 +95,13 @@ struct IdleStream {
     dir: Arc<OpenDir>,
     /// The stream's position.
     cookie: u64,
+    /// The user that has read it last; `None` if its listing is only predicted.
+    user: Option<MountUid>,
     since: Instant,
 }
 
+/// Most directories opened by OPENDIR that may have a buffer with unread entries, of all users together (chosen).
+pub(in crate::fs) const MAX_HALF_READ: usize = 256;
 /// Maximum number of idle streams, each with a descriptor and a buffer (chosen).
 const MAX_IDLE: usize = 64;
 /// How long a stream stays idle before it is closed (chosen).
@@ -91,11 +116,16 @@ impl IdleStreams {
         idle.remove(at).map(|one| one.dir)
     }
 
-    /// Adds an idle stream whose position is `cookie`.
-    pub(super) fn put(&self, dir: Arc<OpenDir>, cookie: u64) {
+    /// Adds an idle stream whose position is `cookie`, used last by `user`; `None` if it is only predicted.
+    ///
+    /// If there are too many, it closes the oldest stream of the user that has the most.
+    pub(super) fn put(&self, dir: Arc<OpenDir>, cookie: u64, user: Option<MountUid>) {
         let mut idle = self.lock();
-        idle.push_back(IdleStream { dir, cookie, since: Instant::now() });
-        let oldest = if idle.len() > MAX_IDLE { idle.pop_front() } else { None };
+        idle.push_back(IdleStream { dir, cookie, user, since: Instant::now() });
+        let oldest = match idle.len() > MAX_IDLE {
+            true => oldest_of_top_user(&idle).and_then(|at| idle.remove(at)),
+            false => None,
+        };
         drop(idle);
         drop(oldest);
     }
@@ -125,6 +155,13 @@ impl IdleStreams {
     }
 }
 
+/// Returns the index of the oldest stream of the user that has the most streams.
+fn oldest_of_top_user(idle: &VecDeque<IdleStream>) -> Option<usize> {
+    let count = |user| idle.iter().filter(|one| one.user == user).count();
+    let max = idle.iter().map(|one| count(one.user)).max()?;
+    idle.iter().position(|one| count(one.user) == max)
+}
+
 /// Entries that were read from the source and not yet returned.
 #[derive(Debug, Default)]
 pub(super) struct DirStream {
@@ -133,6 +170,10 @@ pub(super) struct DirStream {
     filled: usize,
     /// The cookie of the entry before `at`: the stream's position.
     cookie: u64,
+    /// Whether the entries after `cookie` were dropped from the buffer and must be read again.
+    is_dropped: bool,
+    /// The user's share that the buffer takes, if the kernel has opened the directory by OPENDIR.
+    share: Option<Share>,
     /// The prefetched entries from `at` on.
     pub(super) prefetched: Option<Prefetched>,
 }
@@ -166,11 +207,20 @@ impl DirStream {
         self.cookie
     }
 
+    /// Returns whether the next entry of the stream is the one after this position.
+    pub(super) fn is_at(&self, offset: u64) -> bool {
+        self.cookie == offset && !self.is_dropped
+    }
+
     /// Seeks to a position and discards the buffer.
     pub(super) fn seek(&mut self, fd: &OwnedFd, offset: u64) -> Result<()> {
         sys::file::lseek(fd, offset as i64, libc::SEEK_SET)?;
-        *self =
-            Self { cookie: offset, buffer: std::mem::take(&mut self.buffer), ..Self::default() };
+        *self = Self {
+            cookie: offset,
+            buffer: std::mem::take(&mut self.buffer),
+            share: self.share.take(),
+            ..Self::default()
+        };
         Ok(())
     }
 

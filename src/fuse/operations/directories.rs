@@ -24,7 +24,8 @@ impl Operations {
     pub(super) fn readdir(&self, request: &Request<'_>) -> Result<DirentBuffer> {
         let (ReadIn { fh: handle, offset, size, .. }, _) = request.argument()?;
         let mut buffer = DirentBuffer::new(size);
-        self.fs.readdir(self.node(request), handle, offset, |entry| {
+        let caller = request.caller()?;
+        self.fs.readdir(&caller, self.node(request), handle, offset, |entry| {
             buffer.add(entry.ino, entry.cookie, dirent_type(entry.kind), entry.name)
         })?;
         Ok(buffer)

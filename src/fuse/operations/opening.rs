@@ -54,7 +54,8 @@ impl Operations {
         let (opened, caller, must_not_wait) = match opened {
             Ok(opened) => opened,
             Err(Errno::ISDIR) => {
-                let opened = self.fs.open_for_ioctl(node);
+                let opened =
+                    request.caller().and_then(|caller| self.fs.open_for_ioctl(&caller, node));
                 return match opened {
                     Ok(opened) => {
                         let answer = open_out(opened.handle, 0);

@@ -1,0 +1,118 @@
+//! Divides a limited resource among users, so that no user can take all of it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::idmap::MountUid;
+
+/// Counts what each user holds of a resource.
+///
+/// A user may have half of what the other users leave. So there is something left for the next user, however many have
+/// taken all that they may. Root and the mounter may take all that is left.
+#[derive(Debug)]
+pub struct Shares {
+    max: usize,
+    /// The effective uid of the daemon when it mounted.
+    mounter: u32,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    users: HashMap<MountUid, usize>,
+}
+
+/// One unit that a user holds, until this is dropped.
+#[derive(Debug)]
+pub struct Share {
+    shares: Arc<Shares>,
+    uid: MountUid,
+}
+
+impl Shares {
+    /// Divides `max` units among all users.
+    #[must_use]
+    pub fn new(max: usize) -> Arc<Self> {
+        let mounter = rustix::process::geteuid().as_raw();
+        Arc::new(Self { max, mounter, counts: Mutex::default() })
+    }
+
+    /// Divides the files that may be open when the process may have `limit` descriptors and caches `cached` of them.
+    ///
+    /// An open file takes at most two descriptors; an eighth is left for the operations on them (chosen).
+    #[must_use]
+    pub fn of_descriptors(limit: u64, cached: usize) -> Arc<Self> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self::new((limit - limit / 8).saturating_sub(cached) / 2)
+    }
+
+    /// Takes a unit for a user. `None` if the user has its full share.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, uid: MountUid) -> Option<Share> {
+        let mut counts = self.lock();
+        let own = counts.users.get(&uid).copied().unwrap_or(0);
+        let left = self.max.saturating_sub(counts.total - own);
+        let is_exempt = uid.raw() == 0 || uid.raw() == self.mounter;
+        if own >= if is_exempt { left } else { left / 2 } {
+            return None;
+        }
+        counts.total += 1;
+        *counts.users.entry(uid).or_default() += 1;
+        Some(Share { shares: Arc::clone(self), uid })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.shares.lock();
+        counts.total -= 1;
+        if let Some(count) = counts.users.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.users.remove(&self.uid);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(uid: u32) -> MountUid {
+        MountUid::new(uid).unwrap()
+    }
+
+    fn take_all(shares: &Arc<Shares>, uid: u32) -> Vec<Share> {
+        std::iter::from_fn(|| shares.take(user(uid))).collect()
+    }
+
+    #[test]
+    fn a_user_gets_half_of_what_the_others_leave_and_root_all() {
+        let shares = Shares::new(64);
+        let first = take_all(&shares, 1001);
+        let second = take_all(&shares, 1002);
+        assert_eq!((first.len(), second.len()), (32, 16));
+        let root = take_all(&shares, 0);
+        assert_eq!(root.len(), 16);
+        assert!(shares.take(user(1003)).is_none(), "nothing is left");
+        drop(root);
+        assert_eq!(take_all(&shares, 1003).len(), 8);
+        drop(first);
+        assert_eq!(take_all(&shares, 1001).len(), 24, "what was released is available again");
+        drop(second);
+        assert!(shares.lock().users.is_empty() && shares.lock().total == 0);
+    }
+
+    #[test]
+    fn descriptors_are_left_for_operations_on_open_files() {
+        assert_eq!(Shares::of_descriptors(1 << 20, 4096).max, 456_704);
+        assert_eq!(Shares::of_descriptors(64, 16).max, 20);
+        assert_eq!(Shares::of_descriptors(10, 16).max, 0);
+    }
+}
