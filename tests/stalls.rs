@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
-use rustix::process::{Pid, Signal, kill_process};
-use support::{LoopFs, Mount, Process, as_user, eventually, loop_fs, patience, program};
+use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use support::{LoopFs, Mount, Process, as_user, eventually, loop_fs, patience, program, sys};
 
 /// A filesystem that is frozen (fsfreeze(8)) until this is dropped.
 struct Frozen(PathBuf);
@@ -239,10 +241,12 @@ fn a_user_whose_requests_all_wait_leaves_workers_to_other_users() {
         is_responsive(outer, "root");
         // One more client of the first user waits in the backlog, and can be killed there.
         let path = CString::new(outer.join("below/killed").as_os_str().as_bytes()).expect("no NUL");
-        let waits = as_user(1000, 1000, &[], move || {
-            Process::on(Path::new("/dev/null"), move |_| u8::from(rustix::fs::stat(&path).is_err()))
+        let mut waits = Process::on(Path::new("/dev/null"), move |_| {
+            become_user();
+            u8::from(rustix::fs::stat(&path).is_err())
         });
         thread::sleep(Duration::from_millis(200));
+        assert!(waits.is_running(), "the client waits");
         is_killed_soon(waits, "a client in the backlog");
         drop(stopped);
     });
@@ -301,4 +305,77 @@ fn long_copies_do_not_delay_other_clients() {
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(fs::read(mount.in_source("to-3")).expect("read"), vec![7; SIZE as usize]);
+}
+
+/// Starts a process of uid 1000 that lists `dir` into memory mapped from `file`. It stops itself before getdents64(2).
+fn lists_into(file: &Path, dir: &Path) -> Process {
+    let dir = CString::new(dir.as_os_str().as_bytes()).expect("no NUL");
+    let lists = move |file: &File| {
+        become_user();
+        let Ok(mut memory) = sys::Mapping::new(file, 1 << 16, true) else { return 1 };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(dir) = rustix::fs::open(&dir, flags, Mode::empty()) else { return 2 };
+        let _ = kill_process(rustix::process::getpid(), Signal::STOP);
+        u8::from(memory.list(&dir).is_err())
+    };
+    let process = Process::on(file, lists);
+    eventually("the process has stopped before the listing", || state_of(&process) == Some('T'));
+    process
+}
+
+/// Switches a child that was just forked to uid and gid 1000.
+///
+/// A child that is forked by the thread of `as_user` would be killed when that thread ends (PR_SET_PDEATHSIG).
+fn become_user() {
+    let (uid, gid) = (Uid::from_raw(1000), Gid::from_raw(1000));
+    let _ = set_thread_groups(&[]);
+    let _ = set_thread_res_gid(gid, gid, gid);
+    let _ = set_thread_res_uid(uid, uid, uid);
+}
+
+/// The state of a process in /proc/PID/stat.
+fn state_of(process: &Process) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
+}
+
+#[test]
+fn a_listing_into_memory_that_a_server_never_supplies_blocks_only_its_directory() {
+    let server = Mount::builder().arg("--passthrough=off").start();
+    let memory = server.in_source("memory");
+    fs::write(&memory, vec![0; 1 << 16]).expect("write");
+    fs::set_permissions(&memory, fs::Permissions::from_mode(0o666)).expect("chmod");
+    let mount = Mount::builder().arg("--threads=2").start();
+    for name in ["held", "other"] {
+        fs::create_dir(mount.in_source(name)).expect("mkdir");
+    }
+    for name in ["f", "held/f", "other/f"] {
+        fs::write(mount.in_source(name), "x").expect("write");
+    }
+    assert!(fs::metadata(mount.join("held/new")).is_err());
+    let client = lists_into(&server.join("memory"), &mount.join("held"));
+    let stopped = Stopped::new(&server);
+    client.signal(Signal::CONT);
+    eventually("the process waits for its memory", || matches!(state_of(&client), Some('S' | 'D')));
+    thread::sleep(Duration::from_millis(100));
+    // A process on the source makes a change: the invalidation waits for the directory's lock in the kernel.
+    fs::write(mount.in_source("held/new"), "x").expect("write");
+    thread::sleep(Duration::from_millis(200));
+    for round in 0..3 {
+        is_responsive(&mount, &format!("held-{round}"));
+        let name = format!("other/new-{round}");
+        assert!(fs::metadata(mount.join(&name)).is_err(), "the name does not exist yet");
+        fs::write(mount.in_source(&name), "x").expect("write");
+        eventually("a change in another directory is visible", || {
+            fs::metadata(mount.join(&name)).is_ok()
+        });
+        fs::write(mount.join(format!("other/created-{round}")), "x").expect("create a file");
+    }
+    assert_eq!(state_of(&client), Some('D'), "the process still holds the directory's lock");
+    // The process ends when its server has answered the READ (`request_wait_answer`).
+    client.signal(Signal::KILL);
+    drop(stopped);
+    assert_eq!(client.wait(), None, "the process was killed");
+    eventually("the change is visible", || fs::metadata(mount.join("held/new")).is_ok());
+    assert!(mount.unmount().is_some_and(|status| status.success()));
 }

@@ -28,7 +28,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("quota", &["setquota"]),
     ("rsync", &["rsync"]),
     ("strace", &["strace"]),
-    ("util-linux", &["findmnt", "flock", "nsenter", "setpriv", "unshare"]),
+    ("util-linux", &["findmnt", "flock", "fsfreeze", "nsenter", "prlimit", "setpriv", "unshare"]),
     ("util-linux-extra", &["fincore"]),
     ("xfsprogs", &["mkfs.xfs", "xfs_io"]),
     ("zsh", &["zsh"]),

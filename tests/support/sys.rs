@@ -292,6 +292,15 @@ impl Mapping {
         }
     }
 
+    /// Reads directory entries into the mapping (getdents64(2)), which makes the kernel fault in its pages; returns the
+    /// number of bytes.
+    pub(crate) fn list(&mut self, dir: impl AsFd) -> io::Result<usize> {
+        let dir = dir.as_fd().as_raw_fd();
+        // SAFETY: the kernel writes at most `len` bytes, which the mapping has.
+        let listed = unsafe { libc::syscall(libc::SYS_getdents64, dir, self.at, self.len) };
+        usize::try_from(listed).map_err(|_| io::Error::last_os_error())
+    }
+
     /// Writes the mapping back (msync(2)).
     pub(crate) fn sync(&self) -> io::Result<()> {
         // SAFETY: exactly the mapping.
