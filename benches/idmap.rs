@@ -1,11 +1,11 @@
-//! Micro-benchmarks of the id map: one translation, either way, through maps of 1 to 10,000 extents.
+//! Micro-benchmarks of the id map: one translation in each direction through maps of 1 to 10,000 extents.
 
 use divan::{Bencher, black_box};
 use shiftbind::idmap::{Extent, IdMap, MountUid, SourceUid, User};
 
-/// 340 is the most that a user namespace, and with it a kernel idmapped mount, can hold.
+/// 340 is the maximum of a user namespace (`UID_GID_MAP_MAX_EXTENTS`) and so of a kernel idmapped mount.
 const EXTENTS: [u32; 4] = [1, 10, 340, 10_000];
-/// Ids per extent, and the distance between the sides.
+/// Ids per extent; as many lie between two extents.
 const COUNT: u32 = 100;
 const SHIFT: u32 = 1_000_000;
 
@@ -13,7 +13,7 @@ fn main() {
     divan::main();
 }
 
-/// Extents with a hole after each, mount ids in the opposite order, so that neither side is a plain shift.
+/// Extents with a hole after each, mount ids in reverse order, so that neither side is a plain shift.
 fn map(extents: u32) -> IdMap<User> {
     let list = (0..extents).map(|i| {
         Extent::new(i * 2 * COUNT, SHIFT + (extents - 1 - i) * 2 * COUNT, COUNT).expect("fits")
@@ -21,7 +21,7 @@ fn map(extents: u32) -> IdMap<User> {
     IdMap::new(list.collect()).expect("disjoint")
 }
 
-/// Ids all over a range, in an order that no branch predictor learns: half of them lie in holes.
+/// Ids spread over a range in an order that branch predictors do not learn; half of them lie in holes.
 fn ids(extents: u32, base: u32) -> Vec<u32> {
     let span = extents * 2 * COUNT;
     let mut state = 0x2545_f491_u32;
@@ -51,7 +51,7 @@ fn to_source(bencher: Bencher<'_, '_>, extents: u32) {
     bencher.bench_local(move || next.next().map(|id| map.to_source(*black_box(id))));
 }
 
-/// The case of nearly every request: the caller and the owner are the same few ids.
+/// The case of nearly every request: the caller's and the owner's ids are the same few.
 #[divan::bench(args = EXTENTS)]
 fn to_mount_of_one_id(bencher: Bencher<'_, '_>, extents: u32) {
     let map = map(extents);

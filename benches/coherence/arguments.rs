@@ -1,59 +1,60 @@
-//! The command line of the measurement of coherence.
+//! The command line of the coherence benchmark.
 
 use crate::common::daemon::Shiftbind;
 use crate::common::filesystem::Kind;
 
 pub const HELP: &str = "\
-Measures how soon changes on the source are seen at the mount, and what watching for them costs others. Needs root.
+Measures how soon changes on the source are seen at the mount, and what watching for them costs unrelated processes. Needs root.
 
 cargo bench --bench coherence -- [OPTIONS]
 
---changes N       of each kind of change so many (200)
+--changes N       changes of each kind (200)
 --entries N       entries of the large directory (10000)
 --directories N   watched directories (10000)
---rounds N        with and without the mount so often, in turns (15)
+--rounds N        rounds, each with and without the mount (15)
 --on KIND         xfs, ext4, btrfs (in a sparse image under target/) or tmpfs (xfs)
---changes-only    not what it costs others
---overhead-only  only what it costs others
+--changes-only    without the overhead for unrelated processes
+--overhead-only  only the overhead for unrelated processes
 --quick           few changes, short loops: shows that everything works; the figures mean little
 --shiftbind FILE  another binary in place of the one just built
 --options OPTS    more -o options for shiftbind
 ";
 
-/// What is asked for.
+/// What the command line asks for.
 pub enum Request {
-    /// The help.
+    /// To print the help.
     Help,
-    /// The measurement.
+    /// To run the benchmark.
     Run(Arguments),
 }
 
-/// How much of everything.
+/// The parameters of a run.
 pub struct Arguments {
-    /// Of each kind.
+    /// Changes of each kind.
     pub changes: u64,
-    /// Of the large directory.
+    /// Entries of the large directory.
     pub entries: u64,
-    /// Watched.
+    /// Watched directories.
     pub directories: u64,
-    /// With and without.
+    /// Rounds, each with and without the mount.
     pub rounds: u64,
     /// The source's filesystem.
     pub on: Kind,
-    /// Not what it costs.
+    /// Skip the overhead for unrelated processes.
     pub changes_only: bool,
-    /// Only what it costs.
+    /// Measure only the overhead for unrelated processes.
     pub overhead_only: bool,
-    /// A smoke run.
+    /// Only show that everything works.
     pub quick: bool,
-    /// Which shiftbind.
+    /// The binary under test.
     pub shiftbind: Shiftbind,
 }
 
-/// Reads the arguments after the program's name.
+/// Parses the arguments after the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, String> {
     let mut arguments = arguments.into_iter().peekable();
-    // cargo bench gives at least --bench. cargo test --all-targets gives nothing, and wants no minutes of work.
+    // `cargo bench` passes at least --bench. `cargo test --all-targets` passes nothing and must not start minutes of
+    // work.
     if arguments.peek().is_none() {
         return Ok(Request::Help);
     }
@@ -71,7 +72,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Str
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
-            // cargo bench gives it to every benchmark.
+            // `cargo bench` passes it to every benchmark.
             "--bench" => {}
             "-h" | "--help" => return Ok(Request::Help),
             "--changes" => parsed.changes = number(&argument, &value()?)?,

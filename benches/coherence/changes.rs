@@ -1,4 +1,4 @@
-//! The changes whose visibility is measured, one list.
+//! The kinds of changes whose visibility is measured.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, lgetxattr, setxattr};
 
-/// One kind of change. `dir` is a directory of its own, seen from where the change is made or from the mount; `round` counts
-/// the changes of the kind.
+/// One kind of change. `dir` is a directory for this kind alone: on the source or below another mount for `make`, at
+/// the mount for `shows`. `round` counts the changes of the kind.
 pub struct Change {
-    /// In the table.
+    /// The name in the table.
     pub name: &'static str,
-    /// Makes what all rounds need, on the source.
+    /// Creates on the source what all rounds need.
     pub before: fn(dir: &Path, rounds: u64) -> io::Result<()>,
     /// Makes the change.
     pub make: fn(dir: &Path, kept: &mut HeldFile, round: u64) -> io::Result<()>,
-    /// Whether it shows.
+    /// Whether the change is visible.
     pub shows: fn(dir: &Path, round: u64) -> io::Result<bool>,
     /// Whether the directory is the large one.
     pub is_large: bool,
 }
 
-/// What stays open from one change to the next.
+/// A file that stays open from one change to the next.
 #[derive(Default)]
 pub struct HeldFile {
     file: Option<File>,
@@ -36,12 +36,12 @@ fn numbered(dir: &Path, name: &str, number: u64) -> PathBuf {
     dir.join(format!("{name}{number}"))
 }
 
-/// Files `f0`, `f1`, …
+/// Creates the files `f0`, `f1`, …
 fn files(dir: &Path, rounds: u64) -> io::Result<()> {
     (0..rounds).try_for_each(|round| fs::write(numbered(dir, "f", round), "x"))
 }
 
-/// One file `f`.
+/// Creates one file `f`.
 fn file(dir: &Path, _: u64) -> io::Result<()> {
     fs::write(dir.join("f"), "")
 }
@@ -80,14 +80,14 @@ fn has_grown(dir: &Path, round: u64) -> io::Result<bool> {
 }
 
 const ACL: &str = "system.posix_acl_access";
-/// The permissions of the named user, in the value's second entry (linux/posix_acl_xattr.h).
+/// The offset of the named user's permissions, in the second entry of the value (linux/posix_acl_xattr.h).
 const NAMED: usize = 4 + 8 + 2;
 
-/// Owner, user 1234, group, mask and others, as the kernel takes it.
+/// An ACL in the kernel's format: owner, user 1234, group, mask and other.
 fn acl(permissions: u16) -> Vec<u8> {
-    let nobody = u32::MAX;
+    let no_id = u32::MAX;
     let entries =
-        [(1, 6, nobody), (2, permissions, 1234), (4, 4, nobody), (16, 6, nobody), (32, 4, nobody)];
+        [(1, 6, no_id), (2, permissions, 1234), (4, 4, no_id), (16, 6, no_id), (32, 4, no_id)];
     let mut value = 2u32.to_le_bytes().to_vec();
     for (tag, permissions, id) in entries {
         value.extend(u16::to_le_bytes(tag));
@@ -101,7 +101,7 @@ fn permissions(round: u64) -> u16 {
     [4, 6][round as usize % 2]
 }
 
-/// All of them, in the order of the table.
+/// All kinds, in the order of the table.
 pub const CHANGES: &[Change] = &[
     Change { name: "create", before: nothing, make: create, shows: created, is_large: false },
     Change {

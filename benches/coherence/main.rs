@@ -1,5 +1,5 @@
-//! How soon a change on the source is seen at the mount, and what the watch that sees to it costs those who work on the
-//! same filesystem without having to do with the mount.
+//! Measures how soon the mount shows a change on the source, and what watching costs unrelated processes on the same
+//! filesystem.
 
 mod arguments;
 mod changes;
@@ -16,7 +16,7 @@ use common::filesystem::Filesystem;
 use common::scratch_dir::ScratchDir;
 use common::{figures, namespace};
 
-/// Set once we are in namespaces of our own.
+/// Set in the environment once this program runs in its own namespaces.
 const INSIDE: &str = "SHIFTBIND_COHERENCE_INSIDE";
 
 fn main() -> ExitCode {

@@ -1,8 +1,8 @@
-//! What a mount that watches thousands of directories costs a process that works on the same filesystem, elsewhere and in a
-//! watched directory, and what a watched directory costs in memory.
+//! What a mount that watches thousands of directories costs an unrelated process on the same filesystem, elsewhere
+//! and in a watched directory, and what a watched directory costs in memory.
 //!
-//! The same loops run without the mount and with it, in turns. What is compared is the processor time of the thread that
-//! works: it does not tell what else the machine is doing.
+//! The same loops run without the mount and with it, in turns. The figures are processor time of the thread that runs
+//! the loop, which does not depend on the machine's other load.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -21,15 +21,15 @@ use crate::common::resources;
 use crate::common::scratch_dir::ScratchDir;
 use crate::figures::{Figures, Table, short, thousands};
 
-/// Watched directories in a folder.
+/// Watched directories in one parent.
 const PER_FOLDER: u64 = 100;
 
-/// What a stranger does, over and over; the directory is the working directory's.
+/// An operation that an unrelated process repeats on files of one directory.
 struct Operation {
     name: &'static str,
-    /// How often, in one loop.
+    /// Iterations of one loop.
     iterations: u64,
-    /// Does it so often with a file that is open and a directory.
+    /// Runs `iterations` operations on an open file and in a directory.
     run: fn(file: &File, dir: &Path, iterations: u64) -> io::Result<()>,
 }
 
@@ -79,23 +79,24 @@ const OPERATIONS: [Operation; 5] = [
     },
 ];
 
-/// Processor time of this thread.
+/// The processor time of this thread.
 fn own_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A loop is run in so many parts, and the quickest counts: even processor time is longer when others use the caches.
+/// Parts of a loop, of which the fastest counts: other processes that evict its cache lines lengthen even processor
+/// time.
 const CHUNKS: u64 = 10;
 
-/// Nanoseconds an iteration of each operation.
+/// Nanoseconds per iteration of each operation.
 fn time_operations(dir: &Path, quick: bool) -> io::Result<[f64; OPERATIONS.len()]> {
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).open(dir.join("file"))?;
     let mut took = [0.0; OPERATIONS.len()];
     for (took, operation) in took.iter_mut().zip(OPERATIONS) {
         let iterations = if quick { operation.iterations / 50 } else { operation.iterations };
-        // Once for the caches.
+        // A short run fills the caches.
         (operation.run)(&file, dir, iterations / 20)?;
         *took = f64::INFINITY;
         for _ in 0..CHUNKS {
@@ -108,10 +109,11 @@ fn time_operations(dir: &Path, quick: bool) -> io::Result<[f64; OPERATIONS.len()
     Ok(took)
 }
 
-/// Everybody who is on the filesystem in a round.
+/// One round: nanoseconds per iteration without and with the mount.
 struct Round {
     without: [f64; OPERATIONS.len()],
-    /// No mount, but somebody's inotify(7) watch on a directory that nobody uses: as on most systems.
+    /// Without the mount, with an inotify(7) watch of this process on an unused directory: most systems have such
+    /// watches.
     inotify: [f64; OPERATIONS.len()],
     with: [f64; OPERATIONS.len()],
     watched: [f64; OPERATIONS.len()],
@@ -174,7 +176,7 @@ pub fn measure(
 
 fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
     let heading = format!(
-        "What {} watched directories cost others on the filesystem, processor time of a call in ns, {} rounds",
+        "What {} watched directories cost unrelated processes on the filesystem, processor time of a call in ns, {} rounds",
         thousands(arguments.directories),
         arguments.rounds,
     );
@@ -183,7 +185,7 @@ fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
         &[
             "work",
             "no mount",
-            "one inotify watch of another program, no mount: slower than without, %",
+            "one inotify watch, no mount: slower than without, %",
             "elsewhere",
             "slower than that, %",
             "slower than without, % (quartiles)",
@@ -194,7 +196,7 @@ fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
     for (at, operation) in OPERATIONS.iter().enumerate() {
         let figures = |of: &dyn Fn(&Round) -> f64| rounds.iter().map(of).collect::<Figures>();
         let median = |of: &dyn Fn(&Round) -> f64| short(figures(of).median());
-        // Of each round by itself: what changes from round to round is in both.
+        // Computed for each round by itself, since both figures of a round share its conditions.
         let slower = |than: &dyn Fn(&Round) -> f64, of: &dyn Fn(&Round) -> f64| {
             let more = figures(&|round| (of(round) / than(round) - 1.0) * 100.0);
             let [low, middle, high] = [25.0, 50.0, 75.0].map(|part| short(more.percentile(part)));
@@ -221,8 +223,8 @@ fn report(rounds: &[Round], events: Duration, arguments: &Arguments) {
     );
 }
 
-/// Compares what a mount that watches keeps of a directory with what one keeps that does not. Both have walked a part
-/// first: what a daemon needs once is not counted.
+/// Compares the memory per directory of a mount that watches with that of one that does not. Both first walk a part
+/// of the tree, so that memory which a daemon needs only once is not counted.
 fn memory_of_watches(
     filesystem: &Filesystem,
     arguments: &Arguments,
@@ -248,7 +250,7 @@ fn memory_of_watches(
         let each = |more: u64, less: u64| more.saturating_sub(less) as f64 / count as f64;
         Ok((each(own, own_before), [0, 1, 2].map(|at| each(after[at], before[at]))))
     };
-    // The first walk makes what both find later.
+    // A first walk fills the caches that both later walks find.
     kept("cache=timeout=600s")?;
     let (plain, plain_slabs) = kept("cache=timeout=600s")?;
     let (watching, slabs) = kept("cache=coherent")?;

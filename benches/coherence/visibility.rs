@@ -1,8 +1,8 @@
-//! From a change on the source to its visibility at the mount.
+//! The time from a change on the source to its visibility at the mount.
 //!
-//! The kernel has it all cached, and is trusted to have it for ten minutes, when the change is made: on the source itself, or
-//! through another mount of the same source. The clock runs from the moment when the changing call has returned to the
-//! moment when the mount shows the change; it is asked about 10 to 20 times a millisecond.
+//! The kernel has everything cached with a timeout of ten minutes. The change is made on the source itself or through
+//! another mount of the same source. The clock runs from the return of the changing call until the mount shows the
+//! change; the loop checks 10 to 20 times a millisecond.
 
 use std::fs;
 use std::io;
@@ -16,16 +16,16 @@ use crate::common::filesystem::Filesystem;
 use crate::common::scratch_dir::ScratchDir;
 use crate::figures::{Figures, Table, millis, short};
 
-/// After this a change is taken for never seen.
+/// A change that is not visible after this time is lost.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_micros(20);
-/// What was done to prepare a change has reached everybody by then.
+/// Events of the preparation have reached all mounts after this time.
 const SETTLE_TIME: Duration = Duration::from_millis(4);
 
-/// One kind of change, made by one route.
+/// One kind of change, made by one route: on the source or through another mount.
 struct Trial {
     change: &'static Change,
-    /// Where it is made and where it is to be seen.
+    /// Where the change is made, and where it becomes visible.
     made: PathBuf,
     seen: PathBuf,
     kept: HeldFile,
@@ -76,7 +76,7 @@ pub fn measure(
             }
             (change.before)(&dir, arguments.changes)?;
             let seen = mount.mountpoint().join(&name);
-            // All of it is known to the kernel.
+            // Fills the kernel's cache.
             for entry in fs::read_dir(&seen)? {
                 fs::symlink_metadata(entry?.path())?;
             }

@@ -1,4 +1,4 @@
-//! shiftbind as users start it: a command that returns when the mount answers, and a daemon that stays.
+//! Starts shiftbind as users do: the command returns when the mount answers, and a daemon stays.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
 
-/// Which shiftbind, and how it is called.
+/// The shiftbind binary under test and its extra options.
 pub struct Shiftbind {
     /// The binary.
     pub binary: PathBuf,
@@ -18,22 +18,23 @@ pub struct Shiftbind {
     pub options: Option<String>,
 }
 
-/// A mount and the daemon that serves it. Unmounted when dropped.
+/// A mount and the daemon that serves it; dropping it unmounts.
 pub struct Daemon {
     pid: u32,
     mountpoint: PathBuf,
-    /// How long the command took that started it.
+    /// How long the starting command ran.
     pub startup_time: Duration,
     mounted: bool,
 }
 
 impl Shiftbind {
-    /// The one just built.
+    /// The binary that cargo has just built.
     pub fn built() -> Self {
         Self { binary: PathBuf::from(env!("CARGO_BIN_EXE_shiftbind")), options: None }
     }
 
-    /// Shows `source` at `mountpoint`, which is made if it is not there, with these options and those of the command line.
+    /// Mounts `source` at `mountpoint`, which is created if missing. The options of the benchmark's command line
+    /// follow `options`.
     pub fn mount(&self, source: &Path, mountpoint: &Path, options: &[&str]) -> io::Result<Daemon> {
         fs::create_dir_all(mountpoint)?;
         let pidfile = mountpoint.with_extension("pid");
@@ -56,17 +57,17 @@ impl Shiftbind {
 }
 
 impl Daemon {
-    /// The process.
+    /// The daemon's process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Where it shows the source.
+    /// The mount point.
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint
     }
 
-    /// Unmounts, and waits until the process has ended: how long that took.
+    /// Unmounts, waits until the daemon has ended, and returns how long that took.
     pub fn stop(mut self) -> io::Result<Duration> {
         self.end()
     }
@@ -74,7 +75,7 @@ impl Daemon {
     fn end(&mut self) -> io::Result<Duration> {
         self.mounted = false;
         let start = Instant::now();
-        // A file that was just closed may be released a moment later.
+        // Retries: the kernel sends RELEASE after close(2) has returned, and the mount is busy until then.
         while let Err(error) = unmount(&self.mountpoint, UnmountFlags::empty()) {
             if start.elapsed() > Duration::from_secs(5) {
                 unmount(&self.mountpoint, UnmountFlags::DETACH)?;
@@ -85,7 +86,7 @@ impl Daemon {
         let process = Path::new("/proc").join(self.pid.to_string());
         while process.exists() {
             if start.elapsed() > Duration::from_secs(60) {
-                return Err(io::Error::other("shiftbind outlives its mount by a minute"));
+                return Err(io::Error::other("shiftbind still runs a minute after its unmount"));
             }
             sleep(Duration::from_millis(1));
         }
@@ -103,7 +104,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Runs a command to its end; an error tells what it wrote last.
+/// Runs a command to its end; the error has its exit status and the last line of its standard error.
 pub fn finish(command: &mut Command) -> io::Result<()> {
     let output =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()?;

@@ -1,9 +1,9 @@
-//! Figures: what stands for many, and tables of Markdown.
+//! Percentiles of measured figures, and Markdown tables.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Many figures, sorted.
+/// Measured figures, sorted.
 #[derive(Debug, Clone, Default)]
 pub struct Figures(Vec<f64>);
 
@@ -16,35 +16,35 @@ impl FromIterator<f64> for Figures {
 }
 
 impl Figures {
-    /// The figure that so many of a hundred do not exceed. NaN of nothing.
+    /// The smallest figure that at least `hundredth` percent of the figures do not exceed; NaN without figures.
     pub fn percentile(&self, hundredth: f64) -> f64 {
         let last = self.0.len().saturating_sub(1);
         let at = (last as f64 * hundredth / 100.0).ceil() as usize;
         self.0.get(at.min(last)).copied().unwrap_or(f64::NAN)
     }
 
-    /// The one in the middle.
+    /// The 50th percentile.
     pub fn median(&self) -> f64 {
         self.percentile(50.0)
     }
 
-    /// The greatest.
+    /// The largest figure.
     pub fn max(&self) -> f64 {
         self.percentile(100.0)
     }
 }
 
-/// As many microseconds.
+/// The duration in microseconds.
 pub fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// As many milliseconds.
+/// The duration in milliseconds.
 pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A number with three digits that count.
+/// Formats a number with three significant digits.
 pub fn short(number: f64) -> String {
     match number.abs() {
         _ if number.is_nan() => "–".to_owned(),
@@ -54,7 +54,7 @@ pub fn short(number: f64) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// Formats an integer with a comma between thousands.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -67,14 +67,14 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// A table of Markdown, with a heading.
+/// A Markdown table with a heading.
 pub struct Table {
     heading: String,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// With no rows.
+    /// A table with a heading and column names, without rows.
     pub fn new(heading: impl Into<String>, columns: &[&str]) -> Self {
         let head = columns.iter().map(|&column| column.to_owned()).collect();
         Self { heading: heading.into(), rows: vec![head] }
@@ -85,7 +85,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// Adds a row of as many cells as there are columns.
+    /// Adds a row; it has one cell for each column.
     pub fn cells(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.rows[0].len(), "one cell a column");
         self.rows.push(cells);

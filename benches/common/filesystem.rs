@@ -1,4 +1,4 @@
-//! A filesystem to work on: in a sparse image, or in memory. Unmounted when dropped.
+//! A filesystem for the benchmarks: on a loop device with a sparse image, or in memory. Dropping it unmounts.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use super::daemon::finish;
 use super::scratch_dir::ScratchDir;
 
-/// On what.
+/// The filesystem's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// xfs on a loop device.
@@ -20,12 +20,12 @@ pub enum Kind {
     Ext4,
     /// btrfs on a loop device.
     Btrfs,
-    /// Memory.
+    /// tmpfs.
     Tmpfs,
 }
 
 impl Kind {
-    /// As mount(8) calls it.
+    /// The name for `mount -t`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Xfs => "xfs",
@@ -35,7 +35,7 @@ impl Kind {
         }
     }
 
-    /// How the kernel's slab allocator calls its inodes.
+    /// The name of the slab cache that holds the filesystem's inodes.
     pub fn inode_cache(self) -> &'static str {
         match self {
             Self::Xfs => "xfs_inode",
@@ -57,15 +57,15 @@ impl FromStr for Kind {
     }
 }
 
-/// See the module's head.
+/// A mounted filesystem.
 pub struct Filesystem {
     root: PathBuf,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
 }
 
 impl Filesystem {
-    /// With room for so many files, of which few have content.
+    /// Makes and mounts a filesystem with space for `names` files, most of them empty.
     pub fn new(scratch: &ScratchDir, kind: Kind, names: u64) -> io::Result<Self> {
         let root = scratch.dir("filesystem")?;
         let mount = match kind {
@@ -79,7 +79,7 @@ impl Filesystem {
                 File::create(&image)?.set_len((4 << 30) + names * 4096)?;
                 let mut make = Command::new(format!("mkfs.{}", kind.name()));
                 match kind {
-                    // One inode a block: ext4 makes no more later.
+                    // One inode per 4 KiB block: ext4 creates no inodes after mkfs.
                     Kind::Ext4 => make.args(["-q", "-F", "-i", "4096"]),
                     _ => make.arg("-q"),
                 };
@@ -94,12 +94,12 @@ impl Filesystem {
         Ok(Self { root, kind })
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Writes all of it out, so that nothing of what was done is done while something else is timed.
+    /// Writes all dirty data to disk, so that write-back does not run while something else is timed.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::syncfs(File::open(&self.root)?)?)
     }

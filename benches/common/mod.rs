@@ -1,5 +1,5 @@
-//! What the measurements of scale and of coherence share: a place of their own to work in, daemons that are started as users
-//! start them, what processes and kernel use, and tables.
+//! What the benchmarks share: a scratch directory, a filesystem, daemons started as users start them, the resources
+//! that processes and the kernel use, and tables.
 
 // Every benchmark compiles this module for itself and uses a part of it.
 #![allow(dead_code)]

@@ -1,19 +1,21 @@
-//! Mounts, and if wanted processes, that nobody else sees and that end with us.
+//! Private mount namespaces and, for background daemons, PID namespaces that end with the benchmark.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Runs this program again in a mount namespace of its own, with `marker` in its environment. Returns when that failed.
+/// Executes this program again in a mount namespace of its own with `marker` set in the environment. Returns only on
+/// failure.
 pub fn enter(marker: &str) -> io::Error {
     reexec(marker, &["--mount", "--propagation", "private"], &[])
 }
 
-/// As [`enter`], and in a process namespace of its own: daemons that were put into the background end with this program,
-/// however it ends. Process ids are then those of the namespace.
+/// As [`enter`], and in a PID namespace of its own, so that background daemons are killed when this program ends,
+/// however it ends. Process ids are those of the namespace.
 pub fn enter_with_processes(marker: &str) -> io::Error {
     let own = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"];
-    // The shell is the namespace's first process, which reaps daemons and ignores signals; we are neither.
+    // The shell runs as process 1 of the namespace: it reaps daemons and ignores signals, which this program does
+    // not.
     let first = ["sh", "-c", "\"$@\"; exit $?", "sh"];
     reexec(marker, &[&own[..], &["--mount-proc"]].concat(), &first)
 }

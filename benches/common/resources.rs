@@ -1,4 +1,4 @@
-//! What processes and the kernel use: memory, descriptors, threads, processor time.
+//! Resources that processes and the kernel use: memory, descriptors, threads, processor time.
 
 use std::fs;
 use std::io;
@@ -6,32 +6,32 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// What /proc counts processor time in, to the second: the same on all Linux.
+/// Clock ticks per second in /proc/PID/stat (USER_HZ, 100 on every architecture that the benchmarks run on).
 const TICKS: f64 = 100.0;
 
-/// Memory of a process that is its own, in bytes (`RssAnon` in /proc/PID/status).
+/// The anonymous resident memory of a process, in bytes (`RssAnon` in /proc/PID/status).
 pub fn anon_rss(process: u32) -> io::Result<u64> {
     kibibytes(&fs::read_to_string(format!("/proc/{process}/status"))?, "RssAnon:")
 }
 
-/// How many descriptors a process has open.
+/// The number of open descriptors of a process.
 pub fn descriptors(process: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{process}/fd"))?.count())
 }
 
-/// How many threads it has.
+/// The number of threads of a process.
 pub fn threads(process: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{process}/task"))?.count())
 }
 
-/// Processor time that a process has used, also for system calls. With that of children that have ended, if wanted.
+/// User and system time of a process; `with_children` adds that of its reaped children.
 ///
-/// Exact to a hundredth of a second; unlike the time that passes it does not tell what else the machine is doing.
+/// The resolution is a hundredth of a second. Unlike elapsed time it does not depend on the machine's other load.
 pub fn processor_time(process: &str, with_children: bool) -> io::Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields);
     let ticks = |number: usize| -> Option<u64> {
-        // The first of these fields is the third of the file (proc_pid_stat(5)).
+        // The first of these fields is field 3 of the file (proc_pid_stat(5)).
         fields?.split_whitespace().nth(number - 3)?.parse().ok()
     };
     let last = if with_children { 17 } else { 15 };
@@ -40,16 +40,17 @@ pub fn processor_time(process: &str, with_children: bool) -> io::Result<Duration
     Ok(Duration::from_secs_f64(sum as f64 / TICKS))
 }
 
-/// What the kernel's slab allocator has for one kind of object.
+/// What one slab cache holds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Slab {
     /// Objects in use.
     pub objects: u64,
-    /// The size of one.
+    /// The size of one object in bytes.
     pub size: u64,
 }
 
-/// A kind of object, by its name. Kinds of one size may be counted as one by the kernel. `None` where it does not tell.
+/// The slab cache of that name; `None` without /sys/kernel/slab. The kernel merges caches whose objects have the same
+/// size.
 pub fn slab(kind: &str) -> Option<Slab> {
     let folder = Path::new("/sys/kernel/slab").join(kind);
     let number = |file: &str| -> Option<u64> {
@@ -58,12 +59,12 @@ pub fn slab(kind: &str) -> Option<Slab> {
     Some(Slab { objects: number("objects")?, size: number("slab_size")? })
 }
 
-/// All that the slab allocator has, in bytes.
+/// The memory of all slab caches, in bytes.
 pub fn slabs() -> io::Result<u64> {
     kibibytes(&fs::read_to_string("/proc/meminfo")?, "Slab:")
 }
 
-/// Has the kernel forget names and inodes that nobody uses, and gives daemons the time to hear of it.
+/// Makes the kernel free unused dentries and inodes, and gives daemons the time to handle the FORGET requests.
 pub fn drop_inodes(quick: bool) -> io::Result<()> {
     let (times, pause) = if quick { (1, 300) } else { (3, 1500) };
     for _ in 0..times {

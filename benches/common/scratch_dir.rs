@@ -1,4 +1,5 @@
-//! A folder under the build's target folder, removed when dropped; what a killed run has left is removed by the next.
+//! A scratch directory below cargo's temporary directory, removed when dropped. The next run removes what a killed
+//! run left.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// Where the folders of this and of earlier runs lie.
+/// The parent of the scratch directories of this and of earlier runs.
 const PARENT: &str = env!("CARGO_TARGET_TMPDIR");
 
-/// See the module's head.
+/// A scratch directory with a lock.
 pub struct ScratchDir {
     path: PathBuf,
-    /// Held as long as the folder is in use.
+    /// Holds flock(2) while the directory is in use, so that another run does not remove it.
     _lock: File,
 }
 
 impl ScratchDir {
-    /// An empty one for the benchmark of this name.
+    /// Creates an empty directory for the benchmark of this name and removes those of killed runs.
     pub fn new(benchmark: &str) -> io::Result<Self> {
         let prefix = format!("{benchmark}-");
         fs::create_dir_all(PARENT)?;
@@ -28,21 +29,21 @@ impl ScratchDir {
                 fs::remove_dir_all(&left)?;
             }
         }
-        // Ids of processes are no names here: each run may count them from 1.
+        // Process ids are no unique names: each run may have a PID namespace of its own.
         let path = (0u32..)
             .map(|number| Path::new(PARENT).join(format!("{prefix}{number}")))
             .find(|path| fs::create_dir(path).is_ok())
-            .ok_or_else(|| io::Error::other("no room for a folder"))?;
+            .ok_or_else(|| io::Error::other("cannot create a scratch directory"))?;
         let lock = lock(&path)?;
         Ok(Self { path, _lock: lock })
     }
 
-    /// Its path.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A new directory in it.
+    /// Creates a directory in it.
     pub fn dir(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir(&path)?;

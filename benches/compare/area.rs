@@ -1,6 +1,6 @@
-//! The work area: a folder under the build's target folder with the source, the mount points and the daemons' logs.
+//! The work area: a scratch directory with the source, the mount points and the daemons' logs.
 //!
-//! The data sets are made on the bare source, each when the first workload asks for it.
+//! The data sets are created on the bare source, each when the first workload needs it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::common::scratch_dir::ScratchDir;
 use crate::process;
 
-/// See the module's head. Removed when dropped.
+/// The work area; removed when dropped.
 pub struct Area {
     scratch: ScratchDir,
     /// Smaller data, for a run that only shows that everything works.
@@ -19,7 +19,7 @@ pub struct Area {
 }
 
 impl Area {
-    /// Makes an empty area, and removes those that a killed run has left.
+    /// Creates an empty area and removes those of killed runs.
     pub fn new(quick: bool) -> io::Result<Self> {
         let scratch = ScratchDir::new("compare")?;
         for name in ["source", "mount", "log", "other"] {
@@ -33,26 +33,26 @@ impl Area {
         self.scratch.path().join("source")
     }
 
-    /// An empty directory to mount a contender on.
+    /// Creates the mount point of a contender.
     pub fn mount_point(&self, contender: &str) -> io::Result<PathBuf> {
         let point = self.scratch.path().join("mount").join(contender);
         fs::create_dir_all(&point)?;
         Ok(point)
     }
 
-    /// A directory on the same filesystem, but not in the source.
+    /// Creates a directory on the same filesystem, outside the source.
     pub fn other(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.scratch.path().join("other").join(name);
         fs::create_dir_all(&path)?;
         Ok(path)
     }
 
-    /// Where a contender's daemon writes its messages.
+    /// The file for the messages of a contender's daemon.
     pub fn log(&self, contender: &str) -> PathBuf {
         self.scratch.path().join("log").join(contender)
     }
 
-    /// 100 folders of 100 empty files (quick: 10).
+    /// Creates `tree`: 100 directories of 100 empty files (quick: 10 directories).
     pub fn tree(&self) -> io::Result<()> {
         let folders = self.tree_folders();
         self.once("tree", |tree| {
@@ -77,28 +77,28 @@ impl Area {
         if self.quick { 10 } else { 100 }
     }
 
-    /// 100 files of 4 KiB.
+    /// Creates `small`: 100 files of 4 KiB.
     pub fn small_files(&self) -> io::Result<()> {
         self.once("small", |small| files(small, SMALL_FILES, &[b'x'; 4096]))
     }
 
-    /// Their paths, relative to the source.
+    /// The paths of the small files, relative to the source.
     pub fn small_paths(&self) -> Vec<PathBuf> {
         (0..SMALL_FILES).map(|i| PathBuf::from(format!("small/{i:06}"))).collect()
     }
 
-    /// A directory of 100,000 empty files (quick: 10,000).
+    /// Creates `long`: a directory of 100,000 empty files (quick: 10,000).
     pub fn long_directory(&self) -> io::Result<()> {
         let entries = if self.quick { 10_000 } else { 100_000 };
         self.once("long", |long| files(long, entries, b""))
     }
 
-    /// A directory of 1,000 empty files.
+    /// Creates `short`: a directory of 1,000 empty files.
     pub fn short_directory(&self) -> io::Result<()> {
         self.once("short", |short| files(short, 1000, b""))
     }
 
-    /// One file of 256 MiB (quick: 16 MiB), written out, at `data/file`.
+    /// Creates `data/file`, 256 MiB (quick: 16 MiB), and syncs it.
     pub fn big_file(&self) -> io::Result<()> {
         self.once("data", |data| {
             let mut file = File::options().write(true).create_new(true).open(data.join("file"))?;
@@ -110,12 +110,12 @@ impl Area {
         })
     }
 
-    /// Its size.
+    /// The size of `data/file` in bytes.
     pub fn big_file_size(&self) -> u64 {
         if self.quick { 16 << 20 } else { 256 << 20 }
     }
 
-    /// A git checkout of real source files, at `checkout`, and an archive of them outside the source.
+    /// Creates `checkout`, a git checkout of real source files, and an archive of them outside the source.
     pub fn checkout(&self) -> io::Result<()> {
         self.once("checkout", |checkout| {
             let wanted = if self.quick { 200 } else { 2000 };
@@ -131,7 +131,7 @@ impl Area {
             )?;
             for arguments in [
                 &["init", "--quiet", "--template="][..],
-                // The devices and inode numbers of contenders differ: git shall not call every file changed for that.
+                // Contenders show other device and inode numbers; git would report every file as changed.
                 &["config", "core.checkStat", "minimal"],
                 &["config", "core.trustctime", "false"],
                 &["add", "--all", "--force", "."],
@@ -144,7 +144,7 @@ impl Area {
                     "-qm",
                     "all",
                 ],
-                // One pack: a copy shall be about the files, not about git's objects.
+                // One pack, so that a copy measures the files and not git's objects.
                 &["repack", "-adq"],
                 &["prune-packed", "--quiet"],
             ] {
@@ -154,12 +154,12 @@ impl Area {
         })
     }
 
-    /// The archive of the checkout's files.
+    /// The path of the archive of the checkout's files.
     pub fn archive(&self) -> io::Result<PathBuf> {
         Ok(self.other("archive")?.join("sources.tar"))
     }
 
-    /// How many files the checkout and the archive hold.
+    /// The number of files in the checkout and in the archive.
     pub fn checkout_files(&self) -> io::Result<u64> {
         let count = fs::read_to_string(self.other("archive")?.join("count"))?;
         count.parse().map_err(io::Error::other)
@@ -172,7 +172,7 @@ impl Area {
         }
         fs::create_dir(&path)?;
         fill(&path)?;
-        // What was made is not to be written out while something else is timed.
+        // Write-back must not run while something else is timed.
         rustix::fs::sync();
         Ok(())
     }

@@ -20,38 +20,39 @@ FILTER            only workloads whose name contains one of these
 --options OPTS    more -o options for shiftbind
 ";
 
-/// What is asked for.
+/// What the command line asks for.
 pub enum Request {
-    /// The help.
+    /// To print the help.
     Help,
-    /// The names.
+    /// To list the workloads.
     List,
-    /// The comparison.
+    /// To run the comparison.
     Run(Arguments),
 }
 
-/// How to compare.
+/// The parameters of a run.
 pub struct Arguments {
-    /// Parts of workload names; none: all workloads.
+    /// Substrings of workload names; empty for all workloads.
     pub filters: Vec<String>,
-    /// A smoke run.
+    /// Only show that everything works.
     pub quick: bool,
-    /// Rounds.
+    /// The number of rounds.
     pub runs: usize,
-    /// The source is always first.
+    /// The contenders; the source is always first.
     pub contenders: Vec<Kind>,
-    /// Where the table goes in other forms.
+    /// The file for the CSV table.
     pub csv: Option<PathBuf>,
-    /// The picture.
+    /// The file for the SVG.
     pub plot: Option<PathBuf>,
-    /// Which shiftbind.
+    /// The binary under test.
     pub shiftbind: Shiftbind,
 }
 
-/// Reads the arguments after the program's name.
+/// Parses the arguments after the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, String> {
     let mut arguments = arguments.into_iter().peekable();
-    // cargo bench gives at least --bench. cargo test --all-targets gives nothing, and wants no hour of work.
+    // `cargo bench` passes at least --bench. `cargo test --all-targets` passes nothing and must not start an hour of
+    // work.
     if arguments.peek().is_none() {
         return Ok(Request::Help);
     }
@@ -71,7 +72,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Str
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
-            // cargo bench gives it to every benchmark.
+            // `cargo bench` passes it to every benchmark.
             "--bench" => {}
             "-h" | "--help" => return Ok(Request::Help),
             "--list" => return Ok(Request::List),

@@ -1,4 +1,4 @@
-//! The ways to show the source somewhere else: the source itself, and each kind of mount.
+//! The contenders: the source itself, and each kind of mount that shows it.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,19 +12,19 @@ use rustix::mount::{UnmountFlags, unmount};
 use crate::area::Area;
 use crate::{idmapped, process};
 
-/// Root is shown as itself, so that root can do the same work everywhere; everyone else is shifted.
+/// The offset of all ids but root's. Root is shown as itself, so that root can do the same work everywhere.
 const SHIFT: u32 = 100_000;
-/// The ids of users other than root, in every map.
+/// How many ids other than root's every map has.
 const NON_ROOT_IDS: u32 = 65_535;
 
-/// What is compared.
+/// The kind of a contender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The bare source: all ratios are to it.
     Source,
     /// A kernel idmapped mount.
     Idmapped,
-    /// bindfs as it comes: one thread.
+    /// bindfs with its default of one thread.
     Bindfs,
     /// bindfs with `--multithreaded`.
     BindfsThreads,
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// In the order of the report.
+    /// All kinds, in the order of the report.
     pub const ALL: [Self; 6] = [
         Self::Source,
         Self::Idmapped,
@@ -45,7 +45,7 @@ impl Kind {
         Self::Shiftbind,
     ];
 
-    /// In reports, and in `--with`.
+    /// The name in reports and in `--with`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// The program that must be installed for it.
+    /// The program that must be installed.
     pub fn program(self) -> Option<&'static str> {
         match self {
             Self::Source | Self::Idmapped | Self::Shiftbind => None,
@@ -67,7 +67,7 @@ impl Kind {
     }
 }
 
-/// Which shiftbind, and how it is called.
+/// The shiftbind binary under test and its extra options.
 pub struct Shiftbind {
     /// The binary.
     pub binary: PathBuf,
@@ -75,13 +75,13 @@ pub struct Shiftbind {
     pub options: Option<String>,
 }
 
-/// A place where the source can be seen. Unmounted when dropped.
+/// A contender under which the source is visible; unmounted when dropped.
 pub struct Contender {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// The source, seen through it.
+    /// The source's root as the contender shows it.
     pub root: PathBuf,
-    /// How the user is seen that is 1 on the source.
+    /// The uid at the contender of the source's user 1.
     pub user: u32,
     state: State,
 }
@@ -95,7 +95,7 @@ enum State {
 }
 
 impl Contender {
-    /// Mounts it.
+    /// Mounts the contender.
     pub fn new(kind: Kind, area: &Area, shiftbind: &Shiftbind) -> io::Result<Self> {
         let root = match kind {
             Kind::Source => area.source(),
@@ -107,13 +107,13 @@ impl Contender {
         Ok(contender)
     }
 
-    /// Mounts it anew: nothing is cached any more.
+    /// Mounts it again, without anything cached.
     pub fn remount(&mut self, area: &Area, shiftbind: &Shiftbind) -> io::Result<()> {
         self.unmount()?;
         self.mount(area, shiftbind)
     }
 
-    /// The process that serves it.
+    /// The process id of its daemon.
     pub fn daemon(&self) -> Option<u32> {
         match &self.state {
             State::Served(child) => Some(child.id()),
@@ -147,7 +147,7 @@ impl Contender {
                 bindfs
             }
             Kind::FuseOverlayfs => {
-                // The source on top of an empty layer: what is written goes straight into it.
+                // The source is the upper layer on an empty lower one, so that writes go straight into it.
                 let map = format!("0:0:1:1:{}:{NON_ROOT_IDS}", 1 + SHIFT);
                 let mut overlay = killed_with_parent("fuse-overlayfs");
                 overlay.arg("-f").arg("-o").arg(format!(
@@ -178,7 +178,7 @@ impl Contender {
         self.wait_until_mounted(before, &log)
     }
 
-    /// Until the mount point shows another device.
+    /// Waits until the mount point has another device number.
     fn wait_until_mounted(&mut self, before: u64, log: &Path) -> io::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -205,7 +205,7 @@ impl Contender {
             State::Unmounted | State::Plain => Ok(()),
             State::Mounted => Ok(unmount(&self.root, UnmountFlags::empty())?),
             State::Served(mut child) => {
-                // A file that was just closed may be released a moment later.
+                // Retries: the kernel sends RELEASE after close(2) has returned, and the mount is busy until then.
                 let deadline = Instant::now() + Duration::from_secs(2);
                 while unmount(&self.root, UnmountFlags::empty()).is_err() {
                     if Instant::now() > deadline {
@@ -238,7 +238,7 @@ impl Drop for Contender {
     }
 }
 
-/// A command that is killed when this process ends, however it ends.
+/// A command that the kernel kills when this process ends (PR_SET_PDEATHSIG).
 fn killed_with_parent(program: impl AsRef<std::ffi::OsStr>) -> Command {
     if process::find("setpriv").is_none() {
         return Command::new(program);

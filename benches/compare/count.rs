@@ -1,7 +1,8 @@
-//! What a FUSE daemon is asked and what it does for it: requests by opcode and system calls by name.
+//! Counts the requests that a FUSE daemon receives, by opcode, and the system calls that it makes, by name.
 //!
-//! From the kernel's own trace points where tracefs can be had: exact, but for FORGET, which has none. Else from the
-//! daemon's `syscr` in /proc/PID/io, with a read of the FUSE device taken for a request: approximate.
+//! The counts come from the kernel's trace points where tracefs is available: exact, except for FORGET, which has no
+//! trace point. Otherwise the daemon's `syscr` in /proc/PID/io stands for the requests (approximate: any read(2)
+//! counts).
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,24 +17,24 @@ use rustix::mount::{MountFlags, mount};
 use crate::syscalls;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
-/// Per processor: room for some 300,000 events.
+/// The size per processor, enough for about 300,000 events.
 const BUFFER_KIB: u32 = 24 << 10;
-/// A close returns before its RELEASE is sent.
+/// The kernel sends RELEASE after close(2) has returned; counting starts and ends this much later.
 const RELEASE_DELAY: Duration = Duration::from_millis(50);
 
-/// How often each thing happened.
+/// Counts by name.
 pub type Tally = BTreeMap<String, u64>;
 
-/// What was counted during a sample.
+/// The counts of one sample.
 #[derive(Debug, Clone)]
 pub struct Counts {
     /// The sample's operations.
     pub operations: u64,
-    /// By opcode; a single entry named `read` when approximate.
+    /// Requests by opcode; a single entry `read` when approximate.
     pub requests: Tally,
     /// The daemon's system calls by name; empty when approximate.
     pub syscalls: Tally,
-    /// Events were lost, or never seen.
+    /// Whether events were lost or trace points are missing.
     pub approximate: bool,
 }
 
@@ -44,22 +45,23 @@ impl Counts {
     }
 }
 
-/// A rate per operation.
+/// A count per operation.
 pub fn per(count: u64, operations: u64) -> f64 {
     count as f64 / operations.max(1) as f64
 }
 
-/// Counts for one daemon.
+/// Counts requests and system calls of one daemon.
 pub struct Counter {
     daemon: u32,
-    /// The mount's device: the connection's number.
+    /// The mount's device number, which is the FUSE connection's number.
     device: u64,
     trace: Option<Trace>,
     reads_before: Cell<u64>,
 }
 
 impl Counter {
-    /// For the daemon that serves the mount with this device. Turns to the approximate way by itself.
+    /// A counter for the daemon that serves the mount with this device number. Without trace points it counts
+    /// approximately.
     pub fn new(daemon: u32, device: u64) -> Self {
         let trace = Trace::new()
             .inspect_err(|error| eprintln!("compare: no trace points ({error}): counting reads"))
@@ -67,7 +69,7 @@ impl Counter {
         Self { daemon, device, trace, reads_before: Cell::new(0) }
     }
 
-    /// From now on.
+    /// Starts counting.
     pub fn start(&self) -> io::Result<()> {
         thread::sleep(RELEASE_DELAY);
         if let Some(trace) = &self.trace {
@@ -77,7 +79,7 @@ impl Counter {
         Ok(())
     }
 
-    /// Up to now.
+    /// Stops counting and returns the counts.
     pub fn stop(&self, operations: u64) -> io::Result<Counts> {
         thread::sleep(RELEASE_DELAY);
         if let Some(trace) = &self.trace {
@@ -89,7 +91,7 @@ impl Counter {
     }
 }
 
-/// read(2) and its kind, as counted for a process.
+/// The read system calls of a process (`syscr`).
 fn reads(process: u32) -> io::Result<u64> {
     fs::read_to_string(format!("/proc/{process}/io"))?
         .lines()
@@ -97,12 +99,12 @@ fn reads(process: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("no syscr in /proc/PID/io"))
 }
 
-/// A trace buffer of our own. Removed when dropped.
+/// A trace buffer (an instance of tracefs) of this process; removed when dropped.
 struct Trace {
     instance: PathBuf,
 }
 
-/// Our buffers are named with our process id.
+/// The prefix of the buffers' names; this process's id follows.
 const PREFIX: &str = "shiftbind-compare-";
 const REQUESTS: &str = "events/fuse/fuse_request_send";
 const SYSCALLS: &str = "events/raw_syscalls/sys_enter";
@@ -113,7 +115,7 @@ impl Trace {
             mount("tracefs", TRACEFS, "tracefs", MountFlags::empty(), None)?;
         }
         let instances = Path::new(TRACEFS).join("instances");
-        // A killed run leaves its buffer behind, which is kernel memory.
+        // A killed run leaves its buffer, which occupies kernel memory.
         for left in fs::read_dir(&instances)?.flatten() {
             let name = left.file_name().to_string_lossy().into_owned();
             let owner = name.strip_prefix(PREFIX);
@@ -136,7 +138,7 @@ impl Trace {
     }
 
     fn start(&self, daemon: u32, device: u64) -> io::Result<()> {
-        // The kernel's own encoding of a device number, as the trace point has it.
+        // The kernel's encoding of a device number (`MKDEV`), which the trace point prints.
         let connection =
             (u64::from(rustix::fs::major(device)) << 20) | u64::from(rustix::fs::minor(device));
         let threads: Vec<String> = fs::read_dir(format!("/proc/{daemon}/task"))?
@@ -147,7 +149,7 @@ impl Trace {
         self.set(&format!("{SYSCALLS}/filter"), &threads.join(" || "))?;
         self.set(&format!("{REQUESTS}/enable"), "1")?;
         self.set(&format!("{SYSCALLS}/enable"), "1")?;
-        // Opening it to be truncated empties the buffer.
+        // Opening the file with O_TRUNC empties the buffer.
         self.set("trace", "")?;
         self.set("tracing_on", "1")
     }
@@ -174,7 +176,7 @@ impl Trace {
         Ok(counts)
     }
 
-    /// Whether the buffer was too small.
+    /// Whether the buffer overflowed.
     fn lost(&self) -> io::Result<bool> {
         for processor in fs::read_dir(self.instance.join("per_cpu"))? {
             let stats = fs::read_to_string(processor?.path().join("stats"))?;
@@ -195,7 +197,7 @@ impl Drop for Trace {
     }
 }
 
-/// The opcode of `… fuse_request_send: connection 42 req 6 opcode 1 (FUSE_LOOKUP) len 48`.
+/// The opcode in `… fuse_request_send: connection 42 req 6 opcode 1 (FUSE_LOOKUP) len 48`.
 fn request(line: &str) -> Option<&str> {
     let (_, event) = line.split_once(" fuse_request_send: ")?;
     let (_, named) = event.split_once('(')?;

@@ -1,4 +1,4 @@
-//! A kernel idmapped bind mount, the yardstick for what a shift of ids costs when no daemon takes part.
+//! A kernel idmapped bind mount: what translated ids cost without a daemon.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +12,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 #[path = "../../src/sys/idmapped.rs"]
 mod sys;
 
-/// Shows `source` at `mount` through a map of lines of `/proc/PID/uid_map`, for users and groups.
+/// Mounts `source` at `mount` with a map in the format of /proc/PID/uid_map, for users and groups.
 pub fn mount(source: &Path, mount: &Path, map: &str) -> io::Result<()> {
     let namespace = user_namespace(map)?;
     let tree =
@@ -22,7 +22,7 @@ pub fn mount(source: &Path, mount: &Path, map: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A user namespace with this map. It lives as long as the descriptor; the process that made it does not.
+/// A user namespace with this map. The descriptor keeps it alive; the process that created it ends.
 fn user_namespace(map: &str) -> io::Result<File> {
     let mut holder = Command::new("unshare")
         .args(["--user", "--", "sleep", "60"])

@@ -1,7 +1,7 @@
-//! The same work on the bare source, a kernel idmapped mount, other FUSE bind mounts and shiftbind, interleaved: what a
-//! mount costs, as ratios of rates to the bare source.
+//! Runs the same work on the bare source, a kernel idmapped mount, other FUSE bind mounts and shiftbind, interleaved.
+//! The results are ratios of rates to the bare source.
 //!
-//! Everything is mounted in a mount namespace of its own, which ends with the process, and so do the daemons.
+//! Everything is mounted in a private mount namespace, which ends with the process, as the daemons do.
 
 mod area;
 mod arguments;
@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use arguments::{Arguments, Request};
 use common::namespace;
 
-/// Set once we are in a mount namespace of our own.
+/// Set in the environment once this program runs in its own mount namespace.
 const INSIDE: &str = "SHIFTBIND_COMPARE_INSIDE";
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! The ratios as a picture: grouped horizontal bars on a logarithmic scale, written as SVG.
+//! Draws the ratios as an SVG: grouped horizontal bars on a logarithmic scale.
 
 use std::fmt::Write;
 
@@ -12,12 +12,12 @@ const TOP: f64 = 64.0;
 const BAR: f64 = 9.0;
 const GAP: f64 = 10.0;
 
-/// What the scale shows; what lies outside is drawn at its end.
+/// The range of the scale; values outside are drawn at its end.
 const MIN: f64 = 0.005;
 const MAX: f64 = 2.0;
 const MARKS: [f64; 8] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
-/// Told apart also by those who see no red or green (Okabe and Ito's palette).
+/// The bar's colour, from Okabe and Ito's palette for colour-blind readers.
 fn colour(kind: Kind) -> &'static str {
     match kind {
         Kind::Source => "#000000",
@@ -34,7 +34,7 @@ fn x(ratio: f64) -> f64 {
     LEFT + WIDTH * part
 }
 
-/// The whole picture.
+/// The whole SVG.
 pub fn svg(report: &Report) -> String {
     let contenders: Vec<(usize, Kind)> =
         report.contenders.iter().copied().enumerate().skip(1).collect();
@@ -120,7 +120,7 @@ pub fn svg(report: &Report) -> String {
                 x(goal),
             );
         }
-        // Above the goal's line, which would else run through the digits.
+        // Drawn last, so that the goal's line does not cross the digits.
         svg.push_str(&labels);
     }
     let _ = writeln!(

@@ -1,16 +1,16 @@
-//! Running other programs.
+//! Runs other programs.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Where a program is, if it is installed.
+/// The path of a program; `None` if it is not installed.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Runs a program to its end; an error tells what it wrote last.
+/// Runs a program to its end; the error has its exit status and the last line of its standard error.
 pub fn run(command: &mut Command) -> io::Result<Output> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
@@ -22,7 +22,7 @@ pub fn run(command: &mut Command) -> io::Result<Output> {
     Err(io::Error::other(format!("{program}: {}: {last}", output.status)))
 }
 
-/// git in a folder, with nobody's configuration.
+/// A git command in a directory, without any user's configuration.
 pub fn git(folder: &Path) -> Command {
     let mut git = Command::new("git");
     git.arg("-C").arg(folder);

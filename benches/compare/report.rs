@@ -1,4 +1,4 @@
-//! What came out: as Markdown tables and as CSV.
+//! The results as Markdown tables and as CSV.
 
 use std::fmt::Write;
 use std::fs;
@@ -11,38 +11,38 @@ use crate::count::{Counts, Tally, per};
 use crate::stopwatch::Sample;
 use crate::workload::Workload;
 
-/// Everything that was measured.
+/// All results.
 pub struct Report {
-    /// One line about the machine and the run.
+    /// The machine and the run, in one line.
     pub conditions: String,
-    /// The columns. The first is the source.
+    /// The columns; the first is the source.
     pub contenders: Vec<Kind>,
-    /// The lines.
+    /// The rows.
     pub rows: Vec<Row>,
     /// What was left out or failed.
     pub notes: Vec<String>,
 }
 
-/// One workload.
+/// The results of one workload.
 pub struct Row {
-    /// Its name.
+    /// The workload's name.
     pub name: &'static str,
-    /// What shiftbind is to reach.
+    /// The ratio that shiftbind is to reach.
     pub goal: Option<f64>,
-    /// By contender and round.
+    /// The samples by contender and round.
     pub samples: Vec<Vec<Option<Sample>>>,
-    /// What shiftbind was asked.
+    /// The requests and system calls of shiftbind.
     pub counts: Option<Counts>,
 }
 
-/// A median with the least and the greatest value that it comes from.
+/// A median with the minimum and maximum of its values.
 #[derive(Debug, Clone, Copy)]
 pub struct Median {
-    /// The middle one, or the mean of the two in the middle.
+    /// The middle value, or the mean of the two middle ones.
     pub value: f64,
-    /// The least.
+    /// The minimum.
     pub low: f64,
-    /// The greatest.
+    /// The maximum.
     pub high: f64,
 }
 
@@ -60,18 +60,18 @@ impl Median {
 }
 
 impl Row {
-    /// Empty.
+    /// A row without samples.
     pub fn new(workload: &Workload, contenders: usize) -> Self {
         let samples = vec![Vec::new(); contenders];
         Self { name: workload.name, goal: workload.goal, samples, counts: None }
     }
 
-    /// Operations per second.
+    /// The median of operations per second.
     pub fn rate(&self, contender: usize) -> Option<Median> {
         Median::of(self.samples[contender].iter().flatten().map(|s| s.rate()).collect())
     }
 
-    /// The rate there to the rate on the source, taken round by round.
+    /// The median of the rounds' ratios to the source.
     pub fn ratio(&self, contender: usize) -> Option<Median> {
         let pairs = self.samples[contender].iter().zip(&self.samples[0]);
         Median::of(
@@ -81,7 +81,7 @@ impl Row {
 }
 
 impl Report {
-    /// With the conditions as they are now.
+    /// An empty report with the machine's present conditions.
     pub fn new(area: &Area, arguments: &Arguments) -> io::Result<Self> {
         let kernel = rustix::system::uname();
         let processors = std::thread::available_parallelism()?;
@@ -107,7 +107,7 @@ impl Report {
         Ok(report)
     }
 
-    /// Something that the reader of the tables must know. Said once.
+    /// Adds a note for the reader of the tables, once.
     pub fn note(&mut self, note: String) {
         if !self.notes.contains(&note) {
             eprintln!("compare: {note}");
@@ -115,14 +115,14 @@ impl Report {
         }
     }
 
-    /// The run is over.
+    /// Completes the conditions at the end of the run.
     pub fn finish(&mut self) {
         let _ = write!(self.conditions, " and {} after", load());
     }
 }
 
 fn filesystem(area: &Area) -> io::Result<String> {
-    // The magic numbers of statfs(2).
+    // Magic numbers of filesystems (statfs(2)), in hexadecimal.
     let names =
         [("ef53", "ext4"), ("58465342", "xfs"), ("9123683e", "btrfs"), ("1021994", "tmpfs")];
     let found = format!("{:x}", rustix::fs::statfs(area.source().as_path())?.f_type);
@@ -135,7 +135,7 @@ fn load() -> String {
     load.split(' ').next().unwrap_or("?").to_owned()
 }
 
-/// The ratios, then what the daemon was asked.
+/// The ratios, then the requests and system calls.
 pub fn markdown(report: &Report) -> String {
     let mut text = format!("{}\n\n", report.conditions);
     text.push_str(
@@ -187,7 +187,7 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-/// One line per workload and contender.
+/// One line for each workload and contender.
 pub fn csv(report: &Report) -> String {
     let mut text = String::from(
         "work,contender,goal,operations_per_second,ratio,ratio_low,ratio_high,rounds,requests_per_operation\n",
@@ -215,7 +215,7 @@ pub fn csv(report: &Report) -> String {
     text
 }
 
-/// Two digits that tell something, also of small ratios.
+/// Two significant digits, also for small ratios.
 pub fn ratio_text(ratio: f64) -> String {
     if ratio < 0.1 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
 }
@@ -238,7 +238,7 @@ fn rounded(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.2}") } else { format!("{rate:.0}") }
 }
 
-/// The most frequent first; what happens in less than one of a hundred operations is left out.
+/// The most frequent first, without what occurs in less than one of a hundred operations.
 fn by_size(tally: &Tally, operations: u64) -> String {
     let mut parts: Vec<(&String, f64)> =
         tally.iter().map(|(name, count)| (name, per(*count, operations))).collect();

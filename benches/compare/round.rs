@@ -1,4 +1,4 @@
-//! The rounds: every contender does the same work in turn, so that what else the machine does meets them all.
+//! The rounds: all contenders do the same work in turn, so that the machine's other load affects all of them.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ pub fn run(workloads: &[Workload], arguments: &Arguments) -> io::Result<Report> 
             _ => possible.push(workload),
         }
     }
-    // Before anything is mounted: some contenders do not see what comes into the source behind their backs.
+    // Before anything is mounted: some contenders do not notice later changes of the source.
     possible.iter().try_for_each(|workload| (workload.data)(&area))?;
     let mut runner = Runner { area, arguments, contenders: Vec::new(), scratch_count: 0 };
     for kind in &arguments.contenders {
@@ -49,7 +49,7 @@ pub fn run(workloads: &[Workload], arguments: &Arguments) -> io::Result<Report> 
         report.rows.push(row);
     }
     report.finish();
-    // Before the area goes.
+    // Unmounts before the area is removed.
     runner.contenders.clear();
     Ok(report)
 }
@@ -68,7 +68,7 @@ impl Runner<'_> {
         for round in 0..self.arguments.runs {
             self.warm_up(workload, effort, None);
             for turn in 0..self.contenders.len() {
-                // Nobody is always first, or always after the same one.
+                // The order rotates, so that no contender is always first.
                 let which = (turn + round) % self.contenders.len();
                 let sample = self.median(workload, which, effort);
                 row.samples[which].push(self.accept(sample, workload, which, report)?);
@@ -82,7 +82,7 @@ impl Runner<'_> {
         Ok(row)
     }
 
-    /// A failure is noted, and the contender mounted anew.
+    /// Notes a failure and mounts the contender again.
     fn accept(
         &mut self,
         result: io::Result<Sample>,
@@ -106,12 +106,12 @@ impl Runner<'_> {
         }
     }
 
-    /// What a workload wants done a while before. `only`: for one contender.
+    /// Runs the workload's warm-up for all contenders, or for one (`only`), and waits.
     fn warm_up(&self, workload: &Workload, effort: Effort, only: Option<usize>) {
         let Some(warmup) = &workload.warmup else { return };
         for (which, contender) in self.contenders.iter().enumerate() {
             if only.is_none_or(|only| only == which) {
-                // What fails here fails again where it is timed, and is reported there.
+                // A failure here occurs again in the timed run, which reports it.
                 let _ = inside(contender, || {
                     (warmup.run)(&self.context(contender, Path::new("."), effort))
                 });
@@ -129,7 +129,7 @@ impl Runner<'_> {
         RunContext { root: Path::new("."), scratch, user: contender.user, effort, area: &self.area }
     }
 
-    /// As often as the workload wants it on one contender.
+    /// The median of the workload's repetitions on one contender.
     fn median(&mut self, workload: &Workload, which: usize, effort: Effort) -> io::Result<Sample> {
         let once = |_| self.once(workload, which, effort, &mut Stopwatch::default());
         let mut samples = (0..workload.times).map(once).collect::<io::Result<Vec<_>>>()?;
@@ -137,7 +137,7 @@ impl Runner<'_> {
         Ok(samples[samples.len() / 2])
     }
 
-    /// Once on one contender.
+    /// Runs the workload once on one contender.
     fn once(
         &mut self,
         workload: &Workload,
@@ -148,13 +148,13 @@ impl Runner<'_> {
         if workload.fresh_mount && watch.counter.is_none() {
             self.contenders[which].remount(&self.area, &self.arguments.shiftbind)?;
         }
-        // What the contender before us wrote is not ours to write out.
+        // Syncs first: the dirty data of the previous contender must not be written during this run.
         rustix::fs::syncfs(fs::File::open(self.area.source())?)?;
         self.scratch_count += 1;
         let scratch = Path::new(".").join(format!("scratch-{}", self.scratch_count));
         let contender = &self.contenders[which];
         inside(contender, || {
-            // Made and removed through the contender, which so learns of both.
+            // Created and removed through the contender, whose caches so stay correct.
             fs::create_dir(&scratch)?;
             let result = (workload.run)(&self.context(contender, &scratch, effort), watch);
             result.and(fs::remove_dir_all(&scratch))
@@ -162,7 +162,7 @@ impl Runner<'_> {
         watch.sample.ok_or_else(|| io::Error::other("nothing was timed"))
     }
 
-    /// Once more, untimed, with requests and system calls counted.
+    /// Runs once more, untimed, and counts requests and system calls.
     fn count(&mut self, workload: &Workload, which: usize, row: &mut Row) -> io::Result<()> {
         if workload.fresh_mount {
             self.contenders[which].remount(&self.area, &self.arguments.shiftbind)?;
@@ -178,7 +178,7 @@ impl Runner<'_> {
     }
 }
 
-/// Runs with the contender's root as the working directory: the way there is not to be part of the figures.
+/// Runs `work` with the contender's root as the working directory, so that walking the path to it is not measured.
 fn inside(contender: &Contender, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let outside = std::env::current_dir()?;
     std::env::set_current_dir(&contender.root)?;

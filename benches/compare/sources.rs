@@ -1,10 +1,11 @@
-//! Real source files to unpack, copy and compile over: those of crates that cargo has unpacked on this machine.
+//! Real source files to unpack, copy and compile: crates that cargo has unpacked on this machine.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Copies about `wanted` files into `to`, and tells how many. Where cargo has none, this project's own, as often as needed.
+/// Copies about `wanted` files into `to` and returns how many. Without crates it copies this project's own,
+/// repeatedly.
 pub fn copy(to: &Path, wanted: u64) -> io::Result<u64> {
     let mut copied = 0;
     for folder in crates() {
@@ -40,7 +41,7 @@ fn children(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Regular files and folders, with their modes and times; the number of files.
+/// Copies regular files and directories with their modes and times; returns the number of files.
 fn copy_folder(from: &Path, to: &Path) -> io::Result<u64> {
     fs::create_dir_all(to)?;
     let mut copied = 0;

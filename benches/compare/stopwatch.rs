@@ -1,4 +1,4 @@
-//! Timing the part of a workload that counts, and loops to be timed.
+//! Times the relevant part of a workload, and loops to be timed.
 
 use std::io;
 use std::sync::Barrier;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::count::{Counter, Counts};
 
-/// So much was done in so long.
+/// Operations and the time that they took.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Operations, of whatever kind the workload is made of.
+    /// Operations of the workload's kind.
     pub operations: u64,
-    /// The time they took.
+    /// The elapsed time in seconds.
     pub seconds: f64,
 }
 
@@ -24,19 +24,19 @@ impl Sample {
     }
 }
 
-/// Given to a workload, which does its preparations outside and its work inside [`Stopwatch::time`].
+/// Passed to a workload, which prepares outside and works inside [`Stopwatch::time`].
 #[derive(Default)]
 pub struct Stopwatch<'a> {
-    /// Counts what the daemon is asked meanwhile.
+    /// Counts the daemon's requests during the work.
     pub counter: Option<&'a Counter>,
-    /// What was timed.
+    /// The timed sample.
     pub sample: Option<Sample>,
-    /// What was counted.
+    /// The counts.
     pub counts: Option<Counts>,
 }
 
 impl Stopwatch<'_> {
-    /// Times work that tells how many operations it was.
+    /// Times work that returns its number of operations.
     pub fn time(&mut self, work: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
         self.around(|| {
             let start = Instant::now();
@@ -45,7 +45,7 @@ impl Stopwatch<'_> {
         })
     }
 
-    /// For work that is timed by itself.
+    /// Runs work that times itself.
     pub fn around(&mut self, work: impl FnOnce() -> io::Result<Sample>) -> io::Result<()> {
         if let Some(counter) = self.counter {
             counter.start()?;
@@ -59,12 +59,12 @@ impl Stopwatch<'_> {
     }
 }
 
-/// Repeats an operation until the time is over; how often.
+/// Repeats an operation until `time` has passed; returns the number of operations.
 pub fn repeat_for(
     time: Duration,
     mut operation: impl FnMut() -> io::Result<()>,
 ) -> io::Result<u64> {
-    // Looking at the clock is not free beside a call that is answered from a cache.
+    // Reading the clock is not free compared with a call that the kernel answers from its cache.
     const CALLS_PER_CLOCK_READ: u64 = 16;
     let start = Instant::now();
     let mut done = 0;
@@ -77,7 +77,7 @@ pub fn repeat_for(
     Ok(done)
 }
 
-/// Runs one piece of work per thread, all started at once; the sum of what they return.
+/// Runs each piece on its own thread, all started at once; returns the sum of their results.
 pub fn in_threads<W>(pieces: Vec<W>) -> io::Result<u64>
 where
     W: FnOnce() -> io::Result<u64> + Send,

@@ -1,6 +1,6 @@
 //! Names of the system calls that a file server makes.
 
-/// By number; the number itself where this table does not know it.
+/// The name of a system call; `#` and the number if the table lacks it.
 pub fn name(number: i64) -> String {
     NAMES
         .iter()
@@ -56,7 +56,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_getxattr, "getxattr"),
     (libc::SYS_fgetxattr, "fgetxattr"),
     (libc::SYS_lgetxattr, "lgetxattr"),
-    // Linux 6.13; libc has no name for it.
+    // Linux 6.13; the libc crate has no constant for it.
     (464, "getxattrat"),
     (libc::SYS_setxattr, "setxattr"),
     (libc::SYS_fsetxattr, "fsetxattr"),

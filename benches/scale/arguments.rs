@@ -1,4 +1,4 @@
-//! The command line of the measurement of scale.
+//! The command line of the scale benchmark.
 
 use std::time::Duration;
 
@@ -23,33 +23,33 @@ cargo bench --bench scale -- [OPTIONS]
 --options OPTS    more -o options for shiftbind
 ";
 
-/// What is asked for.
+/// What the command line asks for.
 pub enum Request {
-    /// The help.
+    /// To print the help.
     Help,
-    /// The measurement.
+    /// To run the benchmark.
     Run(Arguments),
 }
 
-/// A part of the measurement.
+/// A section of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
-    /// A tree of very many names.
+    /// A tree of millions of names.
     Tree,
-    /// A directory of very many entries.
+    /// A directory of a million entries.
     Directory,
-    /// Very many open files.
+    /// Thousands of open files.
     Files,
-    /// Very many clients.
+    /// Many client threads.
     Threads,
-    /// Very many mounts.
+    /// Many mounts.
     Mounts,
 }
 
 impl Section {
     const ALL: [Self; 5] = [Self::Tree, Self::Directory, Self::Files, Self::Threads, Self::Mounts];
 
-    /// In `--only`.
+    /// The name in `--only`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tree => "tree",
@@ -61,46 +61,47 @@ impl Section {
     }
 }
 
-/// How much of everything.
+/// The parameters of a run.
 pub struct Arguments {
-    /// In the tree.
+    /// Names in the tree.
     pub names: u64,
-    /// In the big directory.
+    /// Entries of the big directory.
     pub entries: u64,
-    /// Open at once.
+    /// Files open at once.
     pub files: u64,
-    /// Clients.
+    /// Client threads.
     pub threads: usize,
-    /// At once.
+    /// Mounts at once.
     pub mounts: usize,
     /// The source's filesystem.
     pub on: Kind,
-    /// The parts.
+    /// The sections to run.
     pub sections: Vec<Section>,
-    /// No making and removing through the mount.
+    /// Create the tree on the source, and skip creating and removing through the mount.
     pub walk_only: bool,
-    /// A smoke run.
+    /// Only show that everything works.
     pub quick: bool,
-    /// Which shiftbind.
+    /// The binary under test.
     pub shiftbind: Shiftbind,
 }
 
 impl Arguments {
-    /// For loops that end by the clock.
+    /// The duration of loops that end by the clock.
     pub fn time(&self) -> Duration {
         Duration::from_millis(if self.quick { 20 } else { 400 })
     }
 
-    /// How often everything is repeated, in turns with the bare source.
+    /// The number of rounds, each also on the bare source.
     pub fn rounds(&self) -> usize {
         if self.quick { 1 } else { 5 }
     }
 }
 
-/// Reads the arguments after the program's name.
+/// Parses the arguments after the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, String> {
     let mut arguments = arguments.into_iter().peekable();
-    // cargo bench gives at least --bench. cargo test --all-targets gives nothing, and wants no minutes of work.
+    // `cargo bench` passes at least --bench. `cargo test --all-targets` passes nothing and must not start minutes of
+    // work.
     if arguments.peek().is_none() {
         return Ok(Request::Help);
     }
@@ -119,7 +120,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Request, Str
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
-            // cargo bench gives it to every benchmark.
+            // `cargo bench` passes it to every benchmark.
             "--bench" => {}
             "-h" | "--help" => return Ok(Request::Help),
             "--names" => parsed.names = number(&argument, &value()?)?,

@@ -1,4 +1,4 @@
-//! A directory of very many entries: listing it, and finding, making and removing a name in it, beside a small one.
+//! A directory of a million entries compared with a small one: listing, looking up, creating and removing a name.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +25,7 @@ fn fill(dir: &Path, entries: u64) -> io::Result<()> {
     (0..entries).try_for_each(|number| File::create_new(dir.join(name(number))).map(drop))
 }
 
-/// What it takes to read a directory: to the first entry, and all of it.
+/// Lists a directory: the time to the first entry, the time to the last, and the number of entries.
 fn list(dir: &Path) -> io::Result<(Duration, Duration, u64)> {
     let start = Instant::now();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -44,13 +44,13 @@ fn list(dir: &Path) -> io::Result<(Duration, Duration, u64)> {
     Ok((first, start.elapsed(), seen))
 }
 
-/// Names spread over the directory.
+/// The paths of names that are spread over the directory.
 fn probes(dir: &Path, entries: u64) -> Vec<PathBuf> {
     let step = (entries / PROBES).max(1);
     (0..entries.min(PROBES)).map(|at| dir.join(name(at * step))).collect()
 }
 
-/// The median of looking each up once.
+/// The median of one stat of each path, in microseconds.
 fn stat_each(paths: &[PathBuf]) -> io::Result<f64> {
     let stat = |path: &PathBuf| {
         let start = Instant::now();
@@ -70,7 +70,7 @@ fn missing_each(dir: &Path, round: usize) -> Figures {
     (0..PROBES).map(ask).collect()
 }
 
-/// The medians of making names and of removing them.
+/// The medians of creating and of removing a name, in microseconds.
 fn make_and_remove(dir: &Path) -> io::Result<[f64; 2]> {
     let (mut made, mut gone) = (Vec::new(), Vec::new());
     for at in 0..PROBES {
@@ -85,7 +85,7 @@ fn make_and_remove(dir: &Path) -> io::Result<[f64; 2]> {
     Ok([made, gone].map(|figures| figures.into_iter().collect::<Figures>().median()))
 }
 
-/// One figure of each round, by what was measured.
+/// The figures of all rounds, by what was measured.
 #[derive(Default)]
 struct Rounds(Vec<(&'static str, Vec<f64>)>);
 
@@ -106,7 +106,7 @@ pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
         }
     }
     setup.filesystem.sync()?;
-    // By size and side.
+    // Indexed by size and side.
     let mut rounds: [[Rounds; 2]; 2] = Default::default();
     let mut kept = String::new();
     for round in 0..arguments.rounds().min(3) {
@@ -115,7 +115,7 @@ pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
             let before = resources::anon_rss(mount.pid())?;
             for (side, dir) in setup.both(name).iter().enumerate() {
                 let rounds = &mut rounds[at][side];
-                // Before the listing, which would tell the kernel of all names.
+                // Runs before the listing: READDIRPLUS would fill the dentry cache.
                 rounds.add("look a name up, not cached, µs", stat_each(&probes(dir, entries))?);
                 let missing = missing_each(dir, round).median();
                 rounds.add("look a missing name up, not cached, µs", missing);

@@ -1,4 +1,4 @@
-//! Very many files open at once: what opening, reading and closing one more then costs.
+//! Thousands of files open at once: the cost of opening, reading and closing one more.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use crate::figures::{Figures, Table, micros, short, thousands};
 const PROBES: u64 = 200;
 const BLOCK: usize = 4096;
 
-/// Medians of opening, reading and closing each probe.
+/// The medians of opening, reading and closing a probe, in microseconds.
 fn probe(paths: &[PathBuf], rounds: usize) -> io::Result<[f64; 3]> {
     let mut took: [Vec<f64>; 3] = Default::default();
     let mut block = [0; BLOCK];
@@ -47,7 +47,7 @@ pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
     };
     let probes = [0, 1].map(|side| paths(side, arguments.files, arguments.files + PROBES));
     let rounds = arguments.rounds() * 2;
-    // By how many are open: the sides' medians.
+    // Indexed by side, with few and with many files open.
     let mut few: [Vec<[f64; 3]>; 2] = Default::default();
     let mut many: [Vec<[f64; 3]>; 2] = Default::default();
     let idle = (resources::anon_rss(mount.pid())?, resources::descriptors(mount.pid())?);
@@ -55,11 +55,11 @@ pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
     let mut opened = [0.0; 2];
     for round in 0..arguments.rounds().min(3) {
         for side in 0..2 {
-            // One beside the probe, as in any program.
+            // One file is open besides the probe, as in any program.
             let _one = File::open(&probes[side][0])?;
             few[side].push(probe(&probes[side][1..], rounds)?);
         }
-        // One side after the other: a process may have no more descriptors than that.
+        // One side after the other: RLIMIT_NOFILE may not suffice for both.
         for side in 0..2 {
             let start = Instant::now();
             let all = paths(side, 0, arguments.files);

@@ -1,6 +1,6 @@
-//! What becomes of time and memory when there is very much of something: names, entries of one directory, open files,
-//! client threads, mounts. Everything is done on the bare source as well, in turns, so that what grows there is not held
-//! against the mount.
+//! Time and memory at scale: millions of names, a directory of a million entries, thousands of open files, many
+//! client threads, many mounts. Everything runs on the bare source as well, in turns, so that the filesystem's own
+//! growth is not counted as the mount's.
 
 mod arguments;
 #[path = "../common/mod.rs"]
@@ -21,7 +21,7 @@ use common::filesystem::Filesystem;
 use common::scratch_dir::ScratchDir;
 use common::{figures, namespace};
 
-/// Set once we are in namespaces of our own.
+/// Set in the environment once this program runs in its own namespaces.
 const INSIDE: &str = "SHIFTBIND_SCALE_INSIDE";
 
 fn main() -> ExitCode {
@@ -43,31 +43,31 @@ fn run() -> io::Result<()> {
     Ok(())
 }
 
-/// Where everything is measured.
+/// The source, the mount point and a directory for comparison.
 struct Setup<'a> {
-    /// A directory of the filesystem that no mount shows.
+    /// A directory on the same filesystem that no mount shows.
     bare: PathBuf,
-    /// One that is shown.
+    /// The directory that the mount shows.
     source: PathBuf,
-    /// Where.
+    /// The mount point.
     mountpoint: PathBuf,
     filesystem: &'a Filesystem,
     shiftbind: &'a Shiftbind,
 }
 
 impl Setup<'_> {
-    /// Shows the source; nothing is cached of it.
+    /// Mounts the source; the kernel and the daemon have nothing cached.
     fn mount(&self) -> io::Result<Daemon> {
         // Root stays root, so that root can do the same work on both sides.
         self.shiftbind.mount(&self.source, &self.mountpoint, &["idmap=0:0:1:1:100001:65535"])
     }
 
-    /// The name of something where it is not shown and where it is.
+    /// The path of a name in the bare directory and at the mount.
     fn both(&self, name: impl AsRef<Path>) -> [PathBuf; 2] {
         [self.bare.join(&name), self.mountpoint.join(&name)]
     }
 
-    /// A directory on both sides, made past the mount.
+    /// Creates a directory on both sides, on the source itself.
     fn both_dirs(&self, name: &str) -> io::Result<[PathBuf; 2]> {
         let dirs = [self.bare.join(name), self.source.join(name)];
         dirs.iter().try_for_each(std::fs::create_dir)?;
@@ -116,7 +116,7 @@ fn load() -> io::Result<String> {
     Ok(averages.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// As many as may be had: thousands of files are to be open at once.
+/// Raises the soft limit of descriptors to the hard one, for thousands of open files.
 fn raise_nofile_limit() -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = getrlimit(Resource::Nofile).maximum;

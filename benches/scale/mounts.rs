@@ -1,4 +1,4 @@
-//! Very many mounts at once: how long each takes to start, and what an idle daemon needs.
+//! Many mounts at once: the start-up time of each, and the resources of an idle daemon.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use crate::arguments::Arguments;
 use crate::common::resources;
 use crate::figures::{Figures, Table, micros, millis, short, thousands};
 
-/// How many are taken together in the table.
+/// Mounts in one row of the table.
 const GROUP: usize = 10;
 
 pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
@@ -26,7 +26,7 @@ pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
             setup.shiftbind.mount(&source, &mountpoint, &["idmap=0:0:1:1:100001:65535"])?;
         daemons.push(daemon);
     }
-    // What they do once in a while is over by then.
+    // Daemons have done their work after start-up by then.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let heading = format!("{} mounts at once", arguments.mounts);
     let mut table = Table::new(

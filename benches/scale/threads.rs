@@ -1,4 +1,4 @@
-//! Very many client threads: what all of them together get done, beside one and beside a few.
+//! Many client threads: the throughput of all of them, of a few and of one.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,7 +18,7 @@ use crate::figures::{Figures, Table, short};
 const FILES: usize = 2000;
 const BLOCK: usize = 4096;
 
-/// What a thread does once, as its so-manieth iteration.
+/// One operation of a client thread, with the thread's number and the iteration.
 type Operation =
     fn(dir: &Path, paths: &[PathBuf], thread: usize, iteration: usize) -> io::Result<()>;
 
@@ -45,7 +45,7 @@ const OPERATIONS: [(&str, Operation); 4] = [
     }),
 ];
 
-/// Turns in a second by so many threads.
+/// Operations per second of `threads` threads together.
 fn rate(dir: &Path, threads: usize, time: Duration, operation: Operation) -> io::Result<f64> {
     let paths: Vec<PathBuf> = (0..FILES).map(|number| dir.join(number.to_string())).collect();
     let (done, start) = (AtomicU64::new(0), Barrier::new(threads));
@@ -57,7 +57,7 @@ fn rate(dir: &Path, threads: usize, time: Duration, operation: Operation) -> io:
                 start.wait();
                 let begun = Instant::now();
                 let mut iterations = 0;
-                // Each thread starts elsewhere, so that they do not ask for the same file at once.
+                // Each thread starts at another file, so that they do not access the same one at once.
                 let offset = number * 97;
                 while begun.elapsed() < time {
                     for _ in 0..8 {
@@ -104,7 +104,7 @@ pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
         ],
     );
     for (what, operation) in OPERATIONS {
-        // By side and count.
+        // Indexed by side and number of threads.
         let mut rates: [[Vec<f64>; 3]; 2] = Default::default();
         for _ in 0..arguments.rounds().min(3) {
             for (at, threads) in counts.into_iter().enumerate() {

@@ -1,7 +1,8 @@
-//! A tree of very many names: making it, find, du and rm -rf, and what the daemon and the kernel keep of it.
+//! A tree of millions of names: creating it, find, du and rm -rf, and the memory that the daemon and the kernel keep
+//! for it.
 //!
-//! The tree grows by tenths, on the bare source and through the mount in turns. At a tenth, at half and at its full size it
-//! is walked at a mount that has nothing cached, tenth by tenth, in turns again.
+//! The tree grows by tenths, on the bare source and through the mount in turns. At a tenth, at half and at its full
+//! size fresh mounts without cached entries walk it, tenth by tenth, in turns again.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,10 +16,10 @@ use crate::common::daemon::{Daemon, finish};
 use crate::common::resources;
 use crate::figures::{Table, micros, short, thousands};
 
-/// Files in a directory, and directories in a directory.
+/// Files per directory, and directories per parent.
 const FILES: u64 = 100;
 const TENTHS: u64 = 10;
-/// At which sizes it is walked and how much is made and removed between them.
+/// The sizes, in tenths, at which the tree is walked.
 const SIZES: [u64; 3] = [1, 5, 10];
 
 /// What is done to the tree.
@@ -48,17 +49,17 @@ impl Operation {
     }
 }
 
-/// What a piece of work took: on the source, at the mount.
+/// The time of one operation on the source and at the mount.
 struct Took {
     operation: Operation,
     size: u64,
     names: u64,
     times: [Duration; 2],
-    /// Processor time, of the client and of the daemon.
+    /// Processor time of the client and the daemon.
     processor: [Duration; 2],
 }
 
-/// Half-filled tables.
+/// The results so far.
 struct Measured {
     took: Vec<Took>,
     memory: Table,
@@ -68,7 +69,7 @@ struct Tree<'a> {
     setup: &'a Setup<'a>,
     /// Directories in a tenth.
     folders: u64,
-    /// Whether the bare tree is the shown one.
+    /// Whether both sides walk the same tree, on the source and at the mount.
     source_is_bare: bool,
     quick: bool,
 }
@@ -87,7 +88,7 @@ impl Tree<'_> {
         }
     }
 
-    /// Makes a tenth below a directory that is not there.
+    /// Creates a tenth at a path that does not exist.
     fn make(&self, tenth: &Path) -> io::Result<()> {
         fs::create_dir(tenth)?;
         for above in 0..self.folders.div_ceil(FILES) {
@@ -105,7 +106,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Times work on some tenths, on each side in turns.
+    /// Times an operation on some tenths, on both sides in turns.
     fn time(
         &self,
         mount: &Daemon,
@@ -191,12 +192,12 @@ pub fn measure(setup: &Setup<'_>, arguments: &Arguments) -> io::Result<()> {
     Ok(())
 }
 
-/// Walks the tree at a fresh mount and says what is kept of it.
+/// Walks the tree at fresh mounts and measures the memory that stays.
 fn walk(tree: &Tree<'_>, measured: &mut Measured, size: u64) -> io::Result<()> {
     let find = |path: &Path| finish(Command::new("find").arg(path));
     let du = |path: &Path| finish(Command::new("du").arg("-s").arg(path));
     tree.setup.filesystem.sync()?;
-    // What is cached of the source's own filesystem is not the mount's to pay for: both sides find it there.
+    // Fills the caches of the source's filesystem, so that both sides find them filled.
     for tenth in 0..size {
         for path in [tree.setup.bare.join("tree"), tree.setup.source.join("tree")]
             .iter()
@@ -221,13 +222,13 @@ fn walk(tree: &Tree<'_>, measured: &mut Measured, size: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// What daemon and kernel have at a moment.
+/// The memory of the daemon and the kernel at one moment.
 #[derive(Clone, Copy)]
 struct State {
     daemon: u64,
     descriptors: usize,
     slabs: u64,
-    /// FUSE inodes, names, the source's inodes.
+    /// FUSE inodes, dentries, the source's inodes.
     kinds: Option<[resources::Slab; 3]>,
 }
 

@@ -1,4 +1,4 @@
-//! Listing directories that have been listed before.
+//! Lists directories whose listings the kernel has cached.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(super) fn workloads() -> Vec<Workload> {
     ]
 }
 
-/// Opens and reads a directory to its end, as ls(1) without options; how many entries.
+/// Reads a directory to its end, as ls(1) without options; returns the number of entries.
 fn list(directory: &Path) -> io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, directory, flags, Mode::empty())?;
@@ -31,7 +31,7 @@ fn list(directory: &Path) -> io::Result<u64> {
 }
 
 fn again(directory: &Path, times: u32, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    // The second listing fills what the first one was not yet allowed to.
+    // The kernel's cached listing is complete only after the second listing.
     list(directory)?;
     list(directory)?;
     watch.time(|| {

@@ -1,4 +1,4 @@
-//! Opening, reading, creating, removing and renaming small files.
+//! Opens, reads, creates, removes and renames small files.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -60,7 +60,7 @@ fn open_read_close(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::R
     })
 }
 
-/// Files of 4 KiB with new names in one directory.
+/// Creates files of 4 KiB with new names in one directory.
 fn fill(directory: &Path, count: u64) -> io::Result<u64> {
     let content = [b'y'; 4096];
     for i in 0..count {

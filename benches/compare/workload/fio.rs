@@ -1,4 +1,4 @@
-//! File data, by fio(1): buffered, on a file whose pages are cached.
+//! File data by fio(1): buffered I/O on a file in the page cache.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,7 +9,7 @@ use crate::area::Area;
 use crate::process;
 use crate::stopwatch::{Sample, Stopwatch};
 
-/// What fio is told.
+/// The parameters of fio.
 struct Job {
     pattern: &'static str,
     block: &'static str,
@@ -89,7 +89,7 @@ fn run(job: &Job, context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Re
     })
 }
 
-/// The I/Os and their rate in one direction. With group reporting there is one entry in fio's list of jobs.
+/// The number and rate of I/Os in one direction. With group reporting fio's list of jobs has one entry.
 fn sample(json: &str, direction: &str) -> Option<Sample> {
     let (_, jobs) = json.split_once("\"jobs\" :")?;
     let (_, section) = jobs.split_once(&format!("\"{direction}\" : {{"))?;

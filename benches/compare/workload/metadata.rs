@@ -1,4 +1,4 @@
-//! Walks, stat, missing names and attributes: work that touches no file's content.
+//! Walks, stat, missing names and attribute changes: work without file content.
 
 use std::ffi::CString;
 use std::io;
@@ -39,7 +39,7 @@ pub(super) fn workloads() -> Vec<Workload> {
     ]
 }
 
-/// As nftw(3) does it: every directory is opened and read, every entry is asked for its attributes. The entries seen.
+/// Opens and reads every directory and stats every entry, as nftw(3); returns the number of entries.
 fn walk(directory: &Path) -> io::Result<u64> {
     fn below(parent: rustix::fd::BorrowedFd<'_>, name: &[u8]) -> io::Result<u64> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -69,7 +69,7 @@ fn walk(directory: &Path) -> io::Result<u64> {
 }
 
 fn cold_walk(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    // What is measured is the mount's first walk, not the disk's.
+    // Fills the source's caches: the workload measures the mount's first walk and not the disk's.
     walk(&context.area.source().join("tree"))?;
     watch.time(|| walk(&context.root.join("tree")))
 }
@@ -78,7 +78,7 @@ fn warm_walk(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<
     let tree = context.root.join("tree");
     walk(&tree)?;
     watch.time(|| {
-        // Twice, so that it is not over in a few milliseconds.
+        // Twice, so that it takes more than a few milliseconds.
         Ok(walk(&tree)? + walk(&tree)?)
     })
 }
@@ -98,7 +98,7 @@ fn stat_one(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<(
     watch.time(|| repeat_for(context.effort.time(), || Ok(lstat(name.as_c_str()).map(drop)?)))
 }
 
-/// Asks for one file after the other, round and round.
+/// Stats one file after the other, in a cycle.
 fn stat_round(names: &[CString], time: Duration) -> io::Result<u64> {
     let mut next = names.iter().cycle();
     repeat_for(time, || {
@@ -202,7 +202,7 @@ fn change_owner(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Resu
             Ok(chownat(CWD, file.as_c_str(), user, group, AtFlags::SYMLINK_NOFOLLOW)?)
         })
     })?;
-    // A figure for a change that never reached the source would be worth nothing.
+    // The change must have reached the source, or its rate means nothing.
     chownat(CWD, file.as_c_str(), Some(Uid::from_raw(context.user)), None, AtFlags::empty())?;
     let seen = context.scratch.strip_prefix(context.root).map_err(io::Error::other)?;
     let on_source = openat(

@@ -1,4 +1,4 @@
-//! The work that is compared, one list; each subject has a file.
+//! The list of workloads; each subject has a file.
 
 mod directories;
 mod files;
@@ -13,36 +13,36 @@ use std::time::Duration;
 use crate::area::Area;
 use crate::stopwatch::Stopwatch;
 
-/// One kind of work.
+/// One workload.
 pub struct Workload {
-    /// In reports and filters.
+    /// The name in reports and filters.
     pub name: &'static str,
     /// The ratio to the bare source that shiftbind is to reach.
     pub goal: Option<f64>,
     /// The program that must be installed.
     pub program: Option<&'static str>,
-    /// Whether it starts with a mount that has nothing cached.
+    /// Whether it starts with a fresh mount, without cached entries.
     pub fresh_mount: bool,
-    /// How often a round does it, of which the median counts: for what is over in a few milliseconds.
+    /// Repetitions in a round, of which the median counts: for work of a few milliseconds.
     pub times: usize,
-    /// Done for every contender, before all of them rest and then run.
+    /// Runs for every contender before a common delay and the timed runs.
     pub warmup: Option<Warmup>,
-    /// Makes the data on the bare source, unless it is there.
+    /// Creates the data on the bare source, unless it exists.
     pub data: fn(&Area) -> io::Result<()>,
-    /// Does it once. What is not to be timed stays outside the stopwatch.
+    /// Runs once; preparations stay outside the stopwatch.
     pub run: fn(&RunContext<'_>, &mut Stopwatch<'_>) -> io::Result<()>,
 }
 
-/// Something to be done a while earlier.
+/// Work that is done some time before the timed run.
 pub struct Warmup {
-    /// What.
+    /// The work.
     pub run: fn(&RunContext<'_>) -> io::Result<()>,
-    /// How much earlier.
+    /// The delay until the timed run.
     pub delay: fn(Effort) -> Duration,
 }
 
 impl Workload {
-    /// A workload on a mount in use, with nothing special about it.
+    /// A workload on a mount in use.
     const fn new(
         name: &'static str,
         goal: Option<f64>,
@@ -53,17 +53,17 @@ impl Workload {
     }
 }
 
-/// How long a workload goes on.
+/// How long a workload runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// Until the figures can be believed.
+    /// Long enough for reliable figures.
     Full,
-    /// Until it is shown to work.
+    /// Just long enough to show that it works.
     Little,
 }
 
 impl Effort {
-    /// For loops that end by the clock.
+    /// The duration of loops that end by the clock.
     pub fn time(self) -> Duration {
         match self {
             Self::Full => Duration::from_millis(500),
@@ -71,7 +71,7 @@ impl Effort {
         }
     }
 
-    /// For loops that end by a count.
+    /// The iterations of loops that end by a count.
     pub fn count(self) -> u64 {
         match self {
             Self::Full => 4000,
@@ -80,28 +80,28 @@ impl Effort {
     }
 }
 
-/// Where a workload runs.
+/// What a workload runs on.
 pub struct RunContext<'a> {
-    /// The source, seen through a contender: the working directory.
+    /// The source's root as the contender shows it: the working directory.
     pub root: &'a Path,
-    /// A new, empty directory, seen through the contender.
+    /// A new, empty directory at the contender.
     pub scratch: &'a Path,
-    /// How the user is seen that is 1 on the source.
+    /// The uid at the contender of the source's user 1.
     pub user: u32,
-    /// How long to go on.
+    /// How long to run.
     pub effort: Effort,
-    /// What knows the data sets.
+    /// The data sets.
     pub area: &'a Area,
 }
 
 impl RunContext<'_> {
-    /// Paths relative to the source, as seen here.
+    /// The paths, relative to the source, as the contender shows them.
     fn all(&self, relative: &[PathBuf]) -> Vec<PathBuf> {
         relative.iter().map(|path| self.root.join(path)).collect()
     }
 }
 
-/// No data needed.
+/// For workloads without data.
 fn nothing(_: &Area) -> io::Result<()> {
     Ok(())
 }

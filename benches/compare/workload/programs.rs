@@ -1,4 +1,4 @@
-//! Whole programs, as people use them. An operation is a file of the source tree; for the build it is the build.
+//! Whole programs as users run them. An operation is one file of the source tree; of the build it is the whole build.
 
 use std::fs;
 use std::io;
@@ -25,7 +25,7 @@ pub(super) fn workloads() -> Vec<Workload> {
     ]
 }
 
-/// Times a program that goes over all files of the checkout.
+/// Times a program that processes all files of the checkout.
 fn timed(
     command: &mut Command,
     context: &RunContext<'_>,
@@ -47,7 +47,7 @@ fn untar(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> 
 
 fn git_status(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
     let mut git = process::git(&context.root.join("checkout"));
-    // The index is everybody's: nobody refreshes it for the others.
+    // All contenders share the index: a refresh by one would favour the next.
     git.arg("--no-optional-locks").args(["status", "--short"]);
     let output = process::run(&mut git)?;
     if !output.stdout.is_empty() {
@@ -70,7 +70,7 @@ fn rsync(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> 
     process::run(&mut copy_to(context, &context.scratch.join("copy")))?;
     let mut rsync = Command::new("rsync");
     rsync.args(["-a", "--itemize-changes", "--"]);
-    // A trailing slash: the contents.
+    // A trailing slash: rsync copies the contents.
     rsync.arg(context.root.join("checkout").join("")).arg(context.scratch.join("copy").join(""));
     let output = process::run(&mut rsync)?;
     if !output.stdout.is_empty() {
@@ -87,7 +87,7 @@ fn remove(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()>
 }
 
 fn build(context: &RunContext<'_>, watch: &mut Stopwatch<'_>) -> io::Result<()> {
-    // A workspace of its own, or cargo would look for one above it.
+    // An empty `[workspace]` keeps cargo from looking for one in the parent directories.
     const MANIFEST: &str =
         "[package]\nname = \"tiny\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[workspace]\n";
     const LIBRARY: &str = "pub fn double(x: u64) -> u64 {\n    x * 2\n}\n";
