@@ -28,7 +28,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "chmod with setgid by a member",
         ],
         why: SHOWN,
-        man: "gives no setuid or setgid bit to what is another's",
+        man: "gives no setuid or setgid bit to a file of another user",
     },
     Difference {
         option: "--mirror",
@@ -37,7 +37,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "chmod with setgid by a mirrored user",
         ],
         why: SHOWN,
-        man: "gives no setuid or setgid bit to what is another's",
+        man: "gives no setuid or setgid bit to a file of another user",
     },
     Difference {
         option: "--mirror-only",
@@ -46,7 +46,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "chmod with setgid by a mirrored user",
         ],
         why: SHOWN,
-        man: "gives no setuid or setgid bit to what is another's",
+        man: "gives no setuid or setgid bit to a file of another user",
     },
     Difference {
         option: "-m",
@@ -55,7 +55,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "chmod with setgid by a mirrored user",
         ],
         why: SHOWN,
-        man: "gives no setuid or setgid bit to what is another's",
+        man: "gives no setuid or setgid bit to a file of another user",
     },
     Difference {
         option: "-M",
@@ -64,7 +64,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "chmod with setgid by a mirrored user",
         ],
         why: SHOWN,
-        man: "gives no setuid or setgid bit to what is another's",
+        man: "gives no setuid or setgid bit to a file of another user",
     },
     Difference {
         option: "*",
@@ -88,7 +88,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         option: "-r",
         operations: &["access W", "open rw", "open a", "truncate"],
         why: "ours is read-only as a bind mount is: permissions are looked at first",
-        man: "whoever may not write anyway",
+        man: "a user without write permission",
     },
     Difference {
         option: "--uid-offset",
@@ -130,7 +130,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         option: "map",
         operations: &["an empty value"],
         why: "no user means root by it",
-        man: "An empty value, a user whom nobody knows, and a number above 4294967294 are errors",
+        man: "An empty value, an unknown user or group, and a number above 4294967294 are errors",
     },
     Difference {
         option: "map-passwd",
@@ -196,7 +196,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         option: "--chown-ignore",
         operations: &["by other users"],
         why: "an ignored change has to succeed for every user",
-        man: "succeed for everybody",
+        man: "succeed for all users",
     },
     Difference {
         option: "perms",
@@ -214,13 +214,13 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
         option: "--chown-ignore",
         operations: &["chown to the owner", "chown to another user", "chown the other's"],
         why: IGNORES,
-        man: "succeed for everybody",
+        man: "succeed for all users",
     },
     Difference {
         option: "--chgrp-ignore",
         operations: &["chgrp to 60", "chgrp to 4000"],
         why: IGNORES,
-        man: "succeed for everybody",
+        man: "succeed for all users",
     },
     Difference {
         option: "--chmod-ignore",
@@ -232,7 +232,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
             "chmod of the other's",
         ],
         why: IGNORES,
-        man: "succeed for everybody",
+        man: "succeed for all users",
     },
     Difference {
         option: "--chmod-ignore",
