@@ -21,14 +21,21 @@ impl Fs {
 
     /// Reads an inode's attributes, and returns how long the kernel may cache them.
     fn watched_stat(&self, inode: &Inode) -> Result<(Statx, CacheValidity)> {
-        let validity = self.watch_attributes(inode);
-        let stat = self.tree.stat(inode)?;
-        if !self.gained_links(inode, &stat) {
-            return Ok((stat, validity));
+        // Before the attributes are read: later changes become events.
+        let is_changing = self.is_changing(inode);
+        if let Some(watch) = &self.watch
+            && inode.kind().is_dir()
+        {
+            watch.ensure_marked(&self.tree, inode);
         }
-        // The inode needs a mark of its own now, which must exist before its attributes are read.
-        let validity = self.watch_attributes(inode);
-        Ok((self.tree.stat(inode)?, validity))
+        let stat = self.tree.stat(inode)?;
+        let validity = match () {
+            () if self.watch.is_none() => CacheValidity::Timeout,
+            () if is_changing => CacheValidity::Uncached,
+            () if self.watches_attributes(inode, &stat, None) => CacheValidity::WhileWatched,
+            () => CacheValidity::Timeout,
+        };
+        Ok((stat, validity))
     }
 
     /// Changes attributes and returns the new ones.

@@ -204,10 +204,7 @@ impl Fs {
             flags |= asked & OFlags::APPEND;
         }
         let may_pass_through = self.may_pass_through(&inode, &stat);
-        let gained_links = self.gained_links(&inode, &stat);
-        let mut opened = self.keep_open(inode, anchor, None, flags, share);
-        opened.stale_attributes |= gained_links;
-        Ok(OpenedFile { may_pass_through, ..opened })
+        Ok(OpenedFile { may_pass_through, ..self.keep_open(inode, anchor, None, flags, share) })
     }
 
     /// See [`OpenedFile::may_pass_through`].

@@ -378,7 +378,7 @@ impl Fs {
 
     /// Returns how long the kernel may cache attributes that come with an entry.
     ///
-    /// As long as the name, if the mark on the directory reports changes of the inode, and has reported no event since
+    /// As long as the name, if marks report all changes of the inode, and the directory's has reported no event since
     /// before the lookup.
     fn found_validity(
         &self,
@@ -389,23 +389,27 @@ impl Fs {
         if entry_ref.validity != CacheValidity::WhileWatched || !self.tree.is_watchable(inode) {
             return CacheValidity::Timeout;
         }
-        let is_covered = match inode.kind() {
-            FileType::Directory => inode.is_watched(),
-            // See `watch_attributes`.
-            FileType::RegularFile if !self.uses_passthrough() => false,
-            _ => {
-                // An inode with several hard links may be changed through another directory, which has no mark.
-                let has_one_name = stat.stx_nlink == 1;
-                inode.set_covered_by_parent(has_one_name);
-                has_one_name
-            }
-        };
         if self.is_changing(inode) {
-            CacheValidity::Uncached
-        } else if is_covered && self.event_seq(entry_ref.dir) == entry_ref.event_seq {
-            CacheValidity::WhileWatched
-        } else {
-            CacheValidity::Timeout
+            return CacheValidity::Uncached;
+        }
+        let had_event = self.event_seq(entry_ref.dir) != entry_ref.event_seq;
+        match !had_event && self.watches_attributes(inode, stat, Some(entry_ref.dir)) {
+            true => CacheValidity::WhileWatched,
+            false => CacheValidity::Timeout,
+        }
+    }
+
+    /// Returns whether every change of an inode with the attributes `stat` becomes an event.
+    ///
+    /// `dir`: the directory in which it was looked up, if the kernel may not know the inode yet.
+    fn watches_attributes(&self, inode: &Inode, stat: &Statx, dir: Option<&Inode>) -> bool {
+        let Some(watch) = &self.watch else { return false };
+        match inode.kind() {
+            FileType::Directory => inode.is_watched(),
+            // The kernel invalidates the cached data of a file by its attributes, and a store to a mapping on the
+            // source makes no event.
+            FileType::RegularFile if !self.uses_passthrough() => false,
+            _ => watch.ensure_mark_queued(&self.tree, inode, stat, dir),
         }
     }
 
@@ -419,40 +423,12 @@ impl Fs {
         }
     }
 
-    /// Marks an inode whose attributes are requested, so that changes become events. Returns how long the kernel may
-    /// cache them.
-    fn watch_attributes(&self, inode: &Inode) -> CacheValidity {
-        let Some(watch) = &self.watch else { return CacheValidity::Timeout };
-        if self.is_changing(inode) {
-            return CacheValidity::Uncached;
-        }
-        let covered = match inode.kind() {
-            // The kernel invalidates the cached data of a file by its attributes, and a store to a mapping on the
-            // source makes no event.
-            FileType::RegularFile if !self.uses_passthrough() => false,
-            FileType::Directory => watch.ensure_marked(&self.tree, inode),
-            _ => inode.is_covered_by_parent() || watch.ensure_file_marked(&self.tree, inode),
-        };
-        if covered { CacheValidity::WhileWatched } else { CacheValidity::Timeout }
-    }
-
     /// Returns whether attributes of an inode may change at any moment without an event.
     ///
     /// That is so while write events are suppressed, and, with passthrough, while a file is open for writing: a
     /// client's shared mapping is then one of the source's file, and a store to it makes no event.
     fn is_changing(&self, inode: &Inode) -> bool {
         inode.is_busy() || (self.uses_passthrough() && inode.has_writers())
-    }
-
-    /// Returns whether an inode covered by its directory's mark has more than one hard link now.
-    ///
-    /// It may then be changed through another directory, which has no mark, so it is no longer covered.
-    fn gained_links(&self, inode: &Inode, stat: &Statx) -> bool {
-        let has = stat.stx_nlink > 1 && inode.is_covered_by_parent() && !inode.kind().is_dir();
-        if has {
-            inode.set_covered_by_parent(false);
-        }
-        has
     }
 
     /// Takes a share for one more open file of the caller. EMFILE if its user has a full share.
@@ -464,6 +440,13 @@ impl Fs {
     pub fn watch<N: Notifier + Send + Sync + 'static>(&self, notifier: &Arc<N>) {
         if let Some(watch) = &self.watch {
             watch.run(&self.tree, notifier);
+        }
+    }
+
+    /// Sets the marks of files that were looked up, until the mount ends.
+    pub fn mark_files(&self, notifier: &impl Notifier) {
+        if let Some(watch) = &self.watch {
+            watch.mark_files(&self.tree, notifier);
         }
     }
 

@@ -116,8 +116,10 @@ impl Server {
             .init(&device)
             .map_err(|e| Error::mount("cannot negotiate with the kernel's FUSE", e))?;
         if fs.is_watching() {
+            let (watching, notified) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
+            spawn("watch", move || watching.watch(&notified))?;
             let (fs, kernel_cache) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
-            spawn("watch", move || fs.watch(&kernel_cache))?;
+            spawn("marks", move || fs.mark_files(&*kernel_cache))?;
         }
         if fs.prefetches() {
             let fs = Arc::clone(&fs);

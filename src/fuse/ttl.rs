@@ -12,8 +12,8 @@ use crate::view::{Checks, Needs};
 
 /// The longest timeout: 136 years, as many seconds as fit in 32 bits.
 const MAX_TTL: Duration = Duration::from_secs(u32::MAX as u64);
-/// The timeout of what is watched. Chosen: it bounds how long a change that reached no mark stays unseen, such as one
-/// through a file handle after the source's kernel had dropped the dentry.
+/// The timeout of what is watched. Chosen: it bounds how long a change that makes no event stays unseen, such as a store
+/// to a mapping of the source's file, or an access time.
 const WATCHED_TTL: Duration = Duration::from_secs(600);
 /// The timeout of what is not watched on a mount that watches, or has been only for a moment. Chosen.
 const UNWATCHED_TTL: Duration = Duration::from_secs(1);

@@ -53,8 +53,8 @@ struct Flags(AtomicU8);
 
 /// The inode has a mark of its own.
 const WATCHED: u8 = 1;
-/// The mark on its directory reports events on the inode.
-const COVERED_BY_PARENT: u8 = 2;
+/// The file is queued to get a mark of its own within a second.
+const DEFERRED: u8 = 2;
 /// A process on the source has just written to it, and its write events are suppressed.
 const BUSY: u8 = 4;
 /// See [`Inode::has_unmapped_id`].
@@ -216,15 +216,9 @@ impl Inode {
         self.flags.set(WATCHED, watched);
     }
 
-    /// Returns whether the mark on its directory reports events on the inode.
-    #[must_use]
-    pub fn is_covered_by_parent(&self) -> bool {
-        self.flags.has(COVERED_BY_PARENT)
-    }
-
-    /// Records whether the mark on its directory reports events on the inode.
-    pub fn set_covered_by_parent(&self, covered: bool) {
-        self.flags.set(COVERED_BY_PARENT, covered);
+    /// Records whether the file is queued to get a mark of its own. Returns whether it was queued before.
+    pub fn set_deferred(&self, deferred: bool) -> bool {
+        self.flags.set(DEFERRED, deferred)
     }
 
     /// Returns whether write events are suppressed.
@@ -329,7 +323,7 @@ mod tests {
         let flags = Flags::default();
         flags.set(WATCHED, true);
         flags.set(BUSY, true);
-        assert!(flags.has(WATCHED) && flags.has(BUSY) && !flags.has(COVERED_BY_PARENT));
+        assert!(flags.has(WATCHED) && flags.has(BUSY) && !flags.has(DEFERRED));
         assert!(flags.set(WATCHED, false), "as it was before");
         assert!(!flags.has(WATCHED) && flags.has(BUSY));
     }

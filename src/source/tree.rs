@@ -377,12 +377,18 @@ impl SourceTree {
         inodes
     }
 
-    /// Returns whether the kernel has looked up again an inode that it had forgotten.
+    /// Returns the inode as which the kernel has looked up again an inode that it had forgotten.
     #[must_use]
-    pub fn is_known_again(&self, inode: &Inode) -> bool {
+    pub fn known_again(&self, inode: &Inode) -> Option<Arc<Inode>> {
         let identity = inode.identity();
         let inodes = self.table.all_generations(identity.domain, identity.ino);
-        inodes.iter().any(|inode| inode.identity().may_be_same(identity))
+        inodes.into_iter().find(|inode| inode.identity().may_be_same(identity))
+    }
+
+    /// Returns whether the kernel still knows an inode: it has not forgotten it.
+    #[must_use]
+    pub fn has(&self, inode: &Inode) -> bool {
+        self.table.get(inode.node()).is_some_and(|known| known.serial() == inode.serial())
     }
 
     /// Returns the node ids of all inodes that the kernel knows.

@@ -1,9 +1,9 @@
 //! Watches the source by fanotify(7): what other processes change there is invalidated in the kernel's caches.
 //!
 //! Each directory in which the kernel caches names has a mark, which reports names that come and go, and changes to the
-//! directory and to the files in it. A file with several names gets a mark of its own when its attributes are asked for
-//! again: it may be changed by a name in a directory without a mark. Nothing is marked that the kernel does not cache,
-//! so that processes that work elsewhere on the same filesystem pay nothing.
+//! directory and to the files in it. A file gets a mark of its own soon after it was looked up: it may be changed without
+//! an event at its directory (`deferred`). Nothing is marked that the kernel does not cache, so that processes that work
+//! elsewhere on the same filesystem pay nothing.
 //!
 //! Events of what the daemon itself does for the mount's clients are recognised by its process id and skipped: the
 //! kernel's caches have that already. They are not skipped where an inode may be known twice, through two mounts of its
@@ -11,6 +11,7 @@
 //!
 //! Lock order: `marking`, then `dirs`, which is never held across a system call or a notification.
 
+mod deferred;
 mod dispatch;
 mod inval_batch;
 mod resend;
@@ -30,6 +31,7 @@ use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
 use crate::sys::handle::FileHandle;
 
+use deferred::{DeferredMarks, max_file_marks};
 use dispatch::InvalDispatcher;
 use inval_batch::InvalBatch;
 pub use inval_batch::Notifier;
@@ -49,14 +51,10 @@ const DIR_EVENTS: u64 = libc::FAN_CREATE
     | libc::FAN_EVENT_ON_CHILD;
 /// Events on a marked file.
 const FILE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_ATTRIB;
-/// Events of moves. A file that is moved leaves the directory with the mark that reported its changes.
-const MOVE_EVENTS: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 /// Events of writes. With FAN_CLOSE_WRITE the writer is done.
 const WRITE_EVENTS: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
 /// Number of event counters. Directories share them: an event of another directory costs a lookup its long timeout.
 const SEQ_SLOTS: usize = 4096;
-/// The most files with a mark of their own; each keeps an inode in the kernel's memory. Chosen.
-const MAX_FILE_MARKS: usize = 65536;
 /// How long events may gather before they are read, so that a burst costs one wake-up. Chosen.
 const COALESCE: Duration = Duration::from_millis(1);
 
@@ -66,7 +64,11 @@ pub struct Watch {
     group: OwnedFd,
     /// The marked directories, by the file handles that events carry.
     dirs: Mutex<HashMap<FileHandle, NodeId>>,
+    /// How many files have a mark or are queued to get one.
     files: AtomicUsize,
+    /// The most files that may have a mark; see [`max_file_marks`].
+    max_files: usize,
+    deferred: DeferredMarks,
     dispatcher: Arc<InvalDispatcher>,
     /// Counts the events of each marked directory and its files; several directories share a counter.
     event_seqs: Box<[AtomicU32]>,
@@ -93,6 +95,8 @@ impl Watch {
             group,
             dirs: Mutex::default(),
             files: AtomicUsize::new(0),
+            max_files: max_file_marks(),
+            deferred: DeferredMarks::default(),
             dispatcher: Arc::default(),
             event_seqs: (0..SEQ_SLOTS).map(|_| AtomicU32::new(0)).collect(),
             read_seq: AtomicU32::new(0),
@@ -133,27 +137,6 @@ impl Watch {
         marked
     }
 
-    /// Marks a file unless it is marked. Returns whether it is: each write to it is reported from now on.
-    pub fn ensure_file_marked(&self, tree: &SourceTree, file: &Inode) -> bool {
-        if file.is_watched() {
-            return true;
-        }
-        if !tree.is_watchable(file) || self.files.load(Ordering::Relaxed) >= MAX_FILE_MARKS {
-            return false;
-        }
-        let _marking = self.marking(file.node());
-        if file.is_watched() {
-            return true;
-        }
-        if let Err(e) = self.mark(tree, file, true, FILE_EVENTS) {
-            log::debug!("cannot mark a file: {e}");
-            return false;
-        }
-        self.files.fetch_add(1, Ordering::Relaxed);
-        file.set_watched(true);
-        true
-    }
-
     /// Removes the mark of an inode that the kernel has forgotten.
     pub fn forget(&self, tree: &SourceTree, inode: &Inode) {
         // The next lookup makes an inode that does not know of the ignore mask.
@@ -167,7 +150,9 @@ impl Watch {
             return;
         }
         let _marking = self.marking(inode.node());
-        if tree.is_known_again(inode) {
+        if let Some(again) = tree.known_again(inode)
+            && (inode.kind().is_dir() || again.is_watched())
+        {
             // It was looked up again meanwhile, and keeps the mark.
             if inode.take_watched() && !inode.kind().is_dir() {
                 self.files.fetch_sub(1, Ordering::Relaxed);
@@ -303,9 +288,6 @@ impl Watch {
                         batch.add_inode(child.node(), dir);
                         if event.mask & libc::FAN_ATTRIB != 0 && child.has_unmapped_id() {
                             batch.add_expired(&event, dir);
-                        }
-                        if event.mask & MOVE_EVENTS != 0 {
-                            child.set_covered_by_parent(false);
                         }
                         if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
                             throttle.suppress(&self.group, tree, child, dir);
