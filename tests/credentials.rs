@@ -292,7 +292,7 @@ fn judge(
                     WORKER.contains(&one.as_str())
                         || row.lent.contains(one)
                         // Left over from the registration of a backing file; the call does not depend on it.
-                        || (one == "SYS_ADMIN" && !asks_for_admin(&word))
+                        || (one == "SYS_ADMIN" && may_be_left_over(&word))
                 };
                 if let Some(more) = effective.iter().find(|one| !is_known(one)) {
                     say(format!("{word} with {more}"));
@@ -306,9 +306,12 @@ fn judge(
     wrong
 }
 
-/// Whether the kernel may check CAP_SYS_ADMIN in a call.
-fn asks_for_admin(word: &str) -> bool {
-    ["setxattr", "removexattr", "listxattr", "ioctl", "ioctl(SETFLAGS)"].contains(&word)
+/// Whether a call is made for requests that look up, open, create, close or forget files, before which a worker keeps
+/// CAP_SYS_ADMIN.
+fn may_be_left_over(word: &str) -> bool {
+    let opens = ["openat", "openat(O_CREAT)", "open_by_handle_at", "name_to_handle_at", "statx"];
+    let looks = ["getxattr", "getdents64", "fanotify_mark", "fcntl", "ioctl(BACKING_CLOSE)"];
+    opens.contains(&word) || looks.contains(&word)
 }
 
 // --- what callers do ---

@@ -380,7 +380,7 @@ fn set_effective(now: ThreadCreds, effective: CapabilitySet) {
 
 /// Gives the thread CAP_SYS_ADMIN, if the process has it, to close backing files.
 ///
-/// It keeps the capability until it lends capabilities the next time.
+/// It keeps the capability until [`drop_admin`], or until it lends capabilities the next time.
 pub fn raise_for_backing_close() {
     const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
     if let Some(now) = THREAD_CREDS.get() {
@@ -394,6 +394,15 @@ pub fn raise_for_backing_close() {
         if let Err(e) = rustix::thread::set_capabilities(None, sets) {
             log::debug!("cannot raise CAP_SYS_ADMIN to close a backing file: {e}");
         }
+    }
+}
+
+/// Takes back CAP_SYS_ADMIN, if a backing file has left it in force in this thread.
+pub fn drop_admin() {
+    if let Some(now) = THREAD_CREDS.get()
+        && now.capabilities.effective.contains(CapabilitySet::SYS_ADMIN)
+    {
+        set_effective(now, now.capabilities.effective - CapabilitySet::SYS_ADMIN);
     }
 }
 
@@ -536,6 +545,8 @@ mod tests {
             assert!(!effective().intersects(extra));
             raise_for_backing_close();
             assert_eq!(effective() & extra, CapabilitySet::SYS_ADMIN);
+            drop_admin();
+            assert!(!effective().intersects(extra));
         });
     }
 

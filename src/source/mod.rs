@@ -22,7 +22,7 @@ mod tree;
 mod unlink_pin;
 
 pub use changes::NewNode;
-pub use creds::{ActingAs, Credentials, Lent, raise_for_backing_close};
+pub use creds::{ActingAs, Credentials, Lent, drop_admin, raise_for_backing_close};
 pub use fd_cache::FdCache;
 pub use fs_class::FsClass;
 pub use identity::MAX_TICK;

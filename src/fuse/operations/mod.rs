@@ -32,7 +32,7 @@ use super::ttl::Ttls;
 use super::worker_pool::Service;
 use crate::config::{Access, CachePolicy};
 use crate::fs::{Attr, Entry, Fs, Result};
-use crate::source::NodeId;
+use crate::source::{NodeId, drop_admin};
 use crate::view::Checks;
 
 /// The most background requests that the kernel may have under way. Chosen.
@@ -195,6 +195,25 @@ impl Operations {
     }
 }
 
+/// Whether a worker keeps CAP_SYS_ADMIN for a request, if the registration of a backing file has left it in force.
+///
+/// Requests that look up, open, create or close a file make no system call that depends on it, and one of them registers
+/// or closes the next backing file, which needs it again.
+fn keeps_admin(opcode: u32) -> bool {
+    matches!(
+        opcode,
+        opcode::LOOKUP
+            | opcode::GETATTR
+            | opcode::GETXATTR
+            | opcode::READDIRPLUS
+            | opcode::OPEN
+            | opcode::CREATE
+            | opcode::TMPFILE
+            | opcode::FLUSH
+            | opcode::RELEASE
+    )
+}
+
 impl Service for Operations {
     /// Serves a request. The reply may be sent later, by another thread.
     fn serve(&self, bytes: &[u8], device: &Arc<Device>) {
@@ -208,6 +227,9 @@ impl Service for Operations {
         let reply = Reply::logged(device, request);
         if !self.admission.admits(request) {
             return reply.error(Errno::ACCESS);
+        }
+        if !keeps_admin(request.header.opcode) {
+            drop_admin();
         }
         match request.header.opcode {
             opcode::LOOKUP => self.reply_entry(reply, self.lookup(request)),
