@@ -9,13 +9,23 @@ use super::{CacheValidity, DirEntryRef, Fs, Result};
 use crate::source::{FoundInode, Inode};
 use crate::view::{Excluded, Verdict, View};
 
+/// Where a directory is, for patterns that are paths.
+enum DirPath {
+    /// At this path below the source's root.
+    Below(Vec<u8>),
+    /// Outside the source, reached through a symbolic link: no pattern applies there.
+    Outside,
+    /// Not known: every path pattern may match.
+    Unknown,
+}
+
 /// The excluded names of one directory, for the duration of one request.
 pub(super) struct ExcludedNames<'a> {
     excluded: &'a Excluded,
     fs: &'a Fs,
     dir: &'a Inode,
-    /// The directory's path, read when the first name needs it. `None`: it is not below the source's root.
-    path: OnceCell<Option<Vec<u8>>>,
+    /// The directory's path, read when the first name needs it.
+    path: OnceCell<DirPath>,
 }
 
 impl ExcludedNames<'_> {
@@ -24,10 +34,11 @@ impl ExcludedNames<'_> {
         match self.excluded.match_name(name) {
             Verdict::Shown => false,
             Verdict::Hidden => true,
-            Verdict::ByPath => {
-                let path = self.path.get_or_init(|| self.fs.tree.path_of(self.dir));
-                path.as_ref().is_some_and(|path| self.excluded.hides(path, name))
-            }
+            Verdict::ByPath => match self.path.get_or_init(|| self.fs.dir_path(self.dir)) {
+                DirPath::Below(path) => self.excluded.hides(path, name),
+                DirPath::Outside => false,
+                DirPath::Unknown => true,
+            },
         }
     }
 }
@@ -42,6 +53,15 @@ impl Fs {
         ExcludedNames { excluded: &view.excluded, fs: self, dir, path: OnceCell::new() }
     }
 
+    fn dir_path(&self, dir: &Inode) -> DirPath {
+        match self.tree.path_of(dir) {
+            Ok(Some(path)) => DirPath::Below(path),
+            Ok(None) if self.tree.follows_links() => DirPath::Outside,
+            // The directory was moved out of the source, or is too deep.
+            Ok(None) | Err(_) => DirPath::Unknown,
+        }
+    }
+
     /// Checks a name to look up or remove: ENOENT if it is excluded.
     pub(super) fn check_name_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
         if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::NOENT) } else { Ok(()) }
@@ -50,6 +70,12 @@ impl Fs {
     /// Checks a name to create: EPERM if it is excluded.
     pub(super) fn check_new_name(&self, dir: &Inode, name: &OsStr) -> Result<()> {
         if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::PERM) } else { Ok(()) }
+    }
+
+    /// Returns whether some names are excluded by their path, so that renaming a directory may hide or show them.
+    #[must_use]
+    pub fn hides_by_path(&self) -> bool {
+        self.view().excluded.has_paths()
     }
 
     /// Returns how long the kernel may cache that an excluded name does not exist.
@@ -89,6 +115,10 @@ impl Fs {
     /// Returns whether the target of a symbolic link is excluded. The link is then shown as dangling.
     pub(super) fn leads_to_excluded(&self, view: &View, found: &FoundInode) -> bool {
         !view.excluded.is_empty()
-            && self.tree.path_of(&found.inode).is_some_and(|path| view.excluded.hides_path(&path))
+            && match self.dir_path(&found.inode) {
+                DirPath::Below(path) => view.excluded.hides_path(&path),
+                DirPath::Outside => false,
+                DirPath::Unknown => true,
+            }
     }
 }

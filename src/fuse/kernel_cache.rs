@@ -191,6 +191,14 @@ impl Notifier for KernelCache {
         self.inval_inode_from(dir, 0);
     }
 
+    fn directory_moved(&self) {
+        if self.fs.hides_by_path() {
+            for node in self.fs.tree().nodes() {
+                self.inval_readdir(node);
+            }
+        }
+    }
+
     fn inval_all(&self) {
         if let Err(e) = self.inc_epoch().or_else(|_| self.prune()) {
             log::error!(

@@ -11,6 +11,7 @@ mod identity;
 mod inode;
 mod lookup;
 mod mounts;
+mod path;
 mod placeholder;
 mod resolve;
 mod restrictions;

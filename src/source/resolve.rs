@@ -24,8 +24,9 @@ use super::domains::dev_no;
 use super::fs_class::FsClass;
 use super::inode::{Inode, NodeId};
 use super::mounts::MountFacts;
+use super::path::fd_path;
 use super::restrictions::Restrictions;
-use super::tree::{SourceTree, proc_path};
+use super::tree::SourceTree;
 
 /// How many links one path may lead through (Linux MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
@@ -310,14 +311,6 @@ pub(super) fn stat_dont_sync(fd: impl AsFd) -> Result<(Statx, FileType), Errno> 
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
     Ok((stat, FileType::from_raw_mode(u32::from(stat.stx_mode))))
-}
-
-/// Returns the path of a descriptor, as seen from its mount namespace.
-pub(super) fn fd_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let path = proc_path(fd);
-    let (dir, name) = path.relative();
-    let path = rustix::fs::readlinkat(dir, name, Vec::with_capacity(256))?;
-    Ok(path.into_bytes())
 }
 
 /// Returns whether a target is at or above the directory of a link that led to it.

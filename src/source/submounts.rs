@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 
 use super::fs_class::FsClass;
 use super::mounts::MountFacts;
-use super::resolve::fd_path;
+use super::path::fd_path;
 use super::restrictions::Restrictions;
 use crate::config::Config;
 use crate::error::one_line;

@@ -21,7 +21,7 @@ use super::identity::{Generation, InodeIdentity};
 use super::inode::{Domain, Inode, NodeId};
 use super::mounts::{MountIndex, Mounts, ReopenMethod, SourceMount};
 use super::placeholder::Placeholder;
-use super::resolve::{ViaLink, ViaLinks, fd_path, strip_dir};
+use super::resolve::{ViaLink, ViaLinks};
 use super::restrictions::Restrictions;
 use super::root::SourceRoot;
 use super::same_inode::InodeComparer;
@@ -175,19 +175,6 @@ impl SourceTree {
         self.mounts.reopen_method(MountIndex::ROOT) != ReopenMethod::HeldFd || may_open_by_handle()
     }
 
-    /// Returns the path of a directory relative to the source's root, empty for the root itself.
-    ///
-    /// `None` if it is not below the root.
-    #[must_use]
-    pub fn path_of(&self, dir: &Inode) -> Option<Vec<u8>> {
-        if dir.node() == NodeId::ROOT {
-            return Some(Vec::new());
-        }
-        let root = fd_path(&*self.root.load().held()?).ok()?;
-        let own = fd_path(&*self.fd(dir).ok()?).ok()?;
-        strip_dir(&root, &own).map(<[u8]>::to_vec)
-    }
-
     /// Returns the inode number of the root, if it is a directory and fits into a native node id.
     #[must_use]
     pub fn root_ino(&self) -> Option<u64> {
@@ -206,7 +193,12 @@ impl SourceTree {
         let Some(mount_points) = mount_points.filter(|points| !points.is_empty()) else {
             return false;
         };
-        let Some(dir) = self.path_of(dir) else { return false };
+        let dir = match self.path_of(dir) {
+            Ok(Some(dir)) => dir,
+            Ok(None) => return false,
+            // What may be mounted there must not be unmounted.
+            Err(_) => return true,
+        };
         let parts = |path: &[u8]| -> Vec<Vec<u8>> {
             let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
             parts.map(<[u8]>::to_vec).collect()

@@ -27,6 +27,8 @@ pub trait Notifier {
     fn inval_inode(&self, node: NodeId) -> bool;
     /// Invalidates a directory's attributes and its cached listing.
     fn inval_readdir(&self, dir: NodeId);
+    /// Invalidates the listings that depend on paths, since a directory was renamed on the source.
+    fn directory_moved(&self) {}
     /// Invalidates all names and all attributes, since events were lost.
     fn inval_all(&self);
 }
@@ -34,6 +36,9 @@ pub trait Notifier {
 /// Events by which names come and go in a directory.
 const ENTRY_EVENTS: u64 =
     libc::FAN_CREATE | libc::FAN_DELETE | libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+
+/// Events by which a directory gets another path.
+const MOVE_EVENTS: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
 
 /// A set of invalidations. See the module's head.
 #[derive(Debug, Default)]
@@ -44,6 +49,7 @@ pub(super) struct InvalBatch {
     /// Inodes that have changed, with the directory in which a lookup may be about to find each.
     inodes: HashMap<NodeId, Option<NodeId>>,
     listings: HashSet<NodeId>,
+    directory_moved: bool,
     all: bool,
 }
 
@@ -60,6 +66,7 @@ impl InvalBatch {
             self.names.insert((dir, OsStr::from_bytes(event.name).to_owned()));
             self.listings.insert(dir);
         }
+        self.directory_moved |= event.mask & MOVE_EVENTS != 0 && event.mask & libc::FAN_ONDIR != 0;
         // The directory itself.
         if event.name == b"." {
             self.inodes.extend(dir.map(|dir| (dir, None)));
@@ -85,6 +92,9 @@ impl InvalBatch {
         self.inodes.retain(|node, dir| !notifier.inval_inode(*node) && dir.is_some());
         for dir in &self.listings {
             notifier.inval_inode(*dir);
+        }
+        if self.directory_moved {
+            notifier.directory_moved();
         }
     }
 

@@ -1,0 +1,157 @@
+//! Paths of open directories, whatever their length.
+//!
+//! The kernel returns a path of up to 4,095 bytes (`d_path` fills one buffer of PATH_MAX). The path of a deeper directory
+//! is that of an ancestor whose path is short enough, and the names of the directories in between.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use super::inode::{Inode, NodeId};
+use super::resolve::{stat_dont_sync, strip_dir};
+use super::tree::{NOFOLLOW_DONT_SYNC, SourceTree, proc_path};
+
+/// Maximum number of entries that are read for one path, so that a client that fills directories keeps a worker busy for
+/// about 100 ms at most (chosen; 1 µs for each entry was measured).
+const MAX_ENTRIES: usize = 1 << 16;
+/// Bytes of directory entries that are read at a time.
+const BUFFER: usize = 32 << 10;
+/// Opens a directory on the way, without opening it for reading.
+const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl SourceTree {
+    /// Returns the path of a directory relative to the source's root, empty for the root itself.
+    ///
+    /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
+    /// directory may then be anywhere.
+    pub fn path_of(&self, dir: &Inode) -> Result<Option<Vec<u8>>, Errno> {
+        if dir.node() == NodeId::ROOT {
+            return Ok(Some(Vec::new()));
+        }
+        let root = fd_path(&*self.root.load().held().ok_or(Errno::STALE)?)?;
+        let own = fd_path(&*self.fd(dir)?)?;
+        Ok(strip_dir(&root, &own).map(<[u8]>::to_vec))
+    }
+}
+
+/// Returns the path of a descriptor, as seen from its mount namespace.
+///
+/// ENAMETOOLONG if a long path is that of a file, or needs more than `MAX_ENTRIES` entries to be read. ENOENT if a
+/// directory on it is renamed at the same time.
+pub(super) fn fd_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    match short_path(fd) {
+        Err(Errno::NAMETOOLONG) if stat_dont_sync(fd)?.1.is_dir() => long_path(fd),
+        path => path,
+    }
+}
+
+/// Returns a path of less than 4,096 bytes. ENAMETOOLONG for a longer one.
+fn short_path(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let path = proc_path(fd);
+    let (dir, name) = path.relative();
+    let path = rustix::fs::readlinkat(dir, name, Vec::with_capacity(256))?;
+    Ok(path.into_bytes())
+}
+
+/// Returns the path of a directory whose path is too long for the kernel.
+fn long_path(dir: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut names = Vec::new();
+    let mut left = MAX_ENTRIES;
+    let mut at = None;
+    let mut path = loop {
+        let child = at.as_ref().unwrap_or(dir);
+        let parent = rustix::fs::openat(child, c"..", STEP, Mode::empty())?;
+        names.push(name_in(&parent, &stat_dont_sync(child)?.0, &mut left)?);
+        match short_path(&parent) {
+            Err(Errno::NAMETOOLONG) => at = Some(parent),
+            path => break path?,
+        }
+    };
+    for name in names.iter().rev() {
+        if path.last() != Some(&b'/') {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+    }
+    Ok(path)
+}
+
+/// Returns the name of a directory in its parent. `left`: how many more entries may be read.
+fn name_in(parent: &OwnedFd, child: &Statx, left: &mut usize) -> Result<CString, Errno> {
+    // The root of a mount has another inode number than the entry that it covers, and so have directories of some
+    // overlayfs mounts.
+    match find_entry(parent, child, left, |ino| ino == child.stx_ino)? {
+        Some(name) => Ok(name),
+        None => find_entry(parent, child, left, |_| true)?.ok_or(Errno::NOENT),
+    }
+}
+
+/// Returns the entry that is the directory `child`, of those whose inode number `may_be` it.
+fn find_entry(
+    parent: &OwnedFd,
+    child: &Statx,
+    left: &mut usize,
+    may_be: impl Fn(u64) -> bool,
+) -> Result<Option<CString>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(parent, c".", flags, Mode::empty())?;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut entries = RawDir::new(dir.as_fd(), buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        *left = left.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
+        let is_dir = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
+        let name = entry.file_name();
+        if !is_dir || matches!(name.to_bytes(), b"." | b"..") || !may_be(entry.ino()) {
+            continue;
+        }
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        let found = rustix::fs::statx(&dir, name, NOFOLLOW_DONT_SYNC, mask);
+        if found.is_ok_and(|found| key(&found) == key(child)) {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// What identifies an inode in a mount.
+fn key(stat: &Statx) -> (u64, u32, u32, u64) {
+    (stat.stx_mnt_id, stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_a_path_of_any_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |dir: &OwnedFd, name: &str| rustix::fs::openat(dir, name, STEP, Mode::empty());
+        let top = rustix::fs::open(folder.path(), STEP, Mode::empty()).unwrap();
+        let mut expected = short_path(&top).unwrap();
+        let mut at = top;
+        for depth in 0..40 {
+            let name = format!("{depth:0>200}");
+            rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+            rustix::fs::mkdirat(&at, "beside it", Mode::RWXU).unwrap();
+            at = open(&at, &name).unwrap();
+            expected.push(b'/');
+            expected.extend_from_slice(name.as_bytes());
+            assert!(fd_path(&at).unwrap() == expected, "{depth} directories below");
+        }
+        assert_eq!(short_path(&at), Err(Errno::NAMETOOLONG), "else this tests nothing");
+    }
+
+    #[test]
+    fn a_path_that_takes_too_long_to_find_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = rustix::fs::open(folder.path(), STEP, Mode::empty()).unwrap();
+        rustix::fs::mkdirat(&top, "d", Mode::RWXU).unwrap();
+        let child =
+            stat_dont_sync(rustix::fs::openat(&top, "d", STEP, Mode::empty()).unwrap()).unwrap().0;
+        assert_eq!(name_in(&top, &child, &mut 0), Err(Errno::NAMETOOLONG));
+        assert_eq!(name_in(&top, &child, &mut 3).unwrap().as_c_str(), c"d");
+    }
+}
