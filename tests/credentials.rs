@@ -442,7 +442,16 @@ fn every_call_is_made_as_the_table_of_the_architecture_says() {
     assert!(wrong.is_empty(), "{} times, as: {:#?}", wrong.len(), &wrong[..wrong.len().min(20)]);
     let unseen: Vec<_> = rows.keys().filter(|row| !seen.contains(*row)).collect();
     // Calls on other filesystems or older kernels, and requests that this run does not make.
-    let rare = ["ioctl(FSSETXATTR)", "fchmodat", "fdatasync", "fcntl", "ioctl(BACKING_CLOSE)"];
+    let rare = [
+        "ioctl(FSSETXATTR)",
+        "fchmodat",
+        "fdatasync",
+        "fcntl",
+        "ioctl(BACKING_CLOSE)",
+        // With `-o sync`.
+        "syncfs",
+        "sync",
+    ];
     let missing: Vec<_> = unseen.iter().filter(|row| !rare.contains(&row.as_str())).collect();
     assert!(missing.is_empty(), "rows that nothing was seen of: {missing:?}");
 }

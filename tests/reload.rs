@@ -532,3 +532,25 @@ fn a_raised_rate_holds_for_requests_that_wait_already() {
         assert_eq!(reader.join().unwrap().trim(), "2000000");
     });
 }
+
+#[test]
+fn sync_holds_for_files_that_are_opened_after_a_reload() {
+    let mount = Mount::new(LOW);
+    // With __O_SYNC (octal 4000000) in the daemon: what is written is on the disk before the answer.
+    let opens_sync = || {
+        let flags = mount.ok("exec 3<>m/f; for p in /proc/[0-9]*; do
+               if test \"$(readlink $p/ns/mnt)\" = \"$(readlink /proc/$$/ns/mnt)\"; then
+                 grep -hs ^flags $p/fdinfo/* || true
+               fi
+             done");
+        assert!(flags.contains("flags:"), "the daemon is found");
+        let number = |line: &str| u32::from_str_radix(line.split_whitespace().nth(1)?, 8).ok();
+        flags.lines().filter_map(number).any(|flags| flags & 0o4_000_000 != 0)
+    };
+    assert!(!opens_sync());
+    mount.reload(&format!("{LOW},sync"));
+    assert!(opens_sync());
+    assert!(mount.ok("grep fuse.shiftbind /proc/self/mountinfo").contains(",sync"));
+    mount.reload(LOW);
+    assert!(!opens_sync());
+}

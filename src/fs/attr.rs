@@ -96,6 +96,7 @@ impl Fs {
         if set.atime.is_some() || set.mtime.is_some() {
             acting.set_times(&fd, &timestamps(set.atime, set.mtime))?;
         }
+        self.inode_changed(&inode)?;
         let (stat, validity) = self.watched_stat(&inode)?;
         Ok(self.attr(caller, &inode, &stat, validity))
     }

@@ -98,6 +98,7 @@ impl Fs {
         let (acting, mode) = self.create_as(caller, kind, mode, umask)?;
         self.may_make_in(caller, &dir)?;
         make(&acting, &dir_fd, &c_name, mode)?;
+        self.names_changed(&[&dir])?;
         self.lookup_created(caller, &dir, name)
     }
 
@@ -128,6 +129,7 @@ impl Fs {
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
         self.act_for(caller)?.link(&fd, &dir_fd, &name)?;
+        self.names_changed(&[&dir])?;
         self.lookup_created(caller, &dir, new_name)
     }
 
@@ -170,6 +172,7 @@ impl Fs {
                 return Err(Errno::STALE);
             }
         };
+        self.names_changed(&[&dir])?;
         let event_seq = self.event_seq(&dir);
         // The kernel's LOOKUP of the name has just marked the directory, if it can be marked.
         let validity =

@@ -169,7 +169,8 @@ impl Fs {
         if self.direct_align.is_some() {
             kept |= OFlags::DIRECT;
         }
-        flags & kept
+        let flags = flags & kept;
+        if self.writes_all_through() { flags | OFlags::SYNC } else { flags }
     }
 
     /// Opens a regular file, or a block device that is shown as one.
@@ -319,7 +320,8 @@ impl Fs {
         let fd = file.open()?;
         let rights = self.rights_to_write(caller, &file.inode)?;
         let acting = self.write_as(caller, &file.inode, rights)?;
-        acting.fallocate(fd, mode, offset, len)
+        acting.fallocate(fd, mode, offset, len)?;
+        self.data_changed(fd)
     }
 
     /// SEEK_DATA, SEEK_HOLE and whatever else the kernel sends.
@@ -349,10 +351,12 @@ impl Fs {
         let acting = self.write_as(caller, &target.inode, rights)?;
         // The reply has 32 bits for the count.
         let len = usize::try_from(len.min(0x7fff_f000)).unwrap_or(0x7fff_f000);
-        copy::in_chunks(len, is_interrupted, |done, len| {
+        let copied = copy::in_chunks(len, is_interrupted, |done, len| {
             let (from, to) = (from.1 + done as u64, to.1 + done as u64);
             acting.copy_range((source_fd, from), (target_fd, to), len)
-        })
+        })?;
+        self.data_changed(target_fd)?;
+        Ok(copied)
     }
 }
 

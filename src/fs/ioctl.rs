@@ -108,6 +108,7 @@ impl Fs {
         let capabilities = creds.capabilities();
         let returned = acting.sandboxed_ioctl(fd, ioctl.command, &mut argument, capabilities)?;
         argument.truncate(ioctl.out_size);
+        self.data_changed(fd)?;
         Ok((returned, argument))
     }
 
@@ -173,6 +174,7 @@ impl Fs {
         let fd = self.tree.open(&inode, OFlags::RDONLY | OFlags::NONBLOCK)?;
         if sets {
             self.set_flags(caller, &fd, command, &mut argument)?;
+            self.inode_changed(&inode)?;
         } else {
             sys::file::ioctl(&fd, command, &mut argument)?;
         }

@@ -30,6 +30,7 @@ mod restricted;
 mod shares;
 mod spawn_blocking;
 mod types;
+mod write_through;
 mod xattr;
 
 use std::collections::HashSet;
@@ -59,6 +60,7 @@ pub use types::{
     Attr, CacheValidity, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp,
     decode_dev, encode_dev,
 };
+pub use write_through::WriteThrough;
 
 /// A name in a directory that is about to be looked up.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +97,7 @@ pub struct Fs {
     locks: lock::Locks,
     watch: Option<Watch>,
     uses_passthrough: AtomicBool,
+    write_through: write_through::WriteThroughMode,
     /// With forward-odirect: the alignment in bytes that the source requires for O_DIRECT.
     direct_align: Option<NonZeroUsize>,
 }
@@ -127,6 +130,7 @@ impl Fs {
             locks: lock::Locks::default(),
             watch,
             uses_passthrough: AtomicBool::new(data.may_passthrough()),
+            write_through: write_through::WriteThroughMode::default(),
             direct_align: data.forward_odirect,
         }
     }
@@ -138,7 +142,7 @@ impl Fs {
 
     /// Returns whether the kernel may read and write files of the source directly (FUSE passthrough).
     fn uses_passthrough(&self) -> bool {
-        self.uses_passthrough.load(Ordering::Relaxed)
+        self.uses_passthrough.load(Ordering::Relaxed) && !self.writes_all_through()
     }
 
     /// Returns the source tree.

@@ -31,12 +31,13 @@ impl Fs {
         let c_name = component(name)?;
         self.may_remove(caller, (&dir, &dir_fd), &c_name)?;
         if let Some(target) = self.tree.target(&dir, &dir_fd, &c_name)? {
-            return self.remove_link(caller, &dir, name, target, how);
+            self.remove_link(caller, &dir, name, target, how)?;
+            return self.names_changed(&[&dir]);
         }
         let pin = self.tree.pin_for_unlink(&dir, &dir_fd, &c_name);
         self.act_for(caller)?.unlink(&dir_fd, &c_name, how)?;
         pin.commit();
-        Ok(())
+        self.names_changed(&[&dir])
     }
 
     /// Removes a symbolic link shown as its target: the link, the target or both, as the view says.
@@ -146,6 +147,8 @@ impl Fs {
         pin.commit();
         self.tree.retire_link(&from, name);
         self.tree.retire_link(&to, new_name);
+        let changed: &[&Inode] = if parent == new_parent { &[&to] } else { &[&to, &from] };
+        self.names_changed(changed)?;
         let is_dir = || {
             self.tree.is_dir(&to_fd, &c_new_name)
                 || (flags.contains(RenameFlags::EXCHANGE) && self.tree.is_dir(&from_fd, &c_name))

@@ -94,7 +94,8 @@ impl Fs {
         let fd = self.tree.fd(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
         let acting = self.write_as(caller, &inode, self.rights_to_change(caller, kind, &inode)?)?;
-        acting.set_xattr(&fd, name, &value, flags)
+        acting.set_xattr(&fd, name, &value, flags)?;
+        self.inode_changed(&inode)
     }
 
     /// Checks that extended attributes are enabled. ENOSYS if not: the kernel then answers EOPNOTSUPP itself from now
@@ -168,7 +169,8 @@ impl Fs {
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let fd = self.tree.fd(&inode)?;
         let acting = self.write_as(caller, &inode, self.rights_to_change(caller, kind, &inode)?)?;
-        acting.remove_xattr(&fd, name)
+        acting.remove_xattr(&fd, name)?;
+        self.inode_changed(&inode)
     }
 }
 

@@ -29,6 +29,7 @@ use super::status::Reloads;
 use super::ttl::Ttls;
 use crate::config::{CachePolicy, Config};
 use crate::error::{Error, Result};
+use crate::fs::WriteThrough;
 use crate::idmap::MountUid;
 use crate::source::NodeId;
 use crate::view::View;
@@ -115,6 +116,7 @@ impl LiveUpdate {
         }
         fs.set_view(config.view.clone());
         fs.set_mirrored(mirrored);
+        fs.set_write_through(WriteThrough::of(&config.flags));
         self.data.set_rates(&config.data);
         if let CachePolicy::Timeouts { .. } | CachePolicy::None = config.cache {
             self.ttls.set(config.cache, fs.needs());

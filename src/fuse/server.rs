@@ -23,7 +23,7 @@ use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::{Error, Result};
-use crate::fs::{self, Fs, Shares};
+use crate::fs::{self, Fs, Shares, WriteThrough};
 use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
@@ -88,6 +88,7 @@ impl Server {
         let open_shares = Shares::of_descriptors(limit, fd_capacity);
         let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data, open_shares));
         fs.set_mirrored(mirrored);
+        fs.set_write_through(WriteThrough::of(&config.flags));
         let backing_ids = Arc::new(BackingIds::new());
         let device = Arc::new(Device::new(device));
         let kernel_cache =

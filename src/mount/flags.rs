@@ -74,7 +74,25 @@ pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags)
 ///
 /// mount(8) passes the complete list, with options that stay, and drops an option by leaving it out. So options that
 /// are not given get mount(8)'s default.
+///
+/// Refused if `sync` or `dirsync` would change: the daemon implements them, and the kernel does not tell it of a
+/// remount.
 pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
+    let point = MountPoint::open(mountpoint)?;
+    let now = MountIdentity::of_descriptor(&point).and_then(|identity| identity.write_through());
+    let now = now.map_err(|e| Error::mount(format!("remount {}", mountpoint.display()), e))?;
+    let changed = if now.0 != flags.sync { "sync" } else { "dirsync" };
+    if now != (flags.sync, flags.dirsync) {
+        return Err(Error::usage(format!(
+            "remount {}: option '{changed}' cannot change by a remount: use --reload, or unmount and mount again",
+            mountpoint.display()
+        )));
+    }
+    change(mountpoint, flags)
+}
+
+/// Replaces the options like [`remount`], but `sync` and `dirsync` as well: for the daemon of the mount.
+pub(super) fn change(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     let failed = |e: std::io::Error| match e.raw_os_error() {
         Some(libc::EPERM) => Error::usage(format!(
             "remount {}: not permitted; mount options can be changed by root only",

@@ -295,7 +295,7 @@ impl Mounted {
             mountpoint.map_err(|e| Error::mount("cannot change the mount's options", e))?;
         let gone =
             "the mount whose options are to change is no longer in the daemon's mount namespace";
-        remount(&mountpoint.ok_or_else(|| Error::refused(gone))?, flags)
+        flags::change(&mountpoint.ok_or_else(|| Error::refused(gone))?, flags)
     }
 
     /// All mount points of the filesystem, bind mounts included.

@@ -92,6 +92,13 @@ impl MountIdentity {
         Ok(read_mountinfo()?.iter().any(|m| is_it(m) && m.kernel_checks))
     }
 
+    /// Whether the filesystem has `sync`, and whether `dirsync`. Neither if it is not in this mount namespace.
+    pub(super) fn write_through(&self) -> io::Result<(bool, bool)> {
+        let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
+        let found = read_mountinfo()?.into_iter().find(is_it);
+        Ok(found.map_or((false, false), |m| (m.sync, m.dirsync)))
+    }
+
     /// The user who made the FUSE mount (`user_id`). `None`: it is no FUSE mount, or not in this mount namespace.
     pub(super) fn mounter(&self) -> io::Result<Option<u32>> {
         let table = read_mountinfo()?;
@@ -156,6 +163,8 @@ struct MountInfo {
     kernel_checks: bool,
     /// `user_id` of a FUSE mount.
     mounter: Option<u32>,
+    sync: bool,
+    dirsync: bool,
 }
 
 fn read_mountinfo() -> io::Result<Vec<MountInfo>> {
@@ -182,8 +191,8 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let options = fields.next().unwrap_or_default();
     let user = options.split(|b| *b == b',').find_map(|word| word.strip_prefix(b"user_id="));
     let mounter = user.and_then(number).and_then(|id| id.try_into().ok());
-    let kernel_checks =
-        !is_fuse || options.split(|b| *b == b',').any(|w| w == b"default_permissions");
+    let has = |option: &[u8]| options.split(|b| *b == b',').any(|word| word == option);
+    let kernel_checks = !is_fuse || has(b"default_permissions");
     Some(MountInfo {
         id,
         device,
@@ -193,6 +202,8 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
         source,
         kernel_checks,
         mounter,
+        sync: has(b"sync"),
+        dirsync: has(b"dirsync"),
     })
 }
 
@@ -206,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_line_of_the_mount_table_is_read() {
-        let line = br"36 35 0:98 / /mnt/a\040b\012c\134d rw,nosuid shared:1 - fuse.shiftbind /a,b rw,user_id=0";
+        let line = br"36 35 0:98 / /mnt/a\040b\012c\134d rw,nosuid shared:1 - fuse.shiftbind /a,b rw,dirsync,user_id=0";
         assert_eq!(
             parse_line(line),
             Some(MountInfo {
@@ -217,7 +228,9 @@ mod tests {
                 fs_type: b"fuse.shiftbind".to_vec(),
                 source: "/a,b".into(),
                 kernel_checks: false,
-                mounter: Some(0)
+                mounter: Some(0),
+                sync: false,
+                dirsync: true
             })
         );
     }

@@ -18,6 +18,7 @@ mod restrictions;
 mod root;
 mod same_inode;
 mod submounts;
+mod sync;
 mod table;
 mod tree;
 mod unlink_pin;

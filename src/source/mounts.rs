@@ -290,6 +290,14 @@ impl Mounts {
         self.with(at, |mount| mount.restrictions)
     }
 
+    /// Writes the filesystem of a mount to disk (syncfs(2)). EBADF if no descriptor of it is held.
+    pub(super) fn sync(&self, at: MountIndex) -> Result<(), Errno> {
+        // Without the lock, since it takes long.
+        let root = self.with(at, |mount| mount.root.as_ref().map(OwnedFd::try_clone));
+        let root = root.ok_or(Errno::BADF)?.map_err(|_| Errno::MFILE)?;
+        rustix::fs::syncfs(root)
+    }
+
     /// Returns whether the btime distinguishes the inodes that had one number.
     pub(super) fn btime_identifies(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.btime_identifies)

@@ -136,7 +136,9 @@ pub(super) const MOUNT: &[OptionDef] = &[
             "sync",
             Category::Mount,
             "Write every change through to the disk at once, or not",
-            "Write every change through to the disk before a call returns, or let the source's filesystem decide.",
+            "Write every change (data, names, attributes, extended attributes) through to the disk before the call returns, \
+             or let the source's filesystem decide. Data then passes through the daemon (passthrough=off); stores to a \
+             shared mapping are written by msync(2). --reload changes it for files opened afterwards, a remount cannot.",
         )
     },
     flag(
@@ -145,7 +147,8 @@ pub(super) const MOUNT: &[OptionDef] = &[
         "dirsync",
         Category::Mount,
         "Write every change of a directory through at once",
-        "Write every change of a directory through to the disk before a call returns.",
+        "Write every name that is created, linked, renamed or removed through to the disk before the call returns. \
+         --reload can change it, a remount cannot.",
     ),
     flag(
         Opt::Remount,
