@@ -140,9 +140,17 @@ impl Fs {
         self.uses_passthrough.store(false, Ordering::Relaxed);
     }
 
+    /// Returns whether the kernel may read and write files of the source directly, now or after a reload.
+    ///
+    /// The options allow it, and the kernel has not refused it so far.
+    #[must_use]
+    pub fn may_use_passthrough(&self) -> bool {
+        self.uses_passthrough.load(Ordering::Relaxed)
+    }
+
     /// Returns whether the kernel may read and write files of the source directly (FUSE passthrough).
     fn uses_passthrough(&self) -> bool {
-        self.uses_passthrough.load(Ordering::Relaxed) && !self.writes_all_through()
+        self.may_use_passthrough() && !self.writes_all_through()
     }
 
     /// Returns the source tree.

@@ -241,10 +241,12 @@ impl SourceTree {
         self.mounts.restrictions(inode.mount())
     }
 
-    /// Returns whether the source is on a stacked filesystem, which counts towards the stacking limit of passthrough.
+    /// Returns whether passthrough would stack on a source that is itself on a stacked filesystem.
+    ///
+    /// The kernel limits the depth of the stack. Files of a FUSE or network server are never passed.
     #[must_use]
-    pub fn is_stacked(&self) -> bool {
-        self.is_stacked
+    pub fn passes_a_stack(&self) -> bool {
+        self.is_stacked && !self.mounts.is_server_backed(MountIndex::ROOT)
     }
 
     /// Closes what was not used for a while; to be called every second.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 pub(super) use locks::BlockedWorkers;
 
@@ -126,10 +127,14 @@ impl Operations {
             | flag::NO_OPENDIR_SUPPORT
             // Saves a GETXATTR for every write(2). The daemon then has to clear the setuid and setgid bits.
             | flag::HANDLE_KILLPRIV_V2
-            | flag::HAS_EXPIRE_ONLY
-            | flag::PASSTHROUGH;
+            | flag::HAS_EXPIRE_ONLY;
         let needs = self.fs.needs();
         let kernel_checks = needs.checks == Checks::Kernel;
+        // The flag adds a level to the filesystem stack (`s_stack_depth`), whether or not any file is passed.
+        let wants_passthrough = self.fs.may_use_passthrough() && may_register_backing_files();
+        if wants_passthrough {
+            flags |= flag::PASSTHROUGH;
+        }
         // Without extended attributes there are no ACLs. Where the daemon checks permissions it evaluates them: for the
         // kernel this flag implies default_permissions.
         if needs.xattrs && kernel_checks {
@@ -152,7 +157,7 @@ impl Operations {
             max_write: self.data.max_write,
             max_readahead: self.data.max_readahead,
             max_background: MAX_BACKGROUND,
-            stack_depth: if self.fs.tree().is_stacked() { 2 } else { 1 },
+            stack_depth: if self.fs.tree().passes_a_stack() { 2 } else { 1 },
         };
         let negotiated = negotiate(device, &params)?;
         log::debug!(
@@ -163,7 +168,9 @@ impl Operations {
             self.kernel_cache.enable_expire_only();
         }
         if negotiated & flag::PASSTHROUGH == 0 {
-            log::info!("the kernel's FUSE has no passthrough");
+            if wants_passthrough {
+                log::info!("the kernel's FUSE has no passthrough");
+            }
             self.fs.disable_passthrough();
         }
         Ok(())
@@ -283,6 +290,15 @@ impl Service for Operations {
     }
 }
 
+/// Returns whether the kernel lets this process register backing files: `fuse_backing_open` requires CAP_SYS_ADMIN in the
+/// initial user namespace.
+fn may_register_backing_files() -> bool {
+    // PROC_USER_INIT_INO, which is USER_NS_INIT_INO of linux/nsfs.h.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    let is_initial = rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|ns| ns.st_ino == INITIAL);
+    let capabilities = rustix::thread::capabilities(None);
+    is_initial && capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
 fn attr_out(attr: &Attr, ttls: &Ttls) -> AttrOut {
     let (attr_valid, attr_valid_nsec) = ttl_parts(ttls.attr(attr));
     AttrOut { attr_valid, attr_valid_nsec, dummy: 0, attr: fuse_attr(attr) }

@@ -70,8 +70,9 @@ pub(super) const CACHING: &[OptionDef] = &[
             "Whether the kernel reads and writes the source's files directly: auto or off",
             "auto: the kernel reads and writes the source's regular files itself (FUSE passthrough, Linux 6.9 and \
              newer, root only), except files with setuid or setgid bits and files on network and FUSE filesystems; \
-             where the kernel refuses, the daemon does it.\n\n\
-             off: the daemon always does it.",
+             where the kernel refuses, the daemon does it. If SOURCE is an overlay, the mount cannot be a layer of another \
+             overlay (the kernel stacks two filesystems at most).\n\n\
+             off: the daemon always does it, and the mount can be a layer of any overlay.",
         )
     },
     OptionDef {
