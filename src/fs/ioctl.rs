@@ -68,6 +68,14 @@ impl Ioctl {
     }
 }
 
+/// Returns whether a request changes inode flags, and with them the inode's ctime.
+///
+/// After such a change the kernel invalidates nothing that it has cached (`fuse_fileattr_set`).
+#[must_use]
+pub fn sets_flags(command: u32) -> bool {
+    matches!(command, SETFLAGS | FSSETXATTR)
+}
+
 impl Fs {
     /// Returns whether an ioctl is to be [forwarded](Self::forward_ioctl).
     pub fn forwards(&self, ioctl: &Ioctl) -> bool {
@@ -166,7 +174,7 @@ impl Fs {
         let given = input.len().min(arg_size);
         argument[..given].copy_from_slice(&input[..given]);
         let inode = self.tree.inode(node)?;
-        let sets = matches!(command, SETFLAGS | FSSETXATTR);
+        let sets = sets_flags(command);
         if sets {
             self.may_act_as_owner(caller, &inode)?;
         }

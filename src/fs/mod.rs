@@ -52,7 +52,7 @@ use crate::watch::{Notifier, Watch};
 pub use caller::ClientState;
 pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, OpenedFile, Read, Write};
-pub use ioctl::Ioctl;
+pub use ioctl::{Ioctl, sets_flags};
 pub use lock::{Conflict, LockKind, LockRange, LockRequest, Revalidation};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;

@@ -6,7 +6,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{Ioctl, Read, Result, Write, spawn_blocking};
+use crate::fs::{Ioctl, Read, Result, Write, sets_flags, spawn_blocking};
 use crate::fuse::convert::{is_direct, open_flags};
 use crate::fuse::protocol::layout::{
     CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,
@@ -15,6 +15,7 @@ use crate::fuse::protocol::layout::{
 use crate::fuse::protocol::{Reply, Request};
 use crate::fuse::status::STATUS_IOCTL;
 use crate::source::NodeId;
+use crate::watch::Notifier;
 
 impl Operations {
     pub(super) fn read(&self, request: &Request<'_>, reply: Reply) {
@@ -119,13 +120,20 @@ impl Operations {
             out_size,
         };
         if self.fs.forwards(&forwarded) {
-            let (fs, input) = (Arc::clone(&self.fs), input.to_vec());
+            let (fs, kernel_cache) = (Arc::clone(&self.fs), Arc::clone(&self.kernel_cache));
+            let input = input.to_vec();
             spawn_blocking(move || {
-                reply_ioctl(reply, fs.forward_ioctl(&caller, &forwarded, &input));
+                let answer = fs.forward_ioctl(&caller, &forwarded, &input);
+                // Before the reply, so that the client then sees what the ioctl changed.
+                kernel_cache.inval_inode(node);
+                reply_ioctl(reply, answer);
             });
             return;
         }
         let output = self.fs.ioctl(&caller, node, asked.cmd, input, out_size);
+        if sets_flags(asked.cmd) {
+            self.kernel_cache.inval_inode(node);
+        }
         reply_ioctl(reply, output.map(|output| (0, output)));
     }
 }
