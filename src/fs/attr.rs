@@ -72,14 +72,18 @@ impl Fs {
             // may set.
             acting.set_fsetid(self.chown_keeps_setgid(caller, &inode)?);
             acting.chown(&fd, uid, gid)?;
-        } else if asked.is_empty()
-            && let Ok(keeps_setgid) = self.chown_keeps_setgid(caller, &inode)
-        {
+        } else if asked.is_empty() {
             // chown(path, -1, -1) clears setuid and setgid bits as well. The kernel sends the same request before a
             // write or fallocate that clears them (Linux `file_remove_privs`), for any caller that may write. It must
             // not fail then: where the caller may not clear the bits by chown(2), the following write clears them.
-            acting.set_fsetid(keeps_setgid);
-            acting.chown(&fd, None, None)?;
+            match self.chown_keeps_setgid(caller, &inode) {
+                Ok(keeps_setgid) => {
+                    acting.set_fsetid(keeps_setgid);
+                    acting.chown(&fd, None, None)?;
+                }
+                Err(e) if caller.is_in_chown() => return Err(e),
+                Err(_) => {}
+            }
         }
         if let Some(mode) = set.mode {
             let mode = self.permitted_setid_bits(&view, caller, &inode, mode)?;

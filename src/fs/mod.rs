@@ -12,6 +12,7 @@ mod attr;
 mod attr_overrides;
 pub(crate) mod buffer;
 mod caller;
+mod caller_syscall;
 mod checks;
 mod contended;
 mod copy;

@@ -11,7 +11,6 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use crate::op::Op;
-use crate::value::Id;
 use crate::world::{Difference, Outcome};
 
 /// One allowed difference.
@@ -66,20 +65,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         excuses: Excuses::All,
     },
     Allowed {
-        name: "chown(-1, -1) by a user who does not own the file",
-        why: "chown(-1, -1) clears set bits, which the kernel permits the owner only; but fuse_setattr takes the clearing out \
-              of the request, which then looks like the one before another user's write (file_remove_privs): the daemon \
-              answers it and clears nothing",
-        parts: false,
-        matches: |op, kernel, ours| {
-            let empty = |uid, gid| uid == Id::Keep && gid == Id::Keep;
-            matches!(*op, Op::Chown { uid, gid, .. } | Op::FdChown { uid, gid, .. } if empty(uid, gid))
-                && kernel.errno == Some(Errno::PERM)
-                && ours.errno.is_none()
-        },
-        excuses: Excuses::All,
-    },
-    Allowed {
         name: "a whiteout by an unmapped caller",
         why: "an idmapped mount stores the whiteout with an invalid owner; the daemon refuses that before the source can \
               return other errors",
@@ -98,18 +83,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             matches!(op, Op::FdAllocate { .. })
                 && kernel == ours
                 && kernel.errno == Some(Errno::OPNOTSUPP)
-        },
-        excuses: Excuses::All,
-    },
-    Allowed {
-        name: "a capability lost to a refused chown",
-        why: "the VFS removes file capabilities (security_inode_killpriv) before it asks the filesystem to change the \
-              owner; on an idmapped mount the new owner is refused before that",
-        parts: true,
-        matches: |op, kernel, ours| {
-            matches!(op, Op::Chown { .. } | Op::FdChown { .. })
-                && kernel == ours
-                && kernel.errno == Some(Errno::OVERFLOW)
         },
         excuses: Excuses::All,
     },
