@@ -215,7 +215,13 @@ impl Fs {
     /// Returns an inode's attributes as the view shows them to a caller.
     fn attr(&self, caller: &Caller, inode: &Inode, stat: &Statx, validity: CacheValidity) -> Attr {
         let view = self.view();
-        let mut attr = Attr::shown(inode, stat, &view, self.viewer(&view, caller), validity);
+        let mut attr = Attr::shown(
+            self.tree.shown_ino(inode),
+            stat,
+            &view,
+            self.viewer(&view, caller),
+            validity,
+        );
         inode.set_has_unmapped_id(attr.uid.is_none() || attr.gid.is_none());
         if self.needs.per_caller {
             // The kernel keeps one owner for all callers, and an invalid one would lock out the user that the mirror

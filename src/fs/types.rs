@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::killpriv::{SETGID, SETUID};
 use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
-use crate::source::{Inode, NodeId};
+use crate::source::NodeId;
 use crate::view::{SourceAttr, View, Viewer};
 
 /// The result of an operation; the caller gets the errno as it is.
@@ -163,7 +163,7 @@ impl Attr {
     /// without the daemon noticing, and the kernel must not execute the file with bits that are gone.
     #[must_use]
     pub fn shown(
-        inode: &Inode,
+        ino: u64,
         stat: &Statx,
         view: &View,
         viewer: Viewer,
@@ -177,7 +177,7 @@ impl Attr {
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
             validity: if privileged { CacheValidity::Uncached } else { validity },
-            ino: if inode.node() == NodeId::ROOT { stat.stx_ino } else { inode.ino() },
+            ino,
             size: stat.stx_size,
             blocks: stat.stx_blocks,
             atime: time(&stat.stx_atime),

@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::Statx;
 
+use super::ino::device_tag;
 use super::inode::Domain;
 use super::mounts::MountIndex;
 
@@ -30,6 +31,8 @@ struct DomainMap {
     by_key: HashMap<Key, Domain>,
     /// For domains below a symbolic link: the domain of the same mount and device without the link.
     without_link: HashMap<Domain, Domain>,
+    /// What the inode numbers that programs see are combined with (`ino.rs`), if that is not 0.
+    tags: HashMap<Domain, u64>,
     last: u32,
 }
 
@@ -71,6 +74,9 @@ impl Domains {
         };
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         let domain = map.of(key);
+        if key.1 != self.root.1 {
+            map.tags.insert(domain, device_tag(key.1));
+        }
         if let Some(without_link) = without_link {
             map.without_link.insert(domain, without_link);
         }
@@ -86,6 +92,15 @@ impl Domains {
         map.without_link.get(&domain).copied().unwrap_or(domain)
     }
 
+    /// Returns what the inode numbers of a domain are combined with for programs: 0 on the root's own device.
+    pub(super) fn tag(&self, domain: Domain) -> u64 {
+        if domain == Domain(0) {
+            return 0;
+        }
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.tags.get(&domain).copied().unwrap_or(0)
+    }
+
     /// Returns the number of domains below symbolic links.
     pub(super) fn link_count(&self) -> usize {
         self.map.read().unwrap_or_else(PoisonError::into_inner).without_link.len()
@@ -94,11 +109,12 @@ impl Domains {
     /// Removes the domains of all symbolic links but these. A link that is used again gets another domain.
     pub(super) fn keep_links(&self, links: &HashSet<u32>) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let DomainMap { by_key, without_link, .. } = &mut *map;
+        let DomainMap { by_key, without_link, tags, .. } = &mut *map;
         by_key.retain(|(_, _, link), domain| {
             let stays = *link == 0 || links.contains(link);
             if !stays {
                 without_link.remove(domain);
+                tags.remove(domain);
             }
             stays
         });

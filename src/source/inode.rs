@@ -12,7 +12,7 @@ use super::resolve::ViaLink;
 
 /// The node id, by which the kernel names an inode in requests.
 ///
-/// It is mostly also the inode number that programs see.
+/// The inode number that programs see is the source's own (`ino.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 

@@ -8,6 +8,7 @@ mod follow;
 mod fs_class;
 mod heap_trim;
 mod identity;
+mod ino;
 mod inode;
 mod lookup;
 mod mounts;

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use super::domains::dev_no;
 use super::fs_class::FsClass;
+use super::ino::link_tag;
 use super::inode::{Inode, NodeId};
 use super::mounts::MountFacts;
 use super::path::fd_path;
@@ -73,6 +74,8 @@ pub(super) struct ViaLink {
     dir_path: Vec<u8>,
     /// The link through which that directory was reached.
     above: Option<Arc<ViaLink>>,
+    /// What the inode numbers of directories below the link are combined with (`ino.rs`).
+    pub(super) tag: u64,
 }
 
 /// The directory of a link, and its name.
@@ -94,7 +97,9 @@ impl ViaLinks {
     fn enter(&self, dir: &Inode, name: &OsStr, dir_path: Vec<u8>) -> Arc<ViaLink> {
         let new = || {
             let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-            Arc::new(ViaLink { id, dir_path, above: dir.via().cloned() })
+            let above = dir.via().cloned();
+            let tag = link_tag(&dir_path, name.as_bytes(), above.as_ref().map_or(0, |via| via.tag));
+            Arc::new(ViaLink { id, dir_path, above, tag })
         };
         Arc::clone(self.lock().entry(dir_entry(dir, name)).or_insert_with(new))
     }

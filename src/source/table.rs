@@ -228,23 +228,6 @@ fn native(domain: Domain, ino: u64) -> Option<NodeId> {
     fits.then_some(NodeId((u64::from(domain.0) << DOMAIN_SHIFT) | ino))
 }
 
-impl Inode {
-    /// Returns the inode number that programs see.
-    ///
-    /// Held inodes show the source's number even if two of them have the same one at the same time: they may be two
-    /// names of one file that the filesystem takes for two.
-    #[must_use]
-    pub fn ino(&self) -> u64 {
-        match self.identity().generation {
-            Generation::Held(_) => {
-                let InodeIdentity { domain, ino, .. } = *self.identity();
-                native(domain, ino).unwrap_or(self.node()).0
-            }
-            _ => self.node().0,
-        }
-    }
-}
-
 impl InodeTable {
     /// Inserts or replaces the root, which has the node id 1 and is never forgotten.
     pub(super) fn set_root(&self, inode: Inode) -> Arc<Inode> {
@@ -287,12 +270,6 @@ impl InodeTable {
             shard.inodes.iter().map(|known| known.0.node()).collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(keys).collect()
-    }
-
-    /// Returns the inode number to show in a directory listing.
-    #[must_use]
-    pub fn shown_ino(&self, domain: Domain, ino: u64) -> u64 {
-        native(domain, ino).map_or(ino, |node| node.0)
     }
 
     /// Finds or inserts an inode and increments its lookup count.
@@ -626,7 +603,7 @@ mod tests {
         assert_eq!(ambiguous.known.serial(), one.serial());
         let other =
             table.find_or_insert(held(None, &[(one.serial(), MatchResult::Different)])).unwrap();
-        assert!(other.node() != one.node() && other.ino() == 42 && one.ino() == 42);
+        assert!(other.node() != one.node() && other.identity().ino == 42);
         let both = [(one.serial(), MatchResult::Different), (other.serial(), MatchResult::Same)];
         assert!(Arc::ptr_eq(&other, &table.find_or_insert(held(None, &both)).unwrap()));
         let same = [(one.serial(), MatchResult::Same), (other.serial(), MatchResult::Different)];

@@ -409,20 +409,14 @@ impl SourceTree {
             .is_ok_and(|stat| self.is_hidden_mount(stat.stx_mnt_id))
     }
 
-    /// Returns whether the table has the inode of a directory entry, judged by its inode number.
+    /// Returns whether the table has the inode of a directory entry, judged by its inode number on the source.
     #[must_use]
     pub fn may_be_known(&self, dir: &Inode, kind: FileType, ino: u64) -> bool {
-        self.table.get(NodeId(self.shown_ino(dir, kind, ino))).is_some()
-    }
-
-    /// Returns the inode number to show for a directory entry.
-    #[must_use]
-    pub fn shown_ino(&self, dir: &Inode, kind: FileType, ino: u64) -> u64 {
         let domain = match dir.via() {
             Some(_) if !kind.is_dir() => self.domains.without_link(dir.identity().domain),
             _ => dir.identity().domain,
         };
-        self.table.shown_ino(domain, ino)
+        self.table.find(domain, ino).is_some()
     }
 }
 

@@ -145,7 +145,7 @@ impl Fs {
         match self.find_in(&dir.inode, &dir.fd, entry.c_name, entry.kind, asked) {
             Ok(found) => {
                 let kind = self.view().presented_kind(found.inode.kind());
-                let ino = found.inode.ino();
+                let ino = self.tree.shown_ino(&found.inode);
                 self.undo_lookup(found.inode.node());
                 DirEntry { ino, kind, ..*entry }
             }
@@ -298,7 +298,7 @@ impl Fs {
                 });
             };
             let cookie = record.cookie;
-            let ino = self.tree.shown_ino(&dir.inode, record.kind, record.ino);
+            let ino = self.tree.shown_entry_ino(&dir.inode, record.kind, record.ino);
             let kind = view.presented_kind(record.kind);
             let is_there = record.is_dot()
                 || !(excluded_names.has(record.name) || self.tree.hides(&dir.fd, record.name));
