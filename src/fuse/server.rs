@@ -19,6 +19,7 @@ use super::kernel_features::KernelFeatures;
 use super::live_update::LiveUpdate;
 use super::node_ids::NodeIds;
 use super::operations::{Admission, BlockedWorkers, Operations};
+use super::status::Reloads;
 use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config};
@@ -27,6 +28,9 @@ use crate::fs::{self, Fs, Shares, WriteThrough};
 use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
+
+/// What to do if no fanotify(7) group is left (EMFILE of fanotify_init(2)): each mount takes one of its user's.
+const RAISE_LIMIT: &str = "raise fs.fanotify.max_user_groups by sysctl(8) and mount again";
 
 /// How often what was not used for a while is closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -79,6 +83,7 @@ impl Server {
         let tree = SourceTree::new(root, fd_capacity, scope(config));
         tree.set_own_device(own_device);
         let (cache, watch) = cache_of(config, &tree)?;
+        let falls_back = cache != config.cache;
         // With follow-source the root may be replaced, and so has no fixed inode number.
         let attach_by_name = attach_by_name && !config.follow_source;
         let node_ids = NodeIds::new(tree.root_ino().filter(|_| attach_by_name));
@@ -101,7 +106,7 @@ impl Server {
             backing_ids: Arc::clone(&backing_ids),
             kernel_cache: Arc::clone(&kernel_cache),
             data: Arc::new(DataMover::new(config)),
-            reloads: Arc::default(),
+            reloads: Arc::new(Reloads::new(falls_back)),
             node_ids,
             admission: Admission::new(access),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
@@ -238,12 +243,19 @@ fn cache_of(config: &Config, tree: &SourceTree) -> Result<(CachePolicy, Option<W
     match Watch::new(tree) {
         Ok(watch) => Ok((config.cache, Some(watch))),
         Err(e) if required => {
-            let option =
-                "option 'cache=coherent': the source cannot be watched; use cache=timeout=1s";
+            let advice = if e == Errno::MFILE { RAISE_LIMIT } else { "use cache=timeout=1s" };
+            let option = format!("option 'cache=coherent': the source cannot be watched; {advice}");
             Err(Error::mount(option, e))
         }
         Err(e) => {
-            log::info!("the source cannot be watched ({e}): cache=timeout=1s");
+            match e {
+                // The source itself could be watched; the administrator can raise the limit.
+                Errno::MFILE => log::warn!(
+                    "the source cannot be watched: this user has no fanotify(7) group left; changes on the source are \
+                     seen within a second (cache=timeout=1s); {RAISE_LIMIT}"
+                ),
+                e => log::info!("the source cannot be watched ({e}): cache=timeout=1s"),
+            }
             Ok((CachePolicy::DEFAULT_TIMEOUTS, None))
         }
     }

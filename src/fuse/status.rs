@@ -22,7 +22,7 @@ pub(super) const STATUS_IOCTL: u32 = 2 << 30 | (SIZE as u32) << 16 | 0xbc << 8 |
 const MAGIC: [u8; 8] = *b"shiftbnd";
 
 /// Offset of the text, in bytes.
-const TEXT_OFFSET: usize = 48;
+const TEXT_OFFSET: usize = 56;
 
 /// The status of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct Status {
     pub begun: u64,
     /// How many of these have ended.
     pub ended: u64,
+    /// Whether the kernel caches for a timeout of one second although `cache=coherent` was wanted, since the source cannot
+    /// be watched.
+    pub falls_back: bool,
     /// Why the last reload that has ended was refused: exit status and message. `None`: it was not.
     pub refused: Option<(Exit, String)>,
 }
@@ -59,6 +62,7 @@ impl Status {
             bytes.extend(number.to_ne_bytes());
         }
         bytes.extend(u64::from(code).to_ne_bytes());
+        bytes.extend(u64::from(self.falls_back).to_ne_bytes());
         // What does not fit is cut off; the daemon's log has the whole message.
         bytes.extend(text.bytes().take(SIZE - TEXT_OFFSET));
         bytes.resize(SIZE, 0);
@@ -86,6 +90,7 @@ impl Status {
             pid_namespace: number(1)?,
             begun: number(2)?,
             ended: number(3)?,
+            falls_back: number(5)? != 0,
             refused: exit.map(|exit| (exit, String::from_utf8_lossy(text).into_owned())),
         })
     }
@@ -107,9 +112,15 @@ struct Count {
     begun: u64,
     ended: u64,
     refused: Option<(Exit, String)>,
+    falls_back: bool,
 }
 
 impl Reloads {
+    /// Creates the count of a mount that has not been reloaded. `falls_back`: see [`Status::falls_back`].
+    pub(super) fn new(falls_back: bool) -> Self {
+        Self(Mutex::new(Count { falls_back, ..Count::default() }))
+    }
+
     /// Counts the begin of a reload. To be called before the options are read.
     pub fn begin(&self) {
         self.lock().begun += 1;
@@ -132,6 +143,7 @@ impl Reloads {
             pid_namespace: pid_namespace().unwrap_or(0),
             begun: count.begun,
             ended: count.ended,
+            falls_back: count.falls_back,
             refused: count.refused.clone().map(|(exit, text)| match in_full {
                 true => (exit, text),
                 false => (exit, "refused; the daemon's log says why".to_owned()),
@@ -167,6 +179,18 @@ mod tests {
         reloads.begin();
         reloads.end(&Ok(()));
         assert_eq!((asked(&reloads).ended, asked(&reloads).refused), (2, None));
+    }
+
+    #[test]
+    fn a_daemon_tells_that_it_cannot_watch_the_source() {
+        for falls_back in [false, true] {
+            let reloads = Reloads::new(falls_back);
+            reloads.begin();
+            reloads.end(&Err(Error::refused("why")));
+            let status = asked(&reloads);
+            assert_eq!(status.falls_back, falls_back);
+            assert_eq!(status.refused, Some((Exit::Mount, "why".to_owned())));
+        }
     }
 
     #[test]
