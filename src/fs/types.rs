@@ -90,7 +90,9 @@ pub struct Attr {
 pub struct Entry {
     /// The node id.
     pub node: NodeId,
-    /// Distinguishes the inode from others that had or will have the node id ([`Inode::generation`]).
+    /// Distinguishes the inode from others that had or will have the node id.
+    ///
+    /// See [`Inode::generation`](crate::source::Inode::generation).
     pub generation: u32,
     /// The attributes.
     pub attr: Attr,
