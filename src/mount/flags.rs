@@ -79,10 +79,12 @@ pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags)
 /// remount.
 pub fn remount(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     let point = MountPoint::open(mountpoint)?;
-    let now = MountIdentity::of_descriptor(&point).and_then(|identity| identity.write_through());
-    let now = now.map_err(|e| Error::mount(format!("remount {}", mountpoint.display()), e))?;
+    let state = MountIdentity::of_descriptor(&point)
+        .and_then(|identity| Ok((identity.is_fuse()?, identity.write_through()?)));
+    let (is_fuse, now) =
+        state.map_err(|e| Error::mount(format!("remount {}", mountpoint.display()), e))?;
     let changed = if now.0 != flags.sync { "sync" } else { "dirsync" };
-    if now != (flags.sync, flags.dirsync) {
+    if is_fuse && now != (flags.sync, flags.dirsync) {
         return Err(Error::usage(format!(
             "remount {}: option '{changed}' cannot change by a remount: use --reload, or unmount and mount again",
             mountpoint.display()
@@ -108,6 +110,12 @@ pub(super) fn change(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     let mut flags = with_mount8_defaults(flags);
     if Record::read(identity).map_err(failed)?.is_some() {
         // Made by the kernel's engine: the options belong to the mount, the filesystem is the source's.
+        if flags.sync || flags.dirsync {
+            return Err(Error::usage(format!(
+                "remount {}: the kernel made this mount, and sync and dirsync belong to the source's filesystem",
+                mountpoint.display()
+            )));
+        }
         let (set, clear) = attr_masks(&flags);
         return mount_setattr(&point, set, clear).map_err(failed);
     }

@@ -148,6 +148,18 @@ fn a_mount_of_the_kernels_is_remounted_and_cannot_be_reloaded() {
 }
 
 #[test]
+fn a_remount_leaves_sync_to_the_sources_filesystem() {
+    let ns = namespace();
+    ns.ok("mount -o remount,sync a");
+    ns.ok(&format!("$S --engine=kernel {MAP} a m"));
+    ns.ok("$S a m -o remount,ro");
+    assert!(ns.ok("findmnt -n -o VFS-OPTIONS m").starts_with("ro,"));
+    let refused = errors(&ns, "$S a m -o remount,sync");
+    assert!(refused.contains("belong to the source's filesystem"), "{refused}");
+    ns.ok("umount m");
+}
+
+#[test]
 fn explain_tells_the_engine_and_its_reason() {
     let ns = namespace();
     let engine = |options: &str| {

@@ -299,6 +299,7 @@ fn may_register_backing_files() -> bool {
     let capabilities = rustix::thread::capabilities(None);
     is_initial && capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
+
 fn attr_out(attr: &Attr, ttls: &Ttls) -> AttrOut {
     let (attr_valid, attr_valid_nsec) = ttl_parts(ttls.attr(attr));
     AttrOut { attr_valid, attr_valid_nsec, dummy: 0, attr: fuse_attr(attr) }
