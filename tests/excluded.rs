@@ -13,7 +13,12 @@ use support::{Mount, as_user, eventually, sh};
 
 /// A directory to work in, whatever the length of its path.
 fn open(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+    rustix::fs::openat(
+        dir,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn top(path: &Path) -> OwnedFd {
@@ -98,7 +103,12 @@ fn no_operation_reaches_or_makes_a_hidden_name_in_a_deep_directory() {
         assert_eq!(swapped, Err(Errno::NOENT));
         rustix::fs::unlinkat(&deep_source, hidden, AtFlags::REMOVEDIR).expect("make room");
         assert_eq!(rustix::fs::mkdirat(&deep, hidden, Mode::RWXU), Err(Errno::PERM));
-        let made = rustix::fs::openat(&deep, hidden, OFlags::CREATE | OFlags::WRONLY, Mode::RWXU);
+        let made = rustix::fs::openat(
+            &deep,
+            hidden,
+            OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::RWXU,
+        );
         assert_eq!(made.err(), Some(Errno::PERM));
         assert_eq!(rustix::fs::symlinkat("x", &deep, hidden), Err(Errno::PERM));
         assert_eq!(

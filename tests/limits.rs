@@ -50,7 +50,8 @@ fn a_fifo_of_the_source_is_joined_with_the_mounts_when_it_is_bind_mounted_there(
     rustix::fs::mknodat(CWD, &own, FileType::Fifo, Mode::RWXU, 0).expect("make a FIFO");
     support::eventually("the FIFO is shown", || fs::symlink_metadata(&here).is_ok());
     let open = |path: &Path, flags| {
-        rustix::fs::open(path, flags | OFlags::NONBLOCK, Mode::empty()).map(File::from)
+        rustix::fs::open(path, flags | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
+            .map(File::from)
     };
     let mut reader = open(&own, OFlags::RDONLY).expect("open to read");
     assert_eq!(open(&here, OFlags::WRONLY).err(), Some(rustix::io::Errno::NXIO), "nobody reads");

@@ -261,7 +261,7 @@ fn a_mount_can_be_unmounted_while_a_submount_does_not_answer() {
     is_killed_soon(client, "a client of the submount");
     let outer = mounts.outer.take().expect("it is mounted");
     let start = Instant::now();
-    // The daemon waits at most 10 s for the blocked worker.
+    // The daemon waits at most 10 s for the blocked worker, and `Mount` for the daemon twice as long.
     let status = unmount_patiently(outer);
     assert!(status, "the daemon ends with success");
     assert!(start.elapsed() < patience(Duration::from_secs(20)), "{:?}", start.elapsed());

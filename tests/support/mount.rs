@@ -274,7 +274,7 @@ impl Mount {
         let status = loop {
             match daemon.try_wait().expect("look for the daemon") {
                 Some(status) => break status,
-                None if start.elapsed() > patience(Duration::from_secs(10)) => {
+                None if start.elapsed() > patience(Duration::from_secs(20)) => {
                     trouble.push("the daemon outlives its mount".to_owned());
                     let _ = daemon.kill();
                     break daemon.wait().expect("reap the daemon");
