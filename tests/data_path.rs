@@ -206,7 +206,7 @@ fn a_file_that_changed_on_the_source_is_read_again_under_a_rate() {
 fn what_a_killed_client_wrote_through_a_mapping_is_not_lost() {
     // A slower rate on a slow machine, so that the client is killed in the middle there, too.
     let time = patience(Duration::from_millis(300));
-    let rate = 65536 * 300 / time.as_millis();
+    let rate = 65536 * 100 / time.as_millis();
     let mount = Mount::builder().arg(format!("--write-rate={rate}")).start();
     fs::write(mount.in_source("f"), vec![0; 65536]).expect("write on the source");
     let client = Process::on(&mount.join("f"), |file| {

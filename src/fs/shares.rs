@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::idmap::MountUid;
 
+/// The part of the whole that is kept for root and the mounter: a sixteenth. Chosen.
+const RESERVE: usize = 16;
+
 /// Counts what each user holds of a resource.
 ///
-/// A user may have half of what the other users leave. So there is something left for the next user, however many have
-/// taken all that they may. Root and the mounter may take all that is left.
+/// A user may have half of what the other users leave, of all but a sixteenth. That sixteenth is for root and the mounter,
+/// which may take all that is left: the root of a container may act as thousands of users.
 #[derive(Debug)]
 pub struct Shares {
     max: usize,
@@ -54,7 +57,8 @@ impl Shares {
         let own = counts.users.get(&uid).copied().unwrap_or(0);
         let left = self.max.saturating_sub(counts.total - own);
         let is_exempt = uid.raw() == 0 || uid.raw() == self.mounter;
-        if own >= if is_exempt { left } else { left / 2 } {
+        let share = || left.saturating_sub(self.max / RESERVE) / 2;
+        if own >= if is_exempt { left } else { share() } {
             return None;
         }
         counts.total += 1;
@@ -97,15 +101,17 @@ mod tests {
         let shares = Shares::new(64);
         let first = take_all(&shares, 1001);
         let second = take_all(&shares, 1002);
-        assert_eq!((first.len(), second.len()), (32, 16));
+        assert_eq!((first.len(), second.len()), (30, 15));
         let root = take_all(&shares, 0);
-        assert_eq!(root.len(), 16);
+        assert_eq!(root.len(), 19);
         assert!(shares.take(user(1003)).is_none(), "nothing is left");
         drop(root);
-        assert_eq!(take_all(&shares, 1003).len(), 8);
+        assert_eq!(take_all(&shares, 1003).len(), 7);
         drop(first);
-        assert_eq!(take_all(&shares, 1001).len(), 24, "what was released is available again");
-        drop(second);
+        assert_eq!(take_all(&shares, 1001).len(), 22, "what was released is available again");
+        let crowd: Vec<_> = (2000..3000).map(|uid| take_all(&shares, uid)).collect();
+        assert!(!take_all(&shares, 0).is_empty(), "root's reserve");
+        drop((second, crowd));
         assert!(shares.lock().users.is_empty() && shares.lock().total == 0);
     }
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::Device;
-use super::protocol::{RequestHead, opcode};
+use super::protocol::layout::{WriteIn, write};
+use super::protocol::{Request, RequestHead, opcode};
 
 /// The most queued requests of all users and of one user; as many as may wait for locks (`fs/lock/waiters.rs`).
 const MAX_REQUESTS: usize = 4096;
@@ -36,7 +37,8 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Queues a request. `false`: the queue is full, or its user's share of it is.
     ///
-    /// RELEASE and RELEASEDIR are always queued, because the kernel does not send them again: the open file would leak.
+    /// Always queued are RELEASE and RELEASEDIR, because the kernel does not send them again and the open file would leak;
+    /// FLUSH, which releases locks; and write-back, whose data would be lost (the kernel limits how much of it is under way).
     pub(super) fn push(&self, head: RequestHead, bytes: &[u8], device: &Arc<Device>) -> bool {
         let mut queue = self.lock();
         let of_user = || queue.iter().filter(|queued| queued.head.uid == head.uid);
@@ -45,7 +47,7 @@ impl Backlog {
             && of_user().count() < MAX_REQUESTS_PER_USER
             && queue.iter().fold(bytes.len(), add_len) <= MAX_BYTES
             && of_user().fold(bytes.len(), add_len) <= MAX_BYTES_PER_USER;
-        if !fits && !matches!(head.opcode, opcode::RELEASE | opcode::RELEASEDIR) {
+        if !fits && !must_be_queued(head.opcode, bytes) {
             return false;
         }
         queue.push_back(QueuedRequest { head, bytes: bytes.into(), device: Arc::clone(device) });
@@ -89,6 +91,17 @@ impl Backlog {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<QueuedRequest>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn must_be_queued(opcode: u32, bytes: &[u8]) -> bool {
+    match opcode {
+        opcode::RELEASE | opcode::RELEASEDIR | opcode::FLUSH => true,
+        opcode::WRITE => {
+            let argument = Request::parse(bytes).map(|request| request.argument::<WriteIn>());
+            matches!(argument, Some(Ok((argument, _))) if argument.write_flags & write::CACHE != 0)
+        }
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::protocol::{Reply, RequestHead, reply_interrupted};
+use super::protocol::{Reply, RequestHead, opcode, reply_interrupted};
 use super::worker_pool::WorkerPool;
 use crate::fs::ClientState;
 
@@ -110,11 +110,14 @@ impl WorkerPool {
     fn check_interrupted_request(&self, request: &mut Interrupted) -> bool {
         let unique = request.unique;
         let is_dying = |head: RequestHead| match head.pid {
-            0 => request.since.elapsed() > UNKNOWN_CLIENT_TIMEOUT,
+            // Any signal interrupts a request, and a client that lives on would repeat what is done all the same.
+            0 => has_no_effect(head.opcode) && request.since.elapsed() > UNKNOWN_CLIENT_TIMEOUT,
             pid => ClientState::of(pid) != ClientState::Alive,
         };
         if let Some(head) = self.backlog.find(unique) {
-            if is_dying(head)
+            // A FLUSH that does not run would leave the client's locks on the source.
+            if head.opcode != opcode::FLUSH
+                && is_dying(head)
                 && let Some(queued) = self.backlog.remove(unique)
             {
                 Reply::new(&queued.device, unique).error(Errno::INTR);
@@ -133,4 +136,24 @@ impl WorkerPool {
         request.was_seen = true;
         true
     }
+}
+
+/// Whether a request only looks, so that it does no harm when a client that got EINTR repeats it.
+fn has_no_effect(opcode: u32) -> bool {
+    matches!(
+        opcode,
+        opcode::LOOKUP
+            | opcode::GETATTR
+            | opcode::READLINK
+            | opcode::READ
+            | opcode::STATFS
+            | opcode::GETXATTR
+            | opcode::LISTXATTR
+            | opcode::OPENDIR
+            | opcode::READDIR
+            | opcode::READDIRPLUS
+            | opcode::GETLK
+            | opcode::ACCESS
+            | opcode::LSEEK
+    )
 }

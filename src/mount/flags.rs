@@ -1,6 +1,7 @@
 //! The mount options that apply per mount: their flags for mount_setattr(2), their names for fusermount3, and
 //! remounting.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::mount::{FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
@@ -10,7 +11,7 @@ use super::record::Record;
 use super::table::MountIdentity;
 use crate::config::{Atime, MountFlags};
 use crate::error::{Error, Result};
-use crate::sys::mount::mount_setattr;
+use crate::sys::mount::{make_private, mount_setattr};
 
 /// The options of the source's own mount, which the mount inherits by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +26,22 @@ pub struct Inherited {
     pub noexec: bool,
     /// `nosymfollow`.
     pub nosymfollow: bool,
+}
+
+/// The options that only forbid.
+const RESTRICTIONS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
+    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
+    .union(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW);
+
+/// Gives a mount that the kernel's engine made its options: restrictions also to all mounts below, and everything else to
+/// the topmost alone, since what a mount below forbids stays forbidden. The tree gets, or keeps, private propagation.
+pub(super) fn set_on_clone(tree: impl AsFd, flags: &MountFlags) -> std::io::Result<()> {
+    let (set, clear) = attr_masks(flags);
+    let none = MountAttrFlags::empty();
+    make_private(tree.as_fd(), set & RESTRICTIONS, none)?;
+    mount_setattr(tree.as_fd(), set.difference(RESTRICTIONS), clear)
 }
 
 /// Fills in options that were not given from the source's own mount.
@@ -116,8 +133,7 @@ pub(super) fn change(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
                 mountpoint.display()
             )));
         }
-        let (set, clear) = attr_masks(&flags);
-        return mount_setattr(&point, set, clear).map_err(failed);
+        return set_on_clone(&point, &flags).map_err(failed);
     }
     if !identity.is_fuse().map_err(failed)? {
         return Err(Error::refused(format!(

@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, statx};
-use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::detached;
-use super::flags::attr_masks;
+use super::flags::set_on_clone;
 use super::full_path;
 use super::point::MountPoint;
 use super::record::Record;
@@ -16,14 +16,6 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::idmap::{IdMap, Kind};
 use crate::sys;
-
-/// The options that only forbid. They are set on all mounts of the tree; all others are those of the topmost alone, since
-/// what a mount below forbids stays forbidden.
-const RESTRICTIONS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
-    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
-    .union(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW);
 
 /// A mount that is made and attached nowhere yet. Dropping it takes it away.
 #[derive(Debug)]
@@ -54,7 +46,7 @@ impl IdmappedMount {
             | OpenTreeFlags::AT_RECURSIVE;
         let tree = open_tree(&source, c"", flags).map_err(failed)?;
         set_map(&tree, config)?;
-        set_flags(&tree, config)
+        set_on_clone(&tree, &config.flags)
             .map_err(|e| Error::mount("the clone of the source takes no mount options", e))?;
         Ok(Self { tree, is_dir: kind == FileType::Directory })
     }
@@ -113,11 +105,4 @@ fn map_text<K: Kind>(map: &IdMap<K>) -> String {
         let _ = writeln!(text, "{source} {mount} {}", extent.count());
         text
     })
-}
-
-fn set_flags(tree: &OwnedFd, config: &Config) -> std::io::Result<()> {
-    let (set, clear) = attr_masks(&config.flags);
-    let none = MountAttrFlags::empty();
-    sys::mount::make_private(tree, set & RESTRICTIONS, none)?;
-    sys::mount::mount_setattr(tree, set.difference(RESTRICTIONS), clear)
 }

@@ -33,8 +33,10 @@ impl Record {
     /// Writes the record of a mount, and removes those of mounts that are gone.
     pub(super) fn write(&self, identity: MountIdentity) -> io::Result<()> {
         make_directory()?;
-        remove_stale()?;
-        fs::write(file_of(identity), self.to_bytes())
+        fs::write(file_of(identity), self.to_bytes())?;
+        // Another process may be removing the same records.
+        remove_stale().unwrap_or_else(|e| log::debug!("stale records in {DIRECTORY} stay: {e}"));
+        Ok(())
     }
 
     /// The record of a mount. `None`: it is not ours, or this process may not read the records.
@@ -92,8 +94,10 @@ fn remove_stale() -> io::Result<()> {
         let identity = identity_of(&entry.file_name(), &prefix);
         if let Some(identity) = identity
             && identity.mountpoint()?.is_none()
+            && let Err(e) = fs::remove_file(entry.path())
+            && e.kind() != ErrorKind::NotFound
         {
-            fs::remove_file(entry.path())?;
+            return Err(e);
         }
     }
     Ok(())

@@ -14,8 +14,9 @@ use super::resolve::{stat_dont_sync, strip_dir};
 use super::tree::{NOFOLLOW_DONT_SYNC, SourceTree, proc_path};
 
 /// Maximum number of entries that are read for one path, so that a client that fills directories keeps a worker busy for
-/// about 100 ms at most (chosen; 1 µs for each entry was measured).
-const MAX_ENTRIES: usize = 1 << 16;
+/// a few milliseconds at most (chosen; 1 µs for each entry was measured). Beyond it the path is unknown, so that the name
+/// is hidden.
+const MAX_ENTRIES: usize = 1 << 11;
 /// Bytes of directory entries that are read at a time.
 const BUFFER: usize = 32 << 10;
 /// Opens a directory on the way, without opening it for reading.

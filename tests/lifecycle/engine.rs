@@ -148,6 +148,31 @@ fn a_mount_of_the_kernels_is_remounted_and_cannot_be_reloaded() {
 }
 
 #[test]
+fn a_remount_restricts_the_mounts_below_as_well() {
+    let ns = namespace();
+    ns.ok("mkdir a/below && mount -t tmpfs -o mode=1777 below a/below");
+    let made = ns.sh(&format!("$S --engine=kernel {MAP} a m"));
+    if !made.status.success() {
+        // tmpfs has no idmapped mounts before Linux 6.3.
+        return ns.ok("umount a/below").clear();
+    }
+    ns.ok("$S a m -o remount,ro");
+    assert!(errors(&ns, "touch m/below/g").contains("Read-only"));
+    ns.ok("umount -R m && umount a/below");
+}
+
+#[test]
+fn each_of_many_mounts_made_at_once_is_recorded() {
+    let ns = namespace();
+    let script = "for n in $(seq 20); do mkdir s$n && $S --engine=kernel a s$n && umount s$n; done
+        for n in $(seq 12); do mkdir p$n; $S --engine=kernel a p$n & done; wait
+        ls /run/shiftbind | wc -l; umount p*";
+    // A mount may have got the number of one that is gone, whose record then stays.
+    let records: usize = ns.ok(script).trim().parse().unwrap();
+    assert!(records >= 12, "{records}");
+}
+
+#[test]
 fn a_remount_leaves_sync_to_the_sources_filesystem() {
     let ns = namespace();
     ns.ok("mount -o remount,sync a");

@@ -17,6 +17,8 @@ use crate::sys;
 /// from waiting.
 const MAX_WAITERS: usize = 4096;
 const MAX_WAITERS_OF_USER: usize = 1024;
+/// How many of them are kept for root: the root of a container may act as thousands of users. Chosen.
+const RESERVED_FOR_ROOT: usize = 512;
 /// How often interrupted threads are woken, and clients are checked for a fatal signal.
 ///
 /// A signal that comes just before the system call is lost, so it is sent again.
@@ -90,7 +92,8 @@ impl Waiting<'_> {
 
 impl List {
     fn has_room_for(&self, uid: MountUid) -> bool {
-        self.waiters.len() < MAX_WAITERS
+        let reserved = if uid.raw() == 0 { 0 } else { RESERVED_FOR_ROOT };
+        self.waiters.len() < MAX_WAITERS - reserved
             && self.waiters.iter().filter(|waiter| waiter.uid == uid).count() < MAX_WAITERS_OF_USER
     }
 }

@@ -3,15 +3,34 @@
 //! Lookups and open files in the reply are released, and the kernel's caches of what the request changed are
 //! invalidated.
 
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use zerocopy::{Immutable, IntoBytes};
 
 use super::Operations;
-use crate::fs::Result;
+use crate::fs::{Result, spawn_blocking};
 use crate::fuse::protocol::layout::{
     CreateIn, CreateOut, EntryOut, LinkIn, MkdirIn, MknodIn, OpenOut, Rename2In, RenameIn,
 };
 use crate::fuse::protocol::{DirentBuffer, Reply, Request, opcode};
+use crate::source::NodeId;
 use crate::watch::Notifier;
+
+/// Maximum number of threads that invalidate for killed clients at a time. Chosen.
+const MAX_RUNNING: usize = 256;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// What an abandoned request has changed.
+#[derive(Debug)]
+enum Change {
+    /// The data and attributes of an inode.
+    Data(NodeId),
+    /// A name in a directory.
+    Name(NodeId, OsString),
+}
 
 impl Operations {
     /// Replies with an inode that was looked up or created; forgets it if the kernel refuses the reply.
@@ -55,7 +74,39 @@ impl Operations {
     }
 
     /// Invalidates what an abandoned request has changed: the kernel cached it before, or since its client got EINTR.
+    ///
+    /// A thread of its own does so, since the invalidation of a name waits for the directory's lock, and that of data for
+    /// locked pages: a client can hold both, and no worker may wait for it.
     pub(super) fn inval_abandoned(&self, request: &Request<'_>) {
+        let changes = self.changes_of(request);
+        if changes.is_empty() {
+            return;
+        }
+        if RUNNING.fetch_add(1, Ordering::AcqRel) >= MAX_RUNNING {
+            RUNNING.fetch_sub(1, Ordering::AcqRel);
+            return log::warn!(
+                "{MAX_RUNNING} invalidations for killed clients wait: stale names may be seen for up to ten minutes"
+            );
+        }
+        let kernel_cache = Arc::clone(&self.kernel_cache);
+        let is_started = spawn_blocking(move || {
+            for change in changes {
+                match change {
+                    Change::Data(node) => kernel_cache.inval_data(node),
+                    Change::Name(dir, name) => {
+                        kernel_cache.inval_entry(dir, &name);
+                        kernel_cache.inval_readdir(dir);
+                    }
+                }
+            }
+            RUNNING.fetch_sub(1, Ordering::AcqRel);
+        });
+        if !is_started {
+            RUNNING.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn changes_of(&self, request: &Request<'_>) -> Vec<Change> {
         let node = self.node(request);
         let name = match request.header.opcode {
             opcode::MKNOD => request.argument::<MknodIn>().and_then(|(_, rest)| rest.name()),
@@ -63,23 +114,21 @@ impl Operations {
             opcode::CREATE => request.argument::<CreateIn>().and_then(|(_, rest)| rest.name()),
             opcode::LINK => request.argument::<LinkIn>().and_then(|(_, rest)| rest.name()),
             opcode::SYMLINK | opcode::UNLINK | opcode::RMDIR => request.body().name(),
-            opcode::RENAME | opcode::RENAME2 => return self.inval_abandoned_rename(request),
+            opcode::RENAME | opcode::RENAME2 => return self.changes_of_rename(request),
             opcode::SETATTR
             | opcode::SETXATTR
             | opcode::REMOVEXATTR
             | opcode::IOCTL
             | opcode::WRITE
             | opcode::FALLOCATE
-            | opcode::COPY_FILE_RANGE => return self.kernel_cache.inval_data(node),
-            _ => return,
+            | opcode::COPY_FILE_RANGE => return vec![Change::Data(node)],
+            _ => return Vec::new(),
         };
-        if let Ok((name, _)) = name {
-            self.kernel_cache.inval_entry(node, name);
-            self.kernel_cache.inval_readdir(node);
-        }
+        let name = name.map(|(name, _)| Change::Name(node, name.to_owned()));
+        name.into_iter().collect()
     }
 
-    fn inval_abandoned_rename(&self, request: &Request<'_>) {
+    fn changes_of_rename(&self, request: &Request<'_>) -> Vec<Change> {
         let parts = match request.header.opcode {
             opcode::RENAME => request.argument().map(|(RenameIn { newdir }, rest)| (newdir, rest)),
             _ => request.argument().map(|(Rename2In { newdir, .. }, rest)| (newdir, rest)),
@@ -88,11 +137,10 @@ impl Operations {
             let (name, rest) = rest.name()?;
             Ok([(request.header.nodeid, name), (newdir, rest.name()?.0)])
         });
-        for (parent, name) in names.into_iter().flatten() {
-            let dir = self.node_ids.node_id(parent);
-            self.kernel_cache.inval_entry(dir, name);
-            self.kernel_cache.inval_readdir(dir);
-        }
+        let change = |(parent, name): (u64, &OsStr)| {
+            Change::Name(self.node_ids.node_id(parent), name.to_owned())
+        };
+        names.into_iter().flatten().map(change).collect()
     }
 }
 
