@@ -63,7 +63,7 @@ impl Record {
     }
 }
 
-/// Makes the directory. EPERM where one is there that others than root may write to.
+/// Makes the directory. An error where one is there that users other than root may use.
 fn make_directory() -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(DIRECTORY) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
