@@ -54,7 +54,11 @@ fn a_fifo_of_the_source_is_joined_with_the_mounts_when_it_is_bind_mounted_there(
             .map(File::from)
     };
     let mut reader = open(&own, OFlags::RDONLY).expect("open to read");
-    assert_eq!(open(&here, OFlags::WRONLY).err(), Some(rustix::io::Errno::NXIO), "without a reader");
+    assert_eq!(
+        open(&here, OFlags::WRONLY).err(),
+        Some(rustix::io::Errno::NXIO),
+        "without a reader"
+    );
     let bound = Bound::new(&own, &here);
     let mut writer = open(&here, OFlags::WRONLY).expect("open to write");
     writer.write_all(b"x").expect("write");
