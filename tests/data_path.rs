@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
@@ -13,8 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, fcntl_setfl, statx};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{
-    Lock, LockKind, Mount, Process, as_user, eventually, loop_fs, patience, program, scratch, sh,
-    sys,
+    Lock, LockKind, Mount, Process, as_user, eventually, loop_fs, program, scratch, sh, sys,
 };
 
 /// Bytes that differ from block to block.
@@ -204,21 +205,31 @@ fn a_file_that_changed_on_the_source_is_read_again_under_a_rate() {
 
 #[test]
 fn what_a_killed_client_wrote_through_a_mapping_is_not_lost() {
-    // A slower rate on a slow machine, so that the client is killed in the middle there, too.
-    let time = patience(Duration::from_millis(300));
-    let rate = 65536 * 100 / time.as_millis();
-    let mount = Mount::builder().arg(format!("--write-rate={rate}")).start();
-    fs::write(mount.in_source("f"), vec![0; 65536]).expect("write on the source");
+    const LENGTH: usize = 65536;
+    // msync(2) takes three seconds, so that the client is killed in the middle.
+    let mount = Mount::builder().arg("--write-rate=21845").start();
+    fs::write(mount.in_source("f"), vec![0; LENGTH]).expect("write on the source");
+    let stored = mount.in_source("stored");
+    let marker = CString::new(stored.as_os_str().as_bytes()).expect("a path has no NUL");
     let client = Process::on(&mount.join("f"), |file| {
-        let Ok(mut mapping) = sys::Mapping::new(file, 65536, true) else { return 1 };
-        mapping.write(&[7; 65536]);
-        u8::from(mapping.sync().is_err())
+        let Ok(mut mapping) = sys::Mapping::new(file, LENGTH, true) else { return 1 };
+        mapping.write(&[7; LENGTH]);
+        // A client that is killed earlier has stored a part only: the kernel lets it wait in a page fault while
+        // write-back is slow (balance_dirty_pages()).
+        if sys::open_raw(&marker, libc::O_CREAT | libc::O_WRONLY).is_err()
+            || mapping.sync().is_err()
+        {
+            return 2;
+        }
+        loop {
+            thread::sleep(Duration::from_secs(1));
+        }
     });
-    thread::sleep(time);
+    eventually("the client has stored everything", || stored.exists());
     client.signal(Signal::KILL);
     assert_eq!(client.wait(), None);
     eventually("it is on the source", || {
-        fs::read(mount.in_source("f")).is_ok_and(|there| there == vec![7; 65536])
+        fs::read(mount.in_source("f")).is_ok_and(|there| there == [7; LENGTH])
     });
 }
 
