@@ -110,6 +110,15 @@ pub(crate) fn strerror(code: i32) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
+/// An error as a field of a log message (doc/LOGGING.md): `errno=13 (Permission denied)`. Its text where it has no errno.
+pub(crate) fn errno_field(error: impl Into<std::io::Error>) -> String {
+    let error = error.into();
+    match error.raw_os_error() {
+        Some(code) => format!("errno={code} ({})", strerror(code)),
+        None => format!("error={:?}", error.to_string()),
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|e| e as _)

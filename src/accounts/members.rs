@@ -74,7 +74,7 @@ fn members(
     }
     for group in groups {
         let Some(members) = database.group_members(group.raw())? else {
-            log::warn!("mirror: the user database knows no group {}", group.raw());
+            log::warn!("mirror: the user database does not know a group: gid={}", group.raw());
             continue;
         };
         for name in members {

@@ -474,9 +474,6 @@ impl Fs {
     /// To be called every second.
     pub fn sweep(&self, notifier: &impl Notifier) {
         if let Some((old, new)) = self.tree.follow() {
-            log::info!(
-                "follow-source: the source's path means another directory now; showing that one"
-            );
             self.idle_streams.clear();
             if let Some(watch) = &self.watch {
                 watch.forget(&self.tree, &old);

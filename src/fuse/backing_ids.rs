@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::device::Backing;
+use crate::error::errno_field;
 use crate::fs::Result;
 use crate::source::{Inode, NodeId};
 
@@ -79,7 +80,8 @@ impl BackingIds {
         let id = wanted().then(register).and_then(|registered| match registered {
             Ok(id) => Some(Arc::new(id)),
             Err(e) => {
-                log::debug!("no FUSE passthrough for a file: {e}");
+                let (node, errno) = (inode.node(), errno_field(e));
+                log::debug!("no FUSE passthrough for a file: nodeid={node} {errno}");
                 None
             }
         });

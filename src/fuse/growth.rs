@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::worker_pool::WorkerPool;
 use super::worker_slot::WorkerSlot;
+use crate::error::errno_field;
 
 /// The most workers beyond the base number. A blocked one takes about 40 KiB, with its kernel stack (measured).
 pub(super) const MAX_EXTRA: usize = 256;
@@ -146,14 +147,14 @@ impl WorkerPool {
             self.end_sole_exclusive();
             let started = self.growth.start.get().map_or(Ok(()), |start| start(slot));
             if let Err(e) = started {
-                log::warn!("cannot start another worker: {e}");
+                log::warn!("cannot start another worker: {}", errno_field(e));
                 self.active.fetch_sub(1, Ordering::SeqCst);
                 let mut state = self.growth.state();
                 state.free.push(slot);
                 state.threads -= 1;
                 return;
             }
-            log::debug!("started another worker: {} now", self.active.load(Ordering::Relaxed));
+            log::debug!("started another worker: workers={}", self.active.load(Ordering::Relaxed));
         }
     }
 
@@ -225,7 +226,10 @@ impl WorkerPool {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        log::warn!("{} workers are still blocked on the source", state.threads);
+                        log::warn!(
+                            "workers are still blocked on the source: workers={}",
+                            state.threads
+                        );
                         break;
                     }
                     let woken = self.growth.worker_ended.wait_timeout(state, left);
@@ -259,7 +263,7 @@ impl WorkerPool {
         let thread =
             std::thread::Builder::new().name("stall-monitor".into()).stack_size(128 * 1024);
         if let Err(e) = thread.spawn(monitor) {
-            log::warn!("cannot start the stall monitor: {e}");
+            log::warn!("cannot start the stall monitor: {}", errno_field(e));
             self.growth.state().has_monitor = false;
             self.growth.is_monitoring.store(false, Ordering::SeqCst);
         }

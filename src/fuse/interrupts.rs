@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::protocol::{Reply, RequestHead, opcode, reply_interrupted};
 use super::worker_pool::WorkerPool;
+use crate::error::errno_field;
 use crate::fs::ClientState;
 
 /// How often the thread looks whether interrupted clients are dying. Chosen.
@@ -87,7 +88,8 @@ impl WorkerPool {
         };
         let thread = std::thread::Builder::new().name("interrupts".into()).stack_size(128 * 1024);
         if let Err(e) = thread.spawn(watch) {
-            log::warn!("cannot start the thread that lets killed clients go: {e}");
+            let errno = errno_field(e);
+            log::warn!("cannot start the thread that lets killed clients go: {errno}");
             self.interrupts.lock().is_watched = false;
         }
     }

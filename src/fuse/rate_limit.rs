@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::error::errno_field;
 use crate::fs::ClientState;
 
 /// What unused rate accumulates to at most: as much as this time is worth may pass at once. Chosen.
@@ -147,7 +148,8 @@ impl RateLimiter {
         match thread.spawn(move || limiter.run()) {
             Ok(_) => queue.has_thread = true,
             Err(e) => {
-                log::warn!("cannot start a thread for rate-limited requests: {e}");
+                let errno = errno_field(e);
+                log::warn!("cannot start a thread for rate-limited requests: {errno}");
                 let dropped = queue.requests.pop_back();
                 drop(queue);
                 drop(dropped);

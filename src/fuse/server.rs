@@ -23,7 +23,7 @@ use super::status::Reloads;
 use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 use crate::fs::{self, Fs, Shares, WriteThrough};
 use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
@@ -254,7 +254,9 @@ fn cache_of(config: &Config, tree: &SourceTree) -> Result<(CachePolicy, Option<W
                     "the source cannot be watched: this user has no fanotify(7) group left; changes on the source are \
                      seen within a second (cache=timeout=1s); {RAISE_LIMIT}"
                 ),
-                e => log::info!("the source cannot be watched ({e}): cache=timeout=1s"),
+                e => {
+                    log::info!("the source cannot be watched: cache=timeout=1s {}", errno_field(e))
+                }
             }
             Ok((CachePolicy::DEFAULT_TIMEOUTS, None))
         }

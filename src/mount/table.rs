@@ -53,6 +53,11 @@ impl MountIdentity {
         Some(Self { id: id.parse().ok()?, unique, device })
     }
 
+    /// The mount id in /proc/self/mountinfo.
+    pub(super) fn id(self) -> u64 {
+        self.id
+    }
+
     /// The topmost mount at a path.
     pub(super) fn of_path(path: &Path) -> io::Result<Self> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;

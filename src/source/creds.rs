@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
+use crate::error::errno_field;
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
 use crate::sys::creds::Verify;
@@ -161,7 +162,9 @@ fn check_epoch(taken: u32) -> Result<(), Errno> {
     }
     debug_assert!(false, "the guard's credentials are outdated");
     log::error!(
-        "refused to change the source: the worker's credentials have changed since it took them; this is a bug"
+        "refused to change the source: the worker's credentials have changed since it took them; this is a bug: \
+         epoch={} taken={taken}",
+        epoch()
     );
     Err(Errno::IO)
 }
@@ -342,7 +345,8 @@ impl Credentials {
             // The daemon's groups must not help a caller. In a user namespace setgroups(2) may be denied.
             if let Err(e) = rustix::thread::set_thread_groups(&[]) {
                 log::debug!(
-                    "cannot drop supplementary groups (setgroups): {e}; workers keep the daemon's groups"
+                    "cannot drop supplementary groups, so workers keep the daemon's: {}",
+                    errno_field(e)
                 );
             }
             // A security module or a seccomp filter may refuse any other id: probe with one, and verify every change if
@@ -392,7 +396,7 @@ pub fn raise_for_backing_close() {
     if sets.permitted.contains(ADMIN) && !sets.effective.contains(ADMIN) {
         sets.effective |= ADMIN;
         if let Err(e) = rustix::thread::set_capabilities(None, sets) {
-            log::debug!("cannot raise CAP_SYS_ADMIN to close a backing file: {e}");
+            log::debug!("cannot raise CAP_SYS_ADMIN to close a backing file: {}", errno_field(e));
         }
     }
 }

@@ -47,6 +47,11 @@ impl SourceTree {
         let identity =
             InodeIdentity { domain, ino: stat.stx_ino, generation: Generation::Held(None) };
         let new = Inode::new(NodeId::ROOT, identity, mount, old.kind(), Some(fd), None);
+        log::info!(
+            "follow-source: the source's path means another directory now; showing that one: ino={} mount_id={}",
+            stat.stx_ino,
+            stat.stx_mnt_id
+        );
         Some((old, self.replace_root(new)))
     }
 }

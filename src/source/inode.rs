@@ -16,6 +16,12 @@ use super::resolve::ViaLink;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl NodeId {
     /// The root of every FUSE filesystem (FUSE_ROOT_ID).
     pub const ROOT: Self = Self(1);

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
 use super::tree::proc_path;
+use crate::error::errno_field;
 use crate::sys::handle::{name_to_fid, name_to_handle};
 
 /// Compares descriptors, with an inotify instance that it creates at first use.
@@ -34,7 +35,8 @@ impl InodeComparer {
         }
         self.have_same_watch(one, other).unwrap_or_else(|e| {
             log::debug!(
-                "cannot compare two files by inotify watches: {e}; comparing their attributes"
+                "cannot compare two files by inotify watches, so their attributes count: {}",
+                errno_field(e)
             );
             have_same_attributes(one, other)
         })

@@ -21,6 +21,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::inval_batch::{InvalBatch, Notifier};
 use super::{FILE_EVENTS, Watch};
+use crate::error::errno_field;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
 
@@ -170,7 +171,7 @@ impl Watch {
         let (is_new, ctime) = match result {
             Ok((is_new, ctime)) => (is_new, Ok(ctime)),
             Err(e) => {
-                log::debug!("cannot mark a file: {e}");
+                log::debug!("cannot mark a file: nodeid={} {}", file.node(), errno_field(e));
                 (false, Err(e))
             }
         };

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::inval_batch::{InvalBatch, Notifier};
 use super::resend::Resends;
+use crate::error::errno_field;
 use crate::source::NodeId;
 
 /// How long the invalidations of one directory may take before it counts as stalled. Chosen.
@@ -193,20 +194,22 @@ impl InvalDispatcher {
     /// Looks for directories that stall, and starts a thread for the others; to be called every second.
     pub(super) fn check(&self) {
         let mut state = self.state();
-        let stalled = state.in_progress.keys().filter(|dir| state.has_stalled(dir)).count();
-        self.any_stalled.store(stalled > 0, Ordering::Release);
-        if stalled < state.threads || state.queue.is_empty() || state.threads >= MAX_THREADS {
+        let in_progress = state.in_progress.keys().copied();
+        let stalled: Vec<NodeId> = in_progress.filter(|dir| state.has_stalled(dir)).collect();
+        self.any_stalled.store(!stalled.is_empty(), Ordering::Release);
+        if stalled.len() < state.threads || state.queue.is_empty() || state.threads >= MAX_THREADS {
             return;
         }
         state.threads += 1;
         drop(state);
         log::warn!(
-            "a client holds the lock of a directory: other clients see changes in it when it releases the lock"
+            "clients hold the locks of directories, and other clients see changes there when they release them: \
+             nodeids={stalled:?}"
         );
         if let Some(start) = self.spawn_thread.get()
             && let Err(e) = start()
         {
-            log::error!("cannot start a thread for invalidations: {e}");
+            log::error!("cannot start a thread for invalidations: {}", errno_field(e));
             self.state().threads -= 1;
         }
     }

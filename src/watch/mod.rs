@@ -27,6 +27,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::error::errno_field;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
 use crate::sys::handle::FileHandle;
@@ -118,7 +119,7 @@ impl Watch {
         match self.mark_dir(tree, dir) {
             Ok(()) => true,
             Err(e) => {
-                log::debug!("cannot mark a directory: {e}");
+                log::debug!("cannot mark a directory: nodeid={} {}", dir.node(), errno_field(e));
                 false
             }
         }
@@ -144,7 +145,10 @@ impl Watch {
             let resumed = tree
                 .uncached_fd(inode)
                 .and_then(|fd| sys::fanotify::ignore_modify(&self.group, false, &proc_path(&fd)));
-            resumed.unwrap_or_else(|e| log::debug!("cannot remove the ignore mask of a file: {e}"));
+            resumed.unwrap_or_else(|e| {
+                let (node, errno) = (inode.node(), errno_field(e));
+                log::debug!("cannot remove the ignore mask of a file: nodeid={node} {errno}");
+            });
         }
         if !inode.is_watched() {
             return;
@@ -233,7 +237,7 @@ impl Watch {
         N: Notifier + Send + Sync + 'static,
     {
         if let Err(e) = self.dispatcher.start(notifier) {
-            log::error!("cannot start a thread for invalidations: {e}");
+            log::error!("cannot start a thread for invalidations: {}", errno_field(e));
         }
         let Ok(group) = self.group.try_clone() else { return };
         let mut group = std::fs::File::from(group);
@@ -262,7 +266,8 @@ impl Watch {
                 }
                 Err(e) => {
                     log::error!(
-                        "cannot read events of the source, which is not watched any more: {e}"
+                        "cannot read events of the source, which is not watched any more: {}",
+                        errno_field(e)
                     );
                     notifier.inval_all();
                     return;

@@ -21,6 +21,7 @@ use rustix::fs::OFlags;
 
 use super::stream::{DirStream, OpenDir};
 use super::walk_predictor::WalkPredictor;
+use crate::error::errno_field;
 use crate::fs::{Fs, Result};
 use crate::source::{Inode, NodeId, PeekedInode};
 use crate::sys;
@@ -78,6 +79,17 @@ pub(super) enum PrefetchTask {
     SameDir(Arc<OpenDir>),
     /// The beginning of another directory.
     NextDir(NodeId),
+}
+
+impl PrefetchTask {
+    /// The directory that it is about.
+    fn dir(&self) -> Option<NodeId> {
+        match self {
+            Self::None => None,
+            Self::SameDir(dir) => Some(dir.inode.node()),
+            Self::NextDir(node) => Some(*node),
+        }
+    }
 }
 
 /// State of the prefetch.
@@ -221,6 +233,7 @@ impl Fs {
             let queue = prefetcher.wake.wait_while(prefetcher.queue(), nothing);
             let next = queue.unwrap_or_else(PoisonError::into_inner).pop_front();
             let _active = prefetcher.begin_work();
+            let dir = next.as_ref().and_then(PrefetchTask::dir);
             let result = match next {
                 None | Some(PrefetchTask::None) => Ok(()),
                 Some(PrefetchTask::SameDir(dir)) => self.prefetch_more(&dir),
@@ -230,7 +243,9 @@ impl Fs {
                 }
                 Some(PrefetchTask::NextDir(node)) => self.prefetch_dir(node),
             };
-            result.unwrap_or_else(|e| log::debug!("cannot prefetch directory entries: {e}"));
+            if let (Err(e), Some(dir)) = (result, dir) {
+                log::debug!("cannot prefetch directory entries: nodeid={dir} {}", errno_field(e));
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::ranges::HeldRanges;
 use super::{LockKind, LockRange, LockRequest};
+use crate::error::errno_field;
 use crate::fs::Result;
 use crate::sys;
 use crate::sys::lock::Conflict;
@@ -83,7 +84,7 @@ impl Description {
 
     fn unlock_all(&self) {
         if let Err(e) = self.set(ALL_UNLOCKED) {
-            log::warn!("cannot release the locks of a client on the source: {e}");
+            log::warn!("cannot release the locks of a client on the source: {}", errno_field(e));
         }
     }
 }
@@ -234,7 +235,12 @@ impl Owner {
             let range = LockRange { kind: LockKind::Unlock, ..range };
             match current.set(range) {
                 Ok(()) => lock(&self.held).set(range, handle),
-                Err(e) => log::warn!("cannot release a lock of a client on the source: {e}"),
+                Err(e) => {
+                    let (pid, errno) = (self.pid.load(Ordering::Relaxed), errno_field(e));
+                    log::warn!(
+                        "cannot release a lock of a client on the source: fh={handle} pid={pid} {errno}"
+                    );
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use super::Operations;
+use crate::error::errno_field;
 use crate::fs::{Entry, Fs, OpenFile, OpenedFile, Result};
 use crate::fuse::backing_ids::BackingIds;
 use crate::fuse::convert::open_flags;
@@ -28,7 +29,8 @@ impl Operations {
         });
         // The daemon may not (no CAP_SYS_ADMIN), or the kernel cannot. Neither will change.
         if let Err(e @ (Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP)) = opened {
-            log::info!("no FUSE passthrough: {e}");
+            let (node, errno) = (file.inode().node(), errno_field(e));
+            log::info!("no FUSE passthrough from now on: nodeid={node} {errno}");
             self.fs.disable_passthrough();
         }
         opened
