@@ -2,6 +2,9 @@
 //!
 //! ARCHITECTURE.md describes the modules and the life of a request.
 
+// A test or a benchmark may be one long script; the program may not (`clippy.toml` has the length).
+#![warn(clippy::too_many_lines)]
+
 pub mod accounts;
 pub mod cli;
 pub mod config;

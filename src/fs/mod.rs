@@ -58,8 +58,8 @@ pub use lock::{Conflict, LockKind, LockRange, LockRequest, Revalidation};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{
-    Attr, CacheValidity, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp,
-    decode_dev, encode_dev,
+    Attr, CacheValidity, Caller, Entry, Lookup, Moved, NewEntry, Result, SetAttr, SetTime,
+    Timestamp, decode_dev, encode_dev,
 };
 pub use write_through::WriteThrough;
 

@@ -104,10 +104,8 @@ impl Fs {
     pub fn rename(
         &self,
         caller: &Caller,
-        parent: NodeId,
-        name: &OsStr,
-        new_parent: NodeId,
-        new_name: &OsStr,
+        (parent, name): (NodeId, &OsStr),
+        (new_parent, new_name): (NodeId, &OsStr),
         flags: RenameFlags,
     ) -> Result<Moved> {
         let (deny_rename, deny_delete) = {

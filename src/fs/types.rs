@@ -1,5 +1,7 @@
 //! Types of requests and answers: callers, attributes, entries. No FUSE types.
 
+use std::ffi::OsStr;
+
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
@@ -116,6 +118,19 @@ pub enum Moved {
     Alone,
     /// The paths of names below a directory, some of which may be excluded now, or no longer.
     WithPaths,
+}
+
+/// An inode to create: its place, and the mode that the caller asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// The directory.
+    pub parent: NodeId,
+    /// The name in it.
+    pub name: &'a OsStr,
+    /// File type and permission bits (`st_mode`).
+    pub mode: u32,
+    /// The caller's umask, which a default ACL of the directory overrides.
+    pub umask: u32,
 }
 
 /// A time to set (utimensat(2)).

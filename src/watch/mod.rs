@@ -30,6 +30,7 @@ use rustix::io::Errno;
 use crate::error::errno_field;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
 use crate::sys;
+use crate::sys::fanotify::Event;
 use crate::sys::handle::FileHandle;
 
 use deferred::{DeferredMarks, max_file_marks};
@@ -276,34 +277,50 @@ impl Watch {
             let mut batch = InvalBatch::default();
             for event in sys::fanotify::events(&buffer[..filled]) {
                 if event.mask & libc::FAN_Q_OVERFLOW != 0 {
-                    for seq in &self.event_seqs {
-                        seq.fetch_add(1, Ordering::AcqRel);
-                    }
+                    self.count_lost_events();
                     batch.add_all();
                 } else if event.pid != own_pid || tree.has_aliases() {
-                    let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
-                    if let Some(dir) = dir {
-                        // Before the table is searched: a lookup that enters the file from now on sees the new count,
-                        // and one that has entered it already is found below.
-                        self.seq_slot(dir).fetch_add(1, Ordering::AcqRel);
-                    }
-                    batch.add(&event, dir);
-                    let children = event.child.map(|handle| tree.inodes_by_handle(&handle));
-                    for child in children.unwrap_or_default() {
-                        batch.add_inode(child.node(), dir);
-                        if event.mask & libc::FAN_ATTRIB != 0 && child.has_unmapped_id() {
-                            batch.add_expired(&event, dir);
-                        }
-                        if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
-                            throttle.suppress(&self.group, tree, child, dir);
-                        }
-                    }
+                    self.take_event(event, tree, &mut batch, &mut throttle);
                 }
             }
             self.read_seq.fetch_add(1, Ordering::SeqCst);
             throttle.resume(&self.group, tree, &mut batch);
             self.dispatcher.send(batch, &**notifier);
             std::thread::sleep(COALESCE);
+        }
+    }
+
+    /// Counts an event, and adds what it invalidates to the batch.
+    fn take_event(
+        &self,
+        event: Event<'_>,
+        tree: &SourceTree,
+        batch: &mut InvalBatch,
+        throttle: &mut WriteThrottle,
+    ) {
+        let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
+        if let Some(dir) = dir {
+            // Before the table is searched: a lookup that enters the file from now on sees the new count, and one that
+            // has entered it already is found below.
+            self.seq_slot(dir).fetch_add(1, Ordering::AcqRel);
+        }
+        batch.add(&event, dir);
+        let children = event.child.map(|handle| tree.inodes_by_handle(&handle));
+        for child in children.unwrap_or_default() {
+            batch.add_inode(child.node(), dir);
+            if event.mask & libc::FAN_ATTRIB != 0 && child.has_unmapped_id() {
+                batch.add_expired(&event, dir);
+            }
+            if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
+                throttle.suppress(&self.group, tree, child, dir);
+            }
+        }
+    }
+
+    /// Counts an event for every directory: the kernel has lost events of any of them.
+    fn count_lost_events(&self) {
+        for seq in &self.event_seqs {
+            seq.fetch_add(1, Ordering::AcqRel);
         }
     }
 
