@@ -5,16 +5,9 @@ use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::Statx;
 
-use super::ino::device_tag;
-use super::inode::Domain;
+use super::ino_tag::device_tag;
 use super::mounts::MountIndex;
-
-/// Major and minor number of a file's device.
-pub(super) type DevNo = (u32, u32);
-
-pub(super) fn dev_no(stat: &Statx) -> DevNo {
-    (stat.stx_dev_major, stat.stx_dev_minor)
-}
+use super::node_id::{DevNo, Domain, dev_no};
 
 /// A mount, a device in it, and the id of the symbolic link that led there (0: none).
 type Key = (MountIndex, DevNo, u32);

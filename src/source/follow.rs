@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, StatxFlags};
 
-use super::domains::dev_no;
+use super::descriptor::stat_dont_sync;
 use super::fs_class::FsClass;
 use super::identity::{Generation, InodeIdentity};
-use super::inode::{Inode, NodeId};
+use super::inode::Inode;
 use super::mounts::{MountFacts, SourceMount};
-use super::resolve::{LinkTarget, stat_dont_sync};
+use super::node_id::{NodeId, dev_no};
+use super::resolve::LinkTarget;
 use super::tree::SourceTree;
 
 impl SourceTree {

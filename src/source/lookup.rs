@@ -9,13 +9,15 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::domains::dev_no;
+use super::candidate::InodeCandidate;
+use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, reopen, stat_dont_sync};
 use super::identity::{CoarseTime, Freshness, Generation, InodeIdentity, MatchResult};
 use super::inode::Inode;
 use super::mounts::{MountFacts, MountIndex, ReopenMethod, SourceMount};
-use super::resolve::{LinkTarget, ViaLink, stat_dont_sync};
-use super::table::InodeCandidate;
-use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, component, reopen, via_id};
+use super::node_id::dev_no;
+use super::resolve::LinkTarget;
+use super::tree::{BASIC, SourceTree, component};
+use super::via_link::{ViaLink, via_id};
 use crate::sys::handle::name_to_handle;
 
 const WITH_BTIME: StatxFlags = BASIC.union(StatxFlags::BTIME);

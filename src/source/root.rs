@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
-use super::domains::dev_no;
 use super::fs_class::FsClass;
 use super::mounts::MountFacts;
+use super::node_id::dev_no;
 use super::placeholder::Placeholder;
 use super::submounts::{SourceMounts, submounts};
 use crate::config::{Atime, Config, MountFlags};

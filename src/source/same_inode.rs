@@ -12,7 +12,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
-use super::tree::proc_path;
+use super::descriptor::proc_path;
 use crate::error::errno_field;
 use crate::sys::handle::{name_to_fid, name_to_handle};
 

@@ -11,31 +11,28 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::domains::{DevNo, Domains, dev_no};
+use super::descriptor::{NOFOLLOW_DONT_SYNC, reopen};
+use super::domains::Domains;
 use super::fd_cache::FdCache;
 use super::heap_trim::TrimPolicy;
 use super::identity::{Generation, InodeIdentity};
-use super::inode::{Domain, Inode, NodeId};
+use super::inode::Inode;
 use super::mounts::{MountIndex, Mounts, ReopenMethod, SourceMount};
+use super::node_id::{DevNo, Domain, NodeId, dev_no};
+use super::path::{fd_path, strip_dir};
 use super::placeholder::Placeholder;
-use super::resolve::{ViaLink, ViaLinks};
 use super::restrictions::Restrictions;
 use super::root::SourceRoot;
 use super::same_inode::InodeComparer;
 use super::table::InodeTable;
+use super::via_link::ViaLinks;
 use crate::sys;
-use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
 pub(super) const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
-/// For statx(2): the name itself, not what a symbolic link or automount leads to.
-pub(super) const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
-/// The same with the attributes that the kernel has cached, without a request to a server.
-pub(super) const NOFOLLOW_DONT_SYNC: AtFlags = NOFOLLOW.union(AtFlags::STATX_DONT_SYNC);
-
 /// Which parts of the source are shown.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope {
@@ -418,11 +415,19 @@ impl SourceTree {
         };
         self.table.find(domain, ino).is_some()
     }
-}
 
-/// Returns the id by which domains know a link, 0 for none.
-pub(super) fn via_id(via: Option<&Arc<ViaLink>>) -> u32 {
-    via.map_or(0, |via| via.id)
+    /// Returns the path of a directory relative to the source's root, empty for the root itself.
+    ///
+    /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
+    /// directory may then be anywhere.
+    pub fn path_of(&self, dir: &Inode) -> Result<Option<Vec<u8>>, Errno> {
+        if dir.node() == NodeId::ROOT {
+            return Ok(Some(Vec::new()));
+        }
+        let root = fd_path(&*self.root.load().held().ok_or(Errno::STALE)?)?;
+        let own = fd_path(&*self.fd(dir)?)?;
+        Ok(strip_dir(&root, &own).map(<[u8]>::to_vec))
+    }
 }
 
 /// Returns whether the process may open files by handle (CAP_DAC_READ_SEARCH).
@@ -456,17 +461,4 @@ pub(crate) fn component(name: &OsStr) -> Result<CString, Errno> {
         return Err(Errno::INVAL);
     }
     CString::new(bytes).map_err(|_| Errno::INVAL)
-}
-
-/// Returns the path in /proc by which the kernel finds the inode behind a descriptor (proc_pid_fd(5)).
-#[must_use]
-pub fn proc_path(fd: &OwnedFd) -> DescriptorPath<'_> {
-    DescriptorPath::of(fd)
-}
-
-/// Opens the inode behind a descriptor again, with other flags.
-pub fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = proc_path(fd);
-    let (dir, name) = path.relative();
-    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())
 }

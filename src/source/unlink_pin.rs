@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, Statx};
 
-use super::domains::dev_no;
-use super::inode::{Domain, Inode};
+use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC};
+use super::inode::Inode;
+use super::node_id::{Domain, dev_no};
 use super::resolve::LinkTarget;
-use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, via_id};
+use super::tree::{BASIC, SourceTree};
+use super::via_link::via_id;
 
 /// Inodes about to lose their last name, each with an open descriptor.
 #[derive(Debug, Default)]
