@@ -16,7 +16,12 @@ pub(super) const NOFOLLOW_DONT_SYNC: AtFlags = NOFOLLOW.union(AtFlags::STATX_DON
 pub(super) fn stat_dont_sync(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
-    Ok((stat, FileType::from_raw_mode(u32::from(stat.stx_mode))))
+    Ok((stat, kind_of(&stat)))
+}
+
+/// Returns the file type in an inode's attributes.
+pub(super) fn kind_of(stat: &Statx) -> FileType {
+    FileType::from_raw_mode(u32::from(stat.stx_mode))
 }
 
 /// Returns the path in /proc by which the kernel finds the inode behind a descriptor (proc_pid_fd(5)).

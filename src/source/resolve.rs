@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::descriptor::stat_dont_sync;
+use super::descriptor::{kind_of, stat_dont_sync};
 use super::fs_class::FsClass;
 use super::inode::Inode;
 use super::mounts::MountFacts;
@@ -46,7 +46,7 @@ impl LinkTarget {
     /// Returns whether the target is a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
-        FileType::from_raw_mode(u32::from(self.stat.stx_mode)).is_dir()
+        kind_of(&self.stat).is_dir()
     }
 
     /// Returns the target's parent directory and its name there.

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::descriptor::{NOFOLLOW_DONT_SYNC, reopen};
+use super::descriptor::{NOFOLLOW_DONT_SYNC, kind_of, reopen};
 use super::domains::Domains;
 use super::fd_cache::FdCache;
 use super::heap_trim::TrimPolicy;
@@ -392,7 +392,7 @@ impl SourceTree {
     #[must_use]
     pub fn is_dir(&self, dir_fd: &OwnedFd, name: &CStr) -> bool {
         let stat = rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, StatxFlags::TYPE);
-        stat.is_ok_and(|stat| FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir())
+        stat.is_ok_and(|stat| kind_of(&stat).is_dir())
     }
 
     /// Returns whether a listing must omit a name, because a hidden mount covers it.

@@ -4,9 +4,9 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Statx};
+use rustix::fs::Statx;
 
-use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC};
+use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, kind_of};
 use super::inode::Inode;
 use super::node_id::{Domain, dev_no};
 use super::resolve::LinkTarget;
@@ -54,7 +54,7 @@ impl SourceTree {
     }
 
     fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {
-        let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
+        let is_dir = kind_of(stat).is_dir();
         if stat.stx_nlink > 1 && !is_dir {
             return UnlinkPin::default();
         }
