@@ -159,8 +159,7 @@ impl Fs {
         self.names_changed(&[&dir])?;
         let event_seq = self.event_seq(&dir);
         // The kernel's LOOKUP of the name has just marked the directory, if it can be marked.
-        let validity =
-            if dir.is_watched() { CacheValidity::WhileWatched } else { CacheValidity::Timeout };
+        let validity = CacheValidity::of_names(dir.is_watched());
         let entry_ref = DirEntryRef { dir: &dir, name, validity, event_seq };
         self.opened_entry(caller, &entry_ref, (fd, share), wanted)
     }
@@ -217,11 +216,9 @@ impl Fs {
     ) -> Result<(Entry, OpenedFile)> {
         let found = self.tree.insert_created(entry_ref.dir.mount(), &fd)?;
         let mut entry = self.entry(caller, entry_ref, &found);
-        if wanted & OFlags::ACCMODE == OFlags::RDWR
-            && entry.attr.validity == CacheValidity::WhileWatched
-        {
+        if wanted & OFlags::ACCMODE == OFlags::RDWR {
             // See `keep_open`.
-            entry.attr.validity = CacheValidity::Timeout;
+            entry.attr.validity = entry.attr.validity.min(CacheValidity::Timeout);
         }
         let fd = Arc::new(fd);
         let may_pass_through = self.may_pass_through(&found.inode, &found.stat);

@@ -19,7 +19,8 @@ use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::inval_batch::{InvalBatch, Notifier};
+use super::inval_batch::InvalBatch;
+use super::notifier::Notifier;
 use super::{FILE_EVENTS, Watch};
 use crate::error::errno_field;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};

@@ -12,8 +12,10 @@
 //! Lock order: `marking`, then `dirs`, which is never held across a system call or a notification.
 
 mod deferred;
+mod dir_invals;
 mod dispatch;
 mod inval_batch;
+mod notifier;
 mod resend;
 mod write_throttle;
 
@@ -36,7 +38,7 @@ use crate::sys::handle::FileHandle;
 use deferred::{DeferredMarks, max_file_marks};
 use dispatch::InvalDispatcher;
 use inval_batch::InvalBatch;
-pub use inval_batch::Notifier;
+pub use notifier::Notifier;
 use write_throttle::{SUPPRESSION, WriteThrottle};
 
 /// Events on a marked directory, and on the files in it.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
+use super::prefetched::Prefetched;
 use super::stream::{DirStream, OpenDir};
 use super::walk_predictor::WalkPredictor;
 use crate::error::errno_field;
@@ -39,36 +40,6 @@ const MAX_MISSES: u32 = 3;
 const BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum number of queued tasks.
 const MAX_QUEUED: usize = 4;
-
-/// The prefetched entries of a stream, from its position on.
-#[derive(Debug)]
-pub(super) struct Prefetched {
-    since: Instant,
-    /// Event count of the directory's mark before the prefetch.
-    event_seq: u32,
-    /// Change count of the mount before the prefetch.
-    changes: u32,
-    /// `None` for an entry that must be looked up.
-    entries: VecDeque<Option<PeekedInode>>,
-}
-
-impl Prefetched {
-    /// Returns the event count of the directory's mark before the prefetch.
-    pub(super) fn event_seq(&self) -> u32 {
-        self.event_seq
-    }
-
-    /// Returns the prefetched inode of the entry at the stream's position.
-    pub(super) fn first(&self) -> Option<&PeekedInode> {
-        self.entries.front()?.as_ref()
-    }
-
-    /// Moves on by one entry. Returns whether any are left.
-    pub(super) fn advance(&mut self) -> bool {
-        self.entries.pop_front();
-        !self.entries.is_empty()
-    }
-}
 
 /// What to prefetch after a READDIR.
 #[derive(Debug)]

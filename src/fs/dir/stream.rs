@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::prefetch::Prefetched;
+use super::prefetched::Prefetched;
 use crate::fs::Result;
 use crate::fs::shares::Share;
 use crate::idmap::MountUid;
