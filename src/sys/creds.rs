@@ -4,7 +4,8 @@
 
 use rustix::io::Errno;
 
-use crate::idmap::NO_ID;
+/// `(uid_t) -1`, which is no id: setfsuid(2) changes nothing and returns the id in force.
+const NO_ID: u32 = u32::MAX;
 
 /// Whether to read the ids back after setting them, since setfsuid(2) and setfsgid(2) report no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ fn set(call: libc::c_long, id: u32, verify: Verify) -> Result<(), Errno> {
     if verify == Verify::No {
         return Ok(());
     }
-    // SAFETY: as above. An invalid id changes nothing, and the call returns the id in force.
+    // SAFETY: as above. See `NO_ID`.
     let now = unsafe { libc::syscall(call, NO_ID) };
     if now as u32 == id { Ok(()) } else { Err(Errno::PERM) }
 }
