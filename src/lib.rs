@@ -20,6 +20,7 @@ pub mod idmap;
 pub mod mount;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 pub mod source;
+mod sync;
 mod sys;
 pub mod translate;
 pub mod view;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 /// The folders and files directly below `src/`, lowest first: each imports only what stands before it.
 const LAYERS: &[&str] = &[
+    "sync",
     "sys",
     "error",
     "idmap",

@@ -5,7 +5,7 @@
 //! writing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -17,6 +17,7 @@ use super::mode_bits::{SETGID, SETUID};
 use super::shares::Share;
 use super::{Caller, Fs, Result, copy};
 use crate::source::{ActingAs, Inode, NodeId, reopen};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// An open file.
@@ -87,7 +88,7 @@ impl OpenFile {
 
     /// See [`Fs::revalidation`].
     pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<FileState>> {
-        self.state_at_lock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state_at_lock.lock()
     }
 
     /// Returns whether the source's file is open.

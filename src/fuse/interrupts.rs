@@ -6,8 +6,8 @@
 //! abandoned. The worker finishes it all the same, but the kernel refuses its reply and does not know of the changes:
 //! [`super::worker_pool::Service::was_abandoned`] invalidates what it has cached of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -16,6 +16,7 @@ use super::protocol::{Reply, RequestHead, opcode, reply_interrupted};
 use super::worker_pool::WorkerPool;
 use crate::error::errno_field;
 use crate::fs::ClientState;
+use crate::sync::{Mutex, MutexGuard};
 
 /// How often the thread looks whether interrupted clients are dying. Chosen.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -63,7 +64,7 @@ impl Interrupts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock()
     }
 }
 

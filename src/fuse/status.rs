@@ -5,11 +5,11 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Exit};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// The size of the answer, in bytes.
@@ -154,7 +154,7 @@ impl Reloads {
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! One inode of the source that the kernel knows, and how the daemon reaches it.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
@@ -10,6 +10,7 @@ use super::identity::{Freshness, InodeIdentity, MatchResult};
 use super::mounts::MountIndex;
 use super::node_id::NodeId;
 use super::via_link::ViaLink;
+use crate::sync::{Mutex, MutexGuard};
 
 /// An inode that the kernel has looked up and not yet forgotten.
 #[derive(Debug)]
@@ -287,8 +288,8 @@ impl Inode {
         self.lock().writers > 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock()
     }
 }
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The mounts of a source tree: the source's own mount and those below it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, Stat, StatxFlags, fstat, memfd_create};
 use rustix::io::{Errno, pwrite};
@@ -9,6 +9,7 @@ use rustix::io::{Errno, pwrite};
 use super::fs_class::FsClass;
 use super::identity::ext_handle;
 use super::restrictions::Restrictions;
+use crate::sync::RwLock;
 use crate::sys;
 use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
 
@@ -326,7 +327,7 @@ impl Mounts {
             None => read(&self.root),
             Some(at) => {
                 let mount = {
-                    let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+                    let below = self.below.read();
                     Arc::clone(&below[at as usize])
                 };
                 read(&mount)
@@ -340,7 +341,7 @@ impl Mounts {
         if id == self.root.id {
             return Some(MountIndex::ROOT);
         }
-        let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+        let below = self.below.read();
         // The newest, if the kernel has reused the id.
         below.iter().rposition(|mount| mount.id == id).map(|at| MountIndex(at as u32 + 1))
     }
@@ -359,10 +360,10 @@ impl Mounts {
             return MountIndex::ROOT;
         }
         let find = |list: &[Arc<SourceMount>]| list.iter().rposition(|mount| is(mount));
-        let known = find(&self.below.read().unwrap_or_else(PoisonError::into_inner));
+        let known = find(&self.below.read());
         let at = known.unwrap_or_else(|| {
             let made = make();
-            let mut below = self.below.write().unwrap_or_else(PoisonError::into_inner);
+            let mut below = self.below.write();
             find(&below).unwrap_or_else(|| {
                 below.push(Arc::new(made));
                 below.len() - 1

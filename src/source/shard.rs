@@ -40,7 +40,7 @@ impl Hasher for NodeHasher {
 }
 
 /// Do not shrink a shard below this many slots.
-const MIN_CAPACITY: usize = 128;
+pub(super) const MIN_CAPACITY: usize = 128;
 
 /// An inode, hashed by its node id. It is its own key, because there may be millions of inodes.
 #[derive(Debug)]
@@ -96,6 +96,12 @@ impl Shard {
     /// Returns the number of inodes, and the highest number since [`Self::reset_peak`].
     pub(super) fn stats(&self) -> TableStats {
         TableStats { len: self.inodes.len(), peak: self.peak }
+    }
+
+    /// Returns how many inodes fit without an allocation.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.inodes.capacity()
     }
 
     /// Resets the peak to the current number.

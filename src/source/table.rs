@@ -10,14 +10,15 @@
 //! Lock order: `synthetic`, then a shard. Neither is held across a system call.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::candidate::{Ambiguous, InodeCandidate};
 use super::identity::{Generation, InodeIdentity};
 use super::inode::Inode;
 use super::node_id::{Domain, NodeId};
 use super::shard::{Shard, TableStats};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::handle::FileHandle;
 
 /// Number of bits of an inode number in a native node id; larger numbers get a synthetic one.
@@ -114,7 +115,7 @@ impl InodeTable {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         let keys = |shard: &Mutex<Shard>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             shard.nodes().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(keys).collect()
@@ -191,7 +192,7 @@ impl InodeTable {
     }
 
     fn synthetic(&self) -> MutexGuard<'_, HashMap<SyntheticKey, Vec<NodeId>>> {
-        self.synthetic.lock().unwrap_or_else(PoisonError::into_inner)
+        self.synthetic.lock()
     }
 
     /// Decrements the lookup count. Returns the inode if the count reached 0 and the table has removed it.
@@ -227,7 +228,7 @@ impl InodeTable {
     pub(super) fn stats(&self) -> TableStats {
         let mut stats = TableStats { len: 0, peak: 0 };
         for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             let TableStats { len, peak } = shard.stats();
             stats.len += len;
             stats.peak += peak;
@@ -238,7 +239,7 @@ impl InodeTable {
     /// Resets the peak to the current number.
     pub(super) fn reset_peak(&self) {
         for shard in &self.shards {
-            shard.lock().unwrap_or_else(PoisonError::into_inner).reset_peak();
+            shard.lock().reset_peak();
         }
     }
 
@@ -250,7 +251,7 @@ impl InodeTable {
 
     fn shard(&self, node: NodeId) -> MutexGuard<'_, Shard> {
         let at = (node.0 ^ (node.0 >> 7)) as usize % SHARDS;
-        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[at].lock()
     }
 }
 
@@ -331,9 +332,12 @@ mod tests {
             assert!(table.forget(NodeId(ino), 1).is_some());
         }
         assert_eq!(table.stats(), TableStats { len: 0, peak: 100_000 });
-        let capacity = |shard: &Mutex<Shard>| shard.lock().unwrap().inodes.capacity();
+        let capacity = |shard: &Mutex<Shard>| shard.lock().capacity();
         let capacity: usize = table.shards.iter().map(capacity).sum();
-        assert!(capacity <= SHARDS * MIN_CAPACITY, "capacity for {capacity} entries is left");
+        assert!(
+            capacity <= SHARDS * super::super::shard::MIN_CAPACITY,
+            "capacity for {capacity} entries is left"
+        );
         table.find_or_insert(candidate(0, 42, 1)).unwrap();
         table.reset_peak();
         assert_eq!(table.stats(), TableStats { len: 1, peak: 1 });

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags};
@@ -29,6 +29,7 @@ use super::root::SourceRoot;
 use super::same_inode::InodeComparer;
 use super::table::InodeTable;
 use super::via_link::ViaLinks;
+use crate::sync::Mutex;
 use crate::sys;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
@@ -250,8 +251,7 @@ impl SourceTree {
     pub fn sweep(&self) {
         self.fd_cache.sweep();
         self.sweep_links();
-        if self.heap_trim.lock().unwrap_or_else(PoisonError::into_inner).is_due(self.table.stats())
-        {
+        if self.heap_trim.lock().is_due(self.table.stats()) {
             // Reset first: inodes that are forgotten during the trim count for the next one.
             self.table.reset_peak();
             sys::memory::trim_heap();

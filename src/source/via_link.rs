@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ino_tag::link_tag;
 use super::node_id::NodeId;
 use super::path::strip_dir;
+use crate::sync::{Mutex, MutexGuard};
 
 /// From this number of known links on, the sweep removes unused ones (chosen).
 pub(super) const SWEEP_THRESHOLD: usize = 1024;
@@ -46,7 +47,7 @@ pub(super) struct ViaLinks {
 
 impl ViaLinks {
     fn lock(&self) -> MutexGuard<'_, HashMap<LinkKey, Arc<ViaLink>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// Returns the link with this name, and creates it if it is new.

@@ -3,9 +3,10 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
+
+use crate::sync::Mutex;
 
 /// The largest buffer for an entry, in bytes. A group of a directory service can have tens of thousands of members.
 const MAX_BUFFER: usize = 64 << 20;
@@ -64,7 +65,7 @@ pub fn uid_by_name(name: &CStr) -> Result<Option<u32>, Errno> {
 pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
     // The position of the enumeration is global to the process.
     static PASS: Mutex<()> = Mutex::new(());
-    let _pass = PASS.lock().unwrap_or_else(PoisonError::into_inner);
+    let _pass = PASS.lock();
     // SAFETY: takes no argument, and the lock keeps other threads out of the enumeration.
     unsafe { libc::setpwent() };
     let mut users = Vec::new();

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::dir_invals::DirInvals;
@@ -17,6 +17,7 @@ use super::notifier::Notifier;
 use super::resend::Resends;
 use crate::error::errno_field;
 use crate::source::NodeId;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How long the invalidations of one directory may take before it counts as stalled. Chosen.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -104,11 +105,10 @@ impl InvalDispatcher {
             }
             let Some((dir, invals)) = state.next() else {
                 state = match state.resends.next_due() {
-                    None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    None => self.wake.wait(state),
                     Some(due) => {
                         let time = due.saturating_duration_since(now);
-                        let woken = self.wake.wait_timeout(state, time);
-                        woken.unwrap_or_else(PoisonError::into_inner).0
+                        self.wake.wait_timeout(state, time)
                     }
                 };
                 continue;
@@ -170,7 +170,7 @@ impl InvalDispatcher {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

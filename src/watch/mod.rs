@@ -22,8 +22,8 @@ mod write_throttle;
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +31,7 @@ use rustix::io::Errno;
 
 use crate::error::errno_field;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 use crate::sys::fanotify::Event;
 use crate::sys::handle::FileHandle;
@@ -190,7 +191,7 @@ impl Watch {
 
     fn marking(&self, node: NodeId) -> MutexGuard<'_, ()> {
         let at = node.0 as usize % self.marking.len();
-        self.marking[at].lock().unwrap_or_else(PoisonError::into_inner)
+        self.marking[at].lock()
     }
 
     fn mark(&self, tree: &SourceTree, inode: &Inode, add: bool, events: u64) -> Result<(), Errno> {
@@ -334,6 +335,6 @@ impl Watch {
     }
 
     fn dirs(&self) -> MutexGuard<'_, HashMap<FileHandle, NodeId>> {
-        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.dirs.lock()
     }
 }

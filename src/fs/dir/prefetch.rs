@@ -13,8 +13,8 @@
 //! Prefetched entries are not in the inode table, and a prefetch does not change the directory's access time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -25,6 +25,7 @@ use super::walk_predictor::WalkPredictor;
 use crate::error::errno_field;
 use crate::fs::{Fs, Result};
 use crate::source::{Inode, NodeId, PeekedInode};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 use crate::view::Checks;
 
@@ -123,7 +124,7 @@ impl Prefetcher {
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<PrefetchTask>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Begins work that is counted until the result is dropped.
@@ -140,7 +141,7 @@ impl Prefetcher {
     }
 
     pub(super) fn predictor(&self) -> MutexGuard<'_, WalkPredictor> {
-        self.predictor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.predictor.lock()
     }
 
     /// Records whether prefetched entries were used.
@@ -148,8 +149,7 @@ impl Prefetcher {
         if was_hit {
             self.misses.store(0, Ordering::Relaxed);
         } else if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_MISSES {
-            *self.backoff_since.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Instant::now());
+            *self.backoff_since.lock() = Some(Instant::now());
         }
     }
 
@@ -157,7 +157,7 @@ impl Prefetcher {
         if self.misses.load(Ordering::Relaxed) < MAX_MISSES {
             return false;
         }
-        let since = *self.backoff_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.backoff_since.lock();
         let is_backing_off = since.is_some_and(|since| since.elapsed() < BACKOFF);
         if !is_backing_off {
             self.misses.store(0, Ordering::Relaxed);
@@ -201,8 +201,7 @@ impl Fs {
         let prefetcher = &self.prefetcher;
         loop {
             let nothing = |queue: &mut VecDeque<PrefetchTask>| queue.is_empty();
-            let queue = prefetcher.wake.wait_while(prefetcher.queue(), nothing);
-            let next = queue.unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = prefetcher.wake.wait_while(prefetcher.queue(), nothing).pop_front();
             let _active = prefetcher.begin_work();
             let dir = next.as_ref().and_then(PrefetchTask::dir);
             let result = match next {

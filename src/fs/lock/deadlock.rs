@@ -9,13 +9,13 @@
 //! unlock.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use super::LockRange;
 use crate::fs::Result;
 use crate::source::NodeId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Maximum number of waits that one search visits.
 ///
@@ -69,7 +69,7 @@ impl WaitGraph {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Wait>> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waits.lock()
     }
 }
 

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::LockRange;
 use super::deadlock::{GraphEntry, Wait, WaitGraph};
@@ -16,6 +16,7 @@ use super::owner::Owner;
 use super::waiters::Waiters;
 use crate::fs::Result;
 use crate::source::NodeId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The locks of one mount.
 #[derive(Debug, Default)]
@@ -154,7 +155,7 @@ impl Locks {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, HashMap<u64, Entry>>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock()
     }
 }
 

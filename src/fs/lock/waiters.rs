@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -12,6 +12,7 @@ use crate::error::errno_field;
 use crate::fs::caller::ClientState;
 use crate::fs::{Caller, Result};
 use crate::idmap::MountUid;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// Maximum number of waiting requests, in all and for one user; others get ENOLCK. One user thus cannot keep others
@@ -212,7 +213,7 @@ impl Waiters {
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock()
     }
 }
 
