@@ -26,6 +26,12 @@ impl Exit {
             Self::Mount => 32,
         }
     }
+
+    /// The exit status with this number, which is not 0. [`Self::Mount`] for one that this program does not have.
+    pub(crate) fn from_code(code: u64) -> Self {
+        let known = [Self::Usage, Self::System, Self::File];
+        known.into_iter().find(|exit| u64::from(exit.code()) == code).unwrap_or(Self::Mount)
+    }
 }
 
 /// An error of the library. Its text is one line: the option or path, what is wrong, what to do.

@@ -30,7 +30,7 @@ impl GroupDatabase for SystemAccounts {
     }
 
     fn uid_of(&self, name: &CString) -> Result<Option<u32>, Errno> {
-        database::uid_by_name(name)
+        database::user_by_name(name).map(|user| user.map(|user| user.uid))
     }
 }
 

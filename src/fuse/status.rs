@@ -80,10 +80,7 @@ impl Status {
         let text = bytes.get(TEXT_OFFSET..)?.split(|byte| *byte == 0).next()?;
         let exit = match number(4)? {
             0 => None,
-            1 => Some(Exit::Usage),
-            2 => Some(Exit::System),
-            16 => Some(Exit::File),
-            _ => Some(Exit::Mount),
+            code => Some(Exit::from_code(code)),
         };
         Some(Self {
             pid: u32::try_from(number(0)?).ok()?,

@@ -27,10 +27,11 @@ use rustix::process::geteuid;
 
 use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result, errno_field};
+use crate::source::Restrictions;
 use crate::view::Checks;
 
 pub use engine::{map_verdict, mount_by_kernel, verdict};
-pub use flags::{Inherited, remount, with_inherited};
+pub use flags::{remount, with_inherited};
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
 use subdir::SubdirMethod;
@@ -52,7 +53,7 @@ pub struct MountPlan {
 impl MountPlan {
     /// Fills in the defaults. `root_mode` is the source's `st_mode`.
     #[must_use]
-    pub fn new(config: &Config, root_mode: u32, source: Inherited) -> Self {
+    pub fn new(config: &Config, root_mode: u32, source: Restrictions) -> Self {
         let kernel_checks = config.view.needs().checks == Checks::Kernel;
         let mut flags = with_inherited(&config.flags, source);
         if !kernel_checks {

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::descriptor::{NOFOLLOW_DONT_SYNC, kind_of, reopen};
 use super::domains::Domains;
 use super::fd_cache::FdCache;
+use super::fs_class::FUSE_MAGIC;
 use super::heap_trim::TrimPolicy;
 use super::identity::{Generation, InodeIdentity};
 use super::inode::Inode;
@@ -187,7 +188,7 @@ impl SourceTree {
     #[must_use]
     pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
         let mount_points =
-            self.own_device.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
+            self.own_device.get().and_then(|own| sys::mountinfo::mountpoints_in(*own).ok());
         let Some(mount_points) = mount_points.filter(|points| !points.is_empty()) else {
             return false;
         };
@@ -449,9 +450,8 @@ fn restrictions_not_on_ours(source: Restrictions) -> Restrictions {
 fn is_stacked(inode: &Inode) -> bool {
     const OVERLAYFS: i64 = 0x794c_7630;
     const ECRYPTFS: i64 = 0xf15f;
-    const FUSE: i64 = 0x6573_5546;
     let kind = inode.held().and_then(|fd| rustix::fs::fstatfs(&*fd).ok()).map(|fs| fs.f_type);
-    matches!(kind, Some(OVERLAYFS | ECRYPTFS | FUSE))
+    matches!(kind, Some(OVERLAYFS | ECRYPTFS | FUSE_MAGIC))
 }
 
 /// Converts a name for system calls. EINVAL unless it is one component other than `.` and `..`.
