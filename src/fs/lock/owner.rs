@@ -85,7 +85,9 @@ impl Description {
 
     fn unlock_all(&self) {
         if let Err(e) = self.set(ALL_UNLOCKED) {
-            log::warn!("cannot release the locks of a client on the source: {}", errno_field(e));
+            let ino = rustix::fs::fstat(&self.fd).map_or(0, |stat| stat.st_ino);
+            let errno = errno_field(e);
+            log::warn!("cannot release the locks of a client on the source: ino={ino} {errno}");
         }
     }
 }
