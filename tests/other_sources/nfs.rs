@@ -50,17 +50,16 @@ impl Nfs {
             "ip link set lo up
              mount -t tmpfs run /run
              mount -t tmpfs nfs /var/lib/nfs
-             mkdir -p /run/rpcbind /run/rpc_pipefs /var/lib/nfs/sm /var/lib/nfs/sm.bak /var/lib/nfs/v4recovery
+             mkdir -p /run/rpcbind /run/rpc_pipefs /var/lib/nfs/sm /var/lib/nfs/sm.bak /var/lib/nfs/v4recovery /var/lib/nfs/nfsdcld
              touch /var/lib/nfs/etab /var/lib/nfs/rmtab /var/lib/nfs/state
              mount -t rpc_pipefs rpc /run/rpc_pipefs
              mount -t nfsd nfsd /proc/fs/nfsd
-             echo 1 > /proc/sys/fs/nfs/nlm_timeout 2> /dev/null || true
-             echo 3 > /proc/sys/fs/nfs/nlm_timeout 2> /dev/null || true
+             echo 3 > /proc/sys/fs/nfs/nlm_timeout
              rpcbind -w
              rpc.statd --no-notify
+             nfsdcld
              rpc.nfsd -G 10 -L 10 4
              rpc.mountd
-             echo Y > /proc/fs/nfsd/v4_end_grace
              exportfs -o rw,no_subtree_check,{options} '127.0.0.1:{exported}'"
         ));
         nfs.mount(version);
@@ -83,7 +82,7 @@ impl Nfs {
     }
 
     fn restart(&self) {
-        self.run("rpc.nfsd -G 10 -L 10 4; echo Y > /proc/fs/nfsd/v4_end_grace");
+        self.run("rpc.nfsd -G 10 -L 10 4");
     }
 }
 
@@ -96,7 +95,7 @@ impl Drop for Nfs {
              for net in /proc/[0-9]*/ns/net; do
                  [ \"$(readlink $net)\" = \"$(readlink /proc/self/ns/net)\" ] || continue
                  pid=${net#/proc/}; pid=${pid%%/*}
-                 case $(cat /proc/$pid/comm 2> /dev/null) in rpc*) kill $pid || true;; esac
+                 case $(cat /proc/$pid/comm 2> /dev/null) in rpc* | nfsdcld) kill $pid || true;; esac
              done
              umount -l /proc/fs/nfsd || true",
         );

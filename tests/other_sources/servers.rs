@@ -46,7 +46,7 @@ fn mergerfs_does_the_same_through_a_map() {
     }
     let mounted = Mounted::by(
         scratch,
-        "mergerfs -o allow_other,use_ino,cache.files=off,category.create=mfs $PWD/one:$PWD/two mounted",
+        "mergerfs -o allow_other,use_ino,cache.files=off,minfreespace=1M,category.create=mfs $PWD/one:$PWD/two mounted",
     );
     let files = mounted.at.join("files");
     fs::create_dir(&files).expect("mkdir");
@@ -72,7 +72,7 @@ fn sshfs_does_the_same_through_a_map() {
          /usr/sbin/sshd -f /dev/null -p 2222 -h $PWD/host -o PidFile=$PWD/pid -o StrictModes=no \
              -o AuthorizedKeysFile=$PWD/key.pub -o PermitRootLogin=yes -o UsePAM=no \
              -o 'Subsystem=sftp internal-sftp'
-         sshfs -p 2222 -o allow_other,IdentityFile=$PWD/key,StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null \
+         sshfs -p 2222 -o allow_other,default_permissions,IdentityFile=$PWD/key,StrictHostKeyChecking=no,UserKnownHostsFile=/dev/null \
              root@127.0.0.1:$PWD/remote mounted",
     );
     let files = mounted.at.join("files");

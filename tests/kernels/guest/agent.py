@@ -137,7 +137,9 @@ def run_tests(program, plan):
                 alarm.wind()
                 outcome, why = result_of(message)
                 counts[outcome] += 1
-                tell("test", program=name, name=message["name"], outcome=outcome, why=why,
+                # What tests/other_sources has found out about a source.
+                facts = re.findall(r"^((?:source|survey): .+)$", message.get("stdout", ""), re.MULTILINE)
+                tell("test", program=name, name=message["name"], outcome=outcome, why=why, facts=facts,
                      seconds=round(message.get("exec_time", 0), 2))
                 if outcome != "passed":
                     say(f"    {outcome.upper()} {name}::{message['name']}: {why.strip()[:600]}")

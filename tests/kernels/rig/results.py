@@ -31,6 +31,8 @@ def result(kernel, outcome, expected):
         elif kind == "test":
             program = programs.setdefault(event["program"], {"tests": []})
             test = {key: event[key] for key in ["name", "outcome", "why", "seconds"]}
+            if event.get("facts"):
+                test["facts"] = event["facts"]
             reason = expected.reason(kernel, event["program"], test["name"])
             if reason and test["outcome"] == "failed":
                 test.update(outcome="expected", why=reason, message=test["why"])
