@@ -54,7 +54,7 @@ fn without_owners(name: &str, kind: &str, mkfs: &str, options: &str) {
     fs::create_dir(&files).expect("mkdir");
     survey::fill(&files);
     survey::measure(name, &disk.dir, &files);
-    survey::compare(name, &disk.dir);
+    survey::compare(name, &disk.dir, &disk.dir, &[]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn read_only(name: &str, program: &str, command: &str) {
     assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (101_005, 101_006, 0o640));
     tell(name, "owners", "stored");
     drop(mount);
-    survey::compare(name, &disk.dir);
+    survey::compare(name, &disk.dir, &disk.dir, &[]);
 }
 
 #[test]

@@ -8,9 +8,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod autofs;
 mod disks;
 mod nfs;
+mod nfs_changes;
 mod probe;
+mod quotas;
 mod servers;
 mod smb;
 mod survey;

@@ -1,32 +1,28 @@
 //! A source on NFS. Server and client run in the network namespace of the test and speak over its loopback device.
 
-use std::fs::{self, File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::probe;
-use crate::support::{
-    LoopFs, Scratch, as_user, eventually, loop_fs, patience, scratch, sh, sh_output, sys,
-};
-use crate::survey::{self, SHOWN_USER, USER, tell};
+use crate::support::{LoopFs, Scratch, loop_fs, scratch, sh, sys};
+use crate::survey;
 
 /// An NFS server with one export, and a mount of it.
-struct Nfs {
+pub(crate) struct Nfs {
     /// The exported directory, as the server sees it.
-    export: PathBuf,
+    pub(crate) export: PathBuf,
     /// Where the client has mounted it.
-    mounted: PathBuf,
+    pub(crate) mounted: PathBuf,
     scratch: Scratch,
     _disk: LoopFs,
 }
 
 impl Nfs {
     /// Starts a server and mounts its export. `None`, and the test is skipped, if something for that is missing.
-    fn start(version: &str, options: &str) -> Option<Self> {
+    pub(crate) fn start(version: &str, options: &str) -> Option<Self> {
         if !probe::has(
             &["nfs", "nfs4", "nfsd"],
             &["rpc.nfsd", "rpc.mountd", "rpcbind", "mount.nfs"],
@@ -69,19 +65,19 @@ impl Nfs {
     fn mount(&self, version: &str) {
         let (exported, mounted) = (self.export.display(), self.mounted.display());
         self.run(&format!(
-            "mount -t nfs -o {version},sec=sys,timeo=20,retrans=2 127.0.0.1:{exported} {mounted}"
+            "mount -t nfs -o {version},sec=sys,timeo=20,retrans=2,actimeo=3 127.0.0.1:{exported} {mounted}"
         ));
     }
 
-    fn run(&self, script: &str) {
+    pub(crate) fn run(&self, script: &str) {
         sh(self.scratch.path(), script);
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.run("rpc.nfsd 0");
     }
 
-    fn restart(&self) {
+    pub(crate) fn restart(&self) {
         self.run("rpc.nfsd -G 10 -L 10 4");
     }
 }
@@ -113,7 +109,7 @@ fn everything(at: usize, options: &str) {
     fs::create_dir(&files).expect("mkdir on the server");
     survey::fill(&files);
     survey::measure(&name, &nfs.mounted, &nfs.mounted.join("files"));
-    survey::compare(&name, &nfs.mounted);
+    survey::compare(&name, &nfs.mounted, &nfs.export, &[]);
 }
 
 #[test]

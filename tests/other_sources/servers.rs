@@ -52,7 +52,7 @@ fn mergerfs_does_the_same_through_a_map() {
     fs::create_dir(&files).expect("mkdir");
     survey::fill(&files);
     survey::measure("mergerfs", &mounted.at, &files);
-    survey::compare("mergerfs", &mounted.at);
+    survey::compare("mergerfs", &mounted.at, &mounted.at, &[]);
 }
 
 #[test]
@@ -79,5 +79,5 @@ fn sshfs_does_the_same_through_a_map() {
     fs::create_dir(&files).expect("mkdir");
     survey::fill(&files);
     survey::measure("sshfs", &mounted.at, &files);
-    survey::compare("sshfs", &mounted.at);
+    survey::compare("sshfs", &mounted.at, &mounted.at, &[]);
 }

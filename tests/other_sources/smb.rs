@@ -69,21 +69,23 @@ impl Drop for Smb {
     }
 }
 
-fn everything(name: &str, options: &str) {
+fn everything(name: &str, options: &str, known: &[&str]) {
     let Some(smb) = Smb::start(options) else { return };
     let files = smb.share.join("files");
     fs::create_dir(&files).expect("mkdir on the server");
     survey::fill(&files);
     survey::measure(name, &smb.mounted, &smb.mounted.join("files"));
-    survey::compare(name, &smb.mounted);
+    survey::compare(name, &smb.mounted, &smb.share, known);
 }
 
 #[test]
 fn smb_with_one_owner_does_the_same_through_a_map() {
-    everything("SMB uid=", "uid=1000,gid=1000,forceuid,forcegid");
+    everything("SMB uid=", "uid=1000,gid=1000,forceuid,forcegid", &[]);
 }
 
 #[test]
 fn smb_with_windows_acls_does_the_same_through_a_map() {
-    everything("SMB cifsacl", "cifsacl");
+    // The server makes every file as its own user and with a mode of its own, by which the client's kernel then refuses
+    // to open what the caller has just made. At the mount the kernel has decided about that before.
+    everything("SMB cifsacl", "cifsacl", &["create as a user"]);
 }

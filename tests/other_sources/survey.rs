@@ -1,10 +1,8 @@
 //! What a source can do by itself, and whether it does the same through a mount with a map.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,16 +11,16 @@ use rustix::fs::XattrFlags;
 
 use crate::support::{Lock, LockKind, Mount, Process, as_user, eventually, patience};
 
-/// Root is root on both sides, and the source's 1000..1999 are the mount's 101000..101999.
-pub(crate) const MAPS: [&str; 2] = ["b:0:0:1", "b:1000:101000:1000"];
+/// Root and nobody are the same on both sides, and the source's 1000..1999 are the mount's 101000..101999.
+pub(crate) const MAPS: [&str; 3] = ["b:0:0:1", "b:65534:65534:1", "b:1000:101000:1000"];
 
-/// A user on the source, and the same at the mount.
-pub(crate) const USER: u32 = 1000;
-pub(crate) const SHOWN_USER: u32 = 101_000;
+/// A user on the source.
+const USER: u32 = 1000;
 
 /// Mounts a source with [`MAPS`].
 pub(crate) fn mount(source: &Path) -> Mount {
-    MAPS.iter().fold(Mount::builder().source(source), |builder, map| builder.map(map)).start()
+    let builder = Mount::builder().source(source).arg("-v");
+    MAPS.iter().fold(builder, |builder, map| builder.map(map)).start()
 }
 
 /// Prints a line of the table of doc/SOURCES.md.
@@ -159,35 +157,34 @@ fn try_all(dir: &Path, id: impl Fn(u32) -> u32 + Copy + Sync) -> BTreeMap<&'stat
     done
 }
 
-/// Compares every kind of change on the source itself and through a map, tells the outcomes, and fails if they differ.
-pub(crate) fn compare(name: &str, source: &Path) {
-    let mount = mount(source);
+/// Compares every kind of change on the source itself and through a map, tells the outcomes, and fails if they differ
+/// other than `known`.
+///
+/// `setup` is the source where root can make directories: on an NFS server it is the exported directory.
+pub(crate) fn compare(name: &str, source: &Path, setup: &Path, known: &[&str]) {
     for dir in ["bare", "mapped"] {
         // A source that refuses this refuses everything below as well.
-        let _ = fs::create_dir(source.join(dir));
-        let _ = fs::set_permissions(source.join(dir), Permissions::from_mode(0o777));
+        let _ = fs::create_dir(setup.join(dir));
+        let _ = fs::set_permissions(setup.join(dir), Permissions::from_mode(0o777));
     }
+    let mount = mount(source);
     let bare = try_all(&source.join("bare"), |id| id);
-    let mapped_dir = mount.join("mapped");
-    let mapped = try_all(&mapped_dir, shown);
-    let differences: Vec<String> = bare
-        .iter()
-        .filter(|(what, outcome)| mapped.get(*what) != Some(outcome))
+    let mapped = try_all(&mount.join("mapped"), shown);
+    for (what, outcome) in &mapped {
+        println!("survey: {name} | {what} | {outcome}");
+    }
+    let owners = format!("create {}, chown {}", mapped["create as a user"], mapped["chown"]);
+    tell(name, "owners", &owners);
+    tell(name, "ACLs", &mapped["set an ACL"]);
+    tell(name, "xattrs", &mapped["user.test"]);
+    tell(name, "locks", &mapped["lock"]);
+    let differs = bare.iter().filter(|(what, outcome)| mapped.get(*what) != Some(outcome));
+    let differences: Vec<String> = differs
+        .filter(|(what, _)| !known.contains(what))
         .map(|(what, outcome)| {
             format!("{what}: {outcome} on the source, {} at the mount", mapped[what])
         })
         .collect();
-    for (what, outcome) in &mapped {
-        println!("survey: {name} | {what} | {outcome}");
-    }
-    tell(
-        name,
-        "owners",
-        &format!("create {}, chown {}", mapped["create as a user"], mapped["chown"]),
-    );
-    tell(name, "ACLs", &mapped["set an ACL"]);
-    tell(name, "xattrs", &mapped["user.test"]);
-    tell(name, "locks", &mapped["lock"]);
     assert!(differences.is_empty(), "{name}: {}", differences.join("; "));
 }
 
@@ -218,7 +215,7 @@ pub(crate) fn measure(name: &str, source: &Path, files: &Path) {
     });
     tell(name, "handles", if by_handle { "yes" } else { "held descriptors" });
     println!("survey: {name} | descriptors | {held} for {} files", names.len());
-    let is_watched = !mount.messages().contains("cache=timeout=1s");
+    let is_watched = !mount.messages().contains("the source cannot be watched");
     tell(name, "watch", if is_watched { "yes" } else { "1 s" });
     if let Some(big) = names.iter().find(|entry| entry.to_string_lossy().starts_with("big")) {
         let path =
@@ -296,10 +293,4 @@ pub(crate) fn excludes(name: &str, holder: &Path, other: &Path) {
     eventually(&format!("{name}: the lock is free again"), || {
         Lock::whole(LockKind::Exclusive).try_set(&file).is_ok()
     });
-}
-
-/// A path for system calls.
-#[allow(dead_code)]
-pub(crate) fn c_path(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).expect("a path has no NUL")
 }

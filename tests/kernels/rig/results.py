@@ -177,12 +177,13 @@ def left_out(results):
     return lines + [f"- all of `{name}`: {reason}" for name, reason in sorted(whole.items())]
 
 
-BEGIN, END = "<!-- made by tests/kernels/run --document -->\n", "<!-- end -->\n"
+# The first line may name more options.
+BEGIN, END = re.compile(r"<!-- made by tests/kernels/run .*-->\n"), "<!-- end -->\n"
 
 
 def document(path, text):
     """Replaces the text between the marks in a document."""
     whole = Path(path).read_text()
-    before, _, rest = whole.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    Path(path).write_text(f"{before}{BEGIN}{text}{END}{after}")
+    begin = BEGIN.search(whole)
+    _, _, after = whole[begin.end():].partition(END)
+    Path(path).write_text(f"{whole[:begin.end()]}{text}{END}{after}")
