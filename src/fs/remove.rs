@@ -34,9 +34,17 @@ impl Fs {
             self.remove_link(caller, &dir, name, target, how)?;
             return self.names_changed(&[&dir]);
         }
-        let pin = self.tree.pin_for_unlink(&dir, &dir_fd, &c_name);
-        self.act_for(caller)?.unlink(&dir_fd, &c_name, how)?;
-        pin.commit();
+        let acting = self.act_for(caller)?;
+        let mut pin = match how.contains(AtFlags::REMOVEDIR) {
+            true => self.tree.pin_for_unlink(&dir, &dir_fd, &c_name),
+            false => self.tree.release_for_unlink(&dir, &dir_fd, &c_name),
+        };
+        let removed = acting.unlink(&dir_fd, &c_name, how);
+        if removed.is_ok() {
+            pin.commit();
+        }
+        self.tree.hold_again(pin, &dir_fd, &c_name);
+        removed?;
         self.names_changed(&[&dir])
     }
 
@@ -69,7 +77,7 @@ impl Fs {
         let remove_target = || {
             let (parent, name) = target.dir_entry().ok_or(Errno::NOTEMPTY)?;
             self.may_remove_target(caller, (parent, name))?;
-            let pin = self.tree.pin_target_for_unlink(&target);
+            let mut pin = self.tree.pin_target_for_unlink(&target);
             acting.unlink(parent, name, how)?;
             pin.commit();
             Ok(())
@@ -139,7 +147,7 @@ impl Fs {
             true => self.create_as(caller, FileType::CharacterDevice, 0, 0)?.0,
             false => self.act_for(caller)?,
         };
-        let pin = match replaces {
+        let mut pin = match replaces {
             true => self.tree.pin_for_unlink(&to, &to_fd, &c_new_name),
             false => UnlinkPin::default(),
         };
