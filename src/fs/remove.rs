@@ -1,6 +1,7 @@
 //! Operations that remove or rename: unlink, rmdir, rename.
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
@@ -8,6 +9,9 @@ use rustix::io::Errno;
 use super::{Caller, Fs, Moved, Result};
 use crate::source::{Inode, LinkTarget, NodeId, UnlinkPin, component};
 use crate::view::LinkRemoval;
+
+/// The longest wait before the last attempt to remove a directory whose files are being closed; 127 ms in all. Chosen.
+const MAX_WAIT_FOR_CLOSE: Duration = Duration::from_millis(64);
 
 impl Fs {
     /// Removes a name. A file that is still open stays usable.
@@ -39,7 +43,16 @@ impl Fs {
             true => self.tree.pin_for_unlink(&dir, &dir_fd, &c_name),
             false => self.tree.release_for_unlink(&dir, &dir_fd, &c_name),
         };
-        let removed = acting.unlink(&dir_fd, &c_name, how);
+        let mut removed = acting.unlink(&dir_fd, &c_name, how);
+        let mut wait = Duration::from_millis(1);
+        while matches!(removed, Err(Errno::NOTEMPTY | Errno::EXIST))
+            && wait <= MAX_WAIT_FOR_CLOSE
+            && self.tree.has_removed_files_only(&dir, &dir_fd, &c_name)
+        {
+            std::thread::sleep(wait);
+            wait *= 2;
+            removed = acting.unlink(&dir_fd, &c_name, how);
+        }
         if removed.is_ok() {
             pin.commit();
         }

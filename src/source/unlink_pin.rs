@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Statx};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx};
 
 use super::domains::dev_no;
 use super::inode::{Domain, Inode};
@@ -102,6 +102,26 @@ impl SourceTree {
             Some(mount) => self.pin_if_last_name(stat, vec![self.domains.of(mount, stat, 0)]),
             None => UnlinkPin::default(),
         }
+    }
+
+    /// Returns whether all that is left in a directory on NFS are files that were removed while they were open.
+    ///
+    /// The daemon may not have closed them yet: the kernel sends RELEASE and FORGET after close(2) and unlink(2) have
+    /// returned to the client, which may remove the directory at once, as on NFS itself.
+    #[must_use]
+    pub fn has_removed_files_only(&self, parent: &Inode, dir_fd: &OwnedFd, name: &CStr) -> bool {
+        if !self.mounts.renames_removed(parent.mount()) {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entries = rustix::fs::openat(dir_fd, name, flags, Mode::empty())
+            .and_then(rustix::fs::Dir::new)
+            .and_then(|mut dir| dir.by_ref().collect::<Result<Vec<_>, _>>());
+        let is_removed = |name: &[u8]| name.starts_with(b".nfs") || name.starts_with(b".__afs");
+        entries.is_ok_and(|entries| {
+            let names = entries.iter().map(|entry| entry.file_name().to_bytes());
+            names.filter(|name| ![&b"."[..], b".."].contains(name)).all(is_removed)
+        })
     }
 
     fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {

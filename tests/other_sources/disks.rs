@@ -1,13 +1,13 @@
 //! Sources on filesystems that have no owners (FAT, exFAT, NTFS) or cannot be written to (squashfs, erofs).
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::probe;
-use crate::support::{Scratch, needs_loop_devices, scratch, sh};
+use crate::support::{Lock, LockKind, Scratch, needs_loop_devices, scratch, sh};
 use crate::survey::{self, tell};
 
 /// A filesystem on a loop device; unmounted when dropped.
@@ -76,14 +76,42 @@ fn read_only(name: &str, program: &str, command: &str) {
     if !probe::has(&[name], &[program]) {
         return;
     }
-    let disk = Disk::make(name, command, "ro");
+    let prepared = format!(
+        "setfattr -n user.test -v value tree/files/f1; setfacl -m u:1007:r tree/files/f2; {command}"
+    );
+    let disk = Disk::make(name, &prepared, "ro");
     survey::measure(name, &disk.dir, &disk.dir.join("files"));
     let mount = survey::mount(&disk.dir);
     let meta = fs::metadata(mount.join("files/f1")).expect("stat");
     assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (101_005, 101_006, 0o640));
-    tell(name, "owners", "stored");
-    drop(mount);
-    survey::compare(name, &disk.dir, &disk.dir, &[]);
+    tell(name, "owners", "those stored; EROFS for every change");
+    let attempts = |dir: &Path| {
+        let file = dir.join("files/f1");
+        [
+            fs::write(dir.join("new"), "text"),
+            fs::set_permissions(&file, Permissions::from_mode(0o600)),
+            chown(&file, Some(0), None),
+            fs::remove_file(&file),
+            fs::rename(&file, dir.join("moved")),
+            fs::hard_link(&file, dir.join("linked")),
+            File::options().append(true).open(&file).map(drop),
+        ]
+        .map(|result| result.err().and_then(|error| error.raw_os_error()))
+    };
+    assert_eq!(attempts(&disk.dir), [Some(libc::EROFS); 7], "{name} itself");
+    assert_eq!(attempts(mount.path()), [Some(libc::EROFS); 7], "{name} at the mount");
+    let value = survey::get_xattr(&mount.join("files/f1"), "user.test");
+    tell(name, "xattrs", &survey::outcome(value));
+    let at = |dir: &Path| {
+        survey::outcome(survey::get_xattr(&dir.join("files/f2"), "system.posix_acl_access"))
+    };
+    tell(name, "ACLs", &at(mount.path()));
+    // The kernel asks the daemon for ACLs, and takes EOPNOTSUPP for an error.
+    let expected = if at(&disk.dir) == "EOPNOTSUPP" { "ENODATA".to_owned() } else { at(&disk.dir) };
+    assert_eq!(at(mount.path()), expected, "{name}: an ACL");
+    let file = File::open(mount.join("files/f1")).expect("open");
+    let lock = Lock::whole(LockKind::Shared).try_set(&file);
+    tell(name, "locks", &survey::outcome(lock));
 }
 
 #[test]

@@ -3,13 +3,14 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::nfs::Nfs;
-use crate::support::{Mount, eventually, patience, sh, sh_output, sys};
+use crate::support::{Mount, as_user, eventually, patience, sh, sh_output, sys};
 use crate::survey::{self, tell};
 
 const VERSIONS: [(&str, &str); 2] = [("NFSv3", "vers=3"), ("NFSv4.2", "vers=4.2")];
@@ -42,6 +43,49 @@ fn trees_on_nfs_are_removed_and_leave_nothing() {
             assert!(removed.status.success(), "{name}, round {round}: {said}");
         }
         eventually("no removed file is left on the server", || silly_names(&nfs.export).is_empty());
+    });
+}
+
+#[test]
+fn a_directory_on_nfs_is_removed_right_after_its_last_file_is_closed() {
+    on_each(|name, nfs, mount| {
+        for round in 0..30 {
+            fs::create_dir(mount.join("d")).expect("mkdir");
+            let file = File::create(mount.join("d/f")).expect("create");
+            fs::remove_file(mount.join("d/f")).expect("unlink");
+            drop(file);
+            let removed = fs::remove_dir(mount.join("d"));
+            assert!(removed.is_ok(), "{name}, round {round}: {removed:?}");
+        }
+        // A file with another name, which the kernel goes on knowing, leaves nothing behind either.
+        fs::create_dir(mount.join("d")).expect("mkdir");
+        fs::write(mount.join("d/f"), "text").expect("write");
+        fs::hard_link(mount.join("d/f"), mount.join("l")).expect("link");
+        fs::remove_file(mount.join("d/f")).expect("unlink");
+        fs::remove_dir(mount.join("d")).expect("rmdir");
+        assert_eq!(fs::read(mount.join("l")).expect("read"), b"text", "{name}");
+        assert_eq!(fs::metadata(mount.join("l")).expect("stat").nlink(), 1, "{name}");
+        // Nor does a removal that the server refuses lose the file.
+        fs::set_permissions(nfs.mounted.join("."), Permissions::from_mode(0o755)).expect("chmod");
+        chown(nfs.mounted.join("l"), Some(1000), None).expect("chown");
+        let refused = as_user(101_000, 101_000, &[], || fs::remove_file(mount.join("l")));
+        assert!(refused.is_err(), "{name}");
+        assert_eq!(fs::read(mount.join("l")).expect("read"), b"text", "{name}");
+    });
+}
+
+#[test]
+fn a_full_server_is_told_by_write_or_close() {
+    on_each(|name, nfs, mount| {
+        let mut filler = File::create(nfs.export.join("filler")).expect("create");
+        while filler.write_all(&[7; 4096]).is_ok() {}
+        filler.sync_all().ok();
+        let mut file = File::create(mount.join("f")).expect("create");
+        let written = file.write_all(&vec![7; 2 << 20]);
+        let closed = sys::close_raw(file.into_raw_fd());
+        let errors = [written.err(), closed.err()];
+        let full = errors.iter().flatten().any(|error| error.raw_os_error() == Some(libc::ENOSPC));
+        assert!(full, "{name}: {errors:?}");
     });
 }
 

@@ -34,7 +34,7 @@ fn shown(id: u32) -> u32 {
 }
 
 /// `yes`, or the name of the error.
-fn outcome<T>(result: io::Result<T>) -> String {
+pub(crate) fn outcome<T>(result: io::Result<T>) -> String {
     match result {
         Ok(_) => "yes".to_owned(),
         Err(error) => errno_name(&error),
@@ -81,7 +81,7 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
     Ok(rustix::fs::setxattr(path, name, value, XattrFlags::empty())?)
 }
 
-fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
+pub(crate) fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
     let mut value = vec![0; 4096];
     let len = rustix::fs::getxattr(path, name, &mut value[..])?;
     value.truncate(len);
