@@ -252,11 +252,6 @@ impl Fs {
         self.credentials.act_for_backing_open()
     }
 
-    /// Returns an open file by its handle. EBADF if it was released.
-    pub fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        self.files.get(handle)
-    }
-
     /// Reads into a buffer until it is full or the file ends. Returns the number of bytes.
     pub fn read(&self, read: &Read, buffer: &mut [u8]) -> Result<usize> {
         let file = self.files.get(read.handle)?;

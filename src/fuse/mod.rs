@@ -27,8 +27,8 @@ mod worker_slot;
 
 pub use kernel_features::KernelFeatures;
 pub use live_update::LiveUpdate;
-pub use server::{Connection, Server};
-pub use status::{Reloads, Status, pid_namespace};
+pub use server::{Connection, Server, cache_verdict};
+pub use status::{Status, pid_namespace};
 
 /// The major and minor version of the FUSE protocol that is spoken with the kernel.
 pub const PROTOCOL_VERSION: (u32, u32) = (protocol::init::MAJOR, protocol::init::MINOR);

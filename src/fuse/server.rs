@@ -130,23 +130,6 @@ impl Server {
         Ok(Self { workers, live_update, node_ids })
     }
 
-    /// Which cache policy a mount would have and why, without mounting. `None` where there is no choice, or when the
-    /// source cannot be opened.
-    #[must_use]
-    pub fn cache_verdict(config: &Config) -> Option<String> {
-        let CachePolicy::Coherent { .. } = config.cache else { return None };
-        let root = SourceRoot::open(config).ok()?;
-        let tree = SourceTree::new(root, 16, scope(config));
-        Some(match Watch::new(&tree) {
-            Ok(_) => "coherent: changes that other processes make on the source can be watched"
-                .to_owned(),
-            Err(e) => {
-                let why = crate::error::strerror(e.raw_os_error());
-                format!("timeout: everything 1s, because the source cannot be watched: {why}")
-            }
-        })
-    }
-
     /// The directory to attach in place of the filesystem's root. `None`: the root.
     #[must_use]
     pub fn attached_name(&self) -> Option<&'static OsStr> {
@@ -252,6 +235,24 @@ fn cache_of(config: &Config, tree: &SourceTree) -> Result<(CachePolicy, Option<W
             Ok((CachePolicy::DEFAULT_TIMEOUTS, None))
         }
     }
+}
+
+/// Which cache policy a mount would have and why, without mounting. `None` where there is no choice, or when the
+/// source cannot be opened.
+#[must_use]
+pub fn cache_verdict(config: &Config) -> Option<String> {
+    let CachePolicy::Coherent { .. } = config.cache else { return None };
+    let root = SourceRoot::open(config).ok()?;
+    let tree = SourceTree::new(root, 16, scope(config));
+    Some(match Watch::new(&tree) {
+        Ok(_) => {
+            "coherent: changes that other processes make on the source can be watched".to_owned()
+        }
+        Err(e) => {
+            let why = crate::error::strerror(e.raw_os_error());
+            format!("timeout: everything 1s, because the source cannot be watched: {why}")
+        }
+    })
 }
 
 /// Starts the threads that watch the source and prefetch directories, where the mount does either.

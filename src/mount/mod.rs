@@ -236,7 +236,7 @@ pub struct Mounted {
 impl Mounted {
     /// The mount as a line of text, for another process of this program.
     #[must_use]
-    pub fn to_line(&self) -> String {
+    pub fn to_line(self) -> String {
         format!("{} {}\n", u8::from(self.via_fusermount), self.identity.to_text())
     }
 

@@ -172,11 +172,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backslash_that_starts_no_escape_stays() {
-        assert_eq!(unescape(br"a\b\0"), br"a\b\0");
-    }
-
-    #[test]
     fn the_root_is_found_in_the_real_table() {
         let root = MountIdentity::of_path(Path::new("/")).unwrap();
         assert_eq!(root.reachable_mountpoint().unwrap(), Some(PathBuf::from("/")));
@@ -191,6 +186,24 @@ mod tests {
         for words in ["", "1 2 3", "1 2 3 x", "- 2 3 4", "1 2 3 4 5"] {
             assert_eq!(MountIdentity::from_text(words), None, "{words}");
         }
+    }
+
+    #[test]
+    fn a_fuse_mount_names_the_user_who_made_it() {
+        let fuse = MountInfo {
+            id: 36,
+            parent: 35,
+            device: (0, 98),
+            root: b"/".to_vec(),
+            mountpoint: b"/mnt".to_vec(),
+            options: b"rw".to_vec(),
+            fs_type: b"fuse.shiftbind".to_vec(),
+            source: b"/a".to_vec(),
+            super_options: b"rw,user_id=1000,group_id=0".to_vec(),
+        };
+        assert!(is_fuse(&fuse));
+        assert_eq!(mounter(&fuse), Some(1000));
+        assert!(!is_fuse(&MountInfo { fs_type: b"fuseblk".to_vec(), ..fuse }));
     }
 
     #[test]

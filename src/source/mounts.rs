@@ -184,9 +184,9 @@ impl SourceMount {
         Self { root: Some(root), reopen_method, btime_identifies, ..held }
     }
 
-    /// Sets the restrictions of the source's own mount: only those that the daemon's mount cannot enforce.
+    /// Replaces the restrictions. The source's own mount has only those that the daemon's mount cannot enforce.
     #[must_use]
-    pub fn as_root(self, restrictions: Restrictions) -> Self {
+    pub fn with_restrictions(self, restrictions: Restrictions) -> Self {
         Self { restrictions, ..self }
     }
 

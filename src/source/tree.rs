@@ -89,7 +89,7 @@ impl SourceTree {
         let by_handle = privileged && root.is_dir();
         let (facts, id) = (root.mounts().own, stat.stx_mnt_id);
         let mount = SourceMount::probe(&root, id, facts, by_handle)
-            .as_root(restrictions_not_on_ours(facts.restrictions));
+            .with_restrictions(restrictions_not_on_ours(facts.restrictions));
         let table = InodeTable::default();
         let identity = InodeIdentity {
             domain: Domain(0),
