@@ -28,6 +28,8 @@ pub struct Config {
     pub view: View,
     /// Which engine makes the mount.
     pub engine: EngineChoice,
+    /// The options as they were given, in order, spelled as within `-o`.
+    pub given: Vec<String>,
     /// Options that were given and that only the FUSE daemon can serve.
     pub daemon_options: Vec<&'static str>,
     /// The standard mount options.

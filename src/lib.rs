@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod describe;
 pub mod error;
 // The modules that serve requests change the source through `source/changes.rs` alone; `clippy.toml` lists the calls
 // that are disallowed elsewhere.
@@ -14,6 +15,7 @@ pub mod fs;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 pub mod fuse;
 pub mod idmap;
+pub mod inspect;
 pub mod mount;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 pub mod source;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use shiftbind::cli::{self, Command, Dialect};
 use shiftbind::error::{Error, Result, one_line};
+use shiftbind::inspect;
 use shiftbind::source::SourceMounts;
 
 fn main() -> ExitCode {
@@ -45,6 +46,14 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
             };
             print(&cli::explain(&config, &probed))
         }
+        Command::List { json } => print(&inspect::list(json)?),
+        Command::Stat { mountpoint, json } => print(&inspect::stat(&mountpoint, json)?),
+        Command::ExplainMounted { mountpoint } => {
+            let ids = inspect::ids_of(&mountpoint)?;
+            print(&cli::explain_ids_of(&mountpoint, &ids))
+        }
+        Command::Umount { mountpoint, lazy } => inspect::umount(&mountpoint, lazy),
+        Command::HelpOf(name) => print(&cli::help_of(name)),
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
         Command::FuseVersion => print(&cli::fuse_version(shiftbind::fuse::PROTOCOL_VERSION)),

@@ -1,6 +1,6 @@
 //! Turns options in the order given into a [`Config`]: the last value of an option wins, maps add up.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use super::dialect::Dialect;
 use super::ids::IdOptions;
 use super::maps::IdKinds;
 use super::mount_options;
-use super::options::{Given, Opt};
+use super::options::{Given, Opt, OptionDef};
 use super::values::{self, CacheMode};
 use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
@@ -26,6 +26,7 @@ pub(super) struct Settings {
     ids: IdOptions,
     view: ViewOptions,
     engine: Option<EngineChoice>,
+    given: Vec<String>,
     daemon_options: Vec<&'static str>,
     flags: MountFlags,
     access: Option<Access>,
@@ -66,6 +67,7 @@ impl Settings {
             ids: IdOptions::default(),
             view: ViewOptions::default(),
             engine: None,
+            given: Vec::new(),
             daemon_options: Vec::new(),
             flags: MountFlags::default(),
             access: None,
@@ -137,6 +139,7 @@ impl Settings {
         if option.id.needs_daemon(on) && !self.daemon_options.contains(&name) {
             self.daemon_options.push(name);
         }
+        self.given.extend(spelled(option, on, &value));
         match option.id {
             Opt::UidMap => self.ids.add_map(name, IdKinds::Users, text()?, accounts)?,
             Opt::GidMap => self.ids.add_map(name, IdKinds::Groups, text()?, accounts)?,
@@ -215,7 +218,7 @@ impl Settings {
             Opt::Config => self.read_file(PathBuf::from(value), accounts)?,
             // The grammars handle these.
             Opt::Options | Opt::Help | Opt::Version | Opt::FuseVersion => {}
-            Opt::Generate | Opt::Reload => {}
+            Opt::Generate | Opt::Reload | Opt::Json | Opt::Lazy => {}
             other => {
                 let text = if option.value.is_some() { text()? } else { "" };
                 self.view.apply(other, text, accounts).map_err(bad)?;
@@ -256,6 +259,7 @@ impl Settings {
             mountpoint,
             view,
             engine: self.engine.unwrap_or(EngineChoice::Fuse),
+            given: self.given,
             daemon_options: self.daemon_options,
             flags: self.flags,
             // bindfs implies allow_other, also for a normal user.
@@ -310,6 +314,18 @@ impl Settings {
             attr: self.attr.unwrap_or(all),
         }
     }
+}
+
+/// An option as within `-o`. `None`: it says nothing about the mount.
+fn spelled(option: &OptionDef, on: bool, value: &OsStr) -> Option<String> {
+    let name = match on {
+        true => option.mount_option.filter(|_| option.id != Opt::Explain)?,
+        false => option.opposite?,
+    };
+    Some(match option.value {
+        Some(_) => format!("{name}={}", value.to_string_lossy()),
+        None => name.to_owned(),
+    })
 }
 
 /// The default number of worker threads: one per processor, at least 2 and at most 16.

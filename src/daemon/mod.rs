@@ -189,6 +189,7 @@ fn serve(
         let sent = new.mounted().and_then(|mounted| lifeline.set_mount(&mounted));
         sent.map_err(|e| Error::system("cannot tell the guardian of auto_unmount", e))?;
     }
+    server.live_update().describe(baseline.config());
     let mounted = new.attach(&point)?;
     drop(point);
     server.live_update().set_pruner(move || mounted.shrink_dcache());

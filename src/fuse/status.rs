@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Exit};
 use crate::sys;
@@ -151,6 +152,13 @@ impl Reloads {
         };
         drop(count);
         status.encode()
+    }
+
+    /// The count in JSON, for the mounter and root.
+    pub(super) fn describe(&self) -> Value {
+        let count = self.lock();
+        let refused = count.refused.as_ref().map(|(_, text)| text);
+        json!({ "begun": count.begun, "ended": count.ended, "refused": refused })
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {

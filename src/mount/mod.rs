@@ -8,6 +8,7 @@ mod engine;
 mod flags;
 mod fusermount;
 mod idmapped;
+mod inventory;
 mod point;
 mod privileges;
 mod record;
@@ -31,6 +32,7 @@ use crate::view::Checks;
 
 pub use engine::{map_verdict, mount_by_kernel, verdict};
 pub use flags::{Inherited, remount, with_inherited};
+pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
 use subdir::SubdirMethod;

@@ -33,6 +33,21 @@ pub(super) struct MountIdentity {
 }
 
 impl MountIdentity {
+    /// The number of the mount in /proc/self/mountinfo.
+    pub(super) fn number(&self) -> u64 {
+        self.id
+    }
+
+    /// The filesystem's device number.
+    pub(super) fn device(&self) -> (u32, u32) {
+        self.device
+    }
+
+    /// Whether both are one mount as far as /proc/self/mountinfo tells, where the kernel may have reused a number.
+    pub(super) fn has_number_of(&self, other: &Self) -> bool {
+        (self.id, self.device) == (other.id, other.device)
+    }
+
     /// The mount that a descriptor is on.
     pub(super) fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
         Self::ask(fd, c"", AtFlags::EMPTY_PATH)
@@ -150,24 +165,34 @@ impl MountIdentity {
 
 /// The fields of a line of /proc/self/mountinfo that are used here (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
-struct MountInfo {
+pub(super) struct MountInfo {
     id: u64,
     device: (u32, u32),
-    mountpoint: PathBuf,
-    is_fuse: bool,
+    pub(super) mountpoint: PathBuf,
+    /// The options of the mount, not of the filesystem.
+    pub(super) options: Vec<u8>,
+    pub(super) is_fuse: bool,
     /// The filesystem type.
-    fs_type: Vec<u8>,
+    pub(super) fs_type: Vec<u8>,
     /// The source column.
-    source: OsString,
+    pub(super) source: OsString,
     /// Whether the kernel checks permissions: `default_permissions` on a FUSE mount; always on others.
     kernel_checks: bool,
     /// `user_id` of a FUSE mount.
-    mounter: Option<u32>,
+    pub(super) mounter: Option<u32>,
     sync: bool,
     dirsync: bool,
 }
 
-fn read_mountinfo() -> io::Result<Vec<MountInfo>> {
+impl MountInfo {
+    /// The mount, without the number that is never reused, which the table lacks.
+    pub(super) fn identity(&self) -> MountIdentity {
+        MountIdentity { id: self.id, unique: None, device: self.device }
+    }
+}
+
+/// The mounts of this process's mount namespace, in the order of the table.
+pub(super) fn read_mountinfo() -> io::Result<Vec<MountInfo>> {
     let text = fs::read("/proc/self/mountinfo")?;
     Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
 }
@@ -183,6 +208,7 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
         number(&device[colon + 1..])?.try_into().ok()?,
     );
     let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+    let mount_options = fields.next().unwrap_or_default().to_owned();
     // A dash ends the optional fields.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = fields.next()?;
@@ -197,6 +223,7 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
         id,
         device,
         mountpoint,
+        options: mount_options,
         is_fuse,
         fs_type: fs_type.to_owned(),
         source,
@@ -224,6 +251,7 @@ mod tests {
                 id: 36,
                 device: (0, 98),
                 mountpoint: PathBuf::from("/mnt/a b\nc\\d"),
+                options: b"rw,nosuid".to_vec(),
                 is_fuse: true,
                 fs_type: b"fuse.shiftbind".to_vec(),
                 source: "/a,b".into(),

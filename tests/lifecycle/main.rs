@@ -1,6 +1,7 @@
 //! The life of a mount: every test mounts in a private mount namespace. Needs root, /dev/fuse, util-linux and fuse3.
 
 mod background;
+mod commands;
 mod ending;
 mod engine;
 mod mount8;

@@ -5,12 +5,13 @@ mod mounts;
 mod view;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::accounts::{Accounts, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::one_line;
-use crate::idmap::SourceUid;
+use crate::idmap::{IdView, SourceUid};
 use crate::mount;
 use crate::source::SourceMounts;
 
@@ -92,6 +93,16 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
         },
     );
     out.push("threads", config.threads);
+    out.0
+}
+
+/// Explains the maps in force at a mount, with names from the system's user database.
+#[must_use]
+pub fn explain_ids_of(mountpoint: &Path, ids: &IdView) -> String {
+    let mut out = Facts(String::new());
+    out.push("mountpoint", mountpoint.display());
+    ids::explain_ids(&mut out, &ids.uids, &SystemAccounts);
+    ids::explain_ids(&mut out, &ids.gids, &SystemAccounts);
     out.0
 }
 
