@@ -16,6 +16,7 @@ pub mod fs;
 pub mod fuse;
 pub mod idmap;
 pub mod inspect;
+mod map_from;
 pub mod mount;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 pub mod source;

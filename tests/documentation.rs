@@ -104,7 +104,7 @@ const KNOWN: &[Known] = &[
     Known {
         words: "shiftbind list",
         before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
-        then: &["grep -q '^/mnt/data  /srv/data  fuse  *0:100000:65536 ' $OUT; grep -q '^state: serving$' $OUT"],
+        then: &["grep -q '^/mnt/data  */srv/data  *fuse  *0:100000:65536 ' $OUT; grep -q '^state: serving$' $OUT"],
     },
     known("/srv/data  /mnt/data  fuse.shiftbind  idmap=b:", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     known(

@@ -10,12 +10,16 @@ use super::values::UnmappedPolicies;
 use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
 use crate::idmap::{Extent, Group, IdMap, IdView, Kind, Translation, Unmapped, User};
+use crate::map_from::FoundMap;
 
 /// The options about ids that were read so far.
 #[derive(Debug, Default)]
 pub(super) struct IdOptions {
     /// The extents of `--idmap`, `--uidmap` and `--gidmap`, which add up.
     maps: MapList,
+    /// The extents of `--map-from`, which add up, and whether to invert them.
+    map_from: FoundMap,
+    is_inverted: bool,
     /// The last `--map`.
     bindfs_map: Option<BindfsMap>,
     /// The last `--map-passwd` and `--map-passwd-rev`, then the same for groups.
@@ -36,6 +40,23 @@ impl IdOptions {
         accounts: &dyn Accounts,
     ) -> Result<()> {
         self.maps.add(option, kinds, text, accounts)
+    }
+
+    /// Adds the extents of a user namespace.
+    pub(super) fn add_found(&mut self, found: FoundMap) {
+        self.maps.uids.extend(found.uids);
+        self.maps.gids.extend(found.gids);
+    }
+
+    /// Adds the extents of one `--map-from`.
+    pub(super) fn add_map_from(&mut self, found: FoundMap) {
+        self.map_from.uids.extend(found.uids);
+        self.map_from.gids.extend(found.gids);
+    }
+
+    /// Exchanges source and mount in the extents of `--map-from`.
+    pub(super) fn invert_map_from(&mut self) {
+        self.is_inverted = true;
     }
 
     /// Sets the policy for unmapped ids.
@@ -101,7 +122,12 @@ impl IdOptions {
     }
 
     /// Builds the translation.
-    pub(super) fn finish(self, dialect: Dialect) -> Result<IdView> {
+    pub(super) fn finish(mut self, dialect: Dialect) -> Result<IdView> {
+        let found = std::mem::take(&mut self.map_from);
+        if self.is_inverted && found.uids.is_empty() && found.gids.is_empty() {
+            return Err(Error::usage("option 'invert-map' has a meaning with map-from only"));
+        }
+        self.add_found(if self.is_inverted { found.inverted() } else { found });
         let offset = match (self.uid_offset, self.gid_offset) {
             (Some(_), _) => Some("uid-offset"),
             (None, Some(_)) => Some("gid-offset"),

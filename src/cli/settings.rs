@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::config::{
     Access, Atime, CachePolicy, Config, DataPath, EngineChoice, MountFlags, ProcessConfig,
 };
 use crate::error::{Error, Result};
+use crate::map_from;
 
 /// The options that were read so far.
 pub(super) struct Settings {
@@ -136,6 +137,7 @@ impl Settings {
             value.to_str().ok_or_else(problem)
         };
         let bad = |why| Error::usage(format!("option '{name}': {why}"));
+        let bad_text = |why: String| Error::usage(format!("option '{name}': {why}"));
         if option.id.needs_daemon(on) && !self.daemon_options.contains(&name) {
             self.daemon_options.push(name);
         }
@@ -143,6 +145,13 @@ impl Settings {
         match option.id {
             Opt::UidMap => self.ids.add_map(name, IdKinds::Users, text()?, accounts)?,
             Opt::GidMap => self.ids.add_map(name, IdKinds::Groups, text()?, accounts)?,
+            Opt::IdMap if value.as_encoded_bytes().starts_with(b"/") => {
+                self.ids.add_found(map_from::of_namespace(Path::new(&value)).map_err(bad_text)?);
+            }
+            Opt::MapFrom => {
+                self.ids.add_map_from(map_from::read(&value, accounts).map_err(bad_text)?);
+            }
+            Opt::InvertMap => self.ids.invert_map_from(),
             Opt::IdMap => self.ids.add_map(name, IdKinds::Both, text()?, accounts)?,
             Opt::Unmapped => {
                 self.ids.set_unmapped(values::unmapped(text()?, accounts).map_err(bad)?);

@@ -10,6 +10,8 @@ pub(super) enum Opt {
     UidMap,
     GidMap,
     IdMap,
+    MapFrom,
+    InvertMap,
     Unmapped,
     ForceUser,
     ForceGroup,
@@ -214,8 +216,8 @@ pub(super) struct OptionDef {
 impl OptionDef {
     /// Whether repeated uses add up.
     pub(super) fn accumulates(&self) -> bool {
-        use Opt::{Exclude, GidMap, IdMap, Options, UidMap, Verbose};
-        matches!(self.id, UidMap | GidMap | IdMap | Exclude | Options | Verbose)
+        use Opt::{Exclude, GidMap, IdMap, MapFrom, Options, UidMap, Verbose};
+        matches!(self.id, UidMap | GidMap | IdMap | MapFrom | Exclude | Options | Verbose)
     }
 
     /// Whether the option is one of a mount: `shiftbind SOURCE MOUNTPOINT` and a mount helper accept it.
@@ -244,6 +246,8 @@ impl Opt {
             Self::UidMap
             | Self::GidMap
             | Self::IdMap
+            | Self::MapFrom
+            | Self::InvertMap
             | Self::Unmapped
             | Self::Map
             | Self::MapPasswd

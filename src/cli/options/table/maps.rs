@@ -42,6 +42,25 @@ pub(super) const MAPS: &[OptionDef] = &[
         )
     },
     OptionDef {
+        value: one_of("WORD:VALUE", crate::map_from::WORDS),
+        ..flag(
+            Opt::MapFrom,
+            "map-from",
+            "map_from",
+            Category::Maps,
+            "Take the map from a process, a container or /etc/subuid: pid:N, lxc:FILE, ...",
+            "Adds the extents of a map that exists elsewhere, see Maps from elsewhere. A reload reads it again.",
+        )
+    },
+    flag(
+        Opt::InvertMap,
+        "invert-map",
+        "invert_map",
+        Category::Maps,
+        "Exchange source and mount in what map-from reads",
+        "Exchange source and mount in all extents that map-from reads.",
+    ),
+    OptionDef {
         value: one_of("POLICY", &["deny", "pass", "squash="]),
         default: "deny; with map alone, and under the name bindfs, pass",
         ..flag(
