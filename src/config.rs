@@ -99,6 +99,31 @@ pub struct MountFlags {
     pub dirsync: bool,
 }
 
+impl MountFlags {
+    /// The options that were given, as mount(8) spells them.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let flags = [
+            (self.read_only, "ro", "rw"),
+            (self.nosuid, "nosuid", "suid"),
+            (self.nodev, "nodev", "dev"),
+            (self.noexec, "noexec", "exec"),
+            (self.nosymfollow, "nosymfollow", "symfollow"),
+            (self.nodiratime, "nodiratime", "diratime"),
+        ];
+        let mut words: Vec<&str> = flags
+            .into_iter()
+            .filter_map(|(given, on, off)| given.map(|is_on| if is_on { on } else { off }))
+            .collect();
+        words.extend(self.atime.map(|atime| match atime {
+            Atime::Relative => "relatime",
+            Atime::Never => "noatime",
+            Atime::Strict => "strictatime",
+        }));
+        words.into_iter().map(str::to_owned).collect()
+    }
+}
+
 /// When reading a file updates its access time (mount(8)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Atime {

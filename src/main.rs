@@ -23,7 +23,11 @@ fn main() -> ExitCode {
 
 fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
     let command = cli::parse(argv.clone())?;
-    if let Command::Mount(config) | Command::Fake(config) | Command::Explain(config) = &command {
+    if let Command::Mount(config)
+    | Command::Fake(config)
+    | Command::Explain(config)
+    | Command::ExplainOptions(config) = &command
+    {
         for warning in &config.warnings {
             eprintln!("{name}: warning: {}", one_line(warning));
         }
@@ -42,10 +46,13 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
                 cache: shiftbind::fuse::Server::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),
+                mount8_command: shiftbind::mount::mount8_command(&config),
                 mounts: SourceMounts::of(&config),
             };
-            print(&cli::explain(&config, &probed))
+            print(&cli::explain(&config, &probed))?;
+            shiftbind::daemon::check(&config)
         }
+        Command::ExplainOptions(config) => print(&cli::explain_options(&config)),
         Command::List { json } => print(&inspect::list(json)?),
         Command::Stat { mountpoint, json } => print(&inspect::stat(&mountpoint, json)?),
         Command::ExplainMounted { mountpoint } => {

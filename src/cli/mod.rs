@@ -32,7 +32,7 @@ use std::path::PathBuf;
 
 pub use crate::accounts::{Accounts, SystemAccounts};
 pub use dialect::Dialect;
-pub use explain::{ProbeResults, explain, explain_ids_of, explain_with};
+pub use explain::{ProbeResults, explain, explain_ids_of, explain_options, explain_with};
 pub use help::{fuse_version, help, version};
 pub use manpage::generate;
 pub use reload_options::reload_options;
@@ -89,8 +89,10 @@ pub enum Command {
     HelpOf(&'static str),
     /// Check everything, mount nothing (`mount -f`).
     Fake(Config),
-    /// Explain what would be mounted, and mount nothing.
+    /// Explain what would be mounted, check that it can be, and mount nothing.
     Explain(Config),
+    /// Explain the options alone, without a source and a mount point.
+    ExplainOptions(Config),
     /// Print the help.
     Help(Dialect),
     /// Print the version.
@@ -216,6 +218,9 @@ fn command_of(settings: Settings, operands: Vec<OsString>, fake: bool) -> Result
             }
             _ => Err(Error::usage("remount: give the MOUNTPOINT")),
         };
+    }
+    if settings.is_explain() && paths.is_empty() {
+        return Ok(Command::ExplainOptions(settings.into_config(PathBuf::new(), PathBuf::new())?));
     }
     let [source, mountpoint]: [PathBuf; 2] = paths.try_into().map_err(|paths: Vec<PathBuf>| {
         Error::usage(match paths.len() {

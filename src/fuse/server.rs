@@ -160,6 +160,15 @@ impl Server {
         })
     }
 
+    /// Checks that the source allows the cache policy that the configuration requires.
+    ///
+    /// # Errors
+    /// Those of [`Self::start`] about the cache.
+    pub fn check_cache(root: SourceRoot, config: &Config) -> Result<()> {
+        let CachePolicy::Coherent { required: true } = config.cache else { return Ok(()) };
+        cache_of(config, &SourceTree::new(root, 16, scope(config))).map(drop)
+    }
+
     /// The directory to attach in place of the filesystem's root. `None`: the root.
     #[must_use]
     pub fn attached_name(&self) -> Option<&'static OsStr> {

@@ -30,7 +30,7 @@ use crate::config::{Access, Config, MountFlags};
 use crate::error::{Error, Result};
 use crate::view::Checks;
 
-pub use engine::{map_verdict, mount_by_kernel, verdict};
+pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
 pub use flags::{Inherited, remount, with_inherited};
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use point::MountPoint;
@@ -143,6 +143,18 @@ impl NewMount {
             (MountState::Attached(Mounted { identity, via_fusermount: true }), device)
         };
         Ok((Self { state: Some(state) }, device))
+    }
+
+    /// Checks that the mount could be made: makes it, where this process may mount by itself, and attaches it nowhere.
+    ///
+    /// # Errors
+    /// /dev/fuse cannot be opened; the kernel refuses the filesystem; fusermount3 would refuse a user's mount.
+    pub fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
+        let device = detached::open_device()?;
+        match may_mount() {
+            true => detached::create(plan, &device).map(drop),
+            false => fusermount::check(plan, point),
+        }
     }
 
     /// Opens the mount's root, for a first request.

@@ -90,7 +90,7 @@ pub(super) static SUBCOMMANDS: &[SubcommandDef] = &[
         optional: 2,
         takes: Takes::OptionsOfMount,
         help: "Explain a mount, and mount nothing",
-        about: "With SOURCE and MOUNTPOINT: the same as --explain. With one operand, which is a mount of this program: \
+        about: "With SOURCE and MOUNTPOINT, or without operands: the same as --explain. With one operand, which is a mount of this program: \
                 explains the map in force there.",
     },
     SubcommandDef {
