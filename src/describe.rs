@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::idmap::{Extent, IdMap, IdView, Kind, MountId, Translation, Unmapped};
+use crate::idmap::{Extent, IdMap, IdView, Kind, MountId, SourceId, Translation, Unmapped};
 
 /// The longest value of an option that is told, in bytes. Chosen: longer ones are maps, which are told as such.
 const MAX_OPTION: usize = 1000;
@@ -80,7 +80,13 @@ fn describe_kind<K: Kind>(ids: &Translation<K>) -> Value {
         Unmapped::Pass => ("pass", None),
         Unmapped::Squash(to) => ("squash", Some(to.raw())),
     };
-    json!({ "identity": map.is_identity(), "extents": extents, "unmapped": unmapped, "squash": squash })
+    json!({
+        "identity": map.is_identity(),
+        "extents": extents,
+        "unmapped": unmapped,
+        "squash": squash,
+        "root_as": ids.root_as().map(|id| id.raw()),
+    })
 }
 
 /// Reads the maps of a description again. `None` where it has none.
@@ -106,7 +112,8 @@ fn ids_of_kind<K: Kind>(told: &Value) -> Option<Translation<K>> {
         "squash" => Unmapped::Squash(MountId::new(number(told.get("squash")?)?)?),
         _ => return None,
     };
-    Some(Translation::new(map, unmapped))
+    let root_as = told.get("root_as").and_then(number).and_then(SourceId::new);
+    Some(Translation::new(map, unmapped).with_root_as(root_as))
 }
 
 #[cfg(test)]
@@ -136,8 +143,8 @@ mod tests {
                 "source": "/a",
                 "options": ["ro", "idmap=u:0:5:1:g:1:2:3", "unmapped=squash=5:2"],
                 "map": {
-                    "uids": {"identity": false, "extents": [[0, 5, 1]], "unmapped": "squash", "squash": 5},
-                    "gids": {"identity": false, "extents": [[1, 2, 3]], "unmapped": "squash", "squash": 2},
+                    "uids": {"identity": false, "extents": [[0, 5, 1]], "unmapped": "squash", "squash": 5, "root_as": null},
+                    "gids": {"identity": false, "extents": [[1, 2, 3]], "unmapped": "squash", "squash": 2, "root_as": null},
                 },
             })
         );
@@ -145,9 +152,13 @@ mod tests {
 
     #[test]
     fn maps_survive_description_and_reading() {
-        for words in
-            ["defaults", "idmap=0:1:1:5:7:3", "map=1/2:@3/@4", "idmap=0:1:1,unmapped=squash=1"]
-        {
+        for words in [
+            "defaults",
+            "idmap=0:1:1:5:7:3",
+            "map=1/2:@3/@4",
+            "idmap=0:1:1,unmapped=squash=1",
+            "idmap=0:5:1,root_as=7:8",
+        ] {
             let config = config(words);
             assert_eq!(ids_of(&describe(&config)), Some(config.view.ids), "{words}");
         }

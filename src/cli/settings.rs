@@ -151,6 +151,12 @@ impl Settings {
             Opt::MapFrom => {
                 self.ids.add_map_from(map_from::read(&value, accounts).map_err(bad_text)?);
             }
+            Opt::OwnerAs => {
+                self.ids.set_owner_as(values::user_and_group(text()?, accounts).map_err(bad)?);
+            }
+            Opt::RootAs => {
+                self.ids.set_root_as(values::user_and_group(text()?, accounts).map_err(bad)?);
+            }
             Opt::InvertMap => self.ids.invert_map_from(),
             Opt::IdMap => self.ids.add_map(name, IdKinds::Both, text()?, accounts)?,
             Opt::Unmapped => {
@@ -259,6 +265,7 @@ impl Settings {
         self.warnings.extend(self.view.take_warnings());
         let root_only = self.ids.root_only().chain(self.view.root_only()).collect();
         let names_by_unmapped = self.ids.has_offset();
+        self.ids.find_owner(&source)?;
         let ids = self.ids.finish(self.dialect)?;
         let mut view = self.view.finish(ids, self.dialect)?;
         view.changes.names_by_unmapped = names_by_unmapped;

@@ -41,7 +41,7 @@ fn mounts_of_both_engines_are_listed_with_what_they_were_given() {
     let mounts = listed(&ns);
     assert_eq!(mounts.len(), 2, "{mounts:?}");
     let (fuse, kernel) = (&mounts[0], &mounts[1]);
-    let map = serde_json::json!({"identity": false, "extents": [[0, 100_000, 65536]], "unmapped": "deny", "squash": null});
+    let map = serde_json::json!({"identity": false, "extents": [[0, 100_000, 65536]], "unmapped": "deny", "squash": null, "root_as": null});
     for (mount, point, engine, state) in
         [(fuse, "m", "fuse", "serving"), (kernel, "k", "kernel", "mounted")]
     {

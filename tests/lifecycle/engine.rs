@@ -53,7 +53,7 @@ fn explain_ends_as_the_mount_would_and_names_the_obstacle() {
         ("/proc m", 32),
         ("--engine=kernel --perms=a=r a m", 32),
         ("--pidfile=absent/pid a m", 16),
-        ("--map-from=pid:$$ a m", 1),
+        ("--map-from=oci:absent a m", 1),
     ] {
         let explained = ns.sh(&format!("$S --explain {arguments}"));
         let mounted = ns.sh(&format!("$S {arguments}"));

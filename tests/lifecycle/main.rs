@@ -4,6 +4,7 @@ mod background;
 mod commands;
 mod ending;
 mod engine;
+mod intent;
 mod map_from;
 mod mount8;
 mod namespace;

@@ -12,6 +12,8 @@ pub(super) enum Opt {
     IdMap,
     MapFrom,
     InvertMap,
+    OwnerAs,
+    RootAs,
     Unmapped,
     ForceUser,
     ForceGroup,
@@ -248,6 +250,7 @@ impl Opt {
             | Self::IdMap
             | Self::MapFrom
             | Self::InvertMap
+            | Self::OwnerAs
             | Self::Unmapped
             | Self::Map
             | Self::MapPasswd
