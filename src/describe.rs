@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Command, parse};
-    use crate::sys::mount::unescape;
+    use crate::sys::mountinfo::unescape;
 
     fn config(words: &str) -> Config {
         let argv = ["shiftbind", "/a", "/m", "-o", words].map(OsString::from);

@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use shiftbind::SourceMounts;
 use shiftbind::cli::{self, Command, Dialect};
 use shiftbind::error::{Error, Result, one_line};
 use shiftbind::inspect;
-use shiftbind::source::SourceMounts;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -39,14 +39,14 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         }
         Command::Fake(_) => Ok(()),
         Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint),
-        Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
+        Command::Remount { mountpoint, flags } => shiftbind::remount(&mountpoint, &flags),
         Command::Explain(config) => {
             let probed = cli::ProbeResults {
-                engine: Some(shiftbind::mount::verdict(&config)),
-                cache: shiftbind::fuse::Server::cache_verdict(&config),
+                engine: Some(shiftbind::engine_verdict(&config)),
+                cache: shiftbind::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),
-                mount8_command: shiftbind::mount::mount8_command(&config),
+                mount8_command: shiftbind::mount8_command(&config),
                 mounts: SourceMounts::of(&config),
             };
             print(&cli::explain(&config, &probed))?;
@@ -63,7 +63,7 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         Command::HelpOf(name) => print(&cli::help_of(name)),
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
-        Command::FuseVersion => print(&cli::fuse_version(shiftbind::fuse::PROTOCOL_VERSION)),
+        Command::FuseVersion => print(&cli::fuse_version(shiftbind::PROTOCOL_VERSION)),
         Command::Generate(artifact) => print(&cli::generate(artifact)),
     }
 }

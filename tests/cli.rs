@@ -276,7 +276,7 @@ fn under_the_name_bindfs_it_speaks_as_bindfs() {
         format!("bindfs 1.18.4 (shiftbind {})\n", env!("CARGO_PKG_VERSION"))
     );
     assert!(printed(&["-h"]).starts_with("Usage: bindfs [options] dir mountpoint\n"));
-    let (major, minor) = shiftbind::fuse::PROTOCOL_VERSION;
+    let (major, minor) = shiftbind::PROTOCOL_VERSION;
     let version = printed(&["--fuse-version"]);
     assert_eq!(version, format!("FUSE protocol {major}.{minor}, spoken without libfuse\n"));
     let wrong = bindfs(&["/src", "/mnt", "-m", "nosuchuser"]);

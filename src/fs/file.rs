@@ -5,16 +5,19 @@
 //! writing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned_buffer::AlignedBuffer;
-use super::killpriv::{KillprivRights, SETGID, SETUID};
+use super::file_state::FileState;
+use super::killpriv::KillprivRights;
+use super::mode_bits::{SETGID, SETUID};
 use super::shares::Share;
-use super::{Caller, Fs, Result, copy, lock};
+use super::{Caller, Fs, Result, copy};
 use crate::source::{ActingAs, Inode, NodeId, reopen};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// An open file.
@@ -33,7 +36,7 @@ pub struct OpenFile {
     /// Its share of the user's open files.
     _share: Share,
     /// State of the file at the last lock granted through this open file, if it detects later changes.
-    state_at_lock: Mutex<Option<lock::FileState>>,
+    state_at_lock: Mutex<Option<FileState>>,
 }
 
 /// A file that was just opened.
@@ -84,8 +87,8 @@ impl OpenFile {
     }
 
     /// See [`Fs::revalidation`].
-    pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<lock::FileState>> {
-        self.state_at_lock.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<FileState>> {
+        self.state_at_lock.lock()
     }
 
     /// Returns whether the source's file is open.
@@ -247,11 +250,6 @@ impl Fs {
     /// keep setuid and setgid bits or use reserved blocks.
     pub fn act_for_backing_open(&self) -> Result<()> {
         self.credentials.act_for_backing_open()
-    }
-
-    /// Returns an open file by its handle. EBADF if it was released.
-    pub fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        self.files.get(handle)
     }
 
     /// Reads into a buffer until it is full or the file ends. Returns the number of bytes.

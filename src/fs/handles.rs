@@ -2,9 +2,11 @@
 //!
 //! The handle 0 is never used: it stands for a directory that the kernel opened without a request (no_opendir).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::io::Errno;
+
+use crate::sync::{Mutex, MutexGuard};
 
 const SHARDS: usize = 16;
 
@@ -63,7 +65,7 @@ impl<T> Handles<T> {
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Slab<T>> {
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard].lock()
     }
 }
 

@@ -3,12 +3,13 @@
 //! Their user has a full share of the workers already, or the pool cannot grow.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::Device;
 use super::protocol::layout::{WriteIn, write};
 use super::protocol::{Request, RequestHead, opcode};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The most queued requests of all users and of one user; as many as may wait for locks (`fs/lock/waiters.rs`).
 const MAX_REQUESTS: usize = 4096;
@@ -90,7 +91,7 @@ impl Backlog {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<QueuedRequest>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

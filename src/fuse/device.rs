@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::request_counts::CountsHandle;
+use crate::error::errno_field;
 use crate::source::raise_for_backing_close;
 use crate::sys;
 
@@ -106,7 +107,8 @@ impl Drop for Backing {
         let Some(device) = self.device.upgrade() else { return };
         raise_for_backing_close();
         if let Err(e) = sys::fuse::close_backing(&*device, self.id) {
-            log::warn!("the kernel cannot close a backing file: {e}");
+            let (id, errno) = (self.id, errno_field(e));
+            log::warn!("the kernel cannot close a backing file: backing_id={id} {errno}");
         }
     }
 }

@@ -29,8 +29,8 @@ mod worker_slot;
 
 pub use kernel_features::KernelFeatures;
 pub use live_update::LiveUpdate;
-pub use server::{Connection, Server};
-pub use status::{Reloads, Status, pid_namespace};
+pub use server::{Connection, Server, cache_verdict};
+pub use status::{Status, pid_namespace};
 pub use status_report::fetch as fetch_report;
 
 /// The major and minor version of the FUSE protocol that is spoken with the kernel.

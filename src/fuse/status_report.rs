@@ -4,7 +4,7 @@
 //! until a few others were asked for, so that the parts belong together.
 
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::status::pid_namespace;
 use crate::config::{CachePolicy, Config};
 use crate::describe::describe;
+use crate::sync::Mutex;
 use crate::sys;
 
 /// The size of a request and of an answer, in bytes: a page, which the kernel always transfers.
@@ -68,7 +69,7 @@ impl StatusReport {
     /// Tells this configuration from now on.
     pub(super) fn describe(&self, config: &Config) {
         if let Value::Object(told) = describe(config) {
-            *lock(&self.config) = told;
+            *self.config.lock() = told;
         }
     }
 
@@ -87,7 +88,7 @@ impl StatusReport {
             let number = self.keep(&text);
             return encode(number, &text, 0);
         }
-        let texts = lock(&self.texts);
+        let texts = self.texts.lock();
         let kept = texts.kept.iter().find(|(one, _)| *one == number);
         let text = kept.map(|(_, text)| Arc::clone(text)).ok_or(Errno::STALE)?;
         drop(texts);
@@ -96,7 +97,7 @@ impl StatusReport {
 
     /// Gives a text its number, and keeps it if it has more than one part.
     fn keep(&self, text: &Arc<[u8]>) -> u64 {
-        let mut texts = lock(&self.texts);
+        let mut texts = self.texts.lock();
         texts.last += 1;
         let number = texts.last;
         if text.len() > SIZE - HEADER {
@@ -109,7 +110,7 @@ impl StatusReport {
     }
 
     fn text(&self, numbers: Map<String, Value>) -> String {
-        let mut told = lock(&self.config).clone();
+        let mut told = self.config.lock().clone();
         let since_epoch = self.mounted_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         told.insert("mounted_at".to_owned(), since_epoch.as_secs().into());
         told.insert("uptime_seconds".to_owned(), self.since.elapsed().as_secs().into());
@@ -140,10 +141,6 @@ fn describe_process() -> Value {
         "resident_kib": resident,
         "descriptors": descriptors,
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn decode(bytes: &[u8]) -> Option<(u64, u64)> {

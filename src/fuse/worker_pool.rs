@@ -9,8 +9,8 @@
 //! every two milliseconds, and ends exclusive mode when the worker is still busy with the same request, or when no
 //! request has come for a while. When all workers are busy, the pool grows (`growth.rs`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -22,6 +22,7 @@ use super::growth::{Growth, MAX_EXTRA};
 use super::interrupts::Interrupts;
 use super::protocol::{Reply, RequestHead, opcode};
 use super::worker_slot::WorkerSlot;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Uncontended requests in a row that start exclusive mode.
 const ENTER_AFTER: i32 = 64;
@@ -329,7 +330,7 @@ impl WorkerPool {
         let mut parking = self.lock();
         while let Some(worker) = self.exclusive_worker() {
             if parking.has_watchdog {
-                parking = self.mode_changed.wait(parking).unwrap_or_else(PoisonError::into_inner);
+                parking = self.mode_changed.wait(parking);
                 continue;
             }
             parking.has_watchdog = true;
@@ -372,7 +373,7 @@ impl WorkerPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Parking> {
-        self.parking.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parking.lock()
     }
 }
 

@@ -15,10 +15,10 @@ use rustix::process::geteuid;
 use super::fusermount;
 use super::privileges::may_mount;
 use super::record::{self, RecordOfMount};
-use super::table::{MountIdentity, MountInfo, read_mountinfo};
+use super::table::{self, MountIdentity};
 use crate::error::{Error, Result};
 use crate::sys::descriptors::DescriptorPath;
-use crate::sys::mount::mounts_below;
+use crate::sys::mountinfo::{self, MountInfo, mounts_below};
 
 /// What made a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl FoundMount {
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
         if let (MadeBy::Kernel { .. }, false) = (&self.made_by, lazy) {
             let path = self.mountpoint.as_os_str().as_bytes();
-            for below in mounts_below(self.identity.number(), path)?.iter().rev() {
+            for below in mounts_below(self.identity.id(), path)?.iter().rev() {
                 unmount(Path::new(OsStr::from_bytes(&below.mountpoint)), UnmountFlags::NOFOLLOW)?;
             }
         }
@@ -106,7 +106,7 @@ fn errno(e: io::Error) -> Errno {
 /// # Errors
 /// /proc is not mounted, or the records cannot be read.
 pub fn inventory() -> Result<Vec<FoundMount>> {
-    let table = read_mountinfo().map_err(|e| Error::system("/proc must be mounted", e))?;
+    let table = mountinfo::read().map_err(|e| Error::system("/proc must be mounted", e))?;
     let records =
         record::all().map_err(|e| Error::system("the records of mounts cannot be read", e))?;
     let own = geteuid().as_raw();
@@ -118,14 +118,17 @@ pub fn inventory() -> Result<Vec<FoundMount>> {
 }
 
 fn found(line: &MountInfo, records: &[RecordOfMount]) -> Option<FoundMount> {
-    let made_by = if line.is_fuse {
-        MadeBy::Fuse { mounter: line.mounter }
+    let made_by = if table::is_fuse(line) {
+        MadeBy::Fuse { mounter: table::mounter(line) }
     } else {
-        let found = records.iter().find(|one| one.identity.has_number_of(&line.identity()))?;
+        let found =
+            records.iter().find(|one| one.identity.has_number_of(&MountIdentity::of_line(line)))?;
         // The kernel may have reused the number of a mount that is gone.
         let is_other =
             |top: MountIdentity| top.has_number_of(&found.identity) && top != found.identity;
-        if MountIdentity::of_path(&line.mountpoint).is_ok_and(is_other) {
+        if MountIdentity::of_path(Path::new(OsStr::from_bytes(&line.mountpoint)))
+            .is_ok_and(is_other)
+        {
             return None;
         }
         MadeBy::Kernel {
@@ -135,10 +138,10 @@ fn found(line: &MountInfo, records: &[RecordOfMount]) -> Option<FoundMount> {
         }
     };
     Some(FoundMount {
-        identity: line.identity(),
-        mountpoint: line.mountpoint.clone(),
+        identity: MountIdentity::of_line(line),
+        mountpoint: OsStr::from_bytes(&line.mountpoint).into(),
         fs_type: String::from_utf8_lossy(&line.fs_type).into_owned(),
-        source: line.source.clone(),
+        source: OsStr::from_bytes(&line.source).to_owned(),
         options: String::from_utf8_lossy(&line.options).split(',').map(str::to_owned).collect(),
         made_by,
     })
@@ -152,10 +155,11 @@ pub fn mount_at(path: &Path) -> Result<FoundMount> {
     let name = path.display();
     let real = std::fs::canonicalize(path).map_err(|e| Error::mount(name.to_string(), e))?;
     // The last line of the table for a path is that of the topmost mount.
-    let top = read_mountinfo().map_err(|e| Error::system("/proc must be mounted", e))?;
-    let top = top.into_iter().rfind(|line| line.mountpoint == real);
-    let is_top =
-        |mount: &FoundMount| top.as_ref().is_some_and(|top| mount.identity == top.identity());
+    let top = mountinfo::read().map_err(|e| Error::system("/proc must be mounted", e))?;
+    let top = top.into_iter().rfind(|line| line.mountpoint == real.as_os_str().as_bytes());
+    let is_top = |mount: &FoundMount| {
+        top.as_ref().is_some_and(|top| mount.identity == MountIdentity::of_line(top))
+    };
     inventory()?.into_iter().find(is_top).ok_or_else(|| not_ours(path))
 }
 

@@ -9,9 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::inode::{Inode, NodeId};
-use super::resolve::{stat_dont_sync, strip_dir};
-use super::tree::{NOFOLLOW_DONT_SYNC, SourceTree, proc_path};
+use super::descriptor::{NOFOLLOW_DONT_SYNC, proc_path, stat_dont_sync};
 
 /// Maximum number of entries that are read for one path, so that a client that fills directories keeps a worker busy for
 /// a few milliseconds at most (chosen; 1 µs for each entry was measured). Beyond it the path is unknown, so that the name
@@ -21,21 +19,6 @@ const MAX_ENTRIES: usize = 1 << 11;
 const BUFFER: usize = 32 << 10;
 /// Opens a directory on the way, without opening it for reading.
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-impl SourceTree {
-    /// Returns the path of a directory relative to the source's root, empty for the root itself.
-    ///
-    /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
-    /// directory may then be anywhere.
-    pub fn path_of(&self, dir: &Inode) -> Result<Option<Vec<u8>>, Errno> {
-        if dir.node() == NodeId::ROOT {
-            return Ok(Some(Vec::new()));
-        }
-        let root = fd_path(&*self.root.load().held().ok_or(Errno::STALE)?)?;
-        let own = fd_path(&*self.fd(dir)?)?;
-        Ok(strip_dir(&root, &own).map(<[u8]>::to_vec))
-    }
-}
 
 /// Returns the path of a descriptor, as seen from its mount namespace.
 ///
@@ -117,6 +100,16 @@ fn find_entry(
     Ok(None)
 }
 
+/// Returns what is left of a path below a directory; empty if they are the same.
+pub(super) fn strip_dir<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let upper = upper.strip_suffix(b"/").unwrap_or(upper);
+    match path.strip_prefix(upper)? {
+        [] => Some(&[]),
+        [b'/', remaining @ ..] => Some(remaining),
+        _ => None,
+    }
+}
+
 /// What identifies an inode in a mount.
 fn key(stat: &Statx) -> (u64, u32, u32, u64) {
     (stat.stx_mnt_id, stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
@@ -125,6 +118,16 @@ fn key(stat: &Statx) -> (u64, u32, u32, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_below_another_by_whole_components() {
+        assert_eq!(strip_dir(b"/a", b"/a/b/c"), Some(&b"b/c"[..]));
+        assert_eq!(strip_dir(b"/a", b"/a"), Some(&b""[..]));
+        assert_eq!(strip_dir(b"/", b"/a"), Some(&b"a"[..]));
+        assert_eq!(strip_dir(b"/", b"/"), Some(&b""[..]));
+        assert_eq!(strip_dir(b"/a", b"/ab"), None);
+        assert_eq!(strip_dir(b"/a/b", b"/a"), None);
+    }
 
     #[test]
     fn a_directory_has_a_path_of_any_length() {

@@ -6,13 +6,15 @@
 //! same watch (Linux `inotify_update_watch`).
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
-use super::tree::proc_path;
+use super::descriptor::proc_path;
+use crate::error::errno_field;
+use crate::sync::Mutex;
 use crate::sys::handle::{name_to_fid, name_to_handle};
 
 /// Compares descriptors, with an inotify instance that it creates at first use.
@@ -34,7 +36,8 @@ impl InodeComparer {
         }
         self.have_same_watch(one, other).unwrap_or_else(|e| {
             log::debug!(
-                "cannot compare two files by inotify watches: {e}; comparing their attributes"
+                "cannot compare two files by inotify watches, so their attributes count: {}",
+                errno_field(e)
             );
             have_same_attributes(one, other)
         })
@@ -44,7 +47,7 @@ impl InodeComparer {
     fn have_same_watch(&self, one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
         let new = || inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
         let instance = self.instance.get_or_init(new).as_ref().ok_or(Errno::NOSYS)?;
-        let _comparing = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
+        let _comparing = self.comparison.lock();
         // An event that comes at most once.
         let watch = |fd| inotify::add_watch(instance, &*proc_path(fd), WatchFlags::DELETE_SELF);
         let first = watch(one)?;

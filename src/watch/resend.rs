@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::dispatch::DirInvals;
+use super::dir_invals::DirInvals;
 use crate::source::NodeId;
 
 /// When an invalidation is sent again, counted from the time before. The client's thread takes a reply in within

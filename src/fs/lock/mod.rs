@@ -27,8 +27,6 @@ pub use crate::sys::lock::{Conflict, LockKind, LockRange};
 use deadlock::Wait;
 use flock::retry_lock;
 use owner::{Access, Description};
-pub(super) use revalidate::FileState;
-pub use revalidate::Revalidation;
 pub(super) use table::Locks;
 use waiters::Waiting;
 

@@ -10,13 +10,15 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
 
 use super::ranges::HeldRanges;
 use super::{LockKind, LockRange, LockRequest};
+use crate::error::errno_field;
 use crate::fs::Result;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 use crate::sys::lock::Conflict;
 
@@ -83,7 +85,7 @@ impl Description {
 
     fn unlock_all(&self) {
         if let Err(e) = self.set(ALL_UNLOCKED) {
-            log::warn!("cannot release the locks of a client on the source: {e}");
+            log::warn!("cannot release the locks of a client on the source: {}", errno_field(e));
         }
     }
 }
@@ -107,7 +109,7 @@ impl Descriptions {
         if let Some(old) = &self.current {
             // Read locks of both descriptions do not conflict: the new one locks each range before the old one unlocks
             // it. Write locks conflict, so those of a write-only description cannot move.
-            let held: Vec<LockRange> = lock(held).iter().collect();
+            let held: Vec<LockRange> = held.lock().iter().collect();
             for range in held {
                 new.set(range).map_err(|e| if e == Errno::AGAIN { Errno::NOLCK } else { e })?;
             }
@@ -154,7 +156,7 @@ impl Owner {
         request: &LockRequest,
         open: impl FnOnce() -> Result<Description>,
     ) -> Result<()> {
-        self.set_in(&mut lock(&self.descriptions), request, open)
+        self.set_in(&mut self.descriptions.lock(), request, open)
     }
 
     fn set_in(
@@ -175,7 +177,7 @@ impl Owner {
             }
             self.pid.store(request.pid, Ordering::Relaxed);
         }
-        lock(&self.held).set(range, request.handle);
+        self.held.lock().set(range, request.handle);
         Ok(())
     }
 
@@ -185,7 +187,7 @@ impl Owner {
         kind: LockKind,
         open: impl FnOnce() -> Result<Description>,
     ) -> Result<Arc<Description>> {
-        lock(&self.descriptions).for_kind(kind, &self.held, open)
+        self.descriptions.lock().for_kind(kind, &self.held, open)
     }
 
     /// Records a lock that a thread waited for, after the wait on `granted` succeeded.
@@ -197,7 +199,7 @@ impl Owner {
         granted: &Arc<Description>,
         open: impl FnOnce() -> Result<Description>,
     ) -> Result<()> {
-        let mut descriptions = lock(&self.descriptions);
+        let mut descriptions = self.descriptions.lock();
         let result = self.set_in(&mut descriptions, request, open);
         let is_current = descriptions.current.as_ref().is_some_and(|now| Arc::ptr_eq(now, granted));
         if !is_current {
@@ -210,46 +212,47 @@ impl Owner {
     ///
     /// EBADF if this owner has no description yet.
     pub(super) fn get(&self, range: LockRange) -> Result<Option<Conflict>> {
-        let mut descriptions = lock(&self.descriptions);
+        let mut descriptions = self.descriptions.lock();
         descriptions.unlock_replaced();
         sys::lock::get(&descriptions.current.as_ref().ok_or(Errno::BADF)?.fd, range)
     }
 
     /// Releases all locks.
     pub(super) fn release(&self) {
-        let mut descriptions = lock(&self.descriptions);
+        let mut descriptions = self.descriptions.lock();
         descriptions.unlock_replaced();
         if let Some(current) = &descriptions.current {
             current.unlock_all();
         }
-        lock(&self.held).clear_all();
+        self.held.lock().clear_all();
     }
 
     /// Releases the locks that were granted through an open file.
     pub(super) fn release_through(&self, handle: u64) {
-        let descriptions = lock(&self.descriptions);
-        let ranges = lock(&self.held).granted_through(handle);
+        let descriptions = self.descriptions.lock();
+        let ranges = self.held.lock().granted_through(handle);
         let Some(current) = &descriptions.current else { return };
         for range in ranges {
             let range = LockRange { kind: LockKind::Unlock, ..range };
             match current.set(range) {
-                Ok(()) => lock(&self.held).set(range, handle),
-                Err(e) => log::warn!("cannot release a lock of a client on the source: {e}"),
+                Ok(()) => self.held.lock().set(range, handle),
+                Err(e) => {
+                    let (pid, errno) = (self.pid.load(Ordering::Relaxed), errno_field(e));
+                    log::warn!(
+                        "cannot release a lock of a client on the source: fh={handle} pid={pid} {errno}"
+                    );
+                }
             }
         }
     }
 
     /// Returns whether the owner holds no lock.
     pub(super) fn is_idle(&self) -> bool {
-        lock(&self.held).is_empty()
+        self.held.lock().is_empty()
     }
 
     /// Returns the ranges that the owner holds, locked.
     pub(super) fn held(&self) -> MutexGuard<'_, HeldRanges> {
-        lock(&self.held)
+        self.held.lock()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
