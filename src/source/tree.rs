@@ -228,6 +228,12 @@ impl SourceTree {
         self.mounts.is_multigrain(inode.mount())
     }
 
+    /// Returns whether the tree is a clone of its own, to which no process can add a mount.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.is_private
+    }
+
     /// Returns whether a server of the inode's filesystem may check the ids of the caller.
     #[must_use]
     pub fn is_server_backed(&self, inode: &Inode) -> bool {
@@ -381,6 +387,12 @@ impl SourceTree {
     #[must_use]
     pub fn has(&self, inode: &Inode) -> bool {
         self.table.get(inode.node()).is_some_and(|known| known.serial() == inode.serial())
+    }
+
+    /// The number of inodes that the kernel knows.
+    #[must_use]
+    pub fn inode_count(&self) -> usize {
+        self.table.stats().len
     }
 
     /// Returns the node ids of all inodes that the kernel knows.
