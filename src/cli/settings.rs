@@ -1,6 +1,7 @@
 //! Turns options in the order given into a [`Config`]: the last value of an option wins, maps add up.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -55,6 +56,43 @@ const MAX_ALIGNMENT: u32 = 1 << 24;
 
 /// The timeout of replies where libfuse's timeout options are given without cache=timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An option with its value, as the user gave it.
+struct GivenOption {
+    option: &'static OptionDef,
+    on: bool,
+    value: OsString,
+}
+
+impl GivenOption {
+    /// Refuses an empty value, but where it is an empty list of rules.
+    fn checked(Given { option, on, value }: Given) -> Result<Self> {
+        let value = value.unwrap_or_default();
+        let is_list = matches!(option.id, Opt::Perms | Opt::CreateWithPerms | Opt::ChmodFilter);
+        let one = Self { option, on, value };
+        match option.value.is_some() && one.value.is_empty() && !is_list {
+            true => Err(one.refused("the value is empty")),
+            false => Ok(one),
+        }
+    }
+
+    /// The value of an option that is neither a path nor `fsname`: it must be UTF-8.
+    fn text(&self) -> Result<&str> {
+        self.value.to_str().ok_or_else(|| self.refused("the value is not valid UTF-8"))
+    }
+
+    /// The value, parsed.
+    fn parse<T, E: Display>(
+        &self,
+        parse: impl FnOnce(&str) -> std::result::Result<T, E>,
+    ) -> Result<T> {
+        parse(self.text()?).map_err(|why| self.refused(why))
+    }
+
+    fn refused(&self, why: impl Display) -> Error {
+        Error::usage(format!("option '{}': {why}", self.option.long))
+    }
+}
 
 impl Settings {
     /// Reads the options in order.
@@ -122,105 +160,143 @@ impl Settings {
         self.flags.nodev.get_or_insert(true);
     }
 
-    #[expect(clippy::too_many_lines, reason = "an arm for each option")]
     fn apply(&mut self, given: Given, accounts: &dyn Accounts) -> Result<()> {
-        let Given { option, on, value } = given;
-        let name = option.long;
-        let value = value.unwrap_or_default();
-        // An empty list of rules is valid.
-        let is_list = matches!(option.id, Opt::Perms | Opt::CreateWithPerms | Opt::ChmodFilter);
-        if option.value.is_some() && value.is_empty() && !is_list {
-            return Err(Error::usage(format!("option '{name}': the value is empty")));
-        }
-        // Values must be UTF-8, except paths and fsname.
-        let text = || {
-            let problem = || Error::usage(format!("option '{name}': the value is not valid UTF-8"));
-            value.to_str().ok_or_else(problem)
-        };
-        let bad = |why| Error::usage(format!("option '{name}': {why}"));
-        let bad_text = |why: String| Error::usage(format!("option '{name}': {why}"));
-        if option.id.needs_daemon(on) && !self.daemon_options.contains(&name) {
+        let one = GivenOption::checked(given)?;
+        let (id, name) = (one.option.id, one.option.long);
+        if id.needs_daemon(one.on) && !self.daemon_options.contains(&name) {
             self.daemon_options.push(name);
         }
-        self.given.extend(spelled(option, on, &value));
-        match option.id {
-            Opt::UidMap => self.ids.add_map(name, IdKinds::Users, text()?, accounts)?,
-            Opt::GidMap => self.ids.add_map(name, IdKinds::Groups, text()?, accounts)?,
-            Opt::IdMap if value.as_encoded_bytes().starts_with(b"/") => {
-                self.ids.add_found(map_from::of_namespace(Path::new(&value)).map_err(bad_text)?);
+        self.given.extend(spelled(one.option, one.on, &one.value));
+        let is_applied = self.apply_to_maps(&one, accounts)?
+            || self.apply_to_mount(&one)?
+            || self.apply_to_data(&one)?
+            || self.apply_to_process(&one, accounts)?;
+        if !is_applied {
+            let text = if one.option.value.is_some() { one.text()? } else { "" };
+            self.view.apply(id, text, accounts).map_err(|why| one.refused(why))?;
+        }
+        Ok(())
+    }
+
+    /// Applies an option on maps. Returns whether it is one.
+    fn apply_to_maps(&mut self, one: &GivenOption, accounts: &dyn Accounts) -> Result<bool> {
+        match one.option.id {
+            Opt::UidMap => {
+                self.ids.add_map(one.option.long, IdKinds::Users, one.text()?, accounts)?
+            }
+            Opt::GidMap => {
+                self.ids.add_map(one.option.long, IdKinds::Groups, one.text()?, accounts)?
+            }
+            Opt::IdMap if one.value.as_encoded_bytes().starts_with(b"/") => {
+                self.ids.add_found(
+                    map_from::of_namespace(Path::new(&one.value))
+                        .map_err(|why| one.refused(why))?,
+                );
             }
             Opt::MapFrom => {
-                self.ids.add_map_from(map_from::read(&value, accounts).map_err(bad_text)?);
+                self.ids.add_map_from(
+                    map_from::read(&one.value, accounts).map_err(|why| one.refused(why))?,
+                );
             }
             Opt::OwnerAs => {
-                self.ids.set_owner_as(values::user_and_group(text()?, accounts).map_err(bad)?);
+                self.ids.set_owner_as(one.parse(|text| values::user_and_group(text, accounts))?);
             }
             Opt::RootAs => {
-                self.ids.set_root_as(values::user_and_group(text()?, accounts).map_err(bad)?);
+                self.ids.set_root_as(one.parse(|text| values::user_and_group(text, accounts))?);
             }
             Opt::InvertMap => self.ids.invert_map_from(),
-            Opt::IdMap => self.ids.add_map(name, IdKinds::Both, text()?, accounts)?,
+            Opt::IdMap => {
+                self.ids.add_map(one.option.long, IdKinds::Both, one.text()?, accounts)?
+            }
             Opt::Unmapped => {
-                self.ids.set_unmapped(values::unmapped(text()?, accounts).map_err(bad)?);
+                self.ids.set_unmapped(one.parse(|text| values::unmapped(text, accounts))?);
             }
             Opt::Map => {
-                self.ids.set_bindfs_map(bindfs_map::parse_map(text()?, accounts).map_err(bad)?)
+                self.ids.set_bindfs_map(one.parse(|text| bindfs_map::parse_map(text, accounts))?)
             }
             Opt::MapPasswd | Opt::MapGroup | Opt::MapPasswdRev | Opt::MapGroupRev => {
-                let path = PathBuf::from(value);
-                self.ids.set_accounts_file(option.id, name, &path, accounts, &mut self.warnings)?;
+                let path = PathBuf::from(&one.value);
+                self.ids.set_accounts_file(
+                    one.option.id,
+                    one.option.long,
+                    &path,
+                    accounts,
+                    &mut self.warnings,
+                )?;
             }
             Opt::UidOffset | Opt::GidOffset => {
-                self.ids.set_offset(option.id, bindfs_map::parse_offset(text()?).map_err(bad)?);
+                self.ids.set_offset(one.option.id, one.parse(bindfs_map::parse_offset)?);
             }
-            Opt::ReadOnly => self.flags.read_only = Some(on),
-            Opt::NoSuid => self.flags.nosuid = Some(on),
-            Opt::NoDev => self.flags.nodev = Some(on),
-            Opt::NoExec => self.flags.noexec = Some(on),
-            Opt::NoSymFollow => self.flags.nosymfollow = Some(on),
-            Opt::NoAtime if on => self.flags.atime = Some(Atime::Never),
-            Opt::StrictAtime if on => self.flags.atime = Some(Atime::Strict),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Applies an option of mount(8), or one that says how the mount is made. Returns whether it is one.
+    fn apply_to_mount(&mut self, one: &GivenOption) -> Result<bool> {
+        match one.option.id {
+            Opt::ReadOnly => self.flags.read_only = Some(one.on),
+            Opt::NoSuid => self.flags.nosuid = Some(one.on),
+            Opt::NoDev => self.flags.nodev = Some(one.on),
+            Opt::NoExec => self.flags.noexec = Some(one.on),
+            Opt::NoSymFollow => self.flags.nosymfollow = Some(one.on),
+            Opt::NoAtime if one.on => self.flags.atime = Some(Atime::Never),
+            Opt::StrictAtime if one.on => self.flags.atime = Some(Atime::Strict),
             // atime, norelatime and nostrictatime ask for the kernel's default, which is relatime.
             Opt::NoAtime | Opt::StrictAtime | Opt::RelAtime => {
                 self.flags.atime = Some(Atime::Relative);
             }
-            Opt::NoDirAtime => self.flags.nodiratime = Some(on),
-            Opt::Sync => self.flags.sync = on,
-            Opt::DirSync => self.flags.dirsync = on,
+            Opt::NoDirAtime => self.flags.nodiratime = Some(one.on),
+            Opt::Sync => self.flags.sync = one.on,
+            Opt::DirSync => self.flags.dirsync = one.on,
             Opt::Remount => self.remount = true,
-            Opt::AllowOther if on => self.access = Some(Access::Everyone),
+            Opt::AllowOther if one.on => self.access = Some(Access::Everyone),
             Opt::AllowOther => self.access = Some(Access::Owner),
             Opt::AllowRoot => self.access = Some(Access::OwnerAndRoot),
             Opt::DefaultPermissions | Opt::CloneFd => {}
-            Opt::AutoUnmount => self.process.auto_unmount = true,
-            Opt::FsName => self.fsname = Some(value),
-            Opt::Subtype => self.subtype = Some(text()?.to_owned()),
-            Opt::Engine => self.engine = Some(values::engine(text()?).map_err(bad)?),
-            Opt::Cache => self.cache = values::cache_mode(text()?).map_err(bad)?,
-            Opt::EntryTimeout => self.entry = Some(values::duration(text()?).map_err(bad)?),
-            Opt::NegativeTimeout => self.negative = Some(values::duration(text()?).map_err(bad)?),
-            Opt::AttrTimeout => self.attr = Some(values::duration(text()?).map_err(bad)?),
-            Opt::Passthrough => {
-                self.data.passthrough = values::passthrough(text()?).map_err(bad)?
-            }
-            Opt::DirectIo => self.data.direct_io = on,
+            Opt::FsName => self.fsname = Some(one.value.clone()),
+            Opt::Subtype => self.subtype = Some(one.text()?.to_owned()),
+            Opt::Engine => self.engine = Some(one.parse(values::engine)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Applies an option on caches, data and workers. Returns whether it is one.
+    fn apply_to_data(&mut self, one: &GivenOption) -> Result<bool> {
+        match one.option.id {
+            Opt::Cache => self.cache = one.parse(values::cache_mode)?,
+            Opt::EntryTimeout => self.entry = Some(one.parse(values::duration)?),
+            Opt::NegativeTimeout => self.negative = Some(one.parse(values::duration)?),
+            Opt::AttrTimeout => self.attr = Some(one.parse(values::duration)?),
+            Opt::Passthrough => self.data.passthrough = one.parse(values::passthrough)?,
+            Opt::DirectIo => self.data.direct_io = one.on,
             Opt::ForwardOdirect => {
-                let align = values::number(text()?, 1, MAX_ALIGNMENT).map_err(bad)?;
+                let align = one.parse(|text| values::number(text, 1, MAX_ALIGNMENT))?;
                 self.data.forward_odirect = usize::try_from(align).ok().and_then(NonZeroUsize::new);
             }
-            Opt::ReadRate => self.data.read_rate = Some(values::rate(text()?).map_err(bad)?),
-            Opt::WriteRate => self.data.write_rate = Some(values::rate(text()?).map_err(bad)?),
-            Opt::LockForwarding => self.locks_on_source = Some(on),
+            Opt::ReadRate => self.data.read_rate = Some(one.parse(values::rate)?),
+            Opt::WriteRate => self.data.write_rate = Some(one.parse(values::rate)?),
+            Opt::LockForwarding => self.locks_on_source = Some(one.on),
             Opt::MaxRead => {
-                let bytes = values::number(text()?, 0, u32::MAX).map_err(bad)?;
+                let bytes = one.parse(|text| values::number(text, 0, u32::MAX))?;
                 self.max_read = Some(bytes).filter(|bytes| *bytes > 0);
             }
             Opt::Threads => {
-                let threads = values::number(text()?, 1, 1024).map_err(bad)?;
+                let threads = one.parse(|text| values::number(text, 1, 1024))?;
                 self.threads = usize::try_from(threads).ok().and_then(NonZeroUsize::new);
             }
-            Opt::SingleThread if on => self.threads = Some(NonZeroUsize::MIN),
+            Opt::SingleThread if one.on => self.threads = Some(NonZeroUsize::MIN),
             Opt::SingleThread => self.threads = self.threads.filter(|n| *n > NonZeroUsize::MIN),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Applies an option on the source or the process, or one that the grammars handle. Returns whether it is one.
+    fn apply_to_process(&mut self, one: &GivenOption, accounts: &dyn Accounts) -> Result<bool> {
+        match one.option.id {
+            Opt::AutoUnmount => self.process.auto_unmount = true,
             Opt::OneFileSystem => self.one_file_system = true,
             Opt::FollowSource => self.follow_source = true,
             Opt::Foreground => self.process.foreground = true,
@@ -229,18 +305,15 @@ impl Settings {
                 self.process.verbosity = 2;
             }
             Opt::Verbose => self.process.verbosity = (self.process.verbosity + 1).min(2),
-            Opt::PidFile => self.process.pidfile = Some(PathBuf::from(value)),
+            Opt::PidFile => self.process.pidfile = Some(PathBuf::from(&one.value)),
             Opt::Explain => self.explain = true,
-            Opt::Config => self.read_file(PathBuf::from(value), accounts)?,
+            Opt::Config => self.read_file(PathBuf::from(&one.value), accounts)?,
             // The grammars handle these.
             Opt::Options | Opt::Help | Opt::Version | Opt::FuseVersion => {}
             Opt::Generate | Opt::Reload | Opt::Json | Opt::Lazy => {}
-            other => {
-                let text = if option.value.is_some() { text()? } else { "" };
-                self.view.apply(other, text, accounts).map_err(bad)?;
-            }
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Applies the options of a file.
