@@ -284,6 +284,22 @@ impl Fs {
         }
     }
 
+    /// Sends what was written to the file's server, if it has one, and returns the server's errors.
+    ///
+    /// Called before close(2) returns to the client. Without it the data would be sent when the daemon closes the file,
+    /// which is later: another client that opens the file after the close(2) would not see the data, and an error, such
+    /// as EDQUOT, would be lost.
+    pub fn flush_to_server(&self, handle: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        if !file.is_writable() || !self.tree.is_server_backed(&file.inode) {
+            return Ok(());
+        }
+        [&file.file, &file.other]
+            .iter()
+            .filter_map(|slot| slot.get())
+            .try_for_each(sys::file::flush)
+    }
+
     /// Releases an owner's POSIX locks on the file, because it has closed a descriptor (fcntl(2)).
     pub fn flush(&self, node: NodeId, owner: u64) {
         self.locks.release(node, owner);

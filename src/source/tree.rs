@@ -228,6 +228,12 @@ impl SourceTree {
         self.mounts.is_multigrain(inode.mount())
     }
 
+    /// Returns whether the tree is a clone of its own, to which no process can add a mount.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.is_private
+    }
+
     /// Returns whether a server of the inode's filesystem may check the ids of the caller.
     #[must_use]
     pub fn is_server_backed(&self, inode: &Inode) -> bool {

@@ -1,10 +1,10 @@
-//! Pins inodes that lose their last name while the kernel knows them.
+//! Pins inodes that lose their last name while the kernel knows them; on NFS, lets go of them instead.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::Statx;
+use rustix::fs::{AtFlags, Mode, OFlags, Statx};
 
 use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, kind_of};
 use super::inode::Inode;
@@ -12,16 +12,27 @@ use super::node_id::{Domain, dev_no};
 use super::resolve::LinkTarget;
 use super::tree::{BASIC, SourceTree};
 use super::via_link::via_id;
+use crate::sys::handle::LongHandle;
 
-/// Inodes about to lose their last name, each with an open descriptor.
+/// Inodes about to lose a name.
 #[derive(Debug, Default)]
-pub struct UnlinkPin(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
+pub struct UnlinkPin {
+    /// Those that lose their last name, each with an open descriptor.
+    pinned: Vec<(Arc<OwnedFd>, Arc<Inode>)>,
+    /// Those whose descriptors were closed, with their handles, if they have any.
+    released: Vec<(Option<LongHandle>, Arc<Inode>)>,
+    /// Whether the name that is removed is the last one.
+    is_last_name: bool,
+}
 
 impl UnlinkPin {
     /// Pins the inodes until the kernel forgets them, now that the name is removed.
-    pub fn commit(self) {
-        for (fd, inode) in self.0 {
+    pub fn commit(&mut self) {
+        for (fd, inode) in self.pinned.drain(..) {
             inode.pin(fd);
+        }
+        if self.is_last_name {
+            self.released.clear();
         }
     }
 }
@@ -43,6 +54,48 @@ impl SourceTree {
         )
     }
 
+    /// As [`Self::pin_for_unlink`], for unlink(2).
+    ///
+    /// NFS renames a removed file to `.nfsXXXX` while a descriptor refers to it, and its directory cannot be removed
+    /// before the last one is closed. Of files that no client has open, only the daemon holds descriptors: they are
+    /// closed here. To be followed by [`Self::hold_again`].
+    #[must_use]
+    pub fn release_for_unlink(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> UnlinkPin {
+        let mount = dir.mount();
+        if !self.mounts.renames_removed(mount) {
+            return self.pin_for_unlink(dir, dir_fd, name);
+        }
+        let Some(stat) = self.stat_name(dir_fd, name) else { return UnlinkPin::default() };
+        let is_last_name = stat.stx_nlink <= 1;
+        let known = self.table.all_generations(self.domains.of(mount, &stat, 0), stat.stx_ino);
+        let released = known.into_iter().filter_map(|inode| {
+            let handle = match self.mounts.opens_long(mount) {
+                true => LongHandle::of(&*inode.held()?).ok(),
+                false => None,
+            };
+            // Without a handle the inode could not be reached by its other names.
+            let may_release = is_last_name || handle.is_some();
+            (may_release && inode.release_unless_open()).then_some((handle, inode))
+        });
+        UnlinkPin { pinned: Vec::new(), released: released.collect(), is_last_name }
+    }
+
+    /// Opens released inodes again that still exist: the name was not removed, or they have other names.
+    pub fn hold_again(&self, pin: UnlinkPin, dir_fd: &OwnedFd, name: &CStr) {
+        for (handle, inode) in pin.released {
+            let by_handle =
+                handle.and_then(|handle| self.mounts.open_long(inode.mount(), &handle).ok());
+            let by_name = || {
+                let fd = self.open_path(dir_fd, name).ok()?;
+                let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, BASIC).ok()?;
+                (stat.stx_ino == inode.identity().ino).then_some(fd)
+            };
+            if let Some(fd) = by_handle.or_else(by_name) {
+                inode.pin(Arc::new(fd));
+            }
+        }
+    }
+
     /// As [`Self::pin_for_unlink`], for the target of a symbolic link.
     #[must_use]
     pub fn pin_target_for_unlink(&self, target: &LinkTarget) -> UnlinkPin {
@@ -53,6 +106,26 @@ impl SourceTree {
         }
     }
 
+    /// Returns whether all that is left in a directory on NFS are files that were removed while they were open.
+    ///
+    /// The daemon may not have closed them yet: the kernel sends RELEASE and FORGET after close(2) and unlink(2) have
+    /// returned to the client, which may remove the directory at once, as on NFS itself.
+    #[must_use]
+    pub fn has_removed_files_only(&self, parent: &Inode, dir_fd: &OwnedFd, name: &CStr) -> bool {
+        if !self.mounts.renames_removed(parent.mount()) {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entries = rustix::fs::openat(dir_fd, name, flags, Mode::empty())
+            .and_then(rustix::fs::Dir::new)
+            .and_then(|mut dir| dir.by_ref().collect::<Result<Vec<_>, _>>());
+        let is_removed = |name: &[u8]| name.starts_with(b".nfs") || name.starts_with(b".__afs");
+        entries.is_ok_and(|entries| {
+            let names = entries.iter().map(|entry| entry.file_name().to_bytes());
+            names.filter(|name| ![&b"."[..], b".."].contains(name)).all(is_removed)
+        })
+    }
+
     fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {
         let is_dir = kind_of(stat).is_dir();
         if stat.stx_nlink > 1 && !is_dir {
@@ -60,7 +133,8 @@ impl SourceTree {
         }
         let known =
             domains.into_iter().flat_map(|domain| self.table.all_generations(domain, stat.stx_ino));
-        UnlinkPin(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
+        let pinned = known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect();
+        UnlinkPin { pinned, ..UnlinkPin::default() }
     }
 
     /// Returns the attributes of a name.

@@ -24,6 +24,12 @@ pub(crate) fn unshare_mounts() {
         .expect("these tests run as root");
 }
 
+/// Gives this thread a network namespace of its own, whose loopback device is down.
+pub(crate) fn unshare_network() {
+    // SAFETY: the flag does not touch file descriptors.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("these tests run as root");
+}
+
 /// Gives this thread a working directory and umask of its own.
 pub(crate) fn unshare_fs() {
     // SAFETY: the flag does not touch file descriptors.
