@@ -152,11 +152,14 @@ fn completions_are_valid_for_each_shell() {
 }
 
 #[test]
-fn bash_offers_the_options_and_the_words_of_a_value() {
+fn bash_offers_the_options_the_subcommands_and_the_words_of_a_value() {
     let script = printed(&["--generate=bash"])
         + "\nCOMP_WORDS=(shiftbind --uidm); COMP_CWORD=1; _shiftbind shiftbind --uidm shiftbind; echo \"${COMPREPLY[@]}\""
-        + "\nCOMP_WORDS=(shiftbind --cache f); COMP_CWORD=2; _shiftbind shiftbind f --cache; echo \"${COMPREPLY[@]}\"\n";
-    assert_eq!(fed("bash", &["-s"], &script), (true, "--uidmap\nforever\n".to_owned()));
+        + "\nCOMP_WORDS=(shiftbind --cache f); COMP_CWORD=2; _shiftbind shiftbind f --cache; echo \"${COMPREPLY[@]}\""
+        + "\nCOMP_WORDS=(shiftbind li); COMP_CWORD=1; _shiftbind shiftbind li shiftbind; echo \"${COMPREPLY[@]}\""
+        + "\nCOMP_WORDS=(shiftbind list --j); COMP_CWORD=2; _shiftbind shiftbind --j list; echo \"${COMPREPLY[@]}\"\n";
+    let offered = "--uidmap\nforever\nlist\n--json\n".to_owned();
+    assert_eq!(fed("bash", &["-s"], &script), (true, offered));
 }
 
 #[test]

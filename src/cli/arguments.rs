@@ -8,8 +8,9 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use super::mount_options::{self, OnUnknown};
-use super::options::{self, Category, Completion, Given, OPTIONS, Opt, OptionDef};
-use super::subcommands::{SUBCOMMANDS, SubcommandDef};
+use super::options::{
+    self, Category, Completion, Given, OPTIONS, Opt, OptionDef, SUBCOMMANDS, SubcommandDef,
+};
 use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
 

@@ -1,8 +1,7 @@
 //! The output of `--help` and `--version`, made from the option table.
 
 use super::dialect::Dialect;
-use super::options::{Category, OPTIONS, OptionDef};
-use super::subcommands::SUBCOMMANDS;
+use super::options::{Category, OPTIONS, OptionDef, SUBCOMMANDS};
 
 const HEAD: &str = "\
 Usage: shiftbind [OPTIONS] SOURCE MOUNTPOINT

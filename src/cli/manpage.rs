@@ -5,8 +5,7 @@ use clap_complete::{Shell, generate as complete};
 use super::Artifact;
 use super::arguments::{Purpose, command};
 use super::help::wrap;
-use super::options::{Category, OPTIONS, OptionDef};
-use super::subcommands::SUBCOMMANDS;
+use super::options::{Category, OPTIONS, OptionDef, SUBCOMMANDS};
 
 const TEMPLATE: &str = include_str!("../../man/shiftbind.8.in");
 

@@ -1,7 +1,9 @@
 //! The definition of an option, and lookup by name. `table` holds the options themselves.
 
+mod subcommands;
 mod table;
 
+pub(super) use subcommands::{Name, SUBCOMMANDS, SubcommandDef};
 pub(super) use table::OPTIONS;
 
 /// Identifies an option for `settings`.

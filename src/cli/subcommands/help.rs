@@ -1,7 +1,7 @@
 //! The output of `shiftbind COMMAND --help`.
 
-use super::SUBCOMMANDS;
 use crate::cli::help::{push_option, wrap};
+use crate::cli::options::SUBCOMMANDS;
 
 /// The width of a line, in characters.
 const WIDTH: usize = 80;

@@ -1,0 +1,124 @@
+//! The table of subcommands, beside that of options: parser, help, man page and completions are made from both.
+
+use super::{OPTIONS, Opt, OptionDef};
+
+/// Which options of the table a subcommand takes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) enum Takes {
+    /// These, and `--help`.
+    These(&'static [Opt]),
+    /// All options of a mount.
+    OptionsOfMount,
+}
+
+/// Identifies a subcommand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Name {
+    List,
+    Stat,
+    Explain,
+    Reload,
+    Umount,
+}
+
+/// One subcommand: everything that the parser, the help, the man page and the completions need.
+#[derive(Debug)]
+pub(in crate::cli) struct SubcommandDef {
+    pub(in crate::cli) id: Name,
+    /// The word on the command line.
+    pub(in crate::cli) name: &'static str,
+    /// The names of the operands, in order.
+    pub(in crate::cli) operands: &'static [&'static str],
+    /// How many of the operands may be left out.
+    pub(in crate::cli) optional: usize,
+    takes: Takes,
+    /// One line, for `--help` and the shells.
+    pub(in crate::cli) help: &'static str,
+    /// Whole sentences, for the man page.
+    pub(in crate::cli) about: &'static str,
+}
+
+const MOUNTPOINT: &str = "MOUNTPOINT";
+
+/// Every subcommand.
+pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
+    SubcommandDef {
+        id: Name::List,
+        name: "list",
+        operands: &[],
+        optional: 0,
+        takes: Takes::These(&[Opt::Json]),
+        help: "List the mounts of this program",
+        about: "Lists the mounts of both engines in this mount namespace, one a line: mount point, source, engine, map, \
+                time since it was mounted, process id of the daemon. What is not known is written -.\n\n\
+                Blanks, control characters and backslashes of a name are written as a backslash and three octal digits, \
+                as in /proc/self/mountinfo. A user other than root sees the mounts that this user made.\n\n\
+                A daemon that does not answer within two seconds delays no other: its mount is listed with what the mount \
+                table says.",
+    },
+    SubcommandDef {
+        id: Name::Stat,
+        name: "stat",
+        operands: &[MOUNTPOINT],
+        optional: 0,
+        takes: Takes::These(&[Opt::Json]),
+        help: "Tell what is known of one mount",
+        about: "Prints what is known of the mount at MOUNTPOINT, a fact a line: as list, and the options that were given, \
+                the cache policy in force, reloads, requests and errors by kind, and the memory and descriptors of the \
+                daemon. Root and the user who mounted may ask.",
+    },
+    SubcommandDef {
+        id: Name::Explain,
+        name: "explain",
+        operands: &["SOURCE", MOUNTPOINT],
+        optional: 2,
+        takes: Takes::OptionsOfMount,
+        help: "Explain a mount, and mount nothing",
+        about: "With SOURCE and MOUNTPOINT, or without operands: the same as --explain. With one operand, which is a mount of this program: \
+                explains the map in force there.",
+    },
+    SubcommandDef {
+        id: Name::Reload,
+        name: "reload",
+        operands: &[MOUNTPOINT],
+        optional: 0,
+        takes: Takes::These(&[]),
+        help: "Make the daemon of MOUNTPOINT reload its options",
+        about: "Makes the daemon that serves MOUNTPOINT reload its options, see Changing a mount. The option --reload does \
+                the same.",
+    },
+    SubcommandDef {
+        id: Name::Umount,
+        name: "umount",
+        operands: &[MOUNTPOINT],
+        optional: 0,
+        takes: Takes::These(&[Opt::Lazy]),
+        help: "Unmount MOUNTPOINT, if it is a mount of this program",
+        about: "Unmounts MOUNTPOINT, if the topmost mount there was made by this program, whichever engine made it, and \
+                with it what the kernel's engine has taken along from below the source. umount(8) does the same for a \
+                mount without others below it.",
+    },
+];
+
+impl SubcommandDef {
+    /// The options that it takes, in the table's order.
+    pub(in crate::cli) fn options(&'static self) -> impl Iterator<Item = &'static OptionDef> {
+        OPTIONS.iter().filter(|option| match self.takes {
+            Takes::OptionsOfMount => option.is_of_mount(),
+            Takes::These(ids) => option.id == Opt::Help || ids.contains(&option.id),
+        })
+    }
+
+    /// The name and its operands, as in a usage line.
+    pub(in crate::cli) fn usage(&self) -> String {
+        let mut usage = self.name.to_owned();
+        let required = self.operands.len() - self.optional;
+        for (number, operand) in self.operands.iter().enumerate() {
+            usage.push_str(&match number < required {
+                true => format!(" {operand}"),
+                false => format!(" [{operand}]"),
+            });
+        }
+        usage
+    }
+}
