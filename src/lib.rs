@@ -12,6 +12,7 @@ mod accounts;
 pub mod cli;
 mod config;
 pub mod daemon;
+mod describe;
 pub mod error;
 // The modules that serve requests change the source through `source/changes.rs` alone; `clippy.toml` lists the calls
 // that are disallowed elsewhere.
@@ -20,6 +21,8 @@ mod fs;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 mod fuse;
 pub mod idmap;
+pub mod inspect;
+mod map_from;
 mod mount;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 mod source;
@@ -32,5 +35,5 @@ mod watch;
 
 pub use config::Config;
 pub use fuse::{PROTOCOL_VERSION, cache_verdict};
-pub use mount::{remount, verdict as engine_verdict};
+pub use mount::{mount8_command, remount, verdict as engine_verdict};
 pub use source::SourceMounts;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use shiftbind::SourceMounts;
 use shiftbind::cli::{self, Command, Dialect};
 use shiftbind::error::{Error, Result, one_line};
+use shiftbind::inspect;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -22,7 +23,11 @@ fn main() -> ExitCode {
 
 fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
     let command = cli::parse(argv.clone())?;
-    if let Command::Mount(config) | Command::Fake(config) | Command::Explain(config) = &command {
+    if let Command::Mount(config)
+    | Command::Fake(config)
+    | Command::Explain(config)
+    | Command::ExplainOptions(config) = &command
+    {
         for warning in &config.warnings {
             eprintln!("{name}: warning: {}", one_line(warning));
         }
@@ -41,10 +46,21 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
                 cache: shiftbind::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),
+                mount8_command: shiftbind::mount8_command(&config),
                 mounts: SourceMounts::of(&config),
             };
-            print(&cli::explain(&config, &probed))
+            print(&cli::explain(&config, &probed))?;
+            shiftbind::daemon::check(&config)
         }
+        Command::ExplainOptions(config) => print(&cli::explain_options(&config)),
+        Command::List { json } => print(&inspect::list(json)?),
+        Command::Stat { mountpoint, json } => print(&inspect::stat(&mountpoint, json)?),
+        Command::ExplainMounted { mountpoint } => {
+            let ids = inspect::ids_of(&mountpoint)?;
+            print(&cli::explain_ids_of(&mountpoint, &ids))
+        }
+        Command::Umount { mountpoint, lazy } => inspect::umount(&mountpoint, lazy),
+        Command::HelpOf(name) => print(&cli::help_of(name)),
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
         Command::FuseVersion => print(&cli::fuse_version(shiftbind::PROTOCOL_VERSION)),

@@ -20,6 +20,7 @@ use super::live_update::LiveUpdate;
 use super::node_ids::NodeIds;
 use super::operations::{Admission, BlockedWorkers, Operations};
 use super::status::Reloads;
+use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config};
@@ -107,16 +108,19 @@ impl Server {
             kernel_cache: Arc::clone(&kernel_cache),
             data: Arc::new(DataMover::new(config)),
             reloads: Arc::new(Reloads::new(falls_back)),
+            report: Arc::new(StatusReport::new(cache)),
             node_ids,
             admission: Admission::new(access),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
             interrupts: Arc::default(),
         });
+        let report = Arc::clone(&operations.report);
         let live_update = LiveUpdate::new(
             Arc::downgrade(&kernel_cache),
             operations.ttls.clone(),
             Arc::clone(&operations.data),
             Arc::clone(&operations.reloads),
+            report,
         );
         operations
             .init(&device)
@@ -128,6 +132,15 @@ impl Server {
             sweep_while_served(Arc::downgrade(&kernel_cache), Arc::downgrade(&backing_ids)),
         )?;
         Ok(Self { workers, live_update, node_ids })
+    }
+
+    /// Checks that the source allows the cache policy that the configuration requires.
+    ///
+    /// # Errors
+    /// Those of [`Self::start`] about the cache.
+    pub fn check_cache(root: SourceRoot, config: &Config) -> Result<()> {
+        let CachePolicy::Coherent { required: true } = config.cache else { return Ok(()) };
+        cache_of(config, &SourceTree::new(root, 16, scope(config))).map(drop)
     }
 
     /// The directory to attach in place of the filesystem's root. `None`: the root.

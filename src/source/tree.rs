@@ -389,6 +389,12 @@ impl SourceTree {
         self.table.get(inode.node()).is_some_and(|known| known.serial() == inode.serial())
     }
 
+    /// The number of inodes that the kernel knows.
+    #[must_use]
+    pub fn inode_count(&self) -> usize {
+        self.table.stats().len
+    }
+
     /// Returns the node ids of all inodes that the kernel knows.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
