@@ -77,6 +77,8 @@ pub struct MountFacts {
     pub renames_removed: bool,
 }
 
+/// MSDOS_SUPER_MAGIC.
+const FAT: i64 = 0x4d44;
 const NFS: i64 = 0x6969;
 const AFS: [i64; 2] = [0x5346_414f, 0x6b41_4653];
 
@@ -164,8 +166,9 @@ impl SourceMount {
             return held;
         }
         let field = match rustix::fs::fstatfs(&root).map(|fs| fs.f_type) {
-            // A FUSE server may reuse a node id, so its handles do not identify an inode.
-            Ok(FUSE_MAGIC) | Err(_) => return held,
+            // A FUSE server may reuse a node id, so its handles do not identify an inode. FAT makes inode numbers as it
+            // reads inodes, and opens a handle only while the inode is in memory (`fat_nfs_get_inode`).
+            Ok(FUSE_MAGIC | FAT) | Err(_) => return held,
             Ok(EXT4) => Some(InoField::Ext),
             Ok(XFS) => Some(InoField::Xfs),
             Ok(BTRFS) => Some(InoField::Btrfs),

@@ -4,7 +4,8 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, Statx};
+use rustix::fs::{Mode, OFlags, Statx};
+use rustix::io::Errno;
 
 use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, kind_of};
 use super::inode::Inode;
@@ -19,8 +20,8 @@ use crate::sys::handle::LongHandle;
 pub struct UnlinkPin {
     /// Those that lose their last name, each with an open descriptor.
     pinned: Vec<(Arc<OwnedFd>, Arc<Inode>)>,
-    /// Those whose descriptors were closed, with their handles, if they have any.
-    released: Vec<(Option<LongHandle>, Arc<Inode>)>,
+    /// Those whose descriptors were closed, with their handles.
+    released: Vec<(LongHandle, Arc<Inode>)>,
     /// Whether the name that is removed is the last one.
     is_last_name: bool,
 }
@@ -69,12 +70,9 @@ impl SourceTree {
         let is_last_name = stat.stx_nlink <= 1;
         let known = self.table.all_generations(self.domains.of(mount, &stat, 0), stat.stx_ino);
         let released = known.into_iter().filter_map(|inode| {
-            let handle = match self.mounts.opens_long(mount) {
-                true => LongHandle::of(&*inode.held()?).ok(),
-                false => None,
-            };
-            // Without a handle the inode could not be reached by its other names.
-            let may_release = is_last_name || handle.is_some();
+            let handle = LongHandle::of(&*inode.held()?).ok()?;
+            // Only by handle can the inode be reached by its other names.
+            let may_release = is_last_name || self.mounts.opens_long(mount);
             (may_release && inode.release_unless_open()).then_some((handle, inode))
         });
         UnlinkPin { pinned: Vec::new(), released: released.collect(), is_last_name }
@@ -83,15 +81,15 @@ impl SourceTree {
     /// Opens released inodes again that still exist: the name was not removed, or they have other names.
     pub fn hold_again(&self, pin: UnlinkPin, dir_fd: &OwnedFd, name: &CStr) {
         for (handle, inode) in pin.released {
-            let by_handle =
-                handle.and_then(|handle| self.mounts.open_long(inode.mount(), &handle).ok());
+            // Without the right to open by handle, by the name, if it is still that of the same file.
             let by_name = || {
-                let fd = self.open_path(dir_fd, name).ok()?;
-                let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, BASIC).ok()?;
-                (stat.stx_ino == inode.identity().ino).then_some(fd)
+                let fd = self.open_path(dir_fd, name)?;
+                let is_same = LongHandle::of(&fd)? == handle;
+                is_same.then_some(fd).ok_or(Errno::STALE)
             };
-            if let Some(fd) = by_handle.or_else(by_name) {
-                inode.pin(Arc::new(fd));
+            match self.mounts.open_long(inode.mount(), &handle).or_else(|_| by_name()) {
+                Ok(fd) => inode.pin(Arc::new(fd)),
+                Err(e) => log::debug!("a file that was to be removed cannot be opened again: {e}"),
             }
         }
     }

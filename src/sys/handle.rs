@@ -63,6 +63,18 @@ const MAX_LONG_BYTES: usize = 128;
 #[derive(Debug)]
 pub struct LongHandle(Box<Raw<MAX_LONG_BYTES>>);
 
+impl PartialEq for LongHandle {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |raw: &Raw<MAX_LONG_BYTES>| {
+            let len = (raw.handle_bytes as usize).min(MAX_LONG_BYTES);
+            (raw.handle_type, raw.f_handle, len)
+        };
+        let ((one_type, one, one_len), (other_type, other, other_len)) =
+            (parts(&self.0), parts(&other.0));
+        one_type == other_type && one[..one_len] == other[..other_len]
+    }
+}
+
 impl LongHandle {
     /// The handle of an inode. EOPNOTSUPP if the filesystem has none.
     pub fn of(inode: impl AsFd) -> Result<Self, Errno> {

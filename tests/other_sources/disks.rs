@@ -3,7 +3,10 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::probe;
@@ -60,6 +63,31 @@ fn without_owners(name: &str, kind: &str, mkfs: &str, options: &str) {
 #[test]
 fn fat_does_the_same_through_a_map() {
     without_owners("vfat", "vfat", "mkfs.vfat", "uid=1000,gid=1000,umask=022");
+}
+
+/// FAT gives an inode that was dropped from memory another number and another handle.
+#[test]
+fn a_directory_of_fat_stays_usable_when_memory_is_short() {
+    if !probe::has(&["vfat"], &["mkfs.vfat"]) {
+        return;
+    }
+    let disk = Disk::make("vfat", "mkfs.vfat image", "uid=1000,gid=1000,umask=022");
+    fs::create_dir_all(disk.dir.join("d/e")).expect("mkdir");
+    fs::write(disk.dir.join("d/e/f"), "text").expect("write");
+    let mount = survey::mount(&disk.dir);
+    let dir = rustix::fs::open(
+        &mount.join("d/e"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .expect("open");
+    for round in 0..2 {
+        // Longer than the daemon keeps a descriptor that it need not keep.
+        thread::sleep(Duration::from_secs(6));
+        fs::write("/proc/sys/vm/drop_caches", "3").expect("drop caches");
+        let size = rustix::fs::statat(&dir, "f", AtFlags::empty()).map(|stat| stat.st_size);
+        assert_eq!(size, Ok(4), "round {round}");
+    }
 }
 
 #[test]
