@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::mount::MountAttrFlags;
+
 use crate::view::View;
 
 /// The largest read or write request in bytes: 256 pages of 4 KiB, the kernel's default limit
@@ -95,6 +97,28 @@ pub struct MountFlags {
     pub sync: bool,
     /// `dirsync`.
     pub dirsync: bool,
+}
+
+impl MountFlags {
+    /// The attributes for access times that the options set, and those that they clear (mount_setattr(2)).
+    pub(crate) fn access_times(&self) -> (MountAttrFlags, MountAttrFlags) {
+        let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
+        if let Some(atime) = self.atime {
+            // They are one field, which mount_setattr(2) changes only if all of it is cleared.
+            clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
+            set |= match atime {
+                Atime::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
+                Atime::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
+                Atime::Strict => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            };
+        }
+        match self.nodiratime {
+            Some(true) => set |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            Some(false) => clear |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            None => {}
+        }
+        (set, clear)
+    }
 }
 
 /// When reading a file updates its access time (mount(8)).

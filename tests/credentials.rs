@@ -165,7 +165,7 @@ fn word(call: &Call<'_>) -> Option<String> {
         | "fchmodat" | "fchownat" | "utimensat" | "ftruncate" | "pwritev2" | "fallocate"
         | "copy_file_range" | "setxattr" | "removexattr" | "getxattr" | "listxattr" | "openat"
         | "open_by_handle_at" | "name_to_handle_at" | "statx" | "readlinkat" | "getdents64"
-        | "pread64" | "fsync" | "fdatasync" | "fanotify_mark" => call.name.to_owned(),
+        | "openat2" | "pread64" | "fsync" | "fdatasync" | "fanotify_mark" => call.name.to_owned(),
         // Calls that change files by path, which the daemon must never make.
         "mkdir" | "rmdir" | "unlink" | "rename" | "renameat" | "chmod" | "chown" | "lchown"
         | "fchmod" | "fchown" | "link" | "symlink" | "mknod" | "truncate" | "write"

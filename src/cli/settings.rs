@@ -119,6 +119,7 @@ impl Settings {
         self.flags.nodev.get_or_insert(true);
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm for each option")]
     fn apply(&mut self, given: Given, accounts: &dyn Accounts) -> Result<()> {
         let Given { option, on, value } = given;
         let name = option.long;

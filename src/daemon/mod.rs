@@ -22,8 +22,8 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fuse::{Connection, KernelFeatures, Server};
-use crate::mount::{self, Inherited, MountPlan, MountPoint, NewMount};
-use crate::source::SourceRoot;
+use crate::mount::{self, MountPlan, MountPoint, NewMount};
+use crate::source::{Restrictions, SourceRoot};
 use crate::sys::process::InheritedDescriptors;
 use background::ReadyNotifier;
 use pidfile::PidFile;
@@ -126,7 +126,7 @@ pub fn kernel_traits() -> Option<KernelFeatures> {
 /// The mount options inherited from the source's own mount.
 ///
 /// Restrictions of a submount apply to its own files only, except `noexec`, which the whole mount inherits.
-fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
+fn inherited(source: &SourceRoot, config: &Config) -> Restrictions {
     let mounts = source.mounts();
     for mount in mounts.hidden() {
         let place = mount.display_path();
@@ -146,13 +146,7 @@ fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
         }
     }
     let own = mounts.own.restrictions;
-    Inherited {
-        read_only: own.read_only,
-        nosuid: own.nosuid,
-        nodev: own.nodev,
-        noexec: own.noexec || noexec.is_some(),
-        nosymfollow: own.nosymfollow,
-    }
+    Restrictions { noexec: own.noexec || noexec.is_some(), ..own }
 }
 
 fn serve(

@@ -6,16 +6,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned_buffer::AlignedBuffer;
-use super::killpriv::{KillprivRights, SETGID, SETUID};
+use super::file_state::FileState;
+use super::killpriv::KillprivRights;
+use super::mode_bits::{SETGID, SETUID};
 use super::shares::Share;
-use super::{Caller, Fs, Result, copy, lock};
+use super::{Caller, Fs, Result, copy};
 use crate::source::{ActingAs, Inode, NodeId, reopen};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// An open file.
@@ -34,7 +37,7 @@ pub struct OpenFile {
     /// Its share of the user's open files.
     _share: Share,
     /// State of the file at the last lock granted through this open file, if it detects later changes.
-    state_at_lock: Mutex<Option<lock::FileState>>,
+    state_at_lock: Mutex<Option<FileState>>,
     /// Whether the client has closed it. A request for it may still be served.
     is_released: AtomicBool,
 }
@@ -87,8 +90,8 @@ impl OpenFile {
     }
 
     /// See [`Fs::revalidation`].
-    pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<lock::FileState>> {
-        self.state_at_lock.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<FileState>> {
+        self.state_at_lock.lock()
     }
 
     /// Returns whether the client has closed it, so that a lock that is granted through it now is held by no client.

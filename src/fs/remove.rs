@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Moved, Result};
+use crate::error::errno_field;
 use crate::source::{Inode, LinkTarget, NodeId, UnlinkPin, component};
 use crate::view::LinkRemoval;
 
@@ -87,7 +88,12 @@ impl Fs {
                 remove_link()?;
                 // The link is removed, so the operation succeeds even if the target stays.
                 Ok(remove_target().unwrap_or_else(|e: Errno| {
-                    log::debug!("removed a symbolic link but not its target: {e}");
+                    log::debug!(
+                        "removed a symbolic link but not its target: nodeid={} name={name:?} pid={} {}",
+                        dir.node(),
+                        caller.pid,
+                        errno_field(e)
+                    );
                     Vec::new()
                 }))
             }
@@ -105,10 +111,8 @@ impl Fs {
     pub fn rename(
         &self,
         caller: &Caller,
-        parent: NodeId,
-        name: &OsStr,
-        new_parent: NodeId,
-        new_name: &OsStr,
+        (parent, name): (NodeId, &OsStr),
+        (new_parent, new_name): (NodeId, &OsStr),
         flags: RenameFlags,
     ) -> Result<(Moved, Vec<NodeId>)> {
         let (deny_rename, deny_delete) = {

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::error::errno_field;
 use crate::source::raise_for_backing_close;
 use crate::sys;
 
@@ -95,7 +96,8 @@ impl Drop for Backing {
         let Some(device) = self.device.upgrade() else { return };
         raise_for_backing_close();
         if let Err(e) = sys::fuse::close_backing(&*device, self.id) {
-            log::warn!("the kernel cannot close a backing file: {e}");
+            let (id, errno) = (self.id, errno_field(e));
+            log::warn!("the kernel cannot close a backing file: backing_id={id} {errno}");
         }
     }
 }

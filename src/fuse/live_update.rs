@@ -28,7 +28,7 @@ use super::kernel_cache::KernelCache;
 use super::status::Reloads;
 use super::ttl::Ttls;
 use crate::config::{CachePolicy, Config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 use crate::fs::WriteThrough;
 use crate::idmap::MountUid;
 use crate::source::NodeId;
@@ -122,7 +122,8 @@ impl LiveUpdate {
             self.ttls.set(config.cache, fs.needs());
         }
         if names_change && let Err(e) = kernel_cache.inc_epoch() {
-            log::warn!("clients may see names as before the reload for a while: {e}");
+            let errno = errno_field(e);
+            log::warn!("clients may see names as before the reload for a while: {errno}");
         }
         // What the kernel knows already can be invalidated without waiting.
         inval_cached_inodes(&kernel_cache);
@@ -156,7 +157,8 @@ fn drain_in_flight(kernel_cache: &Arc<KernelCache>, timeout: Duration) {
     let thread = std::thread::Builder::new().name("inval-barrier".into()).stack_size(256 * 1024);
     if let Err(e) = thread.spawn(work) {
         log::warn!(
-            "cannot start a thread to invalidate replies in flight; clients may see former owners for a while: {e}"
+            "cannot start a thread to invalidate replies in flight; clients may see former owners for a while: {}",
+            errno_field(e)
         );
         return;
     }

@@ -23,7 +23,7 @@ use super::status::Reloads;
 use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 use crate::fs::{self, Fs, Shares, WriteThrough};
 use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
@@ -121,16 +121,7 @@ impl Server {
         operations
             .init(&device)
             .map_err(|e| Error::mount("cannot negotiate with the kernel's FUSE", e))?;
-        if fs.is_watching() {
-            let (watching, notified) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
-            spawn("watch", move || watching.watch(&notified))?;
-            let (fs, kernel_cache) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
-            spawn("marks", move || fs.mark_files(&*kernel_cache))?;
-        }
-        if fs.prefetches() {
-            let fs = Arc::clone(&fs);
-            spawn("prefetch", move || fs.run_prefetch())?;
-        }
+        start_source_threads(&fs, &kernel_cache)?;
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(
             "sweeper",
@@ -254,11 +245,28 @@ fn cache_of(config: &Config, tree: &SourceTree) -> Result<(CachePolicy, Option<W
                     "the source cannot be watched: this user has no fanotify(7) group left; changes on the source are \
                      seen within a second (cache=timeout=1s); {RAISE_LIMIT}"
                 ),
-                e => log::info!("the source cannot be watched ({e}): cache=timeout=1s"),
+                e => {
+                    log::info!("the source cannot be watched: cache=timeout=1s {}", errno_field(e))
+                }
             }
             Ok((CachePolicy::DEFAULT_TIMEOUTS, None))
         }
     }
+}
+
+/// Starts the threads that watch the source and prefetch directories, where the mount does either.
+fn start_source_threads(fs: &Arc<Fs>, kernel_cache: &Arc<KernelCache>) -> Result<()> {
+    if fs.is_watching() {
+        let (watching, notified) = (Arc::clone(fs), Arc::clone(kernel_cache));
+        spawn("watch", move || watching.watch(&notified))?;
+        let (fs, kernel_cache) = (Arc::clone(fs), Arc::clone(kernel_cache));
+        spawn("marks", move || fs.mark_files(&*kernel_cache))?;
+    }
+    if fs.prefetches() {
+        let fs = Arc::clone(fs);
+        spawn("prefetch", move || fs.run_prefetch())?;
+    }
+    Ok(())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

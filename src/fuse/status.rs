@@ -5,11 +5,11 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use crate::error::{Error, Exit};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// The size of the answer, in bytes.
@@ -80,10 +80,7 @@ impl Status {
         let text = bytes.get(TEXT_OFFSET..)?.split(|byte| *byte == 0).next()?;
         let exit = match number(4)? {
             0 => None,
-            1 => Some(Exit::Usage),
-            2 => Some(Exit::System),
-            16 => Some(Exit::File),
-            _ => Some(Exit::Mount),
+            code => Some(Exit::from_code(code)),
         };
         Some(Self {
             pid: u32::try_from(number(0)?).ok()?,
@@ -154,7 +151,7 @@ impl Reloads {
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

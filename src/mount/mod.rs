@@ -26,11 +26,12 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 use rustix::process::geteuid;
 
 use crate::config::{Access, Config, MountFlags};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
+use crate::source::Restrictions;
 use crate::view::Checks;
 
 pub use engine::{map_verdict, mount_by_kernel, verdict};
-pub use flags::{Inherited, remount, with_inherited};
+pub use flags::{remount, with_inherited};
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
 use subdir::SubdirMethod;
@@ -52,7 +53,7 @@ pub struct MountPlan {
 impl MountPlan {
     /// Fills in the defaults. `root_mode` is the source's `st_mode`.
     #[must_use]
-    pub fn new(config: &Config, root_mode: u32, source: Inherited) -> Self {
+    pub fn new(config: &Config, root_mode: u32, source: Restrictions) -> Self {
         let kernel_checks = config.view.needs().checks == Checks::Kernel;
         let mut flags = with_inherited(&config.flags, source);
         if !kernel_checks {
@@ -206,7 +207,7 @@ impl Drop for NewMount {
         if let Some(MountState::Attached(mounted)) = self.state.take()
             && let Err(e) = mounted.unmount(true)
         {
-            log::error!("cannot unmount again: {e}");
+            log::error!("cannot unmount again: {} {}", mounted.field(), errno_field(e));
         }
     }
 }
@@ -244,6 +245,11 @@ impl Mounted {
     pub fn from_line(line: &str) -> Option<Self> {
         let (by, words) = line.strip_suffix('\n')?.split_once(' ')?;
         Some(Self { identity: MountIdentity::from_text(words)?, via_fusermount: by == "1" })
+    }
+
+    /// The mount as a field of a log message: the id under which /proc/self/mountinfo lists it.
+    pub(crate) fn field(&self) -> String {
+        format!("mount_id={}", self.identity.id())
     }
 
     /// Unmounts the mount if it still exists. `lazy` detaches it while it is in use (MNT_DETACH).

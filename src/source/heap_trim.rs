@@ -4,7 +4,7 @@
 //! over the heap, and a few of them keep nearly all pages in use; a trim in the middle of a burst of forgets is
 //! therefore repeated when the burst is over.
 
-use super::table::TableStats;
+use super::shard::TableStats;
 
 /// Below this many freed inodes, do not trim the heap (chosen: about 128 KiB).
 const MIN_FREED: usize = 1000;

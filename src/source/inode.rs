@@ -1,32 +1,16 @@
 //! One inode of the source that the kernel knows, and how the daemon reaches it.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
 use super::identity::{Freshness, InodeIdentity, MatchResult};
 use super::mounts::MountIndex;
-use super::resolve::ViaLink;
-
-/// The node id, by which the kernel names an inode in requests.
-///
-/// The inode number that programs see is the source's own (`ino.rs`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u64);
-
-impl NodeId {
-    /// The root of every FUSE filesystem (FUSE_ROOT_ID).
-    pub const ROOT: Self = Self(1);
-}
-
-/// The part of the tree in which an inode number is unique.
-///
-/// Inode numbers are unique only within one device. The daemon may see one device through several mounts, and
-/// directories through several symbolic links.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Domain(pub(super) u32);
+use super::node_id::NodeId;
+use super::via_link::ViaLink;
+use crate::sync::{Mutex, MutexGuard};
 
 /// An inode that the kernel has looked up and not yet forgotten.
 #[derive(Debug)]
@@ -115,7 +99,7 @@ impl Inode {
     #[cfg(test)]
     pub(crate) fn alone(node: NodeId) -> Self {
         let identity = InodeIdentity {
-            domain: Domain(0),
+            domain: super::node_id::Domain(0),
             ino: node.0,
             generation: super::identity::Generation::Held(None),
         };
@@ -304,8 +288,8 @@ impl Inode {
         self.lock().writers > 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock()
     }
 }
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! The mounts of a source tree: the source's own mount and those below it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, Stat, StatxFlags, fstat, memfd_create};
 use rustix::io::{Errno, pwrite};
 
-use super::fs_class::FsClass;
+use super::fs_class::{FUSE_MAGIC, FsClass};
 use super::identity::ext_handle;
 use super::restrictions::Restrictions;
+use crate::sync::RwLock;
 use crate::sys;
 use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
 
@@ -16,7 +17,6 @@ const EXT4: i64 = 0xEF53;
 const XFS: i64 = 0x5846_5342;
 const BTRFS: i64 = 0x9123_683E;
 const TMPFS: i64 = 0x0102_1994;
-const FUSE: i64 = 0x6573_5546;
 
 /// How the daemon opens an inode of a mount again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl SourceMount {
         }
         let field = match rustix::fs::fstatfs(&root).map(|fs| fs.f_type) {
             // A FUSE server may reuse a node id, so its handles do not identify an inode.
-            Ok(FUSE) | Err(_) => return held,
+            Ok(FUSE_MAGIC) | Err(_) => return held,
             Ok(EXT4) => Some(InoField::Ext),
             Ok(XFS) => Some(InoField::Xfs),
             Ok(BTRFS) => Some(InoField::Btrfs),
@@ -197,7 +197,7 @@ fn is_multigrain(inside: impl AsFd) -> bool {
         Ok(EXT4) => rustix::fs::statx(&inside, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
             .and_then(|stat| {
                 let device = (stat.stx_dev_major, stat.stx_dev_minor);
-                sys::mount::fs_type_of(device).map_err(|_| Errno::NOENT)
+                sys::mountinfo::fs_type_of(device).map_err(|_| Errno::NOENT)
             })
             .is_ok_and(|name| name.as_deref() == Some(b"ext4")),
         _ => false,
@@ -326,7 +326,7 @@ impl Mounts {
             None => read(&self.root),
             Some(at) => {
                 let mount = {
-                    let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+                    let below = self.below.read();
                     Arc::clone(&below[at as usize])
                 };
                 read(&mount)
@@ -340,7 +340,7 @@ impl Mounts {
         if id == self.root.id {
             return Some(MountIndex::ROOT);
         }
-        let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+        let below = self.below.read();
         // The newest, if the kernel has reused the id.
         below.iter().rposition(|mount| mount.id == id).map(|at| MountIndex(at as u32 + 1))
     }
@@ -359,10 +359,10 @@ impl Mounts {
             return MountIndex::ROOT;
         }
         let find = |list: &[Arc<SourceMount>]| list.iter().rposition(|mount| is(mount));
-        let known = find(&self.below.read().unwrap_or_else(PoisonError::into_inner));
+        let known = find(&self.below.read());
         let at = known.unwrap_or_else(|| {
             let made = make();
-            let mut below = self.below.write().unwrap_or_else(PoisonError::into_inner);
+            let mut below = self.below.write();
             find(&below).unwrap_or_else(|| {
                 below.push(Arc::new(made));
                 below.len() - 1

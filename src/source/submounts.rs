@@ -95,10 +95,10 @@ impl SourceMounts {
 pub(super) fn submounts(dir: &OwnedFd) -> io::Result<Vec<Submount>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID)?;
-    let below = sys::mount::mounts_below(stat.stx_mnt_id, &fd_path(dir)?)?;
-    let submount = |mount: sys::mount::MountBelow| Submount {
+    let below = sys::mountinfo::mounts_below(stat.stx_mnt_id, &fd_path(dir)?)?;
+    let submount = |mount: sys::mountinfo::MountInfo| Submount {
         path: PathBuf::from(OsString::from_vec(mount.mountpoint)),
-        class: FsClass::of_name(&mount.fs_type, mount.major),
+        class: FsClass::of_name(&mount.fs_type, mount.device.0),
         name: String::from_utf8_lossy(&mount.fs_type).into_owned(),
         restrictions: Restrictions::of_options(&mount.options),
     };

@@ -4,12 +4,14 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Statx};
+use rustix::fs::Statx;
 
-use super::domains::dev_no;
-use super::inode::{Domain, Inode, NodeId};
+use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, kind_of};
+use super::inode::Inode;
+use super::node_id::{Domain, NodeId, dev_no};
 use super::resolve::LinkTarget;
-use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, via_id};
+use super::tree::{BASIC, SourceTree};
+use super::via_link::via_id;
 
 /// Inodes about to lose a name.
 #[derive(Debug, Default)]
@@ -59,7 +61,7 @@ impl SourceTree {
     }
 
     fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {
-        let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
+        let is_dir = kind_of(stat).is_dir();
         let is_last = stat.stx_nlink <= 1 || is_dir;
         let all_generations = |domain| self.table.all_generations(domain, stat.stx_ino);
         let known: Vec<_> = domains.into_iter().flat_map(all_generations).collect();

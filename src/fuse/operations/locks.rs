@@ -1,7 +1,7 @@
 //! Locks that are held on the source: GETLK, SETLK, SETLKW, FLUSH and INTERRUPT.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -11,6 +11,7 @@ use crate::fuse::convert::lock_kind;
 use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
 use crate::source::NodeId;
+use crate::sync::Mutex;
 
 /// Limits how many workers may block on pages that are being read: reading them takes a worker.
 #[derive(Debug)]
@@ -137,9 +138,7 @@ impl Operations {
             }
             // The client has the lock, and must get the reply even when no thread can be started.
             let grant = Arc::new(Mutex::new(Some(grant)));
-            let claim = |grant: &Mutex<Option<_>>| {
-                grant.lock().unwrap_or_else(PoisonError::into_inner).take()
-            };
+            let claim = |grant: &Mutex<Option<_>>| grant.lock().take();
             let other = Arc::clone(&grant);
             let is_started = spawn_blocking(move || {
                 if let Some(grant) = claim(&other) {

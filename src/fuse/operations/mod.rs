@@ -161,7 +161,7 @@ impl Operations {
         };
         let negotiated = negotiate(device, &params)?;
         log::debug!(
-            "the kernel's FUSE lacks these of the wanted INIT flags: {:#x}",
+            "the kernel's FUSE lacks INIT flags that were asked for: flags={:#x}",
             flags & !negotiated
         );
         if negotiated & flag::HAS_EXPIRE_ONLY != 0 {
@@ -232,7 +232,7 @@ impl Service for Operations {
     /// Serves a request. The reply may be sent later, by another thread.
     fn serve(&self, bytes: &[u8], device: &Arc<Device>) {
         let Some(request) = Request::parse(bytes) else {
-            return log::error!("the kernel sent a malformed request of {} bytes", bytes.len());
+            return log::error!("the kernel sent a malformed request: size={}", bytes.len());
         };
         let request = &request;
         if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {

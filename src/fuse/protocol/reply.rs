@@ -8,6 +8,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::layout::OutHeader;
 use super::{Request, RequestHead};
+use crate::error::errno_field;
 use crate::fs::Result;
 use crate::fuse::device::Device;
 use crate::fuse::request_log::{LoggedRequest, log_abandoned};
@@ -144,7 +145,7 @@ fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) -> bool
         // The client was interrupted and does not wait any more, or the mount is gone.
         Err(Errno::NOENT | Errno::NODEV) => false,
         Err(e) => {
-            log::warn!("the kernel refused a reply: {e}");
+            log::warn!("the kernel refused a reply: unique={unique} size={len} {}", errno_field(e));
             if error == 0 {
                 // The request must get a reply.
                 send_reply(device, unique, -libc::EIO, &[]);
