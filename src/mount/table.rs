@@ -177,11 +177,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backslash_that_starts_no_escape_stays() {
-        assert_eq!(unescape(br"a\b\0"), br"a\b\0");
-    }
-
-    #[test]
     fn the_root_is_found_in_the_real_table() {
         let root = MountIdentity::of_path(Path::new("/")).unwrap();
         assert_eq!(root.reachable_mountpoint().unwrap(), Some(PathBuf::from("/")));
