@@ -30,6 +30,8 @@ pub struct Config {
     pub view: View,
     /// Which engine makes the mount.
     pub engine: EngineChoice,
+    /// The options as they were given, in order, spelled as within `-o`.
+    pub given: Vec<String>,
     /// Options that were given and that only the FUSE daemon can serve.
     pub daemon_options: Vec<&'static str>,
     /// The standard mount options.
@@ -100,6 +102,29 @@ pub struct MountFlags {
 }
 
 impl MountFlags {
+    /// The options that were given, as mount(8) spells them.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let flags = [
+            (self.read_only, "ro", "rw"),
+            (self.nosuid, "nosuid", "suid"),
+            (self.nodev, "nodev", "dev"),
+            (self.noexec, "noexec", "exec"),
+            (self.nosymfollow, "nosymfollow", "symfollow"),
+            (self.nodiratime, "nodiratime", "diratime"),
+        ];
+        let mut words: Vec<&str> = flags
+            .into_iter()
+            .filter_map(|(given, on, off)| given.map(|is_on| if is_on { on } else { off }))
+            .collect();
+        words.extend(self.atime.map(|atime| match atime {
+            Atime::Relative => "relatime",
+            Atime::Never => "noatime",
+            Atime::Strict => "strictatime",
+        }));
+        words.into_iter().map(str::to_owned).collect()
+    }
+
     /// The attributes for access times that the options set, and those that they clear (mount_setattr(2)).
     pub(crate) fn access_times(&self) -> (MountAttrFlags, MountAttrFlags) {
         let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());

@@ -18,11 +18,14 @@ const LAYERS: &[&str] = &[
     "translate",
     "config",
     "accounts",
+    "describe",
+    "map_from",
     "source",
     "watch",
     "fs",
     "fuse",
     "mount",
+    "inspect",
     "daemon",
     "cli",
     "main",
@@ -104,7 +107,7 @@ impl Sources {
     fn target(&self, module: &Module, path: &str) -> Option<Module> {
         let (mut at, mut names) = self.start(module, path)?;
         loop {
-            let child = names.first().map(|name| [&at[..], &[name.clone()]].concat());
+            let child = names.first().map(|name| [&at[..], std::slice::from_ref(name)].concat());
             if let Some(child) = child.filter(|child| self.texts.contains_key(child)) {
                 at = child;
                 names.remove(0);

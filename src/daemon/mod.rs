@@ -71,6 +71,26 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     }
 }
 
+/// Makes the checks of a mount, and mounts nothing: rights, paths, kernel, source.
+///
+/// # Errors
+/// Those that [`run`] would return before the mount is in service.
+pub fn check(config: &Config) -> Result<()> {
+    mount::check_privileges(config)?;
+    if mount::check_kernel(config)? {
+        return Ok(());
+    }
+    let opened = Opened::open(config)?;
+    if let Some(pidfile) = &opened.pidfile {
+        let parent = pidfile.parent().unwrap_or(Path::new("/"));
+        rustix::fs::access(parent, rustix::fs::Access::WRITE_OK)
+            .map_err(|e| Error::file(format!("--pidfile {}", pidfile.display()), e))?;
+    }
+    mirror::users(&config.view)?;
+    NewMount::check(&opened.plan, &opened.point)?;
+    Server::check_cache(opened.source, config)
+}
+
 /// The paths of the command line, opened.
 ///
 /// Paths that depend on the working directory or on inherited descriptors (`/proc/self/fd/N`) are resolved here, before
@@ -183,6 +203,7 @@ fn serve(
         let sent = new.mounted().and_then(|mounted| lifeline.set_mount(&mounted));
         sent.map_err(|e| Error::system("cannot tell the guardian of auto_unmount", e))?;
     }
+    server.live_update().describe(baseline.config());
     let mounted = new.attach(&point)?;
     drop(point);
     server.live_update().set_pruner(move || mounted.shrink_dcache());

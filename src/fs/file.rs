@@ -269,11 +269,6 @@ impl Fs {
         self.credentials.act_for_backing_open()
     }
 
-    /// Returns an open file by its handle. EBADF if it was released.
-    pub fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        self.files.get(handle)
-    }
-
     /// Reads into a buffer until it is full or the file ends. Returns the number of bytes.
     pub fn read(&self, caller: &Caller, read: &Read, buffer: &mut [u8]) -> Result<usize> {
         let file = self.files.get(read.handle)?;
@@ -306,6 +301,23 @@ impl Fs {
             }
             None => write_at(&acting, fd, data, how),
         }
+    }
+
+    /// Sends what was written to the file's server, if it has one, and returns the server's errors.
+    ///
+    /// Called before close(2) returns to the client. Without it the data would be sent when the daemon closes the file,
+    /// which is later: another client that opens the file after the close(2) would not see the data, and an error, such
+    /// as EDQUOT, would be lost.
+    pub fn flush_to_server(&self, caller: &Caller, handle: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        if !file.is_writable() || !self.tree.is_server_backed(&file.inode) {
+            return Ok(());
+        }
+        self.read_as(caller, &file.inode)?;
+        [&file.file, &file.other]
+            .iter()
+            .filter_map(|slot| slot.get())
+            .try_for_each(sys::file::flush)
     }
 
     /// Releases an owner's POSIX locks on the file, because it has closed a descriptor (fcntl(2)).

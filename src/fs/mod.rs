@@ -55,15 +55,14 @@ use crate::view::{Checks, Needs, PresentedAttr, View, Viewer};
 use crate::watch::{Notifier, Watch};
 
 pub use caller::ClientState;
-pub use dir::{DirEntry, OpenDir};
+pub use dir::OpenDir;
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::{Ioctl, sets_flags};
-pub use lock::{Conflict, GrantedLock, LockKind, LockRange, LockRequest, Revalidation};
+pub use lock::{GrantedLock, LockKind, LockRange, LockRequest};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{
     Attr, Caller, Entry, Lookup, Moved, NewEntry, Result, SetAttr, SetTime, Timestamp, decode_dev,
-    encode_dev,
 };
 pub use validity::CacheValidity;
 pub use write_through::WriteThrough;

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use super::data_path::DataMover;
 use super::kernel_cache::KernelCache;
 use super::status::Reloads;
+use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use crate::config::{CachePolicy, Config};
 use crate::error::{Error, Result, errno_field};
@@ -54,6 +55,7 @@ pub struct LiveUpdate {
     ttls: Ttls,
     data: Arc<DataMover>,
     reloads: Arc<Reloads>,
+    report: Arc<StatusReport>,
 }
 
 impl LiveUpdate {
@@ -62,8 +64,9 @@ impl LiveUpdate {
         ttls: Ttls,
         data: Arc<DataMover>,
         reloads: Arc<Reloads>,
+        report: Arc<StatusReport>,
     ) -> Self {
-        Self { kernel_cache, ttls, data, reloads }
+        Self { kernel_cache, ttls, data, reloads, report }
     }
 
     /// Sets how to prune dentries where the kernel cannot invalidate all names at once (before Linux 6.16).
@@ -77,6 +80,11 @@ impl LiveUpdate {
     #[must_use]
     pub fn reloads(&self) -> &Reloads {
         &self.reloads
+    }
+
+    /// Tells `shiftbind list` and `stat` this configuration from now on. Its source is absolute.
+    pub fn describe(&self, config: &Config) {
+        self.report.describe(config);
     }
 
     /// The view at this moment. `None` when the mount is gone.

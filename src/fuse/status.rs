@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::io::Errno;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Exit};
 use crate::sync::{Mutex, MutexGuard};
@@ -148,6 +149,13 @@ impl Reloads {
         };
         drop(count);
         status.encode()
+    }
+
+    /// The count in JSON, for the mounter and root.
+    pub(super) fn describe(&self) -> Value {
+        let count = self.lock();
+        let refused = count.refused.as_ref().map(|(_, text)| text);
+        json!({ "begun": count.begun, "ended": count.ended, "refused": refused })
     }
 
     fn lock(&self) -> MutexGuard<'_, Count> {

@@ -8,6 +8,7 @@ mod engine;
 mod flags;
 mod fusermount;
 mod idmapped;
+mod inventory;
 mod point;
 mod privileges;
 mod record;
@@ -30,8 +31,9 @@ use crate::error::{Error, Result, errno_field};
 use crate::source::Restrictions;
 use crate::view::Checks;
 
-pub use engine::{map_verdict, mount_by_kernel, verdict};
+pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
 pub use flags::{remount, with_inherited};
+pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
 use subdir::SubdirMethod;
@@ -144,6 +146,18 @@ impl NewMount {
         Ok((Self { state: Some(state) }, device))
     }
 
+    /// Checks that the mount could be made: makes it, where this process may mount by itself, and attaches it nowhere.
+    ///
+    /// # Errors
+    /// /dev/fuse cannot be opened; the kernel refuses the filesystem; fusermount3 would refuse a user's mount.
+    pub fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
+        let device = detached::open_device()?;
+        match may_mount() {
+            true => detached::create(plan, &device).map(drop),
+            false => fusermount::check(plan, point),
+        }
+    }
+
     /// Opens the mount's root, for a first request.
     pub fn root(&self, point: &MountPoint) -> io::Result<OwnedFd> {
         match &self.state {
@@ -236,7 +250,7 @@ pub struct Mounted {
 impl Mounted {
     /// The mount as a line of text, for another process of this program.
     #[must_use]
-    pub fn to_line(&self) -> String {
+    pub fn to_line(self) -> String {
         format!("{} {}\n", u8::from(self.via_fusermount), self.identity.to_text())
     }
 

@@ -32,6 +32,21 @@ pub(super) struct MountIdentity {
 }
 
 impl MountIdentity {
+    /// The filesystem's device number.
+    pub(super) fn device(&self) -> (u32, u32) {
+        self.device
+    }
+
+    /// Whether both are one mount as far as /proc/self/mountinfo tells, where the kernel may have reused a number.
+    pub(super) fn has_number_of(&self, other: &Self) -> bool {
+        (self.id, self.device) == (other.id, other.device)
+    }
+
+    /// The mount of a line of the table, without the number that is never reused, which the table lacks.
+    pub(super) fn of_line(line: &MountInfo) -> Self {
+        Self { id: line.id, unique: None, device: line.device }
+    }
+
     /// The mount that a descriptor is on.
     pub(super) fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
         Self::ask(fd, c"", AtFlags::EMPTY_PATH)
@@ -157,12 +172,12 @@ impl MountIdentity {
 }
 
 /// Whether this is a mount of a FUSE filesystem.
-fn is_fuse(mount: &MountInfo) -> bool {
+pub(super) fn is_fuse(mount: &MountInfo) -> bool {
     mount.fs_type == b"fuse" || mount.fs_type.starts_with(b"fuse.")
 }
 
 /// The user who made a FUSE mount (`user_id`).
-fn mounter(mount: &MountInfo) -> Option<u32> {
+pub(super) fn mounter(mount: &MountInfo) -> Option<u32> {
     let mut options = mount.super_options.split(|byte| *byte == b',');
     let id = options.find_map(|word| word.strip_prefix(b"user_id="))?;
     std::str::from_utf8(id).ok()?.parse().ok()
@@ -191,6 +206,24 @@ mod tests {
         for words in ["", "1 2 3", "1 2 3 x", "- 2 3 4", "1 2 3 4 5"] {
             assert_eq!(MountIdentity::from_text(words), None, "{words}");
         }
+    }
+
+    #[test]
+    fn a_fuse_mount_names_the_user_who_made_it() {
+        let fuse = MountInfo {
+            id: 36,
+            parent: 35,
+            device: (0, 98),
+            root: b"/".to_vec(),
+            mountpoint: b"/mnt".to_vec(),
+            options: b"rw".to_vec(),
+            fs_type: b"fuse.shiftbind".to_vec(),
+            source: b"/a".to_vec(),
+            super_options: b"rw,user_id=1000,group_id=0".to_vec(),
+        };
+        assert!(is_fuse(&fuse));
+        assert_eq!(mounter(&fuse), Some(1000));
+        assert!(!is_fuse(&MountInfo { fs_type: b"fuseblk".to_vec(), ..fuse }));
     }
 
     #[test]

@@ -67,13 +67,13 @@ impl Flags {
 #[derive(Debug, Default)]
 struct Held {
     fd: Option<Arc<OwnedFd>>,
-    /// Number of open files; `u32::MAX` if the descriptor stays until the kernel forgets the inode.
+    /// Number of open files, and [`PINNED`] if the descriptor stays until the kernel forgets the inode.
     opens: u32,
     /// Number of files open for writing.
     writers: u32,
 }
 
-const PINNED: u32 = u32::MAX;
+const PINNED: u32 = 1 << 31;
 
 impl Inode {
     /// Creates an inode with a lookup count of 1.
@@ -253,7 +253,7 @@ impl Inode {
     /// Keeps the inode reachable until the kernel forgets it, because it loses its last name.
     pub fn pin(&self, fd: Arc<OwnedFd>) {
         let mut held = self.lock();
-        held.opens = PINNED;
+        held.opens |= PINNED;
         held.fd.get_or_insert(fd);
     }
 
@@ -264,9 +264,7 @@ impl Inode {
     pub fn opened(&self, fd: &Arc<OwnedFd>, for_writing: bool) {
         let mut held = self.lock();
         held.writers += u32::from(for_writing);
-        if held.opens != PINNED {
-            held.opens += 1;
-        }
+        held.opens += 1;
         held.fd.get_or_insert_with(|| Arc::clone(fd));
     }
 
@@ -274,12 +272,25 @@ impl Inode {
     pub fn closed(&self, for_writing: bool) {
         let mut held = self.lock();
         held.writers -= u32::from(for_writing);
-        if held.opens != PINNED {
-            held.opens -= 1;
-            if held.opens == 0 {
-                held.fd = None;
-            }
+        held.opens -= 1;
+        if held.opens == 0 {
+            held.fd = None;
         }
+    }
+
+    /// Closes the descriptor that keeps the inode reachable, unless a file is open. Returns whether it did.
+    ///
+    /// Only [`Self::pin`] makes the inode reachable again.
+    pub(super) fn release_unless_open(&self) -> bool {
+        let released = {
+            let mut held = self.lock();
+            if held.opens != PINNED {
+                return false;
+            }
+            held.opens = 0;
+            held.fd.take()
+        };
+        released.is_some()
     }
 
     /// Returns whether a file is open for writing.

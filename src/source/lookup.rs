@@ -144,7 +144,7 @@ impl SourceTree {
             |id| self.mounts.find(id).is_none_or(|at| self.mounts.is_server_backed(at));
         stat.stx_mnt_id != self.mounts.id(dir.mount()) && has_server(stat.stx_mnt_id)
     }
-    fn open_path(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_path(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir_fd, name, flags, Mode::empty())
     }
@@ -432,12 +432,11 @@ impl SourceTree {
                 Ok(inode) => return Ok(inode),
                 Err(ambiguous) => ambiguous,
             };
-            let (Some(known), Some(pin)) = (ambiguous.known.held(), &ambiguous.found.pin) else {
-                return Err(ambiguous.into());
-            };
-            let result = match self.comparer.is_same_inode(&known, pin) {
-                true => MatchResult::Same,
-                false => MatchResult::Different,
+            let Some(pin) = &ambiguous.found.pin else { return Err(ambiguous.into()) };
+            let result = match ambiguous.known.held() {
+                Some(known) if self.comparer.is_same_inode(&known, pin) => MatchResult::Same,
+                // Without a descriptor it has lost its last name (`UnlinkPin`), and the server has reused the number.
+                Some(_) | None => MatchResult::Different,
             };
             let serial = ambiguous.known.serial();
             found = ambiguous.found;

@@ -33,21 +33,21 @@ mod unlink_pin;
 mod via_link;
 
 pub use changes::NewNode;
-pub use creds::{ActingAs, Credentials, Lent};
+pub use creds::{ActingAs, Credentials};
 pub use descriptor::{proc_path, reopen};
-pub use fd_cache::FdCache;
 pub use fs_class::FsClass;
 pub use identity::MAX_TICK;
 pub use inode::Inode;
 pub use lookup::{FoundInode, OtherServers, PeekedInode};
-pub use mounts::{InoField, MountFacts, MountIndex, Mounts, ReopenMethod, SourceMount};
-pub use node_id::{Domain, NodeId};
+pub use node_id::NodeId;
 pub use resolve::LinkTarget;
 pub use restrictions::Restrictions;
 pub use root::SourceRoot;
-pub use submounts::{SourceMounts, Submount};
-pub use table::InodeTable;
+pub use submounts::SourceMounts;
 pub use thread_creds::{drop_admin, raise_for_backing_close};
 pub(crate) use tree::component;
 pub use tree::{Scope, SourceTree};
 pub use unlink_pin::UnlinkPin;
+
+#[cfg(test)]
+pub(crate) use {mounts::MountFacts, submounts::Submount};

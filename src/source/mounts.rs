@@ -11,7 +11,7 @@ use super::identity::ext_handle;
 use super::restrictions::Restrictions;
 use crate::sync::RwLock;
 use crate::sys;
-use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
+use crate::sys::handle::{FileHandle, LongHandle, name_to_handle, open_by_handle};
 
 const EXT4: i64 = 0xEF53;
 const XFS: i64 = 0x5846_5342;
@@ -72,7 +72,13 @@ pub struct MountFacts {
     pub class: FsClass,
     /// What its mount options forbid.
     pub restrictions: Restrictions,
+    /// Whether a file that is removed while a descriptor refers to it, O_PATH ones included, is renamed instead
+    /// (`nfs_sillyrename`, `afs_sillyrename`), so that its directory is not empty.
+    pub renames_removed: bool,
 }
+
+const NFS: i64 = 0x6969;
+const AFS: [i64; 2] = [0x5346_414f, 0x6b41_4653];
 
 impl MountFacts {
     /// Queries the mount that a descriptor is in.
@@ -81,7 +87,11 @@ impl MountFacts {
     /// as for attributes.
     pub fn of(inside: impl AsFd, major: u32) -> Result<Self, Errno> {
         let fs = rustix::fs::fstatfs(inside)?;
-        Ok(Self { class: FsClass::of(fs.f_type, major), restrictions: Restrictions::of(&fs) })
+        Ok(Self {
+            class: FsClass::of(fs.f_type, major),
+            restrictions: Restrictions::of(&fs),
+            renames_removed: fs.f_type == NFS || AFS.contains(&fs.f_type),
+        })
     }
 }
 
@@ -140,6 +150,8 @@ impl SourceMount {
             return held;
         };
         let Ok((handle, _)) = name_to_handle(&root, c"") else {
+            // The handles may be too long to be stored, but serve `open_long`.
+            held.root = Some(root).filter(|_| facts.renames_removed);
             return held;
         };
         let Ok(again) = open_by_handle(&root, &handle, OFlags::PATH) else {
@@ -172,9 +184,9 @@ impl SourceMount {
         Self { root: Some(root), reopen_method, btime_identifies, ..held }
     }
 
-    /// Sets the restrictions of the source's own mount: only those that the daemon's mount cannot enforce.
+    /// Replaces the restrictions. The source's own mount has only those that the daemon's mount cannot enforce.
     #[must_use]
-    pub fn as_root(self, restrictions: Restrictions) -> Self {
+    pub fn with_restrictions(self, restrictions: Restrictions) -> Self {
         Self { restrictions, ..self }
     }
 
@@ -282,6 +294,24 @@ impl Mounts {
     #[must_use]
     pub fn is_server_backed(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.facts.class == FsClass::ServerBacked)
+    }
+
+    /// Returns [`MountFacts::renames_removed`].
+    pub(super) fn renames_removed(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.facts.renames_removed)
+    }
+
+    /// Opens an inode of a mount by a handle of any length. ESTALE if it is gone or handles cannot be opened.
+    pub(super) fn open_long(&self, at: MountIndex, handle: &LongHandle) -> Result<OwnedFd, Errno> {
+        self.with(at, |mount| {
+            let root = mount.root.as_ref().ok_or(Errno::STALE)?;
+            handle.open(root, OFlags::PATH | OFlags::NOFOLLOW)
+        })
+    }
+
+    /// Returns whether inodes of a mount can be opened by a handle of any length.
+    pub(super) fn opens_long(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.root.is_some())
     }
 
     /// Returns what the options of a mount forbid and the daemon's own mount does not enforce.

@@ -63,6 +63,13 @@ impl SourceMounts {
         Some(Self { own: MountFacts::of(&source, stat.stx_dev_major).ok()?, below })
     }
 
+    /// Returns whether the source or a mount below it has a server, which gets data at close(2).
+    #[must_use]
+    pub fn have_servers(&self) -> bool {
+        let classes = self.below.iter().map(|mount| mount.class);
+        classes.chain([self.own.class]).any(|class| class == FsClass::ServerBacked)
+    }
+
     /// Returns a noexec mount below the source, if the source's own mount is not noexec.
     ///
     /// The whole mount then has to be noexec: programs also run by mapping (mmap(2) with PROT_EXEC), for which the

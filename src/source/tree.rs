@@ -89,7 +89,7 @@ impl SourceTree {
         let by_handle = privileged && root.is_dir();
         let (facts, id) = (root.mounts().own, stat.stx_mnt_id);
         let mount = SourceMount::probe(&root, id, facts, by_handle)
-            .as_root(restrictions_not_on_ours(facts.restrictions));
+            .with_restrictions(restrictions_not_on_ours(facts.restrictions));
         let table = InodeTable::default();
         let identity = InodeIdentity {
             domain: Domain(0),
@@ -226,6 +226,12 @@ impl SourceTree {
     #[must_use]
     pub fn is_multigrain(&self, inode: &Inode) -> bool {
         self.mounts.is_multigrain(inode.mount())
+    }
+
+    /// Returns whether the tree is a clone of its own, to which no process can add a mount.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// Returns whether a server of the inode's filesystem may check the ids of the caller.
@@ -381,6 +387,12 @@ impl SourceTree {
     #[must_use]
     pub fn has(&self, inode: &Inode) -> bool {
         self.table.get(inode.node()).is_some_and(|known| known.serial() == inode.serial())
+    }
+
+    /// The number of inodes that the kernel knows.
+    #[must_use]
+    pub fn inode_count(&self) -> usize {
+        self.table.stats().len
     }
 
     /// Returns the node ids of all inodes that the kernel knows.

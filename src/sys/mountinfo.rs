@@ -182,4 +182,9 @@ mod tests {
             assert_eq!(parse(line), []);
         }
     }
+
+    #[test]
+    fn a_backslash_that_starts_no_escape_stays() {
+        assert_eq!(unescape(br"a\b\0"), br"a\b\0");
+    }
 }

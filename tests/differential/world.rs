@@ -412,7 +412,8 @@ fn kernel_mount(scenario: &Scenario, source: &Path, target: &Path) -> Result<(),
     let tree = rustix::mount::open_tree(CWD, source, flags)?;
     let (uid_map, gid_map) = scenario.kernel_maps();
     let namespace = sys::user_namespace(&uid_map, &gid_map);
-    sys::set_idmap(tree.as_fd(), namespace.as_fd())?;
+    let refused = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+    sys::idmap_mount(&tree, &namespace).map_err(refused)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(tree, "", CWD, target, empty)
 }

@@ -46,6 +46,11 @@ impl Baseline {
         Self { config: own, source_typed: config.source.clone(), directory, inherited }
     }
 
+    /// The options in force.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Brings newly evaluated options into the same form.
     fn resolve(&self, config: Config) -> Config {
         let same_source = config.source == self.source_typed;
@@ -129,6 +134,7 @@ impl Reloader {
             }
             return Err(e);
         }
+        self.live.describe(&new);
         self.baseline.config = new;
         Ok(())
     }

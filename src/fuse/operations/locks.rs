@@ -42,13 +42,17 @@ impl BlockedWorkers {
 
 impl Operations {
     pub(super) fn flush(&self, request: &Request<'_>) -> Result<()> {
-        if !self.data.locks_on_source {
-            // There is nothing to release. ENOSYS stops the kernel from sending FLUSH again.
+        if !self.data.needs_flush(self.fs.tree()) {
+            // There is nothing to release or send. ENOSYS stops the kernel from sending FLUSH again.
             return Err(Errno::NOSYS);
         }
-        let (FlushIn { lock_owner, .. }, _) = request.argument()?;
-        self.fs.flush(self.node(request), lock_owner);
-        Ok(())
+        let (FlushIn { fh, lock_owner, .. }, _) = request.argument()?;
+        // First the data: the next owner of a lock must find it on the server.
+        let flushed = request.caller().and_then(|caller| self.fs.flush_to_server(&caller, fh));
+        if self.data.locks_on_source {
+            self.fs.flush(self.node(request), lock_owner);
+        }
+        flushed
     }
 
     pub(super) fn getlk(&self, request: &Request<'_>) -> Result<LockOut> {

@@ -23,6 +23,8 @@ pub(in crate::fuse) struct Reply {
     /// The device that the request was read from, which the reply must go through.
     device: Arc<Device>,
     unique: u64,
+    /// The opcode of the request whose error is to be counted.
+    opcode: Option<u32>,
     is_unanswered: bool,
     logged: Option<LoggedRequest>,
 }
@@ -30,12 +32,14 @@ pub(in crate::fuse) struct Reply {
 impl Reply {
     /// The reply to a request that was read from a device.
     pub(in crate::fuse) fn new(device: &Arc<Device>, unique: u64) -> Self {
-        Self { device: Arc::clone(device), unique, is_unanswered: true, logged: None }
+        Self { device: Arc::clone(device), unique, opcode: None, is_unanswered: true, logged: None }
     }
 
-    /// As [`Self::new`]; the request is logged now, and the reply when it is sent.
+    /// As [`Self::new`]; the request is counted and logged now, and the reply when it is sent.
     pub(in crate::fuse) fn logged(device: &Arc<Device>, request: &Request<'_>) -> Self {
         let mut reply = Self::new(device, request.header.unique);
+        device.counts().request(request.header.opcode);
+        reply.opcode = Some(request.header.opcode);
         reply.logged = LoggedRequest::new(request);
         reply
     }
@@ -86,6 +90,11 @@ impl Reply {
     }
 
     fn answer(&self, error: i32, parts: &[&[u8]]) -> bool {
+        if error != 0
+            && let Some(opcode) = self.opcode
+        {
+            self.device.counts().error(opcode);
+        }
         let was_accepted = send_reply(&self.device, self.unique, error, parts);
         if let Some(logged) = self.logged {
             let size = parts.iter().map(|part| part.len()).sum();

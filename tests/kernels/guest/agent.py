@@ -156,7 +156,9 @@ def run_tests(program, plan):
                 counts[outcome] += 1
                 if outcome == "failed":
                     failures.append(message["name"])
-                tell("test", program=name, name=message["name"], outcome=outcome, why=why,
+                # What tests/other_sources has found out about a source.
+                facts = re.findall(r"^((?:source|survey): .+)$", message.get("stdout", ""), re.MULTILINE)
+                tell("test", program=name, name=message["name"], outcome=outcome, why=why, facts=facts,
                      seconds=round(message.get("exec_time", 0), 2))
                 if outcome != "passed":
                     say(f"    {outcome.upper()} {name}::{message['name']}: {why.strip()[:600]}")

@@ -32,6 +32,8 @@ def result(kernel, outcome, expected):
         elif kind == "test":
             program = programs.setdefault(event["program"], {"tests": []})
             test = {key: event[key] for key in ["name", "outcome", "why", "seconds"]}
+            if event.get("facts"):
+                test["facts"] = event["facts"]
             reason = expected.reason(kernel, event["program"], test["name"])
             if reason and test["outcome"] == "failed":
                 test.update(outcome="expected", why=reason, message=test["why"])
@@ -191,12 +193,13 @@ def left_out(results):
     return lines + [f"- all of `{name}`: {reason}" for name, reason in sorted(whole.items())]
 
 
-BEGIN, END = "<!-- made by tests/kernels/run --document -->\n", "<!-- end -->\n"
+# The first line may name more options.
+BEGIN, END = re.compile(r"<!-- made by tests/kernels/run .*-->\n"), "<!-- end -->\n"
 
 
 def document(path, text):
     """Replaces the text between the marks in a document."""
     whole = Path(path).read_text()
-    before, _, rest = whole.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    Path(path).write_text(f"{before}{BEGIN}{text}{END}{after}")
+    begin = BEGIN.search(whole)
+    _, _, after = whole[begin.end():].partition(END)
+    Path(path).write_text(f"{whole[:begin.end()]}{text}{END}{after}")
