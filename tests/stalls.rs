@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
-use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use support::{LoopFs, Mount, Process, as_user, eventually, loop_fs, patience, program, sys};
+use rustix::process::Signal;
+use support::{
+    LoopFs, Mount, Process, Stopped, as_user, become_user, eventually, lists_into, loop_fs,
+    patience, program, state_of,
+};
 
 /// A filesystem that is frozen (fsfreeze(8)) until this is dropped.
 struct Frozen(PathBuf);
@@ -35,31 +37,6 @@ impl Drop for Frozen {
     fn drop(&mut self) {
         let thawed = program("fsfreeze").arg("-u").arg(&self.0).status();
         assert!(thawed.expect("run fsfreeze").success(), "thaw");
-    }
-}
-
-/// A daemon that is stopped by SIGSTOP until this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(mount: &Mount) -> Self {
-        let pid = Pid::from_raw(mount.pid().expect("a daemon runs") as i32).expect("a pid");
-        kill_process(pid, Signal::STOP).expect("stop");
-        let stopped = Self(pid);
-        eventually("all threads are stopped", || {
-            let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
-            threads
-                .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok())
-                .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
-        });
-        stopped
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // The daemon may have ended.
-        let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
@@ -194,6 +171,48 @@ fn a_frozen_source_can_be_read_while_its_writers_wait() {
 }
 
 #[test]
+fn the_names_that_a_killed_client_has_added_or_removed_are_counted() {
+    let disk = loop_fs("ext4", 64);
+    let source = disk.dir("source");
+    for dir in ["unlink", "rename", "link"] {
+        let dir = disk.dir(&format!("source/{dir}"));
+        fs::write(dir.join("f"), "x").expect("write");
+        fs::write(dir.join("new"), "x").expect("write");
+        fs::hard_link(dir.join("f"), dir.join("also f")).expect("link");
+    }
+    let mount = Mount::builder().source(&source).arg("--cache=coherent").start();
+    let path = |name: &str| CString::new(mount.join(name).as_os_str().as_bytes()).expect("no NUL");
+    let names = |dir: &str| fs::metadata(mount.join(dir).join("also f")).expect("stat").nlink();
+    let client = |run: Box<dyn FnOnce() -> bool>| {
+        Process::on(Path::new("/dev/null"), move |_| u8::from(!run()))
+    };
+    for dir in ["unlink", "rename", "link"] {
+        fs::metadata(mount.join(dir).join("f")).expect("stat");
+        fs::metadata(mount.join(dir).join("new")).expect("stat");
+        assert_eq!(names(dir), 2);
+    }
+    let frozen = Frozen::new(&disk);
+    let (f, new, over) = (path("unlink/f"), path("rename/new"), path("rename/f"));
+    let (first, more) = (path("link/f"), path("link/more"));
+    let clients = [
+        client(Box::new(move || rustix::fs::unlink(&f).is_ok())),
+        client(Box::new(move || rustix::fs::rename(&new, &over).is_ok())),
+        client(Box::new(move || rustix::fs::link(&first, &more).is_ok())),
+    ];
+    thread::sleep(Duration::from_millis(300));
+    for client in clients {
+        is_killed_soon(client, "a client of the frozen source");
+    }
+    for dir in ["unlink", "rename", "link"] {
+        assert_eq!(names(dir), 2, "{dir}: it has not happened yet");
+    }
+    drop(frozen);
+    for (dir, count) in [("unlink", 1), ("rename", 1), ("link", 3)] {
+        eventually(&format!("{dir}: {count} names"), || names(dir) == count);
+    }
+}
+
+#[test]
 fn a_stalled_submount_delays_no_other_clients_and_its_own_can_be_killed() {
     let mut mounts = Stacked::new();
     let base = threads_of(mounts.outer(), "worker");
@@ -253,6 +272,29 @@ fn a_user_whose_requests_all_wait_leaves_workers_to_other_users() {
 }
 
 #[test]
+fn users_whose_requests_all_wait_leave_workers_to_a_new_user_and_to_root() {
+    const USERS: u32 = 5;
+    let mounts = Stacked::new();
+    let outer = mounts.outer();
+    let stopped = Stopped::new(&mounts.inner);
+    thread::scope(|scope| {
+        for n in 0..USERS * 70 {
+            let (uid, path) = (1000 + n % USERS, outer.join(format!("below/{n}")));
+            scope.spawn(move || as_user(uid, uid, &[], || fs::metadata(path).is_err()));
+        }
+        eventually("the users have the workers that they may have", || {
+            threads_of(outer, "worker") > 150
+        });
+        thread::sleep(Duration::from_millis(500));
+        for round in 0..3 {
+            as_user(2000 + round, 2000, &[], || is_responsive(outer, &format!("new-{round}")));
+            is_responsive(outer, &format!("root-{round}"));
+        }
+        drop(stopped);
+    });
+}
+
+#[test]
 fn a_mount_can_be_unmounted_while_a_submount_does_not_answer() {
     let mut mounts = Stacked::new();
     let stopped = Stopped::new(&mounts.inner);
@@ -305,38 +347,6 @@ fn long_copies_do_not_delay_other_clients() {
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(fs::read(mount.in_source("to-3")).expect("read"), vec![7; SIZE as usize]);
-}
-
-/// Starts a process of uid 1000 that lists `dir` into memory mapped from `file`. It stops itself before getdents64(2).
-fn lists_into(file: &Path, dir: &Path) -> Process {
-    let dir = CString::new(dir.as_os_str().as_bytes()).expect("no NUL");
-    let lists = move |file: &File| {
-        become_user();
-        let Ok(mut memory) = sys::Mapping::new(file, 1 << 16, true) else { return 1 };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(dir) = rustix::fs::open(&dir, flags, Mode::empty()) else { return 2 };
-        let _ = kill_process(rustix::process::getpid(), Signal::STOP);
-        u8::from(memory.list(&dir).is_err())
-    };
-    let process = Process::on(file, lists);
-    eventually("the process has stopped before the listing", || state_of(&process) == Some('T'));
-    process
-}
-
-/// Switches a child that was just forked to uid and gid 1000.
-///
-/// A child that is forked by the thread of `as_user` would be killed when that thread ends (PR_SET_PDEATHSIG).
-fn become_user() {
-    let (uid, gid) = (Uid::from_raw(1000), Gid::from_raw(1000));
-    let _ = set_thread_groups(&[]);
-    let _ = set_thread_res_gid(gid, gid, gid);
-    let _ = set_thread_res_uid(uid, uid, uid);
-}
-
-/// The state of a process in /proc/PID/stat.
-fn state_of(process: &Process) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).ok()?;
-    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Fs {
             watch.ensure_marked(&self.tree, inode);
         }
         let stat = self.tree.stat(inode)?;
-        let is_reported = || self.watches_attributes(inode, &stat, None);
+        let is_reported = || self.watches_attributes(inode, &stat);
         let validity = match self.watch {
             None => CacheValidity::Timeout,
             Some(_) => CacheValidity::of_attributes(is_changing, is_reported),
@@ -146,8 +146,9 @@ impl Fs {
     }
 
     /// Returns size and free space of the filesystem that the inode is on.
-    pub fn statfs(&self, node: NodeId) -> Result<StatVfs> {
+    pub fn statfs(&self, caller: &Caller, node: NodeId) -> Result<StatVfs> {
         let inode = self.tree.inode(node)?;
+        self.read_as(caller, &inode)?;
         let fd = self.tree.fd(&inode)?;
         rustix::fs::fstatvfs(&*fd)
     }

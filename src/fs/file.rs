@@ -5,6 +5,7 @@
 //! writing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
@@ -37,6 +38,8 @@ pub struct OpenFile {
     _share: Share,
     /// State of the file at the last lock granted through this open file, if it detects later changes.
     state_at_lock: Mutex<Option<FileState>>,
+    /// Whether the client has closed it. A request for it may still be served.
+    is_released: AtomicBool,
 }
 
 /// A file that was just opened.
@@ -89,6 +92,13 @@ impl OpenFile {
     /// See [`Fs::revalidation`].
     pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<FileState>> {
         self.state_at_lock.lock()
+    }
+
+    /// Returns whether the client has closed it, so that a lock that is granted through it now is held by no client.
+    ///
+    /// To be called after the lock was recorded: [`Fs::release`] releases what is recorded after this became true.
+    pub(super) fn is_released(&self) -> bool {
+        self.is_released.load(Ordering::SeqCst)
     }
 
     /// Returns whether the source's file is open.
@@ -237,9 +247,16 @@ impl Fs {
             && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let (other, state_at_lock) = (OnceLock::new(), Mutex::default());
-        let file = OpenFile { anchor, file, other, inode, flags, _share: share, state_at_lock };
-        let file = Arc::new(file);
+        let file = Arc::new(OpenFile {
+            anchor,
+            file,
+            other: OnceLock::new(),
+            inode,
+            flags,
+            _share: share,
+            state_at_lock: Mutex::default(),
+            is_released: AtomicBool::new(false),
+        });
         let handle = self.files.insert(Arc::clone(&file), spread);
         OpenedFile { handle, file, may_pass_through: false, stale_attributes }
     }
@@ -253,8 +270,9 @@ impl Fs {
     }
 
     /// Reads into a buffer until it is full or the file ends. Returns the number of bytes.
-    pub fn read(&self, read: &Read, buffer: &mut [u8]) -> Result<usize> {
+    pub fn read(&self, caller: &Caller, read: &Read, buffer: &mut [u8]) -> Result<usize> {
         let file = self.files.get(read.handle)?;
+        self.read_as(caller, &file.inode)?;
         match self.direct_align.filter(|_| read.direct) {
             Some(align) => {
                 let mut aligned = AlignedBuffer::new(buffer.len(), align.get())?;
@@ -270,6 +288,7 @@ impl Fs {
     pub fn write(&self, caller: &Caller, data: &[u8], how: &Write) -> Result<usize> {
         let file = self.files.get(how.handle)?;
         let align = self.direct_align.filter(|_| how.direct);
+        self.read_as(caller, &file.inode)?;
         let fd = file.open_for(align.is_some())?;
         let rights = match how.takes_privileges {
             true => self.rights_without_fsetid(caller, &file.inode)?,
@@ -289,12 +308,13 @@ impl Fs {
     /// Called before close(2) returns to the client. Without it the data would be sent when the daemon closes the file,
     /// which is later: another client that opens the file after the close(2) would not see the data, and an error, such
     /// as EDQUOT, would be lost.
-    pub fn flush_to_server(&self, handle: u64) -> Result<()> {
+    pub fn flush_to_server(&self, caller: &Caller, handle: u64) -> Result<()> {
         // What was opened for an ioctl(2) alone is no open file, and has no data.
         let Ok(file) = self.files.get(handle) else { return Ok(()) };
         if !file.is_writable() || !self.tree.is_server_backed(&file.inode) {
             return Ok(());
         }
+        self.read_as(caller, &file.inode)?;
         [&file.file, &file.other]
             .iter()
             .filter_map(|slot| slot.get())
@@ -308,17 +328,18 @@ impl Fs {
 
     /// Closes the open file, because the client has closed its last descriptor.
     pub fn release(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        let file = self.files.get(handle)?;
-        // First the locks: once the handle is removed, another open file may get it, and its locks would be released.
+        let file = self.files.remove(handle)?;
+        // First: a lock that is granted from now on is not recorded, or released here.
+        file.is_released.store(true, Ordering::SeqCst);
         self.locks.release_through(file.inode.node(), handle);
-        self.files.remove(handle)?;
         file.inode.closed(file.is_writable());
         Ok(file)
     }
 
     /// Syncs the file; with `data_only`, without metadata that is not needed to read it (fdatasync(2)).
-    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+    pub fn fsync(&self, caller: &Caller, handle: u64, data_only: bool) -> Result<()> {
         let file = self.files.get(handle)?;
+        self.read_as(caller, &file.inode)?;
         sync(file.open()?, data_only)
     }
 
@@ -332,6 +353,7 @@ impl Fs {
         len: u64,
     ) -> Result<()> {
         let file = self.files.get(handle)?;
+        self.read_as(caller, &file.inode)?;
         let fd = file.open()?;
         let rights = self.rights_to_write(caller, &file.inode)?;
         let acting = self.write_as(caller, &file.inode, rights)?;
@@ -340,8 +362,9 @@ impl Fs {
     }
 
     /// SEEK_DATA, SEEK_HOLE and whatever else the kernel sends.
-    pub fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
+    pub fn lseek(&self, caller: &Caller, handle: u64, offset: i64, whence: i32) -> Result<i64> {
         let file = self.files.get(handle)?;
+        self.read_as(caller, &file.inode)?;
         sys::file::lseek(file.open()?, offset, whence)
     }
 
@@ -361,7 +384,10 @@ impl Fs {
             // For a block device shown as a file, the kernel falls back to reading and writing.
             return Err(Errno::XDEV);
         }
-        let (source_fd, target_fd) = (source.open()?, target.open()?);
+        self.read_as(caller, &source.inode)?;
+        let source_fd = source.open()?;
+        self.read_as(caller, &target.inode)?;
+        let target_fd = target.open()?;
         let rights = self.rights_to_write(caller, &target.inode)?;
         let acting = self.write_as(caller, &target.inode, rights)?;
         // The reply has 32 bits for the count.

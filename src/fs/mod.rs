@@ -58,7 +58,7 @@ pub use caller::ClientState;
 pub use dir::OpenDir;
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::{Ioctl, sets_flags};
-pub use lock::{LockKind, LockRange, LockRequest};
+pub use lock::{GrantedLock, LockKind, LockRange, LockRequest};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{

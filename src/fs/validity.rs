@@ -79,26 +79,19 @@ impl Fs {
         }
         CacheValidity::of_attributes(self.is_changing(inode), || {
             let had_event = self.event_seq(entry_ref.dir) != entry_ref.event_seq;
-            !had_event && self.watches_attributes(inode, stat, Some(entry_ref.dir))
+            !had_event && self.watches_attributes(inode, stat)
         })
     }
 
     /// Returns whether every change of an inode with the attributes `stat` becomes an event.
-    ///
-    /// `dir`: the directory in which it was looked up, if the kernel may not know the inode yet.
-    pub(super) fn watches_attributes(
-        &self,
-        inode: &Inode,
-        stat: &Statx,
-        dir: Option<&Inode>,
-    ) -> bool {
+    pub(super) fn watches_attributes(&self, inode: &Inode, stat: &Statx) -> bool {
         let Some(watch) = &self.watch else { return false };
         match inode.kind() {
             FileType::Directory => inode.is_watched(),
             // The kernel invalidates the cached data of a file by its attributes, and a store to a mapping on the
             // source makes no event.
             FileType::RegularFile if !self.uses_passthrough() => false,
-            _ => watch.ensure_mark_queued(&self.tree, inode, stat, dir),
+            _ => watch.ensure_mark_queued(&self.tree, inode, stat),
         }
     }
 

@@ -25,6 +25,7 @@ mod status;
 mod status_report;
 mod ttl;
 mod worker_pool;
+mod worker_shares;
 mod worker_slot;
 
 pub use kernel_features::KernelFeatures;

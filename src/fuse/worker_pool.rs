@@ -20,7 +20,7 @@ use super::busy_poll::BusyPoller;
 use super::device::Device;
 use super::growth::{Growth, MAX_EXTRA};
 use super::interrupts::Interrupts;
-use super::protocol::{Reply, RequestHead, opcode};
+use super::protocol::{RequestHead, opcode, reply_unserved};
 use super::worker_slot::WorkerSlot;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -84,6 +84,8 @@ pub(super) struct WorkerPool {
     pub(super) growth: Growth,
     pub(super) backlog: Backlog,
     pub(super) interrupts: Arc<Interrupts>,
+    /// The effective uid of the daemon when it mounted: some workers are kept for this user, as for root.
+    pub(super) mounter: u32,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +129,7 @@ impl WorkerPool {
             growth: Growth::new(slots),
             backlog: Backlog::default(),
             interrupts,
+            mounter: rustix::process::geteuid().as_raw(),
         }
     }
 
@@ -226,7 +229,7 @@ impl WorkerPool {
         let concurrent = serving.concurrent;
         let elapsed = if self.must_queue(&head, concurrent) {
             if !self.backlog.push(head, bytes, device) {
-                Reply::new(device, head.unique).error(Errno::AGAIN);
+                reply_unserved(device, bytes, Errno::AGAIN);
             }
             Duration::MAX
         } else {
@@ -250,24 +253,13 @@ impl WorkerPool {
         }
     }
 
-    /// Whether a request must wait in the backlog: its user has a full share of the workers, or the last worker that
-    /// reads has read it and the pool cannot grow.
-    fn must_queue(&self, head: &RequestHead, concurrent: usize) -> bool {
-        let is_last = concurrent + 1 >= self.base + MAX_EXTRA;
-        head.needs_reply() && (is_last || self.has_full_share(head.uid))
-    }
-
     /// Serves the requests of the backlog that may be served now.
     fn serve_backlog(self: &Arc<Self>, index: usize, service: &impl Service) {
         loop {
             let serving = ServingGuard::enter(&self.serving);
-            let is_last = serving.concurrent + 1 >= self.base + MAX_EXTRA;
-            let next = match is_last {
-                true => None,
-                false => self.backlog.pop(|uid| !self.has_full_share(uid)),
-            };
+            let next = self.next_queued(index, serving.concurrent);
             let Some(QueuedRequest { bytes, device, .. }) = next else { return };
-            self.serve(index, &bytes, &device, service);
+            self.serve_begun(index, &bytes, &device, service);
         }
     }
 
@@ -278,8 +270,19 @@ impl WorkerPool {
         device: &Arc<Device>,
         service: &impl Service,
     ) {
+        self.slots[index].begin(RequestHead::of(bytes), device);
+        self.serve_begun(index, bytes, device, service);
+    }
+
+    /// As [`Self::serve`], a request with which the slot has begun.
+    fn serve_begun(
+        self: &Arc<Self>,
+        index: usize,
+        bytes: &[u8],
+        device: &Arc<Device>,
+        service: &impl Service,
+    ) {
         let (head, slot) = (RequestHead::of(bytes), &self.slots[index]);
-        slot.begin(head, device);
         service.serve(bytes, device);
         if slot.end() {
             service.was_abandoned(bytes);

@@ -100,6 +100,11 @@ impl MountIdentity {
         Ok(self.info()?.map(path_of))
     }
 
+    /// The mount id that is never reused. `None` before Linux 6.8.
+    pub(super) fn unique(&self) -> Option<u64> {
+        self.unique
+    }
+
     /// Whether this is a FUSE mount.
     pub(super) fn is_fuse(&self) -> io::Result<bool> {
         Ok(self.info()?.as_ref().is_some_and(is_fuse))

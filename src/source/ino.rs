@@ -8,6 +8,7 @@
 
 use rustix::fs::FileType;
 
+use super::ino_tag::combine;
 use super::inode::Inode;
 use super::tree::SourceTree;
 
@@ -17,7 +18,8 @@ impl SourceTree {
     pub fn shown_ino(&self, inode: &Inode) -> u64 {
         let identity = inode.identity();
         let link = inode.via().map_or(0, |via| via.tag);
-        identity.ino ^ self.domains.tag(identity.domain) ^ link
+        let is_chosen = self.is_server_backed(inode);
+        combine(identity.ino, self.domains.tag(identity.domain), is_chosen) ^ link
     }
 
     /// Returns the inode number that programs see in a directory entry.
@@ -25,6 +27,7 @@ impl SourceTree {
     pub fn shown_entry_ino(&self, dir: &Inode, kind: FileType, ino: u64) -> u64 {
         // A file is the same inode with and without the link.
         let link = dir.via().filter(|_| kind.is_dir()).map_or(0, |via| via.tag);
-        ino ^ self.domains.tag(dir.identity().domain) ^ link
+        let is_chosen = self.is_server_backed(dir);
+        combine(ino, self.domains.tag(dir.identity().domain), is_chosen) ^ link
     }
 }

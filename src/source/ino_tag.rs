@@ -2,6 +2,9 @@
 
 use super::node_id::DevNo;
 
+/// The bits of a number that a server may choose: the others are those of its device.
+const CHOSEN: u64 = (1 << 48) - 1;
+
 /// Set in the numbers of all other devices, so that they differ from those of the root's device, which are mostly small.
 const ELSEWHERE: u64 = 1 << 62;
 
@@ -28,6 +31,15 @@ fn mix(value: u64) -> u64 {
     value ^ value >> 31
 }
 
+/// Combines an inode number with the tag of its device. `is_chosen`: a server makes up the numbers, and could choose one that
+/// the tag turns into that of a file on another device, which programs would take for the same file.
+pub(super) fn combine(ino: u64, tag: u64, is_chosen: bool) -> u64 {
+    match is_chosen && tag != 0 && ino > CHOSEN {
+        true => (mix(ino) ^ tag) & CHOSEN | tag & !CHOSEN,
+        false => ino ^ tag,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +53,19 @@ mod tests {
         // Of 2^22 values.
         assert!(all - tags.len() < 10, "{} of {all} are the same", all - tags.len());
         assert!(device_tag((8, 1)) & ELSEWHERE != 0 && device_tag((8, 1)) >> 63 == 0);
+    }
+
+    #[test]
+    fn a_server_cannot_choose_the_number_of_a_file_on_another_device() {
+        let (tag, other) = (device_tag((0, 77)), device_tag((8, 1)));
+        for victim in [2, 1 << 40, 5 ^ other, CHOSEN] {
+            for ino in [victim, victim ^ tag, !victim ^ tag] {
+                let shown = combine(ino, tag, true);
+                assert!(shown != victim && shown & !CHOSEN == tag & !CHOSEN, "{shown:x}");
+            }
+        }
+        assert_eq!(combine(1 << 50, tag, false), 1 << 50 ^ tag, "local numbers are distinct");
+        assert_eq!(combine(1 << 50, 0, true), 1 << 50, "the root's own");
     }
 
     #[test]

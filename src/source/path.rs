@@ -3,10 +3,10 @@
 //! The kernel returns a path of up to 4,095 bytes (`d_path` fills one buffer of PATH_MAX). The path of a deeper directory
 //! is that of an ancestor whose path is short enough, and the names of the directories in between.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::descriptor::{NOFOLLOW_DONT_SYNC, proc_path, stat_dont_sync};
@@ -15,10 +15,32 @@ use super::descriptor::{NOFOLLOW_DONT_SYNC, proc_path, stat_dont_sync};
 /// a few milliseconds at most (chosen; 1 µs for each entry was measured). Beyond it the path is unknown, so that the name
 /// is hidden.
 const MAX_ENTRIES: usize = 1 << 11;
+/// Maximum number of entries among which one name is searched. Beyond it the name is hidden. Chosen: 20 ms.
+const MAX_LISTED: usize = 1 << 16;
 /// Bytes of directory entries that are read at a time.
 const BUFFER: usize = 32 << 10;
+/// The longest path in bytes that is opened at a time (PATH_MAX without the NUL).
+const MAX_PART: usize = 4095;
 /// Opens a directory on the way, without opening it for reading.
-const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Opens a directory by its path below another, whatever the length of the path. No symbolic link is followed.
+pub(super) fn walk(top: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let open = |from: &OwnedFd, path: &[u8]| {
+        rustix::fs::openat2(from, path, STEP | OFlags::NOFOLLOW, Mode::empty(), resolve)
+    };
+    let (mut at, mut rest) = (open(top, b".")?, path);
+    while !rest.is_empty() {
+        let part = match rest.len() <= MAX_PART {
+            true => rest.len(),
+            false => rest[..MAX_PART].iter().rposition(|byte| *byte == b'/').ok_or(Errno::NOENT)?,
+        };
+        at = open(&at, &rest[..part])?;
+        rest = rest[part..].strip_prefix(b"/").unwrap_or_default();
+    }
+    Ok(at)
+}
 
 /// Returns the path of a descriptor, as seen from its mount namespace.
 ///
@@ -72,6 +94,22 @@ fn name_in(parent: &OwnedFd, child: &Statx, left: &mut usize) -> Result<CString,
     }
 }
 
+/// Returns whether a directory has an entry of exactly this name.
+pub(super) fn has_entry(dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(dir, c".", flags, Mode::empty())?;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut entries = RawDir::new(dir.as_fd(), buffer.spare_capacity_mut());
+    let mut left = MAX_LISTED;
+    while let Some(entry) = entries.next() {
+        left = left.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
+        if entry?.file_name() == name {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Returns the entry that is the directory `child`, of those whose inode number `may_be` it.
 fn find_entry(
     parent: &OwnedFd,
@@ -111,7 +149,7 @@ pub(super) fn strip_dir<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// What identifies an inode in a mount.
-fn key(stat: &Statx) -> (u64, u32, u32, u64) {
+pub(super) fn key(stat: &Statx) -> (u64, u32, u32, u64) {
     (stat.stx_mnt_id, stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
 }
 
@@ -145,6 +183,9 @@ mod tests {
             expected.extend_from_slice(name.as_bytes());
             assert!(fd_path(&at).unwrap() == expected, "{depth} directories below");
         }
+        let root = rustix::fs::open("/", STEP, Mode::empty()).unwrap();
+        let found = walk(&root, &expected[1..]).unwrap();
+        assert_eq!(key(&stat_dont_sync(found).unwrap().0), key(&stat_dont_sync(&at).unwrap().0));
         assert_eq!(short_path(&at), Err(Errno::NAMETOOLONG), "else this tests nothing");
     }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, kind_of};
 use super::inode::Inode;
-use super::node_id::{Domain, dev_no};
+use super::node_id::{Domain, NodeId, dev_no};
 use super::resolve::LinkTarget;
 use super::tree::{BASIC, SourceTree};
 use super::via_link::via_id;
@@ -24,17 +24,21 @@ pub struct UnlinkPin {
     released: Vec<(LongHandle, Arc<Inode>)>,
     /// Whether the name that is removed is the last one.
     is_last_name: bool,
+    /// Those that the kernel knows.
+    nodes: Vec<NodeId>,
 }
 
 impl UnlinkPin {
-    /// Pins the inodes until the kernel forgets them, now that the name is removed.
-    pub fn commit(&mut self) {
+    /// Pins the inodes until the kernel forgets them, now that the name is removed. Returns all that have lost a name and
+    /// that the kernel knows.
+    pub fn commit(&mut self) -> Vec<NodeId> {
         for (fd, inode) in self.pinned.drain(..) {
             inode.pin(fd);
         }
         if self.is_last_name {
             self.released.clear();
         }
+        std::mem::take(&mut self.nodes)
     }
 }
 
@@ -69,13 +73,15 @@ impl SourceTree {
         let Some(stat) = self.stat_name(dir_fd, name) else { return UnlinkPin::default() };
         let is_last_name = stat.stx_nlink <= 1;
         let known = self.table.all_generations(self.domains.of(mount, &stat, 0), stat.stx_ino);
+        let nodes = nodes_of(&known);
         let released = known.into_iter().filter_map(|inode| {
             let handle = LongHandle::of(&*inode.held()?).ok()?;
             // Only by handle can the inode be reached by its other names.
             let may_release = is_last_name || self.mounts.opens_long(mount);
             (may_release && inode.release_unless_open()).then_some((handle, inode))
         });
-        UnlinkPin { pinned: Vec::new(), released: released.collect(), is_last_name }
+        let released = released.collect();
+        UnlinkPin { pinned: Vec::new(), released, is_last_name, nodes }
     }
 
     /// Opens released inodes again that still exist: the name was not removed, or they have other names.
@@ -126,13 +132,13 @@ impl SourceTree {
 
     fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {
         let is_dir = kind_of(stat).is_dir();
-        if stat.stx_nlink > 1 && !is_dir {
-            return UnlinkPin::default();
-        }
-        let known =
-            domains.into_iter().flat_map(|domain| self.table.all_generations(domain, stat.stx_ino));
-        let pinned = known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect();
-        UnlinkPin { pinned, ..UnlinkPin::default() }
+        let is_last = stat.stx_nlink <= 1 || is_dir;
+        let all_generations = |domain| self.table.all_generations(domain, stat.stx_ino);
+        let known: Vec<_> = domains.into_iter().flat_map(all_generations).collect();
+        let nodes = nodes_of(&known);
+        let pin = |inode: Arc<Inode>| Some((self.fd(&inode).ok()?, inode));
+        let pinned = known.into_iter().filter(|_| is_last).filter_map(pin).collect();
+        UnlinkPin { pinned, nodes, ..UnlinkPin::default() }
     }
 
     /// Returns the attributes of a name.
@@ -147,4 +153,8 @@ impl SourceTree {
         }
         rustix::fs::statx(dir_fd, name, NOFOLLOW, BASIC).ok()
     }
+}
+
+fn nodes_of(inodes: &[Arc<Inode>]) -> Vec<NodeId> {
+    inodes.iter().map(|inode| inode.node()).collect()
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::dir_invals::DirInvals;
 use super::inval_batch::InvalBatch;
 use super::notifier::Notifier;
-use super::resend::Resends;
+use super::resend::{Resends, UnknownInodes};
 use crate::error::errno_field;
 use crate::source::NodeId;
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -43,8 +43,9 @@ struct State {
     queue: VecDeque<NodeId>,
     invals: HashMap<NodeId, DirInvals>,
     in_progress: HashMap<NodeId, Instant>,
-    /// What the kernel did not know, where its notifications do not wait for lookups.
+    /// Names that the kernel did not know, where its notifications do not wait for lookups.
     resends: Resends,
+    unknown_inodes: UnknownInodes,
     threads: usize,
 }
 
@@ -54,6 +55,12 @@ impl State {
         let at = self.queue.iter().position(|dir| !self.in_progress.contains_key(dir))?;
         let dir = self.queue.remove(at)?;
         Some((dir, self.invals.remove(&dir).unwrap_or_default()))
+    }
+
+    /// When anything is to be sent again.
+    fn next_due(&self) -> Option<Instant> {
+        let due = [self.resends.next_due(), self.unknown_inodes.next_due()];
+        due.into_iter().flatten().min()
     }
 
     fn has_stalled(&self, dir: &NodeId) -> bool {
@@ -103,8 +110,18 @@ impl InvalDispatcher {
                 state.resends.add_again(now, due);
                 continue;
             }
+            let mut due = state.unknown_inodes.take_due(now);
+            if !due.is_empty() {
+                drop(state);
+                due.retain(|(node, _)| {
+                    !notifier.inval_inode(*node) && notifier.is_looked_up(*node)
+                });
+                state = self.state();
+                state.unknown_inodes.add_again(now, due);
+                continue;
+            }
             let Some((dir, invals)) = state.next() else {
-                state = match state.resends.next_due() {
+                state = match state.next_due() {
                     None => self.wake.wait(state),
                     Some(due) => {
                         let time = due.saturating_duration_since(now);
@@ -129,12 +146,14 @@ impl InvalDispatcher {
         if batch.is_all() {
             return notifier.inval_all();
         }
-        batch.send_known_inodes(notifier);
+        let mut unknown = batch.send_inodes(notifier);
+        unknown.retain(|node| notifier.is_looked_up(*node));
         let by_dir = batch.into_dir_invals();
-        if by_dir.is_empty() {
+        if by_dir.is_empty() && unknown.is_empty() {
             return;
         }
         let mut state = self.state();
+        state.unknown_inodes.add(Instant::now(), unknown);
         for (dir, more) in by_dir {
             let waiting = state.invals.len();
             state.invals.entry(dir).or_default().merge(more);
@@ -210,6 +229,9 @@ mod tests {
             self.attributes.fetch_add(1, Ordering::AcqRel);
             true
         }
+        fn is_looked_up(&self, _: NodeId) -> bool {
+            true
+        }
         fn inval_readdir(&self, _: NodeId) {}
         fn inval_all(&self) {
             panic!("no event was lost");
@@ -226,7 +248,7 @@ mod tests {
             child: None,
         };
         batch.add(&event, Some(dir));
-        batch.add_inode(NodeId(6), Some(dir));
+        batch.add_inode(NodeId(6));
         batch
     }
 
@@ -271,6 +293,9 @@ mod tests {
         fn inval_inode(&self, _: NodeId) -> bool {
             self.answer(1)
         }
+        fn is_looked_up(&self, _: NodeId) -> bool {
+            true
+        }
         fn inval_readdir(&self, _: NodeId) {}
         fn inval_all(&self) {}
     }
@@ -284,7 +309,7 @@ mod tests {
         eventually(|| notifier.unknown.iter().all(|unknown| unknown.load(Ordering::Acquire) >= 2));
         notifier.knows.store(true, Ordering::Release);
         eventually(|| notifier.known.iter().all(|known| known.load(Ordering::Acquire) >= 1));
-        eventually(|| dispatcher.state().resends.next_due().is_none());
+        eventually(|| dispatcher.state().next_due().is_none());
     }
 
     #[test]

@@ -41,6 +41,10 @@ impl Fs {
         if kind == LockKind::Unlock && !file.is_open() {
             return done(Ok(()));
         }
+        // A server below the source may be asked for the file.
+        if let Err(e) = self.read_as(caller, file.inode()) {
+            return done(Err(e));
+        }
         match take(&file, kind, false) {
             Err(Errno::WOULDBLOCK) if wait => {
                 let wait = move |waiting: &Waiting<'_>| loop {
@@ -61,12 +65,12 @@ impl Fs {
 }
 
 /// Retries a refused lock after each of [`RETRY_DELAYS`], 0.75 ms in all.
-pub(super) fn retry_lock(take: impl Fn() -> Result<()>) -> Result<()> {
+pub(super) fn retry_lock<T>(take: impl Fn() -> Result<T>) -> Result<T> {
     let mut result = Err(Errno::AGAIN);
     for time in RETRY_DELAYS {
         std::thread::sleep(time);
         result = take();
-        if result != Err(Errno::AGAIN) {
+        if !matches!(result, Err(Errno::AGAIN)) {
             break;
         }
     }

@@ -38,7 +38,7 @@ impl Operations {
         let node = self.node(request);
         self.fs.readdirplus(&caller, node, handle, offset, |entry, found| {
             let answer = match found {
-                Some(found) => self.entry_out(found),
+                Some(found) => self.listed_out(found),
                 // `.`, `..` and another server's mount are not looked up: the kernel takes only the number and the type
                 // from here.
                 None => {
@@ -59,6 +59,7 @@ impl Operations {
 
     pub(super) fn fsyncdir(&self, request: &Request<'_>) -> Result<()> {
         let (FsyncIn { fh: handle, flags, .. }, _) = request.argument()?;
-        self.fs.fsyncdir(self.node(request), handle, flags & FSYNC_FDATASYNC != 0)
+        let data_only = flags & FSYNC_FDATASYNC != 0;
+        self.fs.fsyncdir(&request.caller()?, self.node(request), handle, data_only)
     }
 }

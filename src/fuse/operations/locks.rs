@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{LockKind, LockRange, LockRequest, Result, spawn_blocking};
+use crate::fs::{GrantedLock, LockKind, LockRange, LockRequest, Result, spawn_blocking};
 use crate::fuse::convert::lock_kind;
 use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
@@ -48,7 +48,7 @@ impl Operations {
         }
         let (FlushIn { fh, lock_owner, .. }, _) = request.argument()?;
         // First the data: the next owner of a lock must find it on the server.
-        let flushed = self.fs.flush_to_server(fh);
+        let flushed = request.caller().and_then(|caller| self.fs.flush_to_server(&caller, fh));
         if self.data.locks_on_source {
             self.fs.flush(self.node(request), lock_owner);
         }
@@ -58,7 +58,7 @@ impl Operations {
     pub(super) fn getlk(&self, request: &Request<'_>) -> Result<LockOut> {
         let (asked, _) = request.argument::<LockIn>()?;
         let unlocked = LockOut { typ: libc::F_UNLCK as u32, ..LockOut::default() };
-        let conflict = self.fs.getlk(&lock(&asked, request.header.unique)?)?;
+        let conflict = self.fs.getlk(&request.caller()?, &lock(&asked, request.header.unique)?)?;
         Ok(conflict.map_or(unlocked, |conflict| {
             let typ = match conflict.range.kind {
                 LockKind::Write => libc::F_WRLCK,
@@ -87,6 +87,7 @@ impl Operations {
         }
         let done = self.reply_to_lock(self.node(request), &asked, reply);
         if asked.lk_flags & LK_FLOCK != 0 {
+            let done = move |result: Result<()>| done(result.map(|()| None));
             self.fs.flock(&caller, (asked.fh, unique), lock.range.kind, waits, done);
         } else {
             self.fs.setlk(&caller, lock, waits, done);
@@ -94,13 +95,13 @@ impl Operations {
     }
 
     /// Returns the function that replies to a lock request. Before a lock is granted, it invalidates what the kernel
-    /// has cached of the file.
+    /// has cached of the file. If the kernel refuses the reply, the lock is taken back.
     fn reply_to_lock(
         &self,
         node: NodeId,
         &LockIn { fh, typ, .. }: &LockIn,
         reply: Reply,
-    ) -> impl FnOnce(Result<()>) + Send + 'static {
+    ) -> impl FnOnce(Result<Option<GrantedLock>>) + Send + 'static {
         let fs = Arc::clone(&self.fs);
         let (kernel_cache, backing_ids) =
             (Arc::clone(&self.kernel_cache), Arc::clone(&self.backing_ids));
@@ -109,18 +110,27 @@ impl Operations {
         let worker = std::thread::current().id();
         move |result| {
             let revalidation = if result.is_ok() && is_taken { fs.revalidation(fh) } else { None };
-            let Some(revalidation) = revalidation else { return reply.ok(result) };
+            let answer = {
+                let fs = Arc::clone(&fs);
+                move || {
+                    let told = reply.deliver(result.as_ref().map(|_| &[][..]).map_err(|e| *e));
+                    if !told && let Ok(Some(granted)) = &result {
+                        fs.undo_lock(granted);
+                    }
+                }
+            };
+            let Some(revalidation) = revalidation else { return answer() };
             kernel_cache.lock_granted(node);
             if backing_ids.is_passthrough(node) {
                 revalidation.done();
-                return reply.ok(result);
+                return answer();
             }
             let grant = move |drops: bool| {
                 if drops {
                     kernel_cache.inval_data(node);
                     revalidation.done();
                 }
-                reply.ok(result);
+                answer();
             };
             if std::thread::current().id() != worker {
                 // The request has waited for the lock, and this is not a worker.

@@ -201,6 +201,13 @@ impl Operations {
         entry_out(id, &entry.attr, name, attr)
     }
 
+    /// As [`Self::entry_out`], for a listing.
+    fn listed_out(&self, entry: &Entry) -> EntryOut {
+        let (name, attr) = self.ttls.listed(entry);
+        let id = (self.node_ids.wire_id(entry.node), entry.generation);
+        entry_out(id, &entry.attr, name, attr)
+    }
+
     fn attr_out(&self, attr: &Attr) -> AttrOut {
         attr_out(attr, &self.ttls)
     }
@@ -250,8 +257,8 @@ impl Service for Operations {
             opcode::SYMLINK => self.reply_entry(reply, self.symlink(request)),
             opcode::MKNOD => self.reply_entry(reply, self.mknod(request)),
             opcode::MKDIR => self.reply_entry(reply, self.mkdir(request)),
-            opcode::UNLINK => reply.ok(self.unlink(request)),
-            opcode::RMDIR => reply.ok(self.rmdir(request)),
+            opcode::UNLINK => self.reply_removed(reply, self.unlink(request)),
+            opcode::RMDIR => self.reply_removed(reply, self.rmdir(request)),
             opcode::RENAME | opcode::RENAME2 => self.rename(request, reply),
             opcode::LINK => self.reply_entry(reply, self.link(request)),
             opcode::OPEN => self.open(request, reply),
