@@ -76,7 +76,7 @@ fn a_directory_of_fat_stays_usable_when_memory_is_short() {
     fs::write(disk.dir.join("d/e/f"), "text").expect("write");
     let mount = survey::mount(&disk.dir);
     let dir = rustix::fs::open(
-        &mount.join("d/e"),
+        mount.join("d/e"),
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )

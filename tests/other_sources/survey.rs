@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{Mode, OFlags, XattrFlags};
 
 use crate::support::{Lock, LockKind, Mount, Process, as_user, eventually, patience};
 
@@ -196,7 +196,12 @@ pub(crate) fn measure(name: &str, source: &Path, files: &Path) {
         fs::read_dir(files).expect("list").map(|entry| entry.expect("list").file_name()).collect();
     let before = mount.open_descriptors();
     let seen = mount.join(below);
+    // The kernel must not forget the files meanwhile: another test drops caches.
+    let mut kept = Vec::new();
     for entry in &names {
+        let path =
+            rustix::fs::open(seen.join(entry), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        kept.push(path.expect("open at the mount"));
         let (one, other) =
             (fs::symlink_metadata(files.join(entry)), fs::symlink_metadata(seen.join(entry)));
         let (one, other) = (one.expect("stat on the source"), other.expect("stat at the mount"));
