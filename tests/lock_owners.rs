@@ -13,8 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Signal, getpid, kill_process};
 use support::LockKind::{Exclusive, None as Unlock, Shared};
-use support::{FdTable, Lock, LockKind, Mount, eventually, patience, scratch, sys};
+use support::{
+    FdTable, Lock, LockKind, Mount, Process, Stopped, eventually, patience, scratch, state_of, sys,
+};
 
 /// Runs a test on a plain directory and at a mount. The closure gets a file, and the same file on the source.
 fn on_both(test: impl Fn(&Path, &Path)) {
@@ -336,4 +339,31 @@ fn repeated_signals_neither_lose_nor_keep_a_lock() {
             granted(&set(&other, 0, fd, byte(Exclusive, 0), false));
         }
     });
+}
+
+#[test]
+fn a_lock_granted_after_its_client_was_killed_and_the_file_closed_is_held_by_no_client() {
+    // The source's server is stopped while the daemon asks it for the lock.
+    let server = Mount::builder().arg("--passthrough=off").start();
+    fs::write(server.in_source("f"), "text").expect("make a file");
+    let mount = Mount::builder().source(server.path()).start();
+    let path = mount.join("f");
+    // The FLUSH of a process that asks for a POSIX lock would wait for the answer to that.
+    let lock = Lock::whole(Exclusive).of_description();
+    let client = Process::on(&path, move |file| {
+        let _ = kill_process(getpid(), Signal::STOP);
+        u8::from(lock.try_set(file).is_err())
+    });
+    eventually("the client has opened the file", || state_of(&client) == Some('T'));
+    let stopped = Stopped::new(&server);
+    client.signal(Signal::CONT);
+    eventually("the client waits", || matches!(state_of(&client), Some('S' | 'D')));
+    thread::sleep(Duration::from_millis(100));
+    client.signal(Signal::KILL);
+    assert_eq!(client.wait(), None, "the client was killed");
+    // The daemon has served its RELEASE by then, and later got the lock.
+    thread::sleep(Duration::from_millis(300));
+    drop(stopped);
+    thread::sleep(Duration::from_millis(500));
+    eventually("the lock is free", || another_gets(&path, Lock::whole(Exclusive)));
 }

@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, CWD, OFlags, XattrFlags, linkat, setxattr};
 use rustix::mount::{MountFlags, mount_bind, mount_remount};
 
 use support::sys::{handle_of, open_handle};
-use support::{LoopFs, Mount, as_user, eventually, loop_fs, patience, sh_output};
+use support::{LoopFs, Mount, StalledListing, as_user, eventually, loop_fs, patience, sh_output};
 
 /// The time limit for a change to become visible: attributes of an unmarked file are cached for a second.
 const SOON: Duration = Duration::from_millis(1500);
@@ -325,4 +325,60 @@ fn a_file_has_a_mark_for_as_long_as_the_kernel_knows_it() {
     eventually("a removed file has none", || marks(&mount) == 201);
     mount.forget_all();
     eventually("a forgotten file has none", || marks(&mount) == 1);
+}
+
+#[test]
+fn a_change_while_a_client_holds_a_listing_back_is_seen_when_the_listing_is_through() {
+    let scene = Scene::of("ext4");
+    let held = scene.disk.dir("source/held");
+    scene.disk.dir("source/other");
+    // Before the file gets its mark, and afterwards.
+    for (when, wait) in [("at once", Duration::ZERO), ("later", Duration::from_secs(2))] {
+        for (at, change) in CHANGES.iter().enumerate() {
+            make(&held.join(format!("f-{at}")));
+            fs::hard_link(
+                held.join(format!("f-{at}")),
+                scene.elsewhere.join(format!("f-{at}-{when}")),
+            )
+            .expect("link");
+            assert!(!(change.shows)(&held.join(format!("f-{at}"))), "before it is made");
+        }
+        let handles: Vec<_> = (0..CHANGES.len())
+            .map(|at| handle_of(&held.join(format!("f-{at}"))).expect("a handle"))
+            .collect();
+        let mount = scene.mount();
+        // This directory is marked, but is not the one that is listed.
+        assert!(fs::metadata(mount.join("other/missing")).is_err());
+        let listing = StalledListing::prepare(&mount.join("held"));
+        let stalled = listing.stall();
+        std::thread::sleep(wait);
+        let root = File::open(&scene.source).expect("open");
+        for (at, change) in CHANGES.iter().enumerate() {
+            match at % 3 {
+                0 => (change.make)(&scene.elsewhere.join(format!("f-{at}-{when}"))),
+                1 => {
+                    forget_names(&scene.disk);
+                    let open = open_handle(&root, &handles[at]).expect("open by handle");
+                    (change.make)(&by_descriptor(&open));
+                }
+                _ => {
+                    let name = scene.source.join(format!("other/f-{at}-{when}"));
+                    fs::hard_link(held.join(format!("f-{at}")), &name).expect("link");
+                    (change.make)(&name);
+                }
+            }
+        }
+        // The events are handled.
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(matches!(listing.state(), Some('S' | 'D')), "the listing is still held back");
+        drop(stalled);
+        listing.end();
+        for (at, change) in CHANGES.iter().enumerate() {
+            let seen = mount.join(format!("held/f-{at}"));
+            soon(&format!("{} {when}", change.what), || (change.shows)(&seen));
+        }
+        for at in 0..CHANGES.len() {
+            fs::remove_file(held.join(format!("f-{at}"))).expect("unlink");
+        }
+    }
 }

@@ -7,7 +7,8 @@ use std::fs::{self, File, Permissions, ReadDir};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use support::{Mount, as_user, scratch};
+use support::LockKind::Shared;
+use support::{FdTable, Lock, Mount, as_user, scratch};
 
 /// Starts a mount whose daemon may have at most `descriptors` descriptors.
 fn mount_with(descriptors: u64, args: &[&str]) -> (Mount, support::Scratch) {
@@ -112,4 +113,44 @@ fn half_read_directories_take_little_memory_and_can_be_read_to_the_end() {
     let (mut others, mut seen) = list(1001, 1);
     let rest = some_names(&mut others[0], NAMES);
     assert_eq!((rest.len(), rest.is_disjoint(&seen.remove(0))), (NAMES - 10, true));
+}
+
+#[test]
+fn a_user_whose_processes_hold_many_locks_leaves_descriptors_to_others() {
+    let (mount, _scratch) = mount_with(512, &[]);
+    for name in ["f", "g"] {
+        fs::write(mount.in_source(name), "x").expect("write");
+    }
+    // Each process is a lock owner on each file. The open files are the same.
+    let tables = |uid, files: usize, processes: usize| {
+        as_user(uid, uid, &[], || {
+            let first = FdTable::new(1);
+            let open = |_| first.open(&mount.join("f"), libc::O_RDONLY).expect("open");
+            let fds: Vec<i32> = (0..files).map(open).collect();
+            // A file has one owner per process, however often it is open.
+            let mut tables = vec![first];
+            tables.extend((1..processes).map(|_| tables[0].fork(1)).collect::<Vec<_>>());
+            let lock = |table: &FdTable| {
+                let fds = fds.clone();
+                table.run(move || {
+                    let set = |fd: &i32| Lock::whole(Shared).set_raw(*fd, false);
+                    fds.iter().find_map(|fd| set(fd).err()?.raw_os_error())
+                })
+            };
+            let errors: Vec<Option<i32>> = tables.iter().map(lock).collect();
+            (tables, errors)
+        })
+    };
+    let (first, errors) = tables(1000, 1, 300);
+    let locked = errors.iter().filter(|error| error.is_none()).count();
+    assert!((40..=160).contains(&locked), "{locked} lock owners of 512 descriptors");
+    assert!(errors.iter().flatten().all(|error| *error == libc::ENOLCK), "{errors:?}");
+    let (_second, errors) = tables(1001, 1, 5);
+    assert_eq!(errors, [None; 5], "another user's locks");
+    let (_roots, errors) = tables(0, 1, 20);
+    assert_eq!(errors, [None; 20], "root's locks");
+    as_user(1001, 1001, &[], || assert_eq!(fs::read(mount.join("g")).expect("read"), b"x"));
+    drop(first);
+    let again = || tables(1000, 1, 5).1 == [None; 5];
+    support::eventually("released descriptors can be used again", again);
 }

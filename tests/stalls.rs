@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
-use rustix::process::{Gid, Pid, Signal, Uid, kill_process};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-use support::{LoopFs, Mount, Process, as_user, eventually, loop_fs, patience, program, sys};
+use rustix::process::Signal;
+use support::{
+    LoopFs, Mount, Process, Stopped, as_user, become_user, eventually, lists_into, loop_fs, patience, program,
+    state_of,
+};
 
 /// A filesystem that is frozen (fsfreeze(8)) until this is dropped.
 struct Frozen(PathBuf);
@@ -35,31 +37,6 @@ impl Drop for Frozen {
     fn drop(&mut self) {
         let thawed = program("fsfreeze").arg("-u").arg(&self.0).status();
         assert!(thawed.expect("run fsfreeze").success(), "thaw");
-    }
-}
-
-/// A daemon that is stopped by SIGSTOP until this is dropped.
-struct Stopped(Pid);
-
-impl Stopped {
-    fn new(mount: &Mount) -> Self {
-        let pid = Pid::from_raw(mount.pid().expect("a daemon runs") as i32).expect("a pid");
-        kill_process(pid, Signal::STOP).expect("stop");
-        let stopped = Self(pid);
-        eventually("all threads are stopped", || {
-            let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
-            threads
-                .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok())
-                .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
-        });
-        stopped
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // The daemon may have ended.
-        let _ = kill_process(self.0, Signal::CONT);
     }
 }
 
@@ -305,38 +282,6 @@ fn long_copies_do_not_delay_other_clients() {
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(fs::read(mount.in_source("to-3")).expect("read"), vec![7; SIZE as usize]);
-}
-
-/// Starts a process of uid 1000 that lists `dir` into memory mapped from `file`. It stops itself before getdents64(2).
-fn lists_into(file: &Path, dir: &Path) -> Process {
-    let dir = CString::new(dir.as_os_str().as_bytes()).expect("no NUL");
-    let lists = move |file: &File| {
-        become_user();
-        let Ok(mut memory) = sys::Mapping::new(file, 1 << 16, true) else { return 1 };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(dir) = rustix::fs::open(&dir, flags, Mode::empty()) else { return 2 };
-        let _ = kill_process(rustix::process::getpid(), Signal::STOP);
-        u8::from(memory.list(&dir).is_err())
-    };
-    let process = Process::on(file, lists);
-    eventually("the process has stopped before the listing", || state_of(&process) == Some('T'));
-    process
-}
-
-/// Switches a child that was just forked to uid and gid 1000.
-///
-/// A child that is forked by the thread of `as_user` would be killed when that thread ends (PR_SET_PDEATHSIG).
-fn become_user() {
-    let (uid, gid) = (Uid::from_raw(1000), Gid::from_raw(1000));
-    let _ = set_thread_groups(&[]);
-    let _ = set_thread_res_gid(gid, gid, gid);
-    let _ = set_thread_res_uid(uid, uid, uid);
-}
-
-/// The state of a process in /proc/PID/stat.
-fn state_of(process: &Process) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).ok()?;
-    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 #[test]

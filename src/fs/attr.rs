@@ -32,7 +32,7 @@ impl Fs {
         let validity = match () {
             () if self.watch.is_none() => CacheValidity::Timeout,
             () if is_changing => CacheValidity::Uncached,
-            () if self.watches_attributes(inode, &stat, None) => CacheValidity::WhileWatched,
+            () if self.watches_attributes(inode, &stat) => CacheValidity::WhileWatched,
             () => CacheValidity::Timeout,
         };
         Ok((stat, validity))

@@ -5,6 +5,7 @@
 //! writing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
@@ -34,6 +35,8 @@ pub struct OpenFile {
     _share: Share,
     /// State of the file at the last lock granted through this open file, if it detects later changes.
     state_at_lock: Mutex<Option<lock::FileState>>,
+    /// Whether the client has closed it. A request for it may still be served.
+    is_released: AtomicBool,
 }
 
 /// A file that was just opened.
@@ -86,6 +89,13 @@ impl OpenFile {
     /// See [`Fs::revalidation`].
     pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<lock::FileState>> {
         self.state_at_lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether the client has closed it, so that a lock that is granted through it now is held by no client.
+    ///
+    /// To be called after the lock was recorded: [`Fs::release`] releases what is recorded after this became true.
+    pub(super) fn is_released(&self) -> bool {
+        self.is_released.load(Ordering::SeqCst)
     }
 
     /// Returns whether the source's file is open.
@@ -234,9 +244,16 @@ impl Fs {
             && inode.kind().is_file();
         let spread = inode.node().0;
         let file = file.map_or_else(OnceLock::new, OnceLock::from);
-        let (other, state_at_lock) = (OnceLock::new(), Mutex::default());
-        let file = OpenFile { anchor, file, other, inode, flags, _share: share, state_at_lock };
-        let file = Arc::new(file);
+        let file = Arc::new(OpenFile {
+            anchor,
+            file,
+            other: OnceLock::new(),
+            inode,
+            flags,
+            _share: share,
+            state_at_lock: Mutex::default(),
+            is_released: AtomicBool::new(false),
+        });
         let handle = self.files.insert(Arc::clone(&file), spread);
         OpenedFile { handle, file, may_pass_through: false, stale_attributes }
     }
@@ -293,10 +310,10 @@ impl Fs {
 
     /// Closes the open file, because the client has closed its last descriptor.
     pub fn release(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        let file = self.files.get(handle)?;
-        // First the locks: once the handle is removed, another open file may get it, and its locks would be released.
+        let file = self.files.remove(handle)?;
+        // First: a lock that is granted from now on is not recorded, or released here.
+        file.is_released.store(true, Ordering::SeqCst);
         self.locks.release_through(file.inode.node(), handle);
-        self.files.remove(handle)?;
         file.inode.closed(file.is_writable());
         Ok(file)
     }

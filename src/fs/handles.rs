@@ -1,6 +1,8 @@
 //! File handles (`fh`) of open files and directories.
 //!
-//! The handle 0 is never used: it stands for a directory that the kernel opened without a request (no_opendir).
+//! The handle 0 is never used: it stands for a directory that the kernel opened without a request (no_opendir). No handle
+//! is used twice: a request may still be served when the kernel has closed its file, since a client that is killed does
+//! not wait for it (`fuse/interrupts.rs`), and must not reach the file that is opened next.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +10,10 @@ use rustix::io::Errno;
 
 const SHARDS: usize = 16;
 
-/// A sharded slab of open files. A handle is reused after it was released.
+/// Bits of a handle that number slot and shard. Those above count how often the slot was used before.
+const INDEX_BITS: u32 = 32;
+
+/// A sharded slab of open files.
 #[derive(Debug)]
 pub(super) struct Handles<T> {
     shards: Vec<Mutex<Slab<T>>>,
@@ -16,8 +21,15 @@ pub(super) struct Handles<T> {
 
 #[derive(Debug)]
 struct Slab<T> {
-    slots: Vec<Option<Arc<T>>>,
+    slots: Vec<Slot<T>>,
     free: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    open: Option<Arc<T>>,
+    /// How often the slot was used before.
+    uses: u32,
 }
 
 impl<T> Default for Handles<T> {
@@ -34,31 +46,40 @@ impl<T> Handles<T> {
     pub(super) fn insert(&self, open: Arc<T>, spread: u64) -> u64 {
         let shard = spread as usize % SHARDS;
         let mut slab = self.lock(shard);
+        let open = Some(open);
         let at = match slab.free.pop() {
             Some(at) => {
-                slab.slots[at] = Some(open);
+                slab.slots[at].open = open;
                 at
             }
             None => {
-                slab.slots.push(Some(open));
+                slab.slots.push(Slot { open, uses: 0 });
                 slab.slots.len() - 1
             }
         };
-        (at * SHARDS + shard) as u64 + 1
+        let uses = u64::from(slab.slots[at].uses);
+        (uses << INDEX_BITS | (at * SHARDS + shard) as u64) + 1
     }
 
     /// Returns what a handle stands for. EBADF if it was released.
     pub(super) fn get(&self, number: u64) -> Result<Arc<T>, Errno> {
-        let (at, shard) = slot_and_shard(number)?;
-        self.lock(shard).slots.get(at).and_then(Option::clone).ok_or(Errno::BADF)
+        let (at, shard, uses) = parts(number)?;
+        let slab = self.lock(shard);
+        let slot = slab.slots.get(at).filter(|slot| slot.uses == uses);
+        slot.and_then(|slot| slot.open.clone()).ok_or(Errno::BADF)
     }
 
     /// Releases a handle. EBADF if it was released before.
     pub(super) fn remove(&self, number: u64) -> Result<Arc<T>, Errno> {
-        let (at, shard) = slot_and_shard(number)?;
+        let (at, shard, uses) = parts(number)?;
         let mut slab = self.lock(shard);
-        let open = slab.slots.get_mut(at).and_then(Option::take).ok_or(Errno::BADF)?;
-        slab.free.push(at);
+        let slot = slab.slots.get_mut(at).filter(|slot| slot.uses == uses).ok_or(Errno::BADF)?;
+        let open = slot.open.take().ok_or(Errno::BADF)?;
+        // A slot whose count is used up stays empty.
+        if let Some(uses) = uses.checked_add(1) {
+            slot.uses = uses;
+            slab.free.push(at);
+        }
         Ok(open)
     }
 
@@ -67,10 +88,11 @@ impl<T> Handles<T> {
     }
 }
 
-/// Splits a handle into slot and shard.
-fn slot_and_shard(number: u64) -> Result<(usize, usize), Errno> {
-    let index = number.checked_sub(1).ok_or(Errno::BADF)? as usize;
-    Ok((index / SHARDS, index % SHARDS))
+/// Splits a handle into slot, shard and the count of the slot's uses.
+fn parts(number: u64) -> Result<(usize, usize, u32), Errno> {
+    let number = number.checked_sub(1).ok_or(Errno::BADF)?;
+    let index = number as u32 as usize;
+    Ok((index / SHARDS, index % SHARDS, (number >> INDEX_BITS) as u32))
 }
 
 #[cfg(test)]
@@ -78,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_handle_is_valid_until_its_release_and_then_reused() {
+    fn a_handle_is_valid_until_its_release_and_never_used_again() {
         let handles = Handles::default();
         let one = handles.insert(Arc::new("one"), 5);
         let two = handles.insert(Arc::new("two"), 5);
@@ -86,7 +108,10 @@ mod tests {
         assert_eq!(*handles.remove(one).unwrap(), "one");
         assert_eq!(handles.get(one), Err(Errno::BADF));
         assert_eq!(handles.remove(one), Err(Errno::BADF));
-        assert_eq!(handles.insert(Arc::new("three"), 5), one);
+        let three = handles.insert(Arc::new("three"), 5);
+        assert_eq!((three - one, handles.get(one)), (1 << INDEX_BITS, Err(Errno::BADF)));
+        assert_eq!(*handles.get(three).unwrap(), "three");
+        assert_eq!(handles.remove(one), Err(Errno::BADF));
         assert_eq!(*handles.get(two).unwrap(), "two");
         assert_eq!(handles.get(u64::MAX), Err(Errno::BADF));
         assert_eq!(handles.get(0), Err(Errno::BADF));

@@ -54,7 +54,7 @@ pub use caller::ClientState;
 pub use dir::{DirEntry, OpenDir};
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::{Ioctl, sets_flags};
-pub use lock::{Conflict, LockKind, LockRange, LockRequest, Revalidation};
+pub use lock::{Conflict, GrantedLock, LockKind, LockRange, LockRequest, Revalidation};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{
@@ -412,23 +412,21 @@ impl Fs {
             return CacheValidity::Uncached;
         }
         let had_event = self.event_seq(entry_ref.dir) != entry_ref.event_seq;
-        match !had_event && self.watches_attributes(inode, stat, Some(entry_ref.dir)) {
+        match !had_event && self.watches_attributes(inode, stat) {
             true => CacheValidity::WhileWatched,
             false => CacheValidity::Timeout,
         }
     }
 
     /// Returns whether every change of an inode with the attributes `stat` becomes an event.
-    ///
-    /// `dir`: the directory in which it was looked up, if the kernel may not know the inode yet.
-    fn watches_attributes(&self, inode: &Inode, stat: &Statx, dir: Option<&Inode>) -> bool {
+    fn watches_attributes(&self, inode: &Inode, stat: &Statx) -> bool {
         let Some(watch) = &self.watch else { return false };
         match inode.kind() {
             FileType::Directory => inode.is_watched(),
             // The kernel invalidates the cached data of a file by its attributes, and a store to a mapping on the
             // source makes no event.
             FileType::RegularFile if !self.uses_passthrough() => false,
-            _ => watch.ensure_mark_queued(&self.tree, inode, stat, dir),
+            _ => watch.ensure_mark_queued(&self.tree, inode, stat),
         }
     }
 

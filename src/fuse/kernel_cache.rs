@@ -187,6 +187,10 @@ impl Notifier for KernelCache {
         self.quiet_periods.send(node, || self.inval_inode_from(node, -1))
     }
 
+    fn is_looked_up(&self, node: NodeId) -> bool {
+        self.fs.tree().inode(node).is_ok()
+    }
+
     fn inval_readdir(&self, dir: NodeId) {
         self.inval_inode_from(dir, 0);
     }

@@ -32,11 +32,15 @@ struct KernelLimits {
     negative: bool,
     /// All names may change at once, and no notification invalidates them all.
     names: bool,
+    /// The invalidation of a name does not wait for a listing that brings it, which a client can hold back.
+    listed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct TtlTable {
     watched_entry: Duration,
+    /// As `watched_entry`, in a listing.
+    watched_listed: Duration,
     watched_negative: Duration,
     watched_attr: Duration,
     entry: Duration,
@@ -55,6 +59,7 @@ impl Ttls {
         let limits = KernelLimits {
             negative: !kernel.invalidates_negative,
             names: all_names_may_change && !kernel.has_epoch,
+            listed: !kernel.waits_for_lookups,
         };
         Self { table: Arc::new(ArcSwap::from_pointee(TtlTable::of(cache, needs, limits))), limits }
     }
@@ -77,6 +82,13 @@ impl Ttls {
         (name, by(entry.attr.validity, table.watched_attr, table.attr))
     }
 
+    /// As [`Self::entry`], in a listing.
+    pub(super) fn listed(&self, entry: &Entry) -> (Duration, Duration) {
+        let table = self.table.load();
+        let name = by(entry.name, table.watched_listed, table.entry);
+        (name, by(entry.attr.validity, table.watched_attr, table.attr))
+    }
+
     /// The timeout of attributes.
     pub(super) fn attr(&self, attr: &Attr) -> Duration {
         let table = self.table.load();
@@ -88,6 +100,7 @@ impl TtlTable {
     fn of(cache: CachePolicy, needs: Needs, limits: KernelLimits) -> Self {
         let all = |watched, unwatched| Self {
             watched_entry: watched,
+            watched_listed: watched,
             watched_negative: watched,
             watched_attr: watched,
             entry: unwatched,
@@ -97,9 +110,7 @@ impl TtlTable {
         let mut ttls = match cache {
             CachePolicy::Coherent { .. } => all(WATCHED_TTL, UNWATCHED_TTL),
             CachePolicy::Timeouts { entry, negative, attr } => {
-                let watched_entry = Duration::ZERO;
-                let (watched_attr, watched_negative) = (Duration::ZERO, Duration::ZERO);
-                Self { watched_entry, watched_negative, watched_attr, entry, negative, attr }
+                Self { entry, negative, attr, ..all(Duration::ZERO, Duration::ZERO) }
             }
             CachePolicy::None => all(Duration::ZERO, Duration::ZERO),
             CachePolicy::Forever => all(MAX_TTL, MAX_TTL),
@@ -112,11 +123,15 @@ impl TtlTable {
                 ttls.watched_entry = ttls.watched_entry.min(UNWATCHED_TTL);
                 ttls.watched_negative = ttls.watched_negative.min(UNWATCHED_TTL);
             }
+            if limits.names || limits.listed {
+                ttls.watched_listed = ttls.watched_listed.min(UNWATCHED_TTL);
+            }
         }
         if needs.checks == Checks::Daemon {
             // Each step of a path must reach the daemon: without `default_permissions` the kernel lets every caller
             // through.
             (ttls.watched_entry, ttls.entry) = Default::default();
+            ttls.watched_listed = Duration::ZERO;
             (ttls.watched_negative, ttls.negative) = Default::default();
         }
         if needs.per_caller {
@@ -174,6 +189,16 @@ mod tests {
             let negative =
                 ttls(COHERENT, kernel, all_names_may_change).negative(CacheValidity::WhileWatched);
             assert_eq!(negative, expected, "{kernel:?} {all_names_may_change}");
+        }
+    }
+
+    #[test]
+    fn a_listed_name_is_cached_for_a_second_where_its_invalidation_does_not_wait_for_the_listing() {
+        let lacking = KernelFeatures { waits_for_lookups: false, ..FULL };
+        for (kernel, listed) in [(FULL, WATCHED_TTL), (lacking, UNWATCHED_TTL)] {
+            let ttls = ttls(COHERENT, kernel, false);
+            let table = ttls.table.load();
+            assert_eq!((table.watched_listed, table.watched_entry), (listed, WATCHED_TTL));
         }
     }
 }

@@ -44,8 +44,6 @@ struct Deferred {
     serial: u64,
     /// The ctime that the kernel was sent.
     ctime: Ctime,
-    /// The directory in which it was looked up. The kernel may not know the inode yet.
-    dir: Option<NodeId>,
 }
 
 /// The queue of the files that are to get a mark. See the module's head.
@@ -105,15 +103,8 @@ impl Watch {
     /// Queues a file to get a mark, unless it has one. Returns whether it has one or gets one within a second, so that
     /// the kernel may cache its attributes `stat` until they are invalidated.
     ///
-    /// `dir`: the directory in which the file was looked up, if the kernel may not know the inode yet. False for a file
-    /// without a name, and if too many files have marks.
-    pub fn ensure_mark_queued(
-        &self,
-        tree: &SourceTree,
-        file: &Inode,
-        stat: &Statx,
-        dir: Option<&Inode>,
-    ) -> bool {
+    /// False for a file without a name, and if too many files have marks.
+    pub fn ensure_mark_queued(&self, tree: &SourceTree, file: &Inode, stat: &Statx) -> bool {
         // The kernel removes the mark with the last name (Linux `fsnotify_inoderemove`).
         if stat.stx_nlink == 0 {
             return false;
@@ -133,8 +124,7 @@ impl Watch {
             file.set_deferred(false);
             return false;
         }
-        let (node, dir) = (file.node(), dir.map(Inode::node));
-        self.deferred.push(Deferred { node, serial: file.serial(), ctime, dir });
+        self.deferred.push(Deferred { node: file.node(), serial: file.serial(), ctime });
         true
     }
 
@@ -149,7 +139,7 @@ impl Watch {
                 {
                     match self.mark_file(tree, &inode) {
                         Ok(ctime) if ctime == file.ctime => {}
-                        Ok(_) | Err(_) => batch.add_inode(file.node, file.dir),
+                        Ok(_) | Err(_) => batch.add_inode(file.node),
                     }
                 } else {
                     self.files.fetch_sub(1, Ordering::Relaxed);

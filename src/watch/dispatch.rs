@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::inval_batch::{InvalBatch, Notifier};
-use super::resend::Resends;
+use super::resend::{Resends, UnknownInodes};
 use crate::source::NodeId;
 
 /// How long the invalidations of one directory may take before it counts as stalled. Chosen.
@@ -30,8 +30,6 @@ pub(super) struct DirInvals {
     pub(super) expired: HashSet<OsString>,
     /// Whether to invalidate its listing.
     pub(super) listing: bool,
-    /// Inodes that a lookup under way in the directory may be about to bring to the kernel.
-    pub(super) inodes: HashSet<NodeId>,
 }
 
 impl DirInvals {
@@ -39,31 +37,24 @@ impl DirInvals {
         self.names.extend(more.names);
         self.expired.extend(more.expired);
         self.listing |= more.listing;
-        self.inodes.extend(more.inodes);
     }
 
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.expired.is_empty() && !self.listing && self.inodes.is_empty()
+        self.names.is_empty() && self.expired.is_empty() && !self.listing
     }
 
-    /// Sends everything. Returns what is to be sent again: what the kernel did not know, and a lookup under way may be
-    /// about to bring to it.
+    /// Sends everything. Returns what is to be sent again: names that the kernel did not know, where a lookup under way
+    /// may be about to bring them to it.
     fn send(mut self, dir: NodeId, notifier: &impl Notifier) -> Self {
-        let had_names = !self.names.is_empty();
         self.expired.retain(|name| !self.names.contains(name));
         self.names.retain(|name| !notifier.inval_entry(dir, name));
         self.expired.retain(|name| !notifier.expire_entry(dir, name));
         if std::mem::take(&mut self.listing) {
             notifier.inval_readdir(dir);
         }
-        let waits = notifier.waits_for_lookups();
-        // To invalidate a name has waited for the directory's lock already.
-        if waits && !had_names && !self.inodes.is_empty() {
-            notifier.barrier(dir);
-        }
-        self.inodes.retain(|node| !notifier.inval_inode(*node));
-        if waits { Self::default() } else { self }
+        // Else the notification has waited for the lookups under way.
+        if notifier.waits_for_lookups() { Self::default() } else { self }
     }
 }
 
@@ -86,8 +77,9 @@ struct State {
     queue: VecDeque<NodeId>,
     invals: HashMap<NodeId, DirInvals>,
     in_progress: HashMap<NodeId, Instant>,
-    /// What the kernel did not know, where its notifications do not wait for lookups.
+    /// Names that the kernel did not know, where its notifications do not wait for lookups.
     resends: Resends,
+    unknown_inodes: UnknownInodes,
     threads: usize,
 }
 
@@ -97,6 +89,12 @@ impl State {
         let at = self.queue.iter().position(|dir| !self.in_progress.contains_key(dir))?;
         let dir = self.queue.remove(at)?;
         Some((dir, self.invals.remove(&dir).unwrap_or_default()))
+    }
+
+    /// When anything is to be sent again.
+    fn next_due(&self) -> Option<Instant> {
+        let due = [self.resends.next_due(), self.unknown_inodes.next_due()];
+        due.into_iter().flatten().min()
     }
 
     fn has_stalled(&self, dir: &NodeId) -> bool {
@@ -146,8 +144,18 @@ impl InvalDispatcher {
                 state.resends.add_again(now, due);
                 continue;
             }
+            let mut due = state.unknown_inodes.take_due(now);
+            if !due.is_empty() {
+                drop(state);
+                due.retain(|(node, _)| {
+                    !notifier.inval_inode(*node) && notifier.is_looked_up(*node)
+                });
+                state = self.state();
+                state.unknown_inodes.add_again(now, due);
+                continue;
+            }
             let Some((dir, invals)) = state.next() else {
-                state = match state.resends.next_due() {
+                state = match state.next_due() {
                     None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
                     Some(due) => {
                         let time = due.saturating_duration_since(now);
@@ -173,12 +181,14 @@ impl InvalDispatcher {
         if batch.is_all() {
             return notifier.inval_all();
         }
-        batch.send_known_inodes(notifier);
+        let mut unknown = batch.send_inodes(notifier);
+        unknown.retain(|node| notifier.is_looked_up(*node));
         let by_dir = batch.into_dir_invals();
-        if by_dir.is_empty() {
+        if by_dir.is_empty() && unknown.is_empty() {
             return;
         }
         let mut state = self.state();
+        state.unknown_inodes.add(Instant::now(), unknown);
         for (dir, more) in by_dir {
             let waiting = state.invals.len();
             state.invals.entry(dir).or_default().merge(more);
@@ -252,6 +262,9 @@ mod tests {
             self.attributes.fetch_add(1, Ordering::AcqRel);
             true
         }
+        fn is_looked_up(&self, _: NodeId) -> bool {
+            true
+        }
         fn inval_readdir(&self, _: NodeId) {}
         fn inval_all(&self) {
             panic!("no event was lost");
@@ -268,7 +281,7 @@ mod tests {
             child: None,
         };
         batch.add(&event, Some(dir));
-        batch.add_inode(NodeId(6), Some(dir));
+        batch.add_inode(NodeId(6));
         batch
     }
 
@@ -313,6 +326,9 @@ mod tests {
         fn inval_inode(&self, _: NodeId) -> bool {
             self.answer(1)
         }
+        fn is_looked_up(&self, _: NodeId) -> bool {
+            true
+        }
         fn inval_readdir(&self, _: NodeId) {}
         fn inval_all(&self) {}
     }
@@ -326,7 +342,7 @@ mod tests {
         eventually(|| notifier.unknown.iter().all(|unknown| unknown.load(Ordering::Acquire) >= 2));
         notifier.knows.store(true, Ordering::Release);
         eventually(|| notifier.known.iter().all(|known| known.load(Ordering::Acquire) >= 1));
-        eventually(|| dispatcher.state().resends.next_due().is_none());
+        eventually(|| dispatcher.state().next_due().is_none());
     }
 
     #[test]

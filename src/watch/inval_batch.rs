@@ -17,14 +17,16 @@ pub trait Notifier {
     ///
     /// Returns whether the kernel knew it, or there is nothing to do.
     fn expire_entry(&self, dir: NodeId, name: &OsStr) -> bool;
-    /// Whether an invalidation of a name waits for the lookups under way in its directory. If not, invalidations must
-    /// be sent again until the kernel knows what they are about.
+    /// Whether an invalidation of a name waits for the lookups under way in its directory. If not, it must be sent again
+    /// until the kernel knows the name.
     fn waits_for_lookups(&self) -> bool;
     /// Waits for the lookups under way in a directory: the kernel then knows the inodes that they found.
     fn barrier(&self, dir: NodeId);
     /// Invalidates an inode's attributes and ACLs. Returns whether the kernel knew the inode. If so, it also discards
     /// replies that are in flight.
     fn inval_inode(&self, node: NodeId) -> bool;
+    /// Whether the kernel knows an inode, or an answer is in flight that brings it: it was not forgotten.
+    fn is_looked_up(&self, node: NodeId) -> bool;
     /// Invalidates a directory's attributes and its cached listing.
     fn inval_readdir(&self, dir: NodeId);
     /// Invalidates the listings that depend on paths, since a directory was renamed on the source.
@@ -46,8 +48,8 @@ pub(super) struct InvalBatch {
     names: HashSet<(NodeId, OsString)>,
     /// Names that stay, but are to be looked up again.
     expired: HashSet<(NodeId, OsString)>,
-    /// Inodes that have changed, with the directory in which a lookup may be about to find each.
-    inodes: HashMap<NodeId, Option<NodeId>>,
+    /// Inodes that have changed.
+    inodes: HashSet<NodeId>,
     listings: HashSet<NodeId>,
     directory_moved: bool,
     all: bool,
@@ -69,7 +71,7 @@ impl InvalBatch {
         self.directory_moved |= event.mask & MOVE_EVENTS != 0 && event.mask & libc::FAN_ONDIR != 0;
         // The directory itself.
         if event.name == b"." {
-            self.inodes.extend(dir.map(|dir| (dir, None)));
+            self.inodes.extend(dir);
         }
     }
 
@@ -80,22 +82,21 @@ impl InvalBatch {
         }
     }
 
-    /// Adds that an inode in a directory has changed.
-    pub(super) fn add_inode(&mut self, node: NodeId, dir: Option<NodeId>) {
-        let known = self.inodes.entry(node).or_default();
-        *known = dir.or(*known);
+    /// Adds that an inode has changed.
+    pub(super) fn add_inode(&mut self, node: NodeId) {
+        self.inodes.insert(node);
     }
 
-    /// Sends the invalidations that do not block: attributes of inodes that the kernel knows. The others stay in the
-    /// batch, since a lookup may be about to bring them to the kernel.
-    pub(super) fn send_known_inodes(&mut self, notifier: &impl Notifier) {
-        self.inodes.retain(|node, dir| !notifier.inval_inode(*node) && dir.is_some());
-        for dir in &self.listings {
-            notifier.inval_inode(*dir);
-        }
+    /// Sends the invalidations that do not block: attributes of inodes. Returns those that the kernel did not know: the
+    /// answer to a lookup or a listing in any directory may be about to bring them to it.
+    pub(super) fn send_inodes(&mut self, notifier: &impl Notifier) -> HashSet<NodeId> {
+        self.inodes.extend(&self.listings);
+        let mut unknown = std::mem::take(&mut self.inodes);
+        unknown.retain(|node| !notifier.inval_inode(*node));
         if self.directory_moved {
             notifier.directory_moved();
         }
+        unknown
     }
 
     /// Whether events were lost, so that all names and attributes are to be invalidated.
@@ -114,11 +115,6 @@ impl InvalBatch {
         }
         for dir in self.listings {
             by_dir.entry(dir).or_default().listing = true;
-        }
-        for (node, dir) in self.inodes {
-            if let Some(dir) = dir {
-                by_dir.entry(dir).or_default().inodes.insert(node);
-            }
         }
         by_dir
     }
@@ -151,6 +147,9 @@ mod tests {
             self.0.borrow_mut().push(format!("inval_inode {}", node.0));
             node.0 < 100
         }
+        fn is_looked_up(&self, _: NodeId) -> bool {
+            true
+        }
         fn inval_readdir(&self, dir: NodeId) {
             self.0.borrow_mut().push(format!("inval_readdir {}", dir.0));
         }
@@ -166,7 +165,7 @@ mod tests {
     /// What is sent at once, and what is left, by directory.
     fn sent(mut batch: InvalBatch) -> (Vec<String>, HashMap<NodeId, DirInvals>) {
         let log = Log::default();
-        batch.send_known_inodes(&log);
+        batch.send_inodes(&log);
         let mut sent = log.0.into_inner();
         sent.sort();
         (sent, batch.into_dir_invals())
@@ -181,7 +180,7 @@ mod tests {
         let mut batch = InvalBatch::default();
         for _ in 0..3 {
             batch.add(&event(libc::FAN_CREATE, b"n"), Some(NodeId(5)));
-            batch.add_inode(NodeId(6), Some(NodeId(5)));
+            batch.add_inode(NodeId(6));
         }
         let (first, rest) = sent(batch);
         assert_eq!(first, ["inval_inode 5", "inval_inode 6"]);
@@ -193,7 +192,7 @@ mod tests {
     fn a_changed_file_invalidates_its_attributes_only() {
         let mut batch = InvalBatch::default();
         batch.add(&event(libc::FAN_ATTRIB, b"n"), Some(NodeId(5)));
-        batch.add_inode(NodeId(6), Some(NodeId(5)));
+        batch.add_inode(NodeId(6));
         batch.add(&event(libc::FAN_ATTRIB | libc::FAN_ONDIR, b"."), Some(NodeId(7)));
         let (first, rest) = sent(batch);
         assert_eq!(first, ["inval_inode 6", "inval_inode 7"]);
@@ -221,13 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn an_inode_unknown_to_the_kernel_is_kept_for_a_lookup_in_flight() {
+    fn inodes_that_the_kernel_does_not_know_are_left_to_be_sent_again() {
         let mut batch = InvalBatch::default();
-        batch.add(&event(libc::FAN_MODIFY, b"n"), Some(NodeId(5)));
-        batch.add_inode(NodeId(600), Some(NodeId(5)));
-        let (first, rest) = sent(batch);
-        assert_eq!(first, ["inval_inode 600"]);
-        let invals = DirInvals { inodes: [NodeId(600)].into(), ..DirInvals::default() };
-        assert_eq!(rest, HashMap::from([(NodeId(5), invals)]), "once its lookup has ended");
+        for event in [event(libc::FAN_ATTRIB, b"n"), event(libc::FAN_ATTRIB, b".")] {
+            batch.add(&event, Some(NodeId(700)));
+        }
+        batch.add(&event(libc::FAN_ATTRIB, b"n"), None);
+        batch.add_inode(NodeId(600));
+        batch.add_inode(NodeId(6));
+        let unknown = batch.send_inodes(&Log::default());
+        assert_eq!(unknown, [NodeId(600), NodeId(700)].into(), "whichever directory has told");
     }
 }

@@ -285,12 +285,12 @@ impl Watch {
                     batch.add(&event, dir);
                     let children = event.child.map(|handle| tree.inodes_by_handle(&handle));
                     for child in children.unwrap_or_default() {
-                        batch.add_inode(child.node(), dir);
+                        batch.add_inode(child.node());
                         if event.mask & libc::FAN_ATTRIB != 0 && child.has_unmapped_id() {
                             batch.add_expired(&event, dir);
                         }
                         if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
-                            throttle.suppress(&self.group, tree, child, dir);
+                            throttle.suppress(&self.group, tree, child);
                         }
                     }
                 }

@@ -1,18 +1,25 @@
-//! Sends invalidations again, for kernels with notifications that do not wait for lookups under way.
+//! Sends invalidations again whose notification has found nothing (ENOENT).
 //!
-//! A lookup that was answered before a change may reach the kernel's caches after the invalidation for that change.
-//! Where the notification waits for the directory's lock, which the lookup holds, it finds what the lookup brought.
-//! From Linux 6.19 to 7.1.6 it does not wait: it finds nothing (ENOENT), and what the lookup brings later is stale.
-//! There the invalidation is sent again until the kernel knows what it is about, or until no lookup can be in flight
-//! any more.
+//! A lookup or listing that was answered before a change may reach the kernel's caches after the invalidation for that
+//! change, and what it brings is stale.
+//!
+//! - **Inodes.** No notification waits for an answer in flight that brings an inode. The change is often reported for
+//!   another directory than that of the answer, or for none (`deferred.rs`), so no directory's lock tells when the answer
+//!   has arrived; and a client that lists into memory of its own server holds an answer back for as long as it likes. So
+//!   the invalidation is sent again until the kernel knows the inode or has forgotten it: every inode in an answer is in
+//!   the daemon's table until a FORGET, also one of an answer that the kernel throws away.
+//! - **Names.** The notification waits for the directory's lock, which the lookup holds, and finds what the lookup
+//!   brought. From Linux 6.19 to 7.1.6 it does not wait: it is sent again for a second. Listings there bring names with
+//!   a short timeout (`fuse/ttl.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::dispatch::DirInvals;
 use crate::source::NodeId;
 
-/// When an invalidation is sent again, counted from the time before. The client's thread takes a reply in within
+/// When the invalidation of a name is sent again, counted from the time before. The client's thread takes a reply in within
 /// microseconds once it runs; a second is for a client that does not get a CPU. Chosen.
 const DELAYS: [Duration; 4] = [
     Duration::from_millis(2),
@@ -69,6 +76,58 @@ impl Resends {
     }
 }
 
+/// When the invalidation of an inode is sent again, counted from the time before; the last for any further time. The
+/// longest bounds how long stale attributes are trusted: less than a second. Chosen.
+const INODE_DELAYS: [Duration; 4] = [
+    Duration::from_millis(2),
+    Duration::from_millis(20),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+];
+
+/// Inodes that the kernel did not know when they were invalidated.
+#[derive(Debug, Default)]
+pub(super) struct UnknownInodes {
+    queue: BTreeSet<(Instant, NodeId)>,
+    /// How often each was sent again before.
+    tries: HashMap<NodeId, usize>,
+}
+
+impl UnknownInodes {
+    /// Adds inodes that the kernel did not know. One that waits already keeps its place.
+    pub(super) fn add(&mut self, now: Instant, nodes: HashSet<NodeId>) {
+        nodes.into_iter().for_each(|node| self.push(now, node, 0));
+    }
+
+    /// Adds inodes that the kernel did not know when they were sent again.
+    pub(super) fn add_again(&mut self, now: Instant, sent: Vec<(NodeId, usize)>) {
+        sent.into_iter().for_each(|(node, tries)| self.push(now, node, tries + 1));
+    }
+
+    fn push(&mut self, now: Instant, node: NodeId, tries: usize) {
+        if let Entry::Vacant(entry) = self.tries.entry(node) {
+            entry.insert(tries);
+            let delay = INODE_DELAYS[tries.min(INODE_DELAYS.len() - 1)];
+            self.queue.insert((now + delay, node));
+        }
+    }
+
+    /// Takes the inodes that are due, each with how often it was sent again before.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(NodeId, usize)> {
+        let mut due = Vec::new();
+        while let Some((_, node)) = self.queue.first().copied().filter(|(at, _)| *at <= now) {
+            self.queue.pop_first();
+            due.extend(self.tries.remove(&node).map(|tries| (node, tries)));
+        }
+        due
+    }
+
+    /// When the next inode is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.queue.first().map(|(due, _)| *due)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +170,23 @@ mod tests {
         let order: Vec<NodeId> =
             std::iter::from_fn(|| resends.take_due(late)).map(|resend| resend.dir).collect();
         assert_eq!(order, [NodeId(5), NodeId(7), NodeId(6)]);
+    }
+
+    #[test]
+    fn an_unknown_inode_is_invalidated_at_least_every_half_second_until_it_is_known() {
+        let (mut unknown, mut now) = (UnknownInodes::default(), Instant::now());
+        unknown.add(now, [NodeId(6)].into());
+        for _ in 0..50 {
+            let due = unknown.next_due().unwrap();
+            assert!(due > now && due - now <= Duration::from_millis(500));
+            // A change in between neither postpones it nor adds a second one.
+            unknown.add(now, [NodeId(6)].into());
+            now = due;
+            let sent = unknown.take_due(now);
+            assert_eq!(sent.len(), 1);
+            unknown.add_again(now, sent);
+        }
+        let sent = unknown.take_due(now + Duration::from_secs(1));
+        assert_eq!((sent.len(), unknown.next_due()), (1, None));
     }
 }

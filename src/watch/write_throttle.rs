@@ -29,8 +29,6 @@ pub(super) struct WriteThrottle {
 #[derive(Debug)]
 struct Suppressed {
     inode: Arc<Inode>,
-    /// The directory with the mark that reported the write.
-    dir: Option<NodeId>,
     until: Instant,
 }
 
@@ -41,13 +39,7 @@ impl WriteThrottle {
     }
 
     /// Suppresses the write events of a file that was written to and is not closed yet.
-    pub(super) fn suppress(
-        &mut self,
-        group: &OwnedFd,
-        tree: &SourceTree,
-        inode: Arc<Inode>,
-        dir: Option<NodeId>,
-    ) {
+    pub(super) fn suppress(&mut self, group: &OwnedFd, tree: &SourceTree, inode: Arc<Inode>) {
         if self.files.len() >= MAX_FILES || self.files.contains_key(&inode.node()) {
             return;
         }
@@ -63,7 +55,7 @@ impl WriteThrottle {
             return;
         }
         let until = Instant::now() + SUPPRESSION;
-        self.files.insert(inode.node(), Suppressed { inode, dir, until });
+        self.files.insert(inode.node(), Suppressed { inode, until });
     }
 
     /// Re-enables write events after the suppression, and adds to the batch the writes that were hidden meanwhile.
@@ -73,7 +65,7 @@ impl WriteThrottle {
             if suppressed.until > now {
                 return true;
             }
-            batch.add_inode(*node, suppressed.dir);
+            batch.add_inode(*node);
             let resumed = tree
                 .uncached_fd(&suppressed.inode)
                 .and_then(|fd| sys::fanotify::ignore_modify(group, false, &proc_path(&fd)));

@@ -15,6 +15,7 @@ mod patience;
 mod process;
 mod scratch;
 mod small_filesystem;
+mod stalled;
 mod standin;
 pub(crate) mod sys;
 mod users;
@@ -30,6 +31,7 @@ pub(crate) use patience::patience;
 pub(crate) use process::{Process, eventually, sh, sh_output};
 pub(crate) use scratch::{LoopFs, Scratch, loop_fs, needs_loop_devices, scratch};
 pub(crate) use small_filesystem::mount_small_filesystem;
+pub(crate) use stalled::{StalledListing, Stopped, become_user, lists_into, state_of};
 pub(crate) use standin::mount as kernel_mount;
 pub(crate) use users::{as_root_with_umask, as_user};
 

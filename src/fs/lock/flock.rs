@@ -61,12 +61,12 @@ impl Fs {
 }
 
 /// Retries a refused lock after each of [`RETRY_DELAYS`], 0.75 ms in all.
-pub(super) fn retry_lock(take: impl Fn() -> Result<()>) -> Result<()> {
+pub(super) fn retry_lock<T>(take: impl Fn() -> Result<T>) -> Result<T> {
     let mut result = Err(Errno::AGAIN);
     for time in RETRY_DELAYS {
         std::thread::sleep(time);
         result = take();
-        if result != Err(Errno::AGAIN) {
+        if !matches!(result, Err(Errno::AGAIN)) {
             break;
         }
     }

@@ -14,6 +14,7 @@ mod revalidate;
 mod table;
 mod waiters;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags};
@@ -21,14 +22,15 @@ use rustix::io::Errno;
 
 use super::caller::waits_for_posix_lock;
 use super::{Caller, Fs, OpenFile, Result, spawn_blocking};
-use crate::source::reopen;
+use crate::source::{NodeId, reopen};
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
 use deadlock::Wait;
 use flock::retry_lock;
-use owner::{Access, Description};
+use owner::{Access, Description, HeldBefore};
 pub(super) use revalidate::FileState;
 pub use revalidate::Revalidation;
+use table::Claim;
 pub(super) use table::Locks;
 use waiters::Waiting;
 
@@ -47,6 +49,15 @@ pub struct LockRequest {
     pub unique: u64,
 }
 
+/// A lock that was granted. The client does not know yet.
+#[derive(Debug)]
+pub struct GrantedLock {
+    node: NodeId,
+    request: LockRequest,
+    /// What the owner held of the range before.
+    before: HeldBefore,
+}
+
 impl Fs {
     /// Returns the first lock that conflicts with a range (F_GETLK).
     pub fn getlk(&self, request: &LockRequest) -> Result<Option<Conflict>> {
@@ -55,7 +66,7 @@ impl Fs {
         let known = self.locks.claim_known(node, request.owner).map(|own| own.get(request.range));
         let conflict = match known {
             Some(result) if result != Err(Errno::BADF) => result?,
-            _ => sys::lock::get(&self.open_description(&file)?.fd, request.range)?,
+            _ => sys::lock::get(&self.open_for_lock(&file)?.0, request.range)?,
         };
         let Some(mut conflict) = conflict else { return Ok(None) };
         if conflict.pid < 0 {
@@ -64,37 +75,48 @@ impl Fs {
         Ok(Some(conflict))
     }
 
-    /// Takes or releases a lock, and answers through `done`.
+    /// Takes or releases a lock, and answers through `done`. With a granted lock that the client is never told of, because
+    /// it was killed, [`Self::undo_lock`] must be called.
     ///
     /// The answer comes from another thread if the lock has to wait. EAGAIN if the lock is held and `wait` is false;
     /// EINTR if the caller was interrupted while it waited; EDEADLK if it would wait for a process that waits for it.
-    /// ENOLCK if too many requests wait, if a lease is in the way (fcntl(2), F_SETLEASE), or if an owner whose
-    /// description could be opened only for writing asks for a read lock.
+    /// ENOLCK if too many requests wait, if the caller's user has its full share of descriptors, if a lease is in the way
+    /// (fcntl(2), F_SETLEASE), or if an owner whose description could be opened only for writing asks for a read lock.
     pub fn setlk<F>(self: &Arc<Self>, caller: &Caller, request: LockRequest, wait: bool, done: F)
     where
-        F: FnOnce(Result<()>) + Send + 'static,
+        F: FnOnce(Result<Option<GrantedLock>>) + Send + 'static,
     {
-        match self.try_lock(&request) {
+        match self.try_lock(caller, &request) {
             Err(Errno::AGAIN) if wait => self.wait_for_lock(*caller, request, done),
             Err(Errno::AGAIN) if self.may_be_closed(&request) => {
-                let fs = Arc::clone(self);
-                spawn_blocking(move || done(retry_lock(|| fs.try_lock(&request))));
+                let (fs, caller) = (Arc::clone(self), *caller);
+                spawn_blocking(move || done(retry_lock(|| fs.try_lock(&caller, &request))));
             }
             result => done(result),
         }
     }
 
-    fn try_lock(&self, request: &LockRequest) -> Result<()> {
+    /// Takes back a lock whose grant the kernel refused to hear of: the client was answered with EINTR before, and was
+    /// killed. Its FLUSH or RELEASE may have been served before the grant, and comes never again.
+    pub fn undo_lock(&self, granted: &GrantedLock) {
+        let request = &granted.request;
+        if let Some(owner) = self.locks.claim_known(granted.node, request.owner) {
+            owner.undo(request, &granted.before);
+        }
+    }
+
+    fn try_lock(&self, caller: &Caller, request: &LockRequest) -> Result<Option<GrantedLock>> {
         let file = self.files.get(request.handle)?;
         let node = file.inode().node();
         let owner = match request.range.kind {
             LockKind::Unlock => match self.locks.claim_known(node, request.owner) {
                 Some(owner) => owner,
-                None => return Ok(()),
+                None => return Ok(None),
             },
             _ => self.locks.claim(node, request.owner),
         };
-        owner.set(request, || self.open_description(&file))
+        let before = owner.set(request, || self.open_description(caller, &file))?;
+        granted(&file, &owner, request, before)
     }
 
     /// Returns whether a conflicting lock may be of an open file that the client has just closed.
@@ -110,7 +132,7 @@ impl Fs {
 
     fn wait_for_lock<F>(self: &Arc<Self>, caller: Caller, request: LockRequest, done: F)
     where
-        F: FnOnce(Result<()>) + Send + 'static,
+        F: FnOnce(Result<Option<GrantedLock>>) + Send + 'static,
     {
         let fs = Arc::clone(self);
         let wait = move |waiting: &Waiting<'_>| fs.lock_and_wait(caller, &request, waiting);
@@ -141,11 +163,11 @@ impl Fs {
         caller: Caller,
         request: &LockRequest,
         waiting: &Waiting<'_>,
-    ) -> Result<()> {
+    ) -> Result<Option<GrantedLock>> {
         let file = self.files.get(request.handle)?;
         let node = file.inode().node();
         let owner = self.locks.claim(node, request.owner);
-        let open = || self.open_description(&file);
+        let open = || self.open_description(&caller, &file);
         let &LockRequest { unique, range, .. } = request;
         // The caller is in fcntl(2) and waits for the reply to this request.
         let _entry = match waits_for_posix_lock(caller.pid) {
@@ -163,7 +185,7 @@ impl Fs {
                 Ok(()) => match owner.confirm(request, &description, open) {
                     Err(Errno::AGAIN) if !waiting.is_interrupted() => {}
                     Err(Errno::AGAIN) => return Err(Errno::INTR),
-                    result => return result,
+                    before => return granted(&file, &owner, request, before?),
                 },
                 // The description was replaced, or the signal was for an earlier thread with the same id.
                 Err(Errno::INTR) if !waiting.is_interrupted() => {}
@@ -172,11 +194,18 @@ impl Fs {
         }
     }
 
+    /// Opens a new open file description for a lock owner. ENOLCK if the caller's user has its full share of descriptors.
+    fn open_description(&self, caller: &Caller, file: &OpenFile) -> Result<Description> {
+        let share = self.open_shares.take(caller.uid).ok_or(Errno::NOLCK)?;
+        let (fd, access) = self.open_for_lock(file)?;
+        Ok(Description::new(fd, access, share))
+    }
+
     /// Opens a new open file description, with the access mode of the client's.
     ///
     /// If it is open for writing, the file cannot be executed (ETXTBSY), as with the client's own. It never waits for a
     /// lease (fcntl(2), F_SETLEASE): ENOLCK.
-    fn open_description(&self, file: &OpenFile) -> Result<Description> {
+    fn open_for_lock(&self, file: &OpenFile) -> Result<(OwnedFd, Access)> {
         let open = |mode: OFlags| match file.inode().kind() {
             // The client's open has checked that the device is shown as a file.
             FileType::BlockDevice => {
@@ -185,17 +214,34 @@ impl Fs {
             _ => self.tree.open(file.inode(), mode | OFlags::NONBLOCK),
         };
         if !file.is_writable() {
-            return nolck_on_lease(open(OFlags::RDONLY))
-                .map(|fd| Description::new(fd, Access::Read));
+            return Ok((nolck_on_lease(open(OFlags::RDONLY))?, Access::Read));
         }
         match open(OFlags::RDWR) {
             // An unprivileged daemon may have write permission only.
             Err(Errno::ACCESS | Errno::PERM) if !file.is_readable() => {
-                nolck_on_lease(open(OFlags::WRONLY)).map(|fd| Description::new(fd, Access::Write))
+                Ok((nolck_on_lease(open(OFlags::WRONLY))?, Access::Write))
             }
-            result => nolck_on_lease(result).map(|fd| Description::new(fd, Access::Both)),
+            result => Ok((nolck_on_lease(result)?, Access::Both)),
         }
     }
+}
+
+/// Returns what was granted. EINTR if the client has closed the file meanwhile: a client that is killed does not wait for
+/// its request, and the RELEASE may have been served already.
+fn granted(
+    file: &OpenFile,
+    owner: &Claim<'_>,
+    request: &LockRequest,
+    before: HeldBefore,
+) -> Result<Option<GrantedLock>> {
+    if request.range.kind == LockKind::Unlock {
+        return Ok(None);
+    }
+    if file.is_released() {
+        owner.release_through(request.handle);
+        return Err(Errno::INTR);
+    }
+    Ok(Some(GrantedLock { node: file.inode().node(), request: *request, before }))
 }
 
 /// Replaces EAGAIN, with which an open refuses to wait for the end of a lease, by ENOLCK.

@@ -17,11 +17,15 @@ use rustix::io::Errno;
 use super::ranges::HeldRanges;
 use super::{LockKind, LockRange, LockRequest};
 use crate::fs::Result;
+use crate::fs::shares::Share;
 use crate::sys;
 use crate::sys::lock::Conflict;
 
 /// Unlocks the whole file.
 const ALL_UNLOCKED: LockRange = LockRange { start: 0, end: u64::MAX, kind: LockKind::Unlock };
+
+/// Ranges that an owner held, each with the handle through which it was granted.
+pub(super) type HeldBefore = Vec<(LockRange, u64)>;
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(super) struct Description {
     pub(super) access: Access,
     /// Makes threads that wait on it wait on the owner's current description instead.
     pub(super) is_replaced: Arc<AtomicBool>,
+    /// Its share of the descriptors of the client's user.
+    _share: Share,
 }
 
 /// The access mode of a description.
@@ -63,8 +69,8 @@ pub(super) enum Access {
 }
 
 impl Description {
-    pub(super) fn new(fd: OwnedFd, access: Access) -> Self {
-        Self { fd, access, is_replaced: Arc::default() }
+    pub(super) fn new(fd: OwnedFd, access: Access, share: Share) -> Self {
+        Self { fd, access, is_replaced: Arc::default(), _share: share }
     }
 
     /// Returns whether the access mode allows a lock of this kind.
@@ -109,7 +115,9 @@ impl Descriptions {
             // it. Write locks conflict, so those of a write-only description cannot move.
             let held: Vec<LockRange> = lock(held).iter().collect();
             for range in held {
-                new.set(range).map_err(|e| if e == Errno::AGAIN { Errno::NOLCK } else { e })?;
+                // EBADF: the new one lacks the access mode. That says nothing about the client's descriptor.
+                let cannot_move = |e| matches!(e, Errno::AGAIN | Errno::BADF);
+                new.set(range).map_err(|e| if cannot_move(e) { Errno::NOLCK } else { e })?;
             }
             old.is_replaced.store(true, Ordering::Release);
             old.unlock_all();
@@ -145,7 +153,7 @@ impl Owner {
         self.pid.load(Ordering::Relaxed)
     }
 
-    /// Locks or unlocks a range without waiting.
+    /// Locks or unlocks a range without waiting. Returns what the owner held of it before, each with its handle.
     ///
     /// EAGAIN if another owner's lock conflicts; ENOLCK if the owner's locks cannot move to a description with the
     /// access mode that the new one needs.
@@ -153,7 +161,7 @@ impl Owner {
         &self,
         request: &LockRequest,
         open: impl FnOnce() -> Result<Description>,
-    ) -> Result<()> {
+    ) -> Result<HeldBefore> {
         self.set_in(&mut lock(&self.descriptions), request, open)
     }
 
@@ -162,10 +170,10 @@ impl Owner {
         descriptions: &mut Descriptions,
         request: &LockRequest,
         open: impl FnOnce() -> Result<Description>,
-    ) -> Result<()> {
+    ) -> Result<HeldBefore> {
         let range = request.range;
         if range.kind == LockKind::Unlock {
-            let Some(current) = &descriptions.current else { return Ok(()) };
+            let Some(current) = &descriptions.current else { return Ok(HeldBefore::new()) };
             current.set(range)?;
         } else {
             let current = descriptions.for_kind(range.kind, &self.held, open)?;
@@ -175,8 +183,26 @@ impl Owner {
             }
             self.pid.store(request.pid, Ordering::Relaxed);
         }
-        lock(&self.held).set(range, request.handle);
-        Ok(())
+        let mut held = lock(&self.held);
+        let before = held.within(&range);
+        held.set(range, request.handle);
+        Ok(before)
+    }
+
+    /// Takes back a lock that was granted to a client which was killed before it learned of that: the owner holds what it
+    /// held before.
+    pub(super) fn undo(&self, request: &LockRequest, before: &HeldBefore) {
+        let descriptions = lock(&self.descriptions);
+        let Some(current) = &descriptions.current else { return };
+        let restore = |range: LockRange, handle| match current.set(range) {
+            Ok(()) => lock(&self.held).set(range, handle),
+            Err(e) => log::warn!("cannot restore the locks of a client on the source: {e}"),
+        };
+        // What was held is set in place of the new lock, and never unlocked in between.
+        before.iter().for_each(|(range, handle)| restore(*range, *handle));
+        for (start, end) in gaps(&request.range, before) {
+            restore(LockRange { start, end, kind: LockKind::Unlock }, request.handle);
+        }
     }
 
     /// Returns the description on which to wait for a lock.
@@ -196,7 +222,7 @@ impl Owner {
         request: &LockRequest,
         granted: &Arc<Description>,
         open: impl FnOnce() -> Result<Description>,
-    ) -> Result<()> {
+    ) -> Result<HeldBefore> {
         let mut descriptions = lock(&self.descriptions);
         let result = self.set_in(&mut descriptions, request, open);
         let is_current = descriptions.current.as_ref().is_some_and(|now| Arc::ptr_eq(now, granted));
@@ -250,6 +276,69 @@ impl Owner {
     }
 }
 
+/// Returns the parts of a range between the ranges that were held, as first and last byte.
+fn gaps(range: &LockRange, held: &HeldBefore) -> Vec<(u64, u64)> {
+    let (mut gaps, mut from) = (Vec::new(), Some(range.start));
+    for (held, _) in held {
+        gaps.extend(from.filter(|from| *from < held.start).map(|from| (from, held.start - 1)));
+        from = held.end.checked_add(1);
+    }
+    gaps.extend(from.filter(|from| *from <= range.end).map(|from| (from, range.end)));
+    gaps
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::shares::Shares;
+    use crate::idmap::MountUid;
+    use rustix::fs::{Mode, OFlags, open};
+
+    fn description(path: &std::path::Path, access: Access) -> Description {
+        let mode = match access {
+            Access::Read => OFlags::RDONLY,
+            Access::Write => OFlags::WRONLY,
+            Access::Both => OFlags::RDWR,
+        };
+        let share = Shares::new(8).take(MountUid::new(0).unwrap()).unwrap();
+        Description::new(open(path, mode | OFlags::CLOEXEC, Mode::empty()).unwrap(), access, share)
+    }
+
+    fn request(kind: LockKind, start: u64, end: u64) -> LockRequest {
+        let range = LockRange { start, end, kind };
+        LockRequest { handle: 1, owner: 7, range, pid: 1, unique: 1 }
+    }
+
+    #[test]
+    fn locks_that_cannot_move_to_a_description_of_another_mode_are_enolck() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let owner = Owner::new(7);
+        let open = |access| description(file.path(), access);
+        owner.set(&request(LockKind::Read, 0, 9), || Ok(open(Access::Read))).unwrap();
+        let refused = owner.set(&request(LockKind::Write, 20, 29), || Ok(open(Access::Write)));
+        assert_eq!(refused, Err(Errno::NOLCK), "the client's descriptor is a good one");
+        assert_eq!(owner.held().iter().count(), 1, "what was held is held");
+    }
+
+    #[test]
+    fn a_lock_that_is_taken_back_leaves_what_was_held_before() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (owner, other) = (Owner::new(7), description(file.path(), Access::Both));
+        let open = || Ok(description(file.path(), Access::Both));
+        owner.set(&request(LockKind::Read, 10, 19), open).unwrap();
+        let granted = request(LockKind::Write, 0, i64::MAX as u64);
+        let before = owner.set(&granted, open).unwrap();
+        owner.undo(&granted, &before);
+        let held: Vec<_> = owner.held().iter().collect();
+        assert_eq!(held, [LockRange { start: 10, end: 19, kind: LockKind::Read }]);
+        let free = |start, end| {
+            let range = LockRange { start, end, kind: LockKind::Write };
+            sys::lock::get(&other.fd, range).unwrap().is_none()
+        };
+        assert!(free(0, 9) && !free(10, 19) && free(20, i64::MAX as u64));
+    }
 }

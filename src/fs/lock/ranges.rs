@@ -99,6 +99,16 @@ impl HeldRanges {
             .collect()
     }
 
+    /// Returns the parts of the ranges that lie within another, each with the handle through which it was granted.
+    pub(super) fn within(&self, range: &LockRange) -> Vec<(LockRange, u64)> {
+        let overlaps = |start: u64, held: &Held| start <= range.end && range.start <= held.end;
+        let part = |(start, held): (&u64, &Held)| {
+            let (start, end) = ((*start).max(range.start), held.end.min(range.end));
+            (LockRange { start, end, kind: held.kind }, held.handle)
+        };
+        self.by_start.iter().filter(|(start, held)| overlaps(**start, held)).map(part).collect()
+    }
+
     /// Returns whether one of the ranges conflicts with a lock that another owner requests.
     pub(super) fn conflicts_with(&self, asked: &LockRange) -> bool {
         self.iter().any(|held| {

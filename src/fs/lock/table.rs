@@ -104,8 +104,7 @@ impl Locks {
 
     /// Releases the locks that were granted through an open file, at its last close.
     ///
-    /// Those are open file description locks: POSIX locks have been released by the FLUSH before. The handle must not
-    /// be given to another file before this returns.
+    /// Those are open file description locks: POSIX locks have been released by the FLUSH before.
     pub(in crate::fs) fn release_through(&self, node: NodeId, handle: u64) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;

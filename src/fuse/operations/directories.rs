@@ -38,7 +38,7 @@ impl Operations {
         let node = self.node(request);
         self.fs.readdirplus(&caller, node, handle, offset, |entry, found| {
             let answer = match found {
-                Some(found) => self.entry_out(found),
+                Some(found) => self.listed_out(found),
                 // `.`, `..` and another server's mount are not looked up: the kernel takes only the number and the type
                 // from here.
                 None => {

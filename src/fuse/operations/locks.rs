@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::{LockKind, LockRange, LockRequest, Result, spawn_blocking};
+use crate::fs::{GrantedLock, LockKind, LockRange, LockRequest, Result, spawn_blocking};
 use crate::fuse::convert::lock_kind;
 use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
@@ -82,6 +82,7 @@ impl Operations {
         }
         let done = self.reply_to_lock(self.node(request), &asked, reply);
         if asked.lk_flags & LK_FLOCK != 0 {
+            let done = move |result: Result<()>| done(result.map(|()| None));
             self.fs.flock(&caller, (asked.fh, unique), lock.range.kind, waits, done);
         } else {
             self.fs.setlk(&caller, lock, waits, done);
@@ -89,13 +90,13 @@ impl Operations {
     }
 
     /// Returns the function that replies to a lock request. Before a lock is granted, it invalidates what the kernel
-    /// has cached of the file.
+    /// has cached of the file. If the kernel refuses the reply, the lock is taken back.
     fn reply_to_lock(
         &self,
         node: NodeId,
         &LockIn { fh, typ, .. }: &LockIn,
         reply: Reply,
-    ) -> impl FnOnce(Result<()>) + Send + 'static {
+    ) -> impl FnOnce(Result<Option<GrantedLock>>) + Send + 'static {
         let fs = Arc::clone(&self.fs);
         let (kernel_cache, backing_ids) =
             (Arc::clone(&self.kernel_cache), Arc::clone(&self.backing_ids));
@@ -104,18 +105,27 @@ impl Operations {
         let worker = std::thread::current().id();
         move |result| {
             let revalidation = if result.is_ok() && is_taken { fs.revalidation(fh) } else { None };
-            let Some(revalidation) = revalidation else { return reply.ok(result) };
+            let answer = {
+                let fs = Arc::clone(&fs);
+                move || {
+                    let told = reply.deliver(result.as_ref().map(|_| &[][..]).map_err(|e| *e));
+                    if !told && let Ok(Some(granted)) = &result {
+                        fs.undo_lock(granted);
+                    }
+                }
+            };
+            let Some(revalidation) = revalidation else { return answer() };
             kernel_cache.lock_granted(node);
             if backing_ids.is_passthrough(node) {
                 revalidation.done();
-                return reply.ok(result);
+                return answer();
             }
             let grant = move |drops: bool| {
                 if drops {
                     kernel_cache.inval_data(node);
                     revalidation.done();
                 }
-                reply.ok(result);
+                answer();
             };
             if std::thread::current().id() != worker {
                 // The request has waited for the lock, and this is not a worker.

@@ -197,6 +197,13 @@ impl Operations {
         entry_out(id, &entry.attr, name, attr)
     }
 
+    /// As [`Self::entry_out`], for a listing.
+    fn listed_out(&self, entry: &Entry) -> EntryOut {
+        let (name, attr) = self.ttls.listed(entry);
+        let id = (self.node_ids.wire_id(entry.node), entry.generation);
+        entry_out(id, &entry.attr, name, attr)
+    }
+
     fn attr_out(&self, attr: &Attr) -> AttrOut {
         attr_out(attr, &self.ttls)
     }
