@@ -182,3 +182,24 @@ fn a_directory_that_is_moved_out_of_the_source_shows_no_name_that_a_path_may_hid
     assert_eq!(names(&again), ["inside"]);
     assert_eq!(stat(&proj, ".ssh"), Err(Errno::NOENT));
 }
+
+#[test]
+fn a_directory_that_is_moved_out_of_the_source_shows_nothing_that_a_path_hides() {
+    for cache in ["coherent", "none"] {
+        let mount = hiding_mount("/home/*/proj/.ssh", cache);
+        let shown = open(&top(mount.path()), "home").expect("open");
+        let proj = open(&open(&shown, "bob").expect("open"), "proj").expect("open");
+        let inside = open(&proj, "inside").expect("open");
+        assert_eq!(stat(&proj, ".ssh"), Err(Errno::NOENT), "in its place");
+        // The path that the kernel has for it is now one below the filesystem's root.
+        fs::rename(mount.in_source("home/bob/proj"), mount.outside().join("proj")).expect("move");
+        for round in 0..3 {
+            assert_eq!(stat(&proj, ".ssh"), Err(Errno::NOENT), "moved out, {round}");
+            assert!(!names(&proj).contains(&".ssh".to_owned()), "moved out, {round}");
+            fs::create_dir(mount.outside().join(format!("proj/inside/{round}"))).expect("mkdir");
+        }
+        assert!(open(&proj, ".ssh").is_err() && !names(&inside).is_empty());
+        fs::rename(mount.outside().join("proj"), mount.in_source("work/moved")).expect("move");
+        eventually("moved back, to where no pattern hides it", || stat(&proj, ".ssh").is_ok());
+    }
+}

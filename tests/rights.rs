@@ -4,7 +4,7 @@ mod support;
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::XattrFlags;
 use support::sys::{buffer_ioctl, raw_ioctl};
 use support::{
-    LoopFs, Mount, SHIFT, Served, as_user, kernel_mount, loop_fs, scratch, serve_owners, sh,
+    LoopFs, Mount, READ, READDIR, SHIFT, STATFS, Served, as_user, kernel_mount, loop_fs, scratch,
+    serve, serve_owners, sh,
 };
 
 /// An id that the map lacks.
@@ -251,6 +252,49 @@ fn a_server_that_judges_by_ids_is_asked_as_the_caller() {
         assert_eq!(errno(read(1000, "bobs")), Some(libc::EACCES));
         // The host's root has no counterpart on the source: the server sees an id without a file.
         assert_eq!(errno(fs::read(mount.join("alices"))), Some(libc::EACCES));
+    }
+    drop(mount);
+    drop(server);
+}
+
+#[test]
+fn a_server_gets_the_ids_of_the_caller_of_each_request() {
+    let served = |name, node| Served {
+        name,
+        node,
+        ino: node,
+        mode: 0o644,
+        owner: 1000,
+        content: "some text",
+    };
+    let scratch_dir = scratch();
+    let server = serve(&scratch_dir.dir("source"), true, &[served("f", 2), served("g", 3)]);
+    let mount = Mount::builder()
+        .source(&scratch_dir.join("source"))
+        .map(SHIFT)
+        .arg("--threads=1")
+        .arg("--cache=none")
+        .arg("--direct-io")
+        .start();
+    let ask = |uid: u32, what: &str, opcode, ask: &(dyn Fn() + Sync)| {
+        let as_caller = |uid: u32, run: &(dyn Fn() + Sync)| {
+            as_user(100_000 + uid, 100_000 + uid, &[], run);
+        };
+        // Another user's request comes before it.
+        as_caller(3000 - uid, &|| drop(fs::metadata(mount.join("g"))));
+        server.uids_of(opcode);
+        as_caller(uid, ask);
+        let uids = server.uids_of(opcode);
+        assert!(!uids.is_empty(), "{what}: a request to the server");
+        assert!(uids.iter().all(|seen| *seen == uid), "{what} of {uid}: {uids:?}");
+    };
+    for uid in [1000, 2000, 1000] {
+        let file = File::open(mount.join("f")).expect("open");
+        ask(uid, "read", READ, &|| assert!(file.read_at(&mut [0; 4], 0).is_ok()));
+        let list = || assert_eq!(fs::read_dir(mount.path()).expect("list").count(), 2);
+        ask(uid, "list", READDIR, &list);
+        let free = || assert!(rustix::fs::statfs(mount.path()).is_ok());
+        ask(uid, "statfs", STATFS, &free);
     }
     drop(mount);
     drop(server);

@@ -147,8 +147,9 @@ impl Fs {
     }
 
     /// Returns size and free space of the filesystem that the inode is on.
-    pub fn statfs(&self, node: NodeId) -> Result<StatVfs> {
+    pub fn statfs(&self, caller: &Caller, node: NodeId) -> Result<StatVfs> {
         let inode = self.tree.inode(node)?;
+        self.read_as(caller, &inode)?;
         let fd = self.tree.fd(&inode)?;
         rustix::fs::fstatvfs(&*fd)
     }

@@ -272,8 +272,9 @@ impl Fs {
     }
 
     /// Reads into a buffer until it is full or the file ends. Returns the number of bytes.
-    pub fn read(&self, read: &Read, buffer: &mut [u8]) -> Result<usize> {
+    pub fn read(&self, caller: &Caller, read: &Read, buffer: &mut [u8]) -> Result<usize> {
         let file = self.files.get(read.handle)?;
+        self.read_as(caller, &file.inode)?;
         match self.direct_align.filter(|_| read.direct) {
             Some(align) => {
                 let mut aligned = AlignedBuffer::new(buffer.len(), align.get())?;
@@ -289,6 +290,7 @@ impl Fs {
     pub fn write(&self, caller: &Caller, data: &[u8], how: &Write) -> Result<usize> {
         let file = self.files.get(how.handle)?;
         let align = self.direct_align.filter(|_| how.direct);
+        self.read_as(caller, &file.inode)?;
         let fd = file.open_for(align.is_some())?;
         let rights = match how.takes_privileges {
             true => self.rights_without_fsetid(caller, &file.inode)?,
@@ -319,8 +321,9 @@ impl Fs {
     }
 
     /// Syncs the file; with `data_only`, without metadata that is not needed to read it (fdatasync(2)).
-    pub fn fsync(&self, handle: u64, data_only: bool) -> Result<()> {
+    pub fn fsync(&self, caller: &Caller, handle: u64, data_only: bool) -> Result<()> {
         let file = self.files.get(handle)?;
+        self.read_as(caller, &file.inode)?;
         sync(file.open()?, data_only)
     }
 
@@ -334,6 +337,7 @@ impl Fs {
         len: u64,
     ) -> Result<()> {
         let file = self.files.get(handle)?;
+        self.read_as(caller, &file.inode)?;
         let fd = file.open()?;
         let rights = self.rights_to_write(caller, &file.inode)?;
         let acting = self.write_as(caller, &file.inode, rights)?;
@@ -342,8 +346,9 @@ impl Fs {
     }
 
     /// SEEK_DATA, SEEK_HOLE and whatever else the kernel sends.
-    pub fn lseek(&self, handle: u64, offset: i64, whence: i32) -> Result<i64> {
+    pub fn lseek(&self, caller: &Caller, handle: u64, offset: i64, whence: i32) -> Result<i64> {
         let file = self.files.get(handle)?;
+        self.read_as(caller, &file.inode)?;
         sys::file::lseek(file.open()?, offset, whence)
     }
 
@@ -363,7 +368,10 @@ impl Fs {
             // For a block device shown as a file, the kernel falls back to reading and writing.
             return Err(Errno::XDEV);
         }
-        let (source_fd, target_fd) = (source.open()?, target.open()?);
+        self.read_as(caller, &source.inode)?;
+        let source_fd = source.open()?;
+        self.read_as(caller, &target.inode)?;
+        let target_fd = target.open()?;
         let rights = self.rights_to_write(caller, &target.inode)?;
         let acting = self.write_as(caller, &target.inode, rights)?;
         // The reply has 32 bits for the count.

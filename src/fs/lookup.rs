@@ -106,8 +106,9 @@ impl Fs {
     }
 
     /// Returns the target of a symbolic link, as stored. ELOOP on a nosymfollow mount.
-    pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
+    pub fn readlink(&self, caller: &Caller, node: NodeId) -> Result<Vec<u8>> {
         let inode = self.tree.inode(node)?;
+        self.read_as(caller, &inode)?;
         self.may_follow(&inode)?;
         let fd = self.tree.fd(&inode)?;
         Ok(rustix::fs::readlinkat(&*fd, c"", Vec::with_capacity(256))?.into_bytes())

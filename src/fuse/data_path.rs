@@ -66,13 +66,13 @@ impl DataMover {
     }
 
     /// Reads and replies, now or later. EINTR when the client is killed while it is queued.
-    pub(super) fn read<F>(&self, fs: &Arc<Fs>, client: u32, read: Read, size: usize, answer: F)
+    pub(super) fn read<F>(&self, fs: &Arc<Fs>, caller: Caller, read: Read, size: usize, answer: F)
     where
         F: FnOnce(Result<&[u8]>) + Send + 'static,
     {
         let serve = move |fs: &Fs, answer: F| {
             let read = buffer::zeroed(size).and_then(|mut buffer| {
-                let count = fs.read(&read, &mut buffer)?;
+                let count = fs.read(&caller, &read, &mut buffer)?;
                 Ok((buffer, count))
             });
             match read {
@@ -91,7 +91,7 @@ impl DataMover {
             return self.reads.refund(size - moved);
         }
         let fs = Arc::clone(fs);
-        let client = Client { id: client, for_cache: read.for_cache };
+        let client = Client { id: caller.pid, for_cache: read.for_cache };
         self.reads.enqueue(size, client, move |dequeued| match dequeued {
             Ok(()) => serve(&fs, answer),
             Err(e) => {

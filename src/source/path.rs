@@ -6,7 +6,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::inode::{Inode, NodeId};
@@ -19,6 +19,8 @@ use super::tree::{NOFOLLOW_DONT_SYNC, SourceTree, proc_path};
 const MAX_ENTRIES: usize = 1 << 11;
 /// Bytes of directory entries that are read at a time.
 const BUFFER: usize = 32 << 10;
+/// The longest path in bytes that is opened at a time (PATH_MAX without the NUL).
+const MAX_PART: usize = 4095;
 /// Opens a directory on the way, without opening it for reading.
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -26,15 +28,44 @@ impl SourceTree {
     /// Returns the path of a directory relative to the source's root, empty for the root itself.
     ///
     /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
-    /// directory may then be anywhere.
+    /// directory may then be anywhere, also outside of the source.
     pub fn path_of(&self, dir: &Inode) -> Result<Option<Vec<u8>>, Errno> {
         if dir.node() == NodeId::ROOT {
             return Ok(Some(Vec::new()));
         }
-        let root = fd_path(&*self.root.load().held().ok_or(Errno::STALE)?)?;
-        let own = fd_path(&*self.fd(dir)?)?;
-        Ok(strip_dir(&root, &own).map(<[u8]>::to_vec))
+        let (top, dir) = (self.root.load().held().ok_or(Errno::STALE)?, self.fd(dir)?);
+        let (root, own) = (fd_path(&top)?, fd_path(&dir)?);
+        let path = strip_dir(&root, &own).map(<[u8]>::to_vec);
+        // The root of a private clone has the path `/`, and so seems to have below it what was moved out of it: the kernel
+        // then names the directories up to the root of the filesystem (`prepend_path`: "Escaped?").
+        if self.is_private
+            && let Some(path) = &path
+        {
+            let found = walk(&top, path)?;
+            if key(&stat_dont_sync(&found)?.0) != key(&stat_dont_sync(&*dir)?.0) {
+                return Err(Errno::NOENT);
+            }
+        }
+        Ok(path)
     }
+}
+
+/// Opens a directory by its path below another, whatever the length of the path. No symbolic link is followed.
+fn walk(top: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let open = |from: &OwnedFd, path: &[u8]| {
+        rustix::fs::openat2(from, path, STEP | OFlags::NOFOLLOW, Mode::empty(), resolve)
+    };
+    let (mut at, mut rest) = (open(top, b".")?, path);
+    while !rest.is_empty() {
+        let part = match rest.len() <= MAX_PART {
+            true => rest.len(),
+            false => rest[..MAX_PART].iter().rposition(|byte| *byte == b'/').ok_or(Errno::NOENT)?,
+        };
+        at = open(&at, &rest[..part])?;
+        rest = rest[part..].strip_prefix(b"/").unwrap_or_default();
+    }
+    Ok(at)
 }
 
 /// Returns the path of a descriptor, as seen from its mount namespace.
@@ -142,6 +173,9 @@ mod tests {
             expected.extend_from_slice(name.as_bytes());
             assert!(fd_path(&at).unwrap() == expected, "{depth} directories below");
         }
+        let root = rustix::fs::open("/", STEP, Mode::empty()).unwrap();
+        let found = walk(&root, &expected[1..]).unwrap();
+        assert_eq!(key(&stat_dont_sync(found).unwrap().0), key(&stat_dont_sync(&at).unwrap().0));
         assert_eq!(short_path(&at), Err(Errno::NAMETOOLONG), "else this tests nothing");
     }
 

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -26,6 +27,7 @@ pub(crate) struct Served {
 pub(crate) struct FuseFs {
     dir: PathBuf,
     server: Option<thread::JoinHandle<()>>,
+    seen: Arc<Mutex<Vec<(u32, u32)>>>,
 }
 
 /// Mounts a server of these files. `exports`: whether the kernel may make file handles.
@@ -47,8 +49,18 @@ fn mount_server(dir: &Path, exports: bool, judges: bool, files: &[Served]) -> Fu
     let options = std::ffi::CStr::from_bytes_with_nul(options.as_bytes()).expect("one NUL");
     mount("test", dir, "fuse", MountFlags::empty(), options).expect("mount");
     let files = files.to_vec();
-    let server = thread::spawn(move || Server { device, exports, judges, files }.run());
-    FuseFs { dir: dir.to_owned(), server: Some(server) }
+    let seen = Arc::<Mutex<_>>::default();
+    let server = Server { device, exports, judges, files, seen: Arc::clone(&seen) };
+    let server = thread::spawn(move || server.run());
+    FuseFs { dir: dir.to_owned(), server: Some(server), seen }
+}
+
+impl FuseFs {
+    /// The uids in the requests of one kind since the last call.
+    pub(crate) fn uids_of(&self, opcode: u32) -> Vec<u32> {
+        let seen = std::mem::take(&mut *self.seen.lock().expect("the server runs"));
+        seen.into_iter().filter(|(seen, _)| *seen == opcode).map(|(_, uid)| uid).collect()
+    }
 }
 
 impl Drop for FuseFs {
@@ -65,6 +77,8 @@ struct Server {
     exports: bool,
     judges: bool,
     files: Vec<Served>,
+    /// The opcode and the uid of each request.
+    seen: Arc<Mutex<Vec<(u32, u32)>>>,
 }
 
 const ROOT: u64 = 1;
@@ -72,13 +86,13 @@ const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 const OPEN: u32 = 14;
-const READ: u32 = 15;
-const STATFS: u32 = 17;
+pub(crate) const READ: u32 = 15;
+pub(crate) const STATFS: u32 = 17;
 const RELEASE: u32 = 18;
 const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 const OPENDIR: u32 = 27;
-const READDIR: u32 = 28;
+pub(crate) const READDIR: u32 = 28;
 const RELEASEDIR: u32 = 29;
 const BATCH_FORGET: u32 = 42;
 
@@ -101,6 +115,7 @@ impl Server {
             }
             let (node, body) = (number(request, 16, 8), &request[40..]);
             let uid = number(request, 24, 4) as u32;
+            self.seen.lock().expect("a test has panicked").push((opcode, uid));
             let is_refused = self.judges
                 && opcode == OPEN
                 && self.file(node).is_ok_and(|file| file.owner != uid);

@@ -23,7 +23,7 @@ mod users;
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use fd_table::FdTable;
-pub(crate) use fuse::{FuseFs, Served, serve, serve_owners};
+pub(crate) use fuse::{FuseFs, READ, READDIR, STATFS, Served, serve, serve_owners};
 pub(crate) use locks::{Lock, LockKind, Scope};
 pub(crate) use machine::{ACCOUNT, cannot_run, copy_program, program, skipped};
 pub(crate) use mount::Mount;

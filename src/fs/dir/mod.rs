@@ -84,11 +84,13 @@ impl Fs {
         let _active = self.prefetcher.begin_work();
         if handle != 0 {
             let dir = self.dirs.get(handle)?;
+            self.read_as(caller, &dir.inode)?;
             let result = run(&dir);
             dir.keep_unread_entries(|| self.listing_shares.take(caller.uid));
             return result;
         }
         let inode = self.tree.inode(node)?;
+        self.read_as(caller, &inode)?;
         let dir = match self.idle_streams.take(&inode, offset) {
             Some(dir) => dir,
             None => Arc::new(self.open_dir(inode)?),
@@ -105,7 +107,14 @@ impl Fs {
     }
 
     /// Syncs a directory.
-    pub fn fsyncdir(&self, node: NodeId, handle: u64, data_only: bool) -> Result<()> {
+    pub fn fsyncdir(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        handle: u64,
+        data_only: bool,
+    ) -> Result<()> {
+        self.read_as(caller, &*self.tree.inode(node)?)?;
         match handle {
             0 => super::file::sync(&self.open_dir(self.tree.inode(node)?)?.fd, data_only),
             _ => super::file::sync(&self.dirs.get(handle)?.fd, data_only),
@@ -165,7 +174,6 @@ impl Fs {
         offset: u64,
         mut add: impl FnMut(&DirEntry<'_>, Option<&Entry>) -> bool,
     ) -> Result<()> {
-        self.read_as(caller, &*self.tree.inode(node)?)?;
         let next = self.listing(caller, (node, handle, offset), |dir| {
             let validity = self.watch_names(&dir.inode);
             let mut subdirs = Vec::new();

@@ -41,6 +41,10 @@ impl Fs {
         if kind == LockKind::Unlock && !file.is_open() {
             return done(Ok(()));
         }
+        // A server below the source may be asked for the file.
+        if let Err(e) = self.read_as(caller, file.inode()) {
+            return done(Err(e));
+        }
         match take(&file, kind, false) {
             Err(Errno::WOULDBLOCK) if wait => {
                 let wait = move |waiting: &Waiting<'_>| loop {

@@ -60,9 +60,10 @@ pub struct GrantedLock {
 
 impl Fs {
     /// Returns the first lock that conflicts with a range (F_GETLK).
-    pub fn getlk(&self, request: &LockRequest) -> Result<Option<Conflict>> {
+    pub fn getlk(&self, caller: &Caller, request: &LockRequest) -> Result<Option<Conflict>> {
         let file = self.files.get(request.handle)?;
         let node = file.inode().node();
+        self.read_as(caller, file.inode())?;
         let known = self.locks.claim_known(node, request.owner).map(|own| own.get(request.range));
         let conflict = match known {
             Some(result) if result != Err(Errno::BADF) => result?,
@@ -108,6 +109,7 @@ impl Fs {
     fn try_lock(&self, caller: &Caller, request: &LockRequest) -> Result<Option<GrantedLock>> {
         let file = self.files.get(request.handle)?;
         let node = file.inode().node();
+        self.read_as(caller, file.inode())?;
         let owner = match request.range.kind {
             LockKind::Unlock => match self.locks.claim_known(node, request.owner) {
                 Some(owner) => owner,
@@ -166,6 +168,7 @@ impl Fs {
     ) -> Result<Option<GrantedLock>> {
         let file = self.files.get(request.handle)?;
         let node = file.inode().node();
+        self.read_as(&caller, file.inode())?;
         let owner = self.locks.claim(node, request.owner);
         let open = || self.open_description(&caller, &file);
         let &LockRequest { unique, range, .. } = request;

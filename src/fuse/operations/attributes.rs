@@ -41,11 +41,11 @@ impl Operations {
     }
 
     pub(super) fn readlink(&self, request: &Request<'_>) -> Result<Vec<u8>> {
-        self.fs.readlink(self.node(request))
+        self.fs.readlink(&request.caller()?, self.node(request))
     }
 
     pub(super) fn statfs(&self, request: &Request<'_>) -> Result<StatfsOut> {
-        let stat = self.fs.statfs(self.node(request))?;
+        let stat = self.fs.statfs(&request.caller()?, self.node(request))?;
         Ok(StatfsOut {
             blocks: stat.f_blocks,
             bfree: stat.f_bfree,

@@ -59,6 +59,7 @@ impl Operations {
 
     pub(super) fn fsyncdir(&self, request: &Request<'_>) -> Result<()> {
         let (FsyncIn { fh: handle, flags, .. }, _) = request.argument()?;
-        self.fs.fsyncdir(self.node(request), handle, flags & FSYNC_FDATASYNC != 0)
+        let data_only = flags & FSYNC_FDATASYNC != 0;
+        self.fs.fsyncdir(&request.caller()?, self.node(request), handle, data_only)
     }
 }

@@ -19,15 +19,17 @@ use crate::watch::Notifier;
 
 impl Operations {
     pub(super) fn read(&self, request: &Request<'_>, reply: Reply) {
-        let asked = match request.argument::<ReadIn>() {
-            Ok((asked, _)) => asked,
+        let parts =
+            request.argument::<ReadIn>().and_then(|(asked, _)| Ok((asked, request.caller()?)));
+        let (asked, caller) = match parts {
+            Ok(parts) => parts,
             Err(e) => return reply.error(e),
         };
         // Without a lock owner the page cache reads, and the kernel does not say for which process.
         let for_cache = asked.read_flags & READ_LOCKOWNER == 0;
         let direct = is_direct(asked.flags) && !for_cache;
         let read = Read { handle: asked.fh, offset: asked.offset, direct, for_cache };
-        self.data.read(&self.fs, request.header.pid, read, asked.size as usize, move |data| {
+        self.data.read(&self.fs, caller, read, asked.size as usize, move |data| {
             reply.payload(data);
         });
     }
@@ -67,7 +69,7 @@ impl Operations {
 
     pub(super) fn fsync(&self, request: &Request<'_>) -> Result<()> {
         let (FsyncIn { fh: handle, flags, .. }, _) = request.argument()?;
-        self.fs.fsync(handle, flags & FSYNC_FDATASYNC != 0)
+        self.fs.fsync(&request.caller()?, handle, flags & FSYNC_FDATASYNC != 0)
     }
 
     pub(super) fn fallocate(&self, request: &Request<'_>) -> Result<()> {
@@ -77,7 +79,7 @@ impl Operations {
 
     pub(super) fn lseek(&self, request: &Request<'_>) -> Result<LseekOut> {
         let (LseekIn { fh: handle, offset, whence, .. }, _) = request.argument()?;
-        let offset = self.fs.lseek(handle, offset as i64, whence as i32)?;
+        let offset = self.fs.lseek(&request.caller()?, handle, offset as i64, whence as i32)?;
         Ok(LseekOut { offset })
     }
 

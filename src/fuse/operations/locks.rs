@@ -53,7 +53,7 @@ impl Operations {
     pub(super) fn getlk(&self, request: &Request<'_>) -> Result<LockOut> {
         let (asked, _) = request.argument::<LockIn>()?;
         let unlocked = LockOut { typ: libc::F_UNLCK as u32, ..LockOut::default() };
-        let conflict = self.fs.getlk(&lock(&asked, request.header.unique)?)?;
+        let conflict = self.fs.getlk(&request.caller()?, &lock(&asked, request.header.unique)?)?;
         Ok(conflict.map_or(unlocked, |conflict| {
             let typ = match conflict.range.kind {
                 LockKind::Write => libc::F_WRLCK,
