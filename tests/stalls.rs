@@ -230,6 +230,29 @@ fn a_user_whose_requests_all_wait_leaves_workers_to_other_users() {
 }
 
 #[test]
+fn users_whose_requests_all_wait_leave_workers_to_a_new_user_and_to_root() {
+    const USERS: u32 = 5;
+    let mounts = Stacked::new();
+    let outer = mounts.outer();
+    let stopped = Stopped::new(&mounts.inner);
+    thread::scope(|scope| {
+        for n in 0..USERS * 70 {
+            let (uid, path) = (1000 + n % USERS, outer.join(format!("below/{n}")));
+            scope.spawn(move || as_user(uid, uid, &[], || fs::metadata(path).is_err()));
+        }
+        eventually("the users have the workers that they may have", || {
+            threads_of(outer, "worker") > 200
+        });
+        thread::sleep(Duration::from_millis(500));
+        for round in 0..3 {
+            as_user(2000 + round, 2000, &[], || is_responsive(outer, &format!("new-{round}")));
+            is_responsive(outer, &format!("root-{round}"));
+        }
+        drop(stopped);
+    });
+}
+
+#[test]
 fn a_mount_can_be_unmounted_while_a_submount_does_not_answer() {
     let mut mounts = Stacked::new();
     let stopped = Stopped::new(&mounts.inner);

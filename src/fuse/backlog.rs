@@ -9,13 +9,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::device::Device;
 use super::protocol::layout::{WriteIn, write};
 use super::protocol::{Request, RequestHead, opcode};
+use super::worker_shares::fair_share;
 
-/// The most queued requests of all users and of one user; as many as may wait for locks (`fs/lock/waiters.rs`).
-const MAX_REQUESTS: usize = 4096;
-const MAX_REQUESTS_PER_USER: usize = 1024;
-/// The most bytes of queued requests, with the data of writes, of all users and of one user. Chosen.
-const MAX_BYTES: usize = 64 << 20;
-const MAX_BYTES_PER_USER: usize = 16 << 20;
+/// The most queued requests of all users, of one user, and how many are kept for root; as many as may wait for locks
+/// (`fs/lock/waiters.rs`).
+const REQUESTS: Limits = Limits { total: 4096, per_user: 1024, reserved: 512 };
+/// The same in bytes, with the data of writes. Chosen.
+const BYTES: Limits = Limits { total: 64 << 20, per_user: 16 << 20, reserved: 8 << 20 };
+
+/// How much of the queue a user may take. As of the workers (`worker_shares.rs`), it is at most half of what the other
+/// users leave.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    total: usize,
+    per_user: usize,
+    /// For root.
+    reserved: usize,
+}
+
+impl Limits {
+    /// Whether a user who has `own` of the `used` may have `more`.
+    fn allow(self, uid: u32, used: usize, own: usize, more: usize) -> bool {
+        let left = self.total.saturating_sub(used - own);
+        let share = match uid {
+            0 => left,
+            _ => fair_share(left.saturating_sub(self.reserved)),
+        };
+        own + more <= share.min(self.per_user)
+    }
+}
 
 /// A queued request.
 #[derive(Debug)]
@@ -43,10 +65,9 @@ impl Backlog {
         let mut queue = self.lock();
         let of_user = || queue.iter().filter(|queued| queued.head.uid == head.uid);
         let add_len = |bytes: usize, queued: &QueuedRequest| bytes + queued.bytes.len();
-        let fits = queue.len() < MAX_REQUESTS
-            && of_user().count() < MAX_REQUESTS_PER_USER
-            && queue.iter().fold(bytes.len(), add_len) <= MAX_BYTES
-            && of_user().fold(bytes.len(), add_len) <= MAX_BYTES_PER_USER;
+        let (used, own) = (queue.iter().fold(0, add_len), of_user().fold(0, add_len));
+        let fits = REQUESTS.allow(head.uid, queue.len(), of_user().count(), 1)
+            && BYTES.allow(head.uid, used, own, bytes.len());
         if !fits && !must_be_queued(head.opcode, bytes) {
             return false;
         }
@@ -120,14 +141,27 @@ mod tests {
     #[test]
     fn a_user_with_a_full_backlog_leaves_room_for_other_users() {
         let (backlog, device) = (Backlog::default(), device());
-        for unique in 0..MAX_REQUESTS_PER_USER as u64 {
+        for unique in 0..REQUESTS.per_user as u64 {
             assert!(backlog.push(head(1000, unique), &[0; 40], &device));
         }
         assert!(!backlog.push(head(1000, 9999), &[0; 40], &device));
         let close = RequestHead { opcode: opcode::RELEASE, ..head(1000, 9999) };
         assert!(backlog.push(close, &[0; 64], &device), "a close is never refused");
         assert!(backlog.push(head(1001, 10000), &[0; 40], &device));
-        assert!(!backlog.push(head(1001, 10001), &vec![0; MAX_BYTES_PER_USER], &device));
+        assert!(!backlog.push(head(1001, 10001), &vec![0; BYTES.per_user], &device));
+    }
+
+    #[test]
+    fn users_that_queue_all_they_may_leave_room_for_a_new_user_and_for_root() {
+        let (backlog, device) = (Backlog::default(), device());
+        let queue_all = |uid| {
+            let push = |unique: &u64| backlog.push(head(uid, *unique), &[0; 40], &device);
+            (0..5000).take_while(push).count()
+        };
+        let queued: Vec<usize> = (1000..1006).map(queue_all).collect();
+        assert_eq!(queued, [1024, 1024, 768, 384, 192, 96]);
+        (1006..3000).for_each(|uid| drop(queue_all(uid)));
+        assert_eq!(queue_all(0), REQUESTS.reserved);
     }
 
     #[test]

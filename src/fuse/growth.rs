@@ -17,13 +17,11 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::worker_pool::WorkerPool;
+use super::worker_shares::{MAX_PER_USER, WorkerShares};
 use super::worker_slot::WorkerSlot;
 
 /// The most workers beyond the base number. A blocked one takes about 40 KiB, with its kernel stack (measured).
 pub(super) const MAX_EXTRA: usize = 256;
-/// The most workers that serve one user, or the base number where that is larger; the user's other requests wait in
-/// the backlog. Chosen: it takes four users to fill the pool.
-pub(super) const MAX_PER_USER: usize = 64;
 /// How long a surplus worker waits to be called back before it ends. Chosen.
 const STANDBY: Duration = Duration::from_secs(10);
 /// How often the stall monitor looks at the workers. Chosen.
@@ -313,15 +311,20 @@ impl WorkerPool {
         self.serving.load(Ordering::SeqCst) < self.active.load(Ordering::SeqCst)
     }
 
-    /// Whether a user has as many workers as one user may have.
+    /// Whether a user has as many workers as it may have.
     pub(super) fn has_full_share(&self, uid: u32) -> bool {
-        let active = self.active.load(Ordering::Relaxed);
-        let share = MAX_PER_USER.max(self.base);
-        if active == self.base || active < share {
+        // Less than one user may have, whatever the others have: the slots need not be counted.
+        if self.serving.load(Ordering::Relaxed) <= MAX_PER_USER {
             return false;
         }
-        let serves_user =
-            |slot: &&WorkerSlot| slot.current_request().is_some_and(|head| head.uid == uid);
-        self.slots.iter().filter(serves_user).count() >= share
+        self.full_shares()(uid)
+    }
+
+    /// Returns which users have as many workers as they may have at this moment.
+    pub(super) fn full_shares(&self) -> impl Fn(u32) -> bool + use<> {
+        let shares = WorkerShares::count(self.slots.iter());
+        // The last one reads requests.
+        let (workers, base, mounter) = (self.slots.len() - 1, self.base, self.mounter);
+        move |uid| shares.is_full(uid, workers, base, mounter)
     }
 }

@@ -23,6 +23,7 @@ mod server;
 mod status;
 mod ttl;
 mod worker_pool;
+mod worker_shares;
 mod worker_slot;
 
 pub use kernel_features::KernelFeatures;

@@ -83,6 +83,8 @@ pub(super) struct WorkerPool {
     pub(super) growth: Growth,
     pub(super) backlog: Backlog,
     pub(super) interrupts: Arc<Interrupts>,
+    /// The effective uid of the daemon when it mounted: some workers are kept for this user, as for root.
+    pub(super) mounter: u32,
 }
 
 #[derive(Debug, Default)]
@@ -126,6 +128,7 @@ impl WorkerPool {
             growth: Growth::new(slots),
             backlog: Backlog::default(),
             interrupts,
+            mounter: rustix::process::geteuid().as_raw(),
         }
     }
 
@@ -263,7 +266,11 @@ impl WorkerPool {
             let is_last = serving.concurrent + 1 >= self.base + MAX_EXTRA;
             let next = match is_last {
                 true => None,
-                false => self.backlog.pop(|uid| !self.has_full_share(uid)),
+                false if self.backlog.is_empty() => None,
+                false => {
+                    let is_full = self.full_shares();
+                    self.backlog.pop(|uid| !is_full(uid))
+                }
             };
             let Some(QueuedRequest { bytes, device, .. }) = next else { return };
             self.serve(index, &bytes, &device, service);
