@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -168,6 +168,48 @@ fn a_frozen_source_can_be_read_while_its_writers_wait() {
     });
     fs::remove_file(mount.join("below/0/new")).expect("remove");
     assert!(mount.unmount().is_some_and(|status| status.success()));
+}
+
+#[test]
+fn the_names_that_a_killed_client_has_added_or_removed_are_counted() {
+    let disk = loop_fs("ext4", 64);
+    let source = disk.dir("source");
+    for dir in ["unlink", "rename", "link"] {
+        let dir = disk.dir(&format!("source/{dir}"));
+        fs::write(dir.join("f"), "x").expect("write");
+        fs::write(dir.join("new"), "x").expect("write");
+        fs::hard_link(dir.join("f"), dir.join("also f")).expect("link");
+    }
+    let mount = Mount::builder().source(&source).arg("--cache=coherent").start();
+    let path = |name: &str| CString::new(mount.join(name).as_os_str().as_bytes()).expect("no NUL");
+    let names = |dir: &str| fs::metadata(mount.join(dir).join("also f")).expect("stat").nlink();
+    let client = |run: Box<dyn FnOnce() -> bool>| {
+        Process::on(Path::new("/dev/null"), move |_| u8::from(!run()))
+    };
+    for dir in ["unlink", "rename", "link"] {
+        fs::metadata(mount.join(dir).join("f")).expect("stat");
+        fs::metadata(mount.join(dir).join("new")).expect("stat");
+        assert_eq!(names(dir), 2);
+    }
+    let frozen = Frozen::new(&disk);
+    let (f, new, over) = (path("unlink/f"), path("rename/new"), path("rename/f"));
+    let (first, more) = (path("link/f"), path("link/more"));
+    let clients = [
+        client(Box::new(move || rustix::fs::unlink(&f).is_ok())),
+        client(Box::new(move || rustix::fs::rename(&new, &over).is_ok())),
+        client(Box::new(move || rustix::fs::link(&first, &more).is_ok())),
+    ];
+    thread::sleep(Duration::from_millis(300));
+    for client in clients {
+        is_killed_soon(client, "a client of the frozen source");
+    }
+    for dir in ["unlink", "rename", "link"] {
+        assert_eq!(names(dir), 2, "{dir}: it has not happened yet");
+    }
+    drop(frozen);
+    for (dir, count) in [("unlink", 1), ("rename", 1), ("link", 3)] {
+        eventually(&format!("{dir}: {count} names"), || names(dir) == count);
+    }
 }
 
 #[test]

@@ -10,17 +10,23 @@ use crate::source::{Inode, LinkTarget, NodeId, UnlinkPin, component};
 use crate::view::LinkRemoval;
 
 impl Fs {
-    /// Removes a name. A file that is still open stays usable.
-    pub fn unlink(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<()> {
+    /// Removes a name. A file that is still open stays usable. Returns the inodes with one name less.
+    pub fn unlink(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Vec<NodeId>> {
         self.remove(caller, parent, name, AtFlags::empty())
     }
 
-    /// Removes an empty directory.
-    pub fn rmdir(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<()> {
+    /// Removes an empty directory. Returns its inodes.
+    pub fn rmdir(&self, caller: &Caller, parent: NodeId, name: &OsStr) -> Result<Vec<NodeId>> {
         self.remove(caller, parent, name, AtFlags::REMOVEDIR)
     }
 
-    fn remove(&self, caller: &Caller, parent: NodeId, name: &OsStr, how: AtFlags) -> Result<()> {
+    fn remove(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &OsStr,
+        how: AtFlags,
+    ) -> Result<Vec<NodeId>> {
         if self.view().changes.deny_delete {
             return Err(Errno::PERM);
         }
@@ -31,13 +37,15 @@ impl Fs {
         let c_name = component(name)?;
         self.may_remove(caller, (&dir, &dir_fd), &c_name)?;
         if let Some(target) = self.tree.target(&dir, &dir_fd, &c_name)? {
-            self.remove_link(caller, &dir, name, target, how)?;
-            return self.names_changed(&[&dir]);
+            let unnamed = self.remove_link(caller, &dir, name, target, how)?;
+            self.names_changed(&[&dir])?;
+            return Ok(unnamed);
         }
         let pin = self.tree.pin_for_unlink(&dir, &dir_fd, &c_name);
         self.act_for(caller)?.unlink(&dir_fd, &c_name, how)?;
-        pin.commit();
-        self.names_changed(&[&dir])
+        let unnamed = pin.commit();
+        self.names_changed(&[&dir])?;
+        Ok(unnamed)
     }
 
     /// Removes a symbolic link shown as its target: the link, the target or both, as the view says.
@@ -50,7 +58,7 @@ impl Fs {
         name: &OsStr,
         target: LinkTarget,
         how: AtFlags,
-    ) -> Result<()> {
+    ) -> Result<Vec<NodeId>> {
         let policy = self.view().resolve_symlinks.unwrap_or_default();
         let dir_fd = self.tree.fd(dir)?;
         let c_name = component(name)?;
@@ -64,37 +72,36 @@ impl Fs {
         let remove_link = || {
             acting.unlink(&dir_fd, &c_name, AtFlags::empty())?;
             self.tree.retire_link(dir, name);
-            Ok(())
+            Ok(Vec::new())
         };
         let remove_target = || {
             let (parent, name) = target.dir_entry().ok_or(Errno::NOTEMPTY)?;
             self.may_remove_target(caller, (parent, name))?;
             let pin = self.tree.pin_target_for_unlink(&target);
             acting.unlink(parent, name, how)?;
-            pin.commit();
-            Ok(())
+            Ok(pin.commit())
         };
         match policy {
             LinkRemoval::Deny | LinkRemoval::SymlinkOnly => remove_link(),
             LinkRemoval::SymlinkFirst => {
                 remove_link()?;
                 // The link is removed, so the operation succeeds even if the target stays.
-                let rest: Result<()> = remove_target();
-                rest.unwrap_or_else(|e| {
-                    log::debug!("removed a symbolic link but not its target: {e}")
-                });
-                Ok(())
+                Ok(remove_target().unwrap_or_else(|e: Errno| {
+                    log::debug!("removed a symbolic link but not its target: {e}");
+                    Vec::new()
+                }))
             }
             LinkRemoval::TargetFirst => {
-                remove_target()?;
-                remove_link()
+                let unnamed = remove_target()?;
+                remove_link()?;
+                Ok(unnamed)
             }
         }
     }
 
     /// Renames, with the flags of renameat2(2).
     ///
-    /// A whiteout belongs to the caller. EOVERFLOW if an unmapped caller creates a new name or a whiteout.
+    /// Returns the inodes with one name less, too. A whiteout belongs to the caller. EOVERFLOW if an unmapped caller creates a new name or a whiteout.
     pub fn rename(
         &self,
         caller: &Caller,
@@ -103,7 +110,7 @@ impl Fs {
         new_parent: NodeId,
         new_name: &OsStr,
         flags: RenameFlags,
-    ) -> Result<Moved> {
+    ) -> Result<(Moved, Vec<NodeId>)> {
         let (deny_rename, deny_delete) = {
             let changes = &self.view().changes;
             (changes.deny_rename, changes.deny_delete)
@@ -144,7 +151,7 @@ impl Fs {
             false => UnlinkPin::default(),
         };
         acting.rename((&from_fd, &c_name), (&to_fd, &c_new_name), flags)?;
-        pin.commit();
+        let unnamed = pin.commit();
         self.tree.retire_link(&from, name);
         self.tree.retire_link(&to, new_name);
         let changed: &[&Inode] = if parent == new_parent { &[&to] } else { &[&to, &from] };
@@ -153,9 +160,10 @@ impl Fs {
             self.tree.is_dir(&to_fd, &c_new_name)
                 || (flags.contains(RenameFlags::EXCHANGE) && self.tree.is_dir(&from_fd, &c_name))
         };
-        Ok(match self.view().excluded.has_paths() && is_dir() {
+        let moved = match self.view().excluded.has_paths() && is_dir() {
             true => Moved::WithPaths,
             false => Moved::Alone,
-        })
+        };
+        Ok((moved, unnamed))
     }
 }

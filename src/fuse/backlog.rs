@@ -81,14 +81,19 @@ impl Backlog {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Takes the oldest request whose user may be served.
-    pub(super) fn pop(&self, may_serve: impl Fn(u32) -> bool) -> Option<QueuedRequest> {
-        self.take(|queued| may_serve(queued.head.uid))
+    /// Takes the oldest request whose user may be served. `begin` runs before the request has left the queue, so that an
+    /// interrupt finds the request here or where `begin` has put it.
+    pub(super) fn pop(
+        &self,
+        may_serve: impl Fn(u32) -> bool,
+        begin: impl FnOnce(&QueuedRequest),
+    ) -> Option<QueuedRequest> {
+        self.take(|queued| may_serve(queued.head.uid), begin)
     }
 
     /// Takes a request out by its `unique` number.
     pub(super) fn remove(&self, unique: u64) -> Option<QueuedRequest> {
-        self.take(|queued| queued.head.unique == unique)
+        self.take(|queued| queued.head.unique == unique, |_| {})
     }
 
     /// Finds a queued request by its `unique` number.
@@ -99,13 +104,17 @@ impl Backlog {
         self.lock().iter().map(|queued| queued.head).find(|head| head.unique == unique)
     }
 
-    fn take(&self, matches: impl Fn(&QueuedRequest) -> bool) -> Option<QueuedRequest> {
+    fn take(
+        &self,
+        matches: impl Fn(&QueuedRequest) -> bool,
+        begin: impl FnOnce(&QueuedRequest),
+    ) -> Option<QueuedRequest> {
         if self.is_empty() {
             return None;
         }
         let mut queue = self.lock();
         let at = queue.iter().position(matches)?;
-        let queued = queue.remove(at);
+        let queued = queue.remove(at).inspect(begin);
         self.count.store(queue.len(), Ordering::Release);
         queued
     }
@@ -160,21 +169,21 @@ mod tests {
         };
         let queued: Vec<usize> = (1000..1006).map(queue_all).collect();
         assert_eq!(queued, [1024, 1024, 768, 384, 192, 96]);
-        (1006..3000).for_each(|uid| drop(queue_all(uid)));
+        assert!((1006..3000).all(|uid| queue_all(uid) < 96));
         assert_eq!(queue_all(0), REQUESTS.reserved);
     }
 
     #[test]
     fn the_oldest_request_of_a_user_that_may_be_served_comes_first() {
         let (backlog, device) = (Backlog::default(), device());
-        assert!(backlog.pop(|_| true).is_none());
+        assert!(backlog.pop(|_| true, |_| {}).is_none());
         for (uid, unique) in [(1000, 1), (1001, 2), (1001, 3)] {
             assert!(backlog.push(head(uid, unique), &[0; 40], &device));
         }
-        assert_eq!(backlog.pop(|uid| uid != 1000).unwrap().head.unique, 2);
+        assert_eq!(backlog.pop(|uid| uid != 1000, |_| {}).unwrap().head.unique, 2);
         assert_eq!(backlog.find(3).map(|head| head.uid), Some(1001));
         assert!(backlog.remove(3).is_some() && backlog.find(3).is_none());
-        assert_eq!(backlog.pop(|_| true).unwrap().head.unique, 1);
-        assert!(backlog.pop(|_| true).is_none());
+        assert_eq!(backlog.pop(|_| true, |_| {}).unwrap().head.unique, 1);
+        assert!(backlog.pop(|_| true, |_| {}).is_none());
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::protocol::{Reply, RequestHead, opcode, reply_interrupted};
+use super::protocol::{RequestHead, opcode, reply_interrupted, reply_unserved};
 use super::worker_pool::WorkerPool;
 use crate::fs::ClientState;
 
@@ -123,7 +123,7 @@ impl WorkerPool {
                 && is_dying(head)
                 && let Some(queued) = self.backlog.remove(unique)
             {
-                Reply::new(&queued.device, unique).error(Errno::INTR);
+                reply_unserved(&queued.device, &queued.bytes, Errno::INTR);
             }
             return true;
         }
@@ -134,7 +134,7 @@ impl WorkerPool {
             return !request.was_seen && request.since.elapsed() < EARLY_TIMEOUT;
         };
         if is_dying(head) {
-            slot.abandon(unique, |device| reply_interrupted(device, unique));
+            slot.abandon(unique, |device| reply_interrupted(device, head));
         }
         request.was_seen = true;
         true

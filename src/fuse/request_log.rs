@@ -51,19 +51,31 @@ impl LoggedRequest {
         })
     }
 
-    /// Logs the reply: its size in bytes behind the header, or its errno, negated as `fuse_out_header` has it.
-    pub(in crate::fuse) fn replied(self, unique: u64, error: i32, size: usize) {
+    /// Logs the reply: its size in bytes behind the header, or its errno, negated as `fuse_out_header` has it; and whether
+    /// the kernel accepted it.
+    pub(in crate::fuse) fn replied(self, unique: u64, error: i32, size: usize, was_accepted: bool) {
         let (name, time) = (self.name, self.since.elapsed().as_micros());
+        let refused = if was_accepted { "" } else { " refused" };
         match error {
-            0 => log::trace!(target: TARGET, "{name} unique={unique} ok size={size} us={time}"),
+            0 => log::trace!(
+                target: TARGET,
+                "{name} unique={unique} ok size={size} us={time}{refused}"
+            ),
             _ => log::trace!(
                 target: TARGET,
-                "{name} unique={unique} errno={} ({}) us={time}",
+                "{name} unique={unique} errno={} ({}) us={time}{refused}",
                 -error,
                 strerror(-error)
             ),
         }
     }
+}
+
+/// Logs the reply to a request that another thread still serves.
+pub(in crate::fuse) fn log_abandoned(opcode: u32, unique: u64, error: i32) {
+    let (name, _) = known(opcode);
+    let text = strerror(-error);
+    log::trace!(target: TARGET, "{name} unique={unique} errno={} ({text}) abandoned", -error);
 }
 
 /// The opcode's name, and the header's fields with those of the body.

@@ -20,7 +20,7 @@ use super::busy_poll::BusyPoller;
 use super::device::Device;
 use super::growth::{Growth, MAX_EXTRA};
 use super::interrupts::Interrupts;
-use super::protocol::{Reply, RequestHead, opcode};
+use super::protocol::{RequestHead, opcode, reply_unserved};
 use super::worker_slot::WorkerSlot;
 
 /// Uncontended requests in a row that start exclusive mode.
@@ -228,7 +228,7 @@ impl WorkerPool {
         let concurrent = serving.concurrent;
         let elapsed = if self.must_queue(&head, concurrent) {
             if !self.backlog.push(head, bytes, device) {
-                Reply::new(device, head.unique).error(Errno::AGAIN);
+                reply_unserved(device, bytes, Errno::AGAIN);
             }
             Duration::MAX
         } else {
@@ -269,11 +269,13 @@ impl WorkerPool {
                 false if self.backlog.is_empty() => None,
                 false => {
                     let is_full = self.full_shares();
-                    self.backlog.pop(|uid| !is_full(uid))
+                    let begin =
+                        |next: &QueuedRequest| self.slots[index].begin(next.head, &next.device);
+                    self.backlog.pop(|uid| !is_full(uid), begin)
                 }
             };
             let Some(QueuedRequest { bytes, device, .. }) = next else { return };
-            self.serve(index, &bytes, &device, service);
+            self.serve_begun(index, &bytes, &device, service);
         }
     }
 
@@ -284,8 +286,19 @@ impl WorkerPool {
         device: &Arc<Device>,
         service: &impl Service,
     ) {
+        self.slots[index].begin(RequestHead::of(bytes), device);
+        self.serve_begun(index, bytes, device, service);
+    }
+
+    /// As [`Self::serve`], a request with which the slot has begun.
+    fn serve_begun(
+        self: &Arc<Self>,
+        index: usize,
+        bytes: &[u8],
+        device: &Arc<Device>,
+        service: &impl Service,
+    ) {
         let (head, slot) = (RequestHead::of(bytes), &self.slots[index]);
-        slot.begin(head, device);
         service.serve(bytes, device);
         if slot.end() {
             service.was_abandoned(bytes);

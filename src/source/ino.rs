@@ -12,6 +12,9 @@ use super::domains::DevNo;
 use super::inode::Inode;
 use super::tree::SourceTree;
 
+/// The bits of a number that a server may choose: the others are those of its device.
+const CHOSEN: u64 = (1 << 48) - 1;
+
 /// Set in the numbers of all other devices, so that they differ from those of the root's device, which are mostly small.
 const ELSEWHERE: u64 = 1 << 62;
 
@@ -38,13 +41,23 @@ fn mix(value: u64) -> u64 {
     value ^ value >> 31
 }
 
+/// Combines an inode number with the tag of its device. `is_chosen`: a server makes up the numbers, and could choose one that
+/// the tag turns into that of a file on another device, which programs would take for the same file.
+fn combine(ino: u64, tag: u64, is_chosen: bool) -> u64 {
+    match is_chosen && tag != 0 && ino > CHOSEN {
+        true => (mix(ino) ^ tag) & CHOSEN | tag & !CHOSEN,
+        false => ino ^ tag,
+    }
+}
+
 impl SourceTree {
     /// Returns the inode number that programs see.
     #[must_use]
     pub fn shown_ino(&self, inode: &Inode) -> u64 {
         let identity = inode.identity();
         let link = inode.via().map_or(0, |via| via.tag);
-        identity.ino ^ self.domains.tag(identity.domain) ^ link
+        let is_chosen = self.is_server_backed(inode);
+        combine(identity.ino, self.domains.tag(identity.domain), is_chosen) ^ link
     }
 
     /// Returns the inode number that programs see in a directory entry.
@@ -52,7 +65,8 @@ impl SourceTree {
     pub fn shown_entry_ino(&self, dir: &Inode, kind: FileType, ino: u64) -> u64 {
         // A file is the same inode with and without the link.
         let link = dir.via().filter(|_| kind.is_dir()).map_or(0, |via| via.tag);
-        ino ^ self.domains.tag(dir.identity().domain) ^ link
+        let is_chosen = self.is_server_backed(dir);
+        combine(ino, self.domains.tag(dir.identity().domain), is_chosen) ^ link
     }
 }
 
@@ -69,6 +83,23 @@ mod tests {
         // Of 2^22 values.
         assert!(all - tags.len() < 10, "{} of {all} are the same", all - tags.len());
         assert!(device_tag((8, 1)) & ELSEWHERE != 0 && device_tag((8, 1)) >> 63 == 0);
+    }
+
+    #[test]
+    fn a_server_cannot_choose_the_number_of_a_file_on_another_device() {
+        let (tag, other) = (device_tag((0, 77)), device_tag((8, 1)));
+        for victim in [2, 1 << 40, 5 ^ other, CHOSEN] {
+            for ino in [victim, victim ^ tag, !victim ^ tag] {
+                let shown = combine(ino, tag, true);
+                assert!(shown != victim && shown & !CHOSEN == tag & !CHOSEN, "{shown:x}");
+            }
+        }
+        assert_eq!(
+            combine(1 << 50, tag, false),
+            1 << 50 ^ tag,
+            "a local file system's are distinct"
+        );
+        assert_eq!(combine(1 << 50, 0, true), 1 << 50, "the root's own");
     }
 
     #[test]

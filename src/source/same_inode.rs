@@ -6,7 +6,7 @@
 //! same watch (Linux `inotify_update_watch`).
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
@@ -15,12 +15,16 @@ use rustix::io::Errno;
 use super::tree::proc_path;
 use crate::sys::handle::{name_to_fid, name_to_handle};
 
-/// Compares descriptors, with an inotify instance that it creates at first use.
+/// How many inotify instances are kept for later comparisons. Chosen.
+const MAX_IDLE: usize = 4;
+
+/// Compares descriptors, with inotify instances.
+///
+/// A comparison has an instance of its own, and holds no lock: to add a watch, the kernel asks the server of the file for
+/// the permission to read it (`inotify_find_inode`), and a server may never answer.
 #[derive(Debug, Default)]
 pub(super) struct InodeComparer {
-    instance: OnceLock<Option<OwnedFd>>,
-    /// Serializes comparisons, because they share the instance's watches.
-    comparison: Mutex<()>,
+    idle: Mutex<Vec<OwnedFd>>,
 }
 
 impl InodeComparer {
@@ -42,9 +46,28 @@ impl InodeComparer {
 
     /// Compares by inotify watches. Fails if the process may not read the inode, or can create no inotify instance.
     fn have_same_watch(&self, one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
-        let new = || inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
-        let instance = self.instance.get_or_init(new).as_ref().ok_or(Errno::NOSYS)?;
-        let _comparing = self.comparison.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = self.idle().pop();
+        let instance = match idle {
+            Some(instance) => instance,
+            None => inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+        };
+        let result = Self::have_same_watch_in(&instance, one, other);
+        let mut idle = self.idle();
+        if idle.len() < MAX_IDLE {
+            idle.push(instance);
+        }
+        result
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn have_same_watch_in(
+        instance: &OwnedFd,
+        one: &OwnedFd,
+        other: &OwnedFd,
+    ) -> Result<bool, Errno> {
         // An event that comes at most once.
         let watch = |fd| inotify::add_watch(instance, &*proc_path(fd), WatchFlags::DELETE_SELF);
         let first = watch(one)?;
@@ -142,9 +165,12 @@ mod tests {
             }
         });
         use std::os::fd::AsRawFd;
-        let instance = comparer.instance.get().and_then(Option::as_ref).expect("an instance");
-        let info = format!("/proc/self/fdinfo/{}", instance.as_raw_fd());
-        let info = std::fs::read_to_string(info).expect("read");
-        assert!(!info.contains("inotify wd:"), "{info}");
+        let idle = comparer.idle();
+        assert!((1..=MAX_IDLE).contains(&idle.len()), "{}", idle.len());
+        for instance in idle.iter() {
+            let info = format!("/proc/self/fdinfo/{}", instance.as_raw_fd());
+            let info = std::fs::read_to_string(info).expect("read");
+            assert!(!info.contains("inotify wd:"), "{info}");
+        }
     }
 }

@@ -7,20 +7,27 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Statx};
 
 use super::domains::dev_no;
-use super::inode::{Domain, Inode};
+use super::inode::{Domain, Inode, NodeId};
 use super::resolve::LinkTarget;
 use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, via_id};
 
-/// Inodes about to lose their last name, each with an open descriptor.
+/// Inodes about to lose a name.
 #[derive(Debug, Default)]
-pub struct UnlinkPin(Vec<(Arc<OwnedFd>, Arc<Inode>)>);
+pub struct UnlinkPin {
+    /// Those that lose their last one, each with an open descriptor.
+    pinned: Vec<(Arc<OwnedFd>, Arc<Inode>)>,
+    /// Those that the kernel knows.
+    nodes: Vec<NodeId>,
+}
 
 impl UnlinkPin {
-    /// Pins the inodes until the kernel forgets them, now that the name is removed.
-    pub fn commit(self) {
-        for (fd, inode) in self.0 {
+    /// Pins the inodes until the kernel forgets them, now that the name is removed. Returns all that have lost a name and
+    /// that the kernel knows.
+    pub fn commit(self) -> Vec<NodeId> {
+        for (fd, inode) in self.pinned {
             inode.pin(fd);
         }
+        self.nodes
     }
 }
 
@@ -53,12 +60,12 @@ impl SourceTree {
 
     fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {
         let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
-        if stat.stx_nlink > 1 && !is_dir {
-            return UnlinkPin::default();
-        }
-        let known =
-            domains.into_iter().flat_map(|domain| self.table.all_generations(domain, stat.stx_ino));
-        UnlinkPin(known.filter_map(|inode| Some((self.fd(&inode).ok()?, inode))).collect())
+        let is_last = stat.stx_nlink <= 1 || is_dir;
+        let all_generations = |domain| self.table.all_generations(domain, stat.stx_ino);
+        let known: Vec<_> = domains.into_iter().flat_map(all_generations).collect();
+        let nodes = known.iter().map(|inode| inode.node()).collect();
+        let pin = |inode: Arc<Inode>| Some((self.fd(&inode).ok()?, inode));
+        UnlinkPin { pinned: known.into_iter().filter(|_| is_last).filter_map(pin).collect(), nodes }
     }
 
     /// Returns the attributes of a name.

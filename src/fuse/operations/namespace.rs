@@ -90,11 +90,11 @@ impl Operations {
         self.created(self.fs.link(&request.caller()?, node, self.node(request), name))
     }
 
-    pub(super) fn unlink(&self, request: &Request<'_>) -> Result<()> {
+    pub(super) fn unlink(&self, request: &Request<'_>) -> Result<Vec<NodeId>> {
         self.fs.unlink(&request.caller()?, self.node(request), request.name()?)
     }
 
-    pub(super) fn rmdir(&self, request: &Request<'_>) -> Result<()> {
+    pub(super) fn rmdir(&self, request: &Request<'_>) -> Result<Vec<NodeId>> {
         self.fs.rmdir(&request.caller()?, self.node(request), request.name()?)
     }
 
@@ -123,8 +123,8 @@ impl Operations {
             Ok((moved, entries))
         });
         match renamed {
-            Ok((moved, entries)) => {
-                reply.ok(Ok(()));
+            Ok(((moved, unnamed), entries)) => {
+                self.reply_removed(reply, Ok(unnamed));
                 if moved == Moved::WithPaths {
                     self.inval_moved(&entries);
                 }

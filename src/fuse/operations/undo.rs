@@ -33,12 +33,24 @@ enum Change {
 }
 
 impl Operations {
-    /// Replies with an inode that was looked up or created; forgets it if the kernel refuses the reply.
+    /// Replies with an inode that was looked up, linked or created; forgets it if the kernel refuses the reply.
     pub(super) fn reply_entry(&self, reply: Reply, entry: Result<EntryOut>) {
         if !reply.deliver(bytes(&entry))
             && let Ok(entry) = entry
         {
+            // After link(2) the file has one name more than the kernel has cached.
+            self.kernel_cache.inval_inode(self.node_ids.node_id(entry.nodeid));
             self.forget_node(entry.nodeid, 1);
+        }
+    }
+
+    /// Replies that names were removed. If the kernel refuses the reply, it does not count the names of the inodes that have
+    /// lost one: what it has cached of them is invalidated.
+    pub(super) fn reply_removed(&self, reply: Reply, unnamed: Result<Vec<NodeId>>) {
+        if !reply.deliver(unnamed.as_ref().map(|_| &[][..]).map_err(|e| *e)) {
+            for node in unnamed.into_iter().flatten() {
+                self.kernel_cache.inval_inode(node);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ mod request;
 
 pub(super) use dirent_buffer::DirentBuffer;
 pub(super) use notification::Notification;
-pub(super) use reply::{Reply, reply_interrupted};
+pub(super) use reply::{Reply, reply_interrupted, reply_unserved};
 pub(super) use request::{Request, RequestHead};
 
 /// The smallest buffer, in bytes, that the kernel accepts for reading requests (FUSE_MIN_READ_BUFFER).

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
-use super::Request;
 use super::layout::OutHeader;
+use super::{Request, RequestHead};
 use crate::fs::Result;
 use crate::fuse::device::Device;
-use crate::fuse::request_log::LoggedRequest;
+use crate::fuse::request_log::{LoggedRequest, log_abandoned};
 
 /// The right to reply to one request, once, from any thread. Dropped unused, it replies with EIO, so that no client
 /// waits for ever.
@@ -87,7 +87,8 @@ impl Reply {
     fn answer(&self, error: i32, parts: &[&[u8]]) -> bool {
         let was_accepted = send_reply(&self.device, self.unique, error, parts);
         if let Some(logged) = self.logged {
-            logged.replied(self.unique, error, parts.iter().map(|part| part.len()).sum());
+            let size = parts.iter().map(|part| part.len()).sum();
+            logged.replied(self.unique, error, size, was_accepted);
         }
         was_accepted
     }
@@ -109,9 +110,24 @@ impl Drop for Reply {
 /// Replies with EINTR in the place of the thread that serves the request.
 ///
 /// Returns whether the kernel accepted the reply. It does not when the request was answered before.
-pub(in crate::fuse) fn reply_interrupted(device: &Device, unique: u64) -> bool {
-    send_reply(device, unique, -Errno::INTR.raw_os_error(), &[])
+pub(in crate::fuse) fn reply_interrupted(device: &Device, head: RequestHead) -> bool {
+    let error = -Errno::INTR.raw_os_error();
+    let was_accepted = send_reply(device, head.unique, error, &[]);
+    if was_accepted {
+        log_abandoned(head.opcode, head.unique, error);
+    }
+    was_accepted
 }
+
+/// Replies with an errno to a request that no thread has begun to serve. Logs the request as well.
+pub(in crate::fuse) fn reply_unserved(device: &Arc<Device>, bytes: &[u8], error: Errno) {
+    let reply = match Request::parse(bytes) {
+        Some(request) => Reply::logged(device, &request),
+        None => Reply::new(device, RequestHead::of(bytes).unique),
+    };
+    reply.error(error);
+}
+
 fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) -> bool {
     let len = size_of::<OutHeader>() + parts.iter().map(|part| part.len()).sum::<usize>();
     // The largest size that any request asks for is far below 4 GiB.
