@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use support::{Mount, as_user, eventually, sh};
+use support::{Mount, Served, as_user, eventually, scratch, serve, sh};
 
 /// A directory to work in, whatever the length of its path.
 fn open(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
@@ -202,4 +202,36 @@ fn a_directory_that_is_moved_out_of_the_source_shows_nothing_that_a_path_hides()
         fs::rename(mount.outside().join("proj"), mount.in_source("work/moved")).expect("move");
         eventually("moved back, to where no pattern hides it", || stat(&proj, ".ssh").is_ok());
     }
+}
+
+#[test]
+fn a_hidden_name_is_not_found_in_other_letters_where_the_source_ignores_their_case() {
+    let room = scratch();
+    let served =
+        |name, node| Served { name, node, ino: node, mode: 0o666, owner: 0, content: "some text" };
+    let files = [served("secret", 2), served("shown", 3), served("hidden.by-path", 4)];
+    let server = serve(&room.dir("source"), true, &files);
+    assert!(room.join("source/SECRET").exists(), "the source ignores case");
+    let mount = Mount::builder()
+        .source(&room.join("source"))
+        .arg("--exclude=secret")
+        .arg("--exclude=/*.by-path")
+        .start();
+    for name in ["secret", "SECRET", "Secret", "HIDDEN.by-path", "hidden.BY-PATH"] {
+        let found = fs::read(mount.join(name)).map_err(|e| e.kind());
+        assert_eq!(found, Err(io::ErrorKind::NotFound), "{name}");
+        let created = File::create(mount.join(name)).map_err(|e| e.kind());
+        assert_eq!(created.err(), Some(io::ErrorKind::PermissionDenied), "{name}");
+    }
+    for name in ["shown", "SHOWN"] {
+        assert_eq!(fs::read(mount.join(name)).expect("read"), b"some text");
+    }
+    drop(mount);
+    drop(server);
+    // Where the case of letters matters, the pattern hides one name.
+    let mount = hiding_mount("secret", "coherent");
+    sh(mount.source(), "touch secret SECRET; mkdir -p home/secret home/SECRET");
+    eventually("the other name", || mount.join("SECRET").exists());
+    assert!(!mount.join("secret").exists() && mount.join("home/SECRET").is_dir());
+    fs::write(mount.join("SeCReT"), "new").expect("create");
 }

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use rustix::io::Errno;
 
 use super::{CacheValidity, DirEntryRef, Fs, Result};
-use crate::source::{FoundInode, Inode};
+use crate::source::{FoundInode, Inode, component};
 use crate::view::{Excluded, Verdict, View};
 
 /// Where a directory is, for patterns that are paths.
@@ -64,12 +64,38 @@ impl Fs {
 
     /// Checks a name to look up or remove: ENOENT if it is excluded.
     pub(super) fn check_name_shown(&self, dir: &Inode, name: &OsStr) -> Result<()> {
-        if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::NOENT) } else { Ok(()) }
+        if self.hides(dir, name) { Err(Errno::NOENT) } else { Ok(()) }
     }
 
     /// Checks a name to create: EPERM if it is excluded.
     pub(super) fn check_new_name(&self, dir: &Inode, name: &OsStr) -> Result<()> {
-        if self.excluded_names(&self.view(), dir).has(name) { Err(Errno::PERM) } else { Ok(()) }
+        if self.hides(dir, name) { Err(Errno::PERM) } else { Ok(()) }
+    }
+
+    fn hides(&self, dir: &Inode, name: &OsStr) -> bool {
+        let view = self.view();
+        !view.excluded.is_empty()
+            && (self.excluded_names(&view, dir).has(name) || self.finds_excluded(&view, dir, name))
+    }
+
+    /// Returns whether the source finds an excluded file by this name, although no pattern matches the name.
+    ///
+    /// Some filesystems find a file by a name with other letters: upper case in place of lower case. So a name that only
+    /// its letters' case tells from an excluded one is hidden unless the source lists that very name.
+    fn finds_excluded(&self, view: &View, dir: &Inode, name: &OsStr) -> bool {
+        if !view.excluded.may_hide(name) {
+            return false;
+        }
+        let path = match view.excluded.has_paths().then(|| self.dir_path(dir)) {
+            None | Some(DirPath::Outside) => Some(Vec::new()),
+            Some(DirPath::Below(path)) => Some(path),
+            Some(DirPath::Unknown) => None,
+        };
+        view.excluded.would_hide(path.as_deref(), name)
+            && self.tree.fd(dir).is_ok_and(|fd| match component(name) {
+                Ok(name) => self.tree.has_name(&fd, &name) && !self.tree.lists(dir, &fd, &name),
+                Err(_) => false,
+            })
     }
 
     /// Returns whether some names are excluded by their path, so that renaming a directory may hide or show them.

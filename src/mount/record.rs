@@ -1,6 +1,10 @@
 //! Which mounts of the kernel's engine are ours: a file for each in /run/shiftbind, which only root may read.
 //!
 //! Nothing in the mount table tells such a mount from a bind mount by mount(8), and no daemon knows of it.
+//!
+//! A record is named by the mount namespace and the mount. Each call that makes one removes those of mounts that are proven to
+//! be gone, in any mount namespace: by ids that the kernel never uses again (statmount(2)), or, without these, where the
+//! mount table has all mounts of this namespace. Any other record stays until the next boot.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -13,6 +17,7 @@ use super::full_path;
 use super::point::MountPoint;
 use super::table::MountIdentity;
 use crate::config::Config;
+use crate::sys;
 
 const DIRECTORY: &str = "/run/shiftbind";
 
@@ -76,24 +81,49 @@ fn make_directory() -> io::Result<()> {
     }
 }
 
-/// A mount namespace has its own mounts: only the records of this one's are looked at.
 fn file_of(identity: MountIdentity) -> PathBuf {
-    let name = format!("{}.{}", namespace(), identity.to_text().replace(' ', "."));
+    let name = format!("{}.{}", Namespace::own().to_text(), identity.to_text().replace(' ', "."));
     Path::new(DIRECTORY).join(name)
 }
 
-/// The inode number of this process's mount namespace; 0 where /proc does not tell.
-fn namespace() -> u64 {
-    fs::metadata("/proc/self/ns/mnt").map_or(0, |meta| meta.ino())
+/// A mount namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Namespace {
+    /// The inode number in /proc/PID/ns; 0 where /proc does not tell. The kernel uses it again.
+    inode: u64,
+    /// The id that is never used again, where the kernel tells (Linux 6.11).
+    id: Option<u64>,
+}
+
+impl Namespace {
+    /// That of this process.
+    fn own() -> Self {
+        let file = fs::File::open("/proc/self/ns/mnt");
+        let inode = file.as_ref().ok().and_then(|file| file.metadata().ok());
+        let id = file.ok().and_then(|file| sys::mount::namespace_id(file).ok());
+        Self { inode: inode.map_or(0, |meta| meta.ino()), id }
+    }
+
+    /// Formats it as two numbers. The second is `-` if the kernel has no such id.
+    fn to_text(self) -> String {
+        let id = self.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        format!("{}.{id}", self.inode)
+    }
+
+    /// Parses [`Self::to_text`].
+    fn from_text(inode: &str, id: &str) -> Option<Self> {
+        let id = if id == "-" { None } else { Some(id.parse().ok()?) };
+        Some(Self { inode: inode.parse().ok()?, id })
+    }
 }
 
 fn remove_stale() -> io::Result<()> {
-    let prefix = format!("{}.", namespace());
+    let own = Namespace::own();
     for entry in fs::read_dir(DIRECTORY)? {
         let entry = entry?;
-        let identity = identity_of(&entry.file_name(), &prefix);
-        if let Some(identity) = identity
-            && identity.mountpoint()?.is_none()
+        let parts = parts_of(&entry.file_name());
+        if let Some((namespace, identity)) = parts
+            && is_gone(own, namespace, identity)
             && let Err(e) = fs::remove_file(entry.path())
             && e.kind() != ErrorKind::NotFound
         {
@@ -103,8 +133,51 @@ fn remove_stale() -> io::Result<()> {
     Ok(())
 }
 
-fn identity_of(file: &OsStr, prefix: &str) -> Option<MountIdentity> {
-    MountIdentity::from_text(&file.to_str()?.strip_prefix(prefix)?.replace('.', " "))
+/// Whether a mount is proven to be gone.
+fn is_gone(own: Namespace, namespace: Namespace, identity: MountIdentity) -> bool {
+    let by_id = |unique| match namespace.id {
+        // A process with fewer rights is told that mounts of other namespaces do not exist.
+        Some(id) => {
+            is_in_initial_user_namespace()
+                && sys::mount::exists(Some(id), unique).is_ok_and(|exists| !exists)
+        }
+        // Two namespaces that have had one number: the mounts of the earlier one are gone with it.
+        None => {
+            namespace.inode == own.inode
+                && sys::mount::exists(None, unique).is_ok_and(|exists| !exists)
+        }
+    };
+    match identity.unique() {
+        Some(unique) => by_id(unique),
+        // The mount table has only the mounts below the process's root directory.
+        None => {
+            namespace == own
+                && sees_all_mounts()
+                && identity.mountpoint().is_ok_and(|at| at.is_none())
+        }
+    }
+}
+
+fn is_in_initial_user_namespace() -> bool {
+    /// PROC_USER_INIT_INO of linux/proc_ns.h.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    fs::metadata("/proc/self/ns/user").is_ok_and(|meta| meta.ino() == INITIAL)
+}
+
+/// Whether this process has the mount namespace and the root directory of process 1, and so is in no chroot.
+fn sees_all_mounts() -> bool {
+    let same = |name: &str| {
+        let [own, first] = ["self", "1"].map(|pid| fs::metadata(format!("/proc/{pid}/{name}")));
+        matches!((own, first), (Ok(own), Ok(first)) if (own.dev(), own.ino()) == (first.dev(), first.ino()))
+    };
+    same("ns/mnt") && same("root/")
+}
+
+/// The namespace and the mount that a record is named by.
+fn parts_of(file: &OsStr) -> Option<(Namespace, MountIdentity)> {
+    let mut words = file.to_str()?.splitn(3, '.');
+    let namespace = Namespace::from_text(words.next()?, words.next()?)?;
+    Some((namespace, MountIdentity::from_text(&words.next()?.replace('.', " "))?))
 }
 
 #[cfg(test)]
@@ -118,5 +191,25 @@ mod tests {
         for broken in [&b""[..], b"/s", b"/s\0", b"/s\0/m", b"/s\0/m\0x"] {
             assert_eq!(Record::from_bytes(broken), None, "{broken:?}");
         }
+    }
+
+    #[test]
+    fn a_mount_is_gone_when_the_kernel_says_so_for_its_namespace() {
+        let own = Namespace::own();
+        let root = MountIdentity::of_path(Path::new("/")).unwrap();
+        assert!(!is_gone(own, own, root));
+        let named = format!("{}.{}", own.to_text(), root.to_text().replace(' ', "."));
+        assert_eq!(parts_of(OsStr::new(&named)), Some((own, root)));
+        if root.unique().is_none() || !is_in_initial_user_namespace() {
+            return;
+        }
+        // No mount has so large a number.
+        let text = format!("1 {} 0 1", u64::MAX >> 1);
+        let never = MountIdentity::from_text(&text).unwrap();
+        assert!(is_gone(own, own, never));
+        let ended = Namespace { id: own.id.map(|_| u64::MAX >> 1), inode: own.inode + 1 };
+        assert_eq!(is_gone(own, ended, root), own.id.is_some(), "its namespace has ended");
+        let unknown = Namespace { id: None, inode: own.inode + 1 };
+        assert!(!is_gone(own, unknown, never), "nothing is proven of another namespace");
     }
 }

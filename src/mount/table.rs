@@ -79,6 +79,11 @@ impl MountIdentity {
             .map(|m| m.mountpoint))
     }
 
+    /// The mount id that is never reused. `None` before Linux 6.8.
+    pub(super) fn unique(&self) -> Option<u64> {
+        self.unique
+    }
+
     /// Whether this is a FUSE mount.
     pub(super) fn is_fuse(&self) -> io::Result<bool> {
         Ok(read_mountinfo()?

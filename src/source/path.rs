@@ -3,20 +3,23 @@
 //! The kernel returns a path of up to 4,095 bytes (`d_path` fills one buffer of PATH_MAX). The path of a deeper directory
 //! is that of an ancestor whose path is short enough, and the names of the directories in between.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::inode::{Inode, NodeId};
 use super::resolve::{stat_dont_sync, strip_dir};
-use super::tree::{NOFOLLOW_DONT_SYNC, SourceTree, proc_path};
+use super::tree::{NOFOLLOW_DONT_SYNC, SourceTree, component, proc_path};
 
 /// Maximum number of entries that are read for one path, so that a client that fills directories keeps a worker busy for
 /// a few milliseconds at most (chosen; 1 µs for each entry was measured). Beyond it the path is unknown, so that the name
 /// is hidden.
 const MAX_ENTRIES: usize = 1 << 11;
+/// Maximum number of entries among which one name is searched. Beyond it the name is hidden. Chosen: 20 ms.
+const MAX_LISTED: usize = 1 << 16;
 /// Bytes of directory entries that are read at a time.
 const BUFFER: usize = 32 << 10;
 /// The longest path in bytes that is opened at a time (PATH_MAX without the NUL).
@@ -25,6 +28,28 @@ const MAX_PART: usize = 4095;
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl SourceTree {
+    /// Returns whether a directory lists a name, and its parents list the directories on the way from the source's root,
+    /// each in the letters of its path. False if that cannot be determined.
+    #[must_use]
+    pub fn lists(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> bool {
+        let all = || {
+            let mut has_all = has_entry(dir_fd, name)?;
+            let mut at = self.root.load().held().ok_or(Errno::STALE)?.try_clone();
+            for part in self.path_of(dir)?.unwrap_or_default().split(|byte| *byte == b'/') {
+                if part.is_empty() || !has_all {
+                    continue;
+                }
+                let parent = at.map_err(|_| Errno::MFILE)?;
+                let part = component(OsStr::from_bytes(part))?;
+                has_all = has_entry(&parent, &part)?;
+                at =
+                    Ok(rustix::fs::openat(&parent, &part, STEP | OFlags::NOFOLLOW, Mode::empty())?);
+            }
+            Ok::<_, Errno>(has_all)
+        };
+        all().unwrap_or(false)
+    }
+
     /// Returns the path of a directory relative to the source's root, empty for the root itself.
     ///
     /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
@@ -118,6 +143,22 @@ fn name_in(parent: &OwnedFd, child: &Statx, left: &mut usize) -> Result<CString,
         Some(name) => Ok(name),
         None => find_entry(parent, child, left, |_| true)?.ok_or(Errno::NOENT),
     }
+}
+
+/// Returns whether a directory has an entry of exactly this name.
+fn has_entry(dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(dir, c".", flags, Mode::empty())?;
+    let mut buffer = Vec::with_capacity(BUFFER);
+    let mut entries = RawDir::new(dir.as_fd(), buffer.spare_capacity_mut());
+    let mut left = MAX_LISTED;
+    while let Some(entry) = entries.next() {
+        left = left.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
+        if entry?.file_name() == name {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns the entry that is the directory `child`, of those whose inode number `may_be` it.

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use glob::Glob;
+use glob::{Case, Glob};
 
 /// The patterns of one mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Excluded {
     #[must_use]
     pub fn match_name(&self, name: &OsStr) -> Verdict {
         let name = name.as_bytes();
-        if self.names.iter().any(|glob| glob.matches(name)) {
+        if self.names.iter().any(|glob| glob.matches(name, Case::Exact)) {
             return Verdict::Hidden;
         }
         let is_open = |components: &Vec<Component>| components.last() == Some(&Component::AnyDepth);
@@ -111,7 +111,7 @@ impl Excluded {
     #[must_use]
     pub fn ends_a_path(&self, name: &OsStr) -> bool {
         let ends_so = |components: &Vec<Component>| match components.last() {
-            Some(Component::Name(glob)) => glob.matches(name.as_bytes()),
+            Some(Component::Name(glob)) => glob.matches(name.as_bytes(), Case::Exact),
             _ => false,
         };
         self.paths.iter().any(ends_so)
@@ -125,20 +125,51 @@ impl Excluded {
             Verdict::Hidden => true,
             Verdict::ByPath => {
                 let path: Vec<_> = split_path(dir).chain([name.as_bytes()]).collect();
-                self.paths.iter().any(|components| path_matches(components, &path))
+                self.matches_path(&path, Case::Exact)
             }
         }
+    }
+
+    /// Whether a name in a directory would be hidden if the case of letters did not matter.
+    ///
+    /// The source may find a hidden name by another one then (ext4 with casefold, vfat). `dir`: as of [`Self::hides`];
+    /// `None` if it is not known.
+    #[must_use]
+    pub fn would_hide(&self, dir: Option<&[u8]>, name: &OsStr) -> bool {
+        let name = name.as_bytes();
+        self.names.iter().any(|glob| glob.matches(name, Case::Ignored))
+            || match dir {
+                Some(dir) => {
+                    let path: Vec<_> = split_path(dir).chain([name]).collect();
+                    self.matches_path(&path, Case::Ignored)
+                }
+                None => self.has_paths(),
+            }
+    }
+
+    /// Whether the name alone does not tell that [`Self::would_hide`] is false.
+    #[must_use]
+    pub fn may_hide(&self, name: &OsStr) -> bool {
+        let matches = |glob: &Glob| glob.matches(name.as_bytes(), Case::Ignored);
+        self.names.iter().any(matches)
+            || self.paths.iter().any(|components| match components.last() {
+                Some(Component::Name(glob)) => matches(glob),
+                _ => true,
+            })
+    }
+
+    fn matches_path(&self, path: &[&[u8]], case: Case) -> bool {
+        self.paths.iter().any(|components| path_matches(components, path, case))
     }
 
     /// Whether a path from the source's root, or a directory on the path, is hidden.
     #[must_use]
     pub fn hides_path(&self, path: &[u8]) -> bool {
         let path: Vec<_> = split_path(path).collect();
-        let name_hides = |name: &&[u8]| self.names.iter().any(|glob| glob.matches(name));
+        let name_hides =
+            |name: &&[u8]| self.names.iter().any(|glob| glob.matches(name, Case::Exact));
         path.iter().any(name_hides)
-            || (1..=path.len()).any(|end| {
-                self.paths.iter().any(|components| path_matches(components, &path[..end]))
-            })
+            || (1..=path.len()).any(|end| self.matches_path(&path[..end], Case::Exact))
     }
 }
 
@@ -148,7 +179,7 @@ fn split_path(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether a path matches a pattern, in one pass that backtracks to the last `**` only. A `**` at the end stands for at
 /// least one component: for what is in a directory, and not for the directory.
-fn path_matches(components: &[Component], path: &[&[u8]]) -> bool {
+fn path_matches(components: &[Component], path: &[&[u8]], case: Case) -> bool {
     let (mut at, mut matched) = (0, 0);
     let mut retry = None;
     loop {
@@ -163,7 +194,7 @@ fn path_matches(components: &[Component], path: &[&[u8]]) -> bool {
                 continue;
             }
             Some(Component::Name(glob))
-                if path.get(matched).is_some_and(|name| glob.matches(name)) =>
+                if path.get(matched).is_some_and(|name| glob.matches(name, case)) =>
             {
                 at += 1;
                 matched += 1;

@@ -173,6 +173,25 @@ fn each_of_many_mounts_made_at_once_is_recorded() {
 }
 
 #[test]
+fn a_record_stays_while_its_mount_exists_and_goes_when_that_is_gone_in_any_namespace() {
+    let ns = namespace();
+    // Every test has a /run of its own; the mounts of the inner mount namespace end with it.
+    let script = "$S --engine=kernel a m; first=$(ls /run/shiftbind)
+        mkdir other; unshare -m --propagation private $S --engine=kernel a other
+        ls /run/shiftbind | wc -l
+        mkdir -p jail; mount --rbind / jail
+        chroot jail sh -c \"cd $PWD && mkdir third && $S --engine=kernel a third\"
+        test -e /run/shiftbind/$first && echo kept
+        ls /run/shiftbind | wc -l; umount -l jail; umount m";
+    let text = ns.ok(script);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(words.first().zip(words.get(1)), Some((&"2", &"kept")), "{text}");
+    // The kernel tells whether a mount of another namespace exists since Linux 6.11.
+    let tells = ns.ok("uname -r | awk -F. '{print ($1 > 6 || $1 == 6 && $2 >= 11)}'");
+    assert_eq!(words.get(2) == Some(&"2"), tells.trim() == "1", "{text}");
+}
+
+#[test]
 fn a_remount_leaves_sync_to_the_sources_filesystem() {
     let ns = namespace();
     ns.ok("mount -o remount,sync a");

@@ -140,7 +140,9 @@ impl Server {
             INIT => Ok(self.init(body)),
             LOOKUP => {
                 let name = body.strip_suffix(b"\0").unwrap_or(body);
-                let found = self.files.iter().find(|file| file.name.as_bytes() == name);
+                // As on a filesystem that ignores the case of letters.
+                let found =
+                    self.files.iter().find(|file| file.name.as_bytes().eq_ignore_ascii_case(name));
                 found.map(entry).ok_or(libc::ENOENT)
             }
             // `struct fuse_attr_out`: attributes that the kernel may cache for a second.

@@ -64,7 +64,7 @@ impl Glob {
     }
 
     /// Whether a name matches, in one pass that backtracks to the last `*` only.
-    pub(super) fn matches(&self, name: &[u8]) -> bool {
+    pub(super) fn matches(&self, name: &[u8], case: Case) -> bool {
         let (mut at, mut rest) = (0, name);
         let mut retry: Option<(usize, &[u8])> = None;
         loop {
@@ -74,7 +74,7 @@ impl Glob {
                     retry = Some((at, rest));
                     continue;
                 }
-                (Some(token), Some((c, len))) if token.accepts(c) => {
+                (Some(token), Some((c, len))) if token.accepts(c, case) => {
                     at += 1;
                     rest = &rest[len..];
                     continue;
@@ -91,17 +91,43 @@ impl Glob {
     }
 }
 
+/// How a pattern's letters are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Case {
+    Exact,
+    /// Upper and lower case letters are the same.
+    Ignored,
+}
+
 impl Token {
-    fn accepts(&self, c: u32) -> bool {
+    fn accepts(&self, c: u32, case: Case) -> bool {
         match self {
             Self::Any => false,
             Self::One => true,
-            Self::Character(own) => *own == c,
+            Self::Character(own) => {
+                *own == c || (case == Case::Ignored && folded(*own) == folded(c))
+            }
             Self::Set { ranges, is_negated } => {
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *is_negated
+                let accepts =
+                    |c| ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *is_negated;
+                accepts(c) || (case == Case::Ignored && variants(c).any(accepts))
             }
         }
     }
+}
+
+/// The lower case letter of a character's upper case one: so the long s and the Kelvin sign become s and k.
+fn folded(c: u32) -> u32 {
+    let Some(c) = char::from_u32(c) else { return c };
+    let upper = c.to_uppercase().next().unwrap_or(c);
+    u32::from(upper.to_lowercase().next().unwrap_or(upper))
+}
+
+/// A character's upper and lower case letters.
+fn variants(c: u32) -> impl Iterator<Item = u32> {
+    let letter = char::from_u32(c);
+    let both = letter.into_iter().flat_map(|c| c.to_uppercase().chain(c.to_lowercase()));
+    both.map(u32::from).chain([folded(c)])
 }
 
 /// The character after a backslash.
@@ -157,7 +183,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn matches(pattern: &str, name: impl AsRef<[u8]>) -> bool {
-        Glob::parse(pattern.as_bytes()).unwrap().matches(name.as_ref())
+        Glob::parse(pattern.as_bytes()).unwrap().matches(name.as_ref(), Case::Exact)
     }
 
     #[test]
@@ -189,7 +215,9 @@ mod tests {
         assert!(matches("?", [0xFF]) && matches("*", [0xFF, 0xC3]) && matches("a?", [b'a', 0xC3]));
         assert!(!matches("ÿ", [0xFF]), "the character of that number is another");
         let raw = Glob::parse(&[b'x', 0xFF]).unwrap();
-        assert!(raw.matches(&[b'x', 0xFF]) && !raw.matches(&[b'x', 0xFE]));
+        assert!(
+            raw.matches(&[b'x', 0xFF], Case::Exact) && !raw.matches(&[b'x', 0xFE], Case::Exact)
+        );
     }
 
     #[test]
@@ -206,7 +234,7 @@ mod tests {
             (Some((Token::Any, after)), c) => {
                 slow(after, name) || c.is_some_and(|(_, len)| slow(tokens, &name[len..]))
             }
-            (Some((token, after)), Some((c, len))) => token.accepts(c) && slow(after, &name[len..]),
+            (Some((token, after)), Some((c, len))) => token.accepts(c, Case::Exact) && slow(after, &name[len..]),
             (Some(_), None) => false,
         }
     }
@@ -218,7 +246,7 @@ mod tests {
             name in "[ab-]{0,8}",
         ) {
             if let Ok(glob) = Glob::parse(pattern.as_bytes()) {
-                prop_assert_eq!(glob.matches(name.as_bytes()), slow(&glob.tokens, name.as_bytes()));
+                prop_assert_eq!(glob.matches(name.as_bytes(), Case::Exact), slow(&glob.tokens, name.as_bytes()));
             }
         }
 
@@ -228,8 +256,25 @@ mod tests {
             name in proptest::collection::vec(any::<u8>(), 0..16),
         ) {
             if let Ok(glob) = Glob::parse(&pattern) {
-                let _ = glob.matches(&name);
+                let _ = glob.matches(&name, Case::Exact);
             }
         }
+    }
+
+    #[test]
+    fn letters_of_another_case_match_where_case_is_ignored() {
+        let matches = |pattern: &str, name: &str, case| {
+            Glob::parse(pattern.as_bytes()).unwrap().matches(name.as_bytes(), case)
+        };
+        for (pattern, name) in [
+            ("secret", "SeCReT"),
+            (".Git*", ".gITignore"),
+            ("[a-c]ä", "BÄ"),
+            ("secret", "\u{17f}ecret"),
+        ] {
+            assert!(matches(pattern, name, Case::Ignored), "{pattern} {name}");
+            assert!(!matches(pattern, name, Case::Exact), "{pattern} {name}");
+        }
+        assert!(!matches("secret", "secrets", Case::Ignored));
     }
 }

@@ -15,7 +15,8 @@ pub(super) const VIEW: &[OptionDef] = &[
             "Hides what GLOB matches, and everything below it: such a name is not listed, is not found (ENOENT), and \
              cannot be created. A GLOB (glob(7)) without a slash matches a name in any directory. One with a slash \
              matches a path from SOURCE, in which ** stands for any number of directories: the current path, at any \
-             depth. Where the path cannot be determined, the name is hidden. May be given several times.",
+             depth. Where the path cannot be determined, the name is hidden. May be given several times. LIMITS says \
+             what a pattern does not keep from whom.",
         )
     },
     flag(
