@@ -5,6 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::mount::MountAttrFlags;
+
 use crate::view::View;
 
 /// The largest read or write request in bytes: 256 pages of 4 KiB, the kernel's default limit
@@ -28,6 +30,8 @@ pub struct Config {
     pub view: View,
     /// Which engine makes the mount.
     pub engine: EngineChoice,
+    /// The options as they were given, in order, spelled as within `-o`.
+    pub given: Vec<String>,
     /// Options that were given and that only the FUSE daemon can serve.
     pub daemon_options: Vec<&'static str>,
     /// The standard mount options.
@@ -95,6 +99,51 @@ pub struct MountFlags {
     pub sync: bool,
     /// `dirsync`.
     pub dirsync: bool,
+}
+
+impl MountFlags {
+    /// The options that were given, as mount(8) spells them.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let flags = [
+            (self.read_only, "ro", "rw"),
+            (self.nosuid, "nosuid", "suid"),
+            (self.nodev, "nodev", "dev"),
+            (self.noexec, "noexec", "exec"),
+            (self.nosymfollow, "nosymfollow", "symfollow"),
+            (self.nodiratime, "nodiratime", "diratime"),
+        ];
+        let mut words: Vec<&str> = flags
+            .into_iter()
+            .filter_map(|(given, on, off)| given.map(|is_on| if is_on { on } else { off }))
+            .collect();
+        words.extend(self.atime.map(|atime| match atime {
+            Atime::Relative => "relatime",
+            Atime::Never => "noatime",
+            Atime::Strict => "strictatime",
+        }));
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The attributes for access times that the options set, and those that they clear (mount_setattr(2)).
+    pub(crate) fn access_times(&self) -> (MountAttrFlags, MountAttrFlags) {
+        let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
+        if let Some(atime) = self.atime {
+            // They are one field, which mount_setattr(2) changes only if all of it is cleared.
+            clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
+            set |= match atime {
+                Atime::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
+                Atime::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
+                Atime::Strict => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+            };
+        }
+        match self.nodiratime {
+            Some(true) => set |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            Some(false) => clear |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+            None => {}
+        }
+        (set, clear)
+    }
 }
 
 /// When reading a file updates its access time (mount(8)).

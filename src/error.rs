@@ -26,6 +26,12 @@ impl Exit {
             Self::Mount => 32,
         }
     }
+
+    /// The exit status with this number, which is not 0. [`Self::Mount`] for one that this program does not have.
+    pub(crate) fn from_code(code: u64) -> Self {
+        let known = [Self::Usage, Self::System, Self::File];
+        known.into_iter().find(|exit| u64::from(exit.code()) == code).unwrap_or(Self::Mount)
+    }
 }
 
 /// An error of the library. Its text is one line: the option or path, what is wrong, what to do.
@@ -108,6 +114,15 @@ impl fmt::Display for Error {
 pub(crate) fn strerror(code: i32) -> String {
     let text = std::io::Error::from_raw_os_error(code).to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// An error as a field of a log message (doc/LOGGING.md): `errno=13 (Permission denied)`. Its text where it has no errno.
+pub(crate) fn errno_field(error: impl Into<std::io::Error>) -> String {
+    let error = error.into();
+    match error.raw_os_error() {
+        Some(code) => format!("errno={code} ({})", strerror(code)),
+        None => format!("error={:?}", error.to_string()),
+    }
 }
 
 impl std::error::Error for Error {

@@ -4,9 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use shiftbind::SourceMounts;
 use shiftbind::cli::{self, Command, Dialect};
 use shiftbind::error::{Error, Result, one_line};
-use shiftbind::source::SourceMounts;
+use shiftbind::inspect;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -22,7 +23,11 @@ fn main() -> ExitCode {
 
 fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
     let command = cli::parse(argv.clone())?;
-    if let Command::Mount(config) | Command::Fake(config) | Command::Explain(config) = &command {
+    if let Command::Mount(config)
+    | Command::Fake(config)
+    | Command::Explain(config)
+    | Command::ExplainOptions(config) = &command
+    {
         for warning in &config.warnings {
             eprintln!("{name}: warning: {}", one_line(warning));
         }
@@ -34,20 +39,31 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         }
         Command::Fake(_) => Ok(()),
         Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint),
-        Command::Remount { mountpoint, flags } => shiftbind::mount::remount(&mountpoint, &flags),
+        Command::Remount { mountpoint, flags } => shiftbind::remount(&mountpoint, &flags),
         Command::Explain(config) => {
             let probed = cli::ProbeResults {
-                engine: Some(shiftbind::mount::verdict(&config)),
-                cache: shiftbind::fuse::Server::cache_verdict(&config),
+                engine: Some(shiftbind::engine_verdict(&config)),
+                cache: shiftbind::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),
+                mount8_command: shiftbind::mount8_command(&config),
                 mounts: SourceMounts::of(&config),
             };
-            print(&cli::explain(&config, &probed))
+            print(&cli::explain(&config, &probed))?;
+            shiftbind::daemon::check(&config)
         }
+        Command::ExplainOptions(config) => print(&cli::explain_options(&config)),
+        Command::List { json } => print(&inspect::list(json)?),
+        Command::Stat { mountpoint, json } => print(&inspect::stat(&mountpoint, json)?),
+        Command::ExplainMounted { mountpoint } => {
+            let ids = inspect::ids_of(&mountpoint)?;
+            print(&cli::explain_ids_of(&mountpoint, &ids))
+        }
+        Command::Umount { mountpoint, lazy } => inspect::umount(&mountpoint, lazy),
+        Command::HelpOf(name) => print(&cli::help_of(name)),
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
-        Command::FuseVersion => print(&cli::fuse_version(shiftbind::fuse::PROTOCOL_VERSION)),
+        Command::FuseVersion => print(&cli::fuse_version(shiftbind::PROTOCOL_VERSION)),
         Command::Generate(artifact) => print(&cli::generate(artifact)),
     }
 }

@@ -70,8 +70,24 @@ fn a_mistyped_option_gets_the_nearest_as_a_suggestion() {
 }
 
 #[test]
-fn explaining_mounts_nothing_and_needs_no_source() {
-    let lines = printed(&["--explain", "/no/source", "/no/mount", "-o", "idmap=0:100000:65536"]);
+fn explaining_a_map_needs_no_source_and_no_mount_point() {
+    for args in [&["--explain"][..], &["explain"]] {
+        let lines = printed(&[args, &["-o", "idmap=0:100000:65536"]].concat());
+        assert!(lines.contains("\nuid: source 0 (root) is shown as 100000\n"), "{lines}");
+        assert!(
+            lines.ends_with("kernel: an idmapped mount of the kernel could express this map\n"),
+            "{lines}"
+        );
+    }
+}
+
+#[test]
+fn explaining_mounts_nothing_and_ends_with_the_status_of_the_mount() {
+    let args = ["--explain", "/no/source", "/no/mount", "-o", "idmap=0:100000:65536"];
+    let output = shiftbind(&args);
+    assert_eq!(output.status.code(), Some(32), "{output:?}");
+    assert_eq!(text(&output.stderr), "shiftbind: source /no/source: No such file or directory\n");
+    let lines = text(&output.stdout);
     for line in [
         "uid: source 0..65535 is shown as 100000..165535",
         "uid: source 0 (root) is shown as 100000",
@@ -90,7 +106,7 @@ fn explaining_mounts_nothing_and_needs_no_source() {
 #[test]
 fn a_reader_that_stops_early_is_no_failure() {
     let mut child = Command::new(PROGRAM)
-        .args(["--explain", "/s", "/m", "--gidmap=identity"])
+        .args(["--explain", "--gidmap=identity"])
         .args((0..8).map(|part| {
             let extents: Vec<String> =
                 (0..2000).map(|i| format!("{}:0:1", part * 2000 + i)).collect();
@@ -260,7 +276,7 @@ fn under_the_name_bindfs_it_speaks_as_bindfs() {
         format!("bindfs 1.18.4 (shiftbind {})\n", env!("CARGO_PKG_VERSION"))
     );
     assert!(printed(&["-h"]).starts_with("Usage: bindfs [options] dir mountpoint\n"));
-    let (major, minor) = shiftbind::fuse::PROTOCOL_VERSION;
+    let (major, minor) = shiftbind::PROTOCOL_VERSION;
     let version = printed(&["--fuse-version"]);
     assert_eq!(version, format!("FUSE protocol {major}.{minor}, spoken without libfuse\n"));
     let wrong = bindfs(&["/src", "/mnt", "-m", "nosuchuser"]);

@@ -195,8 +195,12 @@ fn prefetching_makes_a_walk_no_more_expensive() {
     let count = |name: &str| counts.syscalls.get(name).copied().unwrap_or(0);
     let own = counts.syscalls.iter().filter(|(name, _)| !TRANSPORT.contains(&name.as_str()));
     let total: u64 = own.map(|(_, count)| count).sum();
+    // The daemon gives each file that the kernel knows for half a second a mark of its own (watch/deferred.rs), at six
+    // calls. A walk on a busy machine takes longer than that.
+    let marked = 6 * count("fanotify_mark").saturating_sub(DIRECTORIES);
     // The files are older than a clock tick, so their birth times identify them.
-    assert!(total <= DIRECTORIES * (TIMES + 18) + 30, "{total} system calls: {counts:?}");
+    let allowed = DIRECTORIES * (TIMES + 18) + 30 + marked;
+    assert!(total <= allowed, "{total} system calls: {counts:?}");
     let lists = counts.requests.get("READDIRPLUS").copied().unwrap_or(0);
     assert!(lists <= 2 * DIRECTORIES + 4, "{lists} lists: {counts:?}");
     if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {

@@ -101,6 +101,11 @@ const KNOWN: &[Known] = &[
         &["is $(owner /mnt/data/f) 5:6; chown 2000:2000 /mnt/data/f; is $(owner /srv/data/f) 1000:1000"],
     ),
     known("umount /mnt/data", &["! mountpoint -q /mnt/data", "is $(owner /srv/data/seen) 0:0"]),
+    Known {
+        words: "shiftbind list",
+        before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
+        then: &["grep -q '^/mnt/data  */srv/data  *fuse  *0:100000:65536 ' $OUT; grep -q '^state: serving$' $OUT"],
+    },
     known("/srv/data  /mnt/data  fuse.shiftbind  idmap=b:", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     known(
         "/mnt/two",

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -133,6 +134,23 @@ fn another_fuse_filesystem_works() {
         sh_output(scratch.path(), "cat /proc/self/mountinfo").contains("/above ")
     });
     everyday(&bindfs.1);
+}
+
+#[test]
+fn a_close_is_passed_to_the_sources_server_before_it_returns() {
+    for locks in ["--enable-lock-forwarding", "--disable-lock-forwarding"] {
+        let below = Mount::builder().arg("-d").start();
+        let above = Mount::builder().source(below.path()).arg(locks).start();
+        let flushes = || below.messages().matches("FLUSH").count();
+        let mut file = File::create(above.join("f")).expect("create");
+        for round in 1..4 {
+            file.write_all(b"text").expect("write");
+            let before = flushes();
+            // A second descriptor of the same open file: no RELEASE follows.
+            drop(file.try_clone().expect("dup"));
+            assert!(flushes() > before, "{locks}, close {round}");
+        }
+    }
 }
 
 #[test]

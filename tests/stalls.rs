@@ -17,8 +17,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::Signal;
 use support::{
-    LoopFs, Mount, Process, Stopped, as_user, become_user, eventually, lists_into, loop_fs, patience, program,
-    state_of,
+    LoopFs, Mount, Process, Stopped, as_user, become_user, eventually, lists_into, loop_fs,
+    patience, program, state_of,
 };
 
 /// A filesystem that is frozen (fsfreeze(8)) until this is dropped.
@@ -283,7 +283,7 @@ fn users_whose_requests_all_wait_leave_workers_to_a_new_user_and_to_root() {
             scope.spawn(move || as_user(uid, uid, &[], || fs::metadata(path).is_err()));
         }
         eventually("the users have the workers that they may have", || {
-            threads_of(outer, "worker") > 200
+            threads_of(outer, "worker") > 150
         });
         thread::sleep(Duration::from_millis(500));
         for round in 0..3 {

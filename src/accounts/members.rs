@@ -30,7 +30,7 @@ impl GroupDatabase for SystemAccounts {
     }
 
     fn uid_of(&self, name: &CString) -> Result<Option<u32>, Errno> {
-        database::uid_by_name(name)
+        database::user_by_name(name).map(|user| user.map(|user| user.uid))
     }
 }
 
@@ -74,7 +74,7 @@ fn members(
     }
     for group in groups {
         let Some(members) = database.group_members(group.raw())? else {
-            log::warn!("mirror: the user database knows no group {}", group.raw());
+            log::warn!("mirror: the user database does not know a group: gid={}", group.raw());
             continue;
         };
         for name in members {

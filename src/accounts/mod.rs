@@ -6,8 +6,6 @@ mod members;
 
 use std::ffi::CString;
 
-use nix::unistd::{Uid, User as UserEntry};
-
 use crate::idmap::{Group, Kind, User};
 use crate::sys::accounts as database;
 
@@ -31,7 +29,7 @@ pub struct SystemAccounts;
 
 impl Accounts for SystemAccounts {
     fn user_id(&self, name: &str) -> Option<u32> {
-        UserEntry::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+        database::user_by_name(&CString::new(name).ok()?).ok().flatten().map(|user| user.uid)
     }
 
     fn group_id(&self, name: &str) -> Option<u32> {
@@ -39,11 +37,12 @@ impl Accounts for SystemAccounts {
     }
 
     fn login_group(&self, uid: u32) -> Option<u32> {
-        UserEntry::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.gid.as_raw())
+        database::user_by_uid(uid).ok().flatten().map(|user| user.gid)
     }
 
     fn user_name(&self, uid: u32) -> Option<String> {
-        UserEntry::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.name)
+        let name = database::user_by_uid(uid).ok().flatten()?.name;
+        name.into_string().ok()
     }
 
     fn group_name(&self, gid: u32) -> Option<String> {

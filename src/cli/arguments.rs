@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use super::mount_options::{self, OnUnknown};
 use super::options::{self, Category, Completion, Given, OPTIONS, Opt, OptionDef};
+use super::subcommands::{SUBCOMMANDS, SubcommandDef};
 use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
 
@@ -23,12 +24,40 @@ const MOUNTPOINT: &str = "MOUNTPOINT";
 
 /// Parses an argument vector, whose first element is the program's name.
 pub(super) fn parse(argv: Vec<OsString>) -> Result<Invocation> {
-    let matches = command(Purpose::Parsing).try_get_matches_from(argv).map_err(|e| one_line(&e))?;
+    let matches = command(Purpose::Parsing).try_get_matches_from(argv);
+    let matches =
+        matches.map_err(|e| one_line(&e, options_of_mount(), "one SOURCE and one MOUNTPOINT"))?;
     let operands = [SOURCE, MOUNTPOINT]
         .iter()
         .filter_map(|id| matches.get_one::<OsString>(id).cloned())
         .collect();
-    Ok(Invocation { given: given(&matches)?, operands })
+    Ok(Invocation { given: given(&matches, options_of_mount())?, operands })
+}
+
+/// Parses the arguments of a subcommand, the first of which is its name.
+pub(super) fn parse_subcommand(
+    definition: &'static SubcommandDef,
+    argv: Vec<OsString>,
+) -> Result<Invocation> {
+    let command = subcommand(definition, Purpose::Parsing);
+    let matches = command.try_get_matches_from(argv).map_err(|e| {
+        let operands = match definition.operands {
+            [] => "no operand".to_owned(),
+            operands => operands.join(" and "),
+        };
+        let e = one_line(&e, definition.options(), &operands);
+        Error::usage(format!("{}: {e}", definition.name))
+    })?;
+    let operands = definition
+        .operands
+        .iter()
+        .filter_map(|id| matches.get_one::<OsString>(id).cloned())
+        .collect();
+    Ok(Invocation { given: given(&matches, definition.options())?, operands })
+}
+
+fn options_of_mount() -> impl Iterator<Item = &'static OptionDef> {
+    OPTIONS.iter().filter(|option| option.is_of_mount())
 }
 
 /// What the clap command is built for.
@@ -42,20 +71,41 @@ pub(super) enum Purpose {
 
 /// Builds the clap command from the option table.
 pub(super) fn command(purpose: Purpose) -> Command {
-    let mut command = Command::new("shiftbind")
+    let mut command = bare_command("shiftbind");
+    for option in options_of_mount() {
+        command = command.args(args_of(option, purpose));
+    }
+    command = command
+        .arg(operand(SOURCE).help("The directory or file to show"))
+        .arg(operand(MOUNTPOINT).help("Where to show it"));
+    if purpose == Purpose::Completing {
+        command = command.disable_help_subcommand(true);
+        for definition in SUBCOMMANDS {
+            command = command.subcommand(subcommand(definition, purpose));
+        }
+    }
+    command
+}
+
+/// Builds the clap command of a subcommand.
+fn subcommand(definition: &'static SubcommandDef, purpose: Purpose) -> Command {
+    let mut command = bare_command(definition.name).about(definition.help);
+    for option in definition.options() {
+        command = command.args(args_of(option, purpose));
+    }
+    definition.operands.iter().fold(command, |command, name| command.arg(operand(name)))
+}
+
+fn bare_command(name: &'static str) -> Command {
+    Command::new(name)
         .no_binary_name(false)
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .args_override_self(true);
-    for option in OPTIONS {
-        command = command.args(args_of(option, purpose));
-    }
-    let operand = |name: &'static str, help: &'static str| {
-        Arg::new(name).help(help).value_parser(value_parser!(OsString))
-    };
-    command
-        .arg(operand(SOURCE, "The directory or file to show").value_hint(ValueHint::AnyPath))
-        .arg(operand(MOUNTPOINT, "Where to show it").value_hint(ValueHint::AnyPath))
+        .args_override_self(true)
+}
+
+fn operand(name: &'static str) -> Arg {
+    Arg::new(name).value_parser(value_parser!(OsString)).value_hint(ValueHint::AnyPath)
 }
 
 /// The clap arguments of an option and of its opposite.
@@ -98,9 +148,12 @@ fn args_of(option: &'static OptionDef, purpose: Purpose) -> Vec<Arg> {
 }
 
 /// The options in the order given; those of an `-o` list take the list's position.
-fn given(matches: &ArgMatches) -> Result<Vec<Given>> {
+fn given(
+    matches: &ArgMatches,
+    options: impl Iterator<Item = &'static OptionDef>,
+) -> Result<Vec<Given>> {
     let mut found: Vec<(usize, Given)> = Vec::new();
-    for option in OPTIONS {
+    for option in options {
         for (id, on) in [(Some(option.long), true), (option.opposite, false)] {
             let Some(id) = id else { continue };
             if matches.value_source(id) != Some(ValueSource::CommandLine) {
@@ -131,8 +184,12 @@ fn given(matches: &ArgMatches) -> Result<Vec<Given>> {
     Ok(found.into_iter().map(|(_, given)| given).collect())
 }
 
-/// Converts clap's error to a message of one line.
-fn one_line(error: &clap::Error) -> Error {
+/// Converts clap's error to a message of one line. `options` may be suggested; `operands` are those to give.
+fn one_line(
+    error: &clap::Error,
+    options: impl Iterator<Item = &'static OptionDef>,
+    operands: &str,
+) -> Error {
     let argument = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(text)) => text.as_str(),
         _ => "",
@@ -142,11 +199,11 @@ fn one_line(error: &clap::Error) -> Error {
     let message = match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             let name = flag.trim_start_matches('-');
-            let hint = did_you_mean(name, options::long_flags(), "--");
+            let hint = did_you_mean(name, options::long_flags(options), "--");
             format!("unknown option '{flag}'; {hint}")
         }
         ErrorKind::UnknownArgument => {
-            format!("unexpected argument '{argument}'; give one SOURCE and one MOUNTPOINT")
+            format!("unexpected argument '{argument}'; give {operands}")
         }
         ErrorKind::InvalidValue => format!("option '{flag}' needs a value"),
         ErrorKind::TooManyValues => format!("option '{flag}' takes no value"),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::sys::mount::unescape;
+use crate::sys::mountinfo::unescape;
 
 /// An entry of fstab(5) that mounts shiftbind or bindfs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 
 use super::dialect::Dialect;
 use super::options::{Category, OPTIONS, OptionDef};
+use super::subcommands::SUBCOMMANDS;
 
 const HEAD: &str = "\
 Usage: shiftbind [OPTIONS] SOURCE MOUNTPOINT
+       shiftbind COMMAND [ARGUMENTS]
 
 Shows SOURCE at MOUNTPOINT with every uid and gid translated: the map
 0:100000:65536 shows files of uid 0 on the source as files of 100000 at the
@@ -38,6 +40,12 @@ pub fn help(dialect: Dialect) -> String {
         Dialect::Shiftbind => HEAD.to_owned(),
         Dialect::Bindfs => BINDFS_HEAD.to_owned(),
     };
+    if dialect == Dialect::Shiftbind {
+        out.push_str("\nCommands (shiftbind COMMAND --help tells more):\n");
+        for command in SUBCOMMANDS {
+            push_line(&mut out, &format!("  {}", command.usage()), command.help);
+        }
+    }
     for category in Category::SHOWN {
         out.push_str(&format!("\n{}:\n", category.title()));
         for option in OPTIONS.iter().filter(|option| option.category == category) {
@@ -67,7 +75,7 @@ pub fn fuse_version((major, minor): (u32, u32)) -> String {
     format!("FUSE protocol {major}.{minor}, spoken without libfuse\n")
 }
 
-fn push_option(out: &mut String, option: &OptionDef) {
+pub(super) fn push_option(out: &mut String, option: &OptionDef) {
     let short = option.short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
     let value = option.value.map_or_else(String::new, |value| format!("={}", value.placeholder));
     let opposite = option.opposite.map_or_else(String::new, |name| {
@@ -79,9 +87,14 @@ fn push_option(out: &mut String, option: &OptionDef) {
     if !option.default.is_empty() {
         text.push_str(&format!(" [default: {}]", option.default));
     }
-    let mut lines = wrap(&text, WIDTH - COLUMN).into_iter();
+    push_line(out, &left, &text);
+}
+
+/// Adds a description beside what it describes, or below that where it is too long.
+fn push_line(out: &mut String, left: &str, text: &str) {
+    let mut lines = wrap(text, WIDTH - COLUMN).into_iter();
     if left.len() + 2 > COLUMN {
-        out.push_str(&left);
+        out.push_str(left);
     } else {
         out.push_str(&format!("{left:COLUMN$}{}", lines.next().unwrap_or_default()));
     }
@@ -118,12 +131,12 @@ mod tests {
             .filter(|w| w.starts_with('-'))
             .collect();
         for option in OPTIONS {
-            let shown = option.category != Category::Hidden;
+            let shown = option.is_shown();
             for name in std::iter::once(option.long).chain(option.opposite) {
                 assert_eq!(words.contains(&format!("--{name}").as_str()), shown, "{name}");
             }
             for letter in option.short.into_iter().chain(option.opposite_short) {
-                assert!(words.contains(&format!("-{letter}").as_str()), "-{letter}");
+                assert_eq!(words.contains(&format!("-{letter}").as_str()), shown, "-{letter}");
             }
         }
     }

@@ -18,6 +18,16 @@ pub(super) struct HelperInvocation {
     pub(super) fake: bool,
 }
 
+const OTHER_NAMESPACE: &str = "option '-N': mounting in another namespace is not supported; run mount with nsenter(1) \
+                               --mount instead";
+
+fn unknown_option(arg: &OsStr) -> Error {
+    Error::usage(format!(
+        "unknown option '{}'; a helper of mount(8) takes -sfnv, -o, -t",
+        arg.to_string_lossy()
+    ))
+}
+
 /// Parses an argument vector, whose first element is the program's name.
 pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
     let mut lists: Vec<OsString> = Vec::new();
@@ -56,20 +66,10 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
                     match letter {
                         b'o' => lists.push(value),
                         b't' => subtype = subtype_of(&value),
-                        _ => {
-                            return Err(Error::usage(
-                                "option '-N': mounting in another namespace is not supported; run mount with nsenter(1) \
-                                 --mount instead",
-                            ));
-                        }
+                        _ => return Err(Error::usage(OTHER_NAMESPACE)),
                     }
                 }
-                _ => {
-                    return Err(Error::usage(format!(
-                        "unknown option '{}'; a helper of mount(8) takes -sfnv, -o, -t",
-                        arg.to_string_lossy()
-                    )));
-                }
+                _ => return Err(unknown_option(&arg)),
             }
         }
     }

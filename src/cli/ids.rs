@@ -1,5 +1,6 @@
 //! Combines all options about ids into an [`IdView`]: extents, bindfs maps, offsets, and the policy for unmapped ids.
 
+use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
 use super::bindfs_map::{self, BindfsMap, FileSide};
@@ -9,13 +10,22 @@ use super::options::Opt;
 use super::values::UnmappedPolicies;
 use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
-use crate::idmap::{Extent, Group, IdMap, IdView, Kind, Translation, Unmapped, User};
+use crate::idmap::{
+    Extent, Group, IdMap, IdView, Kind, MapError, SourceId, Translation, Unmapped, User,
+};
+use crate::map_from::FoundMap;
 
 /// The options about ids that were read so far.
 #[derive(Debug, Default)]
 pub(super) struct IdOptions {
     /// The extents of `--idmap`, `--uidmap` and `--gidmap`, which add up.
     maps: MapList,
+    /// The extents of `--map-from`, which add up, and whether to invert them.
+    map_from: FoundMap,
+    is_inverted: bool,
+    /// The mount ids of the last `--owner-as`, and the source ids of the last `--root-as`.
+    owner_as: Option<(u32, u32)>,
+    root_as: Option<(u32, u32)>,
     /// The last `--map`.
     bindfs_map: Option<BindfsMap>,
     /// The last `--map-passwd` and `--map-passwd-rev`, then the same for groups.
@@ -36,6 +46,54 @@ impl IdOptions {
         accounts: &dyn Accounts,
     ) -> Result<()> {
         self.maps.add(option, kinds, text, accounts)
+    }
+
+    /// Adds the extents of a user namespace.
+    pub(super) fn add_found(&mut self, found: FoundMap) {
+        self.maps.uids.extend(found.uids);
+        self.maps.gids.extend(found.gids);
+    }
+
+    /// Adds the extents of one `--map-from`.
+    pub(super) fn add_map_from(&mut self, found: FoundMap) {
+        self.map_from.uids.extend(found.uids);
+        self.map_from.gids.extend(found.gids);
+    }
+
+    /// Exchanges source and mount in the extents of `--map-from`.
+    pub(super) fn invert_map_from(&mut self) {
+        self.is_inverted = true;
+    }
+
+    /// Sets the mount ids of the source's owner and group.
+    pub(super) fn set_owner_as(&mut self, ids: (u32, u32)) {
+        self.owner_as = Some(ids);
+    }
+
+    /// Sets the source ids of an unmapped root.
+    pub(super) fn set_root_as(&mut self, ids: (u32, u32)) {
+        self.root_as = Some(ids);
+    }
+
+    /// Adds the extents of `--owner-as`, whose source ids are those of the source's owner.
+    pub(super) fn find_owner(&mut self, source: &Path) -> Result<()> {
+        let Some((uid, gid)) = self.owner_as else { return Ok(()) };
+        if source.as_os_str().is_empty() {
+            return Err(Error::usage(
+                "option 'owner-as': give SOURCE and MOUNTPOINT: it is the source's owner",
+            ));
+        }
+        let owner = std::fs::metadata(source)
+            .map_err(|e| Error::mount(format!("source {}", source.display()), e))?;
+        let is_alone =
+            [self.maps.is_empty(), self.map_from.uids.is_empty(), self.map_from.gids.is_empty()];
+        if is_alone == [true; 3] {
+            self.unmapped.get_or_insert((Unmapped::Pass, Unmapped::Pass));
+        }
+        let bad = |e: MapError| Error::usage(format!("option 'owner-as': {e}"));
+        self.maps.uids.push(Extent::new(owner.st_uid(), uid, 1).map_err(bad)?);
+        self.maps.gids.push(Extent::new(owner.st_gid(), gid, 1).map_err(bad)?);
+        Ok(())
     }
 
     /// Sets the policy for unmapped ids.
@@ -101,7 +159,12 @@ impl IdOptions {
     }
 
     /// Builds the translation.
-    pub(super) fn finish(self, dialect: Dialect) -> Result<IdView> {
+    pub(super) fn finish(mut self, dialect: Dialect) -> Result<IdView> {
+        let found = std::mem::take(&mut self.map_from);
+        if self.is_inverted && found.uids.is_empty() && found.gids.is_empty() {
+            return Err(Error::usage("option 'invert-map' has a meaning with map-from only"));
+        }
+        self.add_found(if self.is_inverted { found.inverted() } else { found });
         let offset = match (self.uid_offset, self.gid_offset) {
             (Some(_), _) => Some("uid-offset"),
             (None, Some(_)) => Some("gid-offset"),
@@ -125,9 +188,12 @@ impl IdOptions {
         let (for_uids, for_gids) = self.unmapped.unzip();
         let for_uids = for_uids.unwrap_or(default_policy(unlisted_pass && !uids.is_empty()));
         let for_gids = for_gids.unwrap_or(default_policy(unlisted_pass && !gids.is_empty()));
+        let (root_uid, root_gid) = self.root_as.unzip();
         Ok(IdView {
-            uids: translation(uids, self.uid_offset, for_uids)?,
-            gids: translation(gids, self.gid_offset, for_gids)?,
+            uids: translation(uids, self.uid_offset, for_uids)?
+                .with_root_as(root_uid.and_then(SourceId::new)),
+            gids: translation(gids, self.gid_offset, for_gids)?
+                .with_root_as(root_gid.and_then(SourceId::new)),
         })
     }
 }

@@ -6,11 +6,14 @@ use super::Artifact;
 use super::arguments::{Purpose, command};
 use super::help::wrap;
 use super::options::{Category, OPTIONS, OptionDef};
+use super::subcommands::SUBCOMMANDS;
 
 const TEMPLATE: &str = include_str!("../../man/shiftbind.8.in");
 
 /// The line of the template that the options replace.
 const OPTIONS_MARK: &str = "@OPTIONS@\n";
+/// The line of the template that the subcommands replace.
+const COMMANDS_MARK: &str = "@COMMANDS@\n";
 /// The text of the template that the version replaces.
 const VERSION_MARK: &str = "@VERSION@";
 
@@ -31,6 +34,7 @@ pub fn generate(artifact: Artifact) -> String {
 fn man_page() -> String {
     TEMPLATE
         .replace(OPTIONS_MARK, &option_section())
+        .replace(COMMANDS_MARK, &command_section())
         .replace(VERSION_MARK, env!("CARGO_PKG_VERSION"))
 }
 
@@ -40,6 +44,21 @@ fn option_section() -> String {
     for category in Category::SHOWN {
         out.push_str(&format!(".SS {}\n", category.title()));
         for option in OPTIONS.iter().filter(|option| option.category == category) {
+            push_option(&mut out, option);
+        }
+    }
+    out
+}
+
+/// The subcommands with their options, in man(7) macros.
+fn command_section() -> String {
+    let mut out = String::new();
+    for definition in SUBCOMMANDS {
+        out.push_str(&format!(".SS {}\n", definition.name));
+        let usage = format!("shiftbind {}", definition.usage());
+        out.push_str(&format!("\\fB{}\\fR\n.PP\n", usage.replace('-', "\\-")));
+        push_paragraphs(&mut out, definition.about, ".PP\n");
+        for option in definition.options().filter(|option| !option.is_of_mount()) {
             push_option(&mut out, option);
         }
     }
@@ -71,13 +90,18 @@ fn push_option(out: &mut String, option: &OptionDef) {
             .collect();
         out.push_str(&format!(".TQ\n{}\n", names.join(", ")));
     }
-    let mut paragraphs: Vec<String> = option.about.split("\n\n").map(str::to_owned).collect();
+    let mut about = option.about.to_owned();
     if !option.default.is_empty() {
-        paragraphs.push(format!("Default: {}.", option.default));
+        about.push_str(&format!("\n\nDefault: {}.", option.default));
     }
-    for (number, paragraph) in paragraphs.iter().enumerate() {
+    push_paragraphs(out, &about, ".IP\n");
+}
+
+/// Adds paragraphs, with a macro between them.
+fn push_paragraphs(out: &mut String, text: &str, between: &str) {
+    for (number, paragraph) in text.split("\n\n").enumerate() {
         if number > 0 {
-            out.push_str(".IP\n");
+            out.push_str(between);
         }
         push_prose(out, paragraph);
     }
@@ -114,13 +138,14 @@ mod tests {
     #[test]
     fn the_template_has_its_marks() {
         assert_eq!(TEMPLATE.matches(OPTIONS_MARK).count(), 1);
+        assert_eq!(TEMPLATE.matches(COMMANDS_MARK).count(), 1);
         assert!(TEMPLATE.contains(VERSION_MARK));
     }
 
     #[test]
     fn every_shown_option_is_in_the_man_page_in_every_spelling() {
         let page = man_page();
-        for option in OPTIONS.iter().filter(|option| option.category != Category::Hidden) {
+        for option in OPTIONS.iter().filter(|option| option.is_shown()) {
             for name in
                 option.names().map(|(name, _)| name).chain(option.long_aliases.iter().copied())
             {
@@ -137,10 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn every_subcommand_and_its_options_are_in_the_man_page_and_offered_by_the_shells() {
+        let texts = [Artifact::Man, Artifact::Bash, Artifact::Zsh, Artifact::Fish].map(generate);
+        for definition in SUBCOMMANDS {
+            for text in &texts {
+                assert!(text.contains(definition.name), "{}", definition.name);
+            }
+            assert!(texts[0].contains(&format!("\n.SS {}\n", definition.name)));
+            for option in definition.options().filter(|option| !option.is_of_mount()) {
+                assert!(texts.iter().all(|text| text.contains(option.long)), "{}", option.long);
+            }
+        }
+    }
+
+    #[test]
     fn shells_are_offered_every_shown_long_option() {
         for shell in [Artifact::Bash, Artifact::Zsh, Artifact::Fish] {
             let script = generate(shell);
-            for option in OPTIONS.iter().filter(|option| option.category != Category::Hidden) {
+            for option in OPTIONS.iter().filter(|option| option.is_shown()) {
                 assert!(script.contains(option.long), "{shell:?} {}", option.long);
             }
         }

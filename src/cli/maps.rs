@@ -31,6 +31,11 @@ pub(super) struct MapList {
 }
 
 impl MapList {
+    /// Whether no option gave an extent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.uids.is_empty() && self.gids.is_empty()
+    }
+
     /// Adds the extents of one option.
     ///
     /// Lists are separated by `;` or blanks, fields within a list by colons. The letters `u:`, `g:` and `b:` are

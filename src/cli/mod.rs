@@ -5,6 +5,7 @@
 //! - `settings` turns the options into a [`Config`]; `ids` and `view_options` handle those of the view.
 //! - `dialect` selects the defaults, shiftbind's or bindfs's.
 //! - `fstab` and `reload_options` find the options of a mount again for a reload.
+//! - `subcommands` holds their table, and their grammar.
 //! - `help`, `manpage` and `explain` only print.
 
 mod arguments;
@@ -21,6 +22,7 @@ mod mount_options;
 mod options;
 mod reload_options;
 mod settings;
+mod subcommands;
 mod suggest;
 mod values;
 mod view_options;
@@ -30,10 +32,11 @@ use std::path::PathBuf;
 
 pub use crate::accounts::{Accounts, SystemAccounts};
 pub use dialect::Dialect;
-pub use explain::{ProbeResults, explain, explain_with};
+pub use explain::{ProbeResults, explain, explain_ids_of, explain_options, explain_with};
 pub use help::{fuse_version, help, version};
 pub use manpage::generate;
 pub use reload_options::reload_options;
+pub use subcommands::help as help_of;
 
 use crate::config::{Config, MountFlags};
 use crate::error::{Error, Result};
@@ -58,10 +61,38 @@ pub enum Command {
         /// The mount point.
         mountpoint: PathBuf,
     },
+    /// List the mounts of this program.
+    List {
+        /// As JSON.
+        json: bool,
+    },
+    /// Tell what is known of a mount.
+    Stat {
+        /// The mount point.
+        mountpoint: PathBuf,
+        /// As JSON.
+        json: bool,
+    },
+    /// Explain the map in force at a mount.
+    ExplainMounted {
+        /// The mount point.
+        mountpoint: PathBuf,
+    },
+    /// Unmount a mount of this program.
+    Umount {
+        /// The mount point.
+        mountpoint: PathBuf,
+        /// Detach it while it is in use.
+        lazy: bool,
+    },
+    /// Print the help of this subcommand.
+    HelpOf(&'static str),
     /// Check everything, mount nothing (`mount -f`).
     Fake(Config),
-    /// Explain what would be mounted, and mount nothing.
+    /// Explain what would be mounted, check that it can be, and mount nothing.
     Explain(Config),
+    /// Explain the options alone, without a source and a mount point.
+    ExplainOptions(Config),
     /// Print the help.
     Help(Dialect),
     /// Print the version.
@@ -106,6 +137,12 @@ pub fn parse_with(
         return command_of(settings, operands, fake);
     }
     let called_by_mount8 = is_from_mount_fuse(&argv);
+    if dialect == Dialect::Shiftbind
+        && !called_by_mount8
+        && let Some(definition) = subcommands::of(&argv)
+    {
+        return subcommands::parse(definition, argv, accounts);
+    }
     let invocation = arguments::parse(argv)?;
     let asked = |id| invocation.given.iter().any(|one| one.option.id == id);
     if asked(Opt::Help) {
@@ -181,6 +218,9 @@ fn command_of(settings: Settings, operands: Vec<OsString>, fake: bool) -> Result
             }
             _ => Err(Error::usage("remount: give the MOUNTPOINT")),
         };
+    }
+    if settings.is_explain() && paths.is_empty() {
+        return Ok(Command::ExplainOptions(settings.into_config(PathBuf::new(), PathBuf::new())?));
     }
     let [source, mountpoint]: [PathBuf; 2] = paths.try_into().map_err(|paths: Vec<PathBuf>| {
         Error::usage(match paths.len() {

@@ -1,8 +1,8 @@
 //! Turns options in the order given into a [`Config`]: the last value of an option wins, maps add up.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::dialect::Dialect;
 use super::ids::IdOptions;
 use super::maps::IdKinds;
 use super::mount_options;
-use super::options::{Given, Opt};
+use super::options::{Given, Opt, OptionDef};
 use super::values::{self, CacheMode};
 use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
@@ -19,6 +19,7 @@ use crate::config::{
     Access, Atime, CachePolicy, Config, DataPath, EngineChoice, MountFlags, ProcessConfig,
 };
 use crate::error::{Error, Result};
+use crate::map_from;
 
 /// The options that were read so far.
 pub(super) struct Settings {
@@ -26,6 +27,7 @@ pub(super) struct Settings {
     ids: IdOptions,
     view: ViewOptions,
     engine: Option<EngineChoice>,
+    given: Vec<String>,
     daemon_options: Vec<&'static str>,
     flags: MountFlags,
     access: Option<Access>,
@@ -66,6 +68,7 @@ impl Settings {
             ids: IdOptions::default(),
             view: ViewOptions::default(),
             engine: None,
+            given: Vec::new(),
             daemon_options: Vec::new(),
             flags: MountFlags::default(),
             access: None,
@@ -119,6 +122,7 @@ impl Settings {
         self.flags.nodev.get_or_insert(true);
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm for each option")]
     fn apply(&mut self, given: Given, accounts: &dyn Accounts) -> Result<()> {
         let Given { option, on, value } = given;
         let name = option.long;
@@ -134,12 +138,27 @@ impl Settings {
             value.to_str().ok_or_else(problem)
         };
         let bad = |why| Error::usage(format!("option '{name}': {why}"));
+        let bad_text = |why: String| Error::usage(format!("option '{name}': {why}"));
         if option.id.needs_daemon(on) && !self.daemon_options.contains(&name) {
             self.daemon_options.push(name);
         }
+        self.given.extend(spelled(option, on, &value));
         match option.id {
             Opt::UidMap => self.ids.add_map(name, IdKinds::Users, text()?, accounts)?,
             Opt::GidMap => self.ids.add_map(name, IdKinds::Groups, text()?, accounts)?,
+            Opt::IdMap if value.as_encoded_bytes().starts_with(b"/") => {
+                self.ids.add_found(map_from::of_namespace(Path::new(&value)).map_err(bad_text)?);
+            }
+            Opt::MapFrom => {
+                self.ids.add_map_from(map_from::read(&value, accounts).map_err(bad_text)?);
+            }
+            Opt::OwnerAs => {
+                self.ids.set_owner_as(values::user_and_group(text()?, accounts).map_err(bad)?);
+            }
+            Opt::RootAs => {
+                self.ids.set_root_as(values::user_and_group(text()?, accounts).map_err(bad)?);
+            }
+            Opt::InvertMap => self.ids.invert_map_from(),
             Opt::IdMap => self.ids.add_map(name, IdKinds::Both, text()?, accounts)?,
             Opt::Unmapped => {
                 self.ids.set_unmapped(values::unmapped(text()?, accounts).map_err(bad)?);
@@ -215,7 +234,7 @@ impl Settings {
             Opt::Config => self.read_file(PathBuf::from(value), accounts)?,
             // The grammars handle these.
             Opt::Options | Opt::Help | Opt::Version | Opt::FuseVersion => {}
-            Opt::Generate | Opt::Reload => {}
+            Opt::Generate | Opt::Reload | Opt::Json | Opt::Lazy => {}
             other => {
                 let text = if option.value.is_some() { text()? } else { "" };
                 self.view.apply(other, text, accounts).map_err(bad)?;
@@ -247,6 +266,7 @@ impl Settings {
         self.warnings.extend(self.view.take_warnings());
         let root_only = self.ids.root_only().chain(self.view.root_only()).collect();
         let names_by_unmapped = self.ids.has_offset();
+        self.ids.find_owner(&source)?;
         let ids = self.ids.finish(self.dialect)?;
         let mut view = self.view.finish(ids, self.dialect)?;
         view.changes.names_by_unmapped = names_by_unmapped;
@@ -256,6 +276,7 @@ impl Settings {
             mountpoint,
             view,
             engine: self.engine.unwrap_or(EngineChoice::Fuse),
+            given: self.given,
             daemon_options: self.daemon_options,
             flags: self.flags,
             // bindfs implies allow_other, also for a normal user.
@@ -310,6 +331,18 @@ impl Settings {
             attr: self.attr.unwrap_or(all),
         }
     }
+}
+
+/// An option as within `-o`. `None`: it says nothing about the mount.
+fn spelled(option: &OptionDef, on: bool, value: &OsStr) -> Option<String> {
+    let name = match on {
+        true => option.mount_option.filter(|_| option.id != Opt::Explain)?,
+        false => option.opposite?,
+    };
+    Some(match option.value {
+        Some(_) => format!("{name}={}", value.to_string_lossy()),
+        None => name.to_owned(),
+    })
 }
 
 /// The default number of worker threads: one per processor, at least 2 and at most 16.

@@ -125,16 +125,21 @@ pub(super) fn unmapped(text: &str, accounts: &dyn Accounts) -> Parsed<UnmappedPo
     let Some(ids) = text.strip_prefix("squash=") else {
         return Err(format!("'{text}' is none of deny, pass and squash=UID[:GID]"));
     };
-    let (uid, gid) = match ids.split_once(':') {
-        Some((uid, gid)) => (read_id::<User>(uid, accounts)?, read_id::<Group>(gid, accounts)?),
-        None => {
-            let uid = read_id::<User>(ids, accounts)?;
-            (uid, accounts.login_group(uid).unwrap_or(uid))
-        }
-    };
+    let (uid, gid) = user_and_group(ids, accounts)?;
     match (MountUid::new(uid), MountGid::new(gid)) {
         (Some(uid), Some(gid)) => Ok((Unmapped::Squash(uid), Unmapped::Squash(gid))),
         _ => Err(format!("'{text}' names no id")),
+    }
+}
+
+/// Parses `UID[:GID]`, names or numbers. The default gid is the login group, or the same number for an unknown user.
+pub(super) fn user_and_group(text: &str, accounts: &dyn Accounts) -> Parsed<(u32, u32)> {
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((read_id::<User>(uid, accounts)?, read_id::<Group>(gid, accounts)?)),
+        None => {
+            let uid = read_id::<User>(text, accounts)?;
+            Ok((uid, accounts.login_group(uid).unwrap_or(uid)))
+        }
     }
 }
 

@@ -97,12 +97,10 @@ fn outcome(from_daemon: OwnedFd, child: Pid) -> Result<()> {
             format!("the background process died before the mount answered ({how})"),
         ));
     };
-    let message = || String::from_utf8_lossy(message).into_owned();
-    match code {
+    match *code {
         0 => Ok(()),
-        1 => Err(Error::reported(Exit::Usage, message())),
-        2 => Err(Error::reported(Exit::System, message())),
-        16 => Err(Error::reported(Exit::File, message())),
-        _ => Err(Error::reported(Exit::Mount, message())),
+        code => {
+            Err(Error::reported(Exit::from_code(code.into()), String::from_utf8_lossy(message)))
+        }
     }
 }

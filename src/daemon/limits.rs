@@ -1,6 +1,8 @@
 //! Resource limits, umask and capabilities of the daemon: those inherited from a shell must not restrict the mount's
 //! clients.
 
+use crate::error::errno_field;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -49,6 +51,6 @@ fn drop_quota_override() -> rustix::io::Result<()> {
 
 fn report(what: &str, result: rustix::io::Result<()>) {
     if let Err(e) = result {
-        log::warn!("cannot change {what}: {e}");
+        log::warn!("cannot change {what}: {}", errno_field(e));
     }
 }

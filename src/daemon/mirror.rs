@@ -53,7 +53,7 @@ fn serve(live: &LiveUpdate, requests: &Receiver<()>) {
         let Some(view) = live.view() else { return };
         match users(&view) {
             Ok(users) => {
-                log::info!("mirror: {} users", users.len());
+                log::info!("mirror: looked up its users: users={}", users.len());
                 live.set_mirrored(users);
             }
             Err(e) => log::error!("{e}; the mirror keeps its previous users"),

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fuse::{Connection, KernelFeatures, Server};
-use crate::mount::{self, Inherited, MountPlan, MountPoint, NewMount};
-use crate::source::SourceRoot;
+use crate::mount::{self, MountPlan, MountPoint, NewMount};
+use crate::source::{Restrictions, SourceRoot};
 use crate::sys::process::InheritedDescriptors;
 use background::ReadyNotifier;
 use pidfile::PidFile;
@@ -69,6 +69,26 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     } else {
         background::run(inherited, |notifier| serve(&config, opened, options, notifier))
     }
+}
+
+/// Makes the checks of a mount, and mounts nothing: rights, paths, kernel, source.
+///
+/// # Errors
+/// Those that [`run`] would return before the mount is in service.
+pub fn check(config: &Config) -> Result<()> {
+    mount::check_privileges(config)?;
+    if mount::check_kernel(config)? {
+        return Ok(());
+    }
+    let opened = Opened::open(config)?;
+    if let Some(pidfile) = &opened.pidfile {
+        let parent = pidfile.parent().unwrap_or(Path::new("/"));
+        rustix::fs::access(parent, rustix::fs::Access::WRITE_OK)
+            .map_err(|e| Error::file(format!("--pidfile {}", pidfile.display()), e))?;
+    }
+    mirror::users(&config.view)?;
+    NewMount::check(&opened.plan, &opened.point)?;
+    Server::check_cache(opened.source, config)
 }
 
 /// The paths of the command line, opened.
@@ -126,7 +146,7 @@ pub fn kernel_traits() -> Option<KernelFeatures> {
 /// The mount options inherited from the source's own mount.
 ///
 /// Restrictions of a submount apply to its own files only, except `noexec`, which the whole mount inherits.
-fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
+fn inherited(source: &SourceRoot, config: &Config) -> Restrictions {
     let mounts = source.mounts();
     for mount in mounts.hidden() {
         let place = mount.display_path();
@@ -146,13 +166,7 @@ fn inherited(source: &SourceRoot, config: &Config) -> Inherited {
         }
     }
     let own = mounts.own.restrictions;
-    Inherited {
-        read_only: own.read_only,
-        nosuid: own.nosuid,
-        nodev: own.nodev,
-        noexec: own.noexec || noexec.is_some(),
-        nosymfollow: own.nosymfollow,
-    }
+    Restrictions { noexec: own.noexec || noexec.is_some(), ..own }
 }
 
 fn serve(
@@ -189,6 +203,7 @@ fn serve(
         let sent = new.mounted().and_then(|mounted| lifeline.set_mount(&mounted));
         sent.map_err(|e| Error::system("cannot tell the guardian of auto_unmount", e))?;
     }
+    server.live_update().describe(baseline.config());
     let mounted = new.attach(&point)?;
     drop(point);
     server.live_update().set_pruner(move || mounted.shrink_dcache());

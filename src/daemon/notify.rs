@@ -1,5 +1,7 @@
 //! Notifies the service manager (sd_notify(3)): `READY=1` once the mount answers, `STOPPING=1` after the unmount.
 
+use crate::error::errno_field;
+
 use std::env;
 use std::ffi::OsStr;
 use std::io;
@@ -20,7 +22,7 @@ pub(super) fn stopping() {
 fn send(state: &str) {
     let Some(address) = env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(e) = send_to(&address, state) {
-        log::warn!("cannot notify NOTIFY_SOCKET={}: {e}", address.display());
+        log::warn!("cannot notify the service manager: path={address:?} {}", errno_field(e));
     }
 }
 

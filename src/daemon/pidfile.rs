@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, OFlags, flock, ftruncate};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 
 /// A pid file that names this process.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl PidFile {
             && ours == there
             && let Err(e) = fs::remove_file(&self.path)
         {
-            log::warn!("cannot remove the pid file {}: {e}", self.path.display());
+            log::warn!("cannot remove the pid file: path={:?} {}", self.path, errno_field(e));
         }
     }
 }

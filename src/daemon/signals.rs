@@ -13,6 +13,7 @@ use std::thread;
 use super::mirror::RefreshHandle;
 use super::pidfile::PidFile;
 use super::reload::ReloadHandle;
+use crate::error::errno_field;
 use crate::mount::Mounted;
 use crate::sys::process::SignalSet;
 
@@ -63,16 +64,22 @@ fn shut_down(count: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
             Ok(()) => warn_of_bind_mounts(mounted),
             Err(e) => {
                 log::warn!(
-                    "cannot unmount: {e}; a second signal detaches the mount while it is in use"
+                    "cannot unmount; a second signal detaches the mount while it is in use: {} {}",
+                    mounted.field(),
+                    errno_field(e)
                 )
             }
         },
         2 => match mounted.unmount(true) {
             Ok(()) => warn_of_bind_mounts(mounted),
-            Err(e) => log::error!("cannot detach the mount: {e}; a third signal ends the daemon"),
+            Err(e) => log::error!(
+                "cannot detach the mount; a third signal ends the daemon: {} {}",
+                mounted.field(),
+                errno_field(e)
+            ),
         },
         _ => {
-            log::warn!("exiting while the filesystem is in use");
+            log::warn!("exiting while the filesystem is in use: {}", mounted.field());
             if let Some(pidfile) = pidfile {
                 pidfile.remove();
             }
@@ -84,7 +91,10 @@ fn shut_down(count: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
 fn warn_of_bind_mounts(mounted: &Mounted) {
     let mountpoints = mounted.remaining_mountpoints();
     if mountpoints.is_empty() {
-        log::info!("unmounted; the daemon exits when the filesystem is no longer in use");
+        log::info!(
+            "unmounted; the daemon exits when the filesystem is no longer in use: {}",
+            mounted.field()
+        );
     } else {
         log::warn!(
             "unmounted, but still served at {mountpoints:?} (bind mounts of it): unmount these too"

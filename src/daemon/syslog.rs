@@ -2,11 +2,11 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, Record};
 
+use crate::sync::Mutex;
 use crate::sys::process::local_time;
 
 const SOCKET: &str = "/dev/log";
@@ -31,7 +31,7 @@ impl Syslog {
     /// Sends a record. The line is lost if syslog is not running or its buffer is full: a worker must not block on it.
     pub(super) fn send(&self, record: &Record<'_>) {
         let line = line(record.level(), record.target(), &record.args().to_string());
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut socket = self.socket.lock();
         if let Some(open) = &*socket {
             match open.send(line.as_bytes()) {
                 Ok(_) => return,

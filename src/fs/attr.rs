@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{FileType, OFlags, StatVfs, Statx, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::killpriv::SETGID;
+use super::mode_bits::SETGID;
 use super::{Attr, CacheValidity, Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{ActingAs, Inode, NodeId};
 use crate::view::View;
@@ -29,11 +29,10 @@ impl Fs {
             watch.ensure_marked(&self.tree, inode);
         }
         let stat = self.tree.stat(inode)?;
-        let validity = match () {
-            () if self.watch.is_none() => CacheValidity::Timeout,
-            () if is_changing => CacheValidity::Uncached,
-            () if self.watches_attributes(inode, &stat) => CacheValidity::WhileWatched,
-            () => CacheValidity::Timeout,
+        let is_reported = || self.watches_attributes(inode, &stat);
+        let validity = match self.watch {
+            None => CacheValidity::Timeout,
+            Some(_) => CacheValidity::of_attributes(is_changing, is_reported),
         };
         Ok((stat, validity))
     }

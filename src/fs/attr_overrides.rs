@@ -26,9 +26,7 @@ impl Fs {
             attr.blocks = attr.size / BLOCK;
             attr.rdev = 0;
             // No event reports a new size of a device.
-            if attr.validity == CacheValidity::WhileWatched {
-                attr.validity = CacheValidity::Timeout;
-            }
+            attr.validity = attr.validity.min(CacheValidity::Timeout);
         }
         attr.mode &= !self.denied_to_mounter(overrides, inode);
         attr

@@ -12,6 +12,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::permission::{Capability, Requester};
 use super::types::Caller;
 use crate::idmap::{MountGid, MountUid};
+use crate::sys::proc_status::{self, Ids};
 use crate::view::PresentedAttr;
 
 /// CAP_FSETID.
@@ -98,23 +99,14 @@ fn is_posix_wait(call: &str) -> bool {
 /// F_SETLKW64, the command of 32-bit programs.
 const SETLKW64: i64 = 14;
 
-/// Real and filesystem ids of a thread.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct ThreadIds {
-    uid: Option<u32>,
-    fs_uid: Option<u32>,
-    gid: Option<u32>,
-    fs_gid: Option<u32>,
-}
-
 /// A caller's groups, capabilities and signals at one moment.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct CallerCreds {
     pid: u32,
     /// Supplementary groups, as the mount sees them.
     groups: Vec<u32>,
-    /// Real and filesystem ids.
-    ids: ThreadIds,
+    uids: Ids,
+    gids: Ids,
     effective: u64,
     permitted: u64,
     umask: Option<u32>,
@@ -132,7 +124,7 @@ impl CallerCreds {
     ///
     /// A thread that is gone counts as ended and has no rights.
     pub(super) fn of(pid: u32) -> Self {
-        match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        match proc_status::read(pid) {
             Ok(status) if pid != 0 => Self { pid, ..Self::parse(&status) },
             _ => Self { ended: true, ..Self::default() },
         }
@@ -147,24 +139,16 @@ impl CallerCreds {
     fn parse(status: &str) -> Self {
         let mut creds = Self::default();
         let hex = |value: &str| u64::from_str_radix(value, 16).unwrap_or(0);
-        // Real, effective, saved and filesystem id.
-        let id = |value: &str, at| value.split_whitespace().nth(at).and_then(|id| id.parse().ok());
         let (mut pending, mut ignored) = (0, 0);
-        for line in status.lines() {
-            let Some((key, value)) = line.split_once(':') else { continue };
-            let value = value.trim();
+        for (key, value) in proc_status::fields(status) {
             match key {
                 "State" => creds.ended = value.starts_with(['Z', 'X']),
                 "Groups" => {
                     creds.groups =
                         value.split_whitespace().filter_map(|g| g.parse().ok()).collect();
                 }
-                "Uid" => {
-                    (creds.ids.uid, creds.ids.fs_uid) = (id(value, 0), id(value, 3));
-                }
-                "Gid" => {
-                    (creds.ids.gid, creds.ids.fs_gid) = (id(value, 0), id(value, 3));
-                }
+                "Uid" => creds.uids = Ids::parse(value),
+                "Gid" => creds.gids = Ids::parse(value),
                 "CapEff" => creds.effective = hex(value),
                 "CapPrm" => creds.permitted = hex(value),
                 "Umask" => creds.umask = u32::from_str_radix(value, 8).ok(),
@@ -194,11 +178,11 @@ impl CallerCreds {
     /// ids of another user, whose groups and capabilities are not known.
     pub(super) fn with_request_ids(mut self, caller: &Caller) -> Self {
         let asks = (Some(caller.uid.raw()), Some(caller.gid.raw()));
-        let ThreadIds { uid, fs_uid, gid, fs_gid } = self.ids;
-        if asks == (fs_uid, fs_gid) {
+        let (uids, gids) = (self.uids, self.gids);
+        if asks == (uids.filesystem, gids.filesystem) {
             return self;
         }
-        let is_self = asks == (uid, gid);
+        let is_self = asks == (uids.real, gids.real);
         let is_root = caller.uid.raw() == 0 && self.is_in_our_namespace();
         if !is_self {
             self.groups.clear();
@@ -387,8 +371,9 @@ mod tests {
         let as_somebody = with(3000, 8);
         assert_eq!((as_somebody.effective, as_somebody.groups.len()), (0, 0));
         assert!(with(0, 0).is_admin());
-        let ids = ThreadIds { uid: Some(0), gid: Some(0), ..creds.ids };
-        let root = CallerCreds { ids, ..creds.clone() }.with_request_ids(&caller(0, 0));
+        let real_root = |ids: Ids| Ids { real: Some(0), ..ids };
+        let (uids, gids) = (real_root(creds.uids), real_root(creds.gids));
+        let root = CallerCreds { uids, gids, ..creds.clone() }.with_request_ids(&caller(0, 0));
         assert_eq!(root.effective, creds.permitted);
     }
 

@@ -15,17 +15,12 @@ use rustix::fs::{Access, AtFlags, FileType, OFlags, RenameFlags, Statx, StatxFla
 use rustix::io::Errno;
 
 use super::caller::LazyCallerCreds;
-use super::killpriv::{SETGID, SETUID};
+use super::mode_bits::{FMODE_EXEC, GROUP_EXECUTE, SETGID, SETUID, STICKY};
 use super::permission::{Capability, Requester, permits};
-use super::restricted::FMODE_EXEC;
 use super::{Caller, Fs, Result, SetAttr, SetTime};
 use crate::source::{Inode, NodeId, OtherServers, proc_path};
 use crate::translate::SourceAcl;
 use crate::view::{ChangePolicy, PresentedAttr, Viewer};
-
-/// S_ISVTX of inode(7).
-const STICKY: u32 = 0o1000;
-pub(super) const GROUP_EXECUTE: u32 = 0o010;
 
 const READ: Access = Access::READ_OK;
 const WRITE: Access = Access::WRITE_OK;

@@ -8,7 +8,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::shares::Share;
-use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, OpenedFile, Result, decode_dev};
+use super::{
+    CacheValidity, Caller, DirEntryRef, Entry, Fs, NewEntry, OpenedFile, Result, decode_dev,
+};
 use crate::source::{ActingAs, Inode, NewNode, NodeId, component, reopen};
 
 /// How often to try to create a name that a process on the source creates and removes (chosen).
@@ -16,17 +18,9 @@ const MAX_ATTEMPTS: u32 = 100;
 
 impl Fs {
     /// Creates a file, FIFO, socket or device. EOVERFLOW if the caller is unmapped.
-    pub fn mknod(
-        &self,
-        caller: &Caller,
-        parent: NodeId,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        rdev: u32,
-    ) -> Result<Entry> {
-        let kind = FileType::from_raw_mode(mode);
-        self.make(caller, parent, name, (kind, mode, umask), |acting, dir, name, mode| {
+    pub fn mknod(&self, caller: &Caller, new: &NewEntry<'_>, rdev: u32) -> Result<Entry> {
+        let kind = FileType::from_raw_mode(new.mode);
+        self.make(caller, new, kind, |acting, dir, name, mode| {
             let (major, minor) = decode_dev(rdev);
             acting.mknod(
                 dir,
@@ -37,16 +31,8 @@ impl Fs {
     }
 
     /// Creates a directory.
-    pub fn mkdir(
-        &self,
-        caller: &Caller,
-        parent: NodeId,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-    ) -> Result<Entry> {
-        let made = (FileType::Directory, mode, umask);
-        self.make(caller, parent, name, made, |acting, dir, name, mode| {
+    pub fn mkdir(&self, caller: &Caller, new: &NewEntry<'_>) -> Result<Entry> {
+        self.make(caller, new, FileType::Directory, |acting, dir, name, mode| {
             self.check_reserved_blocks(caller, dir)?;
             acting.mkdir(dir, name, mode)
         })
@@ -63,7 +49,8 @@ impl Fs {
         if self.view().resolve_symlinks.is_some() {
             return Err(Errno::PERM);
         }
-        self.make(caller, parent, name, (FileType::Symlink, 0, 0), |acting, dir, name, _| {
+        let new = NewEntry { parent, name, mode: 0, umask: 0 };
+        self.make(caller, &new, FileType::Symlink, |acting, dir, name, _| {
             acting.symlink(target, dir, name)
         })
     }
@@ -85,21 +72,20 @@ impl Fs {
     fn make(
         &self,
         caller: &Caller,
-        parent: NodeId,
-        name: &OsStr,
-        (kind, mode, umask): (FileType, u32, u32),
+        new: &NewEntry<'_>,
+        kind: FileType,
         make: impl FnOnce(&ActingAs<'_>, &OwnedFd, &std::ffi::CStr, Mode) -> Result<()>,
     ) -> Result<Entry> {
         let _change = self.prefetcher.begin_change();
-        let dir = self.tree.inode(parent)?;
-        self.check_new_name(&dir, name)?;
+        let dir = self.tree.inode(new.parent)?;
+        self.check_new_name(&dir, new.name)?;
         let dir_fd = self.tree.fd(&dir)?;
-        let c_name = component(name)?;
-        let (acting, mode) = self.create_as(caller, kind, mode, umask)?;
+        let c_name = component(new.name)?;
+        let (acting, mode) = self.create_as(caller, kind, new.mode, new.umask)?;
         self.may_make_in(caller, &dir)?;
         make(&acting, &dir_fd, &c_name, mode)?;
         self.names_changed(&[&dir])?;
-        self.lookup_created(caller, &dir, name)
+        self.lookup_created(caller, &dir, new.name)
     }
 
     /// Returns the entry of what was just created.
@@ -140,12 +126,10 @@ impl Fs {
     pub fn create(
         &self,
         caller: &Caller,
-        parent: NodeId,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
+        new: &NewEntry<'_>,
         asked: OFlags,
     ) -> Result<(Entry, OpenedFile)> {
+        let NewEntry { parent, name, mode, umask } = *new;
         let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(parent)?;
         self.check_new_name(&dir, name)?;
@@ -175,8 +159,7 @@ impl Fs {
         self.names_changed(&[&dir])?;
         let event_seq = self.event_seq(&dir);
         // The kernel's LOOKUP of the name has just marked the directory, if it can be marked.
-        let validity =
-            if dir.is_watched() { CacheValidity::WhileWatched } else { CacheValidity::Timeout };
+        let validity = CacheValidity::of_names(dir.is_watched());
         let entry_ref = DirEntryRef { dir: &dir, name, validity, event_seq };
         self.opened_entry(caller, &entry_ref, (fd, share), wanted)
     }
@@ -233,11 +216,9 @@ impl Fs {
     ) -> Result<(Entry, OpenedFile)> {
         let found = self.tree.insert_created(entry_ref.dir.mount(), &fd)?;
         let mut entry = self.entry(caller, entry_ref, &found);
-        if wanted & OFlags::ACCMODE == OFlags::RDWR
-            && entry.attr.validity == CacheValidity::WhileWatched
-        {
+        if wanted & OFlags::ACCMODE == OFlags::RDWR {
             // See `keep_open`.
-            entry.attr.validity = CacheValidity::Timeout;
+            entry.attr.validity = entry.attr.validity.min(CacheValidity::Timeout);
         }
         let fd = Arc::new(fd);
         let may_pass_through = self.may_pass_through(&found.inode, &found.stat);

@@ -6,16 +6,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FileType, OFlags, Statx, StatxAttributes};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::aligned_buffer::AlignedBuffer;
-use super::killpriv::{KillprivRights, SETGID, SETUID};
+use super::file_state::FileState;
+use super::killpriv::KillprivRights;
+use super::mode_bits::{SETGID, SETUID};
 use super::shares::Share;
-use super::{Caller, Fs, Result, copy, lock};
+use super::{Caller, Fs, Result, copy};
 use crate::source::{ActingAs, Inode, NodeId, reopen};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// An open file.
@@ -34,7 +37,7 @@ pub struct OpenFile {
     /// Its share of the user's open files.
     _share: Share,
     /// State of the file at the last lock granted through this open file, if it detects later changes.
-    state_at_lock: Mutex<Option<lock::FileState>>,
+    state_at_lock: Mutex<Option<FileState>>,
     /// Whether the client has closed it. A request for it may still be served.
     is_released: AtomicBool,
 }
@@ -87,8 +90,8 @@ impl OpenFile {
     }
 
     /// See [`Fs::revalidation`].
-    pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<lock::FileState>> {
-        self.state_at_lock.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn state_at_lock(&self) -> MutexGuard<'_, Option<FileState>> {
+        self.state_at_lock.lock()
     }
 
     /// Returns whether the client has closed it, so that a lock that is granted through it now is held by no client.
@@ -266,11 +269,6 @@ impl Fs {
         self.credentials.act_for_backing_open()
     }
 
-    /// Returns an open file by its handle. EBADF if it was released.
-    pub fn file(&self, handle: u64) -> Result<Arc<OpenFile>> {
-        self.files.get(handle)
-    }
-
     /// Reads into a buffer until it is full or the file ends. Returns the number of bytes.
     pub fn read(&self, caller: &Caller, read: &Read, buffer: &mut [u8]) -> Result<usize> {
         let file = self.files.get(read.handle)?;
@@ -303,6 +301,23 @@ impl Fs {
             }
             None => write_at(&acting, fd, data, how),
         }
+    }
+
+    /// Sends what was written to the file's server, if it has one, and returns the server's errors.
+    ///
+    /// Called before close(2) returns to the client. Without it the data would be sent when the daemon closes the file,
+    /// which is later: another client that opens the file after the close(2) would not see the data, and an error, such
+    /// as EDQUOT, would be lost.
+    pub fn flush_to_server(&self, caller: &Caller, handle: u64) -> Result<()> {
+        let file = self.files.get(handle)?;
+        if !file.is_writable() || !self.tree.is_server_backed(&file.inode) {
+            return Ok(());
+        }
+        self.read_as(caller, &file.inode)?;
+        [&file.file, &file.other]
+            .iter()
+            .filter_map(|slot| slot.get())
+            .try_for_each(sys::file::flush)
     }
 
     /// Releases an owner's POSIX locks on the file, because it has closed a descriptor (fcntl(2)).

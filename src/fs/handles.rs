@@ -4,9 +4,11 @@
 //! is used twice: a request may still be served when the kernel has closed its file, since a client that is killed does
 //! not wait for it (`fuse/interrupts.rs`), and must not reach the file that is opened next.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::io::Errno;
+
+use crate::sync::{Mutex, MutexGuard};
 
 const SHARDS: usize = 16;
 
@@ -84,7 +86,7 @@ impl<T> Handles<T> {
     }
 
     fn lock(&self, shard: usize) -> MutexGuard<'_, Slab<T>> {
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard].lock()
     }
 }
 

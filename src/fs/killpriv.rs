@@ -7,15 +7,12 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::caller::CallerCreds;
+use super::mode_bits::{GROUP_EXECUTE, SETGID, SETUID};
 use super::types::stored;
 use super::{Caller, Fs, Result};
 use crate::idmap::SourceGid;
 use crate::source::Inode;
 use crate::view::{Checks, View};
-
-pub(super) const SETUID: u32 = 0o4000;
-pub(super) const SETGID: u32 = 0o2000;
-const GROUP_EXECUTE: u32 = 0o010;
 
 /// The rights, for setuid and setgid bits, with which a caller's change is made on the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! view needs other rules than the kernel's (`checks`). The operations act on the right inode, with the right owner for
 //! what they create, and translate ids.
 
+mod acting;
 mod aligned_buffer;
 mod attr;
 mod attr_overrides;
@@ -19,11 +20,13 @@ mod copy;
 mod create;
 mod dir;
 mod file;
+mod file_state;
 mod handles;
 mod ioctl;
 mod killpriv;
 mod lock;
 mod lookup;
+mod mode_bits;
 mod name_filter;
 mod permission;
 mod remove;
@@ -31,6 +34,7 @@ mod restricted;
 mod shares;
 mod spawn_blocking;
 mod types;
+mod validity;
 mod write_through;
 mod xattr;
 
@@ -41,26 +45,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use rustix::fs::{FileType, Mode, Statx};
+use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::config::DataPath;
-use crate::idmap::{MountUid, SourceGid, SourceUid};
-use crate::source::{ActingAs, Credentials, FoundInode, Inode, SourceTree};
-use crate::view::{Checks, CreatedBy, Needs, PresentedAttr, View, Viewer};
+use crate::idmap::MountUid;
+use crate::source::{Credentials, FoundInode, Inode, SourceTree};
+use crate::view::{Checks, Needs, PresentedAttr, View, Viewer};
 use crate::watch::{Notifier, Watch};
 
 pub use caller::ClientState;
-pub use dir::{DirEntry, OpenDir};
+pub use dir::OpenDir;
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::{Ioctl, sets_flags};
-pub use lock::{Conflict, GrantedLock, LockKind, LockRange, LockRequest, Revalidation};
+pub use lock::{GrantedLock, LockKind, LockRange, LockRequest};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{
-    Attr, CacheValidity, Caller, Entry, Lookup, Moved, Result, SetAttr, SetTime, Timestamp,
-    decode_dev, encode_dev,
+    Attr, Caller, Entry, Lookup, Moved, NewEntry, Result, SetAttr, SetTime, Timestamp, decode_dev,
 };
+pub use validity::CacheValidity;
 pub use write_through::WriteThrough;
 
 /// A name in a directory that is about to be looked up.
@@ -237,131 +241,6 @@ impl Fs {
         view.present(types::stored(stat), self.viewer(&view, caller))
     }
 
-    /// Translates the caller's ids to the source. EOVERFLOW if one is unmapped, so that the caller cannot own anything.
-    fn source_ids(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
-        let view = self.view();
-        let uid = view.ids.uid_to_source(caller.uid).ok_or(Errno::OVERFLOW)?;
-        let gid = view.ids.gid_to_source(caller.gid).ok_or(Errno::OVERFLOW)?;
-        Ok((uid, gid))
-    }
-
-    /// Returns the source ids that own what a caller creates. EOVERFLOW if one that is needed is unmapped.
-    fn owner_of_new(&self, view: &View, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
-        let creation = &view.creation;
-        let (uid, gid) = match creation.by {
-            CreatedBy::Caller => {
-                (view.ids.uid_to_source(caller.uid), view.ids.gid_to_source(caller.gid))
-            }
-            CreatedBy::Mounter => {
-                let (own_uid, own_gid) = self.credentials.own();
-                (
-                    view.ids.uids.explicit_to_source(caller.uid).or(own_uid),
-                    view.ids.gids.explicit_to_source(caller.gid).or(own_gid),
-                )
-            }
-        };
-        let uid = creation.uid.or(uid).ok_or(Errno::OVERFLOW)?;
-        let gid = creation.gid.or(gid).ok_or(Errno::OVERFLOW)?;
-        Ok((uid, gid))
-    }
-
-    /// Checks that the caller may add a name for an existing inode.
-    ///
-    /// EOVERFLOW if the caller is unmapped (Linux `may_create`), unless the view allows that.
-    fn may_add_names(&self, caller: &Caller) -> Result<()> {
-        let view = self.view();
-        match view.changes.names_by_unmapped {
-            true => Ok(()),
-            false => self.owner_of_new(&view, caller).map(drop),
-        }
-    }
-
-    /// Acts with the ids that are to own a new inode, and sets the umask for the source.
-    ///
-    /// The inode thus never has another owner, not even for a moment. Also returns the permission bits to create it
-    /// with.
-    fn create_as(
-        &self,
-        caller: &Caller,
-        kind: FileType,
-        mode: u32,
-        umask: u32,
-    ) -> Result<(ActingAs<'_>, Mode)> {
-        let view = self.view();
-        let (uid, gid) = self.owner_of_new(&view, caller)?;
-        let perms = &view.creation.perms;
-        let mut mode = mode;
-        // The setuid or setgid bit would let others act with an id that is not the caller's.
-        if view.ids.uid_to_source(caller.uid) != Some(uid) {
-            mode &= !killpriv::SETUID;
-        }
-        if !kind.is_dir() && view.ids.gid_to_source(caller.gid) != Some(gid) {
-            mode &= !killpriv::SETGID;
-        }
-        let (mode, umask) = match perms.is_empty() {
-            true => (mode & 0o7777, umask),
-            false => (perms.apply(kind, mode & 0o7777 & !umask), 0),
-        };
-        let mut acting = self.credentials.creator((uid, gid), umask)?;
-        if mode & killpriv::SETGID != 0 {
-            // The kernel has already cleared the bit if the caller may not set it.
-            acting.set_fsetid(true);
-        }
-        Ok((acting, Mode::from_raw_mode(mode)))
-    }
-
-    /// Acts with the caller's source ids where nothing is created.
-    ///
-    /// If the caller is unmapped, with ids that own nothing. A source with a server (another FUSE filesystem, NFS) may
-    /// check the ids, so those of the previous request must not stay.
-    fn act_for(&self, caller: &Caller) -> Result<ActingAs<'_>> {
-        self.credentials.on_behalf(self.source_ids(caller).ok())
-    }
-
-    /// Acts with the caller's source ids to read an inode, if a server may check them.
-    ///
-    /// On any other source reads may use whatever ids the thread has.
-    fn read_as(&self, caller: &Caller, inode: &Inode) -> Result<()> {
-        if self.tree.is_server_backed(inode) {
-            let _acting = self.act_for(caller)?;
-        }
-        Ok(())
-    }
-
-    /// Acts with the caller's own, untranslated ids to write to an inode.
-    ///
-    /// The source gives reserved blocks to the caller only if it is root at the mount, whatever it is mapped to. On a
-    /// source with a server, acts with the caller's source ids.
-    fn write_as(
-        &self,
-        caller: &Caller,
-        inode: &Inode,
-        rights: killpriv::KillprivRights,
-    ) -> Result<ActingAs<'_>> {
-        let mut acting = if self.tree.is_server_backed(inode) {
-            self.act_for(caller)?
-        } else {
-            let gid = rights.membership.acting_gid(caller.gid.raw());
-            self.credentials.writer(caller.uid.raw(), gid)?
-        };
-        if let Some(fsetid) = rights.fsetid {
-            acting.set_fsetid(fsetid);
-        }
-        Ok(acting)
-    }
-
-    /// Prepares the lookup of a name.
-    ///
-    /// An event in the directory from now on limits how long the kernel may cache the result.
-    fn entry_ref<'a>(&self, dir: &'a Inode, name: &'a OsStr) -> DirEntryRef<'a> {
-        let validity = self.watch_names(dir);
-        DirEntryRef { dir, name, validity, event_seq: self.event_seq(dir) }
-    }
-
-    fn event_seq(&self, dir: &Inode) -> u32 {
-        self.watch.as_ref().map_or(0, |watch| watch.event_seq(dir))
-    }
-
     /// Returns the entry for a found inode.
     fn entry(&self, caller: &Caller, entry_ref: &DirEntryRef<'_>, found: &FoundInode) -> Entry {
         self.entry_of(caller, entry_ref, &found.inode, &found.stat, found.is_by_link)
@@ -395,59 +274,6 @@ impl Fs {
         Entry { node: inode.node(), generation: inode.generation(), attr, name }
     }
 
-    /// Returns how long the kernel may cache attributes that come with an entry.
-    ///
-    /// As long as the name, if marks report all changes of the inode, and the directory's has reported no event since
-    /// before the lookup.
-    fn found_validity(
-        &self,
-        entry_ref: &DirEntryRef<'_>,
-        inode: &Inode,
-        stat: &Statx,
-    ) -> CacheValidity {
-        if entry_ref.validity != CacheValidity::WhileWatched || !self.tree.is_watchable(inode) {
-            return CacheValidity::Timeout;
-        }
-        if self.is_changing(inode) {
-            return CacheValidity::Uncached;
-        }
-        let had_event = self.event_seq(entry_ref.dir) != entry_ref.event_seq;
-        match !had_event && self.watches_attributes(inode, stat) {
-            true => CacheValidity::WhileWatched,
-            false => CacheValidity::Timeout,
-        }
-    }
-
-    /// Returns whether every change of an inode with the attributes `stat` becomes an event.
-    fn watches_attributes(&self, inode: &Inode, stat: &Statx) -> bool {
-        let Some(watch) = &self.watch else { return false };
-        match inode.kind() {
-            FileType::Directory => inode.is_watched(),
-            // The kernel invalidates the cached data of a file by its attributes, and a store to a mapping on the
-            // source makes no event.
-            FileType::RegularFile if !self.uses_passthrough() => false,
-            _ => watch.ensure_mark_queued(&self.tree, inode, stat),
-        }
-    }
-
-    /// Marks a directory, so that changes of its names become events. Returns how long the kernel may cache its names.
-    fn watch_names(&self, dir: &Inode) -> CacheValidity {
-        match &self.watch {
-            Some(watch) if watch.ensure_marked(&self.tree, dir) && watch.is_delivering(dir) => {
-                CacheValidity::WhileWatched
-            }
-            _ => CacheValidity::Timeout,
-        }
-    }
-
-    /// Returns whether attributes of an inode may change at any moment without an event.
-    ///
-    /// That is so while write events are suppressed, and, with passthrough, while a file is open for writing: a
-    /// client's shared mapping is then one of the source's file, and a store to it makes no event.
-    fn is_changing(&self, inode: &Inode) -> bool {
-        inode.is_busy() || (self.uses_passthrough() && inode.has_writers())
-    }
-
     /// Takes a share for one more open file of the caller. EMFILE if its user has a full share.
     fn take_open_share(&self, caller: &Caller) -> Result<shares::Share> {
         self.open_shares.take(caller.uid).ok_or(Errno::MFILE)
@@ -472,9 +298,6 @@ impl Fs {
     /// To be called every second.
     pub fn sweep(&self, notifier: &impl Notifier) {
         if let Some((old, new)) = self.tree.follow() {
-            log::info!(
-                "follow-source: the source's path means another directory now; showing that one"
-            );
             self.idle_streams.clear();
             if let Some(watch) = &self.watch {
                 watch.forget(&self.tree, &old);

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use rustix::io::Errno;
 
-use super::{CacheValidity, DirEntryRef, Fs, Result};
+use super::{Fs, Result};
 use crate::source::{FoundInode, Inode, component};
 use crate::view::{Excluded, Verdict, View};
 
@@ -102,40 +102,6 @@ impl Fs {
     #[must_use]
     pub fn hides_by_path(&self) -> bool {
         self.view().excluded.has_paths()
-    }
-
-    /// Returns how long the kernel may cache that an excluded name does not exist.
-    ///
-    /// A name that is excluded in every directory never appears. One that is excluded by its path may, when a directory
-    /// is renamed.
-    pub(super) fn absence_validity(&self, name: &OsStr) -> CacheValidity {
-        match self.view().excluded.match_name(name) {
-            Verdict::Hidden => CacheValidity::WhileWatched,
-            Verdict::Shown | Verdict::ByPath => CacheValidity::Uncached,
-        }
-    }
-
-    /// Returns how long the kernel may cache a name that was found.
-    pub(super) fn name_validity(
-        &self,
-        entry_ref: &DirEntryRef<'_>,
-        inode: &Inode,
-        is_by_link: bool,
-    ) -> CacheValidity {
-        let DirEntryRef { name, validity, .. } = *entry_ref;
-        let view = self.view();
-        // The kernel decrements its own link count at an unlink. A file shown with the count 1 then counts as deleted,
-        // and link(2) of another name fails with ENOENT, until the kernel looks the file up again.
-        let miscounts = view.attr_overrides.hide_hard_links || view.resolve_symlinks.is_some();
-        if (miscounts && !inode.kind().is_dir()) || view.excluded.ends_a_path(name) {
-            return CacheValidity::Uncached;
-        }
-        // The target of a symbolic link may change without an event in the link's directory.
-        if is_by_link && validity == CacheValidity::WhileWatched {
-            CacheValidity::Timeout
-        } else {
-            validity
-        }
     }
 
     /// Returns whether the target of a symbolic link is excluded. The link is then shown as dangling.

@@ -1,13 +1,18 @@
 //! Operations that remove or rename: unlink, rmdir, rename.
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Caller, Fs, Moved, Result};
+use crate::error::errno_field;
 use crate::source::{Inode, LinkTarget, NodeId, UnlinkPin, component};
 use crate::view::LinkRemoval;
+
+/// The longest wait before the last attempt to remove a directory whose files are being closed; 127 ms in all. Chosen.
+const MAX_WAIT_FOR_CLOSE: Duration = Duration::from_millis(64);
 
 impl Fs {
     /// Removes a name. A file that is still open stays usable. Returns the inodes with one name less.
@@ -41,9 +46,24 @@ impl Fs {
             self.names_changed(&[&dir])?;
             return Ok(unnamed);
         }
-        let pin = self.tree.pin_for_unlink(&dir, &dir_fd, &c_name);
-        self.act_for(caller)?.unlink(&dir_fd, &c_name, how)?;
-        let unnamed = pin.commit();
+        let acting = self.act_for(caller)?;
+        let mut pin = match how.contains(AtFlags::REMOVEDIR) {
+            true => self.tree.pin_for_unlink(&dir, &dir_fd, &c_name),
+            false => self.tree.release_for_unlink(&dir, &dir_fd, &c_name),
+        };
+        let mut removed = acting.unlink(&dir_fd, &c_name, how);
+        let mut wait = Duration::from_millis(1);
+        while matches!(removed, Err(Errno::NOTEMPTY | Errno::EXIST))
+            && wait <= MAX_WAIT_FOR_CLOSE
+            && self.tree.has_removed_files_only(&dir, &dir_fd, &c_name)
+        {
+            std::thread::sleep(wait);
+            wait *= 2;
+            removed = acting.unlink(&dir_fd, &c_name, how);
+        }
+        let unnamed = if removed.is_ok() { pin.commit() } else { Vec::new() };
+        self.tree.hold_again(pin, &dir_fd, &c_name);
+        removed?;
         self.names_changed(&[&dir])?;
         Ok(unnamed)
     }
@@ -77,7 +97,7 @@ impl Fs {
         let remove_target = || {
             let (parent, name) = target.dir_entry().ok_or(Errno::NOTEMPTY)?;
             self.may_remove_target(caller, (parent, name))?;
-            let pin = self.tree.pin_target_for_unlink(&target);
+            let mut pin = self.tree.pin_target_for_unlink(&target);
             acting.unlink(parent, name, how)?;
             Ok(pin.commit())
         };
@@ -87,7 +107,12 @@ impl Fs {
                 remove_link()?;
                 // The link is removed, so the operation succeeds even if the target stays.
                 Ok(remove_target().unwrap_or_else(|e: Errno| {
-                    log::debug!("removed a symbolic link but not its target: {e}");
+                    log::debug!(
+                        "removed a symbolic link but not its target: nodeid={} name={name:?} pid={} {}",
+                        dir.node(),
+                        caller.pid,
+                        errno_field(e)
+                    );
                     Vec::new()
                 }))
             }
@@ -105,10 +130,8 @@ impl Fs {
     pub fn rename(
         &self,
         caller: &Caller,
-        parent: NodeId,
-        name: &OsStr,
-        new_parent: NodeId,
-        new_name: &OsStr,
+        (parent, name): (NodeId, &OsStr),
+        (new_parent, new_name): (NodeId, &OsStr),
         flags: RenameFlags,
     ) -> Result<(Moved, Vec<NodeId>)> {
         let (deny_rename, deny_delete) = {
@@ -146,7 +169,7 @@ impl Fs {
             true => self.create_as(caller, FileType::CharacterDevice, 0, 0)?.0,
             false => self.act_for(caller)?,
         };
-        let pin = match replaces {
+        let mut pin = match replaces {
             true => self.tree.pin_for_unlink(&to, &to_fd, &c_new_name),
             false => UnlinkPin::default(),
         };

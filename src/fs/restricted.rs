@@ -8,14 +8,11 @@
 use rustix::fs::{Access, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::checks::{GROUP_EXECUTE, protects_hardlinks};
-use super::killpriv::{SETGID, SETUID};
+use super::checks::protects_hardlinks;
+use super::mode_bits::{FMODE_EXEC, GROUP_EXECUTE, SETGID, SETUID};
 use super::{Attr, Caller, Fs, Result};
 use crate::source::{Inode, Restrictions};
 use crate::translate::XattrKind;
-
-/// The kernel's flag of an open for execution, which programs cannot set (linux/fs.h, `__FMODE_EXEC`).
-pub(super) const FMODE_EXEC: u32 = 0o40;
 
 /// A device number, as FUSE encodes it, that no driver can have.
 ///

@@ -1,9 +1,10 @@
 //! Divides a limited resource among users, so that no user can take all of it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::idmap::MountUid;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The part of the whole that is kept for root and the mounter: a sixteenth. Chosen.
 const RESERVE: usize = 16;
@@ -67,7 +68,7 @@ impl Shares {
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock()
     }
 }
 

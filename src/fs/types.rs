@@ -1,9 +1,12 @@
 //! Types of requests and answers: callers, attributes, entries. No FUSE types.
 
+use std::ffi::OsStr;
+
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
-use super::killpriv::{SETGID, SETUID};
+use super::mode_bits::{SETGID, SETUID};
+use super::validity::CacheValidity;
 use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::NodeId;
 use crate::view::{SourceAttr, View, Viewer};
@@ -39,17 +42,6 @@ pub struct Timestamp {
     pub sec: i64,
     /// Nanoseconds, 0 to 999,999,999, added to the seconds.
     pub nsec: u32,
-}
-
-/// How long the kernel may cache an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheValidity {
-    /// Until it is invalidated, because a mark reports changes by processes on the source.
-    WhileWatched,
-    /// For the timeout of the cache policy.
-    Timeout,
-    /// Not at all.
-    Uncached,
 }
 
 /// Attributes as shown at the mount.
@@ -118,6 +110,19 @@ pub enum Moved {
     WithPaths,
 }
 
+/// An inode to create: its place, and the mode that the caller asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEntry<'a> {
+    /// The directory.
+    pub parent: NodeId,
+    /// The name in it.
+    pub name: &'a OsStr,
+    /// File type and permission bits (`st_mode`).
+    pub mode: u32,
+    /// The caller's umask, which a default ACL of the directory overrides.
+    pub umask: u32,
+}
+
 /// A time to set (utimensat(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetTime {
@@ -178,7 +183,7 @@ impl Attr {
             if view.attr_overrides.ctime_from_mtime { &stat.stx_mtime } else { &stat.stx_ctime };
         let time = |t: &rustix::fs::StatxTimestamp| Timestamp { sec: t.tv_sec, nsec: t.tv_nsec };
         Self {
-            validity: if privileged { CacheValidity::Uncached } else { validity },
+            validity: if privileged { validity.min(CacheValidity::Uncached) } else { validity },
             ino,
             size: stat.stx_size,
             blocks: stat.stx_blocks,

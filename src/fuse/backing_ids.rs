@@ -5,12 +5,14 @@
 //! its backing id a while longer, so that a file that is opened again soon costs no ioctl.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::device::Backing;
+use crate::error::errno_field;
 use crate::fs::Result;
 use crate::source::{Inode, NodeId};
+use crate::sync::{Mutex, MutexGuard};
 
 const SHARDS: usize = 16;
 /// The most ids of closed files: each keeps a source file open in the kernel. Chosen.
@@ -79,7 +81,8 @@ impl BackingIds {
         let id = wanted().then(register).and_then(|registered| match registered {
             Ok(id) => Some(Arc::new(id)),
             Err(e) => {
-                log::debug!("no FUSE passthrough for a file: {e}");
+                let (node, errno) = (inode.node(), errno_field(e));
+                log::debug!("no FUSE passthrough for a file: nodeid={node} {errno}");
                 None
             }
         });
@@ -201,11 +204,11 @@ impl BackingIds {
     }
 
     fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, Opens>> {
-        self.shards[node.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[node.0 as usize % SHARDS].lock()
     }
 
     fn idle(&self) -> MutexGuard<'_, VecDeque<(NodeId, Instant)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 }
 

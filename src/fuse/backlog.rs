@@ -3,13 +3,14 @@
 //! Their user has a full share of the workers already, or the pool cannot grow.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::Device;
 use super::protocol::layout::{WriteIn, write};
 use super::protocol::{Request, RequestHead, opcode};
 use super::worker_shares::fair_share;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The most queued requests of all users, of one user, and how many are kept for root; as many as may wait for locks
 /// (`fs/lock/waiters.rs`).
@@ -120,7 +121,7 @@ impl Backlog {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<QueuedRequest>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::rate_limit::{Client, RateLimiter};
 use crate::config::{Config, DataPath};
 use crate::fs::{Caller, ClientState, Fs, Read, Result, Write, buffer};
+use crate::source::{SourceMounts, SourceTree};
 
 /// How many bytes queued writes may keep in memory, all together. A write beyond that is done at once and only its
 /// reply is delayed: a worker must never wait, and clients with many threads have many requests. Chosen.
@@ -21,6 +22,8 @@ pub(super) struct DataMover {
     pub(super) direct_io: bool,
     /// Locks are taken on the source; otherwise the kernel keeps them, within the mount.
     pub(super) locks_on_source: bool,
+    /// The source or a mount below it had a server when the daemon started.
+    has_servers: bool,
     /// The largest write and the largest readahead, in bytes.
     pub(super) max_write: u32,
     pub(super) max_readahead: u32,
@@ -35,12 +38,18 @@ impl DataMover {
         Self {
             direct_io: data.direct_io,
             locks_on_source: config.locks_on_source,
+            has_servers: SourceMounts::of(config).is_none_or(|mounts| mounts.have_servers()),
             max_write: data.max_write(),
             max_readahead: data.max_readahead(),
             reads: RateLimiter::new(data.read_rate, ClientState::of),
             writes: RateLimiter::new(data.write_rate, ClientState::of),
             buffered: Arc::default(),
         }
+    }
+
+    /// Whether close(2) has to be followed: to release locks on the source, or to send data to a server.
+    pub(super) fn needs_flush(&self, tree: &SourceTree) -> bool {
+        self.locks_on_source || self.has_servers || !tree.is_private()
     }
 
     /// The size of the largest request, in bytes.

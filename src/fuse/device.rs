@@ -8,17 +8,29 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::request_counts::CountsHandle;
+use crate::error::errno_field;
 use crate::source::raise_for_backing_close;
 use crate::sys;
 
 /// One open file description of /dev/fuse, connected to one mount. A reply must go through the one that its request was
 /// read from.
 #[derive(Debug)]
-pub(super) struct Device(OwnedFd);
+pub(super) struct Device {
+    fd: OwnedFd,
+    /// Counts what goes through this description, apart from the others: a counter that is shared by workers would move
+    /// between their processors at each request.
+    counts: CountsHandle,
+}
 
 impl Device {
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self { fd, counts: CountsHandle::default() }
+    }
+
+    /// Counts the requests and errors of this description.
+    pub(super) fn counts(&self) -> &CountsHandle {
+        &self.counts
     }
 
     /// Opens another description of the same connection. `blocking`: whether [`Self::receive`] waits for a request.
@@ -29,8 +41,8 @@ impl Device {
         let mode = if blocking { OFlags::empty() } else { OFlags::NONBLOCK };
         let flags = OFlags::RDWR | OFlags::CLOEXEC | mode;
         let fresh = rustix::fs::open(c"/dev/fuse", flags, Mode::empty())?;
-        sys::fuse::clone_device(&fresh, &self.0)?;
-        Ok(Self(fresh))
+        sys::fuse::clone_device(&fresh, &self.fd)?;
+        Ok(Self { fd: fresh, counts: self.counts.another() })
     }
 
     /// Reads a request; returns its length in bytes.
@@ -39,30 +51,30 @@ impl Device {
     /// ENODEV when the filesystem is unmounted; EAGAIN when no request is queued and the device is nonblocking; EINTR
     /// and ENOENT when the read is to be repeated.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        rustix::io::read(&self.0, buffer)
+        rustix::io::read(&self.fd, buffer)
     }
 
     /// Whether a request is queued.
     pub(super) fn has_request(&self) -> bool {
-        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut polled = [PollFd::new(&self.fd, PollFlags::IN)];
         poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Writes a reply or a notification. ENOENT when no client waits for the reply any more.
     pub(super) fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
-        rustix::io::writev(&self.0, parts).map(drop)
+        rustix::io::writev(&self.fd, parts).map(drop)
     }
 
     /// Registers a file as a backing file, see [`sys::fuse::open_backing`].
     pub(super) fn open_backing(self: &Arc<Self>, file: BorrowedFd<'_>) -> Result<Backing, Errno> {
-        let id = sys::fuse::open_backing(&self.0, file)?;
+        let id = sys::fuse::open_backing(&self.fd, file)?;
         Ok(Backing { device: Arc::downgrade(self), id })
     }
 }
 
 impl AsFd for Device {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -95,7 +107,8 @@ impl Drop for Backing {
         let Some(device) = self.device.upgrade() else { return };
         raise_for_backing_close();
         if let Err(e) = sys::fuse::close_backing(&*device, self.id) {
-            log::warn!("the kernel cannot close a backing file: {e}");
+            let (id, errno) = (self.id, errno_field(e));
+            log::warn!("the kernel cannot close a backing file: backing_id={id} {errno}");
         }
     }
 }

@@ -11,14 +11,18 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::backlog::QueuedRequest;
+use super::protocol::RequestHead;
 use super::worker_pool::WorkerPool;
 use super::worker_shares::{MAX_PER_USER, WorkerShares};
 use super::worker_slot::WorkerSlot;
+use crate::error::errno_field;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The most workers beyond the base number. A blocked one takes about 40 KiB, with its kernel stack (measured).
 pub(super) const MAX_EXTRA: usize = 256;
@@ -101,7 +105,7 @@ impl Growth {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -144,14 +148,14 @@ impl WorkerPool {
             self.end_sole_exclusive();
             let started = self.growth.start.get().map_or(Ok(()), |start| start(slot));
             if let Err(e) = started {
-                log::warn!("cannot start another worker: {e}");
+                log::warn!("cannot start another worker: {}", errno_field(e));
                 self.active.fetch_sub(1, Ordering::SeqCst);
                 let mut state = self.growth.state();
                 state.free.push(slot);
                 state.threads -= 1;
                 return;
             }
-            log::debug!("started another worker: {} now", self.active.load(Ordering::Relaxed));
+            log::debug!("started another worker: workers={}", self.active.load(Ordering::Relaxed));
         }
     }
 
@@ -171,8 +175,7 @@ impl WorkerPool {
         self.active.fetch_sub(1, Ordering::SeqCst);
         state.standby += 1;
         let waits = |state: &mut State| state.called == 0 && !state.has_stopped;
-        let waited = self.growth.called_back.wait_timeout_while(state, STANDBY, waits);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let mut state = self.growth.called_back.wait_timeout_while(state, STANDBY, waits);
         state.standby -= 1;
         if state.called > 0 {
             // `grow` has counted this worker as active.
@@ -217,17 +220,17 @@ impl WorkerPool {
                 deadline = Some(Instant::now() + DRAIN_TIMEOUT);
             }
             state = match deadline {
-                None => {
-                    self.growth.worker_ended.wait(state).unwrap_or_else(PoisonError::into_inner)
-                }
+                None => self.growth.worker_ended.wait(state),
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        log::warn!("{} workers are still blocked on the source", state.threads);
+                        log::warn!(
+                            "workers are still blocked on the source: workers={}",
+                            state.threads
+                        );
                         break;
                     }
-                    let woken = self.growth.worker_ended.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
+                    self.growth.worker_ended.wait_timeout(state, left)
                 }
             };
         }
@@ -257,7 +260,7 @@ impl WorkerPool {
         let thread =
             std::thread::Builder::new().name("stall-monitor".into()).stack_size(128 * 1024);
         if let Err(e) = thread.spawn(monitor) {
-            log::warn!("cannot start the stall monitor: {e}");
+            log::warn!("cannot start the stall monitor: {}", errno_field(e));
             self.growth.state().has_monitor = false;
             self.growth.is_monitoring.store(false, Ordering::SeqCst);
         }
@@ -268,8 +271,7 @@ impl WorkerPool {
         let mut quiet = 0;
         let mut state = self.growth.state();
         while !state.has_stopped {
-            let wait = self.growth.monitor_woken.wait_timeout(state, MONITOR_INTERVAL);
-            drop(wait.unwrap_or_else(PoisonError::into_inner));
+            drop(self.growth.monitor_woken.wait_timeout(state, MONITOR_INTERVAL));
             if self.has_reader() {
                 quiet += 1;
             } else {
@@ -284,11 +286,7 @@ impl WorkerPool {
                 self.growth.is_monitoring.store(false, Ordering::SeqCst);
                 while !self.growth.is_monitoring.load(Ordering::SeqCst) && !state.has_stopped {
                     // A worker that finds no reader left wakes the monitor.
-                    state = self
-                        .growth
-                        .monitor_woken
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    state = self.growth.monitor_woken.wait(state);
                 }
             }
         }
@@ -309,6 +307,25 @@ impl WorkerPool {
     /// Whether any worker reads requests.
     fn has_reader(&self) -> bool {
         self.serving.load(Ordering::SeqCst) < self.active.load(Ordering::SeqCst)
+    }
+
+    /// Whether a request must wait in the backlog: its user has a full share of the workers, or the last worker that
+    /// reads has read it and the pool cannot grow.
+    pub(super) fn must_queue(&self, head: &RequestHead, concurrent: usize) -> bool {
+        let is_last = concurrent + 1 >= self.base + MAX_EXTRA;
+        head.needs_reply() && (is_last || self.has_full_share(head.uid))
+    }
+
+    /// Takes from the backlog the oldest request that may be served now, and begins with it in a slot. `concurrent`: how many
+    /// requests are served.
+    pub(super) fn next_queued(&self, slot: usize, concurrent: usize) -> Option<QueuedRequest> {
+        let is_last = concurrent + 1 >= self.base + MAX_EXTRA;
+        if is_last || self.backlog.is_empty() {
+            return None;
+        }
+        let is_full = self.full_shares();
+        let begin = |next: &QueuedRequest| self.slots[slot].begin(next.head, &next.device);
+        self.backlog.pop(|uid| !is_full(uid), begin)
     }
 
     /// Whether a user has as many workers as it may have.

@@ -6,15 +6,17 @@
 //! abandoned. The worker finishes it all the same, but the kernel refuses its reply and does not know of the changes:
 //! [`super::worker_pool::Service::was_abandoned`] invalidates what it has cached of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::protocol::{RequestHead, opcode, reply_interrupted, reply_unserved};
 use super::worker_pool::WorkerPool;
+use crate::error::errno_field;
 use crate::fs::ClientState;
+use crate::sync::{Mutex, MutexGuard};
 
 /// How often the thread looks whether interrupted clients are dying. Chosen.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -64,7 +66,7 @@ impl Interrupts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock()
     }
 }
 
@@ -90,7 +92,8 @@ impl WorkerPool {
         };
         let thread = std::thread::Builder::new().name("interrupts".into()).stack_size(128 * 1024);
         if let Err(e) = thread.spawn(watch) {
-            log::warn!("cannot start the thread that lets killed clients go: {e}");
+            let errno = errno_field(e);
+            log::warn!("cannot start the thread that lets killed clients go: {errno}");
             self.interrupts.lock().is_watched = false;
         }
     }

@@ -7,10 +7,10 @@
 //! invalidation is sent when the period ends.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::source::NodeId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Periods that end this close to each other are ended together.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
@@ -109,7 +109,7 @@ impl QuietPeriods {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -12,6 +12,7 @@ use super::inval_hold::{QuietPeriods, TIMER_INTERVAL};
 use super::kernel_features::KernelFeatures;
 use super::node_ids::NodeIds;
 use super::protocol::Notification;
+use crate::error::errno_field;
 use crate::fs::{Fs, Result};
 use crate::source::NodeId;
 use crate::watch::Notifier;
@@ -98,7 +99,7 @@ impl KernelCache {
             Ok(()) => true,
             Err(e) => {
                 // The mount is gone, or the kernel does not have the inode or the dentry.
-                log::debug!("the kernel refused a notification: {e}");
+                log::debug!("the kernel refused {notification}: {}", errno_field(e));
                 false
             }
         }
@@ -138,7 +139,7 @@ impl KernelCache {
         };
         let thread = std::thread::Builder::new().name("inval-timer".into()).stack_size(128 * 1024);
         if let Err(e) = thread.spawn(run_timer) {
-            log::warn!("cannot start a thread for held-back invalidations: {e}");
+            log::warn!("cannot start a thread for held-back invalidations: {}", errno_field(e));
             self.quiet_periods.end_all();
         }
     }
@@ -206,7 +207,8 @@ impl Notifier for KernelCache {
     fn inval_all(&self) {
         if let Err(e) = self.inc_epoch().or_else(|_| self.prune()) {
             log::error!(
-                "events of the source were lost, and stale names may be seen for up to ten minutes: {e}"
+                "events of the source were lost, and stale names may be seen for up to ten minutes: {}",
+                errno_field(e)
             );
         }
         for node in self.fs.tree().nodes() {

@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 use super::data_path::DataMover;
 use super::kernel_cache::KernelCache;
 use super::status::Reloads;
+use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use crate::config::{CachePolicy, Config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 use crate::fs::WriteThrough;
 use crate::idmap::MountUid;
 use crate::source::NodeId;
@@ -54,6 +55,7 @@ pub struct LiveUpdate {
     ttls: Ttls,
     data: Arc<DataMover>,
     reloads: Arc<Reloads>,
+    report: Arc<StatusReport>,
 }
 
 impl LiveUpdate {
@@ -62,8 +64,9 @@ impl LiveUpdate {
         ttls: Ttls,
         data: Arc<DataMover>,
         reloads: Arc<Reloads>,
+        report: Arc<StatusReport>,
     ) -> Self {
-        Self { kernel_cache, ttls, data, reloads }
+        Self { kernel_cache, ttls, data, reloads, report }
     }
 
     /// Sets how to prune dentries where the kernel cannot invalidate all names at once (before Linux 6.16).
@@ -77,6 +80,11 @@ impl LiveUpdate {
     #[must_use]
     pub fn reloads(&self) -> &Reloads {
         &self.reloads
+    }
+
+    /// Tells `shiftbind list` and `stat` this configuration from now on. Its source is absolute.
+    pub fn describe(&self, config: &Config) {
+        self.report.describe(config);
     }
 
     /// The view at this moment. `None` when the mount is gone.
@@ -122,7 +130,8 @@ impl LiveUpdate {
             self.ttls.set(config.cache, fs.needs());
         }
         if names_change && let Err(e) = kernel_cache.inc_epoch() {
-            log::warn!("clients may see names as before the reload for a while: {e}");
+            let errno = errno_field(e);
+            log::warn!("clients may see names as before the reload for a while: {errno}");
         }
         // What the kernel knows already can be invalidated without waiting.
         inval_cached_inodes(&kernel_cache);
@@ -156,7 +165,8 @@ fn drain_in_flight(kernel_cache: &Arc<KernelCache>, timeout: Duration) {
     let thread = std::thread::Builder::new().name("inval-barrier".into()).stack_size(256 * 1024);
     if let Err(e) = thread.spawn(work) {
         log::warn!(
-            "cannot start a thread to invalidate replies in flight; clients may see former owners for a while: {e}"
+            "cannot start a thread to invalidate replies in flight; clients may see former owners for a while: {}",
+            errno_field(e)
         );
         return;
     }

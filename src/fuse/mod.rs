@@ -18,9 +18,11 @@ mod node_ids;
 mod operations;
 mod protocol;
 mod rate_limit;
+mod request_counts;
 mod request_log;
 mod server;
 mod status;
+mod status_report;
 mod ttl;
 mod worker_pool;
 mod worker_shares;
@@ -28,8 +30,9 @@ mod worker_slot;
 
 pub use kernel_features::KernelFeatures;
 pub use live_update::LiveUpdate;
-pub use server::{Connection, Server};
-pub use status::{Reloads, Status, pid_namespace};
+pub use server::{Connection, Server, cache_verdict};
+pub use status::{Status, pid_namespace};
+pub use status_report::fetch as fetch_report;
 
 /// The major and minor version of the FUSE protocol that is spoken with the kernel.
 pub const PROTOCOL_VERSION: (u32, u32) = (protocol::init::MAJOR, protocol::init::MINOR);

@@ -9,13 +9,15 @@
 //! that want these pages wait for it uninterruptibly. So it is aborted when its client is gone.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use crate::error::errno_field;
 use crate::fs::ClientState;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What unused rate accumulates to at most: as much as this time is worth may pass at once. Chosen.
 const BURST: Duration = Duration::from_millis(200);
@@ -147,7 +149,8 @@ impl RateLimiter {
         match thread.spawn(move || limiter.run()) {
             Ok(_) => queue.has_thread = true,
             Err(e) => {
-                log::warn!("cannot start a thread for rate-limited requests: {e}");
+                let errno = errno_field(e);
+                log::warn!("cannot start a thread for rate-limited requests: {errno}");
                 let dropped = queue.requests.pop_back();
                 drop(queue);
                 drop(dropped);
@@ -160,7 +163,7 @@ impl RateLimiter {
         let mut queue = self.lock();
         loop {
             let Some(first) = queue.requests.front() else {
-                queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue = self.changed.wait(queue);
                 continue;
             };
             let now = Instant::now();
@@ -183,8 +186,7 @@ impl RateLimiter {
                 queue = self.lock();
             } else {
                 let pause = due.min(next_liveness) - now;
-                let woken = self.changed.wait_timeout(queue, pause);
-                queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+                queue = self.changed.wait_timeout(queue, pause);
             }
         }
     }
@@ -222,7 +224,7 @@ impl RateLimiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -123,6 +123,11 @@ fn add(line: &mut String, request: &Request<'_>, fields: Fields) {
 
 const UNKNOWN: &str = "UNKNOWN";
 
+/// An opcode's name (`enum fuse_opcode`).
+pub(super) fn name_of(opcode: u32) -> &'static str {
+    known(opcode).0
+}
+
 /// An opcode's name (`enum fuse_opcode`) and the fields of its body that are logged.
 fn known(opcode: u32) -> (&'static str, Fields) {
     match opcode {

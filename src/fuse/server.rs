@@ -20,10 +20,11 @@ use super::live_update::LiveUpdate;
 use super::node_ids::NodeIds;
 use super::operations::{Admission, BlockedWorkers, Operations};
 use super::status::Reloads;
+use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 use crate::fs::{self, Fs, Shares, WriteThrough};
 use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
@@ -107,30 +108,24 @@ impl Server {
             kernel_cache: Arc::clone(&kernel_cache),
             data: Arc::new(DataMover::new(config)),
             reloads: Arc::new(Reloads::new(falls_back)),
+            report: Arc::new(StatusReport::new(cache)),
             node_ids,
             admission: Admission::new(access),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
             interrupts: Arc::default(),
         });
+        let report = Arc::clone(&operations.report);
         let live_update = LiveUpdate::new(
             Arc::downgrade(&kernel_cache),
             operations.ttls.clone(),
             Arc::clone(&operations.data),
             Arc::clone(&operations.reloads),
+            report,
         );
         operations
             .init(&device)
             .map_err(|e| Error::mount("cannot negotiate with the kernel's FUSE", e))?;
-        if fs.is_watching() {
-            let (watching, notified) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
-            spawn("watch", move || watching.watch(&notified))?;
-            let (fs, kernel_cache) = (Arc::clone(&fs), Arc::clone(&kernel_cache));
-            spawn("marks", move || fs.mark_files(&*kernel_cache))?;
-        }
-        if fs.prefetches() {
-            let fs = Arc::clone(&fs);
-            spawn("prefetch", move || fs.run_prefetch())?;
-        }
+        start_source_threads(&fs, &kernel_cache)?;
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(
             "sweeper",
@@ -139,21 +134,13 @@ impl Server {
         Ok(Self { workers, live_update, node_ids })
     }
 
-    /// Which cache policy a mount would have and why, without mounting. `None` where there is no choice, or when the
-    /// source cannot be opened.
-    #[must_use]
-    pub fn cache_verdict(config: &Config) -> Option<String> {
-        let CachePolicy::Coherent { .. } = config.cache else { return None };
-        let root = SourceRoot::open(config).ok()?;
-        let tree = SourceTree::new(root, 16, scope(config));
-        Some(match Watch::new(&tree) {
-            Ok(_) => "coherent: changes that other processes make on the source can be watched"
-                .to_owned(),
-            Err(e) => {
-                let why = crate::error::strerror(e.raw_os_error());
-                format!("timeout: everything 1s, because the source cannot be watched: {why}")
-            }
-        })
+    /// Checks that the source allows the cache policy that the configuration requires.
+    ///
+    /// # Errors
+    /// Those of [`Self::start`] about the cache.
+    pub fn check_cache(root: SourceRoot, config: &Config) -> Result<()> {
+        let CachePolicy::Coherent { required: true } = config.cache else { return Ok(()) };
+        cache_of(config, &SourceTree::new(root, 16, scope(config))).map(drop)
     }
 
     /// The directory to attach in place of the filesystem's root. `None`: the root.
@@ -254,11 +241,46 @@ fn cache_of(config: &Config, tree: &SourceTree) -> Result<(CachePolicy, Option<W
                     "the source cannot be watched: this user has no fanotify(7) group left; changes on the source are \
                      seen within a second (cache=timeout=1s); {RAISE_LIMIT}"
                 ),
-                e => log::info!("the source cannot be watched ({e}): cache=timeout=1s"),
+                e => {
+                    log::info!("the source cannot be watched: cache=timeout=1s {}", errno_field(e))
+                }
             }
             Ok((CachePolicy::DEFAULT_TIMEOUTS, None))
         }
     }
+}
+
+/// Which cache policy a mount would have and why, without mounting. `None` where there is no choice, or when the
+/// source cannot be opened.
+#[must_use]
+pub fn cache_verdict(config: &Config) -> Option<String> {
+    let CachePolicy::Coherent { .. } = config.cache else { return None };
+    let root = SourceRoot::open(config).ok()?;
+    let tree = SourceTree::new(root, 16, scope(config));
+    Some(match Watch::new(&tree) {
+        Ok(_) => {
+            "coherent: changes that other processes make on the source can be watched".to_owned()
+        }
+        Err(e) => {
+            let why = crate::error::strerror(e.raw_os_error());
+            format!("timeout: everything 1s, because the source cannot be watched: {why}")
+        }
+    })
+}
+
+/// Starts the threads that watch the source and prefetch directories, where the mount does either.
+fn start_source_threads(fs: &Arc<Fs>, kernel_cache: &Arc<KernelCache>) -> Result<()> {
+    if fs.is_watching() {
+        let (watching, notified) = (Arc::clone(fs), Arc::clone(kernel_cache));
+        spawn("watch", move || watching.watch(&notified))?;
+        let (fs, kernel_cache) = (Arc::clone(fs), Arc::clone(kernel_cache));
+        spawn("marks", move || fs.mark_files(&*kernel_cache))?;
+    }
+    if fs.prefetches() {
+        let fs = Arc::clone(fs);
+        spawn("prefetch", move || fs.run_prefetch())?;
+    }
+    Ok(())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {

@@ -5,11 +5,12 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Exit};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// The size of the answer, in bytes.
@@ -80,10 +81,7 @@ impl Status {
         let text = bytes.get(TEXT_OFFSET..)?.split(|byte| *byte == 0).next()?;
         let exit = match number(4)? {
             0 => None,
-            1 => Some(Exit::Usage),
-            2 => Some(Exit::System),
-            16 => Some(Exit::File),
-            _ => Some(Exit::Mount),
+            code => Some(Exit::from_code(code)),
         };
         Some(Self {
             pid: u32::try_from(number(0)?).ok()?,
@@ -153,8 +151,15 @@ impl Reloads {
         status.encode()
     }
 
+    /// The count in JSON, for the mounter and root.
+    pub(super) fn describe(&self) -> Value {
+        let count = self.lock();
+        let refused = count.refused.as_ref().map(|(_, text)| text);
+        json!({ "begun": count.begun, "ended": count.ended, "refused": refused })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Count> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -9,8 +9,8 @@
 //! every two milliseconds, and ends exclusive mode when the worker is still busy with the same request, or when no
 //! request has come for a while. When all workers are busy, the pool grows (`growth.rs`).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -22,6 +22,7 @@ use super::growth::{Growth, MAX_EXTRA};
 use super::interrupts::Interrupts;
 use super::protocol::{RequestHead, opcode, reply_unserved};
 use super::worker_slot::WorkerSlot;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Uncontended requests in a row that start exclusive mode.
 const ENTER_AFTER: i32 = 64;
@@ -252,28 +253,11 @@ impl WorkerPool {
         }
     }
 
-    /// Whether a request must wait in the backlog: its user has a full share of the workers, or the last worker that
-    /// reads has read it and the pool cannot grow.
-    fn must_queue(&self, head: &RequestHead, concurrent: usize) -> bool {
-        let is_last = concurrent + 1 >= self.base + MAX_EXTRA;
-        head.needs_reply() && (is_last || self.has_full_share(head.uid))
-    }
-
     /// Serves the requests of the backlog that may be served now.
     fn serve_backlog(self: &Arc<Self>, index: usize, service: &impl Service) {
         loop {
             let serving = ServingGuard::enter(&self.serving);
-            let is_last = serving.concurrent + 1 >= self.base + MAX_EXTRA;
-            let next = match is_last {
-                true => None,
-                false if self.backlog.is_empty() => None,
-                false => {
-                    let is_full = self.full_shares();
-                    let begin =
-                        |next: &QueuedRequest| self.slots[index].begin(next.head, &next.device);
-                    self.backlog.pop(|uid| !is_full(uid), begin)
-                }
-            };
+            let next = self.next_queued(index, serving.concurrent);
             let Some(QueuedRequest { bytes, device, .. }) = next else { return };
             self.serve_begun(index, &bytes, &device, service);
         }
@@ -349,7 +333,7 @@ impl WorkerPool {
         let mut parking = self.lock();
         while let Some(worker) = self.exclusive_worker() {
             if parking.has_watchdog {
-                parking = self.mode_changed.wait(parking).unwrap_or_else(PoisonError::into_inner);
+                parking = self.mode_changed.wait(parking);
                 continue;
             }
             parking.has_watchdog = true;
@@ -392,7 +376,7 @@ impl WorkerPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Parking> {
-        self.parking.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parking.lock()
     }
 }
 

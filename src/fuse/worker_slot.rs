@@ -1,10 +1,11 @@
 //! The state of one worker, as the pool's other threads see it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::device::Device;
 use super::protocol::RequestHead;
+use crate::sync::{Mutex, MutexGuard};
 
 /// One worker's place in the pool, reused by another thread after the worker has ended.
 #[derive(Debug, Default)]
@@ -78,6 +79,6 @@ impl WorkerSlot {
     }
 
     fn current(&self) -> MutexGuard<'_, Option<CurrentRequest>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        self.current.lock()
     }
 }

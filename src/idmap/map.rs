@@ -79,6 +79,12 @@ impl<K: Kind> Extent<K> {
         self.count
     }
 
+    /// The same with source and mount exchanged.
+    #[must_use]
+    pub fn inverted(&self) -> Self {
+        Self { source: self.mount, mount: self.source, ..*self }
+    }
+
     fn last_source(&self) -> u32 {
         self.source + (self.count - 1)
     }

@@ -21,19 +21,34 @@ pub struct Translation<K: Kind> {
     unmapped: Unmapped<K>,
     /// The extents that name an id, where not all do.
     explicit: Option<IdMap<K>>,
+    /// The source id of the mount's root, where no extent holds it.
+    root_as: Option<SourceId<K>>,
 }
 
 impl<K: Kind> Translation<K> {
     /// Joins a map and a policy.
     #[must_use]
     pub fn new(map: IdMap<K>, unmapped: Unmapped<K>) -> Self {
-        Self { map, unmapped, explicit: None }
+        Self { map, unmapped, explicit: None, root_as: None }
     }
 
     /// The same, where only these extents name an id. The others shift ids that the user has not listed one by one.
     #[must_use]
     pub fn with_explicit(self, explicit: IdMap<K>) -> Self {
         Self { explicit: Some(explicit), ..self }
+    }
+
+    /// The same, where the mount id 0 is stored as this source id if no extent holds it. It is shown as before.
+    #[must_use]
+    pub fn with_root_as(self, root_as: Option<SourceId<K>>) -> Self {
+        Self { root_as, ..self }
+    }
+
+    /// The source id of the mount's root, where no extent holds the mount id 0.
+    #[must_use]
+    pub fn root_as(&self) -> Option<SourceId<K>> {
+        self.root_as
+            .filter(|_| MountId::new(0).is_some_and(|root| self.map.to_source(root).is_none()))
     }
 
     /// The map.
@@ -79,7 +94,8 @@ impl<K: Kind> Translation<K> {
     /// The source id of a mount id. `None`: it cannot be stored (EOVERFLOW).
     #[must_use]
     pub fn to_source(&self, id: MountId<K>) -> Option<SourceId<K>> {
-        self.map.to_source(id).or_else(|| match self.unmapped {
+        let root_as = self.root_as.filter(|_| id.raw() == 0);
+        self.map.to_source(id).or(root_as).or_else(|| match self.unmapped {
             Unmapped::Deny => None,
             Unmapped::Pass => SourceId::new(id.raw()),
             Unmapped::Squash(to) => self.map.to_source(to).or_else(|| SourceId::new(to.raw())),

@@ -86,7 +86,8 @@ pub(super) fn truncated(name: &OsStr) -> &OsStr {
         return name;
     }
     log::warn!(
-        "the source's name is longer than {MAX_VALUE_LEN} bytes: the mount table shows its first bytes"
+        "the source's name is longer than {MAX_VALUE_LEN} bytes: the mount table shows its first bytes: size={}",
+        bytes.len()
     );
     let mut end = MAX_VALUE_LEN;
     // A multi-byte UTF-8 character is not split.

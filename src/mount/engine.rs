@@ -4,6 +4,8 @@
 //! that is mounted below, is given the map (mount_setattr(2), MOUNT_ATTR_IDMAP). Neither a list of filesystems nor a
 //! version of the kernel decides.
 
+use std::ffi::OsStr;
+
 use crate::config::{Config, EngineChoice};
 use crate::error::{Error, Result};
 use crate::idmap::{IdMap, Kind, Translation, Unmapped};
@@ -24,26 +26,7 @@ const MAX_TEXT: usize = 4096;
 /// # Errors
 /// With `engine=kernel`, what stands in the way; with either, that the mount could not be attached.
 pub fn mount_by_kernel(config: &Config) -> Result<bool> {
-    if config.engine == EngineChoice::Fuse {
-        return Ok(false);
-    }
-    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
-    let made = match obstacles.is_empty() {
-        true => IdmappedMount::make(config),
-        false => Err(Error::refused(obstacles.join("; "))),
-    };
-    let mount = match made {
-        Ok(mount) => mount,
-        Err(e) if config.engine == EngineChoice::Kernel => {
-            return Err(Error::refused(format!(
-                "option 'engine=kernel': {e}; use engine=auto or engine=fuse"
-            )));
-        }
-        Err(e) => {
-            log::info!("engine: fuse, because the kernel cannot make this mount: {e}");
-            return Ok(false);
-        }
-    };
+    let Some(mount) = make(config)? else { return Ok(false) };
     let point = MountPoint::open(&config.mountpoint)?;
     point.check_kind(&config.source, mount.is_dir())?;
     if config.process.called_by_mount8 && idmapped::is_already_mounted(config, &point)? {
@@ -56,6 +39,81 @@ pub fn mount_by_kernel(config: &Config) -> Result<bool> {
         point.path().display()
     );
     Ok(true)
+}
+
+/// As [`mount_by_kernel`], but attaches nothing.
+///
+/// # Errors
+/// Those of [`mount_by_kernel`].
+pub fn check_kernel(config: &Config) -> Result<bool> {
+    let Some(mount) = make(config)? else { return Ok(false) };
+    let point = MountPoint::open(&config.mountpoint)?;
+    point.check_kind(&config.source, mount.is_dir()).map(|()| true)
+}
+
+/// Makes the mount, attached nowhere. `None`: the FUSE daemon is to make it.
+fn make(config: &Config) -> Result<Option<IdmappedMount>> {
+    if config.engine == EngineChoice::Fuse {
+        return Ok(None);
+    }
+    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
+    let made = match obstacles.is_empty() {
+        true => IdmappedMount::make(config),
+        false => Err(Error::refused(obstacles.join("; "))),
+    };
+    match made {
+        Ok(mount) => Ok(Some(mount)),
+        Err(e) if config.engine == EngineChoice::Kernel => Err(Error::refused(format!(
+            "option 'engine=kernel': {e}; use engine=auto or engine=fuse"
+        ))),
+        Err(e) => {
+            log::info!("engine: fuse, because the kernel cannot make this mount: {e}");
+            Ok(None)
+        }
+    }
+}
+
+/// The command of mount(8) for the same mount, where the kernel can make it (util-linux 2.39 or newer).
+#[must_use]
+pub fn mount8_command(config: &Config) -> Option<String> {
+    let mounts = SourceMounts::of(config)?;
+    if !obstacles(config, Some(&mounts)).is_empty() || IdmappedMount::make(config).is_err() {
+        return None;
+    }
+    let (uids, gids) = (config.view.ids.uids.map(), config.view.ids.gids.map());
+    let mut options = config.flags.words();
+    if !(uids.is_identity() && gids.is_identity()) {
+        let list = |letter: char, extents: Vec<String>| {
+            extents.iter().map(|extent| format!("{letter}:{extent}")).collect::<Vec<_>>().join(" ")
+        };
+        fn texts<K: Kind>(map: &IdMap<K>) -> Vec<String> {
+            map.extents().iter().map(ToString::to_string).collect()
+        }
+        let (uids, gids) = (texts(uids), texts(gids));
+        let map = match uids == gids {
+            true => list('b', uids),
+            false => format!("{} {}", list('u', uids), list('g', gids)),
+        };
+        options.push(format!("X-mount.idmap={map}"));
+    }
+    let bind = if mounts.below.is_empty() { "--bind" } else { "--rbind" };
+    let options = match options.is_empty() {
+        true => String::new(),
+        false => format!(" -o {}", quoted(OsStr::new(&options.join(",")))),
+    };
+    let (source, point) =
+        (quoted(config.source.as_os_str()), quoted(config.mountpoint.as_os_str()));
+    Some(format!("mount {bind}{options} {source} {point}"))
+}
+
+/// A word for a shell (sh(1)).
+fn quoted(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:=@%".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 /// The engine that a mount would have and why, in words; the kernel is tried on a detached clone of the source.

@@ -11,22 +11,8 @@ use super::record::Record;
 use super::table::MountIdentity;
 use crate::config::{Atime, MountFlags};
 use crate::error::{Error, Result};
+use crate::source::Restrictions;
 use crate::sys::mount::{make_private, mount_setattr};
-
-/// The options of the source's own mount, which the mount inherits by default.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Inherited {
-    /// `ro`.
-    pub read_only: bool,
-    /// `nosuid`.
-    pub nosuid: bool,
-    /// `nodev`.
-    pub nodev: bool,
-    /// `noexec`.
-    pub noexec: bool,
-    /// `nosymfollow`.
-    pub nosymfollow: bool,
-}
 
 /// The options that only forbid.
 const RESTRICTIONS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
@@ -46,7 +32,7 @@ pub(super) fn set_on_clone(tree: impl AsFd, flags: &MountFlags) -> std::io::Resu
 
 /// Fills in options that were not given from the source's own mount.
 #[must_use]
-pub fn with_inherited(flags: &MountFlags, source: Inherited) -> MountFlags {
+pub fn with_inherited(flags: &MountFlags, source: Restrictions) -> MountFlags {
     MountFlags {
         read_only: flags.read_only.or(Some(source.read_only)),
         nosuid: flags.nosuid.or(Some(source.nosuid)),
@@ -60,29 +46,19 @@ pub fn with_inherited(flags: &MountFlags, source: Inherited) -> MountFlags {
 /// The attributes that the options set, and those that they clear.
 #[must_use]
 pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
-    let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
+    let (mut set, mut clear) = flags.access_times();
     for (option, bit) in [
         (flags.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
         (flags.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
         (flags.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
         (flags.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
         (flags.nosymfollow, MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
-        (flags.nodiratime, MountAttrFlags::MOUNT_ATTR_NODIRATIME),
     ] {
         match option {
             Some(true) => set |= bit,
             Some(false) => clear |= bit,
             None => {}
         }
-    }
-    if let Some(atime) = flags.atime {
-        // The atime attributes are one field, which mount_setattr(2) changes only if all of it is cleared.
-        clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
-        set |= match atime {
-            Atime::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
-            Atime::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
-            Atime::Strict => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
-        };
     }
     (set, clear)
 }
@@ -202,7 +178,7 @@ mod tests {
 
     #[test]
     fn what_is_not_given_comes_from_the_source_and_what_is_given_wins() {
-        let source = Inherited { read_only: true, nosuid: true, ..Inherited::default() };
+        let source = Restrictions { read_only: true, nosuid: true, ..Restrictions::NONE };
         let given = MountFlags { nosuid: Some(false), noexec: Some(true), ..MountFlags::default() };
         let flags = with_inherited(&given, source);
         assert_eq!(

@@ -57,6 +57,33 @@ pub(super) fn mount(plan: &MountPlan, point: &MountPoint) -> Result<OwnedFd> {
 }
 
 /// Unmounts the mount at a path. The caller has checked that it is this process's mount.
+/// Checks what fusermount3 checks before it mounts (fusermount3(1)): it is there, the mount point is the user's, and other
+/// users are let in only with the administrator's consent.
+pub(super) fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&dirs).any(|dir| dir.join(PROGRAM).exists()) {
+        return Err(Error::refused(format!("{PROGRAM} is not in PATH: install fuse3")));
+    }
+    let path = point.path();
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|e| {
+        Error::mount(
+            format!("{PROGRAM} mounts only where the user may write: {}", path.display()),
+            e,
+        )
+    })?;
+    let consents = || {
+        let text = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+        text.lines().any(|line| line.trim() == "user_allow_other")
+    };
+    if plan.access() != crate::config::Access::Owner && !consents() {
+        return Err(Error::refused(
+            "option 'allow_other': ask root to write user_allow_other into /etc/fuse.conf, or leave it out",
+        ));
+    }
+    Ok(())
+}
+
+/// Unmounts by fusermount3.
 pub(super) fn unmount(path: &Path, lazy: bool) -> std::io::Result<()> {
     let mut child = Command::new(PROGRAM)
         .arg(if lazy { "-uz" } else { "-u" })

@@ -13,7 +13,7 @@ use super::point::MountPoint;
 use super::record::Record;
 use super::table::MountIdentity;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 use crate::idmap::{IdMap, Kind};
 use crate::sys;
 
@@ -63,7 +63,7 @@ impl IdmappedMount {
             .and_then(|identity| Record::of(config, point).write(identity));
         // The mount serves without it: only another call of ours does not know it again.
         record.unwrap_or_else(|e| {
-            log::warn!("{}: not recorded as ours: {e}", point.path().display())
+            log::warn!("mount not recorded as ours: path={:?} {}", point.path(), errno_field(e));
         });
         Ok(())
     }

@@ -8,6 +8,7 @@ mod engine;
 mod flags;
 mod fusermount;
 mod idmapped;
+mod inventory;
 mod point;
 mod privileges;
 mod record;
@@ -26,11 +27,13 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 use rustix::process::geteuid;
 
 use crate::config::{Access, Config, MountFlags};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
+use crate::source::Restrictions;
 use crate::view::Checks;
 
-pub use engine::{map_verdict, mount_by_kernel, verdict};
-pub use flags::{Inherited, remount, with_inherited};
+pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
+pub use flags::{remount, with_inherited};
+pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
 use subdir::SubdirMethod;
@@ -52,7 +55,7 @@ pub struct MountPlan {
 impl MountPlan {
     /// Fills in the defaults. `root_mode` is the source's `st_mode`.
     #[must_use]
-    pub fn new(config: &Config, root_mode: u32, source: Inherited) -> Self {
+    pub fn new(config: &Config, root_mode: u32, source: Restrictions) -> Self {
         let kernel_checks = config.view.needs().checks == Checks::Kernel;
         let mut flags = with_inherited(&config.flags, source);
         if !kernel_checks {
@@ -143,6 +146,18 @@ impl NewMount {
         Ok((Self { state: Some(state) }, device))
     }
 
+    /// Checks that the mount could be made: makes it, where this process may mount by itself, and attaches it nowhere.
+    ///
+    /// # Errors
+    /// /dev/fuse cannot be opened; the kernel refuses the filesystem; fusermount3 would refuse a user's mount.
+    pub fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
+        let device = detached::open_device()?;
+        match may_mount() {
+            true => detached::create(plan, &device).map(drop),
+            false => fusermount::check(plan, point),
+        }
+    }
+
     /// Opens the mount's root, for a first request.
     pub fn root(&self, point: &MountPoint) -> io::Result<OwnedFd> {
         match &self.state {
@@ -206,7 +221,7 @@ impl Drop for NewMount {
         if let Some(MountState::Attached(mounted)) = self.state.take()
             && let Err(e) = mounted.unmount(true)
         {
-            log::error!("cannot unmount again: {e}");
+            log::error!("cannot unmount again: {} {}", mounted.field(), errno_field(e));
         }
     }
 }
@@ -235,7 +250,7 @@ pub struct Mounted {
 impl Mounted {
     /// The mount as a line of text, for another process of this program.
     #[must_use]
-    pub fn to_line(&self) -> String {
+    pub fn to_line(self) -> String {
         format!("{} {}\n", u8::from(self.via_fusermount), self.identity.to_text())
     }
 
@@ -244,6 +259,11 @@ impl Mounted {
     pub fn from_line(line: &str) -> Option<Self> {
         let (by, words) = line.strip_suffix('\n')?.split_once(' ')?;
         Some(Self { identity: MountIdentity::from_text(words)?, via_fusermount: by == "1" })
+    }
+
+    /// The mount as a field of a log message: the id under which /proc/self/mountinfo lists it.
+    pub(crate) fn field(&self) -> String {
+        format!("mount_id={}", self.identity.id())
     }
 
     /// Unmounts the mount if it still exists. `lazy` detaches it while it is in use (MNT_DETACH).

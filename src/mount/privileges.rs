@@ -27,6 +27,8 @@ pub fn access(config: &Config) -> Access {
 /// These are: options that only root may use in bindfs too, a map under which a normal user could not create files, and
 /// mount options that only root may give.
 pub fn check_privileges(config: &Config) -> Result<()> {
+    check_ids_exist(&config.view.ids.uids, "/proc/self/uid_map")?;
+    check_ids_exist(&config.view.ids.gids, "/proc/self/gid_map")?;
     let sets_ids = has_capability(CapabilitySet::SETUID) && has_capability(CapabilitySet::SETGID);
     if let Some(option) = config.root_only.first().filter(|_| !sets_ids) {
         return Err(Error::usage(root_only(option)));
@@ -56,6 +58,49 @@ pub fn check_privileges(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a map that shows ids which this process's user namespace lacks: the kernel would show the overflow id for them.
+///
+/// Extents that show ids as themselves are left out: they lose nothing.
+fn check_ids_exist<K: Kind>(ids: &Translation<K>, namespace: &str) -> Result<()> {
+    // Without /proc all ids are taken to exist.
+    let Ok(table) = std::fs::read_to_string(namespace) else { return Ok(()) };
+    let word = K::WORD;
+    match first_missing(ids, &table) {
+        None => Ok(()),
+        Some(id) => Err(Error::usage(format!(
+            "--{word}map: the mount's {word} {id} does not exist in this user namespace, and would be shown as the overflow \
+             id: map to ids that {namespace} lists, or mount from the user namespace outside"
+        ))),
+    }
+}
+
+/// The first mount id of a map that a user namespace with this uid_map or gid_map (user_namespaces(7)) lacks.
+fn first_missing<K: Kind>(ids: &Translation<K>, table: &str) -> Option<u32> {
+    let range = |line: &str| {
+        let mut words = line.split_whitespace().map(|word| word.parse::<u64>().ok());
+        let (first, _, count) = (words.next()??, words.next()??, words.next()??);
+        Some((first, first + count))
+    };
+    let mut ranges: Vec<(u64, u64)> = table.lines().filter_map(range).collect();
+    ranges.sort_unstable();
+    let extents = ids.map().extents().iter();
+    let moved = extents.filter(|extent| extent.source().raw() != extent.mount().raw());
+    moved
+        .filter_map(|extent| {
+            let (mut next, end) = (
+                u64::from(extent.mount().raw()),
+                u64::from(extent.mount().raw()) + u64::from(extent.count()),
+            );
+            for (first, last) in &ranges {
+                if (*first..*last).contains(&next) {
+                    next = *last;
+                }
+            }
+            (next < end).then_some(next)
+        })
+        .find_map(|id| u32::try_from(id).ok())
+}
+
 fn root_only(option: &str) -> String {
     let advice = match option {
         "create-as-user" | "create-for-user" | "create-for-group" => "leave it out",
@@ -76,15 +121,22 @@ fn check_own_id_is_kept<K: Kind>(
         return Ok(());
     };
     let word = K::WORD;
+    // A second extent with the same source id would be refused as an overlap.
+    let advice = match translation.map().to_mount(stored) {
+        Some(shown) => {
+            format!("map {own}:{own}:1 in place of the extent that shows {own} as {}", shown.raw())
+        }
+        None => format!("map {own}:{own}:1 as well"),
+    };
     match translation.to_source(here) {
         Some(id) if id == stored => Ok(()),
         Some(id) => Err(Error::usage(format!(
             "{option}: what {word} {own} creates would be stored as {word} {id}, and only root may store files as \
-             another id: map {own}:{own}:1 as well, or mount as root"
+             another id: {advice}, or mount as root"
         ))),
         None => Err(Error::usage(format!(
-            "{option}: your own {word} {own} is not mapped, so you could not create files at the mount: map \
-             {own}:{own}:1 as well, or mount as root"
+            "{option}: your own {word} {own} is not mapped, so you could not create files at the mount: {advice}, or mount \
+             as root"
         ))),
     }
 }
@@ -101,6 +153,30 @@ mod tests {
     fn uids(extents: &[(u32, u32, u32)], unmapped: Unmapped<User>) -> Translation<User> {
         let extents = extents.iter().map(|(s, m, n)| Extent::new(*s, *m, *n).unwrap()).collect();
         Translation::new(IdMap::new(extents).unwrap(), unmapped)
+    }
+
+    #[test]
+    fn the_first_id_that_a_user_namespace_lacks_is_found() {
+        let (rootless, full) = ("0 1000 1\n1 100000 65536\n", "         0          0 4294967295\n");
+        let missing = |extents: &[(u32, u32, u32)], table| {
+            first_missing(&uids(extents, Unmapped::Deny), table)
+        };
+        assert_eq!(missing(&[(5, 0, 65537)], rootless), None);
+        assert_eq!(missing(&[(5, 0, 65538)], rootless), Some(65537));
+        assert_eq!(missing(&[(0, 1000, 1)], "0 1000 1\n"), Some(1000));
+        assert_eq!(missing(&[(70000, 70000, 9)], rootless), None, "shown as itself");
+        assert_eq!(missing(&[(0, 5, 4_294_967_290)], full), None);
+    }
+
+    #[test]
+    fn the_advice_for_the_own_id_can_be_followed() {
+        let text = |t| check_own_id_is_kept(&t, 1000, "--uidmap").unwrap_err().to_string();
+        let shown = text(uids(&[(1000, 5, 1)], Unmapped::Deny));
+        assert!(
+            shown.contains("map 1000:1000:1 in place of the extent that shows 1000 as 5"),
+            "{shown}"
+        );
+        assert!(text(uids(&[(1, 5, 1)], Unmapped::Deny)).contains("map 1000:1000:1 as well"));
     }
 
     #[test]

@@ -12,11 +12,13 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::full_path;
 use super::point::MountPoint;
 use super::table::MountIdentity;
 use crate::config::Config;
+use crate::describe::describe;
 use crate::sys;
 
 const DIRECTORY: &str = "/run/shiftbind";
@@ -28,11 +30,47 @@ pub(super) struct Record {
     pub(super) source: OsString,
     /// Where it was mounted.
     mountpoint: PathBuf,
+    /// What `list` tells of its options and map, as JSON. Empty in the record of an older version.
+    pub(super) description: Vec<u8>,
+}
+
+/// A record, and the mount that it is of.
+#[derive(Debug)]
+pub(super) struct RecordOfMount {
+    pub(super) identity: MountIdentity,
+    pub(super) record: Record,
+    /// When it was written.
+    pub(super) since: Option<SystemTime>,
+}
+
+/// The records of this mount namespace, those of mounts that are gone included. None where this process may not read them.
+pub(super) fn all() -> io::Result<Vec<RecordOfMount>> {
+    let entries = match fs::read_dir(DIRECTORY) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            return Ok(Vec::new());
+        }
+        entries => entries?,
+    };
+    let own = Namespace::own();
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let parts = parts_of(&entry.file_name()).filter(|(namespace, _)| *namespace == own);
+        let Some((_, identity)) = parts else { continue };
+        if let Some(record) = Record::read(identity)? {
+            let since = entry.metadata().and_then(|meta| meta.modified()).ok();
+            found.push(RecordOfMount { identity, record, since });
+        }
+    }
+    Ok(found)
 }
 
 impl Record {
     pub(super) fn of(config: &Config, point: &MountPoint) -> Self {
-        Self { source: full_path(&config.source), mountpoint: point.path().to_owned() }
+        let source = full_path(&config.source);
+        let described = describe(&Config { source: source.clone().into(), ..config.clone() });
+        let description = described.to_string().into_bytes();
+        Self { source, mountpoint: point.path().to_owned(), description }
     }
 
     /// Writes the record of a mount, and removes those of mounts that are gone.
@@ -57,14 +95,19 @@ impl Record {
 
     /// NUL ends a path: it is in none.
     fn to_bytes(&self) -> Vec<u8> {
-        [self.source.as_bytes(), b"\0", self.mountpoint.as_os_str().as_bytes(), b"\0"].concat()
+        let fields =
+            [self.source.as_bytes(), self.mountpoint.as_os_str().as_bytes(), &self.description];
+        fields.map(|field| [field, b"\0"].concat()).concat()
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut fields = bytes.split(|byte| *byte == 0);
         let mut path = || fields.next().map(|field| OsString::from_vec(field.to_vec()));
         let (source, mountpoint) = (path()?, PathBuf::from(path()?));
-        fields.next()?.is_empty().then_some(Self { source, mountpoint })
+        let (description, rest) = (fields.next()?.to_vec(), fields.next());
+        let is_whole =
+            rest.is_none_or(<[u8]>::is_empty) && (rest.is_some() || description.is_empty());
+        is_whole.then_some(Self { source, mountpoint, description })
     }
 }
 
@@ -186,7 +229,13 @@ mod tests {
 
     #[test]
     fn a_record_survives_writing_and_reading() {
-        let record = Record { source: "/s\n".into(), mountpoint: "/mnt/ü".into() };
+        let record = Record {
+            source: "/s\n".into(),
+            mountpoint: "/mnt/ü".into(),
+            description: b"{}".to_vec(),
+        };
+        let older = Record { description: Vec::new(), ..record.clone() };
+        assert_eq!(Record::from_bytes("/s\n\0/mnt/ü\0".as_bytes()), Some(older));
         assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record));
         for broken in [&b""[..], b"/s", b"/s\0", b"/s\0/m", b"/s\0/m\0x"] {
             assert_eq!(Record::from_bytes(broken), None, "{broken:?}");

@@ -20,6 +20,7 @@ use rustix::mount::{
     fsmount, fsopen, move_mount, open_tree,
 };
 
+use crate::error::errno_field;
 use crate::sys;
 
 /// How a subdirectory of a detached mount becomes a mount.
@@ -39,15 +40,17 @@ impl SubdirMethod {
                 Ok(_) => return Ok(Self::Clone),
                 Err(e) => e,
             };
-            log::debug!("cannot clone a subdirectory of a detached mount: {refused}");
+            let errno = errno_field(refused);
+            log::debug!("cannot clone a subdirectory of a detached mount: {errno}");
             Self::CloneInNamespace.detach(&mount, name).map(|_| Self::CloneInNamespace)
         });
         match probed {
             Ok(method) => Some(method),
             Err(e) => {
                 log::info!(
-                    "cannot attach a subdirectory of a new mount ({e}): users other than the owner of the source's root cost \
-                     a request for each path lookup that begins there"
+                    "cannot attach a subdirectory of a new mount: users other than the owner of the source's root cost \
+                     a request for each path lookup that begins there: {}",
+                    errno_field(e)
                 );
                 None
             }

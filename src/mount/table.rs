@@ -4,7 +4,6 @@
 //! kernel's mount id, which is compared before every unmount.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::sys::mount::unescape;
+use crate::sys::mountinfo::{self, MountInfo};
 
 /// `STATX_MNT_ID_UNIQUE` (Linux 6.8): a mount id that is never reused.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
@@ -33,6 +32,21 @@ pub(super) struct MountIdentity {
 }
 
 impl MountIdentity {
+    /// The filesystem's device number.
+    pub(super) fn device(&self) -> (u32, u32) {
+        self.device
+    }
+
+    /// Whether both are one mount as far as /proc/self/mountinfo tells, where the kernel may have reused a number.
+    pub(super) fn has_number_of(&self, other: &Self) -> bool {
+        (self.id, self.device) == (other.id, other.device)
+    }
+
+    /// The mount of a line of the table, without the number that is never reused, which the table lacks.
+    pub(super) fn of_line(line: &MountInfo) -> Self {
+        Self { id: line.id, unique: None, device: line.device }
+    }
+
     /// The mount that a descriptor is on.
     pub(super) fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
         Self::ask(fd, c"", AtFlags::EMPTY_PATH)
@@ -53,6 +67,11 @@ impl MountIdentity {
         Some(Self { id: id.parse().ok()?, unique, device })
     }
 
+    /// The mount id in /proc/self/mountinfo.
+    pub(super) fn id(self) -> u64 {
+        self.id
+    }
+
     /// The topmost mount at a path.
     pub(super) fn of_path(path: &Path) -> io::Result<Self> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
@@ -70,13 +89,15 @@ impl MountIdentity {
         })
     }
 
+    /// The mount's line in the mount table. `None`: it is not in this process's mount namespace.
+    fn info(&self) -> io::Result<Option<MountInfo>> {
+        let mut table = mountinfo::read()?.into_iter();
+        Ok(table.find(|mount| mount.id == self.id && mount.device == self.device))
+    }
+
     /// The current mount point in this process's mount namespace. `None`: it is not mounted there.
     pub(super) fn mountpoint(&self) -> io::Result<Option<PathBuf>> {
-        let table = read_mountinfo()?;
-        Ok(table
-            .into_iter()
-            .find(|m| m.id == self.id && m.device == self.device)
-            .map(|m| m.mountpoint))
+        Ok(self.info()?.map(path_of))
     }
 
     /// The mount id that is never reused. `None` before Linux 6.8.
@@ -86,42 +107,39 @@ impl MountIdentity {
 
     /// Whether this is a FUSE mount.
     pub(super) fn is_fuse(&self) -> io::Result<bool> {
-        Ok(read_mountinfo()?
-            .iter()
-            .any(|m| m.id == self.id && m.device == self.device && m.is_fuse))
+        Ok(self.info()?.as_ref().is_some_and(is_fuse))
     }
 
     /// Whether the kernel checks permissions: always, except on FUSE mounts without `default_permissions`.
     pub(super) fn kernel_checks(&self) -> io::Result<bool> {
-        let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
-        Ok(read_mountinfo()?.iter().any(|m| is_it(m) && m.kernel_checks))
+        let checks =
+            |mount: MountInfo| !is_fuse(&mount) || mount.has_super_option("default_permissions");
+        Ok(self.info()?.is_some_and(checks))
     }
 
     /// Whether the filesystem has `sync`, and whether `dirsync`. Neither if it is not in this mount namespace.
     pub(super) fn write_through(&self) -> io::Result<(bool, bool)> {
-        let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
-        let found = read_mountinfo()?.into_iter().find(is_it);
-        Ok(found.map_or((false, false), |m| (m.sync, m.dirsync)))
+        let has =
+            |mount: MountInfo| (mount.has_super_option("sync"), mount.has_super_option("dirsync"));
+        Ok(self.info()?.map_or((false, false), has))
     }
 
     /// The user who made the FUSE mount (`user_id`). `None`: it is no FUSE mount, or not in this mount namespace.
     pub(super) fn mounter(&self) -> io::Result<Option<u32>> {
-        let table = read_mountinfo()?;
-        let ours = table.into_iter().find(|m| m.id == self.id && m.device == self.device);
-        Ok(ours.filter(|m| m.is_fuse).and_then(|m| m.mounter))
+        Ok(self.info()?.filter(is_fuse).as_ref().and_then(mounter))
     }
 
     /// Whether the mount has this type and this source column.
     pub(super) fn is(&self, fs_type: &[u8], source: &OsStr) -> io::Result<bool> {
-        let is_it = |m: &MountInfo| m.id == self.id && m.device == self.device;
-        let table = read_mountinfo()?;
-        Ok(table.iter().any(|m| is_it(m) && m.fs_type == fs_type && m.source == source))
+        let is_it =
+            |mount: MountInfo| mount.fs_type == fs_type && mount.source == source.as_bytes();
+        Ok(self.info()?.is_some_and(is_it))
     }
 
     /// All mount points of the filesystem, bind mounts included.
     pub(super) fn all_mountpoints(&self) -> io::Result<Vec<PathBuf>> {
-        let table = read_mountinfo()?;
-        Ok(table.into_iter().filter(|m| m.device == self.device).map(|m| m.mountpoint).collect())
+        let table = mountinfo::read()?.into_iter();
+        Ok(table.filter(|mount| mount.device == self.device).map(path_of).collect())
     }
 
     /// The mount point, if this mount is the topmost there. `None`: the mount is gone.
@@ -153,104 +171,25 @@ impl MountIdentity {
     }
 }
 
-/// The fields of a line of /proc/self/mountinfo that are used here (proc_pid_mountinfo(5)).
-#[derive(Debug, PartialEq, Eq)]
-struct MountInfo {
-    id: u64,
-    device: (u32, u32),
-    mountpoint: PathBuf,
-    is_fuse: bool,
-    /// The filesystem type.
-    fs_type: Vec<u8>,
-    /// The source column.
-    source: OsString,
-    /// Whether the kernel checks permissions: `default_permissions` on a FUSE mount; always on others.
-    kernel_checks: bool,
-    /// `user_id` of a FUSE mount.
-    mounter: Option<u32>,
-    sync: bool,
-    dirsync: bool,
+/// Whether this is a mount of a FUSE filesystem.
+pub(super) fn is_fuse(mount: &MountInfo) -> bool {
+    mount.fs_type == b"fuse" || mount.fs_type.starts_with(b"fuse.")
 }
 
-fn read_mountinfo() -> io::Result<Vec<MountInfo>> {
-    let text = fs::read("/proc/self/mountinfo")?;
-    Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
+/// The user who made a FUSE mount (`user_id`).
+pub(super) fn mounter(mount: &MountInfo) -> Option<u32> {
+    let mut options = mount.super_options.split(|byte| *byte == b',');
+    let id = options.find_map(|word| word.strip_prefix(b"user_id="))?;
+    std::str::from_utf8(id).ok()?.parse().ok()
 }
 
-/// Parses `36 35 98:0 /root /mnt\040point options [optional fields] - type source superoptions`.
-fn parse_line(line: &[u8]) -> Option<MountInfo> {
-    let mut fields = line.split(|b| *b == b' ');
-    let id = number(fields.next()?)?;
-    let device = fields.nth(1)?;
-    let colon = device.iter().position(|b| *b == b':')?;
-    let device = (
-        number(&device[..colon])?.try_into().ok()?,
-        number(&device[colon + 1..])?.try_into().ok()?,
-    );
-    let mountpoint = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    // A dash ends the optional fields.
-    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-    let fs_type = fields.next()?;
-    let is_fuse = fs_type == b"fuse" || fs_type.starts_with(b"fuse.");
-    let source = OsString::from_vec(unescape(fields.next().unwrap_or_default()));
-    let options = fields.next().unwrap_or_default();
-    let user = options.split(|b| *b == b',').find_map(|word| word.strip_prefix(b"user_id="));
-    let mounter = user.and_then(number).and_then(|id| id.try_into().ok());
-    let has = |option: &[u8]| options.split(|b| *b == b',').any(|word| word == option);
-    let kernel_checks = !is_fuse || has(b"default_permissions");
-    Some(MountInfo {
-        id,
-        device,
-        mountpoint,
-        is_fuse,
-        fs_type: fs_type.to_owned(),
-        source,
-        kernel_checks,
-        mounter,
-        sync: has(b"sync"),
-        dirsync: has(b"dirsync"),
-    })
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
+fn path_of(mount: MountInfo) -> PathBuf {
+    PathBuf::from(OsString::from_vec(mount.mountpoint))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_the_mount_table_is_read() {
-        let line = br"36 35 0:98 / /mnt/a\040b\012c\134d rw,nosuid shared:1 - fuse.shiftbind /a,b rw,dirsync,user_id=0";
-        assert_eq!(
-            parse_line(line),
-            Some(MountInfo {
-                id: 36,
-                device: (0, 98),
-                mountpoint: PathBuf::from("/mnt/a b\nc\\d"),
-                is_fuse: true,
-                fs_type: b"fuse.shiftbind".to_vec(),
-                source: "/a,b".into(),
-                kernel_checks: false,
-                mounter: Some(0),
-                sync: false,
-                dirsync: true
-            })
-        );
-    }
-
-    #[test]
-    fn a_broken_line_is_skipped() {
-        for line in [&b""[..], b"x", b"36 35", b"36 35 98 / /mnt", b"36 35 0:x / /mnt"] {
-            assert_eq!(parse_line(line), None);
-        }
-    }
-
-    #[test]
-    fn a_backslash_that_starts_no_escape_stays() {
-        assert_eq!(unescape(br"a\b\0"), br"a\b\0");
-    }
 
     #[test]
     fn the_root_is_found_in_the_real_table() {
@@ -267,6 +206,24 @@ mod tests {
         for words in ["", "1 2 3", "1 2 3 x", "- 2 3 4", "1 2 3 4 5"] {
             assert_eq!(MountIdentity::from_text(words), None, "{words}");
         }
+    }
+
+    #[test]
+    fn a_fuse_mount_names_the_user_who_made_it() {
+        let fuse = MountInfo {
+            id: 36,
+            parent: 35,
+            device: (0, 98),
+            root: b"/".to_vec(),
+            mountpoint: b"/mnt".to_vec(),
+            options: b"rw".to_vec(),
+            fs_type: b"fuse.shiftbind".to_vec(),
+            source: b"/a".to_vec(),
+            super_options: b"rw,user_id=1000,group_id=0".to_vec(),
+        };
+        assert!(is_fuse(&fuse));
+        assert_eq!(mounter(&fuse), Some(1000));
+        assert!(!is_fuse(&MountInfo { fs_type: b"fuseblk".to_vec(), ..fuse }));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use rustix::thread::CapabilitySet;
 
 use super::creds::{ActingAs, Lent};
-use super::tree::{proc_path, reopen};
+use super::descriptor::{proc_path, reopen};
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
 use crate::sys::sandboxed_ioctl::IoctlCaps;

@@ -11,7 +11,6 @@
 
 #![allow(clippy::disallowed_methods)]
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 
 use rustix::fs::Mode;
@@ -19,6 +18,9 @@ use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
+use super::namespace_ids::NamespaceIds;
+use super::thread_creds::{ThreadCreds, abort, check_epoch, epoch, set_effective};
+use crate::error::errno_field;
 use crate::idmap::{SourceGid, SourceUid};
 use crate::sys;
 use crate::sys::creds::Verify;
@@ -37,24 +39,8 @@ const WORKER_CAPS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::SYS_PTRACE);
 
-#[derive(Clone, Copy)]
-struct ThreadCreds {
-    uid: u32,
-    gid: u32,
-    umask: u32,
-    capabilities: CapabilitySets,
-    /// Whether to check that setfsuid(2) has changed the id.
-    verify: Verify,
-    /// Number of credential changes in this thread, by which a guard detects that it is outdated.
-    epoch: u32,
-}
-
 /// An id with which [`Credentials::init_thread`] probes setfsuid(2). It must not be an id with which a thread starts.
 const PROBE_ID: u32 = 65533;
-
-thread_local! {
-    static THREAD_CREDS: Cell<Option<ThreadCreds>> = const { Cell::new(None) };
-}
 
 /// What this process may change about the credentials of its threads.
 #[derive(Debug, Clone, Copy)]
@@ -142,32 +128,17 @@ impl Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        let Some(now) = THREAD_CREDS.get() else { return };
+        let Some(now) = ThreadCreds::current() else { return };
         if !self.lent.is_empty() {
             set_effective(now, now.capabilities.effective & self.acting.credentials.worker);
         }
-        if let Some(after) = THREAD_CREDS.get()
+        if let Some(after) = ThreadCreds::current()
             && now.epoch == self.epoch
         {
             // The outer guard is current again.
-            THREAD_CREDS.set(Some(ThreadCreds { epoch: self.acting.epoch, ..after }));
+            ThreadCreds { epoch: self.acting.epoch, ..after }.record();
         }
     }
-}
-
-fn check_epoch(taken: u32) -> Result<(), Errno> {
-    if epoch() == taken {
-        return Ok(());
-    }
-    debug_assert!(false, "the guard's credentials are outdated");
-    log::error!(
-        "refused to change the source: the worker's credentials have changed since it took them; this is a bug"
-    );
-    Err(Errno::IO)
-}
-
-fn epoch() -> u32 {
-    THREAD_CREDS.get().map_or(0, |now| now.epoch)
 }
 
 impl Credentials {
@@ -224,7 +195,7 @@ impl Credentials {
         let now = self.init_thread();
         if now.umask != umask {
             rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
-            THREAD_CREDS.set(Some(ThreadCreds { umask, epoch: now.epoch.wrapping_add(1), ..now }));
+            ThreadCreds { umask, epoch: now.epoch.wrapping_add(1), ..now }.record();
         }
         self.act_as(uid.raw(), gid.raw())
     }
@@ -271,8 +242,8 @@ impl Credentials {
         let _ours = self.act_as(self.uid, self.gid)?;
         let result = run();
         let _theirs = self.act_as(before.uid, before.gid)?;
-        if let Some(now) = THREAD_CREDS.get() {
-            THREAD_CREDS.set(Some(ThreadCreds { epoch: before.epoch, ..now }));
+        if let Some(now) = ThreadCreds::current() {
+            ThreadCreds { epoch: before.epoch, ..now }.record();
         }
         Ok(result)
     }
@@ -310,11 +281,11 @@ impl Credentials {
         // mapped in the process's user namespace, which no file can belong to.
         if now.uid != uid {
             sys::creds::set_fsuid(uid, now.verify).map_err(|_| Errno::OVERFLOW)?;
-            THREAD_CREDS.set(Some(ThreadCreds { uid, epoch, ..now }));
+            ThreadCreds { uid, epoch, ..now }.record();
         }
         if now.gid != gid {
             sys::creds::set_fsgid(gid, now.verify).map_err(|_| Errno::OVERFLOW)?;
-            THREAD_CREDS.set(Some(ThreadCreds { uid, gid, epoch, ..now }));
+            ThreadCreds { uid, gid, epoch, ..now }.record();
         }
         Ok(self.acting())
     }
@@ -331,18 +302,19 @@ impl Credentials {
     /// It gets a umask of its own, no groups, and capabilities that stay when ids change. A new thread starts with the
     /// ids and capabilities of the thread that made it, which may have been those of a caller.
     fn init_thread(&self) -> ThreadCreds {
-        if let Some(acting) = THREAD_CREDS.get() {
+        if let Some(acting) = ThreadCreds::current() {
             return acting;
         }
-        sys::creds::unshare_fs().unwrap_or_else(|_| abort("unshare"));
+        sys::creds::unshare_fs().unwrap_or_else(|e| abort("unshare", e));
         let mut verify = self.verify;
         if self.privileged {
             rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
-                .unwrap_or_else(|_| abort("prctl(PR_SET_SECUREBITS)"));
+                .unwrap_or_else(|e| abort("prctl(PR_SET_SECUREBITS)", e));
             // The daemon's groups must not help a caller. In a user namespace setgroups(2) may be denied.
             if let Err(e) = rustix::thread::set_thread_groups(&[]) {
                 log::debug!(
-                    "cannot drop supplementary groups (setgroups): {e}; workers keep the daemon's groups"
+                    "cannot drop supplementary groups, so workers keep the daemon's: {}",
+                    errno_field(e)
                 );
             }
             // A security module or a seccomp filter may refuse any other id: probe with one, and verify every change if
@@ -352,105 +324,26 @@ impl Credentials {
             if takes.is_err() {
                 verify = Verify::Yes;
             }
-            sys::creds::set_fsuid(self.uid, Verify::Yes).unwrap_or_else(|_| abort("setfsuid"));
-            sys::creds::set_fsgid(self.gid, Verify::Yes).unwrap_or_else(|_| abort("setfsgid"));
+            sys::creds::set_fsuid(self.uid, Verify::Yes).unwrap_or_else(|e| abort("setfsuid", e));
+            sys::creds::set_fsgid(self.gid, Verify::Yes).unwrap_or_else(|e| abort("setfsgid", e));
         }
         let capabilities = CapabilitySets { effective: self.worker, ..self.capabilities };
         if !capabilities.permitted.is_empty() {
             rustix::thread::set_capabilities(None, capabilities)
-                .unwrap_or_else(|_| abort("capset"));
+                .unwrap_or_else(|e| abort("capset", e));
         }
         let umask = 0;
         rustix::process::umask(Mode::empty());
         let (uid, gid) = (self.uid, self.gid);
         let acting = ThreadCreds { uid, gid, umask, capabilities, verify, epoch: 1 };
-        THREAD_CREDS.set(Some(acting));
+        acting.record();
         acting
     }
 }
 
-fn set_effective(now: ThreadCreds, effective: CapabilitySet) {
-    if now.capabilities.effective == effective {
-        return;
-    }
-    let capabilities = CapabilitySets { effective, ..now.capabilities };
-    rustix::thread::set_capabilities(None, capabilities).unwrap_or_else(|_| abort("capset"));
-    THREAD_CREDS.set(Some(ThreadCreds { capabilities, epoch: now.epoch.wrapping_add(1), ..now }));
-}
-
-/// Gives the thread CAP_SYS_ADMIN, if the process has it, to close backing files.
-///
-/// It keeps the capability until [`drop_admin`], or until it lends capabilities the next time.
-pub fn raise_for_backing_close() {
-    const ADMIN: CapabilitySet = CapabilitySet::SYS_ADMIN;
-    if let Some(now) = THREAD_CREDS.get() {
-        let admin = ADMIN & now.capabilities.permitted;
-        return set_effective(now, now.capabilities.effective | admin);
-    }
-    // A thread that was never prepared has the capabilities of the thread that made it.
-    let Ok(mut sets) = rustix::thread::capabilities(None) else { return };
-    if sets.permitted.contains(ADMIN) && !sets.effective.contains(ADMIN) {
-        sets.effective |= ADMIN;
-        if let Err(e) = rustix::thread::set_capabilities(None, sets) {
-            log::debug!("cannot raise CAP_SYS_ADMIN to close a backing file: {e}");
-        }
-    }
-}
-
-/// Takes back CAP_SYS_ADMIN, if a backing file has left it in force in this thread.
-pub fn drop_admin() {
-    if let Some(now) = THREAD_CREDS.get()
-        && now.capabilities.effective.contains(CapabilitySet::SYS_ADMIN)
-    {
-        set_effective(now, now.capabilities.effective - CapabilitySet::SYS_ADMIN);
-    }
-}
-
-/// The uids or gids that are mapped in the process's user namespace (user_namespaces(7)).
-#[derive(Debug, Clone, Copy)]
-struct NamespaceIds {
-    /// How many ids are mapped.
-    count: u64,
-    last: Option<u32>,
-}
-
-impl NamespaceIds {
-    fn of_namespace(map: &str) -> Self {
-        let map = std::fs::read_to_string(format!("/proc/self/{map}")).unwrap_or_default();
-        Self::parse(&map)
-    }
-
-    fn parse(map: &str) -> Self {
-        let mut ids = Self { count: 0, last: None };
-        for line in map.lines() {
-            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
-            if let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) =
-                (numbers.next(), numbers.next(), numbers.next())
-                && let Some(last) = count.checked_sub(1).and_then(|more| first.checked_add(more))
-            {
-                ids.count += u64::from(count);
-                ids.last = ids.last.max(Some(last));
-            }
-        }
-        ids
-    }
-
-    /// Returns whether every id is mapped.
-    ///
-    /// Each id is then itself, unless a namespace permutes them.
-    fn cover_all(&self) -> bool {
-        self.count == u64::from(u32::MAX)
-    }
-}
-
-/// Aborts the process, because a thread with wrong credentials must never serve a request again.
-fn abort(what: &str) -> ! {
-    log::error!("{what} failed: cannot set a worker's credentials, so the daemon aborts");
-    std::process::abort()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::thread_creds::{drop_admin, raise_for_backing_close};
     use super::*;
 
     /// Reads the filesystem ids, groups and effective capabilities of the calling thread (proc_pid_status(5)).
@@ -558,16 +451,5 @@ mod tests {
             let _other = credentials.writer(4321, 5678).expect("act as a user");
             let _refused = acting.check_current();
         });
-    }
-
-    #[test]
-    fn the_last_id_of_a_user_namespace_is_found() {
-        let last = |map| NamespaceIds::parse(map).last;
-        assert_eq!(last("         0          0 4294967295\n"), Some(u32::MAX - 1));
-        assert_eq!(last("0 1000 1\n1 100000 65535\n"), Some(65535));
-        assert_eq!(last("5 1000 1\n0 100000 5\n"), Some(5));
-        assert_eq!((last(""), last("0 0 0\n")), (None, None));
-        assert!(NamespaceIds::parse("0 0 4294967295\n").cover_all());
-        assert!(!NamespaceIds::parse("0 0 65536\n").cover_all());
     }
 }

@@ -1,20 +1,13 @@
 //! Domains: parts of the tree within which inode numbers are unique.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::Statx;
 
-use super::ino::device_tag;
-use super::inode::Domain;
+use super::ino_tag::device_tag;
 use super::mounts::MountIndex;
-
-/// Major and minor number of a file's device.
-pub(super) type DevNo = (u32, u32);
-
-pub(super) fn dev_no(stat: &Statx) -> DevNo {
-    (stat.stx_dev_major, stat.stx_dev_minor)
-}
+use super::node_id::{DevNo, Domain, dev_no};
+use crate::sync::RwLock;
 
 /// A mount, a device in it, and the id of the symbolic link that led there (0: none).
 type Key = (MountIndex, DevNo, u32);
@@ -63,8 +56,7 @@ impl Domains {
         if (key.0, key.1) == self.root && link == 0 {
             return Domain(0);
         }
-        let known =
-            self.map.read().unwrap_or_else(PoisonError::into_inner).by_key.get(&key).copied();
+        let known = self.map.read().by_key.get(&key).copied();
         if let Some(domain) = known {
             return domain;
         }
@@ -72,7 +64,7 @@ impl Domains {
             0 => None,
             _ => Some(self.of(mount, stat, 0)),
         };
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.map.write();
         let domain = map.of(key);
         if key.1 != self.root.1 {
             map.tags.insert(domain, device_tag(key.1));
@@ -88,7 +80,7 @@ impl Domains {
         if domain == Domain(0) {
             return domain;
         }
-        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let map = self.map.read();
         map.without_link.get(&domain).copied().unwrap_or(domain)
     }
 
@@ -97,18 +89,18 @@ impl Domains {
         if domain == Domain(0) {
             return 0;
         }
-        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let map = self.map.read();
         map.tags.get(&domain).copied().unwrap_or(0)
     }
 
     /// Returns the number of domains below symbolic links.
     pub(super) fn link_count(&self) -> usize {
-        self.map.read().unwrap_or_else(PoisonError::into_inner).without_link.len()
+        self.map.read().without_link.len()
     }
 
     /// Removes the domains of all symbolic links but these. A link that is used again gets another domain.
     pub(super) fn keep_links(&self, links: &HashSet<u32>) {
-        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.map.write();
         let DomainMap { by_key, without_link, tags, .. } = &mut *map;
         by_key.retain(|(_, _, link), domain| {
             let stays = *link == 0 || links.contains(link);

@@ -5,12 +5,13 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
 use super::inode::Inode;
+use crate::sync::{Mutex, MutexGuard};
 
 const SHARDS: usize = 16;
 /// Number of sweeps (one a second) that a descriptor stays without being used (chosen).
@@ -60,7 +61,7 @@ impl FdCache {
     /// Closes all descriptors.
     pub fn clear(&self) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             let mut all = Vec::with_capacity(shard.len());
             while let Some(one) = shard.pop_lru() {
                 all.push(one);
@@ -74,7 +75,7 @@ impl FdCache {
         let now = self.now.fetch_add(1, Ordering::Relaxed);
         for shard in &self.shards {
             let mut old = Vec::new();
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             while shard
                 .peek_lru()
                 .is_some_and(|(_, (_, used))| now.wrapping_sub(*used) > MAX_IDLE_SWEEPS)
@@ -86,6 +87,6 @@ impl FdCache {
     }
 
     fn shard(&self, inode: &Inode) -> MutexGuard<'_, Shard> {
-        self.shards[inode.serial() as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[inode.serial() as usize % SHARDS].lock()
     }
 }

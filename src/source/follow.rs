@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, StatxFlags};
 
-use super::domains::dev_no;
+use super::descriptor::stat_dont_sync;
 use super::fs_class::FsClass;
 use super::identity::{Generation, InodeIdentity};
-use super::inode::{Inode, NodeId};
+use super::inode::Inode;
 use super::mounts::{MountFacts, SourceMount};
-use super::resolve::{LinkTarget, stat_dont_sync};
+use super::node_id::{NodeId, dev_no};
+use super::resolve::LinkTarget;
 use super::tree::SourceTree;
 
 impl SourceTree {
@@ -47,6 +48,11 @@ impl SourceTree {
         let identity =
             InodeIdentity { domain, ino: stat.stx_ino, generation: Generation::Held(None) };
         let new = Inode::new(NodeId::ROOT, identity, mount, old.kind(), Some(fd), None);
+        log::info!(
+            "follow-source: the source's path means another directory now; showing that one: ino={} mount_id={}",
+            stat.stx_ino,
+            stat.stx_mnt_id
+        );
         Some((old, self.replace_root(new)))
     }
 }

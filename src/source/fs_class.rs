@@ -32,9 +32,12 @@ const NO_BLOCK_DEVICE: &[(i64, &[&str])] = &[
     (0x0187, &["autofs"]),
 ];
 
+/// FUSE_SUPER_MAGIC of statfs(2).
+pub(super) const FUSE_MAGIC: i64 = 0x6573_5546;
+
 /// Filesystems whose server gets the ids of the caller and may check them.
 const SERVER_BACKED: &[(i64, &[&str])] = &[
-    (0x6573_5546, &["fuse", "fuseblk", "virtiofs"]),
+    (FUSE_MAGIC, &["fuse", "fuseblk", "virtiofs"]),
     // Network filesystems.
     (0x6969, &["nfs", "nfs4"]),
     (0xff53_4d42, &["cifs", "smb3"]),
@@ -103,7 +106,7 @@ mod tests {
         for (name, magic, class) in [
             ("tmpfs", 0x0102_1994, FsClass::Local),
             ("nfs4", 0x6969, FsClass::ServerBacked),
-            ("fuse.a.b", 0x6573_5546, FsClass::ServerBacked),
+            ("fuse.a.b", FUSE_MAGIC, FsClass::ServerBacked),
         ] {
             assert_eq!(FsClass::of(magic, 0), class, "{name}");
             assert_eq!(FsClass::of_name(name.as_bytes(), 0), class, "{name}");

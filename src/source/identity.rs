@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::inode::Domain;
+use super::node_id::Domain;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
 /// Identifies an inode of the source.

@@ -1,32 +1,16 @@
 //! One inode of the source that the kernel knows, and how the daemon reaches it.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FileType;
 
 use super::identity::{Freshness, InodeIdentity, MatchResult};
 use super::mounts::MountIndex;
-use super::resolve::ViaLink;
-
-/// The node id, by which the kernel names an inode in requests.
-///
-/// The inode number that programs see is the source's own (`ino.rs`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u64);
-
-impl NodeId {
-    /// The root of every FUSE filesystem (FUSE_ROOT_ID).
-    pub const ROOT: Self = Self(1);
-}
-
-/// The part of the tree in which an inode number is unique.
-///
-/// Inode numbers are unique only within one device. The daemon may see one device through several mounts, and
-/// directories through several symbolic links.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Domain(pub(super) u32);
+use super::node_id::NodeId;
+use super::via_link::ViaLink;
+use crate::sync::{Mutex, MutexGuard};
 
 /// An inode that the kernel has looked up and not yet forgotten.
 #[derive(Debug)]
@@ -83,13 +67,13 @@ impl Flags {
 #[derive(Debug, Default)]
 struct Held {
     fd: Option<Arc<OwnedFd>>,
-    /// Number of open files; `u32::MAX` if the descriptor stays until the kernel forgets the inode.
+    /// Number of open files, and [`PINNED`] if the descriptor stays until the kernel forgets the inode.
     opens: u32,
     /// Number of files open for writing.
     writers: u32,
 }
 
-const PINNED: u32 = u32::MAX;
+const PINNED: u32 = 1 << 31;
 
 impl Inode {
     /// Creates an inode with a lookup count of 1.
@@ -115,7 +99,7 @@ impl Inode {
     #[cfg(test)]
     pub(crate) fn alone(node: NodeId) -> Self {
         let identity = InodeIdentity {
-            domain: Domain(0),
+            domain: super::node_id::Domain(0),
             ino: node.0,
             generation: super::identity::Generation::Held(None),
         };
@@ -269,7 +253,7 @@ impl Inode {
     /// Keeps the inode reachable until the kernel forgets it, because it loses its last name.
     pub fn pin(&self, fd: Arc<OwnedFd>) {
         let mut held = self.lock();
-        held.opens = PINNED;
+        held.opens |= PINNED;
         held.fd.get_or_insert(fd);
     }
 
@@ -280,9 +264,7 @@ impl Inode {
     pub fn opened(&self, fd: &Arc<OwnedFd>, for_writing: bool) {
         let mut held = self.lock();
         held.writers += u32::from(for_writing);
-        if held.opens != PINNED {
-            held.opens += 1;
-        }
+        held.opens += 1;
         held.fd.get_or_insert_with(|| Arc::clone(fd));
     }
 
@@ -290,12 +272,25 @@ impl Inode {
     pub fn closed(&self, for_writing: bool) {
         let mut held = self.lock();
         held.writers -= u32::from(for_writing);
-        if held.opens != PINNED {
-            held.opens -= 1;
-            if held.opens == 0 {
-                held.fd = None;
-            }
+        held.opens -= 1;
+        if held.opens == 0 {
+            held.fd = None;
         }
+    }
+
+    /// Closes the descriptor that keeps the inode reachable, unless a file is open. Returns whether it did.
+    ///
+    /// Only [`Self::pin`] makes the inode reachable again.
+    pub(super) fn release_unless_open(&self) -> bool {
+        let released = {
+            let mut held = self.lock();
+            if held.opens != PINNED {
+                return false;
+            }
+            held.opens = 0;
+            held.fd.take()
+        };
+        released.is_some()
     }
 
     /// Returns whether a file is open for writing.
@@ -304,8 +299,8 @@ impl Inode {
         self.lock().writers > 0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock()
     }
 }
 #[cfg(test)]

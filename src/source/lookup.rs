@@ -9,13 +9,15 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::domains::dev_no;
+use super::candidate::InodeCandidate;
+use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, kind_of, reopen, stat_dont_sync};
 use super::identity::{CoarseTime, Freshness, Generation, InodeIdentity, MatchResult};
 use super::inode::Inode;
 use super::mounts::{MountFacts, MountIndex, ReopenMethod, SourceMount};
-use super::resolve::{LinkTarget, ViaLink, stat_dont_sync};
-use super::table::InodeCandidate;
-use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, component, reopen, via_id};
+use super::node_id::dev_no;
+use super::resolve::LinkTarget;
+use super::tree::{BASIC, SourceTree, component};
+use super::via_link::{ViaLink, via_id};
 use crate::sys::handle::name_to_handle;
 
 const WITH_BTIME: StatxFlags = BASIC.union(StatxFlags::BTIME);
@@ -61,7 +63,7 @@ impl PeekedInode {
     }
 
     fn kind(&self) -> FileType {
-        FileType::from_raw_mode(u32::from(self.stat.stx_mode))
+        kind_of(&self.stat)
     }
 
     /// Returns whether it is not a directory and has one hard link.
@@ -142,7 +144,7 @@ impl SourceTree {
             |id| self.mounts.find(id).is_none_or(|at| self.mounts.is_server_backed(at));
         stat.stx_mnt_id != self.mounts.id(dir.mount()) && has_server(stat.stx_mnt_id)
     }
-    fn open_path(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_path(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(dir_fd, name, flags, Mode::empty())
     }
@@ -318,31 +320,43 @@ impl SourceTree {
         if self.mounts.is_pseudo(mount) {
             return self.insert_placeholder(via, mount, &stat);
         }
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
-        let via = via.filter(|_| kind.is_dir());
-        let domain = self.domains.of(mount, &stat, via_id(via));
+        let via = via.filter(|_| kind_of(&stat).is_dir());
         let generation = self.generation_of(mount, &fd, &stat)?;
-        let identity = InodeIdentity { domain, ino: stat.stx_ino, generation };
-        let freshness = Freshness::of(&generation, asked, Freshness::HeldOpen);
         let (pin, spare) = match generation {
             Generation::Held(_) => (Some(fd), None),
             Generation::Handle(_) | Generation::Btime(..) => (None, Some(fd)),
         };
-        let (via, compared) = (via.cloned(), Vec::new());
+        let freshness = Freshness::of(&generation, asked, Freshness::HeldOpen);
+        let found = self.insert_stat(mount, via, stat, (generation, freshness), pin)?;
+        if let Some(fd) = spare
+            && found.inode.held().is_none()
+        {
+            self.fd_cache.put(&found.inode, Arc::new(fd));
+        }
+        Ok(found)
+    }
+
+    /// Finds or inserts the inode with these attributes, and increments its lookup count.
+    ///
+    /// `via`: the symbolic link through which a directory was reached. `pin` keeps an inode without a handle reachable.
+    fn insert_stat(
+        &self,
+        mount: MountIndex,
+        via: Option<&Arc<ViaLink>>,
+        stat: Statx,
+        (generation, freshness): (Generation, Freshness),
+        pin: Option<OwnedFd>,
+    ) -> Result<FoundInode, Errno> {
+        let domain = self.domains.of(mount, &stat, via_id(via));
         let inode = self.insert_comparing(InodeCandidate {
-            identity,
+            identity: InodeIdentity { domain, ino: stat.stx_ino, generation },
             freshness,
             mount,
-            kind,
+            kind: kind_of(&stat),
             pin,
-            via,
-            compared,
+            via: via.cloned(),
+            compared: Vec::new(),
         })?;
-        if let Some(fd) = spare
-            && inode.held().is_none()
-        {
-            self.fd_cache.put(&inode, Arc::new(fd));
-        }
         Ok(FoundInode { inode, stat, is_by_link: false })
     }
 
@@ -373,7 +387,7 @@ impl SourceTree {
         mount: MountIndex,
         at: &Statx,
     ) -> Result<FoundInode, Errno> {
-        let is_dir = FileType::from_raw_mode(u32::from(at.stx_mode)).is_dir();
+        let is_dir = kind_of(at).is_dir();
         let fd = self.placeholder.as_ref().ok_or(Errno::ACCESS)?.fd(is_dir)?;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, WITH_BTIME)?;
         let kind = if is_dir { FileType::Directory } else { FileType::RegularFile };
@@ -400,26 +414,13 @@ impl SourceTree {
     pub fn insert_created(&self, near: MountIndex, fd: &OwnedFd) -> Result<FoundInode, Errno> {
         let asked = CoarseTime::now();
         let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, WITH_BTIME)?;
-        let domain = self.domains.of(near, &stat, 0);
-        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let generation = self.generation_of(near, fd, &stat)?;
         let pin = match generation {
             Generation::Held(_) => Some(reopen(fd, OFlags::PATH)?),
             Generation::Handle(_) | Generation::Btime(..) => None,
         };
-        let identity = InodeIdentity { domain, ino: stat.stx_ino, generation };
         let freshness = Freshness::of(&generation, asked, Freshness::HeldOpen);
-        let (mount, via, compared) = (near, None, Vec::new());
-        let inode = self.insert_comparing(InodeCandidate {
-            identity,
-            freshness,
-            mount,
-            kind,
-            pin,
-            via,
-            compared,
-        })?;
-        Ok(FoundInode { inode, stat, is_by_link: false })
+        self.insert_stat(near, None, stat, (generation, freshness), pin)
     }
 
     /// Finds or inserts an inode that is open.
@@ -431,12 +432,11 @@ impl SourceTree {
                 Ok(inode) => return Ok(inode),
                 Err(ambiguous) => ambiguous,
             };
-            let (Some(known), Some(pin)) = (ambiguous.known.held(), &ambiguous.found.pin) else {
-                return Err(ambiguous.into());
-            };
-            let result = match self.comparer.is_same_inode(&known, pin) {
-                true => MatchResult::Same,
-                false => MatchResult::Different,
+            let Some(pin) = &ambiguous.found.pin else { return Err(ambiguous.into()) };
+            let result = match ambiguous.known.held() {
+                Some(known) if self.comparer.is_same_inode(&known, pin) => MatchResult::Same,
+                // Without a descriptor it has lost its last name (`UnlinkPin`), and the server has reused the number.
+                Some(_) | None => MatchResult::Different,
             };
             let serial = ambiguous.known.serial();
             found = ambiguous.found;

@@ -1,7 +1,9 @@
 //! The source tree: its root, its inodes, their descriptors, and the credentials with which workers change it.
 
+mod candidate;
 mod changes;
 mod creds;
+mod descriptor;
 mod domains;
 mod fd_cache;
 mod follow;
@@ -9,34 +11,43 @@ mod fs_class;
 mod heap_trim;
 mod identity;
 mod ino;
+mod ino_tag;
 mod inode;
 mod lookup;
 mod mounts;
+mod namespace_ids;
+mod node_id;
 mod path;
 mod placeholder;
 mod resolve;
 mod restrictions;
 mod root;
 mod same_inode;
+mod shard;
 mod submounts;
 mod sync;
 mod table;
+mod thread_creds;
 mod tree;
 mod unlink_pin;
+mod via_link;
 
 pub use changes::NewNode;
-pub use creds::{ActingAs, Credentials, Lent, drop_admin, raise_for_backing_close};
-pub use fd_cache::FdCache;
+pub use creds::{ActingAs, Credentials};
+pub use descriptor::{proc_path, reopen};
 pub use fs_class::FsClass;
 pub use identity::MAX_TICK;
-pub use inode::{Domain, Inode, NodeId};
+pub use inode::Inode;
 pub use lookup::{FoundInode, OtherServers, PeekedInode};
-pub use mounts::{InoField, MountFacts, MountIndex, Mounts, ReopenMethod, SourceMount};
+pub use node_id::NodeId;
 pub use resolve::LinkTarget;
 pub use restrictions::Restrictions;
 pub use root::SourceRoot;
-pub use submounts::{SourceMounts, Submount};
-pub use table::InodeTable;
+pub use submounts::SourceMounts;
+pub use thread_creds::{drop_admin, raise_for_backing_close};
 pub(crate) use tree::component;
-pub use tree::{Scope, SourceTree, proc_path, reopen};
+pub use tree::{Scope, SourceTree};
 pub use unlink_pin::UnlinkPin;
+
+#[cfg(test)]
+pub(crate) use {mounts::MountFacts, submounts::Submount};

@@ -1,22 +1,22 @@
 //! The mounts of a source tree: the source's own mount and those below it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, Stat, StatxFlags, fstat, memfd_create};
 use rustix::io::{Errno, pwrite};
 
-use super::fs_class::FsClass;
+use super::fs_class::{FUSE_MAGIC, FsClass};
 use super::identity::ext_handle;
 use super::restrictions::Restrictions;
+use crate::sync::RwLock;
 use crate::sys;
-use crate::sys::handle::{FileHandle, name_to_handle, open_by_handle};
+use crate::sys::handle::{FileHandle, LongHandle, name_to_handle, open_by_handle};
 
 const EXT4: i64 = 0xEF53;
 const XFS: i64 = 0x5846_5342;
 const BTRFS: i64 = 0x9123_683E;
 const TMPFS: i64 = 0x0102_1994;
-const FUSE: i64 = 0x6573_5546;
 
 /// How the daemon opens an inode of a mount again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,13 @@ pub struct MountFacts {
     pub class: FsClass,
     /// What its mount options forbid.
     pub restrictions: Restrictions,
+    /// Whether a file that is removed while a descriptor refers to it, O_PATH ones included, is renamed instead
+    /// (`nfs_sillyrename`, `afs_sillyrename`), so that its directory is not empty.
+    pub renames_removed: bool,
 }
+
+const NFS: i64 = 0x6969;
+const AFS: [i64; 2] = [0x5346_414f, 0x6b41_4653];
 
 impl MountFacts {
     /// Queries the mount that a descriptor is in.
@@ -81,7 +87,11 @@ impl MountFacts {
     /// as for attributes.
     pub fn of(inside: impl AsFd, major: u32) -> Result<Self, Errno> {
         let fs = rustix::fs::fstatfs(inside)?;
-        Ok(Self { class: FsClass::of(fs.f_type, major), restrictions: Restrictions::of(&fs) })
+        Ok(Self {
+            class: FsClass::of(fs.f_type, major),
+            restrictions: Restrictions::of(&fs),
+            renames_removed: fs.f_type == NFS || AFS.contains(&fs.f_type),
+        })
     }
 }
 
@@ -140,6 +150,8 @@ impl SourceMount {
             return held;
         };
         let Ok((handle, _)) = name_to_handle(&root, c"") else {
+            // The handles may be too long to be stored, but serve `open_long`.
+            held.root = Some(root).filter(|_| facts.renames_removed);
             return held;
         };
         let Ok(again) = open_by_handle(&root, &handle, OFlags::PATH) else {
@@ -153,7 +165,7 @@ impl SourceMount {
         }
         let field = match rustix::fs::fstatfs(&root).map(|fs| fs.f_type) {
             // A FUSE server may reuse a node id, so its handles do not identify an inode.
-            Ok(FUSE) | Err(_) => return held,
+            Ok(FUSE_MAGIC) | Err(_) => return held,
             Ok(EXT4) => Some(InoField::Ext),
             Ok(XFS) => Some(InoField::Xfs),
             Ok(BTRFS) => Some(InoField::Btrfs),
@@ -172,9 +184,9 @@ impl SourceMount {
         Self { root: Some(root), reopen_method, btime_identifies, ..held }
     }
 
-    /// Sets the restrictions of the source's own mount: only those that the daemon's mount cannot enforce.
+    /// Replaces the restrictions. The source's own mount has only those that the daemon's mount cannot enforce.
     #[must_use]
-    pub fn as_root(self, restrictions: Restrictions) -> Self {
+    pub fn with_restrictions(self, restrictions: Restrictions) -> Self {
         Self { restrictions, ..self }
     }
 
@@ -197,7 +209,7 @@ fn is_multigrain(inside: impl AsFd) -> bool {
         Ok(EXT4) => rustix::fs::statx(&inside, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())
             .and_then(|stat| {
                 let device = (stat.stx_dev_major, stat.stx_dev_minor);
-                sys::mount::fs_type_of(device).map_err(|_| Errno::NOENT)
+                sys::mountinfo::fs_type_of(device).map_err(|_| Errno::NOENT)
             })
             .is_ok_and(|name| name.as_deref() == Some(b"ext4")),
         _ => false,
@@ -284,6 +296,24 @@ impl Mounts {
         self.with(at, |mount| mount.facts.class == FsClass::ServerBacked)
     }
 
+    /// Returns [`MountFacts::renames_removed`].
+    pub(super) fn renames_removed(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.facts.renames_removed)
+    }
+
+    /// Opens an inode of a mount by a handle of any length. ESTALE if it is gone or handles cannot be opened.
+    pub(super) fn open_long(&self, at: MountIndex, handle: &LongHandle) -> Result<OwnedFd, Errno> {
+        self.with(at, |mount| {
+            let root = mount.root.as_ref().ok_or(Errno::STALE)?;
+            handle.open(root, OFlags::PATH | OFlags::NOFOLLOW)
+        })
+    }
+
+    /// Returns whether inodes of a mount can be opened by a handle of any length.
+    pub(super) fn opens_long(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.root.is_some())
+    }
+
     /// Returns what the options of a mount forbid and the daemon's own mount does not enforce.
     #[must_use]
     pub fn restrictions(&self, at: MountIndex) -> Restrictions {
@@ -326,7 +356,7 @@ impl Mounts {
             None => read(&self.root),
             Some(at) => {
                 let mount = {
-                    let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+                    let below = self.below.read();
                     Arc::clone(&below[at as usize])
                 };
                 read(&mount)
@@ -340,7 +370,7 @@ impl Mounts {
         if id == self.root.id {
             return Some(MountIndex::ROOT);
         }
-        let below = self.below.read().unwrap_or_else(PoisonError::into_inner);
+        let below = self.below.read();
         // The newest, if the kernel has reused the id.
         below.iter().rposition(|mount| mount.id == id).map(|at| MountIndex(at as u32 + 1))
     }
@@ -359,10 +389,10 @@ impl Mounts {
             return MountIndex::ROOT;
         }
         let find = |list: &[Arc<SourceMount>]| list.iter().rposition(|mount| is(mount));
-        let known = find(&self.below.read().unwrap_or_else(PoisonError::into_inner));
+        let known = find(&self.below.read());
         let at = known.unwrap_or_else(|| {
             let made = make();
-            let mut below = self.below.write().unwrap_or_else(PoisonError::into_inner);
+            let mut below = self.below.write();
             find(&below).unwrap_or_else(|| {
                 below.push(Arc::new(made));
                 below.len() - 1

@@ -3,16 +3,13 @@
 //! The kernel returns a path of up to 4,095 bytes (`d_path` fills one buffer of PATH_MAX). The path of a deeper directory
 //! is that of an ancestor whose path is short enough, and the names of the directories in between.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::inode::{Inode, NodeId};
-use super::resolve::{stat_dont_sync, strip_dir};
-use super::tree::{NOFOLLOW_DONT_SYNC, SourceTree, component, proc_path};
+use super::descriptor::{NOFOLLOW_DONT_SYNC, proc_path, stat_dont_sync};
 
 /// Maximum number of entries that are read for one path, so that a client that fills directories keeps a worker busy for
 /// a few milliseconds at most (chosen; 1 µs for each entry was measured). Beyond it the path is unknown, so that the name
@@ -25,58 +22,10 @@ const BUFFER: usize = 32 << 10;
 /// The longest path in bytes that is opened at a time (PATH_MAX without the NUL).
 const MAX_PART: usize = 4095;
 /// Opens a directory on the way, without opening it for reading.
-const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-impl SourceTree {
-    /// Returns whether a directory lists a name, and its parents list the directories on the way from the source's root,
-    /// each in the letters of its path. False if that cannot be determined.
-    #[must_use]
-    pub fn lists(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> bool {
-        let all = || {
-            let mut has_all = has_entry(dir_fd, name)?;
-            let mut at = self.root.load().held().ok_or(Errno::STALE)?.try_clone();
-            for part in self.path_of(dir)?.unwrap_or_default().split(|byte| *byte == b'/') {
-                if part.is_empty() || !has_all {
-                    continue;
-                }
-                let parent = at.map_err(|_| Errno::MFILE)?;
-                let part = component(OsStr::from_bytes(part))?;
-                has_all = has_entry(&parent, &part)?;
-                at =
-                    Ok(rustix::fs::openat(&parent, &part, STEP | OFlags::NOFOLLOW, Mode::empty())?);
-            }
-            Ok::<_, Errno>(has_all)
-        };
-        all().unwrap_or(false)
-    }
-
-    /// Returns the path of a directory relative to the source's root, empty for the root itself.
-    ///
-    /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
-    /// directory may then be anywhere, also outside of the source.
-    pub fn path_of(&self, dir: &Inode) -> Result<Option<Vec<u8>>, Errno> {
-        if dir.node() == NodeId::ROOT {
-            return Ok(Some(Vec::new()));
-        }
-        let (top, dir) = (self.root.load().held().ok_or(Errno::STALE)?, self.fd(dir)?);
-        let (root, own) = (fd_path(&top)?, fd_path(&dir)?);
-        let path = strip_dir(&root, &own).map(<[u8]>::to_vec);
-        // The root of a private clone has the path `/`, and so seems to have below it what was moved out of it: the kernel
-        // then names the directories up to the root of the filesystem (`prepend_path`: "Escaped?").
-        if self.is_private
-            && let Some(path) = &path
-        {
-            let found = walk(&top, path)?;
-            if key(&stat_dont_sync(&found)?.0) != key(&stat_dont_sync(&*dir)?.0) {
-                return Err(Errno::NOENT);
-            }
-        }
-        Ok(path)
-    }
-}
+pub(super) const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Opens a directory by its path below another, whatever the length of the path. No symbolic link is followed.
-fn walk(top: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+pub(super) fn walk(top: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let open = |from: &OwnedFd, path: &[u8]| {
         rustix::fs::openat2(from, path, STEP | OFlags::NOFOLLOW, Mode::empty(), resolve)
@@ -146,7 +95,7 @@ fn name_in(parent: &OwnedFd, child: &Statx, left: &mut usize) -> Result<CString,
 }
 
 /// Returns whether a directory has an entry of exactly this name.
-fn has_entry(dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+pub(super) fn has_entry(dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(dir, c".", flags, Mode::empty())?;
     let mut buffer = Vec::with_capacity(BUFFER);
@@ -189,14 +138,34 @@ fn find_entry(
     Ok(None)
 }
 
+/// Returns what is left of a path below a directory; empty if they are the same.
+pub(super) fn strip_dir<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let upper = upper.strip_suffix(b"/").unwrap_or(upper);
+    match path.strip_prefix(upper)? {
+        [] => Some(&[]),
+        [b'/', remaining @ ..] => Some(remaining),
+        _ => None,
+    }
+}
+
 /// What identifies an inode in a mount.
-fn key(stat: &Statx) -> (u64, u32, u32, u64) {
+pub(super) fn key(stat: &Statx) -> (u64, u32, u32, u64) {
     (stat.stx_mnt_id, stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_below_another_by_whole_components() {
+        assert_eq!(strip_dir(b"/a", b"/a/b/c"), Some(&b"b/c"[..]));
+        assert_eq!(strip_dir(b"/a", b"/a"), Some(&b""[..]));
+        assert_eq!(strip_dir(b"/", b"/a"), Some(&b"a"[..]));
+        assert_eq!(strip_dir(b"/", b"/"), Some(&b""[..]));
+        assert_eq!(strip_dir(b"/a", b"/ab"), None);
+        assert_eq!(strip_dir(b"/a/b", b"/a"), None);
+    }
 
     #[test]
     fn a_directory_has_a_path_of_any_length() {

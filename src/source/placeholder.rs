@@ -18,7 +18,7 @@ use rustix::mount::{
     fsopen,
 };
 
-use super::tree::reopen;
+use super::descriptor::reopen;
 use crate::sys;
 
 const DIR: &std::ffi::CStr = c"d";

@@ -9,30 +9,27 @@
 //! link to a directory above itself, or above a link that led to it, is shown as a link, so that every walk over the
 //! tree ends.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString, OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::domains::dev_no;
+use super::descriptor::{kind_of, stat_dont_sync};
 use super::fs_class::FsClass;
-use super::ino::link_tag;
-use super::inode::{Inode, NodeId};
+use super::inode::Inode;
 use super::mounts::MountFacts;
-use super::path::fd_path;
+use super::node_id::dev_no;
+use super::path::{fd_path, strip_dir};
 use super::restrictions::Restrictions;
 use super::tree::SourceTree;
+use super::via_link::{SWEEP_THRESHOLD, ViaLink};
 
 /// How many links one path may lead through (Linux MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
-/// From this number of known links on, the sweep removes unused ones (chosen).
-const SWEEP_THRESHOLD: usize = 1024;
 /// Flags to open a path component without opening the file itself.
 const STEP_FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -49,7 +46,7 @@ impl LinkTarget {
     /// Returns whether the target is a directory.
     #[must_use]
     pub fn is_dir(&self) -> bool {
-        FileType::from_raw_mode(u32::from(self.stat.stx_mode)).is_dir()
+        kind_of(&self.stat).is_dir()
     }
 
     /// Returns the target's parent directory and its name there.
@@ -63,63 +60,6 @@ impl LinkTarget {
     pub(super) fn stat(&self) -> &Statx {
         &self.stat
     }
-}
-
-/// A symbolic link through which directories were reached.
-#[derive(Debug)]
-pub(super) struct ViaLink {
-    /// Unique, never reused.
-    pub(super) id: u32,
-    /// The path of the directory that contains the link.
-    dir_path: Vec<u8>,
-    /// The link through which that directory was reached.
-    above: Option<Arc<ViaLink>>,
-    /// What the inode numbers of directories below the link are combined with (`ino.rs`).
-    pub(super) tag: u64,
-}
-
-/// The directory of a link, and its name.
-type LinkKey = (NodeId, OsString);
-
-/// The links to directories, by directory and name.
-#[derive(Debug, Default)]
-pub(super) struct ViaLinks {
-    known: Mutex<HashMap<LinkKey, Arc<ViaLink>>>,
-    last: AtomicU32,
-}
-
-impl ViaLinks {
-    fn lock(&self) -> MutexGuard<'_, HashMap<LinkKey, Arc<ViaLink>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the link with this name, and creates it if it is new.
-    fn enter(&self, dir: &Inode, name: &OsStr, dir_path: Vec<u8>) -> Arc<ViaLink> {
-        let new = || {
-            let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-            let above = dir.via().cloned();
-            let tag = link_tag(&dir_path, name.as_bytes(), above.as_ref().map_or(0, |via| via.tag));
-            Arc::new(ViaLink { id, dir_path, above, tag })
-        };
-        Arc::clone(self.lock().entry(dir_entry(dir, name)).or_insert_with(new))
-    }
-
-    /// Removes links below which the kernel knows no directory, if there are many. Returns the ids of the remaining
-    /// ones.
-    ///
-    /// `are_many`: there are, counting removed and renamed ones.
-    fn sweep(&self, are_many: bool) -> Option<HashSet<u32>> {
-        let mut known = self.lock();
-        if known.len() < SWEEP_THRESHOLD && !are_many {
-            return None;
-        }
-        known.retain(|_, via| Arc::strong_count(via) > 1);
-        Some(known.values().map(|via| via.id).collect())
-    }
-}
-
-fn dir_entry(dir: &Inode, name: &OsStr) -> LinkKey {
-    (dir.node(), name.to_owned())
 }
 
 impl SourceTree {
@@ -177,7 +117,7 @@ impl SourceTree {
         dir_fd: &OwnedFd,
         name: &OsStr,
     ) -> Result<Arc<ViaLink>, Errno> {
-        Ok(self.via_links.enter(dir, name, fd_path(dir_fd)?))
+        Ok(self.via_links.enter((dir.node(), name), fd_path(dir_fd)?, dir.via().cloned()))
     }
 
     /// Forgets a link whose name was removed or renamed.
@@ -186,7 +126,7 @@ impl SourceTree {
     /// inode.
     pub fn retire_link(&self, dir: &Inode, name: &OsStr) {
         if self.follows_links() {
-            self.via_links.lock().remove(&dir_entry(dir, name));
+            self.via_links.remove(dir.node(), name);
         }
     }
 
@@ -311,53 +251,7 @@ fn components(path: &[u8]) -> Result<Vec<CString>, Errno> {
     parts.map(|part| CString::new(part).map_err(|_| Errno::NOENT)).collect()
 }
 
-/// Returns the attributes that the kernel has cached, without a request to a FUSE or network server.
-pub(super) fn stat_dont_sync(fd: impl AsFd) -> Result<(Statx, FileType), Errno> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = rustix::fs::statx(fd, c"", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
-    Ok((stat, FileType::from_raw_mode(u32::from(stat.stx_mode))))
-}
-
 /// Returns whether a target is at or above the directory of a link that led to it.
 fn is_loop(dir: &Inode, from: &[u8], target: &[u8]) -> bool {
-    let mut above = dir.via();
-    if is_at_or_above(target, from) {
-        return true;
-    }
-    while let Some(via) = above {
-        if is_at_or_above(target, &via.dir_path) {
-            return true;
-        }
-        above = via.above.as_ref();
-    }
-    false
-}
-
-fn is_at_or_above(upper: &[u8], lower: &[u8]) -> bool {
-    strip_dir(upper, lower).is_some()
-}
-
-/// Returns what is left of a path below a directory; empty if they are the same.
-pub(super) fn strip_dir<'a>(upper: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
-    let upper = upper.strip_suffix(b"/").unwrap_or(upper);
-    match path.strip_prefix(upper)? {
-        [] => Some(&[]),
-        [b'/', remaining @ ..] => Some(remaining),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_below_another_by_whole_components() {
-        assert_eq!(strip_dir(b"/a", b"/a/b/c"), Some(&b"b/c"[..]));
-        assert_eq!(strip_dir(b"/a", b"/a"), Some(&b""[..]));
-        assert_eq!(strip_dir(b"/", b"/a"), Some(&b"a"[..]));
-        assert_eq!(strip_dir(b"/", b"/"), Some(&b""[..]));
-        assert_eq!(strip_dir(b"/a", b"/ab"), None);
-        assert_eq!(strip_dir(b"/a/b", b"/a"), None);
-    }
+    strip_dir(target, from).is_some() || dir.via().is_some_and(|via| via.is_below(target))
 }

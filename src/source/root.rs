@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags};
 
-use super::domains::dev_no;
 use super::fs_class::FsClass;
 use super::mounts::MountFacts;
+use super::node_id::dev_no;
 use super::placeholder::Placeholder;
 use super::submounts::{SourceMounts, submounts};
 use crate::config::{Atime, Config, MountFlags};
@@ -170,7 +170,10 @@ fn clone_tree(fd: BorrowedFd<'_>, config: &Config) -> Option<OwnedFd> {
     let tree = rustix::mount::open_tree(fd, c"", flags).ok()?;
     // Mounts propagate to a clone of a shared mount, the daemon's own mount among them, unless the clone is made
     // private.
-    let (set, clear) = access_times(&config.flags);
+    // The source's filesystem updates access times, so its clone gets the options. A read-only mount updates none.
+    let is_read_only = config.flags.read_only == Some(true);
+    let atime = if is_read_only { Some(Atime::Never) } else { config.flags.atime };
+    let (set, clear) = MountFlags { atime, ..config.flags.clone() }.access_times();
     let none = MountAttrFlags::empty();
     crate::sys::mount::make_private(&tree, set, clear)
         .or_else(|_| crate::sys::mount::make_private(&tree, none, none))
@@ -178,32 +181,9 @@ fn clone_tree(fd: BorrowedFd<'_>, config: &Config) -> Option<OwnedFd> {
     Some(tree)
 }
 
-/// Returns the access time options as mount attributes to set and to clear.
-///
-/// The source's filesystem updates access times, so its clone gets the options.
-fn access_times(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
-    let (mut set, mut clear) = (MountAttrFlags::empty(), MountAttrFlags::empty());
-    // A read-only mount does not update access times either.
-    let atime = if flags.read_only == Some(true) { Some(Atime::Never) } else { flags.atime };
-    if let Some(atime) = atime {
-        clear |= MountAttrFlags::MOUNT_ATTR__ATIME;
-        set |= match atime {
-            Atime::Never => MountAttrFlags::MOUNT_ATTR_NOATIME,
-            Atime::Strict => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
-            Atime::Relative => MountAttrFlags::MOUNT_ATTR_RELATIME,
-        };
-    }
-    match flags.nodiratime {
-        Some(true) => set |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
-        Some(false) => clear |= MountAttrFlags::MOUNT_ATTR_NODIRATIME,
-        None => {}
-    }
-    (set, clear)
-}
-
 /// Returns the error message for a source on a pseudo-filesystem.
 fn pseudo(path: &Path, stat: &Statx) -> String {
-    let name = crate::sys::mount::fs_type_of(dev_no(stat)).ok().flatten();
+    let name = crate::sys::mountinfo::fs_type_of(dev_no(stat)).ok().flatten();
     let name =
         name.map_or_else(String::new, |name| format!(" ({})", String::from_utf8_lossy(&name)));
     format!(

@@ -6,13 +6,14 @@
 //! same watch (Linux `inotify_update_watch`).
 
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
-use super::tree::proc_path;
+use super::descriptor::proc_path;
+use crate::error::errno_field;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::handle::{name_to_fid, name_to_handle};
 
 /// How many inotify instances are kept for later comparisons. Chosen.
@@ -38,7 +39,8 @@ impl InodeComparer {
         }
         self.have_same_watch(one, other).unwrap_or_else(|e| {
             log::debug!(
-                "cannot compare two files by inotify watches: {e}; comparing their attributes"
+                "cannot compare two files by inotify watches, so their attributes count: {}",
+                errno_field(e)
             );
             have_same_attributes(one, other)
         })
@@ -60,7 +62,7 @@ impl InodeComparer {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
     fn have_same_watch_in(

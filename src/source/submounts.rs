@@ -63,6 +63,13 @@ impl SourceMounts {
         Some(Self { own: MountFacts::of(&source, stat.stx_dev_major).ok()?, below })
     }
 
+    /// Returns whether the source or a mount below it has a server, which gets data at close(2).
+    #[must_use]
+    pub fn have_servers(&self) -> bool {
+        let classes = self.below.iter().map(|mount| mount.class);
+        classes.chain([self.own.class]).any(|class| class == FsClass::ServerBacked)
+    }
+
     /// Returns a noexec mount below the source, if the source's own mount is not noexec.
     ///
     /// The whole mount then has to be noexec: programs also run by mapping (mmap(2) with PROT_EXEC), for which the
@@ -95,10 +102,10 @@ impl SourceMounts {
 pub(super) fn submounts(dir: &OwnedFd) -> io::Result<Vec<Submount>> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID)?;
-    let below = sys::mount::mounts_below(stat.stx_mnt_id, &fd_path(dir)?)?;
-    let submount = |mount: sys::mount::MountBelow| Submount {
+    let below = sys::mountinfo::mounts_below(stat.stx_mnt_id, &fd_path(dir)?)?;
+    let submount = |mount: sys::mountinfo::MountInfo| Submount {
         path: PathBuf::from(OsString::from_vec(mount.mountpoint)),
-        class: FsClass::of_name(&mount.fs_type, mount.major),
+        class: FsClass::of_name(&mount.fs_type, mount.device.0),
         name: String::from_utf8_lossy(&mount.fs_type).into_owned(),
         restrictions: Restrictions::of_options(&mount.options),
     };

@@ -3,9 +3,10 @@
 use rustix::fs::{OFlags, fsync, syncfs};
 use rustix::io::Errno;
 
+use super::descriptor::reopen;
 use super::inode::Inode;
 use super::mounts::MountIndex;
-use super::tree::{SourceTree, reopen};
+use super::tree::SourceTree;
 
 impl SourceTree {
     /// Writes an inode to the disk, with the names if it is a directory.

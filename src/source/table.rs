@@ -9,20 +9,16 @@
 //!
 //! Lock order: `synthetic`, then a shard. Neither is held across a system call.
 
-use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::FileType;
-use rustix::io::Errno;
-
-use super::identity::{Freshness, Generation, InodeIdentity, MatchResult};
-use super::inode::{Domain, Inode, NodeId};
-use super::mounts::MountIndex;
-use super::resolve::ViaLink;
+use super::candidate::{Ambiguous, InodeCandidate};
+use super::identity::{Generation, InodeIdentity};
+use super::inode::Inode;
+use super::node_id::{Domain, NodeId};
+use super::shard::{Shard, TableStats};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys::handle::FileHandle;
 
 /// Number of bits of an inode number in a native node id; larger numbers get a synthetic one.
@@ -32,153 +28,6 @@ const SYNTHETIC: u64 = 0xFFFF << DOMAIN_SHIFT;
 /// Number of domains that can have native node ids.
 const NATIVE_DOMAINS: u32 = 0xFFFF;
 const SHARDS: usize = 64;
-
-/// A multiplicative hash, which spreads node ids well enough.
-#[derive(Default)]
-struct NodeHasher(u64);
-
-impl Hasher for NodeHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only u64 keys are hashed");
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        let mixed = (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 29);
-    }
-}
-
-/// Do not shrink a shard below this many slots.
-const MIN_CAPACITY: usize = 128;
-
-/// An inode, hashed by its node id. It is its own key, because there may be millions of inodes.
-#[derive(Debug)]
-struct InodeRef(Arc<Inode>);
-
-impl Borrow<NodeId> for InodeRef {
-    fn borrow(&self) -> &NodeId {
-        self.0.key()
-    }
-}
-
-impl PartialEq for InodeRef {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.key() == other.0.key()
-    }
-}
-
-impl Eq for InodeRef {}
-
-impl Hash for InodeRef {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.key().hash(state);
-    }
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    inodes: HashSet<InodeRef, BuildHasherDefault<NodeHasher>>,
-    /// Highest number of inodes since [`InodeTable::reset_peak`].
-    peak: usize,
-}
-
-impl Shard {
-    fn get(&self, node: NodeId) -> Option<&Arc<Inode>> {
-        self.inodes.get(&node).map(|known| &known.0)
-    }
-
-    /// Inserts an inode, replacing another one with the same node id.
-    fn insert(&mut self, inode: &Arc<Inode>) {
-        self.inodes.replace(InodeRef(Arc::clone(inode)));
-        self.peak = self.peak.max(self.inodes.len());
-    }
-
-    /// Looks up a node id, and increments the lookup count if it is the found inode.
-    ///
-    /// `Ok(None)`: there is none, or it is another inode. `Err`: the comparison is ambiguous.
-    fn look_up(
-        &self,
-        node: NodeId,
-        new: &InodeCandidate,
-    ) -> Result<Option<Arc<Inode>>, Arc<Inode>> {
-        let Some(inode) = self.get(node) else { return Ok(None) };
-        let compared = new.compared.iter().find(|(serial, _)| *serial == inode.serial());
-        let compare = match compared {
-            Some((_, compare)) => *compare,
-            None => inode.compare(&new.identity, new.freshness),
-        };
-        match compare {
-            MatchResult::Same => {
-                inode.add_lookup();
-                Ok(Some(Arc::clone(inode)))
-            }
-            MatchResult::Different => Ok(None),
-            MatchResult::Ambiguous => Err(Arc::clone(inode)),
-        }
-    }
-
-    /// Decrements the lookup count, and removes and returns the inode if the count reaches 0.
-    ///
-    /// Shrinks the shard if it is mostly empty.
-    fn forget(&mut self, node: NodeId, lookups: u64) -> Option<Arc<Inode>> {
-        if !self.get(node)?.sub_lookups(lookups) {
-            return None;
-        }
-        let InodeRef(inode) = self.inodes.take(&node)?;
-        let (len, capacity) = (self.inodes.len(), self.inodes.capacity());
-        if capacity > MIN_CAPACITY && len < capacity / 8 {
-            self.inodes.shrink_to(len * 2);
-        }
-        Some(inode)
-    }
-}
-
-/// Numbers of inodes in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TableStats {
-    /// The current number.
-    pub(super) len: usize,
-    /// The highest number since [`InodeTable::reset_peak`], or a little more: the shards reach their peaks at different
-    /// times.
-    pub(super) peak: usize,
-}
-
-/// A found inode that may or may not be a known one.
-///
-/// The caller decides by the handle, or by the descriptors of both.
-#[derive(Debug)]
-pub(super) struct Ambiguous {
-    pub(super) known: Arc<Inode>,
-    pub(super) found: InodeCandidate,
-}
-
-/// For callers that cannot decide further.
-///
-/// The found inode is open, and is thus the only one with its number.
-impl From<Ambiguous> for Errno {
-    fn from(_: Ambiguous) -> Self {
-        Self::STALE
-    }
-}
-
-/// An inode that was found, and may be in the table already.
-#[derive(Debug)]
-pub(super) struct InodeCandidate {
-    pub(super) identity: InodeIdentity,
-    pub(super) freshness: Freshness,
-    pub(super) mount: MountIndex,
-    pub(super) kind: FileType,
-    /// Keeps the inode reachable if it has no handle.
-    pub(super) pin: Option<OwnedFd>,
-    /// The symbolic link through which a directory was reached.
-    pub(super) via: Option<Arc<ViaLink>>,
-    /// Results of comparing descriptors with known inodes, by the serial numbers of those.
-    pub(super) compared: Vec<(u64, MatchResult)>,
-}
 
 /// Domain, inode number and, for held inodes, the handle.
 ///
@@ -266,8 +115,8 @@ impl InodeTable {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         let keys = |shard: &Mutex<Shard>| {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.inodes.iter().map(|known| known.0.node()).collect::<Vec<_>>()
+            let shard = shard.lock();
+            shard.nodes().collect::<Vec<_>>()
         };
         self.shards.iter().flat_map(keys).collect()
     }
@@ -287,7 +136,7 @@ impl InodeTable {
             let mut shard = self.shard(node);
             match shard.look_up(node, &new) {
                 Ok(Some(inode)) => return Ok(inode),
-                Ok(None) if shard.get(node).is_none() => return Ok(insert(&mut shard, node, new)),
+                Ok(None) if shard.get(node).is_none() => return Ok(shard.insert_new(node, new)),
                 // The node id is that of another inode, which has or had the number. Answering with it would send
                 // requests for one inode to the other.
                 Ok(None) => {}
@@ -309,7 +158,7 @@ impl InodeTable {
             return None;
         }
         let mut shard = self.shard(node);
-        if shard.get(node).is_some() { None } else { Some(insert(&mut shard, node, new)) }
+        if shard.get(node).is_some() { None } else { Some(shard.insert_new(node, new)) }
     }
 
     /// Finds an inode with a synthetic node id and increments its lookup count.
@@ -339,11 +188,11 @@ impl InodeTable {
         let node = NodeId(self.next_synthetic.fetch_add(1, Ordering::Relaxed));
         synthetic.entry(key).or_default().push(node);
         self.synthetic_count.fetch_add(1, Ordering::Release);
-        Ok(insert(&mut self.shard(node), node, new))
+        Ok(self.shard(node).insert_new(node, new))
     }
 
     fn synthetic(&self) -> MutexGuard<'_, HashMap<SyntheticKey, Vec<NodeId>>> {
-        self.synthetic.lock().unwrap_or_else(PoisonError::into_inner)
+        self.synthetic.lock()
     }
 
     /// Decrements the lookup count. Returns the inode if the count reached 0 and the table has removed it.
@@ -367,21 +216,16 @@ impl InodeTable {
         Some(inode)
     }
 
-    /// Returns the number of inodes that the kernel knows.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.stats().len
-    }
-
     /// Returns the current and the peak number of inodes.
     ///
     /// The peak is updated at each insertion, because thousands of inodes may come and go between two sweeps.
     pub(super) fn stats(&self) -> TableStats {
         let mut stats = TableStats { len: 0, peak: 0 };
         for shard in &self.shards {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            stats.len += shard.inodes.len();
-            stats.peak += shard.peak;
+            let shard = shard.lock();
+            let TableStats { len, peak } = shard.stats();
+            stats.len += len;
+            stats.peak += peak;
         }
         stats
     }
@@ -389,33 +233,28 @@ impl InodeTable {
     /// Resets the peak to the current number.
     pub(super) fn reset_peak(&self) {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.peak = shard.inodes.len();
+            shard.lock().reset_peak();
         }
     }
 
     /// Returns whether the table is empty, without even the root.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.stats().len == 0
     }
 
     fn shard(&self, node: NodeId) -> MutexGuard<'_, Shard> {
         let at = (node.0 ^ (node.0 >> 7)) as usize % SHARDS;
-        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[at].lock()
     }
-}
-
-fn insert(shard: &mut Shard, node: NodeId, new: InodeCandidate) -> Arc<Inode> {
-    let inode = Arc::new(Inode::new(node, new.identity, new.mount, new.kind, new.pin, new.via));
-    inode.set_first_freshness(new.freshness);
-    shard.insert(&inode);
-    inode
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::identity::{Btime, ext_handle};
+    use rustix::fs::FileType;
+
+    use super::super::identity::{Btime, Freshness, MatchResult, ext_handle};
+    use super::super::mounts::MountIndex;
     use super::*;
 
     fn candidate(domain: u32, ino: u64, i_generation: u32) -> InodeCandidate {
@@ -487,9 +326,12 @@ mod tests {
             assert!(table.forget(NodeId(ino), 1).is_some());
         }
         assert_eq!(table.stats(), TableStats { len: 0, peak: 100_000 });
-        let capacity = |shard: &Mutex<Shard>| shard.lock().unwrap().inodes.capacity();
+        let capacity = |shard: &Mutex<Shard>| shard.lock().capacity();
         let capacity: usize = table.shards.iter().map(capacity).sum();
-        assert!(capacity <= SHARDS * MIN_CAPACITY, "capacity for {capacity} entries is left");
+        assert!(
+            capacity <= SHARDS * super::super::shard::MIN_CAPACITY,
+            "capacity for {capacity} entries is left"
+        );
         table.find_or_insert(candidate(0, 42, 1)).unwrap();
         table.reset_peak();
         assert_eq!(table.stats(), TableStats { len: 1, peak: 1 });

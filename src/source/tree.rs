@@ -8,34 +8,33 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::domains::{DevNo, Domains, dev_no};
+use super::descriptor::{NOFOLLOW_DONT_SYNC, kind_of, reopen, stat_dont_sync};
+use super::domains::Domains;
 use super::fd_cache::FdCache;
+use super::fs_class::FUSE_MAGIC;
 use super::heap_trim::TrimPolicy;
 use super::identity::{Generation, InodeIdentity};
-use super::inode::{Domain, Inode, NodeId};
+use super::inode::Inode;
 use super::mounts::{MountIndex, Mounts, ReopenMethod, SourceMount};
+use super::node_id::{DevNo, Domain, NodeId, dev_no};
+use super::path::{STEP, fd_path, has_entry, key, strip_dir, walk};
 use super::placeholder::Placeholder;
-use super::resolve::{ViaLink, ViaLinks};
 use super::restrictions::Restrictions;
 use super::root::SourceRoot;
 use super::same_inode::InodeComparer;
 use super::table::InodeTable;
+use super::via_link::ViaLinks;
+use crate::sync::Mutex;
 use crate::sys;
-use crate::sys::descriptors::DescriptorPath;
 use crate::sys::handle::{FileHandle, name_to_handle};
 
 pub(super) const BASIC: StatxFlags = StatxFlags::BASIC_STATS;
-/// For statx(2): the name itself, not what a symbolic link or automount leads to.
-pub(super) const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
-/// The same with the attributes that the kernel has cached, without a request to a server.
-pub(super) const NOFOLLOW_DONT_SYNC: AtFlags = NOFOLLOW.union(AtFlags::STATX_DONT_SYNC);
-
 /// Which parts of the source are shown.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope {
@@ -90,7 +89,7 @@ impl SourceTree {
         let by_handle = privileged && root.is_dir();
         let (facts, id) = (root.mounts().own, stat.stx_mnt_id);
         let mount = SourceMount::probe(&root, id, facts, by_handle)
-            .as_root(restrictions_not_on_ours(facts.restrictions));
+            .with_restrictions(restrictions_not_on_ours(facts.restrictions));
         let table = InodeTable::default();
         let identity = InodeIdentity {
             domain: Domain(0),
@@ -189,7 +188,7 @@ impl SourceTree {
     #[must_use]
     pub fn has_mounts_at(&self, dir: &Inode, name: &OsStr) -> bool {
         let mount_points =
-            self.own_device.get().and_then(|own| sys::mount::mountpoints_in(*own).ok());
+            self.own_device.get().and_then(|own| sys::mountinfo::mountpoints_in(*own).ok());
         let Some(mount_points) = mount_points.filter(|points| !points.is_empty()) else {
             return false;
         };
@@ -229,6 +228,12 @@ impl SourceTree {
         self.mounts.is_multigrain(inode.mount())
     }
 
+    /// Returns whether the tree is a clone of its own, to which no process can add a mount.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.is_private
+    }
+
     /// Returns whether a server of the inode's filesystem may check the ids of the caller.
     #[must_use]
     pub fn is_server_backed(&self, inode: &Inode) -> bool {
@@ -253,8 +258,7 @@ impl SourceTree {
     pub fn sweep(&self) {
         self.fd_cache.sweep();
         self.sweep_links();
-        if self.heap_trim.lock().unwrap_or_else(PoisonError::into_inner).is_due(self.table.stats())
-        {
+        if self.heap_trim.lock().is_due(self.table.stats()) {
             // Reset first: inodes that are forgotten during the trim count for the next one.
             self.table.reset_peak();
             sys::memory::trim_heap();
@@ -385,6 +389,12 @@ impl SourceTree {
         self.table.get(inode.node()).is_some_and(|known| known.serial() == inode.serial())
     }
 
+    /// The number of inodes that the kernel knows.
+    #[must_use]
+    pub fn inode_count(&self) -> usize {
+        self.table.stats().len
+    }
+
     /// Returns the node ids of all inodes that the kernel knows.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
@@ -395,7 +405,7 @@ impl SourceTree {
     #[must_use]
     pub fn is_dir(&self, dir_fd: &OwnedFd, name: &CStr) -> bool {
         let stat = rustix::fs::statx(dir_fd, name, NOFOLLOW_DONT_SYNC, StatxFlags::TYPE);
-        stat.is_ok_and(|stat| FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir())
+        stat.is_ok_and(|stat| kind_of(&stat).is_dir())
     }
 
     /// Returns whether a listing must omit a name, because a hidden mount covers it.
@@ -418,11 +428,52 @@ impl SourceTree {
         };
         self.table.find(domain, ino).is_some()
     }
-}
 
-/// Returns the id by which domains know a link, 0 for none.
-pub(super) fn via_id(via: Option<&Arc<ViaLink>>) -> u32 {
-    via.map_or(0, |via| via.id)
+    /// Returns the path of a directory relative to the source's root, empty for the root itself.
+    ///
+    /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
+    /// directory may then be anywhere, also outside of the source.
+    pub fn path_of(&self, dir: &Inode) -> Result<Option<Vec<u8>>, Errno> {
+        if dir.node() == NodeId::ROOT {
+            return Ok(Some(Vec::new()));
+        }
+        let (top, dir) = (self.root.load().held().ok_or(Errno::STALE)?, self.fd(dir)?);
+        let (root, own) = (fd_path(&top)?, fd_path(&dir)?);
+        let path = strip_dir(&root, &own).map(<[u8]>::to_vec);
+        // The root of a private clone has the path `/`, and so seems to have below it what was moved out of it: the kernel
+        // then names the directories up to the root of the filesystem (`prepend_path`: "Escaped?").
+        if self.is_private
+            && let Some(path) = &path
+        {
+            let found = walk(&top, path)?;
+            if key(&stat_dont_sync(&found)?.0) != key(&stat_dont_sync(&*dir)?.0) {
+                return Err(Errno::NOENT);
+            }
+        }
+        Ok(path)
+    }
+
+    /// Returns whether a directory lists a name, and its parents list the directories on the way from the source's root,
+    /// each in the letters of its path. False if that cannot be determined.
+    #[must_use]
+    pub fn lists(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> bool {
+        let all = || {
+            let mut has_all = has_entry(dir_fd, name)?;
+            let mut at = self.root.load().held().ok_or(Errno::STALE)?.try_clone();
+            for part in self.path_of(dir)?.unwrap_or_default().split(|byte| *byte == b'/') {
+                if part.is_empty() || !has_all {
+                    continue;
+                }
+                let parent = at.map_err(|_| Errno::MFILE)?;
+                let part = component(OsStr::from_bytes(part))?;
+                has_all = has_entry(&parent, &part)?;
+                at =
+                    Ok(rustix::fs::openat(&parent, &part, STEP | OFlags::NOFOLLOW, Mode::empty())?);
+            }
+            Ok::<_, Errno>(has_all)
+        };
+        all().unwrap_or(false)
+    }
 }
 
 /// Returns whether the process may open files by handle (CAP_DAC_READ_SEARCH).
@@ -444,9 +495,8 @@ fn restrictions_not_on_ours(source: Restrictions) -> Restrictions {
 fn is_stacked(inode: &Inode) -> bool {
     const OVERLAYFS: i64 = 0x794c_7630;
     const ECRYPTFS: i64 = 0xf15f;
-    const FUSE: i64 = 0x6573_5546;
     let kind = inode.held().and_then(|fd| rustix::fs::fstatfs(&*fd).ok()).map(|fs| fs.f_type);
-    matches!(kind, Some(OVERLAYFS | ECRYPTFS | FUSE))
+    matches!(kind, Some(OVERLAYFS | ECRYPTFS | FUSE_MAGIC))
 }
 
 /// Converts a name for system calls. EINVAL unless it is one component other than `.` and `..`.
@@ -456,17 +506,4 @@ pub(crate) fn component(name: &OsStr) -> Result<CString, Errno> {
         return Err(Errno::INVAL);
     }
     CString::new(bytes).map_err(|_| Errno::INVAL)
-}
-
-/// Returns the path in /proc by which the kernel finds the inode behind a descriptor (proc_pid_fd(5)).
-#[must_use]
-pub fn proc_path(fd: &OwnedFd) -> DescriptorPath<'_> {
-    DescriptorPath::of(fd)
-}
-
-/// Opens the inode behind a descriptor again, with other flags.
-pub fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let path = proc_path(fd);
-    let (dir, name) = path.relative();
-    rustix::fs::openat(dir, name, flags | OFlags::CLOEXEC, Mode::empty())
 }

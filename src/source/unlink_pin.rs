@@ -1,21 +1,28 @@
-//! Pins inodes that lose their last name while the kernel knows them.
+//! Pins inodes that lose their last name while the kernel knows them; on NFS, lets go of them instead.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Statx};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx};
 
-use super::domains::dev_no;
-use super::inode::{Domain, Inode, NodeId};
+use super::descriptor::{NOFOLLOW, NOFOLLOW_DONT_SYNC, kind_of};
+use super::inode::Inode;
+use super::node_id::{Domain, NodeId, dev_no};
 use super::resolve::LinkTarget;
-use super::tree::{BASIC, NOFOLLOW, NOFOLLOW_DONT_SYNC, SourceTree, via_id};
+use super::tree::{BASIC, SourceTree};
+use super::via_link::via_id;
+use crate::sys::handle::LongHandle;
 
 /// Inodes about to lose a name.
 #[derive(Debug, Default)]
 pub struct UnlinkPin {
-    /// Those that lose their last one, each with an open descriptor.
+    /// Those that lose their last name, each with an open descriptor.
     pinned: Vec<(Arc<OwnedFd>, Arc<Inode>)>,
+    /// Those whose descriptors were closed, with their handles, if they have any.
+    released: Vec<(Option<LongHandle>, Arc<Inode>)>,
+    /// Whether the name that is removed is the last one.
+    is_last_name: bool,
     /// Those that the kernel knows.
     nodes: Vec<NodeId>,
 }
@@ -23,11 +30,14 @@ pub struct UnlinkPin {
 impl UnlinkPin {
     /// Pins the inodes until the kernel forgets them, now that the name is removed. Returns all that have lost a name and
     /// that the kernel knows.
-    pub fn commit(self) -> Vec<NodeId> {
-        for (fd, inode) in self.pinned {
+    pub fn commit(&mut self) -> Vec<NodeId> {
+        for (fd, inode) in self.pinned.drain(..) {
             inode.pin(fd);
         }
-        self.nodes
+        if self.is_last_name {
+            self.released.clear();
+        }
+        std::mem::take(&mut self.nodes)
     }
 }
 
@@ -48,6 +58,50 @@ impl SourceTree {
         )
     }
 
+    /// As [`Self::pin_for_unlink`], for unlink(2).
+    ///
+    /// NFS renames a removed file to `.nfsXXXX` while a descriptor refers to it, and its directory cannot be removed
+    /// before the last one is closed. Of files that no client has open, only the daemon holds descriptors: they are
+    /// closed here. To be followed by [`Self::hold_again`].
+    #[must_use]
+    pub fn release_for_unlink(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> UnlinkPin {
+        let mount = dir.mount();
+        if !self.mounts.renames_removed(mount) {
+            return self.pin_for_unlink(dir, dir_fd, name);
+        }
+        let Some(stat) = self.stat_name(dir_fd, name) else { return UnlinkPin::default() };
+        let is_last_name = stat.stx_nlink <= 1;
+        let known = self.table.all_generations(self.domains.of(mount, &stat, 0), stat.stx_ino);
+        let nodes = nodes_of(&known);
+        let released = known.into_iter().filter_map(|inode| {
+            let handle = match self.mounts.opens_long(mount) {
+                true => LongHandle::of(&*inode.held()?).ok(),
+                false => None,
+            };
+            // Without a handle the inode could not be reached by its other names.
+            let may_release = is_last_name || handle.is_some();
+            (may_release && inode.release_unless_open()).then_some((handle, inode))
+        });
+        let released = released.collect();
+        UnlinkPin { pinned: Vec::new(), released, is_last_name, nodes }
+    }
+
+    /// Opens released inodes again that still exist: the name was not removed, or they have other names.
+    pub fn hold_again(&self, pin: UnlinkPin, dir_fd: &OwnedFd, name: &CStr) {
+        for (handle, inode) in pin.released {
+            let by_handle =
+                handle.and_then(|handle| self.mounts.open_long(inode.mount(), &handle).ok());
+            let by_name = || {
+                let fd = self.open_path(dir_fd, name).ok()?;
+                let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, BASIC).ok()?;
+                (stat.stx_ino == inode.identity().ino).then_some(fd)
+            };
+            if let Some(fd) = by_handle.or_else(by_name) {
+                inode.pin(Arc::new(fd));
+            }
+        }
+    }
+
     /// As [`Self::pin_for_unlink`], for the target of a symbolic link.
     #[must_use]
     pub fn pin_target_for_unlink(&self, target: &LinkTarget) -> UnlinkPin {
@@ -58,14 +112,35 @@ impl SourceTree {
         }
     }
 
+    /// Returns whether all that is left in a directory on NFS are files that were removed while they were open.
+    ///
+    /// The daemon may not have closed them yet: the kernel sends RELEASE and FORGET after close(2) and unlink(2) have
+    /// returned to the client, which may remove the directory at once, as on NFS itself.
+    #[must_use]
+    pub fn has_removed_files_only(&self, parent: &Inode, dir_fd: &OwnedFd, name: &CStr) -> bool {
+        if !self.mounts.renames_removed(parent.mount()) {
+            return false;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entries = rustix::fs::openat(dir_fd, name, flags, Mode::empty())
+            .and_then(rustix::fs::Dir::new)
+            .and_then(|mut dir| dir.by_ref().collect::<Result<Vec<_>, _>>());
+        let is_removed = |name: &[u8]| name.starts_with(b".nfs") || name.starts_with(b".__afs");
+        entries.is_ok_and(|entries| {
+            let names = entries.iter().map(|entry| entry.file_name().to_bytes());
+            names.filter(|name| ![&b"."[..], b".."].contains(name)).all(is_removed)
+        })
+    }
+
     fn pin_if_last_name(&self, stat: &Statx, domains: Vec<Domain>) -> UnlinkPin {
-        let is_dir = FileType::from_raw_mode(u32::from(stat.stx_mode)).is_dir();
+        let is_dir = kind_of(stat).is_dir();
         let is_last = stat.stx_nlink <= 1 || is_dir;
         let all_generations = |domain| self.table.all_generations(domain, stat.stx_ino);
         let known: Vec<_> = domains.into_iter().flat_map(all_generations).collect();
-        let nodes = known.iter().map(|inode| inode.node()).collect();
+        let nodes = nodes_of(&known);
         let pin = |inode: Arc<Inode>| Some((self.fd(&inode).ok()?, inode));
-        UnlinkPin { pinned: known.into_iter().filter(|_| is_last).filter_map(pin).collect(), nodes }
+        let pinned = known.into_iter().filter(|_| is_last).filter_map(pin).collect();
+        UnlinkPin { pinned, nodes, ..UnlinkPin::default() }
     }
 
     /// Returns the attributes of a name.
@@ -80,4 +155,8 @@ impl SourceTree {
         }
         rustix::fs::statx(dir_fd, name, NOFOLLOW, BASIC).ok()
     }
+}
+
+fn nodes_of(inodes: &[Arc<Inode>]) -> Vec<NodeId> {
+    inodes.iter().map(|inode| inode.node()).collect()
 }

@@ -1,11 +1,12 @@
-//! Calls on the user database that nix lacks: groups of any size, and a pass over all users.
+//! Calls on the user database: entries of any size, and a pass over all users.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
+
+use crate::sync::Mutex;
 
 /// The largest buffer for an entry, in bytes. A group of a directory service can have tens of thousands of members.
 const MAX_BUFFER: usize = 64 << 20;
@@ -49,37 +50,35 @@ pub fn group_by_name(name: &CStr) -> Result<Option<GroupEntry>, Errno> {
     })
 }
 
-/// Looks up the uid of a user (getpwnam_r(3)). `None` if the database does not know the user.
-pub fn uid_by_name(name: &CStr) -> Result<Option<u32>, Errno> {
-    entry(
-        |entry, buffer, len, found| {
-            // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
-            unsafe { libc::getpwnam_r(name.as_ptr(), entry, buffer, len, found) }
-        },
-        |user: &libc::passwd| user.pw_uid,
-    )
+/// Looks up a user by name (getpwnam_r(3)). `None` if the database does not know it.
+pub fn user_by_name(name: &CStr) -> Result<Option<UserEntry>, Errno> {
+    user(|entry, buffer, len, found| {
+        // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
+        unsafe { libc::getpwnam_r(name.as_ptr(), entry, buffer, len, found) }
+    })
+}
+
+/// Looks up a user by uid (getpwuid_r(3)). `None` if the database does not know it.
+pub fn user_by_uid(uid: u32) -> Result<Option<UserEntry>, Errno> {
+    user(|entry, buffer, len, found| {
+        // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
+        unsafe { libc::getpwuid_r(uid, entry, buffer, len, found) }
+    })
 }
 
 /// Lists all users that the database enumerates (getpwent_r(3)). Directory services may leave out most of theirs.
 pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
     // The position of the enumeration is global to the process.
     static PASS: Mutex<()> = Mutex::new(());
-    let _pass = PASS.lock().unwrap_or_else(PoisonError::into_inner);
+    let _pass = PASS.lock();
     // SAFETY: takes no argument, and the lock keeps other threads out of the enumeration.
     unsafe { libc::setpwent() };
     let mut users = Vec::new();
     let result = loop {
-        let user = entry(
-            |entry, buffer, len, found| {
-                // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
-                unsafe { libc::getpwent_r(entry, buffer, len, found) }
-            },
-            |user: &libc::passwd| UserEntry {
-                uid: user.pw_uid,
-                gid: user.pw_gid,
-                name: text(user.pw_name),
-            },
-        );
+        let user = user(|entry, buffer, len, found| {
+            // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
+            unsafe { libc::getpwent_r(entry, buffer, len, found) }
+        });
         match user {
             Ok(Some(user)) => users.push(user),
             Ok(None) => break Ok(users),
@@ -89,6 +88,16 @@ pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
     // SAFETY: as for setpwent.
     unsafe { libc::endpwent() };
     result
+}
+
+fn user(
+    ask: impl FnMut(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> c_int,
+) -> Result<Option<UserEntry>, Errno> {
+    entry(ask, |user: &libc::passwd| UserEntry {
+        uid: user.pw_uid,
+        gid: user.pw_gid,
+        name: text(user.pw_name),
+    })
 }
 
 fn group(
@@ -153,14 +162,17 @@ mod tests {
     #[test]
     fn root_and_its_group_are_found_by_name_and_id() {
         assert!(all_users().unwrap().iter().any(|user| user.uid == 0 && &*user.name == c"root"));
-        assert_eq!(uid_by_name(c"root"), Ok(Some(0)));
+        let root = user_by_uid(0).unwrap().unwrap();
+        assert_eq!((&*root.name, root.uid), (c"root", 0));
+        assert_eq!(user_by_name(c"root"), Ok(Some(root)));
         let root = group_by_gid(0).unwrap().unwrap();
         assert_eq!(group_by_name(&root.name), Ok(Some(root)));
     }
 
     #[test]
     fn an_unknown_name_or_id_is_none() {
-        assert_eq!(uid_by_name(c"no such user"), Ok(None));
+        assert_eq!(user_by_name(c"no such user"), Ok(None));
+        assert_eq!(user_by_uid(4_000_000_000), Ok(None));
         assert_eq!(group_by_name(c"no such group"), Ok(None));
         assert_eq!(group_by_gid(4_000_000_000), Ok(None));
     }

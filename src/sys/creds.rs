@@ -4,7 +4,8 @@
 
 use rustix::io::Errno;
 
-use crate::idmap::NO_ID;
+/// `(uid_t) -1`, which is no id: setfsuid(2) changes nothing and returns the id in force.
+const NO_ID: u32 = u32::MAX;
 
 /// Whether to read the ids back after setting them, since setfsuid(2) and setfsgid(2) report no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ fn set(call: libc::c_long, id: u32, verify: Verify) -> Result<(), Errno> {
     if verify == Verify::No {
         return Ok(());
     }
-    // SAFETY: as above. An invalid id changes nothing, and the call returns the id in force.
+    // SAFETY: as above. See `NO_ID`.
     let now = unsafe { libc::syscall(call, NO_ID) };
     if now as u32 == id { Ok(()) } else { Err(Errno::PERM) }
 }
@@ -51,26 +52,17 @@ pub(crate) fn last_errno() -> Errno {
 /// could.
 #[cfg(test)]
 pub(crate) fn refuse_other_ids() {
-    let op = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load = |at: u32| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
-    let skip =
-        |value: u32, yes, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, no);
-    let end = |action: u32| op(libc::BPF_RET | libc::BPF_K, action, 0, 0);
-    let low = 16 + if cfg!(target_endian = "big") { 4 } else { 0 };
+    use super::seccomp::{NR_OFFSET, argument_offset, end, install, load, skip};
+
     let filter = [
-        load(0),
+        load(NR_OFFSET),
         skip(libc::SYS_setfsuid as u32, 1, 0),
         skip(libc::SYS_setfsgid as u32, 0, 3),
-        load(low),
+        load(argument_offset(0)),
         skip(0, 1, 0),
         skip(NO_ID, 0, 1),
         end(libc::SECCOMP_RET_ALLOW),
         end(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
     ];
-    let len = filter.len() as libc::c_ushort;
-    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
-    let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
-    // SAFETY: the filter outlives the call, which copies it.
-    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };
-    assert_eq!(result, 0, "a filter");
+    assert!(install(&filter), "the kernel takes a filter");
 }

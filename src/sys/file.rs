@@ -1,6 +1,6 @@
 //! System calls on files and directories.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 
 use rustix::io::Errno;
 
@@ -36,6 +36,18 @@ pub fn getdents(dir: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
         )
     };
     usize::try_from(result).map_err(|_| last_errno())
+}
+
+/// Has the filesystem write out what was written to an open file, as close(2) does, and returns what it reports.
+///
+/// NFS, SMB and FUSE filesystems send data to their server at close(2) (`f_op->flush`), and report its errors then, such
+/// as EDQUOT. A copy of the descriptor is closed, so the file stays open.
+pub fn flush(fd: impl AsFd) -> Result<(), Errno> {
+    let copy = rustix::io::fcntl_dupfd_cloexec(fd, 0)?.into_raw_fd();
+    // SAFETY: the number was just taken from its owner, so nothing else uses or closes it.
+    let result = unsafe { libc::close(copy) };
+    // Whatever it returns, the descriptor is closed.
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Changes the position of a directory or file: SEEK_SET to a directory cookie, SEEK_DATA, SEEK_HOLE and the others.

@@ -47,12 +47,35 @@ impl FileHandle {
     }
 }
 
-/// `struct file_handle` with space for [`MAX_BYTES`].
+/// `struct file_handle` with space for `N` bytes.
 #[repr(C)]
-struct Raw {
+#[derive(Debug)]
+struct Raw<const N: usize> {
     handle_bytes: u32,
     handle_type: i32,
-    f_handle: [u8; MAX_BYTES],
+    f_handle: [u8; N],
+}
+
+/// The longest handle that the kernel makes, in bytes (MAX_HANDLE_SZ of linux/exportfs.h).
+const MAX_LONG_BYTES: usize = 128;
+
+/// A file handle of any length, for short use.
+#[derive(Debug)]
+pub struct LongHandle(Box<Raw<MAX_LONG_BYTES>>);
+
+impl LongHandle {
+    /// The handle of an inode. EOPNOTSUPP if the filesystem has none.
+    pub fn of(inode: impl AsFd) -> Result<Self, Errno> {
+        let f_handle = [0; MAX_LONG_BYTES];
+        let mut raw = Raw { handle_bytes: MAX_LONG_BYTES as u32, handle_type: 0, f_handle };
+        encode_raw(inode, c"", 0, &mut raw)?;
+        Ok(Self(Box::new(raw)))
+    }
+
+    /// Opens the inode on the filesystem of `mount`, as [`open_by_handle`] does.
+    pub fn open(&self, mount: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+        decode_raw(mount, &*self.0, flags)
+    }
 }
 
 /// The handle of `name` in `dir`, or of `dir` itself if the name is empty, and the id of its mount.
@@ -77,6 +100,19 @@ pub fn name_to_fid(dir: impl AsFd, name: &CStr) -> Result<(FileHandle, i32), Err
 
 fn encode(dir: impl AsFd, name: &CStr, flags: libc::c_int) -> Result<(FileHandle, i32), Errno> {
     let mut raw = Raw { handle_bytes: MAX_BYTES as u32, handle_type: 0, f_handle: [0; MAX_BYTES] };
+    let mount_id = encode_raw(dir, name, flags, &mut raw)?;
+    let bytes = &raw.f_handle[..(raw.handle_bytes as usize).min(MAX_BYTES)];
+    let handle = FileHandle::from_parts(raw.handle_type, bytes).ok_or(Errno::NOTSUP)?;
+    Ok((handle, mount_id))
+}
+
+/// name_to_handle_at(2). Returns the mount id.
+fn encode_raw<const N: usize>(
+    dir: impl AsFd,
+    name: &CStr,
+    flags: libc::c_int,
+    raw: &mut Raw<N>,
+) -> Result<i32, Errno> {
     let mut mount_id: libc::c_int = 0;
     let flags = flags | if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
     // SAFETY: `raw` has the layout of struct file_handle with handle_bytes of space behind it, the name is
@@ -86,20 +122,18 @@ fn encode(dir: impl AsFd, name: &CStr, flags: libc::c_int) -> Result<(FileHandle
             libc::SYS_name_to_handle_at,
             dir.as_fd().as_raw_fd(),
             name.as_ptr(),
-            &raw mut raw,
+            std::ptr::from_mut(raw),
             &raw mut mount_id,
             flags,
         )
     };
-    if result != 0 {
-        return Err(match last_errno() {
-            Errno::OVERFLOW => Errno::NOTSUP,
-            other => other,
-        });
+    if result == 0 {
+        return Ok(mount_id);
     }
-    let bytes = &raw.f_handle[..(raw.handle_bytes as usize).min(MAX_BYTES)];
-    let handle = FileHandle::from_parts(raw.handle_type, bytes).ok_or(Errno::NOTSUP)?;
-    Ok((handle, mount_id))
+    Err(match last_errno() {
+        Errno::OVERFLOW => Errno::NOTSUP,
+        other => other,
+    })
 }
 
 /// Opens the inode of a handle on the filesystem of `mount` (open_by_handle_at(2)). Needs CAP_DAC_READ_SEARCH.
@@ -111,17 +145,26 @@ pub fn open_by_handle(
     handle: &FileHandle,
     flags: OFlags,
 ) -> Result<OwnedFd, Errno> {
-    let mut raw = Raw {
+    let raw = Raw {
         handle_bytes: handle.len.get().into(),
         handle_type: handle.kind(),
         f_handle: handle.bytes,
     };
-    // SAFETY: `raw` has the layout of struct file_handle, with handle_bytes valid bytes behind it.
+    decode_raw(mount, &raw, flags)
+}
+
+/// open_by_handle_at(2).
+fn decode_raw<const N: usize>(
+    mount: impl AsFd,
+    raw: &Raw<N>,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    // SAFETY: `raw` has the layout of struct file_handle, with handle_bytes valid bytes behind it; the kernel reads it.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_open_by_handle_at,
             mount.as_fd().as_raw_fd(),
-            &raw mut raw,
+            std::ptr::from_ref(raw),
             (flags | OFlags::CLOEXEC).bits() as libc::c_int,
         )
     };

@@ -19,11 +19,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
 use super::creds::last_errno;
-
-/// Offsets in `struct seccomp_data`, which the filter reads.
-const NR_OFFSET: u32 = 0;
-const ARCH_OFFSET: u32 = 4;
-const ARGS_OFFSET: u32 = 16;
+use super::seccomp::{self, ARCH_OFFSET, NR_OFFSET, argument_offset, end, load, skip};
 
 /// AUDIT_ARCH_* of linux/audit.h. The filter checks it, because system call numbers differ between architectures.
 #[cfg(target_arch = "x86_64")]
@@ -147,27 +143,17 @@ pub fn ioctl(
 
 /// A filter that allows ioctls on one descriptor and exit_group(2). Any other call kills the process.
 fn filter(native: u32, fd: RawFd) -> [libc::sock_filter; 9] {
-    let load = |at| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
-    let jump_unless = |value, no| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, no);
-    let jump_if = |value, yes| op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, yes, 0);
-    let ret = |action| op(libc::BPF_RET | libc::BPF_K, action, 0, 0);
-    // The descriptor is the lower half of the 64 bit argument.
-    let argument = ARGS_OFFSET + if cfg!(target_endian = "big") { 4 } else { 0 };
     [
         load(ARCH_OFFSET),
-        jump_unless(native, 6),
+        skip(native, 0, 6),
         load(NR_OFFSET),
-        jump_if(libc::SYS_exit_group as u32, 3),
-        jump_unless(libc::SYS_ioctl as u32, 3),
-        load(argument),
-        jump_unless(fd as u32, 1),
-        ret(libc::SECCOMP_RET_ALLOW),
-        ret(libc::SECCOMP_RET_KILL_PROCESS),
+        skip(libc::SYS_exit_group as u32, 3, 0),
+        skip(libc::SYS_ioctl as u32, 0, 3),
+        load(argument_offset(0)),
+        skip(fd as u32, 0, 1),
+        end(libc::SECCOMP_RET_ALLOW),
+        end(libc::SECCOMP_RET_KILL_PROCESS),
     ]
-}
-
-fn op(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt, jf, k }
 }
 
 /// Restricts the calling process to the given capabilities (capset(2)). Returns whether that succeeded.
@@ -196,10 +182,6 @@ unsafe fn run_child(
     caps: IoctlCaps,
 ) -> ! {
     let none: libc::c_ulong = 0;
-    let program = libc::sock_fprog {
-        len: filter.len() as libc::c_ushort,
-        filter: filter.as_ptr().cast_mut(),
-    };
     // SAFETY: the process is a copy that ends here; the pointers lead to its own memory or to the shared mapping.
     unsafe {
         let report = shared.report();
@@ -211,11 +193,7 @@ unsafe fn run_child(
         let one: libc::c_ulong = 1;
         if set_capabilities(caps)
             && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, none, none, none) == 0
-            && libc::prctl(
-                libc::PR_SET_SECCOMP,
-                libc::c_ulong::from(libc::SECCOMP_MODE_FILTER),
-                &raw const program,
-            ) == 0
+            && seccomp::install(filter)
         {
             let request = libc::c_ulong::from(request);
             let returned = libc::syscall(libc::SYS_ioctl, fd, request, shared.argument);
@@ -282,13 +260,8 @@ mod tests {
         let child = unsafe {
             match libc::fork() {
                 0 => {
-                    let program = libc::sock_fprog {
-                        len: filter.len() as libc::c_ushort,
-                        filter: filter.as_ptr().cast_mut(),
-                    };
                     libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-                    let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
-                    libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program);
+                    seccomp::install(&filter);
                     // Descriptor 1 is not the one that the filter allows.
                     libc::syscall(libc::SYS_ioctl, 1, 0x5401, 0);
                     libc::syscall(libc::SYS_exit_group, 0);

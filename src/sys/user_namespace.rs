@@ -33,10 +33,55 @@ pub fn create_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd
     namespace
 }
 
-/// The child: makes the namespace, writes its errno (0 for success) and waits until the parent closes its pipe.
+/// Whether a descriptor is of a user namespace (ioctl_ns(2), NS_GET_NSTYPE).
+#[must_use]
+pub fn is_user_namespace(namespace: impl AsFd) -> bool {
+    // _IO(0xb7, 3) of linux/nsfs.h.
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: the request takes no argument and writes no memory; other files refuse it (ENOTTY).
+    let kind = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
+    kind == libc::CLONE_NEWUSER
+}
+
+/// The uid_map and gid_map of a user namespace, as this process sees them. A child process, gone when this returns, enters
+/// it. To be called by a process that has a single thread.
+///
+/// # Errors
+/// EBUSY with more than one thread; EPERM without CAP_SYS_ADMIN in the namespace.
+pub fn maps_of_namespace(namespace: impl AsFd) -> io::Result<(String, String)> {
+    let (ready, tell_ready) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (hold, release) = pipe_with(PipeFlags::CLOEXEC)?;
+    let fd = namespace.as_fd().as_raw_fd();
+    let child = match fork()? {
+        Fork::Child => {
+            close_all_but(&[tell_ready.as_raw_fd(), hold.as_raw_fd(), fd]);
+            // SAFETY: takes integers only; the descriptor is the caller's and is open.
+            let result = unsafe { libc::setns(fd, libc::CLONE_NEWUSER) };
+            report_and_wait(result, &tell_ready, &hold)
+        }
+        Fork::Parent(child) => child,
+    };
+    drop((tell_ready, hold));
+    let maps = wait_ready(ready).and_then(|()| {
+        let read =
+            |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.as_raw_nonzero()));
+        Ok((read("uid_map")?, read("gid_map")?))
+    });
+    // The child ends when nothing holds its pipe's other end.
+    drop(release);
+    let _ = waitpid(Some(child), WaitOptions::empty());
+    maps
+}
+
+/// The child: makes the namespace.
 fn run_child(tell_ready: &OwnedFd, hold: &OwnedFd) -> ! {
     // SAFETY: CLONE_NEWUSER changes the credentials of this process alone, which has a single thread.
     let result = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
+    report_and_wait(result, tell_ready, hold)
+}
+
+/// Writes the errno of a call (0 for success) and waits until the parent closes its pipe.
+fn report_and_wait(result: libc::c_int, tell_ready: &OwnedFd, hold: &OwnedFd) -> ! {
     let code = match result {
         0 => 0,
         _ => io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
@@ -46,13 +91,18 @@ fn run_child(tell_ready: &OwnedFd, hold: &OwnedFd) -> ! {
     exit_now(0)
 }
 
-fn map_namespace(child: Pid, ready: OwnedFd, uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
+/// Waits for the child's report.
+fn wait_ready(ready: OwnedFd) -> io::Result<()> {
     let mut code = [0; 4];
     File::from(ready).read_exact(&mut code)?;
     match i32::from_ne_bytes(code) {
-        0 => {}
-        code => return Err(io::Error::from_raw_os_error(code)),
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
     }
+}
+
+fn map_namespace(child: Pid, ready: OwnedFd, uid_map: &str, gid_map: &str) -> io::Result<OwnedFd> {
+    wait_ready(ready)?;
     let proc = format!("/proc/{}", child.as_raw_nonzero());
     // One write(2) each: the kernel takes a map as a whole and once.
     fs::write(format!("{proc}/uid_map"), uid_map)?;

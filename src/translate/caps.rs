@@ -123,7 +123,7 @@ impl Caps {
 
     /// The capabilities as seen at the mount.
     #[must_use]
-    pub fn to_mount(&self, view: &IdView) -> Self {
+    pub fn to_mount(self, view: &IdView) -> Self {
         let shown = SourceUid::new(self.root.raw()).and_then(|id| match view.uids.unmapped() {
             Unmapped::Squash(_) => view.uids.map().to_mount(id),
             Unmapped::Deny | Unmapped::Pass => view.uid_to_mount(id),
@@ -132,11 +132,11 @@ impl Caps {
             0 => RootId::Implicit,
             id => RootId::Id(id),
         };
-        Self { root, ..*self }
+        Self { root, ..self }
     }
 
     /// The capabilities as stored on the source. [`CapsError::Unmapped`] when the root id maps to no source id.
-    pub fn to_source(&self, view: &IdView) -> Result<Self, CapsError> {
+    pub fn to_source(self, view: &IdView) -> Result<Self, CapsError> {
         let stored = MountUid::new(self.root.raw()).and_then(|id| match view.uids.unmapped() {
             Unmapped::Squash(_) => view.uids.map().to_source(id),
             Unmapped::Deny | Unmapped::Pass => view.uid_to_source(id),
@@ -146,7 +146,7 @@ impl Caps {
             RootId::Implicit if view.uids.map().is_identity() => RootId::Implicit,
             _ => RootId::Id(id.raw()),
         };
-        Ok(Self { root, ..*self })
+        Ok(Self { root, ..self })
     }
 }
 

@@ -14,8 +14,11 @@ use rustix::io::Errno;
 
 use crate::idmap::IdView;
 
-pub use acl::{Acl, AclEntry, AclError, AclTag, MountAcl, RawId, SourceAcl};
-pub use caps::{Caps, CapsError, RootId, UNMAPPED_CAPS};
+pub use acl::{AclTag, MountAcl, SourceAcl};
+pub use caps::{Caps, UNMAPPED_CAPS};
+
+#[cfg(test)]
+pub(crate) use acl::{Acl, AclEntry};
 
 /// What ids the value of an extended attribute contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

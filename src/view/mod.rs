@@ -15,7 +15,9 @@ pub use excluded::{Excluded, Verdict};
 pub use needs::{Checks, Needs};
 pub use owner::{CreatedBy, Creation, Forced, Mirror, Principal};
 pub use perms::PermRules;
-pub use policy::{AttrOverrides, ChangePolicies, ChangePolicy, LinkRemoval, Xattrs};
+pub use policy::{
+    AttrOverrides, ChangePolicies, ChangePolicy, LinkRemoval, SETGID, SETUID, Xattrs,
+};
 
 use rustix::fs::FileType;
 
@@ -115,10 +117,10 @@ impl View {
         // that user's rights.
         let owner = self.mapped_owner(source);
         if self.mirror.is_some() || uid != owner.uid {
-            mode &= !policy::SETUID;
+            mode &= !SETUID;
         }
         if gid != owner.gid && !source.kind.is_dir() {
-            mode &= !policy::SETGID;
+            mode &= !SETGID;
         }
         let kind = self.presented_kind(source.kind);
         match viewer {

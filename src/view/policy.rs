@@ -8,9 +8,10 @@ use super::PermRules;
 /// The execute bits, for all classes.
 const EXECUTE: u32 = 0o111;
 
-/// S_ISUID and S_ISGID of inode(7).
-pub(super) const SETUID: u32 = 0o4000;
-pub(super) const SETGID: u32 = 0o2000;
+/// S_ISUID of inode(7).
+pub const SETUID: u32 = 0o4000;
+/// S_ISGID of inode(7).
+pub const SETGID: u32 = 0o2000;
 
 /// What becomes of a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -12,16 +12,18 @@
 //! invalidates the attributes if it differs. While a client walks a tree the queue only fills.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::inval_batch::{InvalBatch, Notifier};
+use super::inval_batch::InvalBatch;
+use super::notifier::Notifier;
 use super::{FILE_EVENTS, Watch};
+use crate::error::errno_field;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 
 /// How long files gather before they get their marks. Chosen: a cold walk of some ten thousand files is over by then.
@@ -59,7 +61,7 @@ pub(super) struct DeferredMarks {
 
 impl DeferredMarks {
     fn queue(&self) -> MutexGuard<'_, Vec<Deferred>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Adds a file. `false`: there are [`MAX_QUEUED`].
@@ -81,7 +83,7 @@ impl DeferredMarks {
     fn take(&self) -> Vec<Deferred> {
         let mut queue = self.queue();
         while queue.is_empty() {
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.wake.wait(queue);
         }
         drop(queue);
         std::thread::sleep(DELAY);
@@ -170,7 +172,7 @@ impl Watch {
         let (is_new, ctime) = match result {
             Ok((is_new, ctime)) => (is_new, Ok(ctime)),
             Err(e) => {
-                log::debug!("cannot mark a file: {e}");
+                log::debug!("cannot mark a file: nodeid={} {}", file.node(), errno_field(e));
                 (false, Err(e))
             }
         };

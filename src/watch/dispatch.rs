@@ -6,57 +6,23 @@
 //! another thread goes on with the others. What is due for the stalled directory waits, and its names get a short
 //! timeout meanwhile. To invalidate all names at once is no way out: it would also unmount what is mounted on them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::OsString;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::inval_batch::{InvalBatch, Notifier};
+use super::dir_invals::DirInvals;
+use super::inval_batch::InvalBatch;
+use super::notifier::Notifier;
 use super::resend::{Resends, UnknownInodes};
+use crate::error::errno_field;
 use crate::source::NodeId;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How long the invalidations of one directory may take before it counts as stalled. Chosen.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most threads. As many directories can stall before the other directories wait for them. Chosen.
 const MAX_THREADS: usize = 64;
-
-/// The invalidations of one directory.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct DirInvals {
-    /// Names to invalidate.
-    pub(super) names: HashSet<OsString>,
-    /// Names to expire.
-    pub(super) expired: HashSet<OsString>,
-    /// Whether to invalidate its listing.
-    pub(super) listing: bool,
-}
-
-impl DirInvals {
-    fn merge(&mut self, more: Self) {
-        self.names.extend(more.names);
-        self.expired.extend(more.expired);
-        self.listing |= more.listing;
-    }
-
-    /// Whether there is nothing to send.
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.expired.is_empty() && !self.listing
-    }
-
-    /// Sends everything. Returns what is to be sent again: names that the kernel did not know, where a lookup under way
-    /// may be about to bring them to it.
-    fn send(mut self, dir: NodeId, notifier: &impl Notifier) -> Self {
-        self.expired.retain(|name| !self.names.contains(name));
-        self.names.retain(|name| !notifier.inval_entry(dir, name));
-        self.expired.retain(|name| !notifier.expire_entry(dir, name));
-        if std::mem::take(&mut self.listing) {
-            notifier.inval_readdir(dir);
-        }
-        // Else the notification has waited for the lookups under way.
-        if notifier.waits_for_lookups() { Self::default() } else { self }
-    }
-}
 
 /// Starts one more thread.
 type SpawnThread = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
@@ -156,11 +122,10 @@ impl InvalDispatcher {
             }
             let Some((dir, invals)) = state.next() else {
                 state = match state.next_due() {
-                    None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    None => self.wake.wait(state),
                     Some(due) => {
                         let time = due.saturating_duration_since(now);
-                        let woken = self.wake.wait_timeout(state, time);
-                        woken.unwrap_or_else(PoisonError::into_inner).0
+                        self.wake.wait_timeout(state, time)
                     }
                 };
                 continue;
@@ -203,26 +168,28 @@ impl InvalDispatcher {
     /// Looks for directories that stall, and starts a thread for the others; to be called every second.
     pub(super) fn check(&self) {
         let mut state = self.state();
-        let stalled = state.in_progress.keys().filter(|dir| state.has_stalled(dir)).count();
-        self.any_stalled.store(stalled > 0, Ordering::Release);
-        if stalled < state.threads || state.queue.is_empty() || state.threads >= MAX_THREADS {
+        let in_progress = state.in_progress.keys().copied();
+        let stalled: Vec<NodeId> = in_progress.filter(|dir| state.has_stalled(dir)).collect();
+        self.any_stalled.store(!stalled.is_empty(), Ordering::Release);
+        if stalled.len() < state.threads || state.queue.is_empty() || state.threads >= MAX_THREADS {
             return;
         }
         state.threads += 1;
         drop(state);
         log::warn!(
-            "a client holds the lock of a directory: other clients see changes in it when it releases the lock"
+            "clients hold the locks of directories, and other clients see changes there when they release them: \
+             nodeids={stalled:?}"
         );
         if let Some(start) = self.spawn_thread.get()
             && let Err(e) = start()
         {
-            log::error!("cannot start a thread for invalidations: {e}");
+            log::error!("cannot start a thread for invalidations: {}", errno_field(e));
             self.state().threads -= 1;
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -12,29 +12,34 @@
 //! Lock order: `marking`, then `dirs`, which is never held across a system call or a notification.
 
 mod deferred;
+mod dir_invals;
 mod dispatch;
 mod inval_batch;
+mod notifier;
 mod resend;
 mod write_throttle;
 
 use std::collections::HashMap;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::error::errno_field;
 use crate::source::{Inode, NodeId, SourceTree, proc_path};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
+use crate::sys::fanotify::Event;
 use crate::sys::handle::FileHandle;
 
 use deferred::{DeferredMarks, max_file_marks};
 use dispatch::InvalDispatcher;
 use inval_batch::InvalBatch;
-pub use inval_batch::Notifier;
+pub use notifier::Notifier;
 use write_throttle::{SUPPRESSION, WriteThrottle};
 
 /// Events on a marked directory, and on the files in it.
@@ -118,7 +123,7 @@ impl Watch {
         match self.mark_dir(tree, dir) {
             Ok(()) => true,
             Err(e) => {
-                log::debug!("cannot mark a directory: {e}");
+                log::debug!("cannot mark a directory: nodeid={} {}", dir.node(), errno_field(e));
                 false
             }
         }
@@ -144,7 +149,10 @@ impl Watch {
             let resumed = tree
                 .uncached_fd(inode)
                 .and_then(|fd| sys::fanotify::ignore_modify(&self.group, false, &proc_path(&fd)));
-            resumed.unwrap_or_else(|e| log::debug!("cannot remove the ignore mask of a file: {e}"));
+            resumed.unwrap_or_else(|e| {
+                let (node, errno) = (inode.node(), errno_field(e));
+                log::debug!("cannot remove the ignore mask of a file: nodeid={node} {errno}");
+            });
         }
         if !inode.is_watched() {
             return;
@@ -183,7 +191,7 @@ impl Watch {
 
     fn marking(&self, node: NodeId) -> MutexGuard<'_, ()> {
         let at = node.0 as usize % self.marking.len();
-        self.marking[at].lock().unwrap_or_else(PoisonError::into_inner)
+        self.marking[at].lock()
     }
 
     fn mark(&self, tree: &SourceTree, inode: &Inode, add: bool, events: u64) -> Result<(), Errno> {
@@ -233,7 +241,7 @@ impl Watch {
         N: Notifier + Send + Sync + 'static,
     {
         if let Err(e) = self.dispatcher.start(notifier) {
-            log::error!("cannot start a thread for invalidations: {e}");
+            log::error!("cannot start a thread for invalidations: {}", errno_field(e));
         }
         let Ok(group) = self.group.try_clone() else { return };
         let mut group = std::fs::File::from(group);
@@ -262,7 +270,8 @@ impl Watch {
                 }
                 Err(e) => {
                     log::error!(
-                        "cannot read events of the source, which is not watched any more: {e}"
+                        "cannot read events of the source, which is not watched any more: {}",
+                        errno_field(e)
                     );
                     notifier.inval_all();
                     return;
@@ -271,34 +280,50 @@ impl Watch {
             let mut batch = InvalBatch::default();
             for event in sys::fanotify::events(&buffer[..filled]) {
                 if event.mask & libc::FAN_Q_OVERFLOW != 0 {
-                    for seq in &self.event_seqs {
-                        seq.fetch_add(1, Ordering::AcqRel);
-                    }
+                    self.count_lost_events();
                     batch.add_all();
                 } else if event.pid != own_pid || tree.has_aliases() {
-                    let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
-                    if let Some(dir) = dir {
-                        // Before the table is searched: a lookup that enters the file from now on sees the new count,
-                        // and one that has entered it already is found below.
-                        self.seq_slot(dir).fetch_add(1, Ordering::AcqRel);
-                    }
-                    batch.add(&event, dir);
-                    let children = event.child.map(|handle| tree.inodes_by_handle(&handle));
-                    for child in children.unwrap_or_default() {
-                        batch.add_inode(child.node());
-                        if event.mask & libc::FAN_ATTRIB != 0 && child.has_unmapped_id() {
-                            batch.add_expired(&event, dir);
-                        }
-                        if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
-                            throttle.suppress(&self.group, tree, child);
-                        }
-                    }
+                    self.take_event(event, tree, &mut batch, &mut throttle);
                 }
             }
             self.read_seq.fetch_add(1, Ordering::SeqCst);
             throttle.resume(&self.group, tree, &mut batch);
             self.dispatcher.send(batch, &**notifier);
             std::thread::sleep(COALESCE);
+        }
+    }
+
+    /// Counts an event, and adds what it invalidates to the batch.
+    fn take_event(
+        &self,
+        event: Event<'_>,
+        tree: &SourceTree,
+        batch: &mut InvalBatch,
+        throttle: &mut WriteThrottle,
+    ) {
+        let dir = event.dir.and_then(|handle| self.dirs().get(&handle).copied());
+        if let Some(dir) = dir {
+            // Before the table is searched: a lookup that enters the file from now on sees the new count, and one that
+            // has entered it already is found below.
+            self.seq_slot(dir).fetch_add(1, Ordering::AcqRel);
+        }
+        batch.add(&event, dir);
+        let children = event.child.map(|handle| tree.inodes_by_handle(&handle));
+        for child in children.unwrap_or_default() {
+            batch.add_inode(child.node());
+            if event.mask & libc::FAN_ATTRIB != 0 && child.has_unmapped_id() {
+                batch.add_expired(&event, dir);
+            }
+            if event.mask & WRITE_EVENTS == libc::FAN_MODIFY {
+                throttle.suppress(&self.group, tree, child);
+            }
+        }
+    }
+
+    /// Counts an event for every directory: the kernel has lost events of any of them.
+    fn count_lost_events(&self) {
+        for seq in &self.event_seqs {
+            seq.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -310,6 +335,6 @@ impl Watch {
     }
 
     fn dirs(&self) -> MutexGuard<'_, HashMap<FileHandle, NodeId>> {
-        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.dirs.lock()
     }
 }

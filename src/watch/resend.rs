@@ -16,7 +16,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::dispatch::DirInvals;
+use super::dir_invals::DirInvals;
 use crate::source::NodeId;
 
 /// When the invalidation of a name is sent again, counted from the time before. The client's thread takes a reply in within

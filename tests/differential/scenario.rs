@@ -102,6 +102,17 @@ impl Scenario {
         format!("uidmap={},gidmap={}", list(self.uids), list(self.gids))
     }
 
+    /// A text with ACLs (see `act::xattr_value`) as stored on the source, with each named id as shown at the mount.
+    pub(crate) fn translate_acls(&self, text: &str) -> String {
+        edit_named_ids(text, |is_group, id| {
+            let extents = if is_group { self.gids } else { self.uids };
+            let of =
+                |(source, _, count): &&(u32, u32, u32)| (*source..source + count).contains(&id);
+            let extent = extents.iter().find(of);
+            extent.map_or("unmapped".into(), |(source, mount, _)| (id - source + mount).to_string())
+        })
+    }
+
     /// The same map with the unmapped owner added: a wrong map, which the harness must detect.
     pub(crate) fn with_the_unmapped_owner_mapped(mut self) -> Self {
         self.uids = match self.name {
@@ -194,6 +205,26 @@ impl Scenario {
         set("capa", "security.capability", Value::Caps3A);
         set("cap2", "security.capability", Value::Caps2);
     }
+}
+
+/// A text with ACLs whose named ids are left out.
+pub(crate) fn without_named_ids(text: &str) -> String {
+    edit_named_ids(&text.replace(":unmapped", ":0"), |_, _| String::new())
+}
+
+/// Replaces the ids of named users and groups, `02PPPPPP:ID` and `08PPPPPP:ID`; `edit` is told whether it is a group.
+fn edit_named_ids(text: &str, edit: impl Fn(bool, u32) -> String) -> String {
+    let word = |word: &str| {
+        let (entry, id) = word.split_once(':').filter(|(entry, _)| entry.len() == 8)?;
+        let is_group = match entry.get(..4)? {
+            "0200" => false,
+            "0800" => true,
+            _ => return None,
+        };
+        Some(format!("{entry}:{}", edit(is_group, id.parse().ok()?)))
+    };
+    let words = text.split(' ').map(|text| word(text).unwrap_or_else(|| text.to_owned()));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn own(path: &Path, owner: (u32, u32), mode: u32) {

@@ -1,4 +1,4 @@
-//! System calls that rustix lacks or marks unsafe: fork, mount_setattr, truncate by path, a write through a mapping.
+//! System calls that rustix lacks or marks unsafe: fork, truncate by path, a write through a mapping.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -11,6 +11,10 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use rustix::thread::UnshareFlags;
+
+#[path = "../../src/sys/idmapped.rs"]
+mod idmapped;
+pub(crate) use idmapped::idmap_mount;
 
 fn last_errno() -> Errno {
     Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
@@ -78,24 +82,6 @@ pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> OwnedFd {
     here.write_all(b"q").expect("write");
     reap(child);
     namespace
-}
-
-/// Sets the map of a user namespace on a detached mount (mount_setattr(2), MOUNT_ATTR_IDMAP).
-pub(crate) fn set_idmap(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
-    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-    let attr: [u64; 4] = [MOUNT_ATTR_IDMAP, 0, 0, namespace.as_raw_fd() as u64];
-    // SAFETY: `attr` has the layout and size of struct mount_attr, and the empty path ends with a zero.
-    let ret = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            attr.as_ptr(),
-            size_of_val(&attr),
-        )
-    };
-    if ret == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Calls truncate(2).

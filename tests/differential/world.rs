@@ -26,7 +26,7 @@ use crate::differences::{Verdict, judge};
 use crate::observe;
 use crate::op::{Op, SLOTS, Step};
 use crate::patience::patience;
-use crate::scenario::Scenario;
+use crate::scenario::{self, Scenario};
 use crate::small_filesystem;
 use crate::sys;
 
@@ -77,6 +77,9 @@ pub(crate) struct World {
     pub(crate) callers: Vec<Caller>,
     namespace: OwnedFd,
     sides: [Side; 2],
+    /// Whether this kernel's idmapped mounts show the named ids of ACLs as they are stored, as on Linux 6.1. What the
+    /// first side shows is then translated here, as newer kernels do it.
+    acls_as_stored: bool,
     daemon: Option<Child>,
     log: PathBuf,
     cases: u32,
@@ -159,6 +162,7 @@ impl World {
             callers,
             namespace,
             sides,
+            acls_as_stored: false,
             daemon,
             log,
             cases: 0,
@@ -167,6 +171,13 @@ impl World {
             directory,
         };
         world.new_case();
+        let acl = |root: &Path| {
+            let mut buffer = [0; 256];
+            let path = root.join(&world.case).join("facl");
+            let len = rustix::fs::getxattr(path, "system.posix_acl_access", &mut buffer[..]);
+            buffer[..len.expect("the file has an ACL")].to_vec()
+        };
+        world.acls_as_stored = acl(&world.sides[0].mount) == acl(&world.sides[0].source);
         world
     }
 
@@ -200,8 +211,15 @@ impl World {
         let running: Vec<Running> = self.sides.iter().map(|side| self.start(side, step)).collect();
         let mut results: Vec<(Outcome, Option<OwnedFd>)> =
             running.into_iter().map(Running::finish).collect();
-        let (ours, our_fd) = results.pop().expect("two sides");
-        let (kernel, kernel_fd) = results.pop().expect("two sides");
+        let (mut ours, our_fd) = results.pop().expect("two sides");
+        let (mut kernel, kernel_fd) = results.pop().expect("two sides");
+        if self.acls_as_stored && self.callers[step.caller].inside {
+            // The kernel has translated the stored ids into the caller's namespace, where most have no counterpart.
+            kernel.told = scenario::without_named_ids(&kernel.told);
+            ours.told = scenario::without_named_ids(&ours.told);
+        } else if self.acls_as_stored {
+            kernel.told = self.scenario.translate_acls(&kernel.told);
+        }
         if let Op::Open { slot, .. } | Op::Tmpfile { slot, .. } | Op::FdReopen { slot, .. } =
             step.op
         {
@@ -234,7 +252,7 @@ impl World {
             paths.iter().filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned())).collect();
         paths.extend(parents);
         differences.extend(self.compare_states(&paths));
-        judge(&step.op, &outcomes, differences)
+        judge(&step.op, &outcomes, differences, self.acls_as_stored)
     }
 
     /// Compares the views of both mounts of everything that their sources hold.
@@ -249,7 +267,13 @@ impl World {
         };
         let shown = |side: &Side| observe::mount(&side.mount.join(&self.case), &side.seen, paths);
         let mut differences = parted("source", &text(kernel), &text(ours));
-        differences.extend(parted("mount", &shown(kernel), &shown(ours)));
+        let mut reference = shown(kernel);
+        if self.acls_as_stored {
+            for text in reference.values_mut() {
+                *text = self.scenario.translate_acls(text);
+            }
+        }
+        differences.extend(parted("mount", &reference, &shown(ours)));
         differences
     }
 
@@ -388,7 +412,8 @@ fn kernel_mount(scenario: &Scenario, source: &Path, target: &Path) -> Result<(),
     let tree = rustix::mount::open_tree(CWD, source, flags)?;
     let (uid_map, gid_map) = scenario.kernel_maps();
     let namespace = sys::user_namespace(&uid_map, &gid_map);
-    sys::set_idmap(tree.as_fd(), namespace.as_fd())?;
+    let refused = |e: std::io::Error| Errno::from_io_error(&e).unwrap_or(Errno::IO);
+    sys::idmap_mount(&tree, &namespace).map_err(refused)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(tree, "", CWD, target, empty)
 }

@@ -37,6 +37,58 @@ fn the_kernel_shows_and_stores_ids_through_the_map_and_no_process_is_left() {
 }
 
 #[test]
+fn explain_ends_as_the_mount_would_and_names_the_obstacle() {
+    let ns = namespace();
+    ns.ok("touch file && mkfifo pipe");
+    for (arguments, status) in [
+        ("a m", 0),
+        ("--engine=kernel a m", 0),
+        ("--cache=coherent a m", 0),
+        ("absent m", 32),
+        ("a absent", 32),
+        ("file m", 32),
+        ("a file", 32),
+        ("--engine=kernel a file", 32),
+        ("pipe file", 32),
+        ("/proc m", 32),
+        ("--engine=kernel --perms=a=r a m", 32),
+        ("--pidfile=absent/pid a m", 16),
+        ("--map-from=oci:absent a m", 1),
+    ] {
+        let explained = ns.sh(&format!("$S --explain {arguments}"));
+        let mounted = ns.sh(&format!("$S {arguments}"));
+        assert_eq!(explained.status.code(), Some(status), "{arguments}: {explained:?}");
+        assert_eq!(mounted.status.code(), Some(status), "{arguments}: {mounted:?}");
+        assert_eq!(explained.stderr, mounted.stderr, "{arguments}");
+        ns.ok("! mountpoint -q m || umount m");
+        ns.wait_until_gone();
+    }
+    assert_eq!(ns.mounts(), [""; 0]);
+}
+
+#[test]
+fn explain_prints_the_command_of_mount8_where_the_kernel_can() {
+    let ns = namespace();
+    let command = |arguments: &str| {
+        let text = ns.ok(&format!("$S --explain {arguments}"));
+        text.lines().find_map(|line| line.strip_prefix("the same by mount(8): ")).map(str::to_owned)
+    };
+    assert_eq!(
+        command("--ro --idmap=0:100000:65536 a m").as_deref(),
+        Some("mount --bind -o ro,X-mount.idmap=b:0:100000:65536 a m")
+    );
+    ns.ok("mkdir 'it'\\''s' a/below && mount --bind a/below a/below");
+    assert_eq!(
+        command("--idmap=u:0:5:1:7:8:1:g:0:6:1 a \"it's\"").as_deref(),
+        Some(r"mount --rbind -o 'X-mount.idmap=u:0:5:1 u:7:8:1 g:0:6:1' a 'it'\''s'")
+    );
+    assert_eq!(command("a m").as_deref(), Some("mount --rbind a m"));
+    assert_eq!(command("--idmap=0:5:1 --unmapped=pass a m"), None);
+    assert_eq!(command("--cache=none a m"), None);
+    ns.ok("umount a/below");
+}
+
+#[test]
 fn the_options_hold_for_the_mount_and_restrictions_for_the_mounts_below() {
     let ns = namespace();
     ns.ok("mkdir a/below && mount -t ext4 -o loop,noexec image2 a/below 2>/dev/null || \

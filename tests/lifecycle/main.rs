@@ -1,8 +1,11 @@
 //! The life of a mount: every test mounts in a private mount namespace. Needs root, /dev/fuse, util-linux and fuse3.
 
 mod background;
+mod commands;
 mod ending;
 mod engine;
+mod intent;
+mod map_from;
 mod mount8;
 mod namespace;
 mod options;

@@ -13,11 +13,21 @@ use std::ptr;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+#[path = "../../src/sys/idmapped.rs"]
+mod idmapped;
+pub(crate) use idmapped::idmap_mount;
+
 /// Gives this thread a mount namespace of its own.
 pub(crate) fn unshare_mounts() {
     // SAFETY: neither flag touches file descriptors; the thread gets its own root, working directory and umask.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
         .expect("these tests run as root");
+}
+
+/// Gives this thread a network namespace of its own, whose loopback device is down.
+pub(crate) fn unshare_network() {
+    // SAFETY: the flag does not touch file descriptors.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("these tests run as root");
 }
 
 /// Gives this thread a working directory and umask of its own.
@@ -314,26 +324,4 @@ impl Drop for Mapping {
         // SAFETY: exactly the mapping, which is not used any more.
         unsafe { libc::munmap(self.at.cast(), self.len) };
     }
-}
-
-/// Turns a detached mount into an idmapped one with the map of a user namespace.
-pub(crate) fn idmap_mount(mount: impl AsFd, userns: impl AsFd) -> io::Result<()> {
-    let attr = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: userns.as_fd().as_raw_fd() as u64,
-    };
-    // SAFETY: the path is a C string, the structure and its size belong together.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &attr,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -61,6 +61,10 @@ pub(super) fn explain_ids<K: Named>(
     let mount_gaps = gaps(map.extents().iter().map(mount_range));
     explain_gaps(out, ids, &source_gaps, &mount_gaps, accounts);
     explain_collisions(out, ids, &source_gaps);
+    if let Some(stored) = ids.root_as() {
+        let stored = with_name(stored.raw(), K::name_of(accounts, stored.raw()));
+        out.push(K::WORD, format!("mount 0 is stored as {stored}, because root-as was given"));
+    }
 }
 
 fn source_range<K: Named>(extent: &Extent<K>) -> Range {

@@ -5,12 +5,13 @@ mod mounts;
 mod view;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::accounts::{Accounts, SystemAccounts};
 use crate::config::{Access, CachePolicy, Config};
 use crate::error::one_line;
-use crate::idmap::SourceUid;
+use crate::idmap::{IdView, SourceUid};
 use crate::mount;
 use crate::source::SourceMounts;
 
@@ -28,6 +29,8 @@ pub struct ProbeResults {
     pub cache: Option<String>,
     /// What the kernel's FUSE costs compared to one with all features.
     pub costs: Vec<&'static str>,
+    /// The command of mount(8) that makes the same mount.
+    pub mount8_command: Option<String>,
     /// The source's own mount and the submounts below it.
     pub mounts: Option<SourceMounts>,
 }
@@ -50,29 +53,14 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     if let Some(mounts) = &probed.mounts {
         mounts::explain_mounts(&mut out, config, mounts);
     }
-    ids::explain_ids(&mut out, &config.view.ids.uids, accounts);
-    ids::explain_ids(&mut out, &config.view.ids.gids, accounts);
-    if let Some(root) = SourceUid::new(0)
-        && let Some(mount_id) =
-            config.view.ids.uid_to_mount(root).filter(|mount_id| mount_id.raw() != 0)
-    {
-        out.push(
-            "warning",
-            format!(
-                "a file that {} makes setuid at the mount is setuid root on the source: keep other users from the source, \
-                 below a directory with mode 0700 or on a filesystem mounted nosuid,nodev (man page, SECURITY)",
-                with_name(mount_id.raw(), accounts.user_name(mount_id.raw()))
-            ),
-        );
-    }
-    view::explain_owners(&mut out, &config.view, accounts);
-    view::explain_creation(&mut out, &config.view, accounts);
-    view::explain_presentation(&mut out, config);
-    view::explain_changes(&mut out, &config.view);
+    explain_view(&mut out, config, accounts);
     if let Some(engine) = &probed.engine {
         out.push("engine", engine);
     }
     out.push("kernel", mount::map_verdict(config));
+    if let Some(command) = &probed.mount8_command {
+        out.push("the same by mount(8)", command);
+    }
     match &probed.cache {
         Some(found) => out.push("cache", found),
         None => out.push("cache", describe_cache(config.cache)),
@@ -92,6 +80,47 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
         },
     );
     out.push("threads", config.threads);
+    out.0
+}
+
+/// Explains the options alone: the maps, and what else they change in what is shown.
+#[must_use]
+pub fn explain_options(config: &Config) -> String {
+    let mut out = Facts(String::new());
+    explain_view(&mut out, config, &SystemAccounts);
+    out.push("kernel", mount::map_verdict(config));
+    out.0
+}
+
+fn explain_view(out: &mut Facts, config: &Config, accounts: &dyn Accounts) {
+    ids::explain_ids(out, &config.view.ids.uids, accounts);
+    ids::explain_ids(out, &config.view.ids.gids, accounts);
+    if let Some(root) = SourceUid::new(0)
+        && let Some(mount_id) =
+            config.view.ids.uid_to_mount(root).filter(|mount_id| mount_id.raw() != 0)
+    {
+        out.push(
+            "warning",
+            format!(
+                "a file that {} makes setuid at the mount is setuid root on the source: keep other users from the source, \
+                 below a directory with mode 0700 or on a filesystem mounted nosuid,nodev (man page, SECURITY)",
+                with_name(mount_id.raw(), accounts.user_name(mount_id.raw()))
+            ),
+        );
+    }
+    view::explain_owners(out, &config.view, accounts);
+    view::explain_creation(out, &config.view, accounts);
+    view::explain_presentation(out, config);
+    view::explain_changes(out, &config.view);
+}
+
+/// Explains the maps in force at a mount, with names from the system's user database.
+#[must_use]
+pub fn explain_ids_of(mountpoint: &Path, ids: &IdView) -> String {
+    let mut out = Facts(String::new());
+    out.push("mountpoint", mountpoint.display());
+    ids::explain_ids(&mut out, &ids.uids, &SystemAccounts);
+    ids::explain_ids(&mut out, &ids.gids, &SystemAccounts);
     out.0
 }
 

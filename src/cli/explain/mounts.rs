@@ -82,6 +82,7 @@ mod tests {
             own: MountFacts {
                 class: FsClass::Local,
                 restrictions: Restrictions::of_options(own.as_bytes()),
+                renames_removed: false,
             },
             below: vec![
                 below("/src/plain", "tmpfs", "rw"),

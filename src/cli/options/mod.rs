@@ -10,6 +10,10 @@ pub(super) enum Opt {
     UidMap,
     GidMap,
     IdMap,
+    MapFrom,
+    InvertMap,
+    OwnerAs,
+    RootAs,
     Unmapped,
     ForceUser,
     ForceGroup,
@@ -97,6 +101,8 @@ pub(super) enum Opt {
     Config,
     Reload,
     Explain,
+    Json,
+    Lazy,
     Options,
     Help,
     Version,
@@ -118,6 +124,8 @@ pub(super) enum Category {
     Cache,
     Process,
     Other,
+    /// Options of subcommands, not of a mount.
+    Commands,
     /// Not documented.
     Hidden,
 }
@@ -152,6 +160,7 @@ impl Category {
             Self::Cache => "Caching and speed",
             Self::Process => "Process",
             Self::Other => "Other",
+            Self::Commands => "Options of commands",
             Self::Hidden => "Hidden",
         }
     }
@@ -209,8 +218,18 @@ pub(super) struct OptionDef {
 impl OptionDef {
     /// Whether repeated uses add up.
     pub(super) fn accumulates(&self) -> bool {
-        use Opt::{Exclude, GidMap, IdMap, Options, UidMap, Verbose};
-        matches!(self.id, UidMap | GidMap | IdMap | Exclude | Options | Verbose)
+        use Opt::{Exclude, GidMap, IdMap, MapFrom, Options, UidMap, Verbose};
+        matches!(self.id, UidMap | GidMap | IdMap | MapFrom | Exclude | Options | Verbose)
+    }
+
+    /// Whether the option is one of a mount: `shiftbind SOURCE MOUNTPOINT` and a mount helper accept it.
+    pub(super) fn is_of_mount(&self) -> bool {
+        self.category != Category::Commands
+    }
+
+    /// Whether `--help` and the man page list it among the options of a mount.
+    pub(super) fn is_shown(&self) -> bool {
+        Category::SHOWN.contains(&self.category)
     }
 
     /// Every name as a long flag and within `-o`. The flag is `false` for the opposite.
@@ -229,6 +248,9 @@ impl Opt {
             Self::UidMap
             | Self::GidMap
             | Self::IdMap
+            | Self::MapFrom
+            | Self::InvertMap
+            | Self::OwnerAs
             | Self::Unmapped
             | Self::Map
             | Self::MapPasswd
@@ -253,6 +275,8 @@ impl Opt {
             | Self::Config
             | Self::Reload
             | Self::Explain
+            | Self::Json
+            | Self::Lazy
             | Self::Options
             | Self::Help
             | Self::Version
@@ -290,6 +314,12 @@ fn underscored(byte: u8) -> u8 {
     if byte == b'-' { b'_' } else { byte }
 }
 
+/// The row of an option.
+pub(super) fn by_id(id: Opt) -> &'static OptionDef {
+    let row = OPTIONS.iter().find(|option| option.id == id);
+    row.expect("each option has a row in the table")
+}
+
 /// Every name within `-o`, as documented.
 pub(super) fn mount_option_names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().flat_map(|option| {
@@ -302,9 +332,11 @@ pub(super) fn mount_option_names() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// Every documented long flag, without dashes.
-pub(super) fn long_flags() -> impl Iterator<Item = &'static str> {
-    OPTIONS.iter().filter(|option| option.category != Category::Hidden).flat_map(|option| {
+/// Every documented long flag of these options, without dashes.
+pub(super) fn long_flags(
+    options: impl Iterator<Item = &'static OptionDef>,
+) -> impl Iterator<Item = &'static str> {
+    options.filter(|option| option.category != Category::Hidden).flat_map(|option| {
         option.names().map(|(name, _)| name).chain(option.long_aliases.iter().copied())
     })
 }
@@ -333,8 +365,8 @@ mod tests {
     fn every_option_has_both_spellings_but_those_that_cannot() {
         for option in OPTIONS {
             use Opt::{FuseVersion, Generate, Help, Options, Reload, Version};
-            let only_a_flag =
-                matches!(option.id, Help | Version | FuseVersion | Options | Generate | Reload);
+            let only_a_flag = !option.is_of_mount()
+                || matches!(option.id, Help | Version | FuseVersion | Options | Generate | Reload);
             assert_eq!(option.mount_option.is_none(), only_a_flag, "{}", option.long);
             if let Some(word) = option.mount_option {
                 assert_eq!(word.replace('_', "-"), option.long);

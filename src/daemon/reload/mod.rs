@@ -19,7 +19,8 @@ use super::{Options, mirror};
 use crate::config::{Config, MountFlags};
 use crate::error::{Error, Result};
 use crate::fuse::LiveUpdate;
-use crate::mount::{self, Inherited, Mounted, with_inherited};
+use crate::mount::{self, Mounted, with_inherited};
+use crate::source::Restrictions;
 use crate::sys::creds::unshare_fs;
 pub use request::reload;
 
@@ -32,17 +33,22 @@ pub(super) struct Baseline {
     source_typed: PathBuf,
     /// The working directory that relative paths refer to.
     directory: io::Result<PathBuf>,
-    inherited: Inherited,
+    inherited: Restrictions,
 }
 
 impl Baseline {
     /// The baseline of a new mount. Must be called while the working directory is still the user's.
-    pub(super) fn of(config: &Config, point: &Path, inherited: Inherited) -> Self {
+    pub(super) fn of(config: &Config, point: &Path, inherited: Restrictions) -> Self {
         let mut own = resolved(config.clone());
         own.mountpoint = point.to_owned();
         own.flags = with_inherited(&config.flags, inherited);
         let directory = std::env::current_dir();
         Self { config: own, source_typed: config.source.clone(), directory, inherited }
+    }
+
+    /// The options in force.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Brings newly evaluated options into the same form.
@@ -128,6 +134,7 @@ impl Reloader {
             }
             return Err(e);
         }
+        self.live.describe(&new);
         self.baseline.config = new;
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! `shiftbind --reload`: finds the daemon of a mount, requests a reload, and reports its result.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -14,6 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::error::{Error, Result};
 use crate::fuse::{Status, pid_namespace};
 use crate::mount;
+use crate::sys::proc_status::{self, Ids};
 use crate::sys::process::sigqueue;
 
 /// How long a reload may take. A longer one reads a file that blocks, or waits for a client. Chosen.
@@ -112,8 +112,8 @@ fn open_daemon(root: &OwnedFd, status: &Status) -> io::Result<OwnedFd> {
 }
 
 fn effective_uid(pid: Pid) -> io::Result<u32> {
-    let text = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
-    let uid = line.and_then(|uids| uids.split_whitespace().nth(1)?.parse().ok());
+    let status = proc_status::read(pid.as_raw_nonzero().get().unsigned_abs())?;
+    let ids = proc_status::fields(&status).find(|(key, _)| *key == "Uid");
+    let uid = ids.and_then(|(_, ids)| Ids::parse(ids).effective);
     uid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }

@@ -4,6 +4,7 @@
 //! and continues with the idle stream at that offset.
 
 mod prefetch;
+mod prefetched;
 mod stream;
 mod walk_predictor;
 
@@ -15,8 +16,9 @@ use rustix::io::Errno;
 use super::{CacheValidity, Caller, DirEntryRef, Entry, Fs, Result};
 use crate::source::{Inode, NodeId, OtherServers, PeekedInode};
 
+use prefetch::PrefetchTask;
 pub(super) use prefetch::Prefetcher;
-use prefetch::{PrefetchTask, Prefetched};
+use prefetched::Prefetched;
 pub use stream::{DirEntry, OpenDir};
 pub(super) use stream::{IdleStreams, MAX_HALF_READ};
 

@@ -13,16 +13,19 @@
 //! Prefetched entries are not in the inode table, and a prefetch does not change the directory's access time.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
+use super::prefetched::Prefetched;
 use super::stream::{DirStream, OpenDir};
 use super::walk_predictor::WalkPredictor;
+use crate::error::errno_field;
 use crate::fs::{Fs, Result};
 use crate::source::{Inode, NodeId, PeekedInode};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 use crate::view::Checks;
 
@@ -39,36 +42,6 @@ const BACKOFF: Duration = Duration::from_secs(1);
 /// Maximum number of queued tasks.
 const MAX_QUEUED: usize = 4;
 
-/// The prefetched entries of a stream, from its position on.
-#[derive(Debug)]
-pub(super) struct Prefetched {
-    since: Instant,
-    /// Event count of the directory's mark before the prefetch.
-    event_seq: u32,
-    /// Change count of the mount before the prefetch.
-    changes: u32,
-    /// `None` for an entry that must be looked up.
-    entries: VecDeque<Option<PeekedInode>>,
-}
-
-impl Prefetched {
-    /// Returns the event count of the directory's mark before the prefetch.
-    pub(super) fn event_seq(&self) -> u32 {
-        self.event_seq
-    }
-
-    /// Returns the prefetched inode of the entry at the stream's position.
-    pub(super) fn first(&self) -> Option<&PeekedInode> {
-        self.entries.front()?.as_ref()
-    }
-
-    /// Moves on by one entry. Returns whether any are left.
-    pub(super) fn advance(&mut self) -> bool {
-        self.entries.pop_front();
-        !self.entries.is_empty()
-    }
-}
-
 /// What to prefetch after a READDIR.
 #[derive(Debug)]
 pub(super) enum PrefetchTask {
@@ -78,6 +51,17 @@ pub(super) enum PrefetchTask {
     SameDir(Arc<OpenDir>),
     /// The beginning of another directory.
     NextDir(NodeId),
+}
+
+impl PrefetchTask {
+    /// The directory that it is about.
+    fn dir(&self) -> Option<NodeId> {
+        match self {
+            Self::None => None,
+            Self::SameDir(dir) => Some(dir.inode.node()),
+            Self::NextDir(node) => Some(*node),
+        }
+    }
 }
 
 /// State of the prefetch.
@@ -140,7 +124,7 @@ impl Prefetcher {
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<PrefetchTask>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Begins work that is counted until the result is dropped.
@@ -157,7 +141,7 @@ impl Prefetcher {
     }
 
     pub(super) fn predictor(&self) -> MutexGuard<'_, WalkPredictor> {
-        self.predictor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.predictor.lock()
     }
 
     /// Records whether prefetched entries were used.
@@ -165,8 +149,7 @@ impl Prefetcher {
         if was_hit {
             self.misses.store(0, Ordering::Relaxed);
         } else if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_MISSES {
-            *self.backoff_since.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Instant::now());
+            *self.backoff_since.lock() = Some(Instant::now());
         }
     }
 
@@ -174,7 +157,7 @@ impl Prefetcher {
         if self.misses.load(Ordering::Relaxed) < MAX_MISSES {
             return false;
         }
-        let since = *self.backoff_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.backoff_since.lock();
         let is_backing_off = since.is_some_and(|since| since.elapsed() < BACKOFF);
         if !is_backing_off {
             self.misses.store(0, Ordering::Relaxed);
@@ -218,9 +201,9 @@ impl Fs {
         let prefetcher = &self.prefetcher;
         loop {
             let nothing = |queue: &mut VecDeque<PrefetchTask>| queue.is_empty();
-            let queue = prefetcher.wake.wait_while(prefetcher.queue(), nothing);
-            let next = queue.unwrap_or_else(PoisonError::into_inner).pop_front();
+            let next = prefetcher.wake.wait_while(prefetcher.queue(), nothing).pop_front();
             let _active = prefetcher.begin_work();
+            let dir = next.as_ref().and_then(PrefetchTask::dir);
             let result = match next {
                 None | Some(PrefetchTask::None) => Ok(()),
                 Some(PrefetchTask::SameDir(dir)) => self.prefetch_more(&dir),
@@ -230,7 +213,9 @@ impl Fs {
                 }
                 Some(PrefetchTask::NextDir(node)) => self.prefetch_dir(node),
             };
-            result.unwrap_or_else(|e| log::debug!("cannot prefetch directory entries: {e}"));
+            if let (Err(e), Some(dir)) = (result, dir) {
+                log::debug!("cannot prefetch directory entries: nodeid={dir} {}", errno_field(e));
+            }
         }
     }
 

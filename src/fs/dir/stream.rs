@@ -6,18 +6,19 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::prefetch::Prefetched;
+use super::prefetched::Prefetched;
 use crate::fs::Result;
 use crate::fs::shares::Share;
 use crate::idmap::MountUid;
 use crate::source::{Inode, NodeId};
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 const BUFFER: usize = 32 * 1024;
@@ -75,12 +76,12 @@ impl OpenDir {
     }
 
     pub(super) fn stream(&self) -> MutexGuard<'_, DirStream> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stream.lock()
     }
 
     /// Returns the stream, unless another thread uses it.
     pub(super) fn stream_if_free(&self) -> Option<MutexGuard<'_, DirStream>> {
-        self.stream.try_lock().ok()
+        self.stream.try_lock()
     }
 }
 
@@ -151,7 +152,7 @@ impl IdleStreams {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<IdleStream>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 }
 

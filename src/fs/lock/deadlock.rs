@@ -9,14 +9,13 @@
 //! unlock.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
 use super::LockRange;
-use super::table::Locks;
 use crate::fs::Result;
 use crate::source::NodeId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Maximum number of waits that one search visits.
 ///
@@ -52,23 +51,25 @@ impl Drop for GraphEntry<'_> {
 }
 
 impl WaitGraph {
-    fn lock(&self) -> MutexGuard<'_, Vec<Wait>> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Locks {
-    /// Adds a wait for a POSIX lock to the graph.
+    /// Adds a wait for a POSIX lock. `blockers` are the owners whose locks one waits for.
     ///
     /// EDEADLK if an owner that holds the range waits for this owner, directly or over other owners.
-    pub(super) fn begin_wait(&self, wait: Wait) -> Result<GraphEntry<'_>> {
+    pub(super) fn begin(
+        &self,
+        wait: Wait,
+        blockers: impl Fn(&Wait) -> Vec<u64>,
+    ) -> Result<GraphEntry<'_>> {
         // Locked during the search: if two new waits form a cycle together, the second search finds it.
-        let mut waits = self.waits.lock();
-        if closes_cycle(&wait, &waits, |wait| self.blockers(wait.node, wait.owner, &wait.range)) {
+        let mut waits = self.lock();
+        if closes_cycle(&wait, &waits, blockers) {
             return Err(Errno::DEADLK);
         }
         waits.push(wait);
-        Ok(GraphEntry { graph: &self.waits, unique: wait.unique })
+        Ok(GraphEntry { graph: self, unique: wait.unique })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Wait>> {
+        self.waits.lock()
     }
 }
 

@@ -3,7 +3,8 @@
 //! Their locks are POSIX locks. The other owners may be open files.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Maximum number of owners that are remembered, the most recent ones.
 ///
@@ -41,7 +42,7 @@ impl KnownFdTables {
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recent.lock()
     }
 }
 

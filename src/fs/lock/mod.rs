@@ -28,8 +28,6 @@ pub use crate::sys::lock::{Conflict, LockKind, LockRange};
 use deadlock::Wait;
 use flock::retry_lock;
 use owner::{Access, Description, HeldBefore};
-pub(super) use revalidate::FileState;
-pub use revalidate::Revalidation;
 use table::Claim;
 pub(super) use table::Locks;
 use waiters::Waiting;

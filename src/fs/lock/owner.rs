@@ -10,14 +10,16 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
 
 use super::ranges::HeldRanges;
 use super::{LockKind, LockRange, LockRequest};
+use crate::error::errno_field;
 use crate::fs::Result;
 use crate::fs::shares::Share;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 use crate::sys::lock::Conflict;
 
@@ -89,7 +91,7 @@ impl Description {
 
     fn unlock_all(&self) {
         if let Err(e) = self.set(ALL_UNLOCKED) {
-            log::warn!("cannot release the locks of a client on the source: {e}");
+            log::warn!("cannot release the locks of a client on the source: {}", errno_field(e));
         }
     }
 }
@@ -113,7 +115,7 @@ impl Descriptions {
         if let Some(old) = &self.current {
             // Read locks of both descriptions do not conflict: the new one locks each range before the old one unlocks
             // it. Write locks conflict, so those of a write-only description cannot move.
-            let held: Vec<LockRange> = lock(held).iter().collect();
+            let held: Vec<LockRange> = held.lock().iter().collect();
             for range in held {
                 // EBADF: the new one lacks the access mode. That says nothing about the client's descriptor.
                 let cannot_move = |e| matches!(e, Errno::AGAIN | Errno::BADF);
@@ -162,7 +164,7 @@ impl Owner {
         request: &LockRequest,
         open: impl FnOnce() -> Result<Description>,
     ) -> Result<HeldBefore> {
-        self.set_in(&mut lock(&self.descriptions), request, open)
+        self.set_in(&mut self.descriptions.lock(), request, open)
     }
 
     fn set_in(
@@ -183,7 +185,7 @@ impl Owner {
             }
             self.pid.store(request.pid, Ordering::Relaxed);
         }
-        let mut held = lock(&self.held);
+        let mut held = self.held.lock();
         let before = held.within(&range);
         held.set(range, request.handle);
         Ok(before)
@@ -192,11 +194,15 @@ impl Owner {
     /// Takes back a lock that was granted to a client which was killed before it learned of that: the owner holds what it
     /// held before.
     pub(super) fn undo(&self, request: &LockRequest, before: &HeldBefore) {
-        let descriptions = lock(&self.descriptions);
+        let descriptions = self.descriptions.lock();
         let Some(current) = &descriptions.current else { return };
         let restore = |range: LockRange, handle| match current.set(range) {
-            Ok(()) => lock(&self.held).set(range, handle),
-            Err(e) => log::warn!("cannot restore the locks of a client on the source: {e}"),
+            Ok(()) => self.held.lock().set(range, handle),
+            Err(e) => log::warn!(
+                "cannot restore the locks of a client on the source: pid={} {}",
+                request.pid,
+                errno_field(e)
+            ),
         };
         // What was held is set in place of the new lock, and never unlocked in between.
         before.iter().for_each(|(range, handle)| restore(*range, *handle));
@@ -211,7 +217,7 @@ impl Owner {
         kind: LockKind,
         open: impl FnOnce() -> Result<Description>,
     ) -> Result<Arc<Description>> {
-        lock(&self.descriptions).for_kind(kind, &self.held, open)
+        self.descriptions.lock().for_kind(kind, &self.held, open)
     }
 
     /// Records a lock that a thread waited for, after the wait on `granted` succeeded.
@@ -223,7 +229,7 @@ impl Owner {
         granted: &Arc<Description>,
         open: impl FnOnce() -> Result<Description>,
     ) -> Result<HeldBefore> {
-        let mut descriptions = lock(&self.descriptions);
+        let mut descriptions = self.descriptions.lock();
         let result = self.set_in(&mut descriptions, request, open);
         let is_current = descriptions.current.as_ref().is_some_and(|now| Arc::ptr_eq(now, granted));
         if !is_current {
@@ -236,43 +242,48 @@ impl Owner {
     ///
     /// EBADF if this owner has no description yet.
     pub(super) fn get(&self, range: LockRange) -> Result<Option<Conflict>> {
-        let mut descriptions = lock(&self.descriptions);
+        let mut descriptions = self.descriptions.lock();
         descriptions.unlock_replaced();
         sys::lock::get(&descriptions.current.as_ref().ok_or(Errno::BADF)?.fd, range)
     }
 
     /// Releases all locks.
     pub(super) fn release(&self) {
-        let mut descriptions = lock(&self.descriptions);
+        let mut descriptions = self.descriptions.lock();
         descriptions.unlock_replaced();
         if let Some(current) = &descriptions.current {
             current.unlock_all();
         }
-        lock(&self.held).clear_all();
+        self.held.lock().clear_all();
     }
 
     /// Releases the locks that were granted through an open file.
     pub(super) fn release_through(&self, handle: u64) {
-        let descriptions = lock(&self.descriptions);
-        let ranges = lock(&self.held).granted_through(handle);
+        let descriptions = self.descriptions.lock();
+        let ranges = self.held.lock().granted_through(handle);
         let Some(current) = &descriptions.current else { return };
         for range in ranges {
             let range = LockRange { kind: LockKind::Unlock, ..range };
             match current.set(range) {
-                Ok(()) => lock(&self.held).set(range, handle),
-                Err(e) => log::warn!("cannot release a lock of a client on the source: {e}"),
+                Ok(()) => self.held.lock().set(range, handle),
+                Err(e) => {
+                    let (pid, errno) = (self.pid.load(Ordering::Relaxed), errno_field(e));
+                    log::warn!(
+                        "cannot release a lock of a client on the source: fh={handle} pid={pid} {errno}"
+                    );
+                }
             }
         }
     }
 
     /// Returns whether the owner holds no lock.
     pub(super) fn is_idle(&self) -> bool {
-        lock(&self.held).is_empty()
+        self.held.lock().is_empty()
     }
 
     /// Returns the ranges that the owner holds, locked.
     pub(super) fn held(&self) -> MutexGuard<'_, HeldRanges> {
-        lock(&self.held)
+        self.held.lock()
     }
 }
 
@@ -285,10 +296,6 @@ fn gaps(range: &LockRange, held: &HeldBefore) -> Vec<(u64, u64)> {
     }
     gaps.extend(from.filter(|from| *from <= range.end).map(|from| (from, range.end)));
     gaps
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

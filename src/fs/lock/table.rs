@@ -6,15 +6,17 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::LockRange;
-use super::deadlock::WaitGraph;
+use super::deadlock::{GraphEntry, Wait, WaitGraph};
 use super::fd_tables::KnownFdTables;
 use super::owner::Owner;
 use super::waiters::Waiters;
+use crate::fs::Result;
 use crate::source::NodeId;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The locks of one mount.
 #[derive(Debug, Default)]
@@ -22,7 +24,7 @@ pub(in crate::fs) struct Locks {
     files: Mutex<HashMap<NodeId, HashMap<u64, Entry>>>,
     /// Number of files with owners. While it is 0, as on most mounts, requests do not take the mutex.
     count: AtomicUsize,
-    pub(super) waits: WaitGraph,
+    waits: WaitGraph,
     pub(super) fd_tables: KnownFdTables,
     pub(in crate::fs) waiters: Arc<Waiters>,
 }
@@ -133,6 +135,11 @@ impl Locks {
         holder.map_or(0, |owner| owner.pid() as i32)
     }
 
+    /// Adds a wait for a POSIX lock, until the result is dropped. EDEADLK as [`WaitGraph::begin`] says.
+    pub(super) fn begin_wait(&self, wait: Wait) -> Result<GraphEntry<'_>> {
+        self.waits.begin(wait, |wait| self.blockers(wait.node, wait.owner, &wait.range))
+    }
+
     /// Returns the owners whose locks conflict with a range that owner `of` requests.
     pub(super) fn blockers(&self, node: NodeId, of: u64, range: &LockRange) -> Vec<u64> {
         let owners = self.owners(node);
@@ -147,7 +154,7 @@ impl Locks {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, HashMap<u64, Entry>>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock()
     }
 }
 

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::thread::Pid;
 
+use crate::error::errno_field;
 use crate::fs::caller::ClientState;
 use crate::fs::{Caller, Result};
 use crate::idmap::MountUid;
+use crate::sync::{Mutex, MutexGuard};
 use crate::sys;
 
 /// Maximum number of waiting requests, in all and for one user; others get ENOLCK. One user thus cannot keep others
@@ -121,7 +123,10 @@ impl Waiters {
         let started =
             std::thread::Builder::new().name("lock-wait".into()).stack_size(128 * 1024).spawn(run);
         if let Err(e) = started {
-            log::warn!("cannot start a thread to wait for a lock: {e}; the request fails with EIO");
+            let (pid, errno) = (caller.pid, errno_field(e));
+            log::warn!(
+                "cannot start a thread to wait for a lock, so the request fails with EIO: unique={unique} pid={pid} {errno}"
+            );
         }
     }
 
@@ -133,7 +138,10 @@ impl Waiters {
     ) -> Result<T> {
         // Before the thread can be woken: without the handler, the signal would end the daemon.
         if let Err(e) = sys::signal::install_wake_handler() {
-            log::warn!("cannot install the signal handler that interrupts waits for locks: {e}");
+            log::warn!(
+                "cannot install the signal handler that interrupts waits for locks: unique={unique} {}",
+                errno_field(e)
+            );
             return Err(e);
         }
         let thread = rustix::thread::gettid();
@@ -200,7 +208,8 @@ impl Waiters {
             }
         };
         if let Err(e) = std::thread::Builder::new().name("lock-watch".into()).spawn(watch) {
-            log::warn!("cannot start the thread that interrupts waits for locks: {e}");
+            let errno = errno_field(e);
+            log::warn!("cannot start the thread that interrupts waits for locks: {errno}");
             self.lock().is_watched = false;
         }
     }
@@ -213,7 +222,7 @@ impl Waiters {
     }
 
     fn lock(&self) -> MutexGuard<'_, List> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock()
     }
 }
 

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use serde_json::{Map, Value};
 
 use super::Operations;
 use crate::fs::{Ioctl, Read, Result, Write, sets_flags, spawn_blocking};
 use crate::fuse::convert::{is_direct, open_flags};
+use crate::fuse::device::Device;
 use crate::fuse::protocol::layout::{
     CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,
     READ_LOCKOWNER, ReadIn, ReleaseIn, WriteIn, WriteOut, ioctl, write,
 };
 use crate::fuse::protocol::{Reply, Request};
 use crate::fuse::status::STATUS_IOCTL;
+use crate::fuse::status_report::REPORT_IOCTL;
 use crate::source::NodeId;
 use crate::watch::Notifier;
 
@@ -108,6 +111,13 @@ impl Operations {
             let in_full = self.admission.is_mounter_or_root(request);
             return reply_ioctl(reply, Ok((0, self.reloads.answer(in_full))));
         }
+        if asked.cmd == REPORT_IOCTL && node == NodeId::ROOT {
+            let answer = match self.admission.is_mounter_or_root(request) {
+                true => self.report.answer(input, || self.numbers(reply.device())),
+                false => Err(Errno::PERM),
+            };
+            return reply_ioctl(reply, answer.map(|bytes| (0, bytes)));
+        }
         let caller = match request.caller() {
             Ok(caller) => caller,
             Err(e) => return reply.error(e),
@@ -137,6 +147,17 @@ impl Operations {
             self.kernel_cache.inval_inode(node);
         }
         reply_ioctl(reply, output.map(|output| (0, output)));
+    }
+}
+
+impl Operations {
+    /// The part of the report that changes all the time.
+    fn numbers(&self, device: &Device) -> Map<String, Value> {
+        let mut numbers = Map::new();
+        numbers.insert("reloads".to_owned(), self.reloads.describe());
+        numbers.insert("requests".to_owned(), device.counts().describe());
+        numbers.insert("inodes".to_owned(), self.fs.tree().inode_count().into());
+        numbers
     }
 }
 

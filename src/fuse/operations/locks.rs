@@ -1,7 +1,7 @@
 //! Locks that are held on the source: GETLK, SETLK, SETLKW, FLUSH and INTERRUPT.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -11,6 +11,7 @@ use crate::fuse::convert::lock_kind;
 use crate::fuse::protocol::layout::{FlushIn, InterruptIn, LK_FLOCK, LockIn, LockOut};
 use crate::fuse::protocol::{Reply, Request};
 use crate::source::NodeId;
+use crate::sync::Mutex;
 
 /// Limits how many workers may block on pages that are being read: reading them takes a worker.
 #[derive(Debug)]
@@ -41,13 +42,17 @@ impl BlockedWorkers {
 
 impl Operations {
     pub(super) fn flush(&self, request: &Request<'_>) -> Result<()> {
-        if !self.data.locks_on_source {
-            // There is nothing to release. ENOSYS stops the kernel from sending FLUSH again.
+        if !self.data.needs_flush(self.fs.tree()) {
+            // There is nothing to release or send. ENOSYS stops the kernel from sending FLUSH again.
             return Err(Errno::NOSYS);
         }
-        let (FlushIn { lock_owner, .. }, _) = request.argument()?;
-        self.fs.flush(self.node(request), lock_owner);
-        Ok(())
+        let (FlushIn { fh, lock_owner, .. }, _) = request.argument()?;
+        // First the data: the next owner of a lock must find it on the server.
+        let flushed = request.caller().and_then(|caller| self.fs.flush_to_server(&caller, fh));
+        if self.data.locks_on_source {
+            self.fs.flush(self.node(request), lock_owner);
+        }
+        flushed
     }
 
     pub(super) fn getlk(&self, request: &Request<'_>) -> Result<LockOut> {
@@ -137,9 +142,7 @@ impl Operations {
             }
             // The client has the lock, and must get the reply even when no thread can be started.
             let grant = Arc::new(Mutex::new(Some(grant)));
-            let claim = |grant: &Mutex<Option<_>>| {
-                grant.lock().unwrap_or_else(PoisonError::into_inner).take()
-            };
+            let claim = |grant: &Mutex<Option<_>>| grant.lock().take();
             let other = Arc::clone(&grant);
             let is_started = spawn_blocking(move || {
                 if let Some(grant) = claim(&other) {

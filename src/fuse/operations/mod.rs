@@ -29,6 +29,7 @@ use super::protocol::layout::{AttrOut, EntryOut};
 use super::protocol::{Reply, Request, opcode};
 use super::request_log::LoggedRequest;
 use super::status::Reloads;
+use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use super::worker_pool::Service;
 use crate::config::{Access, CachePolicy};
@@ -49,6 +50,8 @@ pub(super) struct Operations {
     pub(super) data: Arc<DataMover>,
     /// What the status ioctl reports of reloads.
     pub(super) reloads: Arc<Reloads>,
+    /// What `shiftbind stat` is told.
+    pub(super) report: Arc<StatusReport>,
     pub(super) node_ids: NodeIds,
     /// Whether the kernel caches directory listings until they are invalidated.
     pub(super) caches_readdir: bool,
@@ -161,7 +164,7 @@ impl Operations {
         };
         let negotiated = negotiate(device, &params)?;
         log::debug!(
-            "the kernel's FUSE lacks these of the wanted INIT flags: {:#x}",
+            "the kernel's FUSE lacks INIT flags that were asked for: flags={:#x}",
             flags & !negotiated
         );
         if negotiated & flag::HAS_EXPIRE_ONLY != 0 {
@@ -177,7 +180,8 @@ impl Operations {
     }
 
     /// Serves the requests that the kernel expects no reply to.
-    fn serve_without_reply(&self, request: &Request<'_>) {
+    fn serve_without_reply(&self, request: &Request<'_>, device: &Device) {
+        device.counts().request(request.header.opcode);
         LoggedRequest::new(request);
         match request.header.opcode {
             opcode::FORGET => self.forget(request),
@@ -232,11 +236,11 @@ impl Service for Operations {
     /// Serves a request. The reply may be sent later, by another thread.
     fn serve(&self, bytes: &[u8], device: &Arc<Device>) {
         let Some(request) = Request::parse(bytes) else {
-            return log::error!("the kernel sent a malformed request of {} bytes", bytes.len());
+            return log::error!("the kernel sent a malformed request: size={}", bytes.len());
         };
         let request = &request;
         if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
-            return self.serve_without_reply(request);
+            return self.serve_without_reply(request, device);
         }
         let reply = Reply::logged(device, request);
         if !self.admission.admits(request) {

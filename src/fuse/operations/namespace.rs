@@ -8,7 +8,7 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::{Operations, entry_out};
-use crate::fs::{Entry, Lookup, Moved, Result, spawn_blocking};
+use crate::fs::{Entry, Lookup, Moved, NewEntry, Result, spawn_blocking};
 use crate::fuse::protocol::layout::{
     BatchForgetIn, EntryOut, ForgetIn, ForgetOne, LinkIn, MkdirIn, MknodIn, Rename2In, RenameIn,
 };
@@ -67,14 +67,15 @@ impl Operations {
     pub(super) fn mknod(&self, request: &Request<'_>) -> Result<EntryOut> {
         let (MknodIn { mode, rdev, umask, .. }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
-        let node = self.node(request);
-        self.created(self.fs.mknod(&request.caller()?, node, name, mode, umask, rdev))
+        let new = NewEntry { parent: self.node(request), name, mode, umask };
+        self.created(self.fs.mknod(&request.caller()?, &new, rdev))
     }
 
     pub(super) fn mkdir(&self, request: &Request<'_>) -> Result<EntryOut> {
         let (MkdirIn { mode, umask }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
-        self.created(self.fs.mkdir(&request.caller()?, self.node(request), name, mode, umask))
+        let new = NewEntry { parent: self.node(request), name, mode, umask };
+        self.created(self.fs.mkdir(&request.caller()?, &new))
     }
 
     pub(super) fn symlink(&self, request: &Request<'_>) -> Result<EntryOut> {
@@ -112,14 +113,9 @@ impl Operations {
             let (name, rest) = rest.name()?;
             let (new_name, _) = rest.name()?;
             let entries = [(self.node(request), name), (self.node_ids.node_id(newdir), new_name)];
-            let moved = self.fs.rename(
-                &request.caller()?,
-                entries[0].0,
-                name,
-                entries[1].0,
-                new_name,
-                RenameFlags::from_bits_retain(flags),
-            )?;
+            let [from, to] = entries;
+            let flags = RenameFlags::from_bits_retain(flags);
+            let moved = self.fs.rename(&request.caller()?, from, to, flags)?;
             Ok((moved, entries))
         });
         match renamed {

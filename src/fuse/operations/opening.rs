@@ -8,7 +8,8 @@ use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use super::Operations;
-use crate::fs::{Entry, Fs, OpenFile, OpenedFile, Result};
+use crate::error::errno_field;
+use crate::fs::{Entry, Fs, NewEntry, OpenFile, OpenedFile, Result};
 use crate::fuse::backing_ids::BackingIds;
 use crate::fuse::convert::open_flags;
 use crate::fuse::device::{Backing, Device};
@@ -28,7 +29,8 @@ impl Operations {
         });
         // The daemon may not (no CAP_SYS_ADMIN), or the kernel cannot. Neither will change.
         if let Err(e @ (Errno::PERM | Errno::NOTTY | Errno::OPNOTSUPP)) = opened {
-            log::info!("no FUSE passthrough: {e}");
+            let (node, errno) = (file.inode().node(), errno_field(e));
+            log::info!("no FUSE passthrough from now on: nodeid={node} {errno}");
             self.fs.disable_passthrough();
         }
         opened
@@ -43,6 +45,18 @@ impl Operations {
         close(&self.fs, &self.backing_ids, handle);
     }
 
+    /// Opens a directory on which only ioctl(2) is to be called.
+    fn open_for_ioctl(&self, request: &Request<'_>, reply: Reply) {
+        let node = self.node(request);
+        match request.caller().and_then(|caller| self.fs.open_for_ioctl(&caller, node)) {
+            Ok(opened) => {
+                let answer = open_out(opened.handle, 0);
+                reply_open(&answer, reply, &self.fs, &self.backing_ids);
+            }
+            Err(e) => reply.error(e),
+        }
+    }
+
     /// Opens a file. The reply says whether the kernel reads and writes it by itself.
     pub(super) fn open(&self, request: &Request<'_>, reply: Reply) {
         let node = self.node(request);
@@ -53,17 +67,7 @@ impl Operations {
         });
         let (opened, caller, must_not_wait) = match opened {
             Ok(opened) => opened,
-            Err(Errno::ISDIR) => {
-                let opened =
-                    request.caller().and_then(|caller| self.fs.open_for_ioctl(&caller, node));
-                return match opened {
-                    Ok(opened) => {
-                        let answer = open_out(opened.handle, 0);
-                        reply_open(&answer, reply, &self.fs, &self.backing_ids);
-                    }
-                    Err(e) => reply.error(e),
-                };
-            }
+            Err(Errno::ISDIR) => return self.open_for_ioctl(request, reply),
             Err(e) => return reply.error(e),
         };
         if opened.stale_attributes {
@@ -118,8 +122,8 @@ impl Operations {
     pub(super) fn create(&self, request: &Request<'_>, device: &Arc<Device>) -> Result<CreateOut> {
         let (CreateIn { flags, mode, umask, .. }, rest) = request.argument()?;
         let (name, _) = rest.name()?;
-        let (caller, parent) = (request.caller()?, self.node(request));
-        let created = self.fs.create(&caller, parent, name, mode, umask, open_flags(flags))?;
+        let new = NewEntry { parent: self.node(request), name, mode, umask };
+        let created = self.fs.create(&request.caller()?, &new, open_flags(flags))?;
         Ok(self.created_out(created, device))
     }
 

@@ -97,7 +97,11 @@ impl Operations {
         if RUNNING.fetch_add(1, Ordering::AcqRel) >= MAX_RUNNING {
             RUNNING.fetch_sub(1, Ordering::AcqRel);
             return log::warn!(
-                "{MAX_RUNNING} invalidations for killed clients wait: stale names may be seen for up to ten minutes"
+                "{MAX_RUNNING} invalidations for killed clients wait, and stale names may be seen for up to ten \
+                 minutes: unique={} nodeid={} pid={}",
+                request.header.unique,
+                request.header.nodeid,
+                request.header.pid
             );
         }
         let kernel_cache = Arc::clone(&self.kernel_cache);

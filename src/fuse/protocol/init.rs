@@ -79,7 +79,7 @@ pub(in crate::fuse) fn negotiate(device: &Arc<Device>, params: &InitParams) -> R
         }
         if init.major < MAJOR || init.minor < OLDEST_MINOR {
             reply.error(Errno::PROTO);
-            log::debug!("the kernel's FUSE is {}.{}", init.major, init.minor);
+            log::debug!("the kernel's FUSE is too old: version={}.{}", init.major, init.minor);
             return Err(Errno::PROTONOSUPPORT);
         }
         // A kernel without FUSE_INIT_EXT sends no second word.

@@ -1,6 +1,7 @@
 //! Notifications: messages to the kernel that answer no request (`enum fuse_notify_code`).
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::IoSlice;
 use std::os::unix::ffi::OsStrExt;
 
@@ -36,6 +37,21 @@ pub(in crate::fuse) enum Notification<'a> {
     },
     /// FUSE_NOTIFY_INC_EPOCH: invalidates all dentries (Linux 6.16).
     IncEpoch,
+}
+
+/// As the log names it: the constant of `enum fuse_notify_code`, and what it is about.
+impl fmt::Display for Notification<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalInode { nodeid, offset } => {
+                write!(f, "INVAL_INODE nodeid={nodeid} offset={offset}")
+            }
+            Self::InvalEntry { parent, name, expire_only } => {
+                write!(f, "INVAL_ENTRY nodeid={parent} name={name:?} expire_only={expire_only}")
+            }
+            Self::IncEpoch => f.write_str("INC_EPOCH"),
+        }
+    }
 }
 
 impl Notification<'_> {

@@ -8,6 +8,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::layout::OutHeader;
 use super::{Request, RequestHead};
+use crate::error::errno_field;
 use crate::fs::Result;
 use crate::fuse::device::Device;
 use crate::fuse::request_log::{LoggedRequest, log_abandoned};
@@ -22,6 +23,8 @@ pub(in crate::fuse) struct Reply {
     /// The device that the request was read from, which the reply must go through.
     device: Arc<Device>,
     unique: u64,
+    /// The opcode of the request whose error is to be counted.
+    opcode: Option<u32>,
     is_unanswered: bool,
     logged: Option<LoggedRequest>,
 }
@@ -29,12 +32,14 @@ pub(in crate::fuse) struct Reply {
 impl Reply {
     /// The reply to a request that was read from a device.
     pub(in crate::fuse) fn new(device: &Arc<Device>, unique: u64) -> Self {
-        Self { device: Arc::clone(device), unique, is_unanswered: true, logged: None }
+        Self { device: Arc::clone(device), unique, opcode: None, is_unanswered: true, logged: None }
     }
 
-    /// As [`Self::new`]; the request is logged now, and the reply when it is sent.
+    /// As [`Self::new`]; the request is counted and logged now, and the reply when it is sent.
     pub(in crate::fuse) fn logged(device: &Arc<Device>, request: &Request<'_>) -> Self {
         let mut reply = Self::new(device, request.header.unique);
+        device.counts().request(request.header.opcode);
+        reply.opcode = Some(request.header.opcode);
         reply.logged = LoggedRequest::new(request);
         reply
     }
@@ -85,6 +90,11 @@ impl Reply {
     }
 
     fn answer(&self, error: i32, parts: &[&[u8]]) -> bool {
+        if error != 0
+            && let Some(opcode) = self.opcode
+        {
+            self.device.counts().error(opcode);
+        }
         let was_accepted = send_reply(&self.device, self.unique, error, parts);
         if let Some(logged) = self.logged {
             let size = parts.iter().map(|part| part.len()).sum();
@@ -144,7 +154,7 @@ fn send_reply(device: &Device, unique: u64, error: i32, parts: &[&[u8]]) -> bool
         // The client was interrupted and does not wait any more, or the mount is gone.
         Err(Errno::NOENT | Errno::NODEV) => false,
         Err(e) => {
-            log::warn!("the kernel refused a reply: {e}");
+            log::warn!("the kernel refused a reply: unique={unique} size={len} {}", errno_field(e));
             if error == 0 {
                 // The request must get a reply.
                 send_reply(device, unique, -libc::EIO, &[]);

@@ -234,7 +234,9 @@ mod tests {
             (Some((Token::Any, after)), c) => {
                 slow(after, name) || c.is_some_and(|(_, len)| slow(tokens, &name[len..]))
             }
-            (Some((token, after)), Some((c, len))) => token.accepts(c, Case::Exact) && slow(after, &name[len..]),
+            (Some((token, after)), Some((c, len))) => {
+                token.accepts(c, Case::Exact) && slow(after, &name[len..])
+            }
             (Some(_), None) => false,
         }
     }

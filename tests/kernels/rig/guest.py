@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from .host import say, scratch
+from .host import run, say, scratch
 
 HERE = Path(__file__).resolve().parents[1]
 # The modules that the root, the payload and the tests need, unless the kernel has them built in.
@@ -63,6 +63,15 @@ def initramfs(kernel, root, payload, dir):
     return image
 
 
+def modules_disk(kernel, dir):
+    """A disk with all modules of the kernel, which the guest's kernel then loads by itself (modprobe(8))."""
+    image = dir / "modules.img"
+    used = int(run("du", "-sm", kernel.modules.resolve()).split()[0])
+    run("truncate", "-s", f"{used * 5 // 4 + 32}M", image)
+    run("mke2fs", "-q", "-t", "ext4", "-F", "-d", kernel.modules.resolve(), image)
+    return image
+
+
 def arguments(kernel, settings):
     """The kernel's command line; it disables features that cost time and are not tested here."""
     words = ["console=ttyS0", "quiet", "loglevel=4", "panic=-1", "mitigations=off", "nokaslr", "init_on_alloc=0",
@@ -75,7 +84,7 @@ def arguments(kernel, settings):
     return " ".join(words)
 
 
-def machine(kernel, root, payload, image, results, settings):
+def machine(kernel, disks, image, results, settings):
     """The command line of qemu."""
     # la57=off: page tables of four levels. tb-size: 1 GiB for translated code.
     kinds = {"tcg": ["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,la57=off"],
@@ -85,9 +94,8 @@ def machine(kernel, root, payload, image, results, settings):
                "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
                "-chardev", f"file,id=results,path={results}", "-serial", "chardev:results",
                "-device", "virtio-rng-pci"]
-    if kernel.modules is not None:
-        for disk in [root.image, payload.image]:
-            command += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on,cache=unsafe"]
+    for disk in disks:
+        command += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on,cache=unsafe"]
     return [*command, "-kernel", str(kernel.image), "-initrd", str(image), "-append", arguments(kernel, settings)]
 
 
@@ -143,6 +151,9 @@ def boot(kernel, root, payload, settings, stop):
     with scratch(settings.cache, "guest") as name:
         dir = Path(name)
         image = initramfs(kernel, root, payload, dir)
+        disks = [root.image, payload.image] if kernel.modules else []
+        if disks and settings.sources:
+            disks.append(modules_disk(kernel, dir))
         results = dir / "results"
         results.touch()
         log = log_of(kernel, settings)
@@ -151,7 +162,7 @@ def boot(kernel, root, payload, settings, stop):
         with open(log, "wb") as console:
             # The host's kernel kills the guest when this thread ends (PR_SET_PDEATHSIG).
             guest = subprocess.Popen(["setpriv", "--pdeathsig", "KILL",
-                                      *machine(kernel, root, payload, image, results, settings)],
+                                      *machine(kernel, disks, image, results, settings)],
                                      stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT,
                                      env=dict(os.environ, TMPDIR=str(dir)))
             try:

@@ -11,7 +11,8 @@ OPERATIONS = ["create", "unlink", "rename", "readdirplus", "missing name again"]
 def result(kernel, outcome, expected):
     """Merges a guest's events into one object.
 
-    A test that is expected to fail and does becomes `expected`, with the reason in place of its message.
+    A test that is expected to fail and does becomes `expected`, with the reason in place of its message. A test that has
+    failed and then passed alone becomes `alone`, and keeps its message.
     """
     checks, programs, messages = {}, {}, []
     about = {"kernel": kernel.name, "package": kernel.package, "release": None, "modules": kernel.modules is not None,
@@ -31,12 +32,18 @@ def result(kernel, outcome, expected):
         elif kind == "test":
             program = programs.setdefault(event["program"], {"tests": []})
             test = {key: event[key] for key in ["name", "outcome", "why", "seconds"]}
+            if event.get("facts"):
+                test["facts"] = event["facts"]
             reason = expected.reason(kernel, event["program"], test["name"])
             if reason and test["outcome"] == "failed":
                 test.update(outcome="expected", why=reason, message=test["why"])
             elif reason and test["outcome"] == "passed":
                 test.update(why=f"expected to fail: {reason}")
             program["tests"].append(test)
+        elif kind == "again":
+            for test in programs[event["program"]]["tests"]:
+                if test["name"] == event["name"]:
+                    test["outcome"] = "alone"
         elif kind == "program":
             program = programs.setdefault(event["program"], {"tests": []})
             program.update(status=event["status"], seconds=event["seconds"], processor_seconds=spent,
@@ -60,6 +67,10 @@ class Expected:
             if line.strip() and not line.startswith("#"):
                 kernel, test, reason = line.split(None, 2)
                 self._entries.append((kernel, test, reason))
+
+    def names(self):
+        """Every `PROGRAM::TEST` that is known to fail on some kernel."""
+        return sorted({name for _, name, _ in self._entries})
 
     def reason(self, kernel, program, test):
         """Why that test is known to fail on that kernel; None if it is not."""
@@ -107,7 +118,7 @@ def table(results):
     for result in results:
         lines.append(row(cells(result)))
     for result in results:
-        lines += failures(result)
+        lines += failures(result) + passed_alone(result)
     lines += reasons(results, "expected", "Known to fail (tests/kernels/expected-failures)")
     lines += reasons(results, "skipped", "Skipped")
     lines += left_out(results)
@@ -123,7 +134,8 @@ def cells(result):
         return result["checks"].get(check, {}).get("result", {}).get(key, "–")
     count = counts(result)
     known = f" + {count['expected']} known" if count["expected"] else ""
-    outcome = f"{count['passed']} / {count['failed']}{known} / {count['skipped']}" if result["programs"] else "–"
+    alone = f" + {count['alone']} alone" if count["alone"] else ""
+    outcome = f"{count['passed']}{alone} / {count['failed']}{known} / {count['skipped']}" if result["programs"] else "–"
     if result["ended"] != "complete":
         outcome += f" ({result['ended']})"
     name = result["kernel"] + ("" if result["modules"] else "*")
@@ -141,6 +153,12 @@ def failures(result):
     lines += [f"- check {name}: {first_line(check['said'])}" for name, check in bad.items()]
     lines += [f"- `{program}::{test['name']}`: {first_line(test['why'])}" for program, test in failed]
     return lines
+
+
+def passed_alone(result):
+    found = [(program, test) for program, test in tests(result) if test["outcome"] == "alone"]
+    lines = ["", f"Failed beside other tests and passed alone on {result['kernel']}:", ""] if found else []
+    return lines + [f"- `{program}::{test['name']}`: {first_line(test['why'])}" for program, test in found]
 
 
 def first_line(text):
@@ -175,12 +193,13 @@ def left_out(results):
     return lines + [f"- all of `{name}`: {reason}" for name, reason in sorted(whole.items())]
 
 
-BEGIN, END = "<!-- made by tests/kernels/run --document -->\n", "<!-- end -->\n"
+# The first line may name more options.
+BEGIN, END = re.compile(r"<!-- made by tests/kernels/run .*-->\n"), "<!-- end -->\n"
 
 
 def document(path, text):
     """Replaces the text between the marks in a document."""
     whole = Path(path).read_text()
-    before, _, rest = whole.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    Path(path).write_text(f"{before}{BEGIN}{text}{END}{after}")
+    begin = BEGIN.search(whole)
+    _, _, after = whole[begin.end():].partition(END)
+    Path(path).write_text(f"{whole[:begin.end()]}{text}{END}{after}")

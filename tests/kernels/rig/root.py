@@ -1,4 +1,7 @@
-"""The guests' root: a small Debian with the programs that the tests run, made once by debootstrap."""
+"""The guests' root: a small Debian with the programs that the tests run, made once by debootstrap.
+
+`--sources` has a root of its own, with the servers and tools of the filesystems in tests/other_sources.
+"""
 
 import hashlib
 import os
@@ -15,6 +18,10 @@ NEEDED = Path(__file__).resolve().parents[2] / "support/machine.rs"
 TOOLCHAIN = ["gcc"]
 # debootstrap resolves bindfs's dependency to the old fuse, which conflicts with fuse3; apt does not.
 AFTERWARDS = ["bindfs"]
+# What tests/other_sources needs besides: servers, clients, and programs that make filesystems.
+SOURCES = ["autofs", "cifs-utils", "dosfstools", "erofs-utils", "exfatprogs", "mergerfs", "nfs-kernel-server",
+           "nfs4-acl-tools", "ntfs-3g", "openssh-client", "openssh-server", "rpcbind", "samba", "smbclient",
+           "squashfs-tools", "sshfs", "udftools"]
 # The size of the sparse image: about 300 MiB are used; the rest is for files of the tests.
 SIZE = "6G"
 # Increased when the recipe changes in another way, so that old images are made again.
@@ -41,17 +48,20 @@ def packages():
 class Root:
     """The root as an image, and as an archive for kernels without modules, which have no disk driver."""
 
-    def __init__(self, cache, suite):
-        key = hashlib.sha256(" ".join([RECIPE, SIZE, *packages()]).encode()).hexdigest()[:12]
-        self.image = cache / f"root-{suite}-{key}.img"
-        self.archive = cache / f"root-{suite}-{key}.tar"
+    def __init__(self, cache, suite, with_sources=False):
+        self._later = [*AFTERWARDS, *(SOURCES if with_sources else [])]
+        words = [RECIPE, SIZE, *packages(), *(SOURCES if with_sources else [])]
+        key = hashlib.sha256(" ".join(words).encode()).hexdigest()[:12]
+        self._kind = f"{'sources' if with_sources else 'root'}-{suite}"
+        self.image = cache / f"{self._kind}-{key}.img"
+        self.archive = cache / f"{self._kind}-{key}.tar"
         self._suite = suite
 
     def make(self, mirror):
         """Makes both from a Debian mirror unless they exist."""
         if self.image.exists() and self.archive.exists():
             return
-        say(f"making the guests' root with debootstrap ({self._suite})")
+        say(f"making the guests' root with debootstrap ({self._kind})")
         self.image.parent.mkdir(parents=True, exist_ok=True)
         with scratch(self.image.parent, "root") as tree:
             self._install(tree, mirror)
@@ -65,7 +75,7 @@ class Root:
             run("tar", "-c", "-C", tree, *[f"--exclude=./{path}/*" for path in skip], "-f", self.archive, ".")
             # Renamed last: the image's existence means that both are complete.
             new.rename(self.image)
-        for old in self.image.parent.glob(f"root-{self._suite}-*"):
+        for old in self.image.parent.glob(f"{self._kind}-*"):
             if old not in (self.image, self.archive):
                 old.unlink()
 
@@ -74,6 +84,10 @@ class Root:
         run("debootstrap", "--variant=minbase", f"--include={include}", self._suite, tree, mirror)
         apt = ["chroot", tree, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
         run(*apt, "update")
-        run(*apt, "install", "--yes", "--no-install-recommends", *AFTERWARDS)
+        # invoke-rc.d would start the packages' services on the host.
+        policy = Path(tree) / "usr/sbin/policy-rc.d"
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+        run(*apt, "install", "--yes", "--no-install-recommends", *self._later)
         # fusermount3 refuses users without an account.
         run("chroot", tree, "useradd", "--uid", "1000", "--user-group", "--create-home", "user")

@@ -42,6 +42,51 @@ pub(super) const MAPS: &[OptionDef] = &[
         )
     },
     OptionDef {
+        value: one_of("WORD:VALUE", crate::map_from::WORDS),
+        ..flag(
+            Opt::MapFrom,
+            "map-from",
+            "map_from",
+            Category::Maps,
+            "Take the map from a process, a container or /etc/subuid: pid:N, lxc:FILE, ...",
+            "Adds the extents of a map that exists elsewhere, see Maps from elsewhere. A reload reads it again.",
+        )
+    },
+    flag(
+        Opt::InvertMap,
+        "invert-map",
+        "invert_map",
+        Category::Maps,
+        "Exchange source and mount in what map-from reads",
+        "Exchange source and mount in all extents that map-from reads.",
+    ),
+    OptionDef {
+        value: value("USER[:GROUP]"),
+        ..flag(
+            Opt::OwnerAs,
+            "owner-as",
+            "owner_as",
+            Category::Maps,
+            "Show the owner of the source as USER; all other ids stay as they are",
+            "Shows what belongs to the owner and the group of SOURCE itself as USER and GROUP, and stores as theirs what USER \
+             and GROUP make at the mount. Names or numbers; the default GROUP is the login group of USER if the user database \
+             knows USER, else the same number. All other ids pass through, unless unmapped or another map is given.",
+        )
+    },
+    OptionDef {
+        value: value("ID[:GID]"),
+        ..flag(
+            Opt::RootAs,
+            "root-as",
+            "root_as",
+            Category::Maps,
+            "Store as ID what root makes at the mount, where no extent holds 0",
+            "Stores as the source ids ID and GID what uid 0 and gid 0 of the mount make or give away, where no extent holds the \
+             mount id 0. With the map of a container a program of the host's root can then make files in the container's tree; \
+             without, that fails with EOVERFLOW. What is shown does not change. The default GID is that of unmapped=squash.",
+        )
+    },
+    OptionDef {
         value: one_of("POLICY", &["deny", "pass", "squash="]),
         default: "deny; with map alone, and under the name bindfs, pass",
         ..flag(

@@ -5,6 +5,7 @@
 mod access;
 mod caching;
 mod changes;
+mod commands;
 mod creation;
 mod maps;
 mod mount;
@@ -56,7 +57,7 @@ const fn one_of(placeholder: &'static str, words: &'static [&'static str]) -> Op
 /// Every option.
 pub(in crate::cli) static OPTIONS: &[OptionDef] = &ALL;
 
-const SECTIONS: [&[OptionDef]; 11] = [
+const SECTIONS: [&[OptionDef]; 12] = [
     maps::MAPS,
     owners::OWNERS,
     creation::CREATION,
@@ -68,6 +69,7 @@ const SECTIONS: [&[OptionDef]; 11] = [
     caching::CACHING,
     process::PROCESS,
     other::OTHER,
+    commands::COMMANDS,
 ];
 
 static ALL: [OptionDef; COUNT] = {

@@ -51,8 +51,10 @@ pub(super) const OTHER: &[OptionDef] = &[
         "explain",
         Category::Other,
         "Explain what would be mounted, and mount nothing",
-        "Explains the maps, the unmapped ids and their translation, and which engine and cache would be used and why. \
-         Nothing is mounted.",
+        "Explains the maps, the unmapped ids and their translation, which engine and cache would be used and why, and the \
+         command of mount(8) for the same where the kernel could make the mount. Nothing is mounted, but all is checked: the \
+         exit status, and the error, are those that the mount would have. Without SOURCE and MOUNTPOINT the maps alone are \
+         explained.",
     ),
     OptionDef {
         short: Some('h'),

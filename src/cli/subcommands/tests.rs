@@ -1,0 +1,78 @@
+use std::path::Path;
+
+use super::*;
+use crate::accounts::TestAccounts;
+use crate::cli::parse_with;
+
+fn parsed(words: &str) -> Result<Command> {
+    parse_with(words.split(' ').map(OsString::from), &TestAccounts)
+}
+
+fn refused(words: &str) -> String {
+    parsed(words).unwrap_err().to_string()
+}
+
+#[test]
+fn each_subcommand_is_parsed() {
+    assert!(matches!(parsed("shiftbind list").unwrap(), Command::List { json: false }));
+    assert!(matches!(parsed("shiftbind list --json").unwrap(), Command::List { json: true }));
+    match parsed("shiftbind stat --json /m").unwrap() {
+        Command::Stat { mountpoint, json: true } => assert_eq!(mountpoint, Path::new("/m")),
+        other => panic!("{other:?}"),
+    }
+    match parsed("/usr/bin/shiftbind umount -l /m").unwrap() {
+        Command::Umount { mountpoint, lazy: true } => assert_eq!(mountpoint, Path::new("/m")),
+        other => panic!("{other:?}"),
+    }
+    for words in ["shiftbind reload /m", "shiftbind --reload /m"] {
+        match parsed(words).unwrap() {
+            Command::Reload { mountpoint } => assert_eq!(mountpoint, Path::new("/m")),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(parsed("shiftbind explain /m").unwrap(), Command::ExplainMounted { .. }));
+    assert!(matches!(
+        parsed("shiftbind explain /s /m -o idmap=0:1:1").unwrap(),
+        Command::Explain(_)
+    ));
+    assert!(matches!(parsed("shiftbind umount --help").unwrap(), Command::HelpOf("umount")));
+}
+
+#[test]
+fn a_source_with_the_name_of_a_subcommand_is_mounted_where_it_cannot_be_one() {
+    for words in [
+        "shiftbind ./list /m",
+        "shiftbind -- list /m",
+        "shiftbind -r list /m",
+        "shiftbind list /m -o rw,dev",
+        "bindfs list /m",
+        "mount.shiftbind list /m -o rw",
+    ] {
+        match parsed(words).unwrap() {
+            Command::Mount(config) => assert!(config.source.ends_with("list"), "{words}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_wrong_argument_is_refused_with_the_subcommands_name() {
+    assert_eq!(refused("shiftbind stat"), "stat: MOUNTPOINT is missing");
+    assert_eq!(refused("shiftbind umount "), "umount: MOUNTPOINT is empty");
+    assert!(refused("shiftbind list /m").starts_with("list: unexpected argument '/m'"));
+    assert!(refused("shiftbind list --jsn").starts_with("list: unknown option '--jsn'; did you"));
+    assert!(refused("shiftbind stat /m --idmap=0:1:1").starts_with("stat: unknown option"));
+    assert!(refused("shiftbind explain /m --ro").starts_with("explain: option 'ro': "));
+    assert!(refused("shiftbind /s /m --json").starts_with("unknown option '--json'"));
+}
+
+#[test]
+fn every_subcommand_has_a_help_that_fits_a_terminal() {
+    for definition in SUBCOMMANDS {
+        assert!(definition.about.ends_with('.') && !definition.help.ends_with('.'));
+        let text = help(definition.name);
+        assert!(text.starts_with(&format!("Usage: shiftbind {}", definition.name)), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80 && line.trim_end() == line), "{text}");
+        assert!(text.contains("--help"), "{text}");
+    }
+}

@@ -1,0 +1,125 @@
+//! Sources on filesystems that have no owners (FAT, exFAT, NTFS) or cannot be written to (squashfs, erofs).
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::probe;
+use crate::support::{Lock, LockKind, Scratch, needs_loop_devices, scratch, sh};
+use crate::survey::{self, tell};
+
+/// A filesystem on a loop device; unmounted when dropped.
+struct Disk {
+    dir: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Disk {
+    /// Makes a filesystem by a command that turns the directory `tree` or the empty file `image` into it.
+    fn make(kind: &str, command: &str, options: &str) -> Self {
+        needs_loop_devices();
+        let scratch = scratch();
+        let image = scratch.join("image");
+        File::create(&image).expect("make the image").set_len(64 << 20).expect("size the image");
+        let dir = scratch.dir("mounted");
+        let tree = scratch.dir("tree");
+        survey::fill(&{
+            fs::create_dir(tree.join("files")).expect("mkdir");
+            tree.join("files")
+        });
+        sh(scratch.path(), "chown 1005:1006 tree/files/f1; chmod 640 tree/files/f1");
+        sh(
+            scratch.path(),
+            &format!("{command} > log; mount -t {kind} -o loop,{options} image mounted"),
+        );
+        Self { dir, _scratch: scratch }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = unmount(&self.dir, UnmountFlags::DETACH);
+    }
+}
+
+fn without_owners(name: &str, kind: &str, mkfs: &str, options: &str) {
+    if !probe::has(&[kind], &[mkfs]) {
+        return;
+    }
+    let force = if kind == "ntfs3" { "-Q -F" } else { "" };
+    let disk = Disk::make(kind, &format!("{mkfs} {force} image"), options);
+    let files = disk.dir.join("files");
+    fs::create_dir(&files).expect("mkdir");
+    survey::fill(&files);
+    survey::measure(name, &disk.dir, &files);
+    survey::compare(name, &disk.dir, &disk.dir, &[]);
+}
+
+#[test]
+fn fat_does_the_same_through_a_map() {
+    without_owners("vfat", "vfat", "mkfs.vfat", "uid=1000,gid=1000,umask=022");
+}
+
+#[test]
+fn exfat_does_the_same_through_a_map() {
+    without_owners("exfat", "exfat", "mkfs.exfat", "uid=1000,gid=1000,umask=022");
+}
+
+#[test]
+fn ntfs_does_the_same_through_a_map() {
+    without_owners("ntfs3", "ntfs3", "mkfs.ntfs", "uid=1000,gid=1000,umask=022");
+}
+
+fn read_only(name: &str, program: &str, command: &str) {
+    if !probe::has(&[name], &[program]) {
+        return;
+    }
+    let prepared = format!(
+        "setfattr -n user.test -v value tree/files/f1; setfacl -m u:1007:r tree/files/f2; {command}"
+    );
+    let disk = Disk::make(name, &prepared, "ro");
+    survey::measure(name, &disk.dir, &disk.dir.join("files"));
+    let mount = survey::mount(&disk.dir);
+    let meta = fs::metadata(mount.join("files/f1")).expect("stat");
+    assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (101_005, 101_006, 0o640));
+    tell(name, "owners", "those stored; EROFS for every change");
+    let attempts = |dir: &Path| {
+        let file = dir.join("files/f1");
+        [
+            fs::write(dir.join("new"), "text"),
+            fs::set_permissions(&file, Permissions::from_mode(0o600)),
+            chown(&file, Some(0), None),
+            fs::remove_file(&file),
+            fs::rename(&file, dir.join("moved")),
+            fs::hard_link(&file, dir.join("linked")),
+            File::options().append(true).open(&file).map(drop),
+        ]
+        .map(|result| result.err().and_then(|error| error.raw_os_error()))
+    };
+    assert_eq!(attempts(&disk.dir), [Some(libc::EROFS); 7], "{name} itself");
+    assert_eq!(attempts(mount.path()), [Some(libc::EROFS); 7], "{name} at the mount");
+    let value = survey::get_xattr(&mount.join("files/f1"), "user.test");
+    tell(name, "xattrs", &survey::outcome(value));
+    let at = |dir: &Path| {
+        survey::outcome(survey::get_xattr(&dir.join("files/f2"), "system.posix_acl_access"))
+    };
+    tell(name, "ACLs", &at(mount.path()));
+    // The kernel asks the daemon for ACLs, and takes EOPNOTSUPP for an error.
+    let expected = if at(&disk.dir) == "EOPNOTSUPP" { "ENODATA".to_owned() } else { at(&disk.dir) };
+    assert_eq!(at(mount.path()), expected, "{name}: an ACL");
+    let file = File::open(mount.join("files/f1")).expect("open");
+    let lock = Lock::whole(LockKind::Shared).try_set(&file);
+    tell(name, "locks", &survey::outcome(lock));
+}
+
+#[test]
+fn squashfs_is_read_through_a_map() {
+    read_only("squashfs", "mksquashfs", "rm image; mksquashfs tree image -quiet -no-progress");
+}
+
+#[test]
+fn erofs_is_read_through_a_map() {
+    read_only("erofs", "mkfs.erofs", "mkfs.erofs image tree");
+}
