@@ -51,6 +51,7 @@ fn sample(option: &OptionDef) -> String {
         ("POLICY", _) => "pass".to_owned(),
         ("PAIRS", _) => "5/6:@5/@6".to_owned(),
         ("FILE", _) => SAMPLE_FILE.to_owned(),
+        ("WORD:VALUE", _) => "foreign".to_owned(),
         ("PATH", _) => "/run/x".to_owned(),
         (_, Completion::Words(words)) => words[0].to_owned(),
         _ => "7".to_owned(),
@@ -77,14 +78,19 @@ const IDLE: &[&str] = &[
 fn outcome(argv: &[String]) -> String {
     let both = ["--uidmap=0:5:1", "--gidmap=0:5:1"].map(str::to_owned);
     // A map for one kind of id is refused alone; the map for the other kind is added.
-    let mut whole = vec!["shiftbind".to_owned(), "/s".to_owned(), "/m".to_owned()];
+    let mut whole = vec!["shiftbind".to_owned(), "/dev".to_owned(), "/m".to_owned()];
     if argv.iter().any(|arg| arg.contains("uidmap")) {
         whole.push(both[1].clone());
     } else if argv.iter().any(|arg| arg.contains("gidmap")) {
         whole.push(both[0].clone());
     }
+    if argv.iter().any(|arg| arg.contains("invert")) {
+        whole.push("--map-from=foreign".to_owned());
+    }
     whole.extend_from_slice(argv);
     match parse_with(whole.iter().map(OsString::from), &TestAccounts) {
+        // The options as they were given differ in any case.
+        Ok(Command::Mount(config)) => format!("{:?}", Config { given: Vec::new(), ..config }),
         Ok(command) => format!("{command:?}"),
         Err(error) => panic!("{argv:?}: {error}"),
     }

@@ -48,7 +48,7 @@ pub(super) const MAPS: &[OptionDef] = &[
             "map-from",
             "map_from",
             Category::Maps,
-            "Take the map from a process, a container or /etc/subuid: pid:N, lxc:FILE, ...",
+            "Take the map from a process, a container or /etc/subuid: pid:N, lxc:FILE and so on",
             "Adds the extents of a map that exists elsewhere, see Maps from elsewhere. A reload reads it again.",
         )
     },
