@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::table::MountIdentity;
 
-/// Whether a process has its working directory, its root directory or a file open on one of these mounts. A file that is
-/// mapped and not open is not found, nor is what this process may not look at.
+/// Whether a process has its working directory, its root directory, or a file that is open or mapped on one of these mounts.
+/// What the kernel itself uses is not found, nor is a process that this one may not look at.
 pub(super) fn is_in_use(ids: &[u64]) -> bool {
     let Ok(processes) = fs::read_dir("/proc") else { return false };
     let is_process = |name: &std::ffi::OsStr| {
@@ -14,9 +14,11 @@ pub(super) fn is_in_use(ids: &[u64]) -> bool {
     };
     processes.flatten().filter(|entry| is_process(&entry.file_name())).any(|process| {
         let dir = process.path();
-        let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten();
+        let mut files = ["fd", "map_files"]
+            .into_iter()
+            .flat_map(|name| fs::read_dir(dir.join(name)).into_iter().flatten().flatten());
         ["cwd", "root"].iter().any(|name| is_on(&dir.join(name), ids))
-            || files.into_iter().any(|file| is_on(&file.path(), ids))
+            || files.any(|file| is_on(&file.path(), ids))
     })
 }
 
