@@ -55,3 +55,33 @@ impl Place {
         Ok(unmount(path, UnmountFlags::NOFOLLOW | detach)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<i32> {
+        result.unwrap_err().raw_os_error()
+    }
+
+    #[test]
+    fn a_symbolic_link_on_the_path_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        std::fs::create_dir_all(dir.join("real/m")).unwrap();
+        std::os::unix::fs::symlink("real", dir.join("link")).unwrap();
+        assert_eq!(errno(Place::open(&dir.join("link/m"))), Some(libc::ELOOP));
+        assert_eq!(errno(Place::open(Path::new("/"))), Some(libc::EINVAL));
+        let place = Place::open(&dir.join("real/m")).unwrap();
+        // What is in place of the path afterwards does not matter.
+        std::fs::rename(dir.join("real"), dir.join("moved")).unwrap();
+        assert_eq!(place.topmost().unwrap(), MountIdentity::of_path(&dir).unwrap());
+    }
+
+    #[test]
+    fn another_mount_than_the_expected_is_not_unmounted() {
+        let place = Place::open(Path::new("/proc")).unwrap();
+        let other = MountIdentity::from_text("1 2 0 1").unwrap();
+        assert_eq!(errno(place.unmount(&other, false)), Some(libc::ESTALE));
+    }
+}

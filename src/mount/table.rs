@@ -10,6 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::sys::mountinfo::{self, MountInfo};
@@ -109,11 +110,16 @@ impl MountIdentity {
 
     fn ask(dir: impl AsFd, path: &std::ffi::CStr, flags: AtFlags) -> io::Result<Self> {
         let flags = flags | NO_SERVER_REQUEST;
-        let stat = statx(dir.as_fd(), path, flags, StatxFlags::MNT_ID)?;
-        let unique = statx(dir.as_fd(), path, flags, MNT_ID_UNIQUE)?;
+        // The kernel tells the mount id without being asked, and FUSE answers a request for nothing also to users whom the
+        // server does not serve (Linux `fuse_getattr`).
+        let stat = statx(dir.as_fd(), path, flags, StatxFlags::empty())?;
+        let unique = match statx(dir.as_fd(), path, flags, MNT_ID_UNIQUE) {
+            Err(Errno::ACCESS) => None,
+            unique => Some(unique?).filter(|stat| stat.stx_mask & MNT_ID_UNIQUE.bits() != 0),
+        };
         Ok(Self {
             id: stat.stx_mnt_id,
-            unique: (unique.stx_mask & MNT_ID_UNIQUE.bits() != 0).then_some(unique.stx_mnt_id),
+            unique: unique.map(|stat| stat.stx_mnt_id),
             device: (stat.stx_dev_major, stat.stx_dev_minor),
         })
     }

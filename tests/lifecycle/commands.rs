@@ -297,7 +297,9 @@ fn a_user_is_told_of_own_mounts_only() {
     let of_user = mounts.iter().find(|one| one["mounted_by"] == 1000).unwrap();
     assert_eq!(of_user["state"], "unknown");
     assert_eq!(of_user["reason"], "only the user who mounted may ask");
-    assert!(ns.sh_as_user("$S umount u").status.success());
+    assert!(ns.ok("$S stat u").contains("\nreason: only the user who mounted may ask\n"));
+    ns.ok("$S umount u");
+    assert!(ns.sh_as_user("$S own u && $S umount u").status.success());
     ns.ok("$S umount m && $S umount k");
     ns.wait_until_gone();
 }
