@@ -24,7 +24,7 @@ INSTALLED = $(BINDIR)/shiftbind $(HELPERS:%=$(SBINDIR)/%) $(MANDIR)/man8/shiftbi
 	$(HELPERS:%=$(MANDIR)/man8/%.8) \
 	$(BASHDIR)/shiftbind $(ZSHDIR)/_shiftbind $(FISHDIR)/shiftbind.fish
 
-# What stands in for bindfs, for whoever asks for it: fstab, units and scripts that name bindfs then mean this program.
+# What stands in for bindfs, for those who ask for it: fstab, units and scripts that name bindfs then mean this program.
 AS_BINDFS = $(BINDIR)/bindfs $(SBINDIR)/mount.bindfs
 
 .PHONY: all man install uninstall install-bindfs uninstall-bindfs

@@ -78,6 +78,7 @@ impl Fs {
     ) -> Result<Entry> {
         let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(new.parent)?;
+        self.read_as(caller, &dir)?;
         self.check_new_name(&dir, new.name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(new.name)?;
@@ -108,6 +109,7 @@ impl Fs {
         self.may_add_names(caller)?;
         let inode = self.tree.inode(node)?;
         let dir = self.tree.inode(new_parent)?;
+        self.read_as(caller, &dir)?;
         self.check_new_name(&dir, new_name)?;
         self.may_link(caller, &inode, &dir)?;
         self.may_link_hidden_bits(caller, &inode)?;
@@ -132,6 +134,7 @@ impl Fs {
         let NewEntry { parent, name, mode, umask } = *new;
         let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(parent)?;
+        self.read_as(caller, &dir)?;
         self.check_new_name(&dir, name)?;
         let share = self.take_open_share(caller)?;
         let dir_fd = self.tree.fd(&dir)?;

@@ -315,10 +315,11 @@ impl Fs {
             return Ok(());
         }
         self.read_as(caller, &file.inode)?;
-        [&file.file, &file.other]
-            .iter()
-            .filter_map(|slot| slot.get())
-            .try_for_each(sys::file::flush)
+        // Both, whatever the first returns.
+        let flush =
+            |slot: &OnceLock<Arc<OwnedFd>>| slot.get().map_or(Ok(()), |file| self.tree.flush(file));
+        let [first, second] = [flush(&file.file), flush(&file.other)];
+        first.and(second)
     }
 
     /// Releases an owner's POSIX locks on the file, because it has closed a descriptor (fcntl(2)).

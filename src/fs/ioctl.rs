@@ -148,6 +148,7 @@ impl Fs {
     pub fn open_for_ioctl(&self, caller: &Caller, node: NodeId) -> Result<OpenedFile> {
         let share = self.take_open_share(caller)?;
         let inode = self.tree.inode(node)?;
+        self.read_as(caller, &inode)?;
         let fd = Arc::new(self.tree.open(&inode, OFlags::RDONLY)?);
         Ok(self.keep_open(inode, Arc::clone(&fd), Some(fd), OFlags::RDONLY, share))
     }

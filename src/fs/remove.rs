@@ -37,6 +37,7 @@ impl Fs {
         }
         let _change = self.prefetcher.begin_change();
         let dir = self.tree.inode(parent)?;
+        self.read_as(caller, &dir)?;
         self.check_name_shown(&dir, name)?;
         let dir_fd = self.tree.fd(&dir)?;
         let c_name = component(name)?;
@@ -126,7 +127,8 @@ impl Fs {
 
     /// Renames, with the flags of renameat2(2).
     ///
-    /// Returns the inodes with one name less, too. A whiteout belongs to the caller. EOVERFLOW if an unmapped caller creates a new name or a whiteout.
+    /// Returns the inodes with one name less, too. A whiteout belongs to the caller. EOVERFLOW if an unmapped caller creates
+    /// a new name or a whiteout.
     pub fn rename(
         &self,
         caller: &Caller,
@@ -144,7 +146,9 @@ impl Fs {
         let _change = self.prefetcher.begin_change();
         let from = self.tree.inode(parent)?;
         let to = self.tree.inode(new_parent)?;
+        self.read_as(caller, &from)?;
         self.check_name_shown(&from, name)?;
+        self.read_as(caller, &to)?;
         self.check_new_name(&to, new_name)?;
         let (from_fd, to_fd) = (self.tree.fd(&from)?, self.tree.fd(&to)?);
         let (c_name, c_new_name) = (component(name)?, component(new_name)?);

@@ -19,7 +19,7 @@ const REQUESTS: Limits = Limits { total: 4096, per_user: 1024, reserved: 512 };
 const BYTES: Limits = Limits { total: 64 << 20, per_user: 16 << 20, reserved: 8 << 20 };
 
 /// How much of the queue a user may take. As of the workers (`worker_shares.rs`), it is at most half of what the other
-/// users leave.
+/// users leave; but a user who has none may queue one while there is room.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     total: usize,
@@ -36,7 +36,8 @@ impl Limits {
             0 => left,
             _ => fair_share(left.saturating_sub(self.reserved)),
         };
-        own + more <= share.min(self.per_user)
+        let is_first = own == 0 && used + more <= self.total - self.reserved;
+        is_first || own + more <= share.min(self.per_user)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::rate_limit::{Client, RateLimiter};
 use crate::config::{Config, DataPath};
 use crate::fs::{Caller, ClientState, Fs, Read, Result, Write, buffer};
-use crate::source::{SourceMounts, SourceTree};
+use crate::source::SourceTree;
 
 /// How many bytes queued writes may keep in memory, all together. A write beyond that is done at once and only its
 /// reply is delayed: a worker must never wait, and clients with many threads have many requests. Chosen.
@@ -33,12 +33,12 @@ pub(super) struct DataMover {
 }
 
 impl DataMover {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, has_servers: bool) -> Self {
         let data = &config.data;
         Self {
             direct_io: data.direct_io,
             locks_on_source: config.locks_on_source,
-            has_servers: SourceMounts::of(config).is_none_or(|mounts| mounts.have_servers()),
+            has_servers,
             max_write: data.max_write(),
             max_readahead: data.max_readahead(),
             reads: RateLimiter::new(data.read_rate, ClientState::of),

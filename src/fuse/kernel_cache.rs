@@ -181,7 +181,7 @@ impl Notifier for KernelCache {
     fn barrier(&self, dir: NodeId) {
         // The notification takes the lock of the directory, and so waits for every lookup under way there. Whether
         // there is such a name matters little: it would be looked up once more.
-        self.send_inval_entry(dir, OsStr::new(".shiftbind-settle"), false);
+        self.send_inval_entry(dir, OsStr::new(".shiftbind-barrier"), false);
     }
 
     fn inval_inode(&self, node: NodeId) -> bool {

@@ -81,6 +81,8 @@ impl Server {
         let fd_capacity = usize::try_from((limit / 4).clamp(16, MAX_FDS)).unwrap_or(16);
         crate::sys::descriptors::open_proc_self_fd()
             .map_err(|e| Error::system("/proc must be mounted", e))?;
+        // Known before the mount was attached: the source's path may lead to the mount itself, which does not answer yet.
+        let has_servers = root.mounts().have_servers();
         let tree = SourceTree::new(root, fd_capacity, scope(config));
         tree.set_own_device(own_device);
         let (cache, watch) = cache_of(config, &tree)?;
@@ -106,7 +108,7 @@ impl Server {
             fs: Arc::clone(&fs),
             backing_ids: Arc::clone(&backing_ids),
             kernel_cache: Arc::clone(&kernel_cache),
-            data: Arc::new(DataMover::new(config)),
+            data: Arc::new(DataMover::new(config, has_servers)),
             reloads: Arc::new(Reloads::new(falls_back)),
             report: Arc::new(StatusReport::new(cache)),
             node_ids,

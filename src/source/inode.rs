@@ -47,6 +47,8 @@ const HAS_UNMAPPED_ID: u8 = 8;
 const SEEN_PAST_TICK: u8 = 16;
 /// The attributes were read past the tick of the btime when the inode was found first.
 const ENTERED_PAST_TICK: u8 = 32;
+/// See [`Inode::is_released`].
+const RELEASED: u8 = 64;
 
 impl Flags {
     fn has(&self, flag: u8) -> bool {
@@ -254,6 +256,7 @@ impl Inode {
     pub fn pin(&self, fd: Arc<OwnedFd>) {
         let mut held = self.lock();
         held.opens |= PINNED;
+        self.flags.set(RELEASED, false);
         held.fd.get_or_insert(fd);
     }
 
@@ -280,7 +283,7 @@ impl Inode {
 
     /// Closes the descriptor that keeps the inode reachable, unless a file is open. Returns whether it did.
     ///
-    /// Only [`Self::pin`] makes the inode reachable again.
+    /// Only [`Self::pin`] makes the inode reachable again. [`Self::is_released`] until then, or until [`Self::abandon`].
     pub(super) fn release_unless_open(&self) -> bool {
         let released = {
             let mut held = self.lock();
@@ -288,9 +291,20 @@ impl Inode {
                 return false;
             }
             held.opens = 0;
+            self.flags.set(RELEASED, true);
             held.fd.take()
         };
         released.is_some()
+    }
+
+    /// Returns whether its descriptor is closed for the time that the source takes to remove one of its names.
+    pub(super) fn is_released(&self) -> bool {
+        self.flags.has(RELEASED)
+    }
+
+    /// Records that no descriptor can be had again, because the inode has lost its last name.
+    pub(super) fn abandon(&self) {
+        self.flags.set(RELEASED, false);
     }
 
     /// Returns whether a file is open for writing.

@@ -435,6 +435,8 @@ impl SourceTree {
             let Some(pin) = &ambiguous.found.pin else { return Err(ambiguous.into()) };
             let result = match ambiguous.known.held() {
                 Some(known) if self.comparer.is_same_inode(&known, pin) => MatchResult::Same,
+                // A name of it is being removed (`release_for_unlink`). ESTALE makes the kernel look it up again.
+                None if ambiguous.known.is_released() => return Err(ambiguous.into()),
                 // Without a descriptor it has lost its last name (`UnlinkPin`), and the server has reused the number.
                 Some(_) | None => MatchResult::Different,
             };

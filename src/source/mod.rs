@@ -4,6 +4,7 @@ mod candidate;
 mod changes;
 mod creds;
 mod descriptor;
+mod dir_path;
 mod domains;
 mod fd_cache;
 mod follow;

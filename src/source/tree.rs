@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::descriptor::{NOFOLLOW_DONT_SYNC, kind_of, reopen, stat_dont_sync};
+use super::descriptor::{NOFOLLOW_DONT_SYNC, kind_of, reopen};
 use super::domains::Domains;
 use super::fd_cache::FdCache;
 use super::fs_class::FUSE_MAGIC;
@@ -23,7 +23,6 @@ use super::identity::{Generation, InodeIdentity};
 use super::inode::Inode;
 use super::mounts::{MountIndex, Mounts, ReopenMethod, SourceMount};
 use super::node_id::{DevNo, Domain, NodeId, dev_no};
-use super::path::{STEP, fd_path, has_entry, key, strip_dir, walk};
 use super::placeholder::Placeholder;
 use super::restrictions::Restrictions;
 use super::root::SourceRoot;
@@ -304,6 +303,17 @@ impl SourceTree {
         Ok(fd)
     }
 
+    /// Sends what was written to an open file to the server of its filesystem (`sys::file::flush`).
+    pub fn flush(&self, file: &OwnedFd) -> Result<(), Errno> {
+        match sys::file::flush(file) {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.fd_cache.clear();
+                sys::file::flush(file)
+            }
+            result => result,
+        }
+    }
+
     /// Opens a regular file or directory other than with O_PATH.
     ///
     /// ESTALE if the inode is gone; EACCES for any other type.
@@ -427,52 +437,6 @@ impl SourceTree {
             _ => dir.identity().domain,
         };
         self.table.find(domain, ino).is_some()
-    }
-
-    /// Returns the path of a directory relative to the source's root, empty for the root itself.
-    ///
-    /// `None` if it is not below the root. ENAMETOOLONG, ENOENT, ESTALE and others if the path cannot be determined: the
-    /// directory may then be anywhere, also outside of the source.
-    pub fn path_of(&self, dir: &Inode) -> Result<Option<Vec<u8>>, Errno> {
-        if dir.node() == NodeId::ROOT {
-            return Ok(Some(Vec::new()));
-        }
-        let (top, dir) = (self.root.load().held().ok_or(Errno::STALE)?, self.fd(dir)?);
-        let (root, own) = (fd_path(&top)?, fd_path(&dir)?);
-        let path = strip_dir(&root, &own).map(<[u8]>::to_vec);
-        // The root of a private clone has the path `/`, and so seems to have below it what was moved out of it: the kernel
-        // then names the directories up to the root of the filesystem (`prepend_path`: "Escaped?").
-        if self.is_private
-            && let Some(path) = &path
-        {
-            let found = walk(&top, path)?;
-            if key(&stat_dont_sync(&found)?.0) != key(&stat_dont_sync(&*dir)?.0) {
-                return Err(Errno::NOENT);
-            }
-        }
-        Ok(path)
-    }
-
-    /// Returns whether a directory lists a name, and its parents list the directories on the way from the source's root,
-    /// each in the letters of its path. False if that cannot be determined.
-    #[must_use]
-    pub fn lists(&self, dir: &Inode, dir_fd: &OwnedFd, name: &CStr) -> bool {
-        let all = || {
-            let mut has_all = has_entry(dir_fd, name)?;
-            let mut at = self.root.load().held().ok_or(Errno::STALE)?.try_clone();
-            for part in self.path_of(dir)?.unwrap_or_default().split(|byte| *byte == b'/') {
-                if part.is_empty() || !has_all {
-                    continue;
-                }
-                let parent = at.map_err(|_| Errno::MFILE)?;
-                let part = component(OsStr::from_bytes(part))?;
-                has_all = has_entry(&parent, &part)?;
-                at =
-                    Ok(rustix::fs::openat(&parent, &part, STEP | OFlags::NOFOLLOW, Mode::empty())?);
-            }
-            Ok::<_, Errno>(has_all)
-        };
-        all().unwrap_or(false)
     }
 }
 

@@ -13,7 +13,11 @@ use super::node_id::{Domain, NodeId, dev_no};
 use super::resolve::LinkTarget;
 use super::tree::{BASIC, SourceTree};
 use super::via_link::via_id;
+use crate::error::errno_field;
 use crate::sys::handle::LongHandle;
+
+/// The most entries of a directory that are looked at for files which were removed while open. Chosen.
+const MAX_REMOVED: usize = 1024;
 
 /// Inodes about to lose a name.
 #[derive(Debug, Default)]
@@ -36,7 +40,9 @@ impl UnlinkPin {
             inode.pin(fd);
         }
         if self.is_last_name {
-            self.released.clear();
+            for (_, inode) in self.released.drain(..) {
+                inode.abandon();
+            }
         }
         std::mem::take(&mut self.nodes)
     }
@@ -95,7 +101,13 @@ impl SourceTree {
             };
             match self.mounts.open_long(inode.mount(), &handle).or_else(|_| by_name()) {
                 Ok(fd) => inode.pin(Arc::new(fd)),
-                Err(e) => log::debug!("a file that was to be removed cannot be opened again: {e}"),
+                Err(e) => {
+                    inode.abandon();
+                    let (node, errno) = (inode.node(), errno_field(e));
+                    log::debug!(
+                        "cannot open a file again that was to be removed: nodeid={node} {errno}"
+                    );
+                }
             }
         }
     }
@@ -120,13 +132,21 @@ impl SourceTree {
             return false;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entries = rustix::fs::openat(dir_fd, name, flags, Mode::empty())
-            .and_then(rustix::fs::Dir::new)
-            .and_then(|mut dir| dir.by_ref().collect::<Result<Vec<_>, _>>());
-        let is_removed = |name: &[u8]| name.starts_with(b".nfs") || name.starts_with(b".__afs");
-        entries.is_ok_and(|entries| {
-            let names = entries.iter().map(|entry| entry.file_name().to_bytes());
-            names.filter(|name| ![&b"."[..], b".."].contains(name)).all(is_removed)
+        let dir =
+            rustix::fs::openat(dir_fd, name, flags, Mode::empty()).and_then(rustix::fs::Dir::new);
+        let is_removed = |name: &[u8]| {
+            [&b"."[..], b".."].contains(&name)
+                || name.starts_with(b".nfs")
+                || name.starts_with(b".__afs")
+        };
+        // Most directories that are not empty are known by their first entries.
+        let mut entries = 0;
+        dir.is_ok_and(|mut dir| {
+            dir.by_ref().all(|entry| {
+                entries += 1;
+                entries <= MAX_REMOVED
+                    && entry.is_ok_and(|entry| is_removed(entry.file_name().to_bytes()))
+            })
         })
     }
 

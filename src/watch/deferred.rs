@@ -79,6 +79,10 @@ impl DeferredMarks {
         true
     }
 
+    fn is_full(&self) -> bool {
+        self.queue().len() >= MAX_QUEUED
+    }
+
     /// Waits for files, lets more gather, and takes them all.
     fn take(&self) -> Vec<Deferred> {
         let mut queue = self.queue();
@@ -125,6 +129,10 @@ impl Watch {
         }
         let ctime = ctime_of(stat);
         if !tree.is_watchable(file) || !(tree.is_multigrain(file) || is_settled(ctime)) {
+            return false;
+        }
+        // Before the flag is set, which another request would take as a promise.
+        if self.files.load(Ordering::Relaxed) >= self.max_files || self.deferred.is_full() {
             return false;
         }
         if file.set_deferred(true) {

@@ -104,9 +104,17 @@ impl InvalDispatcher {
         loop {
             let now = Instant::now();
             if let Some(mut due) = state.resends.take_due(now) {
+                // Another thread may be serving the directory, too.
+                let is_first = !state.in_progress.contains_key(&due.dir);
+                if is_first {
+                    state.in_progress.insert(due.dir, now);
+                }
                 drop(state);
                 due.invals = due.invals.send(due.dir, notifier);
                 state = self.state();
+                if is_first {
+                    state.in_progress.remove(&due.dir);
+                }
                 state.resends.add_again(now, due);
                 continue;
             }
@@ -171,7 +179,9 @@ impl InvalDispatcher {
         let in_progress = state.in_progress.keys().copied();
         let stalled: Vec<NodeId> = in_progress.filter(|dir| state.has_stalled(dir)).collect();
         self.any_stalled.store(!stalled.is_empty(), Ordering::Release);
-        if stalled.len() < state.threads || state.queue.is_empty() || state.threads >= MAX_THREADS {
+        let is_due = state.next_due().is_some_and(|due| due <= Instant::now());
+        let waits = !state.queue.is_empty() || is_due;
+        if stalled.len() < state.threads || !waits || state.threads >= MAX_THREADS {
             return;
         }
         state.threads += 1;

@@ -1,4 +1,4 @@
-//! The subcommands: what they list of both engines, whom they tell, and what they unmount.
+//! The subcommands: what they list of both engines, which users they tell, and what they unmount.
 
 use std::fs;
 

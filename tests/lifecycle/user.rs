@@ -44,6 +44,16 @@ fn a_user_mounts_and_unmounts_their_own_directory() {
 }
 
 #[test]
+fn a_user_mounts_a_directory_over_itself() {
+    let ns = with_device();
+    ns.ok("touch a/f && chown 1000 a/f");
+    let output = ns.sh_as_user("timeout -s KILL 60 $S a a && timeout -s KILL 60 ls a");
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("f\n".into(), String::new()));
+    assert!(ns.sh_as_user("fusermount3 -u a").status.success());
+    ns.wait_until_gone();
+}
+
+#[test]
 fn a_users_mount_shows_pseudo_filesystems_below_the_source_as_empty() {
     let ns = with_device();
     ns.ok("mkdir a/p && touch a/f && mount -t proc p a/p && mount --bind /proc/version a/f");
