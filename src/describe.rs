@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
+use crate::error::is_unprintable;
 use crate::idmap::{Extent, IdMap, IdView, Kind, MountId, SourceId, Translation, Unmapped};
 
 /// The longest value of an option that is told, in bytes. Chosen: longer ones are maps, which are told as such.
@@ -39,7 +40,7 @@ pub fn escaped(name: &OsStr) -> String {
     let mut out = String::new();
     for chunk in name.as_bytes().utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c.is_whitespace() || c == '\\' {
+            if is_unprintable(c) || c.is_whitespace() || c == '\\' {
                 push_octal(&mut out, c.encode_utf8(&mut [0; 4]).as_bytes());
             } else {
                 out.push(c);
@@ -178,6 +179,12 @@ mod tests {
     }
 
     #[test]
+    fn characters_that_change_the_direction_of_text_are_escaped() {
+        assert_eq!(escaped(OsStr::new("a\u{202e}b\u{feff}")), "a\\342\\200\\256b\\357\\273\\277");
+        assert_eq!(crate::error::one_line("a\u{200b}b\u{2066}"), "a\\u{200b}b\\u{2066}");
+    }
+
+    #[test]
     fn a_long_option_is_cut_between_characters() {
         let long = shortened(&format!("x={}", "ü".repeat(MAX_OPTION)));
         assert!(long.len() <= MAX_OPTION + 3 && long.ends_with("ü…"), "{long}");
@@ -187,7 +194,7 @@ mod tests {
         #[test]
         fn an_escaped_name_has_no_blank_and_is_found_again(name in prop::collection::vec(any::<u8>(), 0..40)) {
             let text = escaped(OsStr::from_bytes(&name));
-            prop_assert!(!text.chars().any(|c| c.is_whitespace() || c.is_control()));
+            prop_assert!(!text.chars().any(|c| c.is_whitespace() || is_unprintable(c)));
             prop_assert_eq!(unescape(text.as_bytes()), name);
         }
     }

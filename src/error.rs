@@ -130,12 +130,22 @@ impl std::error::Error for Error {
         self.source.as_ref().map(|e| e as _)
     }
 }
+
+/// Whether a terminal shows a character as none or lets it change what is around it: control characters, and those of Unicode
+/// without width and for the direction of text.
+#[must_use]
+pub fn is_unprintable(c: char) -> bool {
+    let is_invisible = matches!(c,
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    c.is_control() || is_invisible
+}
+
 /// Escapes control characters (`\n`, `\u{1b}`), so that the text stays one line and a terminal does not interpret it.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+        if is_unprintable(c) { line.extend(c.escape_default()) } else { line.push(c) }
     }
     line
 }

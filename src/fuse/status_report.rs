@@ -31,9 +31,6 @@ const HEADER: usize = 24;
 /// How many texts of more than one part are kept. Chosen: so many processes may ask at once.
 const KEPT: usize = 4;
 
-/// The longest text that is read, in bytes. Chosen: a map of 100,000 extents is shorter.
-const MAX_TEXT: usize = 4 << 20;
-
 /// How often a text is asked for again, if others have displaced it meanwhile.
 const TRIES: usize = 8;
 
@@ -160,22 +157,22 @@ fn encode(number: u64, text: &[u8], offset: usize) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
-/// Reads the report of a mount through its root, which is open for reading.
+/// Reads the text of the report of a mount through its root, which is open for reading.
 ///
 /// # Errors
-/// ENOTTY where it is no mount of shiftbind, EPERM for users other than root and the mounter, EPROTO for an answer that
-/// is no report: the server of a mount may answer anything.
-pub fn fetch(root: impl AsFd) -> Result<Value, Errno> {
+/// ENOTTY where it is no mount of shiftbind, EPERM for users other than root and the mounter, EFBIG for a text of more than
+/// `limit` bytes, EPROTO for an answer that is no part of a text: the server of a mount may answer anything.
+pub fn fetch(root: impl AsFd, limit: usize) -> Result<Vec<u8>, Errno> {
     for _ in 0..TRIES {
-        match fetch_once(root.as_fd()) {
+        match fetch_once(root.as_fd(), limit) {
             Err(Errno::STALE) => {}
-            text => return serde_json::from_slice(&text?).map_err(|_| Errno::PROTO),
+            text => return text,
         }
     }
     Err(Errno::AGAIN)
 }
 
-fn fetch_once(root: impl AsFd) -> Result<Vec<u8>, Errno> {
+fn fetch_once(root: impl AsFd, limit: usize) -> Result<Vec<u8>, Errno> {
     let mut text = Vec::new();
     let mut number = 0;
     loop {
@@ -185,7 +182,7 @@ fn fetch_once(root: impl AsFd) -> Result<Vec<u8>, Errno> {
         bytes[16..HEADER].copy_from_slice(&(text.len() as u64).to_ne_bytes());
         sys::file::ioctl(root.as_fd(), REPORT_IOCTL, &mut bytes)?;
         let (answered, len) = decode(&bytes).ok_or(Errno::NOTTY)?;
-        let len = usize::try_from(len).ok().filter(|len| *len <= MAX_TEXT).ok_or(Errno::PROTO)?;
+        let len = usize::try_from(len).ok().filter(|len| *len <= limit).ok_or(Errno::FBIG)?;
         if answered == 0 || (number != 0 && answered != number) || len < text.len() {
             return Err(Errno::PROTO);
         }

@@ -4,6 +4,7 @@
 //! that of another user, or of another program: its answer is text to print, no more.
 
 mod ask;
+mod report;
 mod text;
 
 use std::path::Path;
@@ -13,9 +14,11 @@ use serde_json::{Map, Value, json};
 
 use crate::describe::{self, push_name};
 use crate::error::{Error, Result};
+use crate::fuse::pid_namespace;
 use crate::idmap::IdView;
 use crate::mount::{self, FoundMount, MadeBy};
-use ask::{Answer, ask_all};
+use ask::{Answer, Asked, ask_all};
+use report::{Detail, accepted};
 
 /// The version of the JSON. It is raised when a member goes or changes its meaning, not when one is added.
 const SCHEMA: u32 = 1;
@@ -26,10 +29,9 @@ const SCHEMA: u32 = 1;
 /// The mount table cannot be read.
 pub fn list(as_json: bool) -> Result<String> {
     let found = mount::inventory()?;
-    let answers = ask_all(&found);
+    let answers = ask_all(&found, Asked::OfOurType, Detail::List);
     let mounts = found.iter().zip(answers).filter(|(mount, answer)| is_ours(mount, answer));
-    let mounts: Vec<Value> =
-        mounts.map(|(mount, answer)| told(mount, answer, Detail::List)).collect();
+    let mounts: Vec<Value> = mounts.map(|(mount, answer)| told(mount, answer)).collect();
     Ok(match as_json {
         true => pretty(&json!({ "schema": SCHEMA, "mounts": mounts })),
         false => text::table(&mounts),
@@ -41,8 +43,8 @@ pub fn list(as_json: bool) -> Result<String> {
 /// # Errors
 /// No mount of this program is there, or it tells nothing.
 pub fn stat(mountpoint: &Path, as_json: bool) -> Result<String> {
-    let (mount, answer) = find(mountpoint)?;
-    let mut told = told(&mount, answer, Detail::Stat);
+    let (mount, answer) = find(mountpoint, Detail::Stat)?;
+    let mut told = told(&mount, answer);
     Ok(match as_json {
         true => {
             told["schema"] = SCHEMA.into();
@@ -57,35 +59,62 @@ pub fn stat(mountpoint: &Path, as_json: bool) -> Result<String> {
 /// # Errors
 /// No mount of this program is there, or it does not tell.
 pub fn ids_of(mountpoint: &Path) -> Result<IdView> {
-    let (mount, answer) = find(mountpoint)?;
-    let told = told(&mount, answer, Detail::List);
+    let (mount, answer) = find(mountpoint, Detail::List)?;
+    let told = told(&mount, answer);
     describe::ids_of(&told).ok_or_else(|| {
         let why = told["reason"].as_str().unwrap_or("it was mounted by another version");
         Error::refused(format!("{}: the map is not known: {why}", mountpoint.display()))
     })
 }
 
-/// Unmounts the topmost mount at a path, if this program made it.
+/// Unmounts the topmost mount at a path, if this program made it. A daemon is asked only where the type of the mount does
+/// not tell that it is one of this program: a daemon that does not answer keeps the mount in use.
 ///
 /// # Errors
-/// No mount of this program is there; it is in use; the user may not.
+/// No mount of this program is there; it is in use or others are below it; the user may not.
 pub fn umount(path: &Path, lazy: bool) -> Result<()> {
-    let (mount, _) = find(path)?;
+    let mount = mount::mount_at(path)?;
+    let mount =
+        if is_ours(&mount, &Answer::NotAsked) { mount } else { find(path, Detail::List)?.0 };
     let name = path.display();
     mount.unmount(lazy).map_err(|e| match e.raw_os_error() {
-        Some(libc::EBUSY) => Error::refused(format!(
-            "umount {name}: files of it are in use; close them, or detach it all the same with --lazy"
-        )),
+        Some(libc::EBUSY) => busy(path, &mount),
         Some(libc::EPERM) => Error::usage(format!(
             "umount {name}: not permitted; only root and the user who mounted may unmount"
         )),
+        Some(libc::ESTALE) => {
+            Error::refused(format!("umount {name}: another mount has taken its place meanwhile"))
+        }
         _ => Error::mount(format!("umount {name}"), e),
     })
 }
 
-fn find(path: &Path) -> Result<(FoundMount, Answer)> {
+/// How many of the mounts below are named.
+const MAX_NAMED: usize = 10;
+
+fn busy(path: &Path, mount: &FoundMount) -> Error {
+    let name = path.display();
+    let below = mount.others_below().unwrap_or_default();
+    if below.is_empty() {
+        return Error::refused(format!(
+            "umount {name}: files of it are in use; close them, or detach it all the same with --lazy"
+        ));
+    }
+    let mut names: Vec<String> =
+        below.iter().take(MAX_NAMED).map(|one| one.display().to_string()).collect();
+    if below.len() > MAX_NAMED {
+        names.push("…".to_owned());
+    }
+    Error::refused(format!(
+        "umount {name}: other mounts are below it: {}; unmount them first, or detach all of them with --lazy",
+        names.join(", ")
+    ))
+}
+
+fn find(path: &Path, detail: Detail) -> Result<(FoundMount, Answer)> {
     let mount = mount::mount_at(path)?;
-    let answer = ask_all(std::slice::from_ref(&mount)).pop().unwrap_or(Answer::Silent);
+    let answer =
+        ask_all(std::slice::from_ref(&mount), Asked::Any, detail).pop().unwrap_or(Answer::Silent);
     match is_ours(&mount, &answer) {
         true => Ok((mount, answer)),
         false => Err(mount::not_ours(path)),
@@ -99,18 +128,7 @@ fn is_ours(mount: &FoundMount, answer: &Answer) -> bool {
         || matches!(answer, Answer::Report(_))
 }
 
-/// How much is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Detail {
-    List,
-    Stat,
-}
-
-/// The members that `list` takes from a daemon's answer.
-const LISTED: [&str; 7] =
-    ["source", "source_escaped", "options", "map", "mounted_at", "uptime_seconds", "daemon"];
-
-fn told(mount: &FoundMount, answer: Answer, detail: Detail) -> Value {
+fn told(mount: &FoundMount, answer: Answer) -> Value {
     let mut told = Map::new();
     push_name(&mut told, "mountpoint", mount.mountpoint.as_os_str());
     push_name(&mut told, "source", &mount.source);
@@ -129,7 +147,7 @@ fn told(mount: &FoundMount, answer: Answer, detail: Detail) -> Value {
             put(&mut told, "mounted_by", 0.into());
             push_name(&mut told, "source", source);
             let described = serde_json::from_slice(description).unwrap_or(Value::Null);
-            merge(&mut told, described, Detail::List);
+            merge(&mut told, accepted(described, Detail::List));
             if let Some(since) = since {
                 let seconds = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 let uptime = SystemTime::now().duration_since(*since).unwrap_or_default().as_secs();
@@ -143,35 +161,38 @@ fn told(mount: &FoundMount, answer: Answer, detail: Detail) -> Value {
             put(&mut told, "state", answer.state().into());
             put(&mut told, "reason", answer.reason().into());
             if let Answer::Report(report) = answer {
-                merge(&mut told, report, detail);
+                merge(&mut told, Map::clone(&report));
+                check_pid(&mut told["daemon"], *mounter);
             }
         }
     }
     Value::Object(told)
 }
 
-/// Adds what a daemon or a record tells. The members of the mount table stay as they are.
-fn merge(told: &mut Map<String, Value>, report: Value, detail: Detail) {
-    let Value::Object(report) = report else { return };
-    const OWN: [&str; 8] = [
-        "mountpoint",
-        "mountpoint_escaped",
-        "fstype",
-        "mount_options",
-        "engine",
-        "state",
-        "mounted_by",
-        "reason",
-    ];
+/// Adds what a daemon or a record tells.
+fn merge(told: &mut Map<String, Value>, report: Map<String, Value>) {
     if report.contains_key("source") {
         told.remove("source_escaped");
     }
-    for (key, value) in report {
-        let is_wanted = detail == Detail::Stat || LISTED.contains(&key.as_str());
-        if is_wanted && !OWN.contains(&key.as_str()) {
-            told.insert(key, value);
-        }
+    told.extend(report);
+}
+
+/// Takes the process id away unless it is that of a process of the user who mounted, in this pid namespace: a program may
+/// want to signal it, and the daemon may have told any number.
+fn check_pid(daemon: &mut Value, mounter: Option<u32>) {
+    let Value::Object(daemon) = daemon else { return };
+    let is_here = daemon.get("pid_namespace").and_then(Value::as_u64) == pid_namespace();
+    let owner = daemon.get("pid").and_then(Value::as_u64).and_then(euid_of);
+    if !is_here || owner.is_none() || owner != mounter {
+        daemon.insert("pid".to_owned(), Value::Null);
     }
+}
+
+/// The effective uid of a process.
+fn euid_of(pid: u64) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn pretty(value: &Value) -> String {

@@ -10,15 +10,23 @@ use crate::error::one_line;
 /// At most this many extents are listed in a line of the table.
 const MAX_EXTENTS: usize = 4;
 
+/// The widest column, in characters: a longer cell shifts the rest of its line only. The formatter takes 65,535 at most.
+const MAX_WIDTH: usize = 60;
+
+/// A longer cell is cut, in characters.
+const MAX_CELL: usize = 1000;
+
 /// One line a mount, below a line of headings. Without mounts: nothing.
 pub(super) fn table(mounts: &[Value]) -> String {
     if mounts.is_empty() {
         return String::new();
     }
     let headings = ["MOUNTPOINT", "SOURCE", "ENGINE", "MAP", "UPTIME", "PID"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = std::iter::once(headings).chain(mounts.iter().map(row)).collect();
+    let rows: Vec<[String; 6]> =
+        std::iter::once(headings).chain(mounts.iter().map(|mount| row(mount).map(cut))).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..6).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..6).map(|column| width(column).unwrap_or(0).min(MAX_WIDTH)).collect();
     let mut out = String::new();
     for row in &rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
@@ -26,6 +34,13 @@ pub(super) fn table(mounts: &[Value]) -> String {
         out.push('\n');
     }
     out
+}
+
+fn cut(cell: String) -> String {
+    match cell.char_indices().nth(MAX_CELL) {
+        Some((at, _)) => format!("{}…", &cell[..at]),
+        None => cell,
+    }
 }
 
 fn row(mount: &Value) -> [String; 6] {
@@ -121,7 +136,7 @@ pub(super) fn facts(mount: &Value) -> String {
         push("uptime", duration(seconds));
     }
     if let Value::Object(daemon) = &mount["daemon"] {
-        for (key, value) in daemon {
+        for (key, value) in daemon.iter().filter(|(_, value)| !value.is_null()) {
             push(&format!("daemon {}", one_line(key)), plain(value));
         }
     }
@@ -184,6 +199,18 @@ mod tests {
             ]
         );
         assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn a_long_cell_widens_its_column_to_a_limit_and_is_cut() {
+        let long = json!({"mountpoint": "/m", "source": "ü".repeat(70_000), "engine": "fuse"});
+        let text = table(&[long, json!({"mountpoint": "/n", "source": "/s"})]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].contains(&format!("/m          {}…  fuse", "ü".repeat(MAX_CELL))),
+            "{text}"
+        );
+        assert_eq!(lines[2], format!("/n          {:60}  -       -    -       -", "/s"));
     }
 
     #[test]

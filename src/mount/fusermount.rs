@@ -56,7 +56,6 @@ pub(super) fn mount(plan: &MountPlan, point: &MountPoint) -> Result<OwnedFd> {
     }
 }
 
-/// Unmounts the mount at a path. The caller has checked that it is this process's mount.
 /// Checks what fusermount3 checks before it mounts (fusermount3(1)): it is there, the mount point is the user's, and other
 /// users are let in only with the administrator's consent.
 pub(super) fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
@@ -83,7 +82,10 @@ pub(super) fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts by fusermount3.
+/// Unmounts the mount at a path by fusermount3. The caller has checked that it is this process's mount.
+///
+/// # Errors
+/// EBUSY if fusermount3 says that it is in use; else an error with what it says.
 pub(super) fn unmount(path: &Path, lazy: bool) -> std::io::Result<()> {
     let mut child = Command::new(PROGRAM)
         .arg(if lazy { "-uz" } else { "-u" })
@@ -94,7 +96,13 @@ pub(super) fn unmount(path: &Path, lazy: bool) -> std::io::Result<()> {
         .stderr(Stdio::piped())
         .spawn()?;
     let stderr_text = finish(&mut child);
-    if child.wait()?.success() { Ok(()) } else { Err(std::io::Error::other(stderr_text)) }
+    match child.wait()?.success() {
+        true => Ok(()),
+        false if stderr_text.ends_with("Device or resource busy") => {
+            Err(std::io::Error::from_raw_os_error(libc::EBUSY))
+        }
+        false => Err(std::io::Error::other(stderr_text)),
+    }
 }
 
 fn cannot_run(e: &std::io::Error) -> Error {

@@ -1,7 +1,10 @@
 //! The kernel's engine: a private clone of the source's mounts with the map of a user namespace, and no daemon.
 
+use std::collections::HashSet;
 use std::fmt::Write;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -16,6 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result, errno_field};
 use crate::idmap::{IdMap, Kind};
 use crate::sys;
+use crate::sys::mountinfo::{self, MountInfo, mounts_below};
 
 /// A mount that is made and attached nowhere yet. Dropping it takes it away.
 #[derive(Debug)]
@@ -60,14 +64,38 @@ impl IdmappedMount {
     /// Attaches it, and records that it is ours.
     pub(super) fn attach(self, config: &Config, point: &MountPoint) -> Result<()> {
         detached::attach(&self.tree, point)?;
-        let record = MountIdentity::of_descriptor(&self.tree)
-            .and_then(|identity| Record::of(config, point).write(identity));
+        let record = MountIdentity::of_descriptor(&self.tree).and_then(|identity| {
+            let brought = brought(identity, config, point)?;
+            Record::of(config, point, brought).write(identity)
+        });
         // The mount serves without it: only another call of ours does not know it again.
         record.unwrap_or_else(|e| {
             log::warn!("mount not recorded as ours: path={:?} {}", point.path(), errno_field(e));
         });
         Ok(())
     }
+}
+
+/// The mounts below the mount that are clones of mounts below the source. Another process may have mounted something else
+/// there since the mount was attached.
+fn brought(
+    mount: MountIdentity,
+    config: &Config,
+    point: &MountPoint,
+) -> io::Result<Vec<MountIdentity>> {
+    let below = mounts_below(mount.id(), point.path().as_os_str().as_bytes())?;
+    if below.is_empty() {
+        return Ok(Vec::new());
+    }
+    let source = std::fs::canonicalize(&config.source)?;
+    let source = source.as_os_str().as_bytes();
+    let of_source: HashSet<_> = mountinfo::read()?
+        .into_iter()
+        .filter(|line| line.mountpoint.starts_with(source))
+        .map(|line| (line.device, line.root))
+        .collect();
+    let is_clone = |line: &&MountInfo| of_source.contains(&(line.device, line.root.clone()));
+    Ok(below.iter().filter(is_clone).map(MountIdentity::of_table).collect())
 }
 
 /// Whether the topmost mount at the mount point is one of ours of the same source: mount(8) asks for it again.

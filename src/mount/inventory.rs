@@ -1,4 +1,4 @@
-//! The mounts of this program in this mount namespace, for `shiftbind list`, and how one of them is unmounted.
+//! The mounts of this program in this mount namespace, for `shiftbind list`, and the one at a path.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,16 +9,14 @@ use std::time::SystemTime;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::geteuid;
 
-use super::fusermount;
-use super::privileges::may_mount;
+use super::place::Place;
 use super::record::{self, RecordOfMount};
 use super::table::{self, MountIdentity};
 use crate::error::{Error, Result};
 use crate::sys::descriptors::DescriptorPath;
-use crate::sys::mountinfo::{self, MountInfo, mounts_below};
+use crate::sys::mountinfo::{self, MountInfo};
 
 /// What made a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +40,9 @@ pub enum MadeBy {
 /// A mount that this program may have made.
 #[derive(Debug, Clone)]
 pub struct FoundMount {
-    identity: MountIdentity,
+    pub(super) identity: MountIdentity,
+    /// The mounts below that the kernel's engine has brought.
+    pub(super) brought: Vec<MountIdentity>,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
     /// The type in the mount table.
@@ -78,22 +78,6 @@ impl FoundMount {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         openat(CWD, DescriptorPath::of(&place).absolute(), flags, Mode::empty())
     }
-
-    /// Unmounts it, and with it those mounts below that the kernel's engine has brought. `lazy` detaches it while it is in
-    /// use.
-    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        if let (MadeBy::Kernel { .. }, false) = (&self.made_by, lazy) {
-            let path = self.mountpoint.as_os_str().as_bytes();
-            for below in mounts_below(self.identity.id(), path)?.iter().rev() {
-                unmount(Path::new(OsStr::from_bytes(&below.mountpoint)), UnmountFlags::NOFOLLOW)?;
-            }
-        }
-        if !may_mount() {
-            return fusermount::unmount(&self.mountpoint, lazy);
-        }
-        let detach = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-        Ok(unmount(&self.mountpoint, UnmountFlags::NOFOLLOW | detach)?)
-    }
 }
 
 fn errno(e: io::Error) -> Errno {
@@ -118,27 +102,29 @@ pub fn inventory() -> Result<Vec<FoundMount>> {
 }
 
 fn found(line: &MountInfo, records: &[RecordOfMount]) -> Option<FoundMount> {
-    let made_by = if table::is_fuse(line) {
-        MadeBy::Fuse { mounter: table::mounter(line) }
-    } else {
-        let found =
-            records.iter().find(|one| one.identity.has_number_of(&MountIdentity::of_line(line)))?;
-        // The kernel may have reused the number of a mount that is gone.
-        let is_other =
-            |top: MountIdentity| top.has_number_of(&found.identity) && top != found.identity;
-        if MountIdentity::of_path(Path::new(OsStr::from_bytes(&line.mountpoint)))
-            .is_ok_and(is_other)
-        {
-            return None;
+    let identity = MountIdentity::of_line(line);
+    // A mount of the kernel's engine has the type of its source, which may be FUSE.
+    let record = records
+        .iter()
+        .find(|one| one.identity.id() == line.id)
+        .filter(|one| one.identity.is_same_as(&MountIdentity::of_table(line)));
+    let (made_by, brought) = match record {
+        Some(found) => {
+            let made_by = MadeBy::Kernel {
+                source: found.record.source.clone(),
+                description: found.record.description.clone(),
+                since: found.since,
+            };
+            (made_by, found.record.brought.clone())
         }
-        MadeBy::Kernel {
-            source: found.record.source.clone(),
-            description: found.record.description.clone(),
-            since: found.since,
+        None if table::is_fuse(line) => {
+            (MadeBy::Fuse { mounter: table::mounter(line) }, Vec::new())
         }
+        None => return None,
     };
     Some(FoundMount {
-        identity: MountIdentity::of_line(line),
+        identity,
+        brought,
         mountpoint: OsStr::from_bytes(&line.mountpoint).into(),
         fs_type: String::from_utf8_lossy(&line.fs_type).into_owned(),
         source: OsStr::from_bytes(&line.source).to_owned(),
@@ -147,20 +133,20 @@ fn found(line: &MountInfo, records: &[RecordOfMount]) -> Option<FoundMount> {
     })
 }
 
-/// The topmost mount at a path, if this program may have made it.
+/// The topmost mount at a path, if this program may have made it. Its identity is that of the path itself: the mount table
+/// is in the order of mount ids, and says not what lies on top.
 ///
 /// # Errors
 /// The path does not exist, or no such mount is there.
 pub fn mount_at(path: &Path) -> Result<FoundMount> {
-    let name = path.display();
-    let real = std::fs::canonicalize(path).map_err(|e| Error::mount(name.to_string(), e))?;
-    // The last line of the table for a path is that of the topmost mount.
-    let top = mountinfo::read().map_err(|e| Error::system("/proc must be mounted", e))?;
-    let top = top.into_iter().rfind(|line| line.mountpoint == real.as_os_str().as_bytes());
-    let is_top = |mount: &FoundMount| {
-        top.as_ref().is_some_and(|top| mount.identity == MountIdentity::of_line(top))
-    };
-    inventory()?.into_iter().find(is_top).ok_or_else(|| not_ours(path))
+    let failed = |e| Error::mount(path.display().to_string(), e);
+    // Components leave out a slash at the end, for which the kernel would ask the server.
+    let plain: PathBuf = path.components().collect();
+    let real = std::fs::canonicalize(plain).map_err(failed)?;
+    let top = Place::open(&real).and_then(|place| place.topmost()).map_err(failed)?;
+    let is_top = |mount: &FoundMount| mount.identity.id() == top.id() && mount.mountpoint == real;
+    let mount = inventory()?.into_iter().find(is_top).ok_or_else(|| not_ours(path))?;
+    Ok(FoundMount { identity: top, ..mount })
 }
 
 /// The error where no mount of this program is at a path.

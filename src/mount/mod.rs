@@ -9,11 +9,14 @@ mod flags;
 mod fusermount;
 mod idmapped;
 mod inventory;
+mod place;
 mod point;
 mod privileges;
 mod record;
 mod subdir;
 mod table;
+mod unmount;
+mod users;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

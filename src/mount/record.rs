@@ -32,6 +32,8 @@ pub(super) struct Record {
     mountpoint: PathBuf,
     /// What `list` tells of its options and map, as JSON. Empty in the record of an older version.
     pub(super) description: Vec<u8>,
+    /// The mounts below that were brought from below the source. None in the record of an older version.
+    pub(super) brought: Vec<MountIdentity>,
 }
 
 /// A record, and the mount that it is of.
@@ -66,17 +68,23 @@ pub(super) fn all() -> io::Result<Vec<RecordOfMount>> {
 }
 
 impl Record {
-    pub(super) fn of(config: &Config, point: &MountPoint) -> Self {
+    /// The record of a mount that was made with this configuration and has brought these mounts from below the source.
+    pub(super) fn of(config: &Config, point: &MountPoint, brought: Vec<MountIdentity>) -> Self {
         let source = full_path(&config.source);
         let described = describe(&Config { source: source.clone().into(), ..config.clone() });
         let description = described.to_string().into_bytes();
-        Self { source, mountpoint: point.path().to_owned(), description }
+        Self { source, mountpoint: point.path().to_owned(), description, brought }
     }
 
     /// Writes the record of a mount, and removes those of mounts that are gone.
     pub(super) fn write(&self, identity: MountIdentity) -> io::Result<()> {
         make_directory()?;
-        fs::write(file_of(identity), self.to_bytes())?;
+        let file = file_of(identity);
+        // No name of a record begins so: a reader never finds half of one.
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let new = file.with_file_name(format!(".new.{name}"));
+        fs::write(&new, self.to_bytes())?;
+        fs::rename(&new, &file)?;
         // Another process may be removing the same records.
         remove_stale().unwrap_or_else(|e| log::debug!("stale records in {DIRECTORY} stay: {e}"));
         Ok(())
@@ -93,21 +101,39 @@ impl Record {
         }
     }
 
-    /// NUL ends a path: it is in none.
+    /// NUL ends a field: it is in none.
     fn to_bytes(&self) -> Vec<u8> {
-        let fields =
-            [self.source.as_bytes(), self.mountpoint.as_os_str().as_bytes(), &self.description];
+        let brought: Vec<String> = self.brought.iter().map(|one| one.to_text()).collect();
+        let brought = brought.join("\n");
+        let fields = [
+            self.source.as_bytes(),
+            self.mountpoint.as_os_str().as_bytes(),
+            &self.description,
+            brought.as_bytes(),
+        ];
         fields.map(|field| [field, b"\0"].concat()).concat()
     }
 
+    /// An older version wrote fewer fields.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let mut fields = bytes.split(|byte| *byte == 0);
-        let mut path = || fields.next().map(|field| OsString::from_vec(field.to_vec()));
-        let (source, mountpoint) = (path()?, PathBuf::from(path()?));
-        let (description, rest) = (fields.next()?.to_vec(), fields.next());
-        let is_whole =
-            rest.is_none_or(<[u8]>::is_empty) && (rest.is_some() || description.is_empty());
-        is_whole.then_some(Self { source, mountpoint, description })
+        let fields: Vec<&[u8]> = bytes.strip_suffix(b"\0")?.split(|byte| *byte == 0).collect();
+        let [source, mountpoint, rest @ ..] = fields.as_slice() else { return None };
+        let path = |field: &[u8]| OsString::from_vec(field.to_vec());
+        let brought = match rest {
+            [] | [_] => Vec::new(),
+            [_, brought] => std::str::from_utf8(brought)
+                .ok()?
+                .lines()
+                .map(MountIdentity::from_text)
+                .collect::<Option<_>>()?,
+            _ => return None,
+        };
+        Some(Self {
+            source: path(source),
+            mountpoint: path(mountpoint).into(),
+            description: rest.first().map_or(Vec::new(), |field| field.to_vec()),
+            brought,
+        })
     }
 }
 
@@ -233,11 +259,16 @@ mod tests {
             source: "/s\n".into(),
             mountpoint: "/mnt/ü".into(),
             description: b"{}".to_vec(),
+            brought: ["5 6 0 7", "8 - 0 9"]
+                .map(|text| MountIdentity::from_text(text).unwrap())
+                .to_vec(),
         };
-        let older = Record { description: Vec::new(), ..record.clone() };
+        let older = Record { brought: Vec::new(), ..record.clone() };
+        assert_eq!(Record::from_bytes("/s\n\0/mnt/ü\0{}\0".as_bytes()), Some(older));
+        let older = Record { description: Vec::new(), brought: Vec::new(), ..record.clone() };
         assert_eq!(Record::from_bytes("/s\n\0/mnt/ü\0".as_bytes()), Some(older));
         assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record));
-        for broken in [&b""[..], b"/s", b"/s\0", b"/s\0/m", b"/s\0/m\0x"] {
+        for broken in [&b""[..], b"/s", b"/s\0", b"/s\0/m", b"/s\0/m\0x", b"/s\0/m\0{}\0x\0"] {
             assert_eq!(Record::from_bytes(broken), None, "{broken:?}");
         }
     }

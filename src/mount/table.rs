@@ -47,6 +47,14 @@ impl MountIdentity {
         Self { id: line.id, unique: None, device: line.device }
     }
 
+    /// The mount of a line of the table, with the number that is never reused where no other mount covers it.
+    pub(super) fn of_table(line: &MountInfo) -> Self {
+        let identity = Self::of_line(line);
+        let top = Self::of_path(Path::new(OsStr::from_bytes(&line.mountpoint)));
+        let top = top.ok().filter(|top| top.id == line.id);
+        Self { unique: top.and_then(|top| top.unique), ..identity }
+    }
+
     /// The mount that a descriptor is on.
     pub(super) fn of_descriptor(fd: impl AsFd) -> io::Result<Self> {
         Self::ask(fd, c"", AtFlags::EMPTY_PATH)
@@ -76,6 +84,27 @@ impl MountIdentity {
     pub(super) fn of_path(path: &Path) -> io::Result<Self> {
         let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
         Self::ask(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// The topmost mount at a name in a directory.
+    pub(super) fn of_name(dir: impl AsFd, name: &std::ffi::CStr) -> io::Result<Self> {
+        Self::ask(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// The mount of what a link in /proc/PID leads to.
+    pub(super) fn behind(link: &Path) -> io::Result<Self> {
+        let link = std::ffi::CString::new(link.as_os_str().as_bytes())?;
+        Self::ask(CWD, &link, AtFlags::empty())
+    }
+
+    /// Whether both are one mount, by the id that is never reused, or by the device where one of them lacks that id. The
+    /// table and statx(2) name different devices for a subvolume of btrfs.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.id == other.id
+            && match self.unique.zip(other.unique) {
+                Some((one, other)) => one == other,
+                None => self.device == other.device,
+            }
     }
 
     fn ask(dir: impl AsFd, path: &std::ffi::CStr, flags: AtFlags) -> io::Result<Self> {

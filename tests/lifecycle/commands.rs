@@ -104,12 +104,12 @@ fn stat_counts_requests_and_errors_by_kind() {
 #[test]
 fn a_map_of_many_extents_is_told_whole() {
     let ns = namespace();
-    let extents: Vec<String> = (0..3000).map(|at| format!("{}:{at}:1", at * 2)).collect();
+    let extents: Vec<String> = (0..100_000).map(|at| format!("{}:{at}:1", at * 2)).collect();
     fs::write(ns.path("conf"), format!("idmap={}\n", extents.join(":"))).unwrap();
     ns.ok("$S -o config=conf a m");
     let told: Value = serde_json::from_str(&ns.ok("$S stat --json m")).unwrap();
     let extents = told["map"]["gids"]["extents"].as_array().unwrap();
-    assert_eq!((extents.len(), &extents[2999]), (3000, &serde_json::json!([5998, 2999, 1])));
+    assert_eq!((extents.len(), &extents[2999]), (100_000, &serde_json::json!([5998, 2999, 1])));
     ns.ok("umount m");
     ns.wait_until_gone();
 }
@@ -145,8 +145,12 @@ fn a_daemon_that_died_or_does_not_answer_is_listed_as_such() {
     let states: Vec<String> =
         listed(&ns).iter().map(|one| one["state"].as_str().unwrap().to_owned()).collect();
     assert_eq!(states, ["dead", "silent"]);
+    // A slash at the end asks the server of a mount for its attributes.
+    assert!(ns.ok("$S stat dead/").contains("\nstate: dead\n"));
+    ns.ok("$S umount dead/");
+    // No daemon is asked for its own umount.
+    ns.ok("$S umount m/");
     signal(stopped, Signal::CONT);
-    ns.ok("$S umount dead && $S umount m");
     ns.wait_until_gone();
 }
 
@@ -188,6 +192,93 @@ fn umount_takes_what_the_kernels_engine_brought_from_below_the_source() {
 }
 
 #[test]
+fn umount_takes_what_lies_on_top_whatever_the_order_of_ids() {
+    let ns = namespace();
+    ns.ok("mkdir t && mount -t tmpfs precious t && touch t/file && $S a m && mount --move t m");
+    assert!(refused(&ns, "$S umount m", 32).contains("no mount of shiftbind"));
+    ns.ok("test -e m/file && umount m && $S umount m");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn umount_touches_no_mount_that_the_kernels_engine_did_not_bring() {
+    let ns = namespace();
+    ns.ok("mkdir a/below a/later && truncate -s 16M two && mkfs.ext4 -q two && mount -o loop two a/below");
+    ns.ok("$S --engine=kernel a k && mount -t tmpfs later k/later && touch k/later/file");
+    let line = refused(&ns, "$S umount k", 32);
+    assert!(line.contains(&format!("below it: {};", ns.path("k/later").display())), "{line}");
+    ns.ok("test -e k/later/file && test -d k/below/lost+found && umount k/later");
+    // Neither do those below go where the mount itself is in use.
+    for used in ["k", "k/below"] {
+        let line = refused(&ns, &format!("exec 3< {used}; $S umount k 3<&-"), 32);
+        assert!(line.contains("in use"), "{line}");
+        ns.ok("test -d k/below/lost+found");
+    }
+    ns.ok("cp \"$(command -v sleep)\" a/below/ && { k/below/sleep 60 >/dev/null 2>&1 & echo $! > pid; }");
+    assert!(refused(&ns, "$S umount k", 32).contains("in use"));
+    ns.ok("kill $(cat pid); while [ -e /proc/$(cat pid)/exe ]; do sleep 0.01; done");
+    ns.ok("$S umount k && ! mountpoint -q k/below && umount a/below");
+}
+
+#[test]
+fn umount_names_the_mounts_below() {
+    let ns = namespace();
+    ns.let_users_mount();
+    ns.ok(
+        "mkdir -p a/below u own/below && chown -R 1000 u own && $S a m && mount -t tmpfs t m/below",
+    );
+    let line = refused(&ns, "$S umount m", 32);
+    assert!(line.contains(&ns.path("m/below").display().to_string()), "{line}");
+    ns.ok("umount m/below && $S umount m");
+    assert!(ns.sh_as_user("$S own u").status.success());
+    let output = ns.sh_as_user("exec 3< u/below; $S umount u 3<&-");
+    assert!(text(&output.stderr).contains("--lazy"), "{output:?}");
+    ns.ok("umount u");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn a_mount_of_the_kernels_engine_on_a_fuse_source_is_listed() {
+    let ns = namespace();
+    ns.ok("$S a m && $S --engine=kernel m k");
+    let mounts = listed(&ns);
+    let engines: Vec<&Value> = mounts.iter().map(|one| &one["engine"]).collect();
+    assert_eq!(engines, ["fuse", "kernel"], "{mounts:?}");
+    ns.ok("$S umount k && $S umount m");
+    ns.wait_until_gone();
+}
+
+/// Mounts on `m` with a FUSE server that answers FUSE_INIT, reads all other requests, and answers none.
+fn mount_hung(ns: &Namespace) {
+    let header: [u32; 4] = [80, 0, 2, 0];
+    // Version 7.31, max_readahead, flags, max_background and congestion_threshold, max_write, time_gran.
+    let init: [u32; 7] = [7, 31, 65536, 0, 9 << 16 | 12, 4096, 1];
+    let words = header.iter().chain(&init).chain(&[0; 9]).flat_map(|word| word.to_ne_bytes());
+    fs::write(ns.path("reply"), words.collect::<Vec<u8>>()).unwrap();
+    ns.ok("exec 3<>/dev/fuse
+        mount -i -t fuse.shiftbind -o fd=3,rootmode=40755,user_id=0,group_id=0 hung m
+        dd bs=1M count=1 <&3 >init 2>/dev/null && dd bs=80 count=1 if=reply >&3 2>/dev/null
+        cat <&3 >/dev/null 2>&1 &");
+}
+
+#[test]
+fn a_server_that_has_read_a_request_and_does_not_answer_delays_no_command() {
+    let ns = namespace();
+    mount_hung(&ns);
+    ns.ok("$S umount m");
+    assert_eq!(ns.mounts(), [""; 0]);
+    mount_hung(&ns);
+    ns.ok("mkdir other && $S a other");
+    let states: Vec<Value> = listed(&ns).iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(states, ["silent", "serving"]);
+    assert!(ns.ok("$S stat m").contains("\nreason: no answer within 2 seconds\n"));
+    assert!(refused(&ns, "$S explain m", 32).contains("no answer within 2 seconds"));
+    // The abort of the connection ends the processes that asked.
+    ns.ok("umount -f m; umount -l m; $S umount other");
+    ns.wait_until_gone();
+}
+
+#[test]
 fn a_user_is_told_of_own_mounts_only() {
     let ns = namespace();
     ns.let_users_mount();
@@ -212,15 +303,13 @@ fn a_user_is_told_of_own_mounts_only() {
 }
 
 #[test]
-fn a_mount_of_another_subtype_is_found_by_its_daemon() {
+fn a_mount_of_another_subtype_is_found_by_its_name() {
     let ns = namespace();
     ns.ok("$S -o subtype=mine,fsname=some a m");
-    let mounts = listed(&ns);
-    assert_eq!(
-        (&mounts[0]["fstype"], &mounts[0]["state"]),
-        (&"fuse.mine".into(), &"serving".into())
-    );
-    assert_eq!(mounts[0]["source"], ns.path("a").to_str().unwrap());
+    assert!(listed(&ns).is_empty(), "servers of other programs get no request");
+    let told: Value = serde_json::from_str(&ns.ok("$S stat --json m")).unwrap();
+    assert_eq!((&told["fstype"], &told["state"]), (&"fuse.mine".into(), &"serving".into()));
+    assert_eq!(told["source"], ns.path("a").to_str().unwrap());
     ns.ok("$S umount m");
     ns.wait_until_gone();
 }

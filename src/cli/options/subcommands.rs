@@ -54,7 +54,9 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
                 Blanks, control characters and backslashes of a name are written as a backslash and three octal digits, \
                 as in /proc/self/mountinfo. A user other than root sees the mounts that this user made.\n\n\
                 A daemon that does not answer within two seconds delays no other: its mount is listed with what the mount \
-                table says.",
+                table says. A mount with another subtype than shiftbind is not listed, and a mount of the kernel's engine \
+                only in the mount namespace that it was made in: a copy of that namespace has copies of the mounts, which \
+                are not told from bind mounts. The process id is printed where the process is one of the user who mounted.",
     },
     SubcommandDef {
         id: Name::Stat,
@@ -65,7 +67,8 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
         help: "Tell what is known of one mount",
         about: "Prints what is known of the mount at MOUNTPOINT, a fact a line: as list, and the options that were given, \
                 the cache policy in force, reloads, requests and errors by kind, and the memory and descriptors of the \
-                daemon. Root and the user who mounted may ask.",
+                daemon. Root and the user who mounted may ask. A mount with another subtype is asked as well: it may be one \
+                of another program, which then gets a request that it does not know.",
     },
     SubcommandDef {
         id: Name::Explain,
@@ -95,8 +98,11 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
         takes: Takes::These(&[Opt::Lazy]),
         help: "Unmount MOUNTPOINT, if it is a mount of this program",
         about: "Unmounts MOUNTPOINT, if the topmost mount there was made by this program, whichever engine made it, and \
-                with it what the kernel's engine has taken along from below the source. umount(8) does the same for a \
-                mount without others below it.",
+                with it what the kernel's engine has taken along from below the source. Where other mounts are below it, or \
+                a process uses a file or directory of it, nothing is unmounted. (A use that /proc does not show, as a loop \
+                device of a file, is found too late: what was taken along is unmounted then.) With --lazy all that is mounted below it is detached as well, \
+                as by umount -l. umount(8) does the same for a mount without others below it. No daemon is asked, unless \
+                the subtype is another than shiftbind.",
     },
 ];
 
