@@ -5,8 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fd::AsFd;
+use rustix::fs::Stat;
 use rustix::mount::MountAttrFlags;
 
+use crate::error::{Error, Result};
+use crate::idmap::{Extent, Group, User};
 use crate::view::View;
 
 /// The largest read or write request in bytes: 256 pages of 4 KiB, the kernel's default limit
@@ -65,6 +69,70 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// How the daemon's process runs.
     pub process: ProcessConfig,
+    /// What the options refer to outside of themselves. A reload keeps it.
+    pub found: Found,
+}
+
+/// What was found outside of the options when the mount was made. A reload does not look again: a process of another user
+/// may have put something else in its place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The owner of the source, with the inode that has it. `None` before the source was opened, without `owner-as`.
+    pub owner: Option<SourceOwner>,
+    /// The maps of user namespaces. Such a map never changes once it is written (user_namespaces(7)), but a pid or path
+    /// may come to name another namespace.
+    pub namespaces: Vec<NamespaceMap>,
+}
+
+/// The map of a user namespace, and the option that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceMap {
+    /// The option's long name.
+    pub option: &'static str,
+    /// The option's value.
+    pub value: OsString,
+    /// The extents of users.
+    pub uids: Vec<Extent<User>>,
+    /// The extents of groups.
+    pub gids: Vec<Extent<Group>>,
+}
+
+/// The owner of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceOwner {
+    /// The device that holds the inode.
+    pub dev: u64,
+    /// The inode number.
+    pub ino: u64,
+    /// The owning user.
+    pub uid: u32,
+    /// The owning group.
+    pub gid: u32,
+}
+
+impl SourceOwner {
+    /// The owner in the result of stat(2).
+    #[must_use]
+    pub fn of(stat: &Stat) -> Self {
+        Self { dev: stat.st_dev, ino: stat.st_ino, uid: stat.st_uid, gid: stat.st_gid }
+    }
+}
+
+impl Found {
+    /// Compares the opened source with the one whose owner the options were evaluated with, and returns its owner.
+    ///
+    /// # Errors
+    /// The path was made to name another inode in between, or the inode has another owner.
+    pub fn check_owner(&self, source: impl AsFd) -> Result<SourceOwner> {
+        let stat = rustix::fs::fstat(source).map_err(|e| Error::mount("source", e))?;
+        let opened = SourceOwner::of(&stat);
+        match self.owner {
+            Some(owner) if owner != opened => {
+                Err(Error::refused("option 'owner-as': the source was replaced"))
+            }
+            _ => Ok(opened),
+        }
+    }
 }
 
 /// The value of `engine=`.
@@ -301,6 +369,24 @@ pub struct ProcessConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_was_replaced_or_has_another_owner_is_refused() {
+        let opened = rustix::fs::open("/", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty());
+        let opened = opened.unwrap();
+        let owner = Found::default().check_owner(&opened).unwrap();
+        let with = |owner| Found { owner: Some(owner), ..Found::default() }.check_owner(&opened);
+        assert_eq!(with(owner).unwrap(), owner);
+        for other in [
+            SourceOwner { ino: owner.ino + 1, ..owner },
+            SourceOwner { dev: owner.dev + 1, ..owner },
+            SourceOwner { uid: owner.uid + 1, ..owner },
+            SourceOwner { gid: owner.gid + 1, ..owner },
+        ] {
+            let error = with(other).unwrap_err().to_string();
+            assert_eq!(error, "option 'owner-as': the source was replaced");
+        }
+    }
 
     #[test]
     fn a_rate_limits_the_request_size() {

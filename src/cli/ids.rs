@@ -1,6 +1,5 @@
 //! Combines all options about ids into an [`IdView`]: extents, bindfs maps, offsets, and the policy for unmapped ids.
 
-use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
 use super::bindfs_map::{self, BindfsMap, FileSide};
@@ -9,6 +8,7 @@ use super::maps::{IdKinds, MapList};
 use super::options::Opt;
 use super::values::UnmappedPolicies;
 use crate::accounts::{Accounts, Named};
+use crate::config::SourceOwner;
 use crate::error::{Error, Result};
 use crate::idmap::{
     Extent, Group, IdMap, IdView, Kind, MapError, SourceId, Translation, Unmapped, User,
@@ -34,6 +34,14 @@ pub(super) struct IdOptions {
     uid_offset: Option<i64>,
     gid_offset: Option<i64>,
     unmapped: Option<UnmappedPolicies>,
+    origins: Origins,
+}
+
+/// Extents that the user did not write, as text, each with the option that gave it.
+#[derive(Debug, Default)]
+struct Origins {
+    uids: Vec<(String, &'static str)>,
+    gids: Vec<(String, &'static str)>,
 }
 
 impl IdOptions {
@@ -52,6 +60,13 @@ impl IdOptions {
     pub(super) fn add_found(&mut self, found: FoundMap) {
         self.maps.uids.extend(found.uids);
         self.maps.gids.extend(found.gids);
+    }
+
+    /// Adds extents that the user did not write, and notes the option that they are of.
+    fn add_named(&mut self, option: &'static str, found: FoundMap) {
+        self.origins.uids.extend(found.uids.iter().map(|extent| (extent.to_string(), option)));
+        self.origins.gids.extend(found.gids.iter().map(|extent| (extent.to_string(), option)));
+        self.add_found(found);
     }
 
     /// Adds the extents of one `--map-from`.
@@ -75,25 +90,42 @@ impl IdOptions {
         self.root_as = Some(ids);
     }
 
-    /// Adds the extents of `--owner-as`, whose source ids are those of the source's owner.
-    pub(super) fn find_owner(&mut self, source: &Path) -> Result<()> {
-        let Some((uid, gid)) = self.owner_as else { return Ok(()) };
+    /// Whether `--root-as` was given.
+    pub(super) fn has_root_as(&self) -> bool {
+        self.root_as.is_some()
+    }
+
+    /// Adds the extents of `--owner-as`, whose source ids are those of the source's owner, and returns the owner.
+    ///
+    /// `kept` is the owner that a running mount has found. A reload does not ask again: the path may name another inode by
+    /// now.
+    pub(super) fn find_owner(
+        &mut self,
+        source: &Path,
+        kept: Option<SourceOwner>,
+    ) -> Result<Option<SourceOwner>> {
+        let Some((uid, gid)) = self.owner_as else { return Ok(kept) };
         if source.as_os_str().is_empty() {
             return Err(Error::usage(
                 "option 'owner-as': give SOURCE and MOUNTPOINT: it is the source's owner",
             ));
         }
-        let owner = std::fs::metadata(source)
-            .map_err(|e| Error::mount(format!("source {}", source.display()), e))?;
+        let owner = match kept {
+            Some(owner) => owner,
+            None => rustix::fs::stat(source)
+                .map(|stat| SourceOwner::of(&stat))
+                .map_err(|e| Error::mount(format!("source {}", source.display()), e))?,
+        };
         let is_alone =
             [self.maps.is_empty(), self.map_from.uids.is_empty(), self.map_from.gids.is_empty()];
         if is_alone == [true; 3] {
             self.unmapped.get_or_insert((Unmapped::Pass, Unmapped::Pass));
         }
         let bad = |e: MapError| Error::usage(format!("option 'owner-as': {e}"));
-        self.maps.uids.push(Extent::new(owner.st_uid(), uid, 1).map_err(bad)?);
-        self.maps.gids.push(Extent::new(owner.st_gid(), gid, 1).map_err(bad)?);
-        Ok(())
+        let uids = vec![Extent::new(owner.uid, uid, 1).map_err(bad)?];
+        let gids = vec![Extent::new(owner.gid, gid, 1).map_err(bad)?];
+        self.add_named("owner-as", FoundMap { uids, gids });
+        Ok(Some(owner))
     }
 
     /// Sets the policy for unmapped ids.
@@ -164,7 +196,7 @@ impl IdOptions {
         if self.is_inverted && found.uids.is_empty() && found.gids.is_empty() {
             return Err(Error::usage("option 'invert-map' has a meaning with map-from only"));
         }
-        self.add_found(if self.is_inverted { found.inverted() } else { found });
+        self.add_named("map-from", if self.is_inverted { found.inverted() } else { found });
         let offset = match (self.uid_offset, self.gid_offset) {
             (Some(_), _) => Some("uid-offset"),
             (None, Some(_)) => Some("gid-offset"),
@@ -190,9 +222,9 @@ impl IdOptions {
         let for_gids = for_gids.unwrap_or(default_policy(unlisted_pass && !gids.is_empty()));
         let (root_uid, root_gid) = self.root_as.unzip();
         Ok(IdView {
-            uids: translation(uids, self.uid_offset, for_uids)?
+            uids: translation(uids, self.uid_offset, for_uids, &self.origins.uids)?
                 .with_root_as(root_uid.and_then(SourceId::new)),
-            gids: translation(gids, self.gid_offset, for_gids)?
+            gids: translation(gids, self.gid_offset, for_gids, &self.origins.gids)?
                 .with_root_as(root_gid.and_then(SourceId::new)),
         })
     }
@@ -232,26 +264,39 @@ fn translation<K: Named>(
     extents: Vec<Extent<K>>,
     offset: Option<i64>,
     unmapped: Unmapped<K>,
+    origins: &[(String, &str)],
 ) -> Result<Translation<K>> {
     let none = extents.is_empty();
     let Some(offset) = offset.filter(|offset| *offset != 0) else {
-        let map = if none { IdMap::identity() } else { map_of(extents)? };
+        let map = if none { IdMap::identity() } else { map_of(extents, origins)? };
         return Ok(Translation::new(map, unmapped));
     };
     // Ids that pass through are shifted as well, so they need identity extents. Overlaps are checked first.
-    let mut extents = map_of(extents)?.extents().to_vec();
-    let named = map_of(bindfs_map::with_offset(&extents, offset))?;
+    let mut extents = map_of(extents, origins)?.extents().to_vec();
+    let named = map_of(bindfs_map::with_offset(&extents, offset), &[])?;
     let unlisted_pass = none || unmapped == Unmapped::Pass;
     if unlisted_pass {
         extents.extend(bindfs_map::identity_of_gaps(&extents));
     }
     let unmapped = if unlisted_pass { Unmapped::Deny } else { unmapped };
-    Ok(Translation::new(map_of(bindfs_map::with_offset(&extents, offset))?, unmapped)
+    Ok(Translation::new(map_of(bindfs_map::with_offset(&extents, offset), &[])?, unmapped)
         .with_explicit(named))
 }
 
-fn map_of<K: Named>(extents: Vec<Extent<K>>) -> Result<IdMap<K>> {
-    IdMap::new(extents).map_err(|error| Error::usage(format!("{} map: {error}", K::WORD)))
+/// Builds a map. An overlap names the option of an extent that the user did not write.
+fn map_of<K: Named>(extents: Vec<Extent<K>>, origins: &[(String, &str)]) -> Result<IdMap<K>> {
+    IdMap::new(extents).map_err(|error| {
+        let mut message = format!("{} map: {error}", K::WORD);
+        if let MapError::Overlap(one, other) = &error {
+            let mut named: Vec<_> =
+                origins.iter().filter(|(text, _)| text == one || text == other).collect();
+            named.dedup();
+            for (extent, option) in named {
+                message.push_str(&format!("; {extent} is of option '{option}'"));
+            }
+        }
+        Error::usage(message)
+    })
 }
 
 #[cfg(test)]
@@ -269,6 +314,12 @@ mod tests {
             options.add_map("idmap", IdKinds::Both, idmap, &TestAccounts).unwrap();
         }
         options
+    }
+
+    impl IdOptions {
+        fn into_found(self) -> FoundMap {
+            FoundMap { uids: self.maps.uids, gids: self.maps.gids }
+        }
     }
 
     fn finish(options: IdOptions) -> IdView {
@@ -380,6 +431,21 @@ mod tests {
         assert!(error("u:0:1:1").contains("--gidmap=identity"));
         assert!(error("g:0:1:1").contains("--uidmap=identity"));
         assert!(options("", "u:0:1:1").finish(Dialect::Bindfs).is_ok());
+    }
+
+    #[test]
+    fn an_overlap_names_the_option_of_an_extent_that_was_not_written() {
+        let mut from = options("", "9:100:1");
+        from.add_map_from(options("", "50:0:10").into_found());
+        from.invert_map_from();
+        let error = from.finish(Dialect::Shiftbind).unwrap_err().to_string();
+        assert!(error.ends_with("in one way only; 0:50:10 is of option 'map-from'"), "{error}");
+        let mut owner = options("", "1000:5:1");
+        owner.set_owner_as((33, 34));
+        let kept = SourceOwner { dev: 1, ino: 1, uid: 1000, gid: 1000 };
+        assert_eq!(owner.find_owner(Path::new("/no/such"), Some(kept)).unwrap(), Some(kept));
+        let error = owner.finish(Dialect::Shiftbind).unwrap_err().to_string();
+        assert!(error.ends_with("in one way only; 1000:33:1 is of option 'owner-as'"), "{error}");
     }
 
     #[test]

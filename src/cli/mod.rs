@@ -38,7 +38,7 @@ pub use manpage::generate;
 pub use reload_options::reload_options;
 pub use subcommands::help as help_of;
 
-use crate::config::{Config, MountFlags};
+use crate::config::{Config, Found, MountFlags};
 use crate::error::{Error, Result};
 use arguments::Invocation;
 use options::{Given, Opt};
@@ -126,23 +126,32 @@ pub fn parse_with(
     argv: impl IntoIterator<Item = OsString>,
     accounts: &dyn Accounts,
 ) -> Result<Command> {
+    parse_again(argv, accounts, &Found::default())
+}
+
+/// As [`parse_with`], for a reload of a mount that keeps what it has found.
+fn parse_again(
+    argv: impl IntoIterator<Item = OsString>,
+    accounts: &dyn Accounts,
+    kept: &Found,
+) -> Result<Command> {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let name = argv.first().cloned().unwrap_or_default();
     let dialect = Dialect::of(&name);
     if dialect::helper(&name).is_some() {
         let helper::HelperInvocation { invocation, fake } = helper::parse(argv)?;
         let Invocation { given, operands } = invocation;
-        let mut settings = Settings::read(given, dialect, accounts)?;
+        let mut settings = Settings::read(given, dialect, accounts, kept)?;
         settings.set_called_by_mount8();
         return command_of(settings, operands, fake);
     }
     let called_by_mount8 = is_from_mount_fuse(&argv);
     if dialect == Dialect::Shiftbind
-        && !called_by_mount8
         && let Some(definition) = subcommands::of(&argv)
     {
         return subcommands::parse(definition, argv, accounts);
     }
+    let has_separator = argv.iter().any(|argument| argument == "--");
     let invocation = arguments::parse(argv)?;
     let asked = |id| invocation.given.iter().any(|one| one.option.id == id);
     if asked(Opt::Help) {
@@ -168,7 +177,10 @@ pub fn parse_with(
     if reload {
         return reload_of(&given, operands);
     }
-    let mut settings = Settings::read(given, dialect, accounts)?;
+    if dialect == Dialect::Shiftbind && !called_by_mount8 && !has_separator {
+        subcommands::check_source(&operands)?;
+    }
+    let mut settings = Settings::read(given, dialect, accounts, kept)?;
     if called_by_mount8 {
         settings.set_called_by_mount8();
     }

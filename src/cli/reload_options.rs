@@ -8,32 +8,32 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::fstab::FstabEntry;
-use super::{Command, parse};
-use crate::config::Config;
+use super::{Command, SystemAccounts, parse_again};
+use crate::config::{Config, Found};
 use crate::error::{Error, Result};
 
 const FSTAB: &str = "/etc/fstab";
 
 /// Returns the function that evaluates the options again for a mount made by this command line.
 ///
-/// The function takes the current mount point, which is absolute and without symbolic links.
+/// The function takes the current mount point, which is absolute and without symbolic links, and what the mount keeps.
 pub fn reload_options(
     argv: Vec<OsString>,
     config: &Config,
-) -> impl Fn(&Path) -> Result<Config> + Send + use<> {
+) -> impl Fn(&Path, &Found) -> Result<Config> + Send + use<> {
     let from_file = config.options_file.is_some();
     let source = fs::canonicalize(&config.source).ok();
-    move |mountpoint| {
+    move |mountpoint, kept| {
         if from_file {
-            return parse_config(argv.clone());
+            return parse_config(argv.clone(), kept);
         }
         let line = fstab_entry_of(mountpoint, source.as_deref())?;
-        parse_config(line.argv(rustix::process::geteuid().is_root()))
+        parse_config(line.argv(rustix::process::geteuid().is_root()), kept)
     }
 }
 
-fn parse_config(argv: Vec<OsString>) -> Result<Config> {
-    match parse(argv)? {
+fn parse_config(argv: Vec<OsString>, kept: &Found) -> Result<Config> {
+    match parse_again(argv, &SystemAccounts, kept)? {
         Command::Mount(config) => Ok(config),
         _ => Err(Error::usage(
             "the options no longer ask for a mount; remove the options that were added",

@@ -17,10 +17,12 @@ use super::values::{self, CacheMode};
 use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
 use crate::config::{
-    Access, Atime, CachePolicy, Config, DataPath, EngineChoice, MountFlags, ProcessConfig,
+    Access, Atime, CachePolicy, Config, DataPath, EngineChoice, Found, MountFlags, NamespaceMap,
+    ProcessConfig,
 };
 use crate::error::{Error, Result};
-use crate::map_from;
+use crate::idmap::{Kind, Translation};
+use crate::map_from::{self, FoundMap};
 
 /// The options that were read so far.
 pub(super) struct Settings {
@@ -49,6 +51,10 @@ pub(super) struct Settings {
     process: ProcessConfig,
     remount: bool,
     explain: bool,
+    /// What the running mount keeps through a reload.
+    kept: Found,
+    /// The maps of user namespaces that these options name.
+    namespaces: Vec<NamespaceMap>,
 }
 
 /// The largest alignment of buffers, in bytes. Chosen: larger than any block size.
@@ -95,11 +101,12 @@ impl GivenOption {
 }
 
 impl Settings {
-    /// Reads the options in order.
+    /// Reads the options in order. `kept` is what a running mount keeps.
     pub(super) fn read(
         given: Vec<Given>,
         dialect: Dialect,
         accounts: &dyn Accounts,
+        kept: &Found,
     ) -> Result<Self> {
         let mut settings = Self {
             dialect,
@@ -127,6 +134,8 @@ impl Settings {
             process: ProcessConfig::default(),
             remount: false,
             explain: false,
+            kept: kept.clone(),
+            namespaces: Vec::new(),
         };
         for one in given {
             settings.apply(one, accounts)?;
@@ -188,15 +197,17 @@ impl Settings {
                 self.ids.add_map(one.option.long, IdKinds::Groups, one.text()?, accounts)?
             }
             Opt::IdMap if one.value.as_encoded_bytes().starts_with(b"/") => {
-                self.ids.add_found(
-                    map_from::of_namespace(Path::new(&one.value))
-                        .map_err(|why| one.refused(why))?,
-                );
+                let found =
+                    self.map_of_namespace(one, || map_from::of_namespace(Path::new(&one.value)))?;
+                self.ids.add_found(found);
             }
             Opt::MapFrom => {
-                self.ids.add_map_from(
-                    map_from::read(&one.value, accounts).map_err(|why| one.refused(why))?,
-                );
+                let read = || map_from::read(&one.value, accounts);
+                let found = match map_from::is_of_namespace(&one.value) {
+                    true => self.map_of_namespace(one, read)?,
+                    false => read().map_err(|why| one.refused(why))?,
+                };
+                self.ids.add_map_from(found);
             }
             Opt::OwnerAs => {
                 self.ids.set_owner_as(one.parse(|text| values::user_and_group(text, accounts))?);
@@ -230,6 +241,28 @@ impl Settings {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// The map of the user namespace that an option names: the one that the running mount has for the same value, else the
+    /// one that is found now.
+    fn map_of_namespace(
+        &mut self,
+        one: &GivenOption,
+        read: impl FnOnce() -> map_from::Result<FoundMap>,
+    ) -> Result<FoundMap> {
+        let is_same =
+            |kept: &&NamespaceMap| kept.option == one.option.long && kept.value == one.value;
+        let found = match self.kept.namespaces.iter().find(is_same) {
+            Some(kept) => FoundMap { uids: kept.uids.clone(), gids: kept.gids.clone() },
+            None => read().map_err(|why| one.refused(why))?,
+        };
+        self.namespaces.push(NamespaceMap {
+            option: one.option.long,
+            value: one.value.clone(),
+            uids: found.uids.clone(),
+            gids: found.gids.clone(),
+        });
+        Ok(found)
     }
 
     /// Applies an option of mount(8), or one that says how the mount is made. Returns whether it is one.
@@ -339,8 +372,13 @@ impl Settings {
         self.warnings.extend(self.view.take_warnings());
         let root_only = self.ids.root_only().chain(self.view.root_only()).collect();
         let names_by_unmapped = self.ids.has_offset();
-        self.ids.find_owner(&source)?;
+        let owner = self.ids.find_owner(&source, self.kept.owner)?;
+        let has_root_as = self.ids.has_root_as();
         let ids = self.ids.finish(self.dialect)?;
+        if has_root_as {
+            self.warnings
+                .extend(idle_root_as(&ids.uids).into_iter().chain(idle_root_as(&ids.gids)));
+        }
         let mut view = self.view.finish(ids, self.dialect)?;
         view.changes.names_by_unmapped = names_by_unmapped;
         let is_bindfs = self.dialect == Dialect::Bindfs;
@@ -367,6 +405,7 @@ impl Settings {
             root_only,
             warnings: self.warnings,
             process: self.process,
+            found: Found { owner, namespaces: self.namespaces },
         })
     }
 
@@ -404,6 +443,16 @@ impl Settings {
             attr: self.attr.unwrap_or(all),
         }
     }
+}
+
+/// A warning where `root-as` has no effect.
+fn idle_root_as<K: Kind>(ids: &Translation<K>) -> Option<String> {
+    let why = match (ids.root_as(), ids.map().is_identity()) {
+        (Some(_), _) => return None,
+        (None, true) => "without a map, every id is shown as itself",
+        (None, false) => "an extent holds the mount id 0",
+    };
+    Some(format!("option 'root-as' does nothing for {}s: {why}", K::WORD))
 }
 
 /// An option as within `-o`. `None`: it says nothing about the mount.

@@ -12,7 +12,11 @@ pub(super) fn did_you_mean(
     }
 }
 
-fn nearest(typed: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+/// The known name nearest to a typed one, if one is near enough for a typing error.
+pub(super) fn nearest(
+    typed: &str,
+    known: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
     // A longer name is no typing error, and the cost grows with the product of the lengths.
     if typed.len() > 64 {
         return None;

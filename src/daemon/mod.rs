@@ -19,7 +19,7 @@ mod syslog;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, Found};
 use crate::error::{Error, Result};
 use crate::fuse::{Connection, KernelFeatures, Server};
 use crate::mount::{self, MountPlan, MountPoint, NewMount};
@@ -31,11 +31,11 @@ pub use reload::reload;
 use reload::{Baseline, Reloader};
 use signals::Signals;
 
-/// Evaluates the options of this process's mount again, given its current mount point.
+/// Evaluates the options of this process's mount again, given its current mount point and what it keeps.
 ///
 /// The function may read files. It runs on a thread of its own, whose working directory is the one that the mount was
 /// made in.
-pub type Options = Box<dyn Fn(&Path) -> Result<Config> + Send>;
+pub type Options = Box<dyn Fn(&Path, &Found) -> Result<Config> + Send>;
 
 /// Mounts and serves. `options` evaluates the options again for a reload.
 ///
@@ -120,7 +120,8 @@ impl Opened {
             ),
             None => None,
         };
-        let baseline = Baseline::of(config, point.path(), inherited);
+        let owner = config.found.check_owner(&source)?;
+        let baseline = Baseline::of(config, point.path(), inherited, owner);
         Ok(Self { source, point, plan, pidfile, baseline })
     }
 }

@@ -32,7 +32,8 @@ impl Line<'_> {
     fn error(&self, why: &str) -> String {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let mut message = format!("'{}': {why}; the order is {}", self.text, self.order);
-        if digits(self.container) && digits(self.host) {
+        let is_ambiguous = self.container != self.host;
+        if is_ambiguous && digits(self.container) && digits(self.host) {
             let (container, host) = (self.container, self.host);
             message.push_str(&format!(
                 ": this is id {container} of the container and id {host} of the host, not {host} of the container and \
@@ -68,7 +69,12 @@ fn parse_lxc(text: &str) -> Result<FoundMap> {
     for (at, line) in text.lines().enumerate() {
         let Some((key, value)) = line.split_once('=') else { continue };
         // LXC before 3.0 wrote lxc.id_map.
-        if !matches!(key.trim(), "lxc.idmap" | "lxc.id_map") || value.trim().is_empty() {
+        if !matches!(key.trim(), "lxc.idmap" | "lxc.id_map") {
+            continue;
+        }
+        // An empty value takes away the lines before it (set_config_idmaps of LXC).
+        if value.trim().is_empty() {
+            map = FoundMap::default();
             continue;
         }
         let mut words = value.split_whitespace();
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn lxc_has_container_host_count() {
         let text = "# c\nlxc.net.0.type = none\nlxc.idmap = u 0 100000 65536\nlxc.idmap=g 0 200000 1000\n\
-                    lxc.id_map = g 1000 1000 1\nlxc.idmap =\n";
+                    lxc.id_map = g 1000 1000 1\n";
         let map = parse_lxc(text).unwrap();
         assert_eq!(shown(&map), pair("0:100000:65536", "0:200000:1000 1000:1000:1"));
         for (line, error) in [
@@ -204,6 +210,23 @@ mod tests {
             let found = parse_lxc(&format!("lxc.idmap = {line}")).unwrap_err();
             assert!(found.starts_with(error), "{found}");
         }
+    }
+
+    #[test]
+    fn an_empty_value_takes_away_the_lines_before_it() {
+        let old = "lxc.idmap = u 0 0 5\nlxc.idmap = g 0 0 5\nlxc.idmap =\n";
+        assert_eq!(parse_lxc(old).unwrap(), FoundMap::default());
+        let new = format!("{old}lxc.idmap = u 0 100000 5\nlxc.idmap = g 0 200000 5\n");
+        assert_eq!(shown(&parse_lxc(&new).unwrap()), pair("0:100000:5", "0:200000:5"));
+    }
+
+    #[test]
+    fn both_readings_are_told_where_they_differ() {
+        let error = |text: &str| parse_lxc(&format!("lxc.idmap = {text}")).unwrap_err();
+        assert!(error("u 5 6 0").contains("not 6 of the container and 5 of the host"));
+        assert!(error("u 5 5 0").ends_with("the order is lxc.idmap = u|g CONTAINER HOST COUNT"));
+        assert!(incus("both 5 5 5").unwrap_err().ends_with("CONTAINER[-LAST]"));
+        assert!(pve("u:5:5").unwrap_err().ends_with("u|g:CONTAINER:HOST:COUNT"));
     }
 
     #[test]

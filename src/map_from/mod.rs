@@ -7,10 +7,12 @@
 mod lines;
 mod namespace;
 mod oci;
+mod open;
 mod podman;
 mod subid;
 
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -132,6 +134,11 @@ pub(crate) fn read(value: &OsStr, accounts: &dyn Accounts) -> Result<FoundMap> {
     }
 }
 
+/// Whether a value names a user namespace, whose map never changes, by a pid or path that may come to name another.
+pub(crate) fn is_of_namespace(value: &OsStr) -> bool {
+    [&b"pid:"[..], b"userns:"].iter().any(|word| value.as_bytes().starts_with(word))
+}
+
 /// The map of a user namespace, for `--idmap=/proc/PID/ns/user`.
 pub(crate) fn of_namespace(path: &Path) -> Result<FoundMap> {
     namespace::of_path(path)
@@ -160,19 +167,22 @@ fn number(field: &str, text: &str) -> Result<u32> {
     }
 }
 
-/// Reads a file of a limited size as text.
+/// Reads a regular file of a limited size as text.
 fn read_text(path: &Path) -> Result<String> {
-    use std::io::Read;
-    let failed = |e: std::io::Error| {
-        let why = e.raw_os_error().map_or_else(|| e.to_string(), crate::error::strerror);
-        format!("{}: {why}", path.display())
-    };
+    let file = open::regular_file(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    text_of(file).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Reads text of a limited size, without the byte order mark that some editors put before it.
+fn text_of(file: impl Read) -> Result<String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
-    match text.len() as u64 > MAX_FILE {
-        true => Err(format!("{}: larger than {MAX_FILE} bytes", path.display())),
-        false => Ok(text),
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|e| open::why(&e))?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(format!("larger than {MAX_FILE} bytes"));
+    }
+    match text.strip_prefix('\u{feff}') {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Ok(text),
     }
 }
 
@@ -224,10 +234,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_byte_order_mark_is_skipped_and_a_text_without_end_refused() {
+        assert_eq!(text_of("\u{feff}lxc.idmap".as_bytes()).unwrap(), "lxc.idmap");
+        assert_eq!(text_of("a\u{feff}".as_bytes()).unwrap(), "a\u{feff}");
+        assert!(text_of(std::io::repeat(b' ')).unwrap_err().starts_with("larger than"));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let made = rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        );
+        made.unwrap();
+        for path in [&fifo, Path::new("/dev/zero"), dir.path()] {
+            for word in ["lxc:", "oci:", "json:"] {
+                let error = read_value(&format!("{word}{}", path.display())).unwrap_err();
+                assert!(error.ends_with("this is no regular file"), "{error}");
+            }
+            let error = read_value(&format!("userns:{}", path.display())).unwrap_err();
+            assert!(error.ends_with("this is no user namespace"), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_value_makes_it_panic(word in 0..WORDS.len(), rest in prop::collection::vec(any::<u8>(), 0..60)) {
-            // A path may name anything that blocks or has no end: only names in no directory are tried.
+            // A path may name anything: only names in no directory are tried.
             prop_assume!(!rest.contains(&b'/'));
             let value = [WORDS[word].as_bytes(), b"./no/such/", &rest].concat();
             let _ = read(&OsString::from_vec(value), &TestAccounts);

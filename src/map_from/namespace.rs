@@ -1,63 +1,119 @@
 //! Maps of user namespaces that exist: of a process, or by the path of a namespace (user_namespaces(7)).
 
 use std::fs;
-use std::os::linux::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use super::{FoundMap, Kinds, Result, number, read_text};
-use crate::error::strerror;
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, open, openat, statat};
+
+use super::open::{namespace, why};
+use super::{FoundMap, Kinds, Result, number, text_of};
 use crate::sys;
+
+const OWN: &str = "the same user namespace as this program, which has no map of its own";
 
 /// The map of a process's user namespace.
 pub(super) fn of_process(pid: &str) -> Result<FoundMap> {
     let number = number("PID", pid).map_err(|e| format!("pid: {e}"))?;
-    of_proc(&PathBuf::from(format!("/proc/{number}"))).map_err(|e| format!("pid: {e}"))
+    let map = Process::open(&number.to_string()).and_then(|process| process.map());
+    map.map_err(|e| format!("pid: {e}"))
 }
 
 /// The map of the user namespace that a path names, such as `/proc/PID/ns/user`.
 pub(super) fn of_path(path: &Path) -> Result<FoundMap> {
     let failed = |why: &dyn std::fmt::Display| format!("userns: {}: {why}", path.display());
-    let file = fs::File::open(path).map_err(|e| failed(&text_of(&e)))?;
-    if !sys::user_namespace::is_user_namespace(&file) {
+    let file = namespace(path).map_err(|e| failed(&e))?;
+    let Some(file) = file.filter(|file| sys::user_namespace::is_user_namespace(file)) else {
         return Err(failed(&"this is no user namespace"));
-    }
-    let wanted = file.metadata().map_err(|e| failed(&text_of(&e)))?;
-    let is_it = |proc: &PathBuf| {
-        let found = fs::metadata(proc.join("ns/user"));
-        found.is_ok_and(|found| {
-            (found.st_dev(), found.st_ino()) == (wanted.st_dev(), wanted.st_ino())
-        })
     };
-    // A process of the namespace, or else one that is made there to read its map.
-    let map = match processes().into_iter().find(is_it) {
-        Some(proc) => of_proc(&proc),
-        None => match sys::user_namespace::maps_of_namespace(&file) {
-            Ok((uids, gids)) => parse(&uids, &gids),
-            Err(e) => {
-                Err(format!("no process is in it, and its map cannot be read: {}", text_of(&e)))
-            }
-        },
+    let wanted = Id::of(&fstat(&file).map_err(|e| failed(&why(&e.into())))?);
+    if Process::open("self").is_ok_and(|own| own.namespace() == Some(wanted)) {
+        return Err(failed(&format!("this is {OWN}")));
+    }
+    // A process of the namespace, or else one that is made there to read its map. A process that has ended, or has entered
+    // another namespace, before its map was read is passed over.
+    let opened = processes().into_iter().filter_map(|pid| Process::open(&pid).ok());
+    let members = opened.filter(|process| process.namespace() == Some(wanted));
+    let maps = members.filter_map(|process| process.maps_within(Some(wanted)).ok()).next();
+    let map = match maps.map_or_else(|| sys::user_namespace::maps_of_namespace(&file), Ok) {
+        Ok((uids, gids)) => parse(&uids, &gids),
+        Err(e) => Err(format!("no process is in it, and its map cannot be read: {}", why(&e))),
     };
     map.map_err(|e| failed(&e))
 }
 
-fn processes() -> Vec<PathBuf> {
-    let is_process =
-        |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+/// The names in /proc that are numbers.
+fn processes() -> Vec<String> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter(|entry| is_process(&entry.file_name())).map(|entry| entry.path()).collect()
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect()
 }
 
-fn of_proc(proc: &Path) -> Result<FoundMap> {
-    let namespace = |proc: &Path| fs::read_link(proc.join("ns/user")).ok();
-    let own = namespace(Path::new("/proc/self"));
-    if own.is_some() && namespace(proc) == own {
-        return Err(format!(
-            "{} is in the same user namespace as this program, which has no map of its own",
-            proc.display()
-        ));
+/// What tells a namespace from all others as long as it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id(u64, u64);
+
+impl Id {
+    fn of(stat: &Stat) -> Self {
+        Self(stat.st_dev, stat.st_ino)
     }
-    parse(&read_text(&proc.join("uid_map"))?, &read_text(&proc.join("gid_map"))?)
+}
+
+/// A process, by one descriptor of its directory in /proc: that of a process which has ended never shows another one.
+struct Process {
+    name: String,
+    dir: OwnedFd,
+}
+
+impl Process {
+    fn open(name: &str) -> Result<Self> {
+        let name = format!("/proc/{name}");
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = open(&*name, flags, Mode::empty())
+            .map_err(|e| format!("{name}: {}", why(&e.into())))?;
+        Ok(Self { name, dir })
+    }
+
+    /// Its user namespace. `None`: this program may not know (ptrace(2), access mode checking).
+    fn namespace(&self) -> Option<Id> {
+        statat(&self.dir, "ns/user", AtFlags::empty()).ok().map(|stat| Id::of(&stat))
+    }
+
+    /// Its uid_map and gid_map.
+    fn maps(&self) -> Result<(String, String)> {
+        let read = |file: &str| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let failed = |e: String| format!("{}/{file}: {e}", self.name);
+            let file = openat(&self.dir, file, flags, Mode::empty());
+            text_of(fs::File::from(file.map_err(|e| failed(why(&e.into())))?)).map_err(failed)
+        };
+        Ok((read("uid_map")?, read("gid_map")?))
+    }
+
+    /// The same, if its user namespace is this one before and after: a process may enter another one between the two files
+    /// (setns(2), unshare(2)).
+    fn maps_within(&self, namespace: Option<Id>) -> Result<(String, String)> {
+        let maps = self.maps()?;
+        match self.namespace() == namespace {
+            true => Ok(maps),
+            false => Err(format!("{} has entered another user namespace meanwhile", self.name)),
+        }
+    }
+
+    /// The map of its user namespace, which is another one than that of this program.
+    fn map(&self) -> Result<FoundMap> {
+        let own = Self::open("self")?;
+        let namespace = self.namespace();
+        let maps = self.maps_within(namespace)?;
+        let is_own = match namespace {
+            Some(_) => namespace == own.namespace(),
+            None => maps == own.maps()?,
+        };
+        match is_own {
+            true => Err(format!("{} is in {OWN}", self.name)),
+            false => parse(&maps.0, &maps.1),
+        }
+    }
 }
 
 /// Parses uid_map and gid_map: lines `INSIDE OUTSIDE COUNT`.
@@ -75,10 +131,6 @@ fn parse(uids: &str, gids: &str) -> Result<FoundMap> {
         }
     }
     map.complete("the user namespace")
-}
-
-fn text_of(e: &std::io::Error) -> String {
-    e.raw_os_error().map_or_else(|| e.to_string(), strerror)
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Maps in JSON: the configuration of an OCI bundle (runtime-spec, config-linux.md), and `volatile.idmap.*` of Incus and LXD.
 
 use std::ffi::OsStr;
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{FoundMap, Kinds, MAX_FILE, Result, read_text};
+use super::{FoundMap, Kinds, Result, read_text, text_of};
 
 /// The maps of `config.json`: those of its user namespace, or with `FILE#DESTINATION` those of one of its mounts.
 pub(super) fn of_config(path: &Path) -> Result<FoundMap> {
@@ -71,12 +70,7 @@ fn member(of: &Value, key: &str) -> Result<u32> {
 pub(super) fn of_idmap_set(path: &Path) -> Result<FoundMap> {
     let failed = |e: String| format!("json: {e}");
     let text = match path == Path::new("-") {
-        true => {
-            let mut text = String::new();
-            let read = std::io::stdin().take(MAX_FILE).read_to_string(&mut text);
-            read.map_err(|e| failed(format!("standard input: {e}")))?;
-            text
-        }
+        true => text_of(std::io::stdin()).map_err(|e| failed(format!("standard input: {e}")))?,
         false => read_text(path).map_err(failed)?,
     };
     parse_idmap_set(&text).map_err(|e| failed(format!("{}: {e}", path.display())))

@@ -93,7 +93,16 @@ fn graph_root() -> PathBuf {
 fn graph_root_in(text: &str) -> Option<PathBuf> {
     text.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
-        let value = value.trim().trim_matches(['"', '\'']);
+        let value = value.trim();
+        // A comment may follow.
+        let value = match value.strip_prefix('"').map(|rest| rest.split('"')) {
+            Some(mut parts) => parts.next(),
+            None => match value.strip_prefix('\'') {
+                Some(rest) => rest.split('\'').next(),
+                None => value.split('#').next().map(str::trim_end),
+            },
+        };
+        let value = value.unwrap_or_default();
         (key.trim() == "graphroot" && value.starts_with('/')).then(|| PathBuf::from(value))
     })
 }
@@ -130,6 +139,10 @@ mod tests {
             "[storage]\ndriver = \"overlay\"\n# graphroot = \"/no\"\ngraphroot = \"/data/c\"\n";
         assert_eq!(graph_root_in(text), Some(PathBuf::from("/data/c")));
         assert_eq!(graph_root_in("graphroot = x"), None);
+        for text in ["\"/x\" # \"comment\"", "'/x' # it's here", "/x # comment", "\"/x\""] {
+            let found = graph_root_in(&format!("graphroot = {text}"));
+            assert_eq!(found, Some(PathBuf::from("/x")), "{text}");
+        }
     }
 
     proptest! {

@@ -76,6 +76,7 @@ fn make(config: &Config) -> Result<Option<IdmappedMount>> {
 /// The command of mount(8) for the same mount, where the kernel can make it (util-linux 2.39 or newer).
 #[must_use]
 pub fn mount8_command(config: &Config) -> Option<String> {
+    let (source, point) = (word(config.source.as_os_str())?, word(config.mountpoint.as_os_str())?);
     let mounts = SourceMounts::of(config)?;
     if !obstacles(config, Some(&mounts)).is_empty() || IdmappedMount::make(config).is_err() {
         return None;
@@ -99,19 +100,25 @@ pub fn mount8_command(config: &Config) -> Option<String> {
     let bind = if mounts.below.is_empty() { "--bind" } else { "--rbind" };
     let options = match options.is_empty() {
         true => String::new(),
-        false => format!(" -o {}", quoted(OsStr::new(&options.join(",")))),
+        false => format!(" -o {}", quoted(&options.join(","))),
     };
-    let (source, point) =
-        (quoted(config.source.as_os_str()), quoted(config.mountpoint.as_os_str()));
-    Some(format!("mount {bind}{options} {source} {point}"))
+    let ends_options = match source.starts_with('-') || point.starts_with('-') {
+        true => " --",
+        false => "",
+    };
+    Some(format!("mount {bind}{options}{ends_options} {source} {point}"))
+}
+
+/// A name as a word for a shell. `None`: a line of text cannot hold the name.
+fn word(name: &OsStr) -> Option<String> {
+    name.to_str().filter(|text| !text.chars().any(char::is_control)).map(quoted)
 }
 
 /// A word for a shell (sh(1)).
-fn quoted(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
+fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:=@%".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.into_owned(),
+        true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
@@ -154,7 +161,10 @@ pub fn map_verdict(config: &Config) -> String {
     if uids.map().is_identity() && gids.map().is_identity() {
         return "nothing is mapped: an ordinary bind mount shows the same".to_owned();
     }
-    let obstacles = map_obstacles(config);
+    let mut obstacles = map_obstacles(config);
+    if uids.root_as().is_some() || gids.root_as().is_some() {
+        obstacles.push("option 'root-as' stores the mount id 0, which no extent holds".to_owned());
+    }
     if obstacles.is_empty() {
         "an idmapped mount of the kernel could express this map".to_owned()
     } else {

@@ -49,6 +49,7 @@ impl IdmappedMount {
             | OpenTreeFlags::AT_EMPTY_PATH
             | OpenTreeFlags::AT_RECURSIVE;
         let tree = open_tree(&source, c"", flags).map_err(failed)?;
+        config.found.check_owner(&tree)?;
         set_map(&tree, config)?;
         set_on_clone(&tree, &config.flags)
             .map_err(|e| Error::mount("the clone of the source takes no mount options", e))?;

@@ -85,6 +85,11 @@ fn explain_prints_the_command_of_mount8_where_the_kernel_can() {
     assert_eq!(command("a m").as_deref(), Some("mount --rbind a m"));
     assert_eq!(command("--idmap=0:5:1 --unmapped=pass a m"), None);
     assert_eq!(command("--cache=none a m"), None);
+    // A name that looks like an option, and names that a line of text does not hold.
+    ns.ok("mkdir -- -a $(printf 'a\\342') 'a\nb'");
+    assert_eq!(command("-- -a m").as_deref(), Some("mount --bind -- -a m"));
+    assert_eq!(command("$(printf 'a\\342') m"), None);
+    assert_eq!(command("'a\nb' m"), None);
     ns.ok("umount a/below");
 }
 

@@ -1,5 +1,11 @@
 //! `--owner-as` and `--root-as`, and maps to ids that our own user namespace lacks.
 
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use shiftbind::cli::{Command, parse};
+
 use crate::namespace::{Namespace, text};
 
 #[test]
@@ -19,7 +25,61 @@ fn the_sources_owner_is_shown_as_the_user_and_the_rest_as_it_is() {
     ns.wait_until_gone();
     let overlap = ns.sh("$S --owner-as=33 --idmap=1000:5:1 a m");
     assert_eq!(overlap.status.code(), Some(1), "{overlap:?}");
-    assert!(text(&overlap.stderr).contains("overlap"), "{overlap:?}");
+    let line = text(&overlap.stderr);
+    assert!(
+        line.contains("overlap") && line.contains("1000:33:1 is of option 'owner-as'"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_owner_of_a_source_that_is_replaced_before_it_is_opened_is_not_taken() {
+    for options in ["owner_as=33:34", "owner_as=33:34,idmap=5:6:1,engine=kernel"] {
+        let ns = Namespace::new();
+        ns.ok("chown 1000:1001 a");
+        let (a, m) = (ns.path("a"), ns.path("m"));
+        let argv: [OsString; 5] =
+            ["shiftbind".into(), a.clone().into(), m.into(), "-o".into(), options.into()];
+        let Ok(Command::Mount(config)) = parse(argv) else { panic!("it mounts") };
+        // Whoever owns the directory above may do so between two system calls.
+        fs::rename(&a, ns.path("b")).unwrap();
+        symlink("/etc", &a).unwrap();
+        let error = shiftbind::daemon::check(&config).unwrap_err().to_string();
+        assert!(error.contains("option 'owner-as': the source was replaced"), "{error}");
+    }
+}
+
+#[test]
+fn a_reload_takes_the_owner_of_the_mounted_source_not_of_what_has_its_name() {
+    let ns = Namespace::new();
+    let line = "line() { echo \"$PWD/a $PWD/m fuse.shiftbind $1 0 0\" > fstab; }; export LIBMOUNT_FSTAB=$PWD/fstab";
+    ns.ok("chown 1000:1001 a && touch a/f && chown 1000:1001 a/f");
+    // It is mounted without the option, and later with: the owner is that of the mounted directory.
+    for mounted_with in ["owner_as=33:34", "cache=none"] {
+        ns.ok(&format!(
+            "{line}; line {mounted_with}; $S -o {mounted_with} $PWD/a m && mv a b && ln -s /etc a"
+        ));
+        ns.ok(&format!("{line}; line {mounted_with},owner_as=33:34; $S reload m"));
+        assert_eq!(ns.ok("stat -c %u:%g m m/f"), "33:34\n33:34\n", "{mounted_with}");
+        ns.ok("umount m && rm a && mv b a");
+        ns.wait_until_gone();
+    }
+}
+
+#[test]
+fn a_root_as_without_effect_has_a_warning() {
+    let ns = Namespace::new();
+    let warnings =
+        |options: &str| text(&ns.sh(&format!("$S --explain --root-as=5:6 {options}")).stderr);
+    let line = warnings("--uidmap=7:0:1 --gidmap=7:1:1");
+    assert_eq!(
+        line,
+        "shiftbind: warning: option 'root-as' does nothing for uids: an extent holds the mount id 0\n"
+    );
+    let lines = warnings("");
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(lines.contains("for gids: without a map, every id is shown as itself"), "{lines}");
+    assert_eq!(warnings("--idmap=0:100000:10"), "");
 }
 
 #[test]

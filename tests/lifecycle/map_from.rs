@@ -75,6 +75,39 @@ fn the_map_of_a_namespace_without_a_process_is_taken() {
 }
 
 #[test]
+fn a_reload_keeps_the_map_of_a_user_namespace_until_the_option_names_another() {
+    for option in ["map_from=pid:$P", "map_from=userns:$PWD/held", "idmap=$PWD/held"] {
+        let ns = namespace();
+        // The process ends, and the path comes to name the namespace of another one.
+        let script = format!(
+            "export LIBMOUNT_FSTAB=$PWD/fstab
+            line() {{ echo \"$PWD/a $PWD/m fuse.shiftbind $1 0 0\" > fstab; }}
+            touch held; mount --bind /proc/$P/ns/user held; line {option}; $S -o {option} a m
+            kill $P; wait $P || :; umount held
+            unshare -U sleep 60 & Q=$!; trap 'kill $Q' EXIT
+            until test \"$(readlink /proc/$Q/ns/user)\" != \"$(readlink /proc/self/ns/user)\"; do sleep 0.01; done
+            echo 0 0 65536 > /proc/$Q/uid_map; echo 0 0 65536 > /proc/$Q/gid_map
+            mount --bind /proc/$Q/ns/user held
+            $S reload m; stat -c %u:%g m/f; line {option},ro; $S reload m; stat -c %u:%g m/f
+            line map_from=pid:$Q; $S reload m; stat -c %u:%g m/f; umount m held"
+        );
+        let owners = ns.ok(&with_user_namespace(&script));
+        assert_eq!(owners, "300005:400006\n300005:400006\n5:6\n", "{option}");
+        ns.wait_until_gone();
+    }
+}
+
+#[test]
+fn a_process_of_our_own_user_namespace_that_we_may_not_look_at_has_no_map() {
+    let ns = namespace();
+    ns.let_users_mount();
+    let script = "sleep 60 & P=$!; trap 'kill $P' EXIT
+        setpriv --reuid=1000 --regid=1000 --clear-groups $S --explain --map-from=pid:$P 2>&1 || :";
+    let line = ns.ok(script);
+    assert!(line.contains("is in the same user namespace as this program"), "{line}");
+}
+
+#[test]
 fn the_ranges_of_a_user_are_taken() {
     let ns = namespace();
     ns.let_users_mount();

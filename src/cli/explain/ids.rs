@@ -58,7 +58,9 @@ pub(super) fn explain_ids<K: Named>(
         explain_extent(out, extent, accounts, number < MAX_NAMED);
     }
     let source_gaps = gaps(map.extents().iter().map(source_range));
-    let mount_gaps = gaps(map.extents().iter().map(mount_range));
+    // With root-as the mount id 0 is in no gap: it has a line of its own.
+    let root = ids.root_as().map(|_| Range::new(0, 1));
+    let mount_gaps = gaps(map.extents().iter().map(mount_range).chain(root));
     explain_gaps(out, ids, &source_gaps, &mount_gaps, accounts);
     explain_collisions(out, ids, &source_gaps);
     if let Some(stored) = ids.root_as() {

@@ -228,6 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_root_is_in_no_gap_and_keeps_the_kernel_from_the_map() {
+        let lines = explained("--idmap=0:100000:65536 --root-as=5:6");
+        let uid = of(&lines, "uid");
+        assert!(
+            uid.contains(&"mount 1..99999 is unmapped: cannot be stored (EOVERFLOW)"),
+            "{uid:?}"
+        );
+        assert!(uid.contains(&"mount 0 is stored as 5, because root-as was given"));
+        assert!(of(&lines, "kernel")[0].contains("could not express this map: option 'root-as'"));
+        let lines = explained("--idmap=5:1:1 --unmapped=pass --root-as=5:6");
+        assert!(!of(&lines, "uid").iter().any(|line| line.starts_with("mount 0 is unmapped")));
+        assert!(of(&lines, "uid").contains(&"mount 2..4294967294 is unmapped: stored as it is"));
+        // Where it does nothing, nothing is said of it.
+        let lines = explained("--idmap=7:0:1 --root-as=5:6");
+        assert!(
+            of(&lines, "uid")
+                .contains(&"mount 1..4294967294 is unmapped: cannot be stored (EOVERFLOW)")
+        );
+        assert!(of(&lines, "kernel")[0].contains("could express"));
+    }
+
+    #[test]
     fn the_winner_among_several_source_ids_is_named() {
         let lines = explained("--uidmap=500:15:1:0:10:10 --gidmap=identity");
         let expected = "mount 15 stands for several source ids: stored as 500, by the first extent";

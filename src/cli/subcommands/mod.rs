@@ -1,12 +1,12 @@
 //! The grammar of the subcommands, whose table is beside that of the options.
 //!
 //! The first argument selects one, under the name shiftbind only: mount(8)'s helpers and bindfs have none. A source that
-//! has a subcommand's name is given as `./list`.
+//! has a subcommand's name is given as `./list`, or after `--`.
 
 mod help;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use help::help;
 
@@ -14,14 +14,47 @@ use super::arguments::{self, Invocation};
 use super::dialect::Dialect;
 use super::options::{self, Given, Name, Opt, SUBCOMMANDS, SubcommandDef};
 use super::settings::Settings;
+use super::suggest::nearest;
 use super::{Command, command_of};
 use crate::accounts::Accounts;
+use crate::config::Found;
 use crate::error::{Error, Result};
 
 /// The subcommand that the first argument names.
 pub(super) fn of(argv: &[OsString]) -> Option<&'static SubcommandDef> {
     let first = argv.get(1)?;
     SUBCOMMANDS.iter().find(|definition| first == definition.name)
+}
+
+/// Other words for what this program does, with the arguments that do it.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("unmount", "umount"),
+    ("ls", "list"),
+    ("status", "stat"),
+    ("show", "stat"),
+    ("help", "--help"),
+    ("version", "--version"),
+];
+
+/// Refuses a source with the name of a subcommand, and suggests one where a word is no source.
+pub(super) fn check_source(operands: &[OsString]) -> Result<()> {
+    let Some(first) = operands.first().and_then(|operand| operand.to_str()) else { return Ok(()) };
+    if SUBCOMMANDS.iter().any(|definition| first == definition.name) {
+        return Err(Error::usage(format!(
+            "'{first}' is a command: give it as the first argument, or the source as ./{first}"
+        )));
+    }
+    let is_source = operands.len() > 1 && Path::new(first).symlink_metadata().is_ok();
+    if first.contains('/') || is_source {
+        return Ok(());
+    }
+    let synonym = SYNONYMS.iter().find(|(word, _)| *word == first).map(|(_, meant)| *meant);
+    match synonym.or_else(|| nearest(first, SUBCOMMANDS.iter().map(|definition| definition.name))) {
+        Some(meant) => Err(Error::usage(format!(
+            "there is no command and no source '{first}'; did you mean 'shiftbind {meant}'?"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Parses an argument vector whose first argument names the subcommand.
@@ -79,7 +112,7 @@ fn explain(given: Vec<Given>, operands: Vec<OsString>, accounts: &dyn Accounts) 
             let mut given = given;
             let option = options::by_id(Opt::Explain);
             given.push(Given { option, on: true, value: None });
-            let settings = Settings::read(given, Dialect::Shiftbind, accounts)?;
+            let settings = Settings::read(given, Dialect::Shiftbind, accounts, &Found::default())?;
             command_of(settings, operands, false)
         }
     }

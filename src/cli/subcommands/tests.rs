@@ -43,8 +43,6 @@ fn a_source_with_the_name_of_a_subcommand_is_mounted_where_it_cannot_be_one() {
     for words in [
         "shiftbind ./list /m",
         "shiftbind -- list /m",
-        "shiftbind -r list /m",
-        "shiftbind list /m -o rw,dev",
         "bindfs list /m",
         "mount.shiftbind list /m -o rw",
     ] {
@@ -53,6 +51,36 @@ fn a_source_with_the_name_of_a_subcommand_is_mounted_where_it_cannot_be_one() {
             other => panic!("{words}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn the_name_of_a_subcommand_always_selects_it() {
+    assert!(refused("shiftbind list /m -o rw,dev").starts_with("list: "));
+    assert!(matches!(parsed("shiftbind explain /s /m -o rw,dev").unwrap(), Command::Explain(_)));
+    for words in ["shiftbind -r list /m", "shiftbind -o rw,dev list /m", "shiftbind --ro list"] {
+        let error = refused(words);
+        let expected =
+            "'list' is a command: give it as the first argument, or the source as ./list";
+        assert_eq!(error, expected, "{words}");
+    }
+}
+
+#[test]
+fn a_word_that_is_no_source_has_a_command_suggested() {
+    for (words, meant) in [
+        ("shiftbind unmount /m", "umount"),
+        ("shiftbind ls", "list"),
+        ("shiftbind lst", "list"),
+        ("shiftbind help", "--help"),
+        ("shiftbind relaod /m", "reload"),
+    ] {
+        let error = refused(words);
+        assert!(error.ends_with(&format!("; did you mean 'shiftbind {meant}'?")), "{error}");
+    }
+    for words in ["shiftbind ./unmount /m", "bindfs unmount /m", "shiftbind -- ls /m"] {
+        assert!(matches!(parsed(words).unwrap(), Command::Mount(_)), "{words}");
+    }
+    assert!(refused("shiftbind x").starts_with("MOUNTPOINT is missing"));
 }
 
 #[test]

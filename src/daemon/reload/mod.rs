@@ -16,7 +16,7 @@ use std::thread;
 use rustix::process::chdir;
 
 use super::{Options, mirror};
-use crate::config::{Config, MountFlags};
+use crate::config::{Config, MountFlags, SourceOwner};
 use crate::error::{Error, Result};
 use crate::fuse::LiveUpdate;
 use crate::mount::{self, Mounted, with_inherited};
@@ -38,8 +38,16 @@ pub(super) struct Baseline {
 
 impl Baseline {
     /// The baseline of a new mount. Must be called while the working directory is still the user's.
-    pub(super) fn of(config: &Config, point: &Path, inherited: Restrictions) -> Self {
+    ///
+    /// `owner` is that of the opened source. A reload takes it from here: another inode may have the source's name by then.
+    pub(super) fn of(
+        config: &Config,
+        point: &Path,
+        inherited: Restrictions,
+        owner: SourceOwner,
+    ) -> Self {
         let mut own = resolved(config.clone());
+        own.found.owner = Some(owner);
         own.mountpoint = point.to_owned();
         own.flags = with_inherited(&config.flags, inherited);
         let directory = std::env::current_dir();
@@ -156,7 +164,7 @@ impl Reloader {
         if home.is_err() {
             chdir("/proc/self/fdinfo").map_err(|e| Error::system("/proc must be mounted", e))?;
         }
-        let config = (self.options)(place).and_then(|config| {
+        let config = (self.options)(place, &self.baseline.config.found).and_then(|config| {
             mount::check_privileges(&config)?;
             Ok(self.baseline.resolve(config))
         });

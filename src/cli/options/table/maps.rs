@@ -49,7 +49,8 @@ pub(super) const MAPS: &[OptionDef] = &[
             "map_from",
             Category::Maps,
             "Take the map from a process, a container or /etc/subuid: pid:N, lxc:FILE and so on",
-            "Adds the extents of a map that exists elsewhere, see Maps from elsewhere. A reload reads it again.",
+            "Adds the extents of a map that exists elsewhere, see Maps from elsewhere. A reload reads it again, but for that of a \
+             user namespace.",
         )
     },
     flag(
@@ -67,10 +68,11 @@ pub(super) const MAPS: &[OptionDef] = &[
             "owner-as",
             "owner_as",
             Category::Maps,
-            "Show the owner of the source as USER; all other ids stay as they are",
+            "Show the owner of the source as USER; without a map, all other ids stay as they are",
             "Shows what belongs to the owner and the group of SOURCE itself as USER and GROUP, and stores as theirs what USER \
              and GROUP make at the mount. Names or numbers; the default GROUP is the login group of USER if the user database \
-             knows USER, else the same number. All other ids pass through, unless unmapped or another map is given.",
+             knows USER, else the same number. All other ids pass through, unless unmapped or another map is given.\n\n\
+             The mount is refused if SOURCE is replaced while it is made, and a reload keeps the owner that was found then.",
         )
     },
     OptionDef {
@@ -83,7 +85,8 @@ pub(super) const MAPS: &[OptionDef] = &[
             "Store as ID what root makes at the mount, where no extent holds 0",
             "Stores as the source ids ID and GID what uid 0 and gid 0 of the mount make or give away, where no extent holds the \
              mount id 0. With the map of a container a program of the host's root can then make files in the container's tree; \
-             without, that fails with EOVERFLOW. What is shown does not change. The default GID is that of unmapped=squash.",
+             without, that fails with EOVERFLOW. What is shown does not change. Where an extent holds 0, or without a map, \
+             a warning says that the option does nothing. The default GID is that of unmapped=squash.",
         )
     },
     OptionDef {
