@@ -65,7 +65,7 @@ impl FoundMount {
     /// Opens the root for an ioctl.
     ///
     /// # Errors
-    /// ENOTCONN if the daemon died, EACCES for a user whom it does not serve, EBUSY if another mount covers this one.
+    /// ENOTCONN if the daemon died, EACCES for a user that it does not serve, EBUSY if another mount covers this one.
     pub fn open_root(&self) -> std::result::Result<OwnedFd, Errno> {
         // The topmost mount is looked at before anything of it is opened: it may be that of another server, which does
         // not answer.

@@ -110,7 +110,7 @@ impl MountIdentity {
 
     fn ask(dir: impl AsFd, path: &std::ffi::CStr, flags: AtFlags) -> io::Result<Self> {
         let flags = flags | NO_SERVER_REQUEST;
-        // The kernel tells the mount id without being asked, and FUSE answers a request for nothing also to users whom the
+        // The kernel tells the mount id without being asked, and FUSE answers a request for nothing also to users that the
         // server does not serve (Linux `fuse_getattr`).
         let stat = statx(dir.as_fd(), path, flags, StatxFlags::empty())?;
         let unique = match statx(dir.as_fd(), path, flags, MNT_ID_UNIQUE) {

@@ -41,7 +41,7 @@ fn the_owner_of_a_source_that_is_replaced_before_it_is_opened_is_not_taken() {
         let argv: [OsString; 5] =
             ["shiftbind".into(), a.clone().into(), m.into(), "-o".into(), options.into()];
         let Ok(Command::Mount(config)) = parse(argv) else { panic!("it mounts") };
-        // Whoever owns the directory above may do so between two system calls.
+        // A user who owns the directory above may do so between two system calls.
         fs::rename(&a, ns.path("b")).unwrap();
         symlink("/etc", &a).unwrap();
         let error = shiftbind::daemon::check(&config).unwrap_err().to_string();

@@ -16,7 +16,7 @@ pub(super) const VIEW: &[OptionDef] = &[
              cannot be created. A GLOB (glob(7)) without a slash matches a name in any directory. One with a slash \
              matches a path from SOURCE, in which ** stands for any number of directories: the current path, at any \
              depth. Where the path cannot be determined, the name is hidden. May be given several times. LIMITS says \
-             what a pattern does not keep from whom.",
+             what a pattern does not hide.",
         )
     },
     flag(
