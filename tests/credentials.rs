@@ -64,7 +64,7 @@ fn table() -> BTreeMap<String, Row> {
             panic!("a row is four cells: {line}")
         };
         assert!(!why.is_empty(), "{line}");
-        let actors: BTreeSet<String> = ["creator", "caller", "writer", "nobody", "any"]
+        let actors: BTreeSet<String> = ["creator", "caller", "writer", "ownerless", "any"]
             .into_iter()
             .filter(|actor| actors.split(|c: char| !c.is_alphabetic()).any(|word| word == *actor))
             .map(str::to_owned)
@@ -202,7 +202,7 @@ impl Phase {
         match actor {
             "creator" | "caller" => vec![self.source.unwrap_or(UNMAPPED_ID)],
             "writer" => vec![self.own],
-            "nobody" => vec![UNMAPPED_ID],
+            "ownerless" => vec![UNMAPPED_ID],
             _ => vec![self.source.unwrap_or(UNMAPPED_ID), self.own, UNMAPPED_ID, 0, PROBE],
         }
     }

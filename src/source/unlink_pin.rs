@@ -67,7 +67,7 @@ impl SourceTree {
 
     /// As [`Self::pin_for_unlink`], for unlink(2).
     ///
-    /// NFS renames a removed file to `.nfsXXXX` while a descriptor refers to it, and its directory cannot be removed
+    /// NFS renames a removed file to `.nfs` and a number while a descriptor refers to it, and its directory cannot be removed
     /// before the last one is closed. Of files that no client has open, only the daemon holds descriptors: they are
     /// closed here. To be followed by [`Self::hold_again`].
     #[must_use]

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 
 use crate::support::{Lock, LockKind, Mount, Process, as_user, eventually, patience};
 
-/// Root and nobody are the same on both sides, and the source's 1000..1999 are the mount's 101000..101999.
+/// 0 and 65534 are the same on both sides, and the source's 1000..1999 are the mount's 101000..101999.
 pub(crate) const MAPS: [&str; 3] = ["b:0:0:1", "b:65534:65534:1", "b:1000:101000:1000"];
 
 /// A user on the source.
