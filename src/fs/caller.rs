@@ -42,6 +42,11 @@ const NON_FATAL: [i32; 8] = [
     libc::SIGTTOU,
 ];
 
+/// How many times as long as a round of [`ClientState::of`] the rest after it is: rounds take 5 % of a processor. Chosen.
+const REST_FACTOR: u32 = 19;
+/// The longest rest, also after a round that lasted long because the daemon was stopped meanwhile. Chosen.
+const MAX_REST: Duration = Duration::from_secs(1);
+
 /// State of a client's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientState {
@@ -64,6 +69,12 @@ impl ClientState {
             _ if creds.is_dying() => Self::Dying,
             _ => Self::Alive,
         }
+    }
+
+    /// Returns how long a thread that asks for the states of many clients rests after a round of that length.
+    #[must_use]
+    pub fn rest_after(round: Duration) -> Duration {
+        round.saturating_mul(REST_FACTOR).min(MAX_REST)
     }
 }
 

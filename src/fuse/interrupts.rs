@@ -20,10 +20,6 @@ use crate::sync::{Mutex, MutexGuard};
 
 /// How often the thread looks whether interrupted clients are dying. Chosen.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// How many times as long as a look took, the next one waits: looks take 5 % of a processor. Chosen.
-const REST_FACTOR: u32 = 19;
-/// The longest wait, also after a look that lasted long because the daemon was stopped meanwhile. Chosen.
-const MAX_REST: Duration = Duration::from_secs(1);
 /// How long an interrupt is kept whose request is unknown: another worker may have read the interrupt first. Chosen.
 const EARLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long after an interrupt a client is assumed to be dying whose state is unknown, because the daemon's pid
@@ -89,7 +85,7 @@ impl WorkerPool {
                     return;
                 }
                 drop(pool);
-                std::thread::sleep(CHECK_INTERVAL.max(start.elapsed() * REST_FACTOR).min(MAX_REST));
+                std::thread::sleep(CHECK_INTERVAL.max(ClientState::rest_after(start.elapsed())));
             }
         };
         let thread = std::thread::Builder::new().name("interrupts".into()).stack_size(128 * 1024);

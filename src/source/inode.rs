@@ -202,6 +202,12 @@ impl Inode {
         self.flags.set(WATCHED, watched);
     }
 
+    /// Returns whether the file is queued to get a mark of its own.
+    #[must_use]
+    pub fn is_deferred(&self) -> bool {
+        self.flags.has(DEFERRED)
+    }
+
     /// Records whether the file is queued to get a mark of its own. Returns whether it was queued before.
     pub fn set_deferred(&self, deferred: bool) -> bool {
         self.flags.set(DEFERRED, deferred)

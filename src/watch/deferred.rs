@@ -64,23 +64,20 @@ impl DeferredMarks {
         self.queue.lock()
     }
 
-    /// Adds a file. `false`: there are [`MAX_QUEUED`].
-    fn push(&self, file: Deferred) -> bool {
-        let mut queue = self.queue();
-        if queue.len() >= MAX_QUEUED {
-            return false;
-        }
+    /// Locks the queue. `None`: there are [`MAX_QUEUED`].
+    fn queue_with_room(&self) -> Option<MutexGuard<'_, Vec<Deferred>>> {
+        let queue = self.queue();
+        (queue.len() < MAX_QUEUED).then_some(queue)
+    }
+
+    /// Adds a file to the locked queue.
+    fn push(&self, mut queue: MutexGuard<'_, Vec<Deferred>>, file: Deferred) {
         let was_empty = queue.is_empty();
         queue.push(file);
         drop(queue);
         if was_empty {
             self.wake.notify_one();
         }
-        true
-    }
-
-    fn is_full(&self) -> bool {
-        self.queue().len() >= MAX_QUEUED
     }
 
     /// Waits for files, lets more gather, and takes them all.
@@ -131,21 +128,20 @@ impl Watch {
         if !tree.is_watchable(file) || !(tree.is_multigrain(file) || is_settled(ctime)) {
             return false;
         }
-        // Before the flag is set, which another request would take as a promise.
-        if self.files.load(Ordering::Relaxed) >= self.max_files || self.deferred.is_full() {
-            return false;
-        }
-        if file.set_deferred(true) {
+        if file.is_deferred() {
             return true;
         }
-        let is_one_too_many = self.files.fetch_add(1, Ordering::Relaxed) >= self.max_files;
-        let deferred = Deferred { node: file.node(), serial: file.serial(), ctime };
-        let is_queued = !is_one_too_many && self.deferred.push(deferred);
-        if !is_queued {
-            self.files.fetch_sub(1, Ordering::Relaxed);
-            file.set_deferred(false);
+        let Some(queue) = self.deferred.queue_with_room() else { return false };
+        if self.files.load(Ordering::Relaxed) >= self.max_files {
+            return false;
         }
-        is_queued
+        // Under the queue's lock, and only for a file that is queued: another request takes the flag as a promise.
+        if !file.set_deferred(true) {
+            self.files.fetch_add(1, Ordering::Relaxed);
+            let (node, serial) = (file.node(), file.serial());
+            self.deferred.push(queue, Deferred { node, serial, ctime });
+        }
+        true
     }
 
     /// Sets the marks of files that were looked up, until the mount ends.
@@ -222,7 +218,11 @@ mod tests {
     #[test]
     fn no_more_files_are_queued_than_get_their_marks_within_a_second() {
         let marks = DeferredMarks::default();
-        let push = |node| marks.push(Deferred { node: NodeId(node), serial: node, ctime: (1, 2) });
+        let push = |node| {
+            let Some(queue) = marks.queue_with_room() else { return false };
+            marks.push(queue, Deferred { node: NodeId(node), serial: node, ctime: (1, 2) });
+            true
+        };
         assert!((0..MAX_QUEUED as u64).all(push));
         assert!(!push(1 << 40));
         assert_eq!(marks.take().len(), MAX_QUEUED);

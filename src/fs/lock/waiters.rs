@@ -25,11 +25,6 @@ const RESERVED_FOR_ROOT: usize = 512;
 ///
 /// A signal that comes just before the system call is lost, so it is sent again.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How many times as long as a look at all clients in /proc takes, the next one waits: looks take 5 % of a processor, however
-/// many clients wait. Chosen.
-const REST_FACTOR: u32 = 19;
-/// The longest wait, also after a look that lasted long because the daemon was stopped meanwhile. Chosen.
-const MAX_REST: Duration = Duration::from_secs(1);
 /// Maximum number of INTERRUPT requests that are kept because their request has not come yet.
 ///
 /// Chosen to exceed the number of requests that are in flight at a time.
@@ -204,7 +199,7 @@ impl Waiters {
                 }
                 drop(waiters);
                 if looks {
-                    next_look = Instant::now() + (start.elapsed() * REST_FACTOR).min(MAX_REST);
+                    next_look = Instant::now() + ClientState::rest_after(start.elapsed());
                 }
                 std::thread::sleep(POLL_INTERVAL);
             }
