@@ -119,21 +119,13 @@ fn ids_of_kind<K: Kind>(told: &Value) -> Option<Translation<K>> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::{OsStr, OsString};
+    use std::ffi::OsStr;
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cli::{Command, parse};
+    use crate::cli::config_of as config;
     use crate::sys::mountinfo::unescape;
-
-    fn config(words: &str) -> Config {
-        let argv = ["shiftbind", "/a", "/m", "-o", words].map(OsString::from);
-        match parse(argv).unwrap() {
-            Command::Mount(config) => config,
-            other => panic!("{other:?}"),
-        }
-    }
 
     #[test]
     fn a_description_tells_the_source_the_options_and_the_maps() {

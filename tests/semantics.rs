@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use support::{Mount, as_user, kernel_mount, scratch};
+use support::{Mount, as_user, kernel_mount, posix_acl, scratch};
 
 const DOCUMENT: &str = include_str!("../doc/SEMANTICS.md");
 const ACL: &str = "system.posix_acl_access";
@@ -127,13 +127,7 @@ fn acl(users: &[u32]) -> Vec<u8> {
     let mut entries = vec![(1_u16, 6_u16, u32::MAX)];
     entries.extend(users.iter().map(|id| (2, 6, *id)));
     entries.extend([(4, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 0, u32::MAX)]);
-    let mut value = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        value.extend(tag.to_le_bytes());
-        value.extend(permissions.to_le_bytes());
-        value.extend(id.to_le_bytes());
-    }
-    value
+    posix_acl(&entries)
 }
 
 /// A capability set of CAP_NET_BIND_SERVICE, for root or for the root of a user namespace.

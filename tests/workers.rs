@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use support::{Mount, eventually};
+use support::{Mount, Stopped, eventually};
 
 /// Sends a request that no cache of the kernel answers.
 fn ask(file: &Path) {
@@ -41,30 +40,6 @@ fn sleeps(mount: &Mount) -> u64 {
         .sum()
 }
 
-/// A process that is stopped by SIGSTOP until this is dropped.
-struct Paused(Pid);
-
-impl Paused {
-    fn new(process: Pid) -> Self {
-        let paused = Self(process);
-        kill_process(process, Signal::STOP).expect("stop");
-        eventually("all threads are stopped", || {
-            let threads = fs::read_dir(format!("/proc/{process}/task")).expect("list the threads");
-            threads
-                .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok())
-                .all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
-        });
-        paused
-    }
-}
-
-impl Drop for Paused {
-    fn drop(&mut self) {
-        // Fails if the process has ended.
-        let _ = kill_process(self.0, Signal::CONT);
-    }
-}
-
 #[test]
 fn a_request_that_waits_for_the_source_delays_no_other_client() {
     // The inner mount's daemon is stopped, so a request to the inner mount waits.
@@ -78,12 +53,11 @@ fn a_request_that_waits_for_the_source_delays_no_other_client() {
     let outer = Mount::builder().source(&source).arg("--threads=2").start();
     let (quick, slow) = (outer.join("f"), outer.join("below/slow"));
     assert_eq!(fs::read(&slow).expect("read"), b"x");
-    let stopped = Pid::from_raw(inner.pid().expect("a daemon runs") as i32).expect("a pid");
 
     for round in 0..5 {
         // Long enough for one worker to enter the exclusive mode.
         ask_for(Duration::from_millis(100), &quick);
-        let paused = Paused::new(stopped);
+        let paused = Stopped::new(&inner);
         let waits = AtomicBool::new(true);
         thread::scope(|scope| {
             scope.spawn(|| {

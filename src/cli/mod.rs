@@ -250,5 +250,14 @@ fn command_of(settings: Settings, operands: Vec<OsString>, fake: bool) -> Result
     })
 }
 
+/// The configuration of `shiftbind /a /m -o WORDS`.
+#[cfg(test)]
+pub(crate) fn config_of(words: &str) -> Config {
+    match parse(["shiftbind", "/a", "/m", "-o", words].map(OsString::from)).unwrap() {
+        Command::Mount(config) => config,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -245,17 +245,8 @@ mod tests {
 
     #[test]
     fn a_fuse_mount_names_the_user_who_made_it() {
-        let fuse = MountInfo {
-            id: 36,
-            parent: 35,
-            device: (0, 98),
-            root: b"/".to_vec(),
-            mountpoint: b"/mnt".to_vec(),
-            options: b"rw".to_vec(),
-            fs_type: b"fuse.shiftbind".to_vec(),
-            source: b"/a".to_vec(),
-            super_options: b"rw,user_id=1000,group_id=0".to_vec(),
-        };
+        let line = b"36 35 0:98 / /mnt rw - fuse.shiftbind /a rw,user_id=1000,group_id=0";
+        let fuse = MountInfo::parse(line).unwrap();
         assert!(is_fuse(&fuse));
         assert_eq!(mounter(&fuse), Some(1000));
         assert!(!is_fuse(&MountInfo { fs_type: b"fuseblk".to_vec(), ..fuse }));

@@ -28,7 +28,7 @@ pub struct MountInfo {
 
 impl MountInfo {
     /// Parses `36 35 98:0 /root /mnt\040point options [optional fields] - type source superoptions`.
-    fn parse(line: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|byte| *byte == b' ');
         let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
         let device = fields.next()?;

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{self as unix, DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::support::as_user;
+use crate::support::{as_user, posix_acl};
 use crate::{ROOT, USER, errno, open_to_all, same_as_idmapped};
 
 /// The group that owns the files, on the source and at the mount.
@@ -28,13 +28,7 @@ fn mode_and_owner(path: &Path) -> String {
 
 /// A minimal access ACL of rwxr-xr--.
 fn acl() -> Vec<u8> {
-    let mut value = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions) in [(1_u16, 7_u16), (4, 5), (0x20, 4)] {
-        value.extend(tag.to_le_bytes());
-        value.extend(permissions.to_le_bytes());
-        value.extend(u32::MAX.to_le_bytes());
-    }
-    value
+    posix_acl(&[(1, 7, u32::MAX), (4, 5, u32::MAX), (0x20, 4, u32::MAX)])
 }
 
 fn fill(dir: &Path) {

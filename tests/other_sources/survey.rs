@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
 
-use crate::support::{Lock, LockKind, Mount, Process, as_user, eventually, patience};
+use crate::support::{Lock, LockKind, Mount, Process, as_user, eventually, patience, posix_acl};
 
 /// 0 and 65534 are the same on both sides, and the source's 1000..1999 are the mount's 101000..101999.
 pub(crate) const MAPS: [&str; 3] = ["b:0:0:1", "b:65534:65534:1", "b:1000:101000:1000"];
@@ -66,15 +66,7 @@ pub(crate) fn errno_name(error: &io::Error) -> String {
 /// The value of `system.posix_acl_access` that gives a user reading, beside `rw-r--r--` (linux/posix_acl_xattr.h).
 fn acl_with(user: u32) -> Vec<u8> {
     const NONE: u32 = u32::MAX;
-    let entries: [(u16, u16, u32); 5] =
-        [(1, 6, NONE), (2, 4, user), (4, 4, NONE), (0x10, 4, NONE), (0x20, 4, NONE)];
-    let mut value = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in entries {
-        value.extend(tag.to_le_bytes());
-        value.extend(permissions.to_le_bytes());
-        value.extend(id.to_le_bytes());
-    }
-    value
+    posix_acl(&[(1, 6, NONE), (2, 4, user), (4, 4, NONE), (0x10, 4, NONE), (0x20, 4, NONE)])
 }
 
 fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {

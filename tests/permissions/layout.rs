@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::XattrFlags;
 
 use super::caller::{NAMED_GROUP, NAMED_USER, OWNER};
-use super::support::sh;
+use super::support::{posix_acl, sh};
 
 /// Permissions of the owner, named user, owning group, named group, mask and other.
 pub(crate) type Acl = [u16; 6];
@@ -18,13 +18,9 @@ pub(crate) fn acl_value(acl: Acl) -> Vec<u8> {
     let none = u32::MAX;
     let entries =
         [(1u16, none), (2, NAMED_USER), (4, none), (8, NAMED_GROUP), (0x10, none), (0x20, none)];
-    let mut value = vec![2, 0, 0, 0];
-    for ((tag, id), perm) in entries.into_iter().zip(acl) {
-        value.extend(tag.to_le_bytes());
-        value.extend(perm.to_le_bytes());
-        value.extend(id.to_le_bytes());
-    }
-    value
+    let entries: Vec<_> =
+        entries.into_iter().zip(acl).map(|((tag, id), perm)| (tag, perm, id)).collect();
+    posix_acl(&entries)
 }
 
 /// A mode, or an ACL.

@@ -4,6 +4,7 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+mod acl;
 mod compare;
 mod descriptors;
 mod fd_table;
@@ -20,6 +21,7 @@ mod standin;
 pub(crate) mod sys;
 mod users;
 
+pub(crate) use acl::posix_acl;
 pub(crate) use compare::{same_as_bare, shape};
 pub(crate) use descriptors::inheritable;
 pub(crate) use fd_table::FdTable;

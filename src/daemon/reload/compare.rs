@@ -86,21 +86,11 @@ fn fixed_view(now: &View, new: &View) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-
     use super::*;
-    use crate::cli::{Command, parse};
+    use crate::cli::config_of as config;
     use crate::config::MountFlags;
     use crate::idmap::MountUid;
     use crate::view::{LinkRemoval, Mirror};
-
-    fn config(words: &str) -> Config {
-        let argv = ["shiftbind", "/a", "/m", "-o", words].map(OsString::from);
-        match parse(argv).unwrap() {
-            Command::Mount(config) => config,
-            other => panic!("{other:?}"),
-        }
-    }
 
     fn refused(now: &Config, new: &Config) -> Option<String> {
         check(now, new).err().map(|e| e.to_string())
