@@ -4,6 +4,16 @@
 //!
 //! Public is what the program `shiftbind` needs: the command line ([`cli`]) becomes a [`Config`], which [`daemon::run`]
 //! mounts and serves. [`idmap`] translates ids and needs nothing else. No other part is promised to stay as it is.
+//!
+//! ```
+//! use shiftbind::idmap::{Extent, IdMap, MountUid, SourceUid, User};
+//!
+//! // The source's 0..65536 are the mount's 100000..165536.
+//! let map = IdMap::<User>::new(vec![Extent::new(0, 100_000, 65_536)?])?;
+//! assert_eq!(map.to_mount(SourceUid::new(1000).unwrap()), MountUid::new(101_000));
+//! assert_eq!(map.to_source(MountUid::new(1000).unwrap()), None, "unmapped");
+//! # Ok::<(), shiftbind::idmap::MapError>(())
+//! ```
 
 // A test or a benchmark may be one long script; the program may not (`clippy.toml` has the length).
 #![warn(clippy::too_many_lines)]
