@@ -386,7 +386,7 @@ impl Settings {
             source,
             mountpoint,
             view,
-            engine: self.engine.unwrap_or(EngineChoice::Fuse),
+            engine: self.engine.unwrap_or(self.dialect.default_engine()),
             given: self.given,
             daemon_options: self.daemon_options,
             flags: self.flags,

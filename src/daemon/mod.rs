@@ -51,7 +51,7 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     }
     let opened = Opened::open(&config)?;
     if config.process.called_by_mount8
-        && mount::is_already_mounted(&opened.plan, &opened.point, opened.source.inode_number())?
+        && mount::is_already_mounted(&config, &opened.point, opened.source.inode_number())?
     {
         return Ok(());
     }

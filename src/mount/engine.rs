@@ -12,7 +12,8 @@ use crate::idmap::{IdMap, Kind, Translation, Unmapped};
 use crate::source::SourceMounts;
 use crate::view::View;
 
-use super::idmapped::{self, IdmappedMount};
+use super::idmapped::IdmappedMount;
+use super::is_already_mounted;
 use super::point::MountPoint;
 use super::privileges::may_mount;
 
@@ -29,7 +30,7 @@ pub fn mount_by_kernel(config: &Config) -> Result<bool> {
     let Some(mount) = make(config)? else { return Ok(false) };
     let point = MountPoint::open(&config.mountpoint)?;
     point.check_kind(&config.source, mount.is_dir())?;
-    if config.process.called_by_mount8 && idmapped::is_already_mounted(config, &point)? {
+    if config.process.called_by_mount8 && is_already_mounted(config, &point, mount.source_inode())? {
         return Ok(true);
     }
     mount.attach(config, &point)?;
@@ -135,7 +136,8 @@ pub fn verdict(config: &Config) -> String {
     };
     match (config.engine, obstacle()) {
         (EngineChoice::Fuse, None) => {
-            "fuse; the kernel could make this mount as well: engine=auto or engine=kernel"
+            // Under the name bindfs it is the default.
+            "fuse, because engine=fuse was given or is the default; the kernel could make this mount as well"
                 .to_owned()
         }
         (EngineChoice::Fuse | EngineChoice::Auto, Some(why)) => {

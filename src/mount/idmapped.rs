@@ -26,6 +26,7 @@ use crate::sys::mountinfo::{self, MountInfo, mounts_below};
 pub(super) struct IdmappedMount {
     tree: OwnedFd,
     is_dir: bool,
+    source_inode: u64,
 }
 
 impl IdmappedMount {
@@ -37,7 +38,8 @@ impl IdmappedMount {
         let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let source = rustix::fs::open(&config.source, flags, Mode::empty()).map_err(failed)?;
-        let stat = statx(&source, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE).map_err(failed)?;
+        let wanted = StatxFlags::TYPE | StatxFlags::INO;
+        let stat = statx(&source, c"", AtFlags::EMPTY_PATH, wanted).map_err(failed)?;
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         if !matches!(kind, FileType::Directory | FileType::RegularFile) {
             return Err(Error::refused(format!(
@@ -53,12 +55,17 @@ impl IdmappedMount {
         set_map(&tree, config)?;
         set_on_clone(&tree, &config.flags)
             .map_err(|e| Error::mount("the clone of the source takes no mount options", e))?;
-        Ok(Self { tree, is_dir: kind == FileType::Directory })
+        Ok(Self { tree, is_dir: kind == FileType::Directory, source_inode: stat.stx_ino })
     }
 
     /// Whether the source is a directory.
     pub(super) fn is_dir(&self) -> bool {
         self.is_dir
+    }
+
+    /// The inode number of the source's root.
+    pub(super) fn source_inode(&self) -> u64 {
+        self.source_inode
     }
 
     /// Attaches it, and records that it is ours.

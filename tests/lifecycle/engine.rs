@@ -8,7 +8,7 @@ const MAP: &str = "-o idmap=b:0:100000:65536";
 /// mounts before Linux 6.3.
 fn namespace() -> Namespace {
     let ns = Namespace::new();
-    ns.ok("mount -t tmpfs -o mode=755 run /run && chmod 777 a && truncate -s 64M image && mkfs.ext4 -q image && \
+    ns.ok("chmod 777 a && truncate -s 64M image && mkfs.ext4 -q image && \
            mount -o loop image a && rmdir a/lost+found && chmod 777 a");
     ns
 }
@@ -42,6 +42,7 @@ fn explain_ends_as_the_mount_would_and_names_the_obstacle() {
     ns.ok("touch file && mkfifo pipe");
     for (arguments, status) in [
         ("a m", 0),
+        ("--engine=fuse a m", 0),
         ("--engine=kernel a m", 0),
         ("--cache=coherent a m", 0),
         ("absent m", 32),
@@ -144,7 +145,7 @@ fn an_option_that_needs_the_daemon_is_named_and_auto_takes_fuse() {
 #[test]
 fn a_source_without_idmapped_mounts_is_refused_by_the_kernel_engine_and_served_by_auto() {
     let ns = namespace();
-    ns.ok("mkdir fuse && $S a fuse");
+    ns.ok("mkdir fuse && $F a fuse");
     let refused = errors(&ns, &format!("$S --engine=kernel {MAP} fuse m"));
     assert!(refused.contains("has no idmapped mounts"), "{refused}");
     ns.ok(&format!("$S --engine=auto {MAP} fuse m"));
@@ -268,7 +269,9 @@ fn explain_tells_the_engine_and_its_reason() {
         text.lines().find_map(|line| line.strip_prefix("engine: ")).unwrap().to_owned()
     };
     assert!(engine(&format!("--engine=auto {MAP}")).starts_with("kernel: "));
-    assert!(engine(MAP).starts_with("fuse; the kernel could make this mount as well"));
+    assert!(engine(MAP).starts_with("kernel: "));
+    let fuse = engine(&format!("--engine=fuse {MAP}"));
+    assert!(fuse.starts_with("fuse, because engine=fuse was given; the kernel could"), "{fuse}");
     let why = engine(&format!("--engine=auto {MAP} -o pidfile=/run/p"));
     assert_eq!(
         why,
