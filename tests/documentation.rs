@@ -154,7 +154,7 @@ const KNOWN: &[Known] = &[
     known("/srv/data  /mnt/data  fuse.shiftbind  idmap=0:", &[SHIFTED]),
     known("Options=idmap=0:100000:65536,nosuid,nodev", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     Known {
-        words: "mount -o remount,ro /mnt/data",
+        words: "mount -o remount,bind,ro /mnt/data",
         before: "mount -t shiftbind -o idmap=0:100000:65536,nosuid /srv/data /mnt/data",
         then: &[SHIFTED, "has /mnt/data rw; has /mnt/data nosuid"],
     },

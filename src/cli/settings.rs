@@ -257,7 +257,7 @@ impl Settings {
             None => read().map_err(|why| one.refused(why))?,
         };
         self.namespaces.push(NamespaceMap {
-            option: one.option.long,
+            option: one.option.long.to_owned(),
             value: one.value.clone(),
             uids: found.uids.clone(),
             gids: found.gids.clone(),
@@ -387,6 +387,7 @@ impl Settings {
             mountpoint,
             view,
             engine: self.engine.unwrap_or(self.dialect.default_engine()),
+            argv: Vec::new(),
             given: self.given,
             daemon_options: self.daemon_options,
             flags: self.flags,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::config::{Config, Found};
 use crate::error::{Error, Result};
 use crate::fuse::{Connection, KernelFeatures, Server};
+pub use crate::mount::Origin;
 use crate::mount::{self, MountPlan, MountPoint, NewMount};
 use crate::source::{Restrictions, SourceRoot};
 use crate::sys::process::InheritedDescriptors;
@@ -36,6 +37,9 @@ use signals::Signals;
 /// The function may read files. It runs on a thread of its own, whose working directory is the one that the mount was
 /// made in.
 pub type Options = Box<dyn Fn(&Path, &Found) -> Result<Config> + Send>;
+
+/// Makes the [`Options`] of a mount that another process made.
+pub type OptionsAgain<'a> = &'a dyn Fn(&Origin) -> Options;
 
 /// Mounts and serves. `options` evaluates the options again for a reload.
 ///

@@ -3,16 +3,20 @@
 //! A process with CAP_SYS_ADMIN makes a detached mount and attaches it once the server answers. A normal user goes
 //! through fusermount3, which attaches at once.
 
+mod attributes;
+mod brought;
 mod detached;
 mod engine;
 mod flags;
 mod fusermount;
 mod idmapped;
 mod inventory;
+mod origin;
 mod place;
 mod point;
 mod privileges;
 mod record;
+mod remap;
 mod subdir;
 mod table;
 mod unmount;
@@ -37,8 +41,10 @@ use crate::view::Checks;
 pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
 pub use flags::{remount, with_inherited};
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
+pub use origin::Origin;
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
+pub use remap::KernelMount;
 use subdir::SubdirMethod;
 use table::MountIdentity;
 
@@ -236,13 +242,6 @@ impl Drop for NewMount {
             log::error!("cannot unmount again: {} {}", mounted.field(), errno_field(e));
         }
     }
-}
-
-/// Whether a descriptor is on a mount that the kernel's engine of this program made. Only root can tell.
-#[must_use]
-pub fn is_made_by_kernel(fd: impl AsFd) -> bool {
-    let record = MountIdentity::of_descriptor(fd).and_then(record::Record::read);
-    record.is_ok_and(|record| record.is_some())
 }
 
 /// The user who mounted the FUSE filesystem that a descriptor is on.

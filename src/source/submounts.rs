@@ -63,6 +63,12 @@ impl SourceMounts {
         Some(Self { own: MountFacts::of(&source, stat.stx_dev_major).ok()?, below })
     }
 
+    /// Returns whether the source itself is on a pseudo-filesystem.
+    #[must_use]
+    pub fn is_pseudo(&self) -> bool {
+        self.own.class == FsClass::Pseudo
+    }
+
     /// Returns whether the source or a mount below it has a server, which gets data at close(2).
     #[must_use]
     pub fn have_servers(&self) -> bool {

@@ -11,10 +11,8 @@ const MAP: &str = "-o idmap=b:0:100000:65536";
 /// A namespace with its own records of mounts and an ext4 source.
 fn namespace() -> Namespace {
     let ns = Namespace::new();
-    ns.ok(
-        "mkdir k && truncate -s 64M image && mkfs.ext4 -q image && \
-           mount -o loop image a && chmod 777 a",
-    );
+    ns.ok("mkdir k && truncate -s 64M image && mkfs.ext4 -q image && \
+           mount -o loop image a && chmod 777 a");
     ns
 }
 

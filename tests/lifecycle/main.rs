@@ -5,6 +5,8 @@ mod commands;
 mod ending;
 mod engine;
 mod intent;
+mod kernel_mount8;
+mod kernel_reload;
 mod map_from;
 mod mount8;
 mod namespace;

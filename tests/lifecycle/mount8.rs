@@ -5,7 +5,7 @@ use std::fs;
 use crate::namespace::Namespace;
 
 /// Installs shiftbind where mount.fuse3 and mount(8) find it: in directories of this namespace.
-fn installed() -> Namespace {
+pub(crate) fn installed() -> Namespace {
     let ns = Namespace::new();
     ns.ok(
         "mkdir sbin && cp -a /usr/sbin/mount.fuse* sbin && cp $S sbin/mount.shiftbind && mount --bind sbin /usr/sbin && \
@@ -15,7 +15,7 @@ fn installed() -> Namespace {
 }
 
 /// mount(8) itself may be in the directory that [`installed`] hides.
-const MOUNT: &str = "/usr/bin/mount";
+pub(crate) const MOUNT: &str = "/usr/bin/mount";
 
 fn is_mounted(ns: &Namespace, option: &str) -> bool {
     let mounts = ns.mounts();
@@ -28,7 +28,9 @@ fn is_mounted(ns: &Namespace, option: &str) -> bool {
 fn both_spellings_of_the_type_mount() {
     let ns = installed();
     for kind in ["fuse.shiftbind", "shiftbind"] {
-        ns.ok(&format!("{MOUNT} -t {kind} -o engine=fuse,nodev,idmap=b:0:100000:65536 $PWD/a $PWD/m"));
+        ns.ok(&format!(
+            "{MOUNT} -t {kind} -o engine=fuse,nodev,idmap=b:0:100000:65536 $PWD/a $PWD/m"
+        ));
         assert!(is_mounted(&ns, "nodev"), "{kind}: {:?}", ns.mounts());
         assert_eq!(
             ns.ok("findmnt -n -o FSTYPE,SOURCE m").split_whitespace().next(),

@@ -45,7 +45,7 @@ fn odd_characters_in_the_source_are_shown() {
     let odd = OsStr::from_bytes(b"a b,c\nd\\e\xff=");
     fs::create_dir(ns.path("").join(odd)).unwrap();
     let mut mount = ns.command(ns.path("shiftbind"));
-    mount.arg(odd).arg("m");
+    mount.arg("--engine=fuse").arg(odd).arg("m");
     let mounted = finished(mount);
     assert!(mounted.status.success(), "{}", text(&mounted.stderr));
     let shown = ns.mounts().remove(0);

@@ -90,7 +90,9 @@ fn outcome(argv: &[String]) -> String {
     whole.extend_from_slice(argv);
     match parse_with(whole.iter().map(OsString::from), &TestAccounts) {
         // The options as they were given differ in any case.
-        Ok(Command::Mount(config)) => format!("{:?}", Config { given: Vec::new(), ..config }),
+        Ok(Command::Mount(config)) => {
+            format!("{:?}", Config { given: Vec::new(), argv: Vec::new(), ..config })
+        }
         Ok(command) => format!("{command:?}"),
         Err(error) => panic!("{argv:?}: {error}"),
     }
