@@ -71,7 +71,7 @@ impl Brought {
 pub(super) struct Below {
     /// Where it is, from the root of the tree.
     pub(super) path: PathBuf,
-    /// Which mount it has to be. `None`: the tree is detached, and no other process has it.
+    /// Which mount it has to be. `None`: the tree has just been made.
     pub(super) identity: Option<MountIdentity>,
     /// What it will forbid.
     pub(super) forbids: MountAttrFlags,

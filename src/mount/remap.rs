@@ -24,10 +24,11 @@ use super::record::{self, Record};
 use super::table::MountIdentity;
 use crate::config::{Config, EngineChoice, Found, MountFlags};
 use crate::describe::ids_of;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_field};
 use crate::source::{Restrictions, SourceMounts};
-use crate::sys::idmapped::clone_with_idmap;
+use crate::sys::mount::{make_private, mount_setattr};
 use crate::sys::mountinfo::{self, MountInfo, mounts_below};
+use crate::sys::open_tree_attr::clone_with_idmap;
 
 /// A mount of the kernel's engine, locked against other calls that would replace it.
 #[derive(Debug)]
@@ -131,15 +132,12 @@ impl KernelMount {
             )));
         }
         let tree = self.remapped(config)?;
-        let below: Vec<Below> =
-            wanted.below.iter().map(|one| Below { identity: None, ..one.clone() }).collect();
-        set_options(&tree, &wanted.flags, &below)
-            .map_err(|e| Error::mount("the clone takes no mount options", e))?;
+        wanted.restrict(&tree).map_err(|e| Error::mount("the clone takes no mount options", e))?;
         let identity = MountIdentity::of_descriptor(&tree)
             .map_err(|e| Error::mount("cannot read the mount's id", e))?;
         let none = MountAttrFlags::empty();
         let old = self.record.below(self.identity, self.mountpoint(), none).map_err(recorded)?;
-        self.put_in_place(tree)?;
+        self.put_in_place(&tree, wanted)?;
         let brought = self.brought_to(identity, &old).map_err(recorded)?;
         Record::of(config, self.mountpoint(), brought, origin).write(identity).map_err(recorded)?;
         Record::remove(self.identity).map_err(recorded)
@@ -188,7 +186,7 @@ impl KernelMount {
 
     /// Mounts the tree beneath the mount and detaches that. Before Linux 6.5, and where the kernel refuses it, the mount is
     /// detached first: for that moment the directory below it is seen.
-    fn put_in_place(&self, tree: OwnedFd) -> Result<()> {
+    fn put_in_place(&self, tree: &OwnedFd, wanted: &Options) -> Result<()> {
         let failed = |e: io::Error| match e.raw_os_error() {
             Some(libc::ESTALE) => Error::refused("another mount has taken its place"),
             _ => Error::mount("the old mount cannot be detached", e),
@@ -200,8 +198,11 @@ impl KernelMount {
         let beneath = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
             | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH
             | MoveMountFlags::MOVE_MOUNT_BENEATH;
-        match move_mount(&tree, "", &self.point, "", beneath) {
-            Ok(()) => return place.unmount(&self.identity, true).map_err(failed),
+        match move_mount(tree, "", &self.point, "", beneath) {
+            Ok(()) => {
+                wanted.complete(tree);
+                return place.unmount(&self.identity, true).map_err(failed);
+            }
             Err(e) => log::info!("cannot mount beneath: path={:?} {e}", self.mountpoint()),
         }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -211,11 +212,13 @@ impl KernelMount {
         let old = open_tree(&self.point, c"", flags).map_err(|e| failed(e.into()))?;
         place.unmount(&self.identity, true).map_err(failed)?;
         let point = MountPoint::open(self.mountpoint())?;
-        detached::attach(&tree, &point).inspect_err(|e| {
+        let attached = detached::attach(tree, &point).inspect_err(|e| {
             if let Err(again) = detached::attach(&old, &point) {
                 log::error!("not mounted any more: path={:?} {e}; {again}", point.path());
             }
-        })
+        });
+        wanted.complete(tree);
+        attached
     }
 
     /// The mount point of a mount below that the kernel's engine did not bring.
@@ -263,6 +266,26 @@ impl KernelMount {
 struct Options {
     flags: MountFlags,
     below: Vec<Below>,
+}
+
+impl Options {
+    /// Gives them to a detached tree, as far as the kernel permits: it changes mounts below the root of a detached tree all
+    /// at once only (Linux `do_mount_setattr`). So they get what all of them will forbid.
+    fn restrict(&self, tree: &OwnedFd) -> io::Result<()> {
+        let (set, clear) = attr_masks(&self.flags);
+        let common = self.below.iter().fold(set & RESTRICTIONS, |all, one| all & one.forbids);
+        make_private(tree, common, MountAttrFlags::empty())?;
+        mount_setattr(tree, set, clear)
+    }
+
+    /// Gives them to the attached tree, whole.
+    fn complete(&self, tree: &OwnedFd) {
+        let below: Vec<Below> =
+            self.below.iter().map(|one| Below { identity: None, ..one.clone() }).collect();
+        if let Err(e) = set_options(tree, &self.flags, &below) {
+            log::warn!("mounts below keep other options: below={:?} {}", below, errno_field(e));
+        }
+    }
 }
 
 /// The new options. What is not given comes from the source's own mount; access times stay as they are.

@@ -3,7 +3,14 @@
 use std::fs;
 
 use crate::engine::{MAP, errors, namespace};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, finished, text};
+
+#[path = "../support/without_call.rs"]
+mod without_call;
+use without_call::without_call;
+
+/// open_tree_attr(2).
+const OPEN_TREE_ATTR: u32 = 467;
 
 /// A namespace with a mount whose options are in the file `conf`, with the file `f`, and a filesystem below at `below`.
 fn mounted() -> Namespace {
@@ -50,7 +57,7 @@ fn end(ns: &Namespace) {
 fn the_map_changes_for_the_mounts_below_as_well_and_open_files_keep_theirs() {
     let ns = mounted();
     write(&ns, "idmap=0:2000:10");
-    let open = ns.ok("exec 3< m/f; $S reload m; stat -L -c %u /proc/self/fd/3");
+    let open = ns.ok("exec 3< m/f; $S reload m && stat -L -c %u /proc/self/fd/3");
     assert_eq!(open, "1000\n", "an open file keeps its view");
     assert_eq!(owners(&ns), "2000 2000");
     is_alone(&ns);
@@ -109,7 +116,7 @@ fn what_the_kernel_cannot_is_refused_and_the_mount_stays() {
         assert_eq!(owners(&ns), "1000 1000", "{conf}");
     }
     // What another program has mounted below would be lost, or get the map.
-    ns.ok("mkdir m/other && mount -t tmpfs other m/other");
+    ns.ok("mkdir a/other && mount -t tmpfs other m/other");
     write(&ns, "idmap=0:2000:10");
     assert!(errors(&ns, "$S reload m").contains("m/other: umount that first"));
     ns.ok("umount m/other");
@@ -143,18 +150,21 @@ fn where_the_kernel_mounts_nothing_beneath_the_old_mount_goes_first() {
 fn a_kernel_that_changes_no_map_gets_a_new_clone_of_the_source() {
     let ns = mounted();
     write(&ns, "idmap=0:2000:10");
-    let without = "strace -f -qq -o strace -e trace=open_tree,open_tree_attr -e inject=open_tree_attr:error=ENOSYS";
-    if !ns.sh(&format!("{without} true")).status.success() {
-        // An strace that does not know the call yet. Linux before 6.15 takes this way in the test above.
-        return crate::namespace::skipped("this strace does not know open_tree_attr(2)");
-    }
-    ns.ok(&format!("{without} $S reload m"));
+    let reload = || {
+        let mut command = ns.command(ns.path("shiftbind"));
+        without_call(command.args(["reload", "m"]), OPEN_TREE_ATTR);
+        finished(command)
+    };
+    let done = reload();
+    assert!(done.status.success(), "{done:?}");
     assert_eq!(owners(&ns), "2000 2000");
     is_alone(&ns);
     // The source's name may lead to another directory by then.
     ns.ok("mkdir b && umount a/below && mount --move a b");
     write(&ns, "idmap=0:3000:10");
-    assert!(errors(&ns, &format!("{without} $S reload m")).contains("another directory is at"));
+    let refused = reload();
+    assert!(text(&refused.stderr).contains("another directory is at"), "{refused:?}");
+    assert_eq!(owners(&ns), "2000 2000");
     ns.ok("umount -R m");
 }
 

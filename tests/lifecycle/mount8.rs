@@ -5,13 +5,18 @@ use std::fs;
 use crate::namespace::Namespace;
 
 /// Installs shiftbind where mount.fuse3 and mount(8) find it: in directories of this namespace.
-pub(crate) fn installed() -> Namespace {
+fn installed() -> Namespace {
     let ns = Namespace::new();
+    install(&ns);
+    ns
+}
+
+/// Does so in a namespace, where the programs of /usr/sbin are then missing.
+pub(crate) fn install(ns: &Namespace) {
     ns.ok(
         "mkdir sbin && cp -a /usr/sbin/mount.fuse* sbin && cp $S sbin/mount.shiftbind && mount --bind sbin /usr/sbin && \
          mkdir bin && cp $S bin && mount --bind bin /usr/local/bin",
     );
-    ns
 }
 
 /// mount(8) itself may be in the directory that [`installed`] hides.

@@ -22,7 +22,7 @@ mod machine;
 #[path = "../support/patience.rs"]
 pub(crate) mod patience;
 
-pub(crate) use machine::{program, skipped};
+pub(crate) use machine::program;
 use patience::patience;
 
 /// Longer than any step takes; a step that is not done by then hangs.
