@@ -34,7 +34,8 @@ use crate::watch::Watch;
 const RAISE_LIMIT: &str = "raise fs.fanotify.max_user_groups by sysctl(8) and mount again";
 
 /// What to do if the kernel does not offer FUSE_ALLOW_IDMAP.
-const NOT_IDMAPPABLE: &str = "option 'idmappable': this kernel's FUSE has no idmapped mounts (Linux 6.12 and newer have); leave                               the option out, and give --idmap the whole map";
+const NOT_IDMAPPABLE: &str = "option 'idmappable': this kernel's FUSE has no idmapped mounts (Linux 6.12 and newer have); leave \
+                              the option out, and give --idmap the whole map";
 
 /// How often what was not used for a while is closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
