@@ -113,6 +113,10 @@ fn the_options_hold_for_the_mount_and_restrictions_for_the_mounts_below() {
     }
     assert!(errors(&ns, "touch m/below/g").contains("Read-only"), "of all mounts");
     ns.ok("umount -R m");
+    let explained = ns.ok(&format!("$S --explain {MAP} a m"));
+    assert!(explained.contains("/a/below is noexec\n"), "{explained}");
+    // What the daemon would do is not told.
+    assert!(!explained.contains("programs: ") && !explained.contains("cache: "), "{explained}");
 }
 
 #[test]

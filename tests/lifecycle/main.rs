@@ -7,6 +7,7 @@ mod engine;
 mod intent;
 mod kernel_mount8;
 mod kernel_reload;
+mod kernel_source;
 mod map_from;
 mod mount8;
 mod namespace;

@@ -51,7 +51,8 @@ pub(crate) fn mount_by_engine(source: &Path, mountpoint: &Path, options: &str) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn user_namespace(uid_map: &str, gid_map: &str) -> File {
+/// A user namespace with these maps.
+pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> File {
     let mut holder = Command::new("unshare")
         .args(["--user", "sh", "-c", "echo; read end"])
         .stdin(Stdio::piped())

@@ -53,7 +53,10 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
         out.push("config", format!("{}, which --reload reads again", file.display()));
     }
     if let Some(mounts) = &probed.mounts {
-        mounts::explain_mounts(&mut out, config, mounts);
+        match probed.by_kernel {
+            true => mounts::explain_mounts_of_kernel(&mut out, mounts),
+            false => mounts::explain_mounts(&mut out, config, mounts),
+        }
     }
     explain_view(&mut out, config, accounts);
     if let Some(engine) = &probed.engine {
@@ -79,7 +82,7 @@ fn explain_daemon(out: &mut Facts, config: &Config, probed: &ProbeResults) {
     for cost in &probed.costs {
         out.push("kernel's FUSE", cost);
     }
-    view::explain_checks(out, &config.view);
+    view::explain_checks(out, config);
     view::explain_data(out, config);
     out.push(
         "access",

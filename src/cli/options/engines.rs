@@ -96,6 +96,7 @@ impl Opt {
             | Self::OneFileSystem => true,
             // How the daemon serves, and columns of the mount table that are the source's with the kernel.
             Self::AllowRoot
+            | Self::Idmappable
             | Self::AutoUnmount
             | Self::FsName
             | Self::Subtype

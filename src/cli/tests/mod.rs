@@ -2,6 +2,7 @@
 
 mod bindfs;
 mod engines;
+mod idmappable;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
