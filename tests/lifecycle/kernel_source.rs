@@ -25,7 +25,6 @@ fn a_symbolic_link_and_a_file_are_sources_as_any_other() {
 #[test]
 fn the_sources_own_options_are_inherited_and_no_others_are_added() {
     let ns = namespace();
-    ns.ok("cp $(command -v true) a/setuid && chmod 4755 a/setuid");
     let options = |how: &str| {
         ns.ok(&format!("mount -o remount,bind,{how} a && $S {MAP} a m"));
         let words = ns.ok("findmnt -n -o VFS-OPTIONS m");

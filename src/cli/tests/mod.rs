@@ -49,6 +49,8 @@ fn sample(option: &OptionDef) -> String {
     let Some(value) = option.value else { return String::new() };
     match (value.placeholder, value.completion) {
         ("MAP", _) => "identity".to_owned(),
+        // Not the default.
+        ("ENGINE", _) => "fuse".to_owned(),
         ("TIME", _) => "9s".to_owned(),
         ("POLICY", _) => "pass".to_owned(),
         ("PAIRS", _) => "5/6:@5/@6".to_owned(),
