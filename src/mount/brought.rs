@@ -36,12 +36,7 @@ impl Brought {
         if below.is_empty() {
             return Ok(Vec::new());
         }
-        let source = std::fs::canonicalize(source)?;
-        let of_source: HashMap<_, _> = mountinfo::read()?
-            .into_iter()
-            .filter(|line| line.mountpoint.starts_with(source.as_os_str().as_bytes()))
-            .map(|line| ((line.device, line.root), restrictions_of(&line.options)))
-            .collect();
+        let of_source = below_source(mountinfo::read()?, &std::fs::canonicalize(source)?);
         let brought = |line: &MountInfo| {
             let forbids = of_source.get(&(line.device, line.root.clone()))?;
             Some(Self { identity: MountIdentity::of_table(line), forbids: *forbids })
@@ -66,6 +61,22 @@ impl Brought {
     }
 }
 
+/// What the mounts at and below the source forbid, by device and root.
+fn below_source(
+    table: Vec<MountInfo>,
+    source: &Path,
+) -> HashMap<((u32, u32), Vec<u8>), MountAttrFlags> {
+    table
+        .into_iter()
+        .filter(|line| path_of(line).starts_with(source))
+        .map(|line| ((line.device, line.root), restrictions_of(&line.options)))
+        .collect()
+}
+
+fn path_of(line: &MountInfo) -> &Path {
+    Path::new(OsStr::from_bytes(&line.mountpoint))
+}
+
 /// A mount below the root of a tree.
 #[derive(Debug, Clone)]
 pub(super) struct Below {
@@ -75,35 +86,70 @@ pub(super) struct Below {
     pub(super) identity: Option<MountIdentity>,
     /// What it will forbid.
     pub(super) forbids: MountAttrFlags,
+    /// Whether another mount covers it, so that no path leads to it and its options cannot change.
+    is_covered: bool,
+    /// What it forbids now.
+    now: MountAttrFlags,
 }
 
 impl Below {
     /// The mount of a line of the table, below a mount point.
     pub(super) fn of(line: &MountInfo, point: &Path, forbids: MountAttrFlags) -> Option<Self> {
-        let path = Path::new(OsStr::from_bytes(&line.mountpoint)).strip_prefix(point).ok()?;
+        let path = path_of(line).strip_prefix(point).ok()?.to_owned();
         let identity = Some(MountIdentity::of_table(line));
-        Some(Self { path: path.to_owned(), identity, forbids })
+        let top = MountIdentity::of_path(path_of(line));
+        let is_covered = top.map_or(true, |top| top.id() != line.id);
+        let now = restrictions_of(&line.options);
+        Some(Self { path, identity, forbids, is_covered, now })
+    }
+
+    /// The same in a clone of the tree.
+    pub(super) fn in_a_clone(&self) -> Self {
+        Self { identity: None, ..self.clone() }
     }
 }
 
 /// Gives a tree its options: `flags` to the topmost mount, and to each one below what it forbids.
 ///
+/// All of them are opened first: an error of these changes nothing.
+///
 /// # Errors
-/// ESTALE if another mount is in the place of one below, ELOOP if a symbolic link is on its path.
+/// That of [`refuse_covered`]; another mount is in the place of one below, or a symbolic link is on its path.
 pub(super) fn set_options(root: impl AsFd, flags: &MountFlags, below: &[Below]) -> io::Result<()> {
-    for mount in below {
+    refuse_covered(below)?;
+    let failed = |mount: &Below, e: io::Error| {
+        io::Error::new(e.kind(), format!("{}: {e}", mount.path.display()))
+    };
+    let mut opened = Vec::new();
+    for mount in below.iter().filter(|mount| !mount.is_covered) {
         let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-        let fd = openat2(root.as_fd(), &mount.path, how, Mode::empty(), resolve)?;
+        let fd = openat2(root.as_fd(), &mount.path, how, Mode::empty(), resolve)
+            .map_err(|e| failed(mount, e.into()))?;
         if let Some(expected) = &mount.identity
             && !MountIdentity::of_descriptor(&fd)?.is_same_as(expected)
         {
-            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+            return Err(failed(mount, io::Error::from_raw_os_error(libc::ESTALE)));
         }
-        mount_setattr(&fd, mount.forbids, RESTRICTIONS.difference(mount.forbids))?;
+        opened.push((mount, fd));
+    }
+    for (mount, fd) in opened {
+        mount_setattr(&fd, mount.forbids, RESTRICTIONS.difference(mount.forbids))
+            .map_err(|e| failed(mount, e))?;
     }
     let (set, clear) = attr_masks(flags);
     mount_setattr(root, set, clear)
+}
+
+/// Refuses to change the options of a mount that another one covers: no path leads to it.
+pub(super) fn refuse_covered(below: &[Below]) -> io::Result<()> {
+    match below.iter().find(|one| one.is_covered && one.forbids != one.now) {
+        None => Ok(()),
+        Some(one) => Err(io::Error::other(format!(
+            "another mount covers the one on {}: umount that first, or unmount all and mount again",
+            one.path.display()
+        ))),
+    }
 }
 
 /// What the options of a line of the mount table forbid.
@@ -123,9 +169,14 @@ fn only_restrictions(options: &[u8]) -> MountFlags {
     }
 }
 
+/// Whether the options of a line of the mount table have a word.
+pub(super) fn has_option(options: &[u8], word: &str) -> bool {
+    options.split(|byte| *byte == b',').any(|one| one == word.as_bytes())
+}
+
 /// The options of a line of the mount table, none left open (proc_pid_mountinfo(5)).
 pub(super) fn flags_of(options: &[u8]) -> MountFlags {
-    let has = |word: &str| options.split(|byte| *byte == b',').any(|one| one == word.as_bytes());
+    let has = |word: &str| has_option(options, word);
     let atime = match (has("noatime"), has("relatime")) {
         (true, _) => Atime::Never,
         (false, true) => Atime::Relative,
@@ -156,6 +207,18 @@ mod tests {
         for broken in ["", "1 2 3", "1 2 0 3 x", "1 2 0 3 4 5"] {
             assert_eq!(Brought::from_text(broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn a_directory_whose_name_begins_as_the_sources_is_not_below_it() {
+        let table = ["/srv/data", "/srv/data/x", "/srv/data2", "/srv"].map(|path| {
+            MountInfo::parse(format!("36 35 0:98 {path} {path} ro - ext4 /dev/x rw").as_bytes())
+                .unwrap()
+        });
+        let found = below_source(table.to_vec(), Path::new("/srv/data"));
+        let mut roots: Vec<&[u8]> = found.keys().map(|(_, root)| &root[..]).collect();
+        roots.sort();
+        assert_eq!(roots, [&b"/srv/data"[..], b"/srv/data/x"]);
     }
 
     #[test]

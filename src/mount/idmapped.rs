@@ -17,6 +17,7 @@ use super::table::MountIdentity;
 use crate::config::{Config, SourceOwner};
 use crate::error::{Error, Result, errno_field};
 use crate::idmap::{IdMap, Kind};
+use crate::source::Restrictions;
 use crate::sys;
 
 /// A mount that is made and attached nowhere yet. Dropping it takes it away.
@@ -26,6 +27,8 @@ pub(super) struct IdmappedMount {
     is_dir: bool,
     source_inode: u64,
     owner: SourceOwner,
+    /// What the source's mount forbids.
+    forbids: Restrictions,
 }
 
 impl IdmappedMount {
@@ -51,10 +54,18 @@ impl IdmappedMount {
             | OpenTreeFlags::AT_RECURSIVE;
         let tree = open_tree(&source, c"", flags).map_err(failed)?;
         let owner = config.found.check_owner(&tree)?;
+        // The clone still has the options of the source's mount.
+        let forbids = Restrictions::of(&rustix::fs::fstatfs(&tree).map_err(failed)?);
         set_map(&tree, config)?;
         set_on_clone(&tree, &config.flags)
             .map_err(|e| Error::mount("the clone of the source takes no mount options", e))?;
-        Ok(Self { tree, is_dir: kind == FileType::Directory, source_inode: stat.stx_ino, owner })
+        Ok(Self {
+            tree,
+            is_dir: kind == FileType::Directory,
+            source_inode: stat.stx_ino,
+            owner,
+            forbids,
+        })
     }
 
     /// Whether the source is a directory.
@@ -77,7 +88,7 @@ impl IdmappedMount {
         detached::attach(&self.tree, point)?;
         let record = MountIdentity::of_descriptor(&self.tree).and_then(|identity| {
             let brought = Brought::below(identity, point.path(), &config.source)?;
-            let origin = Origin::of(config, self.owner);
+            let origin = Origin::of(config, self.owner, self.forbids);
             Record::of(config, point.path(), brought, origin).write(identity)
         });
         // The mount serves without it: only another call of ours does not know it again.
@@ -88,11 +99,14 @@ impl IdmappedMount {
     }
 }
 
-/// Whether the topmost mount at the mount point is one of ours of the same source: mount(8) asks for it again.
-pub(super) fn is_already_mounted(config: &Config, point: &MountPoint) -> Result<bool> {
-    let found = MountIdentity::of_path(point.path()).and_then(Record::read);
-    let found = found.map_err(|e| Error::system("the records of mounts cannot be read", e))?;
-    Ok(found.is_some_and(|record| record.source == full_path(&config.source)))
+/// Whether the topmost mount at the mount point is one of ours of the same source: mount(8) asks for it again. `source` is the
+/// inode number of the source's root. A directory of a mount of ours is none.
+pub(super) fn is_already_mounted(config: &Config, point: &MountPoint, source: u64) -> Result<bool> {
+    let failed = |e| Error::system("the records of mounts cannot be read", e);
+    let found = MountIdentity::of_descriptor(point).and_then(Record::read).map_err(failed)?;
+    Ok(found.is_some_and(|record| record.source == full_path(&config.source))
+        && point.is_root_of_mount().map_err(failed)?
+        && point.inode_number().map_err(failed)? == source)
 }
 
 fn set_map(tree: &OwnedFd, config: &Config) -> Result<()> {

@@ -100,7 +100,7 @@ fn full_path(source: &Path) -> OsString {
 ///
 /// mount(8) does not recognise a mount of ours in the mount table, and calls the helper again.
 pub fn is_already_mounted(config: &Config, point: &MountPoint, source: u64) -> Result<bool> {
-    if idmapped::is_already_mounted(config, point)? {
+    if idmapped::is_already_mounted(config, point, source)? {
         return Ok(true);
     }
     is_served(config, point, source)

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::full_path;
 use crate::config::{Config, Found, NamespaceMap, SourceOwner};
 use crate::idmap::{Extent, Kind};
+use crate::source::Restrictions;
 
 /// What a mount was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +29,14 @@ pub struct Origin {
     pub flags: Vec<String>,
     /// What was found outside of the options.
     pub found: Found,
+    /// What the source's own mount forbade. `None`: an older version did not record it.
+    pub forbids: Option<Restrictions>,
 }
 
 impl Origin {
     /// What a mount that is made now is made with.
     #[must_use]
-    pub(super) fn of(config: &Config, owner: SourceOwner) -> Self {
+    pub(super) fn of(config: &Config, owner: SourceOwner, forbids: Restrictions) -> Self {
         Self {
             argv: config.argv.clone(),
             directory: std::env::current_dir().ok(),
@@ -42,6 +45,7 @@ impl Origin {
             has_file: config.options_file.is_some(),
             flags: config.flags.words(),
             found: Found { owner: Some(owner), ..config.found.clone() },
+            forbids: Some(forbids),
         }
     }
 
@@ -60,6 +64,7 @@ impl Origin {
             "flags": self.flags,
             "owner": owner,
             "namespaces": namespaces.collect::<Vec<_>>(),
+            "forbids": self.forbids.map(Restrictions::words),
         })
     }
 
@@ -74,6 +79,14 @@ impl Origin {
             Value::Null => None,
             owner => Some(owner_of(owner)?),
         };
+        let forbids = match told.get("forbids") {
+            None | Some(Value::Null) => None,
+            Some(words) => {
+                let words: Vec<&str> =
+                    words.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?;
+                Some(Restrictions::of_options(words.join(",").as_bytes()))
+            }
+        };
         let namespaces = list("namespaces")?.iter().map(namespace_of).collect::<Option<_>>()?;
         Some(Self {
             argv: list("argv")?.iter().map(name_of).collect::<Option<_>>()?,
@@ -83,6 +96,7 @@ impl Origin {
             has_file: told.get("has_file")?.as_bool()?,
             flags: list("flags")?.iter().map(text).collect::<Option<_>>()?,
             found: Found { owner, namespaces },
+            forbids,
         })
     }
 }
@@ -153,8 +167,10 @@ mod tests {
             has_file: true,
             flags: vec!["ro".to_owned()],
             found: Found { owner: Some(owner), namespaces: vec![namespace] },
+            forbids: Some(Restrictions { nodev: true, ..Restrictions::NONE }),
         };
-        let bare = Origin { directory: None, found: Found::default(), ..origin.clone() };
+        let bare =
+            Origin { directory: None, found: Found::default(), forbids: None, ..origin.clone() };
         for one in [origin, bare] {
             let text = one.to_json().to_string();
             assert!(!text.contains('\0'));

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx,
+};
 
 use crate::error::{Error, Result};
 
@@ -41,6 +43,13 @@ impl MountPoint {
     pub fn inode_number(&self) -> std::io::Result<u64> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         Ok(statx(&self.fd, c"", flags, StatxFlags::INO)?.stx_ino)
+    }
+
+    /// Whether a mount begins there. No server is asked.
+    pub fn is_root_of_mount(&self) -> std::io::Result<bool> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = statx(&self.fd, c"", flags, StatxFlags::empty())?;
+        Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 
     /// Refuses to mount a directory on a file or a file on a directory, as the kernel does (Linux `do_move_mount`).

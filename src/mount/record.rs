@@ -12,9 +12,11 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Access, FlockOperation};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::brought::{Below, Brought};
@@ -27,6 +29,9 @@ use crate::sys;
 use crate::sys::mountinfo::{MountInfo, mounts_below};
 
 const DIRECTORY: &str = "/run/shiftbind";
+
+/// How long a call waits for another that replaces a mount: as long as for a daemon's reload.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is known of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +57,8 @@ pub(super) struct RecordOfMount {
     pub(super) since: Option<SystemTime>,
 }
 
-/// The records of this mount namespace, those of mounts that are gone included. None where this process may not read them.
+/// The records of this mount namespace, those of mounts that are gone included. None where this process may not read them, or
+/// users other than root may write them.
 pub(super) fn all() -> io::Result<Vec<RecordOfMount>> {
     let entries = match fs::read_dir(DIRECTORY) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
@@ -60,6 +66,9 @@ pub(super) fn all() -> io::Result<Vec<RecordOfMount>> {
         }
         entries => entries?,
     };
+    if check_is_roots().is_err() {
+        return Ok(Vec::new());
+    }
     let own = Namespace::own();
     let mut found = Vec::new();
     for entry in entries {
@@ -126,8 +135,12 @@ impl Record {
         Ok(())
     }
 
-    /// The record of a mount. `None`: it is not ours, or this process may not read the records.
+    /// The record of a mount. `None`: it is not ours, this process may not read the records, or users other than root may
+    /// write them.
     pub(super) fn read(identity: MountIdentity) -> io::Result<Option<Self>> {
+        if check_is_roots().is_err() {
+            return Ok(None);
+        }
         match fs::read(file_of(identity)) {
             Ok(bytes) => Ok(Self::from_bytes(&bytes)),
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
@@ -182,13 +195,29 @@ fn brought_of(field: &[u8]) -> Option<Vec<Brought>> {
 }
 
 /// Locks the records against other calls that replace a mount, until the file is dropped.
+///
+/// # Errors
+/// Another call has held the lock for too long: it reads an options file that blocks.
 pub(super) fn lock() -> io::Result<fs::File> {
     make_directory()?;
     let mut options = OpenOptions::new();
     let at = Path::new(DIRECTORY).join(".lock");
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(at)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+    let end = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(Duration::from_millis(5)),
+            Err(Errno::WOULDBLOCK) => {
+                let text = format!(
+                    "another reload has not ended within {} seconds",
+                    LOCK_TIMEOUT.as_secs()
+                );
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
 }
 
 /// Makes the directory. An error where one is there that users other than root may use.
@@ -357,6 +386,7 @@ mod tests {
                 has_file: false,
                 flags: Vec::new(),
                 found: crate::config::Found::default(),
+                forbids: None,
             }),
         };
         let older = Record { brought: Vec::new(), origin: None, ..record.clone() };

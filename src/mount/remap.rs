@@ -8,10 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::attributes::{RESTRICTIONS, attr_masks};
-use super::brought::{Below, Brought, flags_of, restrictions_of, set_options};
+use super::brought::{
+    Below, Brought, flags_of, has_option, refuse_covered, restrictions_of, set_options,
+};
 use super::detached;
 use super::engine;
 use super::flags::with_inherited;
@@ -25,6 +28,7 @@ use super::table::MountIdentity;
 use crate::config::{Config, EngineChoice, Found, MountFlags};
 use crate::describe::ids_of;
 use crate::error::{Error, Result, errno_field};
+use crate::idmap::{IdView, Kind, Translation};
 use crate::source::{Restrictions, SourceMounts};
 use crate::sys::mount::{make_private, mount_setattr};
 use crate::sys::mountinfo::{self, MountInfo, mounts_below};
@@ -52,7 +56,7 @@ impl KernelMount {
         if !found().is_ok_and(|record| record.is_some()) {
             return Ok(None);
         }
-        let lock = record::lock().map_err(failed)?;
+        let lock = record::lock().map_err(|e| Error::system("the mount cannot be reloaded", e))?;
         let point = MountPoint::open(path)?;
         let identity = MountIdentity::of_descriptor(&point).map_err(failed)?;
         let table = mountinfo::read().map_err(|e| Error::system("/proc must be mounted", e))?;
@@ -98,20 +102,36 @@ impl KernelMount {
             return fixed("engine");
         }
         let config = &Config { source, ..config.clone() };
-        let obstacles = engine::obstacles(config, None);
-        if !obstacles.is_empty() {
-            return Err(Error::refused(format!(
-                "the kernel made this mount, and cannot make the new one: {}; unmount and mount again",
-                obstacles.join("; ")
-            )));
-        }
+        check_obstacles(config, None)?;
         let wanted = self.options(config, origin)?;
-        let told = serde_json::from_slice(&self.record.description).ok();
         let origin =
             Origin { flags: config.flags.words(), found: config.found.clone(), ..origin.clone() };
-        match told.as_ref().and_then(ids_of).as_ref() == Some(&config.view.ids) {
+        match self.ids().is_some_and(|ids| shows_the_same(&ids, &config.view.ids)) {
             true => self.change_options(config, origin, &wanted),
             false => self.replace(config, origin, &wanted),
+        }
+    }
+
+    /// The map that it has.
+    fn ids(&self) -> Option<IdView> {
+        serde_json::from_slice(&self.record.description).ok().as_ref().and_then(ids_of)
+    }
+
+    /// Refuses to change the map of a mount that has one from its source: the clone would lose it (open_tree_attr(2) clears
+    /// what it replaces). Where this program gave the mount a map, the source had none: the kernel maps no mount twice
+    /// (Linux `can_idmap_mount`).
+    fn check_map_is_ours(&self) -> Result<()> {
+        if self.ids().is_some_and(|ids| !shows_the_same(&ids, &IdView::identity())) {
+            return Ok(());
+        }
+        let below = self.lines_below()?;
+        let is_mapped = |line: &&MountInfo| has_option(&line.options, "idmapped");
+        match [&self.line].into_iter().chain(&below).find(is_mapped) {
+            None => Ok(()),
+            Some(line) => Err(Error::refused(format!(
+                "the source was idmapped already when it was mounted on {}: unmount and mount again",
+                path_text(line)
+            ))),
         }
     }
 
@@ -126,11 +146,14 @@ impl KernelMount {
 
     /// Puts a clone with the new map in the place of the mount.
     fn replace(&self, config: &Config, origin: Origin, wanted: &Options) -> Result<()> {
-        if let Some(other) = self.other_below(wanted)? {
+        if let Some(other) = self.other_below()? {
             return Err(Error::refused(format!(
                 "another program has mounted something on {other}: umount that first"
             )));
         }
+        refuse_covered(&wanted.below)
+            .map_err(|e| Error::mount("the mount options cannot change", e))?;
+        self.check_map_is_ours()?;
         let tree = self.remapped(config)?;
         wanted.restrict(&tree).map_err(|e| Error::mount("the clone takes no mount options", e))?;
         let identity = MountIdentity::of_descriptor(&tree)
@@ -146,10 +169,12 @@ impl KernelMount {
     /// The mounts below the new mount, each of which was cloned with it from the one at the same path.
     fn brought_to(&self, new: MountIdentity, old: &[Below]) -> io::Result<Vec<Brought>> {
         let lines = mounts_below(new.id(), self.mountpoint().as_os_str().as_bytes())?;
+        // Of several at one path, the one that another covers comes first in both lists.
+        let mut old: Vec<&Below> = old.iter().collect();
         let brought = |line: &MountInfo| {
-            let found = Below::of(line, self.mountpoint(), restrictions_of(&line.options))?;
-            let same = old.iter().find(|one| one.path == found.path);
-            let forbids = same.map_or(found.forbids, |one| one.forbids);
+            let found = Below::of(line, self.mountpoint(), MountAttrFlags::empty())?;
+            let same = old.iter().position(|one| one.path == found.path)?;
+            let forbids = old.remove(same).forbids;
             Some(Brought { identity: MountIdentity::of_table(line), forbids })
         };
         Ok(lines.iter().filter_map(brought).collect())
@@ -166,6 +191,8 @@ impl KernelMount {
             }
             result => return result.map_err(not_idmapped),
         }
+        // The source is cloned with what is mounted below it by now.
+        check_obstacles(config, SourceMounts::of(config).as_ref())?;
         // Whether it is the same source is compared below; it may have another owner by now.
         let found = Found { owner: None, ..config.found.clone() };
         let made = IdmappedMount::make(&Config { found, ..config.clone() })?.into_tree();
@@ -184,8 +211,8 @@ impl KernelMount {
         }
     }
 
-    /// Mounts the tree beneath the mount and detaches that. Before Linux 6.5, and where the kernel refuses it, the mount is
-    /// detached first: for that moment the directory below it is seen.
+    /// Mounts the tree beneath the mount and detaches that. Before Linux 6.5, and where the kernel cannot do that here (EINVAL),
+    /// the mount is detached first: for that moment the directory below it is seen.
     fn put_in_place(&self, tree: &OwnedFd, wanted: &Options) -> Result<()> {
         let failed = |e: io::Error| match e.raw_os_error() {
             Some(libc::ESTALE) => Error::refused("another mount has taken its place"),
@@ -203,7 +230,12 @@ impl KernelMount {
                 wanted.complete(tree);
                 return place.unmount(&self.identity, true).map_err(failed);
             }
-            Err(e) => log::info!("cannot mount beneath: path={:?} {e}", self.mountpoint()),
+            Err(Errno::INVAL) => {
+                log::info!("cannot mount beneath: path={:?}", self.mountpoint());
+                self.check_linked()?;
+            }
+            Err(Errno::NOENT) => return Err(self.unlinked()),
+            Err(e) => return Err(Error::mount("cannot mount beneath the old mount", e)),
         }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -221,15 +253,32 @@ impl KernelMount {
         attached
     }
 
-    /// The mount point of a mount below that the kernel's engine did not bring.
-    fn other_below(&self, wanted: &Options) -> Result<Option<String>> {
+    /// Refuses where the source's directory or file was removed or replaced: the kernel attaches no mount of it (Linux
+    /// `get_mountpoint`).
+    fn check_linked(&self) -> Result<()> {
+        let table = mountinfo::read().map_err(|e| Error::system("/proc must be mounted", e))?;
+        let line = table.iter().find(|line| line.id == self.identity.id());
+        match line.is_some_and(|line| line.root.ends_with(b"//deleted")) {
+            true => Err(self.unlinked()),
+            false => Ok(()),
+        }
+    }
+
+    fn unlinked(&self) -> Error {
+        Error::refused(format!(
+            "{} was removed or replaced since it was mounted: unmount and mount again",
+            self.record.source.display()
+        ))
+    }
+
+    /// The mount point of a mount below that the kernel's engine did not bring, also of one on top of such a mount.
+    fn other_below(&self) -> Result<Option<String>> {
         let lines = self.lines_below()?;
         let is_other = |line: &&MountInfo| {
-            let Some(one) = Below::of(line, self.mountpoint(), RESTRICTIONS) else { return true };
-            !wanted.below.iter().any(|known| known.path == one.path)
+            let found = MountIdentity::of_table(line);
+            !self.record.brought.iter().any(|one| one.identity.is_same_as(&found))
         };
-        let text = |line: &MountInfo| String::from_utf8_lossy(&line.mountpoint).into_owned();
-        Ok(lines.iter().find(is_other).map(text))
+        Ok(lines.iter().find(is_other).map(path_text))
     }
 
     fn lines_below(&self) -> Result<Vec<MountInfo>> {
@@ -241,7 +290,7 @@ impl KernelMount {
     fn options(&self, config: &Config, origin: &Origin) -> Result<Options> {
         let now = flags_of(&self.line.options);
         let same = origin.flags == config.flags.words();
-        let flags = if same { now } else { changed(&config.flags, &now, config) };
+        let flags = if same { now } else { changed(config, origin, &now) };
         let forbids = attr_masks(&flags).0 & RESTRICTIONS;
         let failed = |e| Error::system("/proc must be mounted", e);
         let mut below =
@@ -249,11 +298,10 @@ impl KernelMount {
         if same {
             for line in self.lines_below()? {
                 let forbids = restrictions_of(&line.options);
-                let found = Below::of(&line, self.mountpoint(), forbids);
-                let Some(found) = found else { continue };
+                let found = MountIdentity::of_table(&line);
                 below
                     .iter_mut()
-                    .filter(|one| one.path == found.path)
+                    .filter(|one| one.identity.is_some_and(|it| it.is_same_as(&found)))
                     .for_each(|one| one.forbids = forbids);
             }
         }
@@ -280,20 +328,45 @@ impl Options {
 
     /// Gives them to the attached tree, whole.
     fn complete(&self, tree: &OwnedFd) {
-        let below: Vec<Below> =
-            self.below.iter().map(|one| Below { identity: None, ..one.clone() }).collect();
+        let below: Vec<Below> = self.below.iter().map(Below::in_a_clone).collect();
         if let Err(e) = set_options(tree, &self.flags, &below) {
             log::warn!("mounts below keep other options: below={:?} {}", below, errno_field(e));
         }
     }
 }
 
-/// The new options. What is not given comes from the source's own mount; access times stay as they are.
-fn changed(given: &MountFlags, now: &MountFlags, config: &Config) -> MountFlags {
-    let source = SourceMounts::of(config).map_or(Restrictions::NONE, |it| it.own.restrictions);
-    let flags = with_inherited(given, source);
+/// The new options. What is not given comes from the source's own mount as it was when it was mounted: it may be gone by now,
+/// and the directory below it permit more. Access times stay as they are.
+fn changed(config: &Config, origin: &Origin, now: &MountFlags) -> MountFlags {
+    let of_source =
+        || SourceMounts::of(config).map_or(Restrictions::NONE, |it| it.own.restrictions);
+    let flags = with_inherited(&config.flags, origin.forbids.unwrap_or_else(of_source));
     let (atime, nodiratime) = (flags.atime.or(now.atime), flags.nodiratime.or(now.nodiratime));
     MountFlags { atime, nodiratime, ..flags }
+}
+
+/// Refuses what the kernel's engine cannot make.
+fn check_obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Result<()> {
+    let obstacles = engine::obstacles(config, mounts);
+    match obstacles.is_empty() {
+        true => Ok(()),
+        false => Err(Error::refused(format!(
+            "the kernel made this mount, and cannot make the new one: {}; unmount and mount again",
+            obstacles.join("; ")
+        ))),
+    }
+}
+
+/// Whether the kernel's engine, which denies unmapped ids, makes the same of both: a map of all ids to themselves is none.
+fn shows_the_same(one: &IdView, other: &IdView) -> bool {
+    fn same<K: Kind>(one: &Translation<K>, other: &Translation<K>) -> bool {
+        one.map() == other.map() || (one.map().is_identity() && other.map().is_identity())
+    }
+    same(&one.uids, &other.uids) && same(&one.gids, &other.gids)
+}
+
+fn path_text(line: &MountInfo) -> String {
+    String::from_utf8_lossy(&line.mountpoint).into_owned()
 }
 
 fn recorded(e: io::Error) -> Error {

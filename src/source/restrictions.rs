@@ -49,6 +49,19 @@ impl Restrictions {
         }
     }
 
+    /// The words of the mount table for them, which [`Self::of_options`] reads.
+    #[must_use]
+    pub fn words(self) -> Vec<&'static str> {
+        let words = [
+            (self.read_only, "ro"),
+            (self.nosuid, "nosuid"),
+            (self.nodev, "nodev"),
+            (self.noexec, "noexec"),
+            (self.nosymfollow, "nosymfollow"),
+        ];
+        words.into_iter().filter_map(|(is_given, word)| is_given.then_some(word)).collect()
+    }
+
     /// Reads the restrictions from the options in the mount table (proc_pid_mountinfo(5)).
     #[must_use]
     pub fn of_options(options: &[u8]) -> Self {

@@ -4,13 +4,7 @@ use std::fs;
 
 use crate::engine::{MAP, errors, namespace};
 use crate::namespace::{Namespace, finished, text};
-
-#[path = "../support/without_call.rs"]
-mod without_call;
-use without_call::without_call;
-
-/// open_tree_attr(2).
-const OPEN_TREE_ATTR: u32 = 467;
+use crate::without_call::{OPEN_TREE_ATTR, without_call};
 
 /// A namespace with a mount whose options are in the file `conf`, with the file `f`, and a filesystem below at `below`.
 fn mounted() -> Namespace {

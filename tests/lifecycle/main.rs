@@ -7,6 +7,7 @@ mod engine;
 mod intent;
 mod kernel_mount8;
 mod kernel_reload;
+mod kernel_safety;
 mod kernel_source;
 mod map_from;
 mod mount8;
@@ -14,3 +15,5 @@ mod namespace;
 mod options;
 mod service;
 mod user;
+#[path = "../support/without_call.rs"]
+mod without_call;

@@ -4,6 +4,9 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+/// open_tree_attr(2).
+pub(crate) const OPEN_TREE_ATTR: u32 = 467;
+
 /// Makes a system call fail with ENOSYS in the command (seccomp(2)).
 pub(crate) fn without_call(command: &mut Command, number: u32) {
     let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
