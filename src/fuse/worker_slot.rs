@@ -57,6 +57,19 @@ impl WorkerSlot {
         self.current().as_ref().map(|current| current.head)
     }
 
+    /// The user of the request that is being served. Where the kernel does not tell it, /proc is read once for the request.
+    pub(super) fn current_user(&self) -> Option<u32> {
+        let head = self.current_request()?;
+        let uid = head.user();
+        if uid != head.uid
+            && let Some(current) = self.current().as_mut()
+            && current.head.unique == head.unique
+        {
+            current.head.uid = uid;
+        }
+        Some(uid)
+    }
+
     /// Abandons a request unless the worker has ended it.
     ///
     /// `answer` replies to the client and returns whether the kernel accepted the reply; the kernel then refuses the
