@@ -184,7 +184,7 @@ fn acls_capabilities_and_locks_work_through_the_map_of_a_container() {
 }
 
 #[test]
-fn a_host_user_whom_a_map_shows_as_root_gets_none_of_roots_rights() {
+fn a_host_user_that_a_map_shows_as_root_gets_none_of_roots_rights() {
     with_two_containers(&[], |mount, [(_, at_one), _]| {
         fs::write(mount.in_source("f"), "text").expect("write");
         rustix::fs::setxattr(mount.in_source("f"), "trusted.t", b"v", XattrFlags::empty())
