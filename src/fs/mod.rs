@@ -34,6 +34,7 @@ mod restricted;
 mod shares;
 mod spawn_blocking;
 mod types;
+mod usage;
 mod validity;
 mod write_through;
 mod xattr;
@@ -54,6 +55,7 @@ use crate::source::{Credentials, FoundInode, Inode, SourceTree};
 use crate::view::{Checks, Needs, PresentedAttr, View, Viewer};
 use crate::watch::{Notifier, Watch};
 
+pub use crate::source::HitCount;
 pub use caller::ClientState;
 pub use dir::OpenDir;
 pub use file::{OpenFile, OpenedFile, Read, Write};

@@ -13,6 +13,7 @@ mod interrupts;
 mod inval_hold;
 mod kernel_cache;
 mod kernel_features;
+mod latency;
 mod live_update;
 mod node_ids;
 mod operations;

@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::thread::gettid;
@@ -148,6 +148,31 @@ impl SignalSet {
         } {
             0 => Ok(Self(set)),
             code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// Waits for one of the signals for a time (sigtimedwait(2)). Returns its number; `None` when the time is over.
+    pub fn wait_for(&self, time: Duration) -> io::Result<Option<i32>> {
+        let end = Instant::now() + time;
+        loop {
+            let rest = end.saturating_duration_since(Instant::now());
+            let rest = libc::timespec {
+                tv_sec: libc::time_t::try_from(rest.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: rest.subsec_nanos().into(),
+            };
+            // SAFETY: both structures are initialised; what is known of the signal is not asked for.
+            let number = unsafe {
+                libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const rest)
+            };
+            if number > 0 {
+                return Ok(Some(number));
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => return Ok(None),
+                Some(libc::EINTR) => {}
+                _ => return Err(error),
+            }
         }
     }
 
