@@ -16,6 +16,7 @@ mod fstab;
 mod help;
 mod helper;
 mod ids;
+mod input_file;
 mod manpage;
 mod maps;
 mod mount_options;
