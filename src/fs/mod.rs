@@ -60,7 +60,7 @@ pub use caller::ClientState;
 pub use dir::OpenDir;
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::{Ioctl, sets_flags};
-pub use lock::{GrantedLock, LockKind, LockRange, LockRequest};
+pub use lock::{GrantedLock, LockKind, LockRange, LockRequest, NotedWorkers, PendingCloses};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{

@@ -17,6 +17,7 @@ mod latency;
 mod live_update;
 mod node_ids;
 mod operations;
+mod pending_closes;
 mod protocol;
 mod rate_limit;
 mod request_counts;
