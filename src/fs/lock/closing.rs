@@ -11,9 +11,9 @@ use rustix::io::Errno;
 
 use crate::fs::{Fs, Result};
 
-/// Delays before a refused lock is tried again, however busy the workers are.
-const RETRY_DELAYS: [Duration; 3] =
-    [Duration::from_micros(50), Duration::from_micros(200), Duration::from_micros(500)];
+/// When a refused lock is tried again, however busy the workers are.
+const RETRIES: [Duration; 3] =
+    [Duration::from_micros(50), Duration::from_micros(250), Duration::from_micros(750)];
 
 /// How long to wait at most for workers that may have to serve a RELEASE which was read before. Chosen: a worker that lost
 /// its processor gets it back within some time slices (3 ms each, `base_slice_ns`).
@@ -48,11 +48,12 @@ impl Fs {
     /// Retries a refused lock for 0.75 ms, and longer while a RELEASE that was read before may be served. To be called on a
     /// thread that is no worker.
     pub(super) fn retry_lock<T>(&self, take: impl Fn() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
         let closes = self.locks.closing.0.get().and_then(Weak::upgrade);
         let mut noted = closes.as_ref().map(|closes| closes.note()).unwrap_or_default();
-        let end = Instant::now() + MAX_WAIT;
-        for time in RETRY_DELAYS {
-            std::thread::sleep(time);
+        for time in RETRIES {
+            // The note has taken a part of the first delay.
+            std::thread::sleep(time.saturating_sub(start.elapsed()));
             match take() {
                 Err(Errno::AGAIN) => {}
                 result => return result,
@@ -62,7 +63,7 @@ impl Fs {
             let is_pending = closes.as_ref().is_some_and(|closes| closes.are_pending(&mut noted));
             // After the look: what was served before it has released its lock.
             let result = take();
-            if !matches!(result, Err(Errno::AGAIN)) || !is_pending || Instant::now() >= end {
+            if !matches!(result, Err(Errno::AGAIN)) || !is_pending || start.elapsed() >= MAX_WAIT {
                 return result;
             }
             std::thread::sleep(CHECK_INTERVAL);
