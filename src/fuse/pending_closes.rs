@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_waited_for_until_it_has_served_the_release() {
-        let pool = WorkerPool::new(2, Arc::<Interrupts>::default());
+        let pool = WorkerPool::new(2, Arc::<Interrupts>::default(), false);
         let device = Arc::new(Device::new(std::fs::File::open("/dev/null").unwrap().into()));
         let head = |opcode| RequestHead { opcode, unique: 1, uid: 0, pid: 0 };
         let [released, other] = [opcode::RELEASE, opcode::READ].map(head);
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_runs_between_two_requests_may_have_read_a_release() {
-        let pool = WorkerPool::new(2, Arc::<Interrupts>::default());
+        let pool = WorkerPool::new(2, Arc::<Interrupts>::default(), false);
         let device = Arc::new(Device::new(std::fs::File::open("/dev/null").unwrap().into()));
         let (is_occupied, stops) = (AtomicBool::new(false), AtomicBool::new(false));
         let slot = &pool.slots[0];
