@@ -60,6 +60,10 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         Command::ExplainOptions(config) => print(&cli::explain_options(&config)),
         Command::List { json } => print(&inspect::list(json)?),
         Command::Stat { mountpoint, json } => print(&inspect::stat(&mountpoint, json)?),
+        Command::Metrics { mountpoint } => print(&inspect::metrics(mountpoint.as_deref())?),
+        Command::Watch { mountpoint, json, interval } => {
+            inspect::watch(&mountpoint, json, interval, &mut std::io::stdout())
+        }
         Command::ExplainMounted { mountpoint } => {
             let ids = inspect::ids_of(&mountpoint)?;
             print(&cli::explain_ids_of(&mountpoint, &ids))

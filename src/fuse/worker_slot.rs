@@ -84,11 +84,23 @@ impl WorkerSlot {
 
     /// Whether the worker's thread is blocked, rather than running or waiting for a CPU.
     pub(super) fn is_sleeping(&self) -> bool {
+        self.thread_state().is_some_and(|state| state != b'R')
+    }
+
+    /// Whether the slot has a thread that is neither interruptibly asleep nor gone.
+    pub(super) fn is_running(&self) -> bool {
+        self.thread_state().is_some_and(|state| matches!(state, b'R' | b'D'))
+    }
+
+    /// The state in /proc/PID/stat (proc_pid_stat(5)). `None`: no thread has the slot.
+    fn thread_state(&self) -> Option<u8> {
         let thread = self.thread.load(Ordering::Relaxed);
+        if thread == 0 {
+            return None;
+        }
         let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
         // "PID (NAME) STATE …", where the name may contain any character (proc_pid_stat(5)).
-        let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
-        state.is_some_and(|state| *state != b'R')
+        stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2)).copied()
     }
 
     fn current(&self) -> MutexGuard<'_, Option<CurrentRequest>> {
