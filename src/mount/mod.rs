@@ -38,7 +38,7 @@ pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, ver
 pub use flags::{remount, with_inherited};
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use point::MountPoint;
-pub use privileges::{access, check_privileges, may_mount};
+pub use privileges::{access, check_privileges, may_mount, own_uid_map};
 use subdir::SubdirMethod;
 use table::MountIdentity;
 
