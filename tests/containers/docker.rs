@@ -17,7 +17,7 @@ const PLAIN: Manager =
 fn a_volume_shows_a_remapped_container_the_sources_ids() {
     Flow::of(&REMAPPED)
         .sh("docker_is_set_up --userns-remap=alice
-             ! docker run --rm --user 1000 -v /srv/data:/data busybox sh -c 'echo x >> /data/f'")
+             fails docker run --rm --user 1000 -v /srv/data:/data busybox sh -c 'echo x >> /data/f'")
         .block("docker")
         .sh("shows f 1000 1000; shows root 0 0; shows other 65534 65534
              docker run --rm -v /mnt/data:/data busybox sh -c 'touch /data/made && chown 33:33 /data/made'

@@ -26,6 +26,9 @@ pub(crate) struct Manager {
 /// Set where a missing program is a failure: in the root that `.ci/fresh` makes with README.md's packages.
 const ALL_PROGRAMS: &str = "SHIFTBIND_TEST_ALL_PROGRAMS";
 
+/// The exit status of `cannot_run` in `world.sh`.
+const CANNOT_RUN: i32 = 77;
+
 /// What every manager of containers takes. Where it can be had, one that is installed and yet starts no container is no
 /// reason to skip.
 const NAMESPACES_WORK: &str =
@@ -61,11 +64,16 @@ impl Manager {
         if control.status.success() {
             return Ok(());
         }
-        let errors = text(&control.stderr);
-        let why = errors.lines().rfind(|line| !line.starts_with('+')).unwrap_or("it says nothing");
         let name = self.programs.first().map_or("shiftbind", |(name, _)| name);
-        Err(format!("{name} cannot run here: {why}"))
+        Err(format!("{name} cannot run here: {}", last_line(&control)))
     }
+}
+
+/// The last line of standard error that is not the shell's trace.
+fn last_line(output: &Output) -> String {
+    let errors = text(&output.stderr);
+    let line = errors.lines().rfind(|line| !line.starts_with('+'));
+    line.unwrap_or("it says nothing").to_owned()
 }
 
 fn all_programs() -> bool {
@@ -141,6 +149,10 @@ impl Flow {
         if output.status.success() {
             return true;
         }
+        if output.status.code() == Some(CANNOT_RUN) {
+            skipped(&last_line(&output));
+            return false;
+        }
         if let Err(why) = self.manager.runs() {
             let must_run = all_programs() && in_world(NAMESPACES_WORK).status.success();
             assert!(!must_run, "the flow and its control fail: {why}\n{}", text(&output.stderr));
@@ -176,6 +188,7 @@ fn in_world(commands: &str) -> Output {
         .args(["unshare", "--mount", "--propagation", "private", "bash", "-c", NAMESPACES])
         .env("W", dir.path())
         .env("PROGRAM", env!("CARGO_BIN_EXE_shiftbind"))
+        .env("PROJECT", env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

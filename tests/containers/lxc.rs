@@ -2,7 +2,7 @@
 
 use crate::flow::{Flow, Manager};
 
-const LXC: Manager = Manager {
+pub(crate) const LXC: Manager = Manager {
     programs: &[("lxc-start", "lxc"), ("newuidmap", "uidmap"), ("busybox", "busybox-static")],
     control: "tree /srv/tree; rest='exec sleep 1000'; printf '#!/bin/sh\nexec sleep 1000\n' > /srv/tree/bin/init
         chmod 755 /srv/tree/bin/init; chown -R 200000:200000 /srv/tree
@@ -12,7 +12,8 @@ const LXC: Manager = Manager {
 };
 
 /// A tree whose init sleeps.
-const TREE: &str = "tree /srv/tree; mkdir /srv/tree/sbin; ln -s /bin/init /srv/tree/sbin/init
+pub(crate) const TREE: &str =
+    "tree /srv/tree; mkdir /srv/tree/sbin; ln -s /bin/init /srv/tree/sbin/init
     printf '#!/bin/sh\nexec sleep 1000\n' > /srv/tree/bin/init; chmod 755 /srv/tree/bin/init";
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::flow::{Flow, Manager};
 
-const NSPAWN: Manager = Manager {
+pub(crate) const NSPAWN: Manager = Manager {
     programs: &[("systemd-nspawn", "systemd-container"), ("busybox", "busybox-static")],
     control: "tree /var/lib/machines/web; chown -R 200000:200000 /var/lib/machines/web
         systemd-nspawn -q -D /var/lib/machines/web --private-users=200000:65536 true",

@@ -5,12 +5,12 @@ use crate::flow::{Flow, Manager};
 const PROGRAMS: &[(&str, &str)] =
     &[("crun", "crun"), ("runc", "runc"), ("jq", "jq"), ("busybox", "busybox-static")];
 
-const CRUN: Manager = Manager {
+pub(crate) const CRUN: Manager = Manager {
     programs: PROGRAMS,
     control: "mkdir $W/bundle; cd $W/bundle; bundle true; crun run control",
 };
 
-const RUNC: Manager = Manager {
+pub(crate) const RUNC: Manager = Manager {
     programs: PROGRAMS,
     control: "mkdir $W/bundle; cd $W/bundle; bundle true; runc run control",
 };

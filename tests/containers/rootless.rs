@@ -2,7 +2,7 @@
 
 use crate::flow::{Flow, Manager};
 
-const ROOTLESS: Manager = Manager {
+pub(crate) const ROOTLESS: Manager = Manager {
     programs: &[
         ("podman", "podman"),
         ("crun", "crun"),
@@ -47,7 +47,7 @@ fn explain_says_what_a_mount_in_a_rootless_namespace_lacks() {
         .sh("cd /home/alice; alice podman unshare shiftbind --explain --idmap=0:1000:1 proj view > $W/explained")
         .sh("grep -q '^passthrough: off: .*CAP_SYS_ADMIN' $W/explained; grep -q '^cache: timeout: everything 1s' $W/explained
              grep -q '^namespace: .*seen in this mount namespace only' $W/explained
-             ! grep -q '^warning: .*setuid root on the source' $W/explained")
+             fails grep -q '^warning: .*setuid root on the source' $W/explained")
         .run_once();
 }
 
@@ -55,7 +55,7 @@ fn explain_says_what_a_mount_in_a_rootless_namespace_lacks() {
 fn a_mount_outside_of_podmans_namespace_is_not_what_the_container_gets() {
     rootless()
         .block_of_alice("trap")
-        .sh("is $(wc -l < $OUT) 1; ! grep fuse.shiftbind $OUT
+        .sh("is $(wc -l < $OUT) 1; fails grep fuse.shiftbind $OUT
              findmnt -n -o FSTYPE /home/alice/view | grep -qx fuse.shiftbind")
         .run_once();
 }

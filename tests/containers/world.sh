@@ -1,6 +1,6 @@
 # The machine that the flows see: sourced in namespaces of their own (mounts, processes, network, cgroups), as root.
 #
-# $W is the test's directory, $PROGRAM the shiftbind binary. Every file that a flow writes lies below $W, bound over the
+# $W is the test's directory, $PROGRAM the shiftbind binary, $PROJECT the checkout. Every file that a flow writes lies below $W, bound over the
 # place that the programs use. The end of the process namespace ends all containers and daemons.
 set -e
 PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -69,6 +69,18 @@ is() { test "$1" = "$2" || { echo "'$1' is not '$2'" >&2; exit 1; }; }
 shows() {
     awk -v f="$1" -v u="$2" -v g="$3" '{ sub(/\r$/, "") } $NF == f && $3 == u && $4 == g { found = 1 } END { exit !found }' "${4:-$OUT}" ||
         { echo "$1 is not shown as $2:$3:" >&2; cat "${4:-$OUT}" >&2; exit 1; }
+}
+# A command that has to fail; after `!` bash goes on whatever the command does.
+fails() {
+    if "$@"; then
+        echo "this should fail: $*" >&2
+        exit 1
+    fi
+}
+# The kernel lacks what the flow is about.
+cannot_run() {
+    echo "$1" >&2
+    exit 77
 }
 until_true() { # COMMAND: within ten seconds
     tries=0
