@@ -50,6 +50,7 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
                 mounts: SourceMounts::of(&config),
                 passthrough: Some(shiftbind::may_register_backing_files()),
                 uid_map: shiftbind::own_uid_map(),
+                propagates: shiftbind::propagates(&config.mountpoint),
             };
             print(&cli::explain(&config, &probed))?;
             shiftbind::daemon::check(&config)

@@ -41,6 +41,7 @@ pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount, own_uid_map};
 use subdir::SubdirMethod;
 use table::MountIdentity;
+pub use table::propagates;
 
 /// The parameters of a mount, with all defaults filled in.
 #[derive(Debug)]

@@ -55,6 +55,9 @@ fn explain_says_what_a_mount_in_a_rootless_namespace_lacks() {
 fn a_mount_outside_of_podmans_namespace_is_not_what_the_container_gets() {
     rootless()
         .block_of_alice("trap")
+        .sh("cd /home/alice; umount view; alice shiftbind --explain --idmap=identity proj view > $W/explained
+             grep -q '^namespace: the mount point is on a private mount' $W/explained
+             alice shiftbind --idmap=identity proj view")
         .sh("is $(wc -l < $OUT) 1; fails grep fuse.shiftbind $OUT
              findmnt -n -o FSTYPE /home/alice/view | grep -qx fuse.shiftbind")
         .run_once();

@@ -37,6 +37,8 @@ pub struct ProbeResults {
     pub passthrough: Option<bool>,
     /// The uid_map of this process, if its user namespace is not the initial one.
     pub uid_map: Option<String>,
+    /// Whether the mount will arrive in other mount namespaces as well.
+    pub propagates: Option<bool>,
 }
 
 /// Explains the mount, with names from the system's user database.
@@ -74,12 +76,8 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     }
     view::explain_checks(&mut out, &config.view);
     view::explain_data(&mut out, config, probed.passthrough);
-    if probed.uid_map.is_some() {
-        out.push(
-            "namespace",
-            "the mount will be seen in this mount namespace only, and in those made from it: it belongs to a user \
-             namespace, from which no mount propagates outward",
-        );
+    if let Some(reach) = reach(probed) {
+        out.push("namespace", reach);
     }
     out.push(
         "access",
@@ -128,6 +126,25 @@ fn explain_view(out: &mut Facts, config: &Config, probed: &ProbeResults, account
     view::explain_creation(out, &config.view, accounts);
     view::explain_presentation(out, config);
     view::explain_changes(out, &config.view);
+}
+
+/// In which mount namespaces the mount will be seen.
+fn reach(probed: &ProbeResults) -> Option<&'static str> {
+    match (&probed.uid_map, probed.propagates) {
+        (Some(_), _) => Some(
+            "the mount will be seen in this mount namespace only, and in those made from it: it belongs to a user \
+             namespace, from which no mount propagates outward",
+        ),
+        (None, Some(false)) => Some(
+            "the mount point is on a private mount: containers that run, rootless podman and other mount namespaces that \
+             exist keep the directory under the mount (/proc/PID/mountinfo shows what they have)",
+        ),
+        (None, Some(true)) => Some(
+            "the mount point is on a shared mount: the mount will be seen in mount namespaces that receive mounts from \
+             this one, and in those made from it",
+        ),
+        (None, None) => None,
+    }
 }
 
 /// The id outside of the user namespace with this uid_map that is 0 in it.
@@ -428,6 +445,10 @@ mod tests {
             of(&explained("--idmap=0:1000:1"), "warning")[0].contains("setuid root on the source")
         );
         assert!(of(&explained(""), "namespace").is_empty());
+        for (propagates, words) in [(true, "on a shared mount"), (false, "on a private mount")] {
+            let probed = ProbeResults { propagates: Some(propagates), ..ProbeResults::default() };
+            assert!(of(&explained_with("", &probed), "namespace")[0].contains(words));
+        }
     }
 
     #[test]
