@@ -34,6 +34,9 @@ pub(super) struct Settings {
     daemon_options: Vec<&'static str>,
     flags: MountFlags,
     access: Option<Access>,
+    idmappable: bool,
+    /// Options that were given and that depend on the caller.
+    caller_options: Vec<&'static str>,
     fsname: Option<OsString>,
     subtype: Option<String>,
     max_read: Option<u32>,
@@ -117,6 +120,8 @@ impl Settings {
             daemon_options: Vec::new(),
             flags: MountFlags::default(),
             access: None,
+            idmappable: false,
+            caller_options: Vec::new(),
             fsname: None,
             subtype: None,
             max_read: None,
@@ -174,6 +179,9 @@ impl Settings {
         let (id, name) = (one.option.id, one.option.long);
         if id.needs_daemon(one.on) && !self.daemon_options.contains(&name) {
             self.daemon_options.push(name);
+        }
+        if id.needs_caller(one.on) {
+            self.caller_options.push(one.option.name(one.on));
         }
         self.given.extend(spelled(one.option, one.on, &one.value));
         let is_applied = self.apply_to_maps(&one, accounts)?
@@ -286,6 +294,7 @@ impl Settings {
             Opt::AllowOther if one.on => self.access = Some(Access::Everyone),
             Opt::AllowOther => self.access = Some(Access::Owner),
             Opt::AllowRoot => self.access = Some(Access::OwnerAndRoot),
+            Opt::Idmappable => self.idmappable = true,
             Opt::DefaultPermissions | Opt::CloneFd => {}
             Opt::FsName => self.fsname = Some(one.value.clone()),
             Opt::Subtype => self.subtype = Some(one.text()?.to_owned()),
@@ -369,6 +378,12 @@ impl Settings {
     /// Builds the configuration of a mount.
     pub(super) fn into_config(mut self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
         let cache = self.cache_policy()?;
+        if let Some(option) = self.caller_options.first().filter(|_| self.idmappable) {
+            return Err(Error::usage(format!(
+                "option '{option}' depends on the caller, which the kernel does not tell with option 'idmappable'; leave \
+                 one of them out"
+            )));
+        }
         self.warnings.extend(self.view.take_warnings());
         let root_only = self.ids.root_only().chain(self.view.root_only()).collect();
         let names_by_unmapped = self.ids.has_offset();
@@ -392,6 +407,7 @@ impl Settings {
             flags: self.flags,
             // bindfs implies allow_other, also for a normal user.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),
+            idmappable: self.idmappable,
             fsname: self.fsname,
             subtype: self.subtype.unwrap_or_else(|| self.dialect.name().to_owned()),
             max_read: self.max_read,

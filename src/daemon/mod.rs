@@ -87,6 +87,9 @@ pub fn check(config: &Config) -> Result<()> {
             .map_err(|e| Error::file(format!("--pidfile {}", pidfile.display()), e))?;
     }
     mirror::users(&config.view)?;
+    if let Some(kernel) = kernel_traits() {
+        Server::check_features(kernel, config.idmappable)?;
+    }
     NewMount::check(&opened.plan, &opened.point)?;
     Server::check_cache(opened.source, config)
 }
@@ -106,6 +109,13 @@ struct Opened {
 impl Opened {
     fn open(config: &Config) -> Result<Self> {
         let source = SourceRoot::open(config)?;
+        if config.idmappable && source.mounts().is_server_backed() {
+            return Err(Error::refused(format!(
+                "option 'idmappable': source {} is on a FUSE or network filesystem, whose server may check the caller's ids, \
+                 which the kernel does not tell with this option; leave the option out, and give --idmap the whole map",
+                config.source.display()
+            )));
+        }
         let point = MountPoint::open(&config.mountpoint)?;
         point.check_kind(&config.source, source.is_dir())?;
         if let Some(followed) = source.followed() {

@@ -33,6 +33,10 @@ use crate::watch::Watch;
 /// What to do if no fanotify(7) group is left (EMFILE of fanotify_init(2)): each mount takes one of its user's.
 const RAISE_LIMIT: &str = "raise fs.fanotify.max_user_groups by sysctl(8) and mount again";
 
+/// What to do if the kernel does not offer FUSE_ALLOW_IDMAP.
+const NOT_IDMAPPABLE: &str = "option 'idmappable': this kernel's FUSE has no idmapped mounts (Linux 6.12 and newer have); leave \
+                              the option out, and give --idmap the whole map";
+
 /// How often what was not used for a while is closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -115,6 +119,7 @@ impl Server {
             admission: Admission::new(access),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
             interrupts: Arc::default(),
+            hides_callers: config.idmappable,
         });
         let report = Arc::clone(&operations.report);
         let live_update = LiveUpdate::new(
@@ -124,9 +129,10 @@ impl Server {
             Arc::clone(&operations.reloads),
             report,
         );
-        operations
-            .init(&device)
-            .map_err(|e| Error::mount("cannot negotiate with the kernel's FUSE", e))?;
+        operations.init(&device).map_err(|e| match e {
+            Errno::OPNOTSUPP => Error::refused(NOT_IDMAPPABLE),
+            e => Error::mount("cannot negotiate with the kernel's FUSE", e),
+        })?;
         start_source_threads(&fs, &kernel_cache)?;
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(
@@ -134,6 +140,17 @@ impl Server {
             sweep_while_served(Arc::downgrade(&kernel_cache), Arc::downgrade(&backing_ids)),
         )?;
         Ok(Self { workers, live_update, node_ids })
+    }
+
+    /// Checks that the kernel's FUSE has what the options need. `idmappable`: the mount is to be idmappable.
+    ///
+    /// # Errors
+    /// This kernel's FUSE does not offer FUSE_ALLOW_IDMAP.
+    pub fn check_features(kernel: KernelFeatures, idmappable: bool) -> Result<()> {
+        match idmappable && !kernel.allows_idmap {
+            true => Err(Error::refused(NOT_IDMAPPABLE)),
+            false => Ok(()),
+        }
     }
 
     /// Checks that the source allows the cache policy that the configuration requires.
@@ -177,7 +194,8 @@ fn start_workers(
 ) -> Result<Arc<WorkerPool>> {
     let nonblocking = device.another(false).ok().map(Arc::new);
     let buffer_size = operations.data.max_request_size();
-    let pool = Arc::new(WorkerPool::new(count, Arc::clone(&operations.interrupts)));
+    let interrupts = Arc::clone(&operations.interrupts);
+    let pool = Arc::new(WorkerPool::new(count, interrupts, operations.hides_callers));
     let (weak_pool, operations) = (Arc::downgrade(&pool), Arc::clone(operations));
     let first = AtomicBool::new(true);
     let start = move |index: usize| {
@@ -303,5 +321,21 @@ fn sweep_while_served(
             drop((kernel_cache, backing_ids));
             std::thread::sleep(SWEEP_INTERVAL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_does_not_offer_idmapped_mounts_is_named_before_the_mount() {
+        let kernel = KernelFeatures::UNKNOWN;
+        let text = Server::check_features(kernel, true).unwrap_err().to_string();
+        assert!(text.starts_with("option 'idmappable': this kernel's FUSE has no idmapped mounts"));
+        assert!(text.ends_with("leave the option out, and give --idmap the whole map"), "{text}");
+        assert!(Server::check_features(kernel, false).is_ok());
+        let able = KernelFeatures { allows_idmap: true, ..kernel };
+        assert!(Server::check_features(able, true).is_ok());
     }
 }

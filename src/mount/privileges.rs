@@ -49,6 +49,11 @@ pub fn check_privileges(config: &Config) -> Result<()> {
     if !has_capability(CapabilitySet::SETGID) {
         check_own_id_is_kept(&config.view.ids.gids, getegid().as_raw(), "--gidmap")?;
     }
+    if config.idmappable && access(config) != Access::Everyone {
+        return Err(Error::usage(
+            "option 'idmappable' needs allow_other: a container's users are other users; mount as root, or add allow_other",
+        ));
+    }
     if !may_mount() {
         let flags = &config.flags;
         for (given, option) in [
