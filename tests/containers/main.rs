@@ -7,6 +7,7 @@
 mod docker;
 mod document;
 mod flow;
+mod idmap;
 mod lxc;
 mod nspawn;
 mod oci;
