@@ -265,7 +265,7 @@ impl Settings {
             None => read().map_err(|why| one.refused(why))?,
         };
         self.namespaces.push(NamespaceMap {
-            option: one.option.long,
+            option: one.option.long.to_owned(),
             value: one.value.clone(),
             uids: found.uids.clone(),
             gids: found.gids.clone(),
@@ -401,7 +401,8 @@ impl Settings {
             source,
             mountpoint,
             view,
-            engine: self.engine.unwrap_or(EngineChoice::Fuse),
+            engine: self.engine.unwrap_or(self.dialect.default_engine()),
+            argv: Vec::new(),
             given: self.given,
             daemon_options: self.daemon_options,
             flags: self.flags,

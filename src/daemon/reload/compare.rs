@@ -3,7 +3,7 @@
 
 use std::mem::discriminant;
 
-use crate::config::{CachePolicy, Config};
+use crate::config::{CachePolicy, Config, EngineChoice};
 use crate::error::{Error, Result};
 use crate::view::{ChangePolicy, View, Xattrs};
 
@@ -27,6 +27,7 @@ fn fixed(now: &Config, new: &Config) -> Option<&'static str> {
     let (process, new_process) = (&now.process, &new.process);
     [
         ("SOURCE", now.source == new.source),
+        ("engine", new.engine != EngineChoice::Kernel || now.engine == EngineChoice::Kernel),
         ("fsname", now.fsname == new.fsname),
         ("subtype", now.subtype == new.subtype),
         ("allow-other", now.access == new.access),
@@ -113,6 +114,7 @@ mod tests {
         let now = config("threads=3");
         for (words, option) in [
             ("threads=4", "threads"),
+            ("threads=3,engine=kernel", "engine"),
             ("threads=3,fsname=x", "fsname"),
             ("threads=3,subtype=x", "subtype"),
             ("threads=3,allow_root", "allow-other"),
