@@ -32,6 +32,7 @@ mod worker_slot;
 
 pub use kernel_features::KernelFeatures;
 pub use live_update::LiveUpdate;
+pub use operations::may_register_backing_files;
 pub use server::{Connection, Server, cache_verdict};
 pub use status::{Status, pid_namespace};
 pub use status_report::fetch as fetch_report;

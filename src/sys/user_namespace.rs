@@ -33,6 +33,14 @@ pub fn create_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd
     namespace
 }
 
+/// Whether this process is in the initial user namespace.
+#[must_use]
+pub fn is_initial() -> bool {
+    // PROC_USER_INIT_INO, which is USER_NS_INIT_INO of linux/nsfs.h.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|ns| ns.st_ino == INITIAL)
+}
+
 /// Whether a descriptor is of a user namespace (ioctl_ns(2), NS_GET_NSTYPE).
 #[must_use]
 pub fn is_user_namespace(namespace: impl AsFd) -> bool {
