@@ -16,6 +16,7 @@ mod fstab;
 mod help;
 mod helper;
 mod ids;
+mod input_file;
 mod manpage;
 mod maps;
 mod mount_options;
@@ -29,6 +30,7 @@ mod view_options;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use crate::accounts::{Accounts, SystemAccounts};
 pub use dialect::Dialect;
@@ -72,6 +74,20 @@ pub enum Command {
         mountpoint: PathBuf,
         /// As JSON.
         json: bool,
+    },
+    /// Tell what is known of a mount again and again.
+    Watch {
+        /// The mount point.
+        mountpoint: PathBuf,
+        /// As JSON.
+        json: bool,
+        /// The time from one to the next.
+        interval: Duration,
+    },
+    /// Print metrics in the text format of Prometheus.
+    Metrics {
+        /// The mount point; `None`: all mounts of this program.
+        mountpoint: Option<PathBuf>,
     },
     /// Explain the map in force at a mount.
     ExplainMounted {

@@ -4,6 +4,7 @@ mod background;
 mod commands;
 mod ending;
 mod engine;
+mod exposition;
 mod intent;
 mod kernel_mount8;
 mod kernel_reload;
@@ -14,6 +15,7 @@ mod mount8;
 mod namespace;
 mod options;
 mod service;
+mod statistics;
 mod user;
 #[path = "../support/without_call.rs"]
 mod without_call;
