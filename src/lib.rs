@@ -34,6 +34,7 @@ pub mod idmap;
 pub mod inspect;
 mod map_from;
 mod mount;
+mod namespace;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 mod source;
 mod sync;

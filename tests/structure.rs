@@ -24,6 +24,7 @@ const LAYERS: &[&str] = &[
     "watch",
     "fs",
     "fuse",
+    "namespace",
     "mount",
     "inspect",
     "daemon",

@@ -24,6 +24,7 @@ mod reload_options;
 mod settings;
 mod subcommands;
 mod suggest;
+mod target;
 mod values;
 mod view_options;
 

@@ -13,12 +13,13 @@ use super::ids::IdOptions;
 use super::maps::IdKinds;
 use super::mount_options;
 use super::options::{Given, Opt, OptionDef};
+use super::target::TargetOptions;
 use super::values::{self, CacheMode};
 use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
 use crate::config::{
     Access, Atime, CachePolicy, Config, DataPath, EngineChoice, Found, MountFlags, NamespaceMap,
-    ProcessConfig,
+    ProcessConfig, TargetNamespace,
 };
 use crate::error::{Error, Result};
 use crate::idmap::{Kind, Translation};
@@ -51,6 +52,7 @@ pub(super) struct Settings {
     process: ProcessConfig,
     remount: bool,
     explain: bool,
+    target: TargetOptions,
     /// What the running mount keeps through a reload.
     kept: Found,
     /// The maps of user namespaces that these options name.
@@ -134,6 +136,7 @@ impl Settings {
             process: ProcessConfig::default(),
             remount: false,
             explain: false,
+            target: TargetOptions::default(),
             kept: kept.clone(),
             namespaces: Vec::new(),
         };
@@ -290,6 +293,9 @@ impl Settings {
             Opt::FsName => self.fsname = Some(one.value.clone()),
             Opt::Subtype => self.subtype = Some(one.text()?.to_owned()),
             Opt::Engine => self.engine = Some(one.parse(values::engine)?),
+            Opt::Namespace => self.target.set_namespace(&one.value),
+            Opt::Ids => self.target.set_container(one.parse(values::ids)?),
+            Opt::MakeDir => self.target.make_dir = true,
             _ => return Ok(false),
         }
         Ok(true)
@@ -374,6 +380,10 @@ impl Settings {
         let names_by_unmapped = self.ids.has_offset();
         let owner = self.ids.find_owner(&source, self.kept.owner)?;
         let has_root_as = self.ids.has_root_as();
+        let namespace = self.target.find(self.kept.target.as_ref(), &self.process)?;
+        if let Some(ids) = namespace.as_ref().and_then(TargetNamespace::container_ids) {
+            self.ids.set_default_map(ids);
+        }
         let ids = self.ids.finish(self.dialect)?;
         if has_root_as {
             self.warnings
@@ -385,6 +395,8 @@ impl Settings {
         Ok(Config {
             source,
             mountpoint,
+            namespace: namespace.clone(),
+            mkdir: self.target.make_dir,
             view,
             engine: self.engine.unwrap_or(EngineChoice::Fuse),
             given: self.given,
@@ -405,7 +417,7 @@ impl Settings {
             root_only,
             warnings: self.warnings,
             process: self.process,
-            found: Found { owner, namespaces: self.namespaces },
+            found: Found { owner, namespaces: self.namespaces, target: namespace },
         })
     }
 

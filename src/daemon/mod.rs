@@ -51,6 +51,7 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     }
     let opened = Opened::open(&config)?;
     if config.process.called_by_mount8
+        && config.namespace.is_none()
         && mount::is_already_mounted(&opened.plan, &opened.point, opened.source.inode_number())?
     {
         return Ok(());
@@ -80,6 +81,10 @@ pub fn check(config: &Config) -> Result<()> {
     if mount::check_kernel(config)? {
         return Ok(());
     }
+    if MountPoint::existing(config)?.is_none() {
+        // The mount point would be made.
+        return Server::check_cache(SourceRoot::open(config)?, config);
+    }
     let opened = Opened::open(config)?;
     if let Some(pidfile) = &opened.pidfile {
         let parent = pidfile.parent().unwrap_or(Path::new("/"));
@@ -106,7 +111,7 @@ struct Opened {
 impl Opened {
     fn open(config: &Config) -> Result<Self> {
         let source = SourceRoot::open(config)?;
-        let point = MountPoint::open(&config.mountpoint)?;
+        let point = MountPoint::of(config, source.is_dir())?;
         point.check_kind(&config.source, source.is_dir())?;
         if let Some(followed) = source.followed() {
             point.check_disjoint(followed)?;
@@ -207,14 +212,16 @@ fn serve(
     server.live_update().describe(baseline.config());
     let mounted = new.attach(&point)?;
     drop(point);
-    server.live_update().set_pruner(move || mounted.shrink_dcache());
+    let pruned = mounted.clone();
+    server.live_update().set_pruner(move || pruned.shrink_dcache());
     // With `config=FILE` a SIGHUP in the foreground means a reload; without, the terminal has hung up.
     let sighup_terminates = config.process.foreground && config.options_file.is_none();
-    let reloader = Reloader { baseline, options, mounted, live: server.live_update() };
+    let reloader =
+        Reloader { baseline, options, mounted: mounted.clone(), live: server.live_update() };
     mirror::spawn_refresher(server.live_update(), &config.view)
         .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
         .and_then(|(refresh, reload)| {
-            signals.spawn(refresh, mounted, Arc::clone(&pidfile), reload, sighup_terminates)
+            signals.spawn(refresh, mounted.clone(), Arc::clone(&pidfile), reload, sighup_terminates)
         })
         .and_then(|()| notifier.ready())
         .map_err(|e| {

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::killpriv::KillprivRights;
 use super::mode_bits::{SETGID, SETUID};
 use super::{Caller, Fs, Result};
-use crate::idmap::{SourceGid, SourceUid};
+use crate::idmap::{SourceGid, SourceUid, outside};
 use crate::source::{ActingAs, Inode};
 use crate::view::{CreatedBy, View};
 
@@ -106,6 +106,15 @@ impl Fs {
         Ok(())
     }
 
+    /// Returns the caller's own ids, as the daemon's user namespace numbers them: root of a container is not root.
+    fn own_ids(&self, caller: &Caller) -> Result<(u32, u32)> {
+        let (uid, gid) = (caller.uid.raw(), caller.gid.raw());
+        match &self.container {
+            None => Ok((uid, gid)),
+            Some(ids) => outside(&ids.uids, uid).zip(outside(&ids.gids, gid)).ok_or(Errno::OVERFLOW),
+        }
+    }
+
     /// Acts with the caller's own, untranslated ids to write to an inode.
     ///
     /// The source gives reserved blocks to the caller only if it is root at the mount, whatever it is mapped to. On a
@@ -119,8 +128,8 @@ impl Fs {
         let mut acting = if self.tree.is_server_backed(inode) {
             self.act_for(caller)?
         } else {
-            let gid = rights.membership.acting_gid(caller.gid.raw());
-            self.credentials.writer(caller.uid.raw(), gid)?
+            let (uid, gid) = self.own_ids(caller)?;
+            self.credentials.writer(uid, rights.membership.acting_gid(gid))?
         };
         if let Some(fsetid) = rights.fsetid {
             acting.set_fsetid(fsetid);

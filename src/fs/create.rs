@@ -20,6 +20,11 @@ impl Fs {
     /// Creates a file, FIFO, socket or device. EOVERFLOW if the caller is unmapped.
     pub fn mknod(&self, caller: &Caller, new: &NewEntry<'_>, rdev: u32) -> Result<Entry> {
         let kind = FileType::from_raw_mode(new.mode);
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if self.container.is_some() && is_device && decode_dev(rdev) != (0, 0) {
+            // Root of a container may make no device (`vfs_mknod`); the source would get one of the machine's.
+            return Err(Errno::PERM);
+        }
         self.make(caller, new, kind, |acting, dir, name, mode| {
             let (major, minor) = decode_dev(rdev);
             acting.mknod(

@@ -23,7 +23,7 @@ use super::status::Reloads;
 use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
-use crate::config::{Access, CachePolicy, Config};
+use crate::config::{Access, CachePolicy, Config, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
 use crate::fs::{self, Fs, Shares, WriteThrough};
 use crate::idmap::MountUid;
@@ -94,7 +94,9 @@ impl Server {
             tree.set_own_subdir(part);
         }
         let open_shares = Shares::of_descriptors(limit, fd_capacity);
-        let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data, open_shares));
+        let container = config.namespace.as_ref().and_then(TargetNamespace::container_ids);
+        let fs = Fs::new(tree, config.view.clone(), watch, &config.data, open_shares);
+        let fs = Arc::new(fs.in_container(container));
         fs.set_mirrored(mirrored);
         fs.set_write_through(WriteThrough::of(&config.flags));
         let backing_ids = Arc::new(BackingIds::new());
@@ -112,7 +114,7 @@ impl Server {
             reloads: Arc::new(Reloads::new(falls_back)),
             report: Arc::new(StatusReport::new(cache)),
             node_ids,
-            admission: Admission::new(access),
+            admission: Admission::new(access, container),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
             interrupts: Arc::default(),
         });

@@ -107,11 +107,11 @@ impl Operations {
             Err(e) => return reply.error(e),
         };
         let node = self.node(request);
-        if asked.cmd == STATUS_IOCTL && node == NodeId::ROOT {
+        if asked.cmd == STATUS_IOCTL && node == NodeId::ROOT && self.admission.tells() {
             let in_full = self.admission.is_mounter_or_root(request);
             return reply_ioctl(reply, Ok((0, self.reloads.answer(in_full))));
         }
-        if asked.cmd == REPORT_IOCTL && node == NodeId::ROOT {
+        if asked.cmd == REPORT_IOCTL && node == NodeId::ROOT && self.admission.tells() {
             let answer = match self.admission.is_mounter_or_root(request) {
                 true => self.report.answer(input, || self.numbers(reply.device())),
                 false => Err(Errno::PERM),
