@@ -99,6 +99,8 @@ pub struct TargetNamespace {
     pub mounts: NamespaceId,
     /// Its user namespace, where that is not this program's own.
     pub users: Option<TargetUsers>,
+    /// The directory that the mount point is resolved in. `None`: the namespace's root.
+    pub root: Option<PathBuf>,
     /// Container mode: the filesystem belongs to that user namespace, whose numbers the mount's ids are.
     pub is_container: bool,
 }

@@ -30,6 +30,7 @@ pub mod error;
 mod fs;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 mod fuse;
+mod hook;
 pub mod idmap;
 pub mod inspect;
 mod map_from;
@@ -45,6 +46,7 @@ mod view;
 mod watch;
 
 pub use config::Config;
+pub use hook::{HookMount, mounts as hook_mounts};
 pub use fuse::{PROTOCOL_VERSION, cache_verdict};
 pub use mount::{mount8_command, remount, verdict as engine_verdict};
 pub use source::SourceMounts;

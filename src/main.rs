@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use shiftbind::SourceMounts;
@@ -38,7 +39,10 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
             shiftbind::daemon::run(config, Box::new(options))
         }
         Command::Fake(_) => Ok(()),
-        Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint),
+        Command::Reload { mountpoint, namespace: None } => shiftbind::daemon::reload(&mountpoint),
+        Command::Reload { mountpoint, namespace: Some(value) } => {
+            inspect::reload_in(&value, &mountpoint, shiftbind::daemon::reload_registered)
+        }
         Command::Remount { mountpoint, flags } => shiftbind::remount(&mountpoint, &flags),
         Command::Explain(config) => {
             let probed = cli::ProbeResults {
@@ -54,18 +58,33 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         }
         Command::ExplainOptions(config) => print(&cli::explain_options(&config)),
         Command::List { json } => print(&inspect::list(json)?),
-        Command::Stat { mountpoint, json } => print(&inspect::stat(&mountpoint, json)?),
+        Command::Stat { mountpoint, json, namespace } => {
+            print(&inspect::stat(&mountpoint, namespace.as_deref(), json)?)
+        }
         Command::ExplainMounted { mountpoint } => {
             let ids = inspect::ids_of(&mountpoint)?;
             print(&cli::explain_ids_of(&mountpoint, &ids))
         }
-        Command::Umount { mountpoint, lazy } => inspect::umount(&mountpoint, lazy),
+        Command::Umount { mountpoint, lazy, namespace } => {
+            inspect::umount(&mountpoint, namespace.as_deref(), lazy)
+        }
+        Command::OciHook { config } => run_hook(config.as_deref()),
         Command::HelpOf(name) => print(&cli::help_of(name)),
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
         Command::FuseVersion => print(&cli::fuse_version(shiftbind::PROTOCOL_VERSION)),
         Command::Generate(artifact) => print(&cli::generate(artifact)),
     }
+}
+
+/// Mounts what the annotations of a container ask for. The state of the container is on standard input.
+fn run_hook(config: Option<&Path>) -> Result<()> {
+    for mount in shiftbind::hook_mounts(std::io::stdin().lock(), config)? {
+        let (argv, config) = cli::parse_hook(&mount)?;
+        let options = cli::reload_options(argv, &config);
+        shiftbind::daemon::run(config, Box::new(options))?;
+    }
+    Ok(())
 }
 
 /// Writes to standard output. A reader that closes its end early (`| head`, EPIPE) is no failure.

@@ -19,6 +19,7 @@ const LAYERS: &[&str] = &[
     "config",
     "accounts",
     "describe",
+    "hook",
     "map_from",
     "source",
     "watch",

@@ -349,7 +349,7 @@ impl Settings {
             Opt::Config => self.read_file(PathBuf::from(&one.value), accounts)?,
             // The grammars handle these.
             Opt::Options | Opt::Help | Opt::Version | Opt::FuseVersion => {}
-            Opt::Generate | Opt::Reload | Opt::Json | Opt::Lazy => {}
+            Opt::Generate | Opt::Reload | Opt::Json | Opt::Lazy | Opt::HookConfig => {}
             _ => return Ok(false),
         }
         Ok(true)

@@ -5,6 +5,7 @@
 //! reported, only after the first request was answered.
 
 mod background;
+mod control;
 mod guardian;
 mod limits;
 mod logging;
@@ -27,6 +28,7 @@ use crate::source::{Restrictions, SourceRoot};
 use crate::sys::process::InheritedDescriptors;
 use background::ReadyNotifier;
 use pidfile::PidFile;
+pub use control::reload_registered;
 pub use reload::reload;
 use reload::{Baseline, Reloader};
 use signals::Signals;
@@ -211,6 +213,7 @@ fn serve(
     }
     server.live_update().describe(baseline.config());
     let mounted = new.attach(&point)?;
+    let registration = mounted.register(baseline.config(), point.path());
     drop(point);
     let pruned = mounted.clone();
     server.live_update().set_pruner(move || pruned.shrink_dcache());
@@ -221,6 +224,8 @@ fn serve(
     mirror::spawn_refresher(server.live_update(), &config.view)
         .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
         .and_then(|(refresh, reload)| {
+            let (asked, live) = (reload.clone(), server.live_update());
+            control::spawn(registration.as_ref(), asked, live, server.reporter())?;
             signals.spawn(refresh, mounted.clone(), Arc::clone(&pidfile), reload, sighup_terminates)
         })
         .and_then(|()| notifier.ready())
@@ -234,6 +239,7 @@ fn serve(
     notify::ready();
     log::info!("{} is mounted on {}", config.source.display(), config.mountpoint.display());
     let ended = server.wait();
+    drop(registration);
     notify::stopping();
     if let Some(pidfile) = &*pidfile {
         pidfile.remove();

@@ -107,7 +107,7 @@ impl Fs {
     }
 
     /// Returns the caller's own ids, as the daemon's user namespace numbers them: root of a container is not root.
-    fn own_ids(&self, caller: &Caller) -> Result<(u32, u32)> {
+    pub(super) fn own_ids(&self, caller: &Caller) -> Result<(u32, u32)> {
         let (uid, gid) = (caller.uid.raw(), caller.gid.raw());
         match &self.container {
             None => Ok((uid, gid)),

@@ -67,7 +67,7 @@ impl Fs {
     fn check_reserved_blocks(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
         let stored = self.owner_of_new(&self.view(), caller)?.0;
-        if !is_root(stored.raw()) || is_root(caller.uid.raw()) {
+        if !is_root(stored.raw()) || is_root(self.own_ids(caller)?.0) {
             return Ok(());
         }
         let free = rustix::fs::fstatvfs(dir)?;

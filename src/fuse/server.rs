@@ -60,6 +60,8 @@ pub struct Server {
     workers: Arc<WorkerPool>,
     live_update: LiveUpdate,
     node_ids: NodeIds,
+    operations: Weak<Operations>,
+    device: Weak<Device>,
 }
 
 impl Server {
@@ -130,12 +132,14 @@ impl Server {
             .init(&device)
             .map_err(|e| Error::mount("cannot negotiate with the kernel's FUSE", e))?;
         start_source_threads(&fs, &kernel_cache)?;
+        let weak = (Arc::downgrade(&operations), Arc::downgrade(&device));
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(
             "sweeper",
             sweep_while_served(Arc::downgrade(&kernel_cache), Arc::downgrade(&backing_ids)),
         )?;
-        Ok(Self { workers, live_update, node_ids })
+        let (operations, device) = weak;
+        Ok(Self { workers, live_update, node_ids, operations, device })
     }
 
     /// Checks that the source allows the cache policy that the configuration requires.
@@ -151,6 +155,13 @@ impl Server {
     #[must_use]
     pub fn attached_name(&self) -> Option<&'static OsStr> {
         self.node_ids.attached_name()
+    }
+
+    /// A function that makes the report of `shiftbind stat`, as JSON. It returns `None` when the mount is gone.
+    #[must_use]
+    pub fn reporter(&self) -> impl Fn() -> Option<String> + Send + 'static {
+        let (operations, device) = (Weak::clone(&self.operations), Weak::clone(&self.device));
+        move || Some(operations.upgrade()?.report_text(&*device.upgrade()?))
     }
 
     /// A handle to the settings that can change while the mount is served.

@@ -4,9 +4,11 @@
 //! that of another user, or of another program: its answer is text to print, no more.
 
 mod ask;
+mod elsewhere;
 mod report;
 mod text;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +20,7 @@ use crate::fuse::pid_namespace;
 use crate::idmap::IdView;
 use crate::mount::{self, FoundMount, MadeBy};
 use ask::{Answer, Asked, ask_all};
+pub use elsewhere::reload as reload_in;
 use report::{Detail, accepted};
 
 /// The version of the JSON. It is raised when a member goes or changes its meaning, not when one is added.
@@ -31,7 +34,8 @@ pub fn list(as_json: bool) -> Result<String> {
     let found = mount::inventory()?;
     let answers = ask_all(&found, Asked::OfOurType, Detail::List);
     let mounts = found.iter().zip(answers).filter(|(mount, answer)| is_ours(mount, answer));
-    let mounts: Vec<Value> = mounts.map(|(mount, answer)| told(mount, answer)).collect();
+    let mut mounts: Vec<Value> = mounts.map(|(mount, answer)| told(mount, answer)).collect();
+    mounts.extend(elsewhere::list()?);
     Ok(match as_json {
         true => pretty(&json!({ "schema": SCHEMA, "mounts": mounts })),
         false => text::table(&mounts),
@@ -42,9 +46,14 @@ pub fn list(as_json: bool) -> Result<String> {
 ///
 /// # Errors
 /// No mount of this program is there, or it tells nothing.
-pub fn stat(mountpoint: &Path, as_json: bool) -> Result<String> {
-    let (mount, answer) = find(mountpoint, Detail::Stat)?;
-    let mut told = told(&mount, answer);
+pub fn stat(mountpoint: &Path, namespace: Option<&OsStr>, as_json: bool) -> Result<String> {
+    let mut told = match namespace {
+        Some(value) => elsewhere::stat(value, mountpoint)?,
+        None => {
+            let (mount, answer) = find(mountpoint, Detail::Stat)?;
+            told(&mount, answer)
+        }
+    };
     Ok(match as_json {
         true => {
             told["schema"] = SCHEMA.into();
@@ -72,7 +81,10 @@ pub fn ids_of(mountpoint: &Path) -> Result<IdView> {
 ///
 /// # Errors
 /// No mount of this program is there; it is in use or others are below it; the user may not.
-pub fn umount(path: &Path, lazy: bool) -> Result<()> {
+pub fn umount(path: &Path, namespace: Option<&OsStr>, lazy: bool) -> Result<()> {
+    if let Some(value) = namespace {
+        return elsewhere::umount(value, path, lazy);
+    }
     let mount = mount::mount_at(path)?;
     let mount =
         if is_ours(&mount, &Answer::NotAsked) { mount } else { find(path, Detail::List)?.0 };
@@ -132,7 +144,7 @@ fn told(mount: &FoundMount, answer: Answer) -> Value {
     let mut told = Map::new();
     push_name(&mut told, "mountpoint", mount.mountpoint.as_os_str());
     push_name(&mut told, "source", &mount.source);
-    for absent in ["options", "map", "mounted_at", "uptime_seconds", "daemon", "reason"] {
+    for absent in ["namespace", "options", "map", "mounted_at", "uptime_seconds", "daemon", "reason"] {
         told.insert(absent.to_owned(), Value::Null);
     }
     let put = |told: &mut Map<String, Value>, key: &str, value: Value| {

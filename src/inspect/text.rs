@@ -45,7 +45,12 @@ fn cut(cell: String) -> String {
 
 fn row(mount: &Value) -> [String; 6] {
     [
-        name(mount, "mountpoint"),
+        match mount["namespace"]["value"].as_str() {
+            Some(namespace) => {
+                format!("{}:{}", escaped(OsStr::new(namespace)), name(mount, "mountpoint"))
+            }
+            None => name(mount, "mountpoint"),
+        },
         name(mount, "source"),
         word(&mount["engine"]),
         map(&mount["map"]),

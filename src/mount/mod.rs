@@ -7,6 +7,7 @@ mod detached;
 mod elsewhere;
 mod engine;
 mod flags;
+mod found_elsewhere;
 mod fusermount;
 mod idmapped;
 mod inventory;
@@ -14,6 +15,7 @@ mod place;
 mod point;
 mod privileges;
 mod record;
+mod registry;
 mod subdir;
 mod table;
 mod unmount;
@@ -39,8 +41,10 @@ use crate::view::Checks;
 
 pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
 pub use flags::{remount, with_inherited};
+pub use found_elsewhere::mount_in;
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use point::MountPoint;
+pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
 pub use privileges::{access, check_privileges, may_mount};
 use elsewhere::{Attacher, Elsewhere, Maker};
 use subdir::SubdirMethod;
@@ -409,6 +413,14 @@ impl Mounted {
         let gone =
             "the mount whose options are to change is no longer in the daemon's mount namespace";
         flags::change(&mountpoint.ok_or_else(|| Error::refused(gone))?, flags)
+    }
+
+    /// Registers a mount that is in another namespace, for `list`, `stat` and `reload`. `None` for any other, and where that
+    /// fails. `point`: see [`MountPoint::path`].
+    #[must_use]
+    pub fn register(&self, config: &Config, point: &Path) -> Option<Registration> {
+        self.elsewhere.as_ref()?;
+        registry::register(config, point, self.identity, Some(std::process::id()))
     }
 
     /// All mount points of the filesystem, bind mounts included.

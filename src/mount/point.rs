@@ -52,8 +52,8 @@ impl MountPoint {
             }
             return Self::open(path);
         };
+        let target = Target { root: namespace.root.as_deref(), path, make };
         let namespace = Namespace::of_config(namespace)?;
-        let target = Target { root: None, path, make };
         let found = namespace.resolve(target).map_err(elsewhere::error)?;
         let path = Path::new("/").join(path);
         Ok(Self { fd: found.fd, path, is_dir: found.is_dir, namespace: Some(namespace) })

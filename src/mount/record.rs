@@ -78,7 +78,7 @@ impl Record {
 
     /// Writes the record of a mount, and removes those of mounts that are gone.
     pub(super) fn write(&self, identity: MountIdentity) -> io::Result<()> {
-        make_directory()?;
+        make_private_directory(Path::new(DIRECTORY))?;
         let file = file_of(identity);
         // No name of a record begins so: a reader never finds half of one.
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -138,15 +138,17 @@ impl Record {
 }
 
 /// Makes the directory. An error where one is there that users other than root may use.
-fn make_directory() -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(DIRECTORY) {
+pub(super) fn make_private_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
         result => return result,
     }
-    let meta = fs::symlink_metadata(DIRECTORY)?;
+    let meta = fs::symlink_metadata(path)?;
     match meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o077 == 0 {
         true => Ok(()),
-        false => Err(io::Error::other(format!("{DIRECTORY} is not a directory of root's alone"))),
+        false => {
+            Err(io::Error::other(format!("{} is not a directory of root's alone", path.display())))
+        }
     }
 }
 

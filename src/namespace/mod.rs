@@ -25,8 +25,8 @@ use crate::idmap::UserNamespaceIds;
 use crate::sys;
 use crate::sys::namespace::Kind;
 pub use child::{Child, Failure, Link, Message, failed};
-pub use found::{Member, Pinned};
-pub use target::{Make, Resolved, Target, make_here, serve};
+pub use found::Pinned;
+pub use target::{Make, Target, make_here, serve};
 
 /// The umask of what is made in a namespace that no process names.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -189,6 +189,7 @@ impl Namespace {
             value: value.to_owned(),
             mounts: self.id()?,
             users: self.users.as_ref().map(Users::described).transpose()?,
+            root: None,
             is_container,
         })
     }

@@ -236,4 +236,60 @@ mod tests {
         assert_eq!(make_path(&fd, Path::new("link/in"), Make::Directory), Err(Errno::NOENT));
         assert!(!Path::new("/outside").exists());
     }
+
+    /// `SHIFTBIND_TEST_ESCAPES`: how often the race is tried.
+    #[test]
+    fn no_swap_of_a_name_leads_out_of_the_root() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let tries = std::env::var("SHIFTBIND_TEST_ESCAPES").ok().and_then(|text| text.parse().ok());
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let root = base.join("root");
+        std::fs::create_dir_all(root.join("a/b/c")).unwrap();
+        std::fs::create_dir_all(base.join("outside/c")).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, &root, flags, Mode::empty()).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let links = ["../../outside", "/../outside", "/proc/self/root", "../a/b"];
+                for target in links.iter().cycle() {
+                    if done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let (link, name) = (root.join("new"), root.join("t"));
+                    symlink(target, &link).unwrap();
+                    std::fs::rename(&link, &name).unwrap();
+                    // A directory that is moved out while the walk is below it, and back.
+                    std::fs::rename(root.join("a/b"), base.join("outside/b")).unwrap();
+                    std::fs::rename(base.join("outside/b"), root.join("a/b")).unwrap();
+                    std::fs::remove_file(&name).unwrap();
+                    std::fs::create_dir(&name).unwrap();
+                    std::fs::remove_dir(&name).unwrap();
+                }
+            });
+            let paths = ["t", "t/c", "a/b/../../../outside", "a/b/c/../../../outside/c", "/t/../t/c"];
+            let (mut found, mut refused) = (0, 0);
+            for at in 0..tries.unwrap_or(3000) {
+                let path = Path::new(paths[at % paths.len()]);
+                if at % 7 == 0 {
+                    let _ = make_path(&fd, &path.join("made"), Make::Directory);
+                }
+                match open_in(fd.as_fd(), path) {
+                    Ok(opened) => {
+                        let own = format!("/proc/self/fd/{}", opened.as_raw_fd());
+                        let at = std::fs::read_link(own).unwrap();
+                        // A directory of the root may be moved out after it was opened.
+                        let moved = at.starts_with(base.join("outside/b"));
+                        assert!(at.starts_with(&root) || moved, "{}: {}", path.display(), at.display());
+                        found += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(found > 0 && refused > 0, "the race was none: {found} found, {refused} refused");
+            assert!(!base.join("outside/made").exists() && !base.join("outside/c/made").exists());
+        });
+    }
 }

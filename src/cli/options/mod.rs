@@ -108,6 +108,7 @@ pub(super) enum Opt {
     Explain,
     Json,
     Lazy,
+    HookConfig,
     Options,
     Help,
     Version,
@@ -273,6 +274,9 @@ impl Opt {
             | Self::RelAtime
             | Self::StrictAtime
             | Self::NoDirAtime
+            | Self::Namespace
+            | Self::Ids
+            | Self::MakeDir
             | Self::Remount => false,
             Self::Engine
             | Self::DefaultPermissions
@@ -282,6 +286,7 @@ impl Opt {
             | Self::Explain
             | Self::Json
             | Self::Lazy
+            | Self::HookConfig
             | Self::Options
             | Self::Help
             | Self::Version

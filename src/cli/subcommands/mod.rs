@@ -5,7 +5,7 @@
 
 mod help;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 pub use help::help;
@@ -76,12 +76,18 @@ pub(super) fn parse(
     if definition.id == Name::Explain {
         return explain(given, operands, accounts);
     }
+    let namespace = arguments::last_value(&given, Opt::Namespace).map(OsStr::to_owned);
+    if namespace.as_ref().is_some_and(|value| value.is_empty()) {
+        return Err(Error::usage("option 'namespace': the value is empty"));
+    }
+    let hook_config = arguments::last_value(&given, Opt::HookConfig).map(PathBuf::from);
     let mountpoint = operands.into_iter().next().map(PathBuf::from).unwrap_or_default();
     Ok(match definition.id {
         Name::List | Name::Explain => Command::List { json },
-        Name::Stat => Command::Stat { mountpoint, json },
-        Name::Reload => Command::Reload { mountpoint },
-        Name::Umount => Command::Umount { mountpoint, lazy },
+        Name::Stat => Command::Stat { mountpoint, json, namespace },
+        Name::Reload => Command::Reload { mountpoint, namespace },
+        Name::Umount => Command::Umount { mountpoint, lazy, namespace },
+        Name::OciHook => Command::OciHook { config: hook_config },
     })
 }
 

@@ -152,6 +152,11 @@ impl Operations {
 
 impl Operations {
     /// The part of the report that changes all the time.
+    /// The report, as JSON.
+    pub(in crate::fuse) fn report_text(&self, device: &Device) -> String {
+        self.report.text(self.numbers(device))
+    }
+
     fn numbers(&self, device: &Device) -> Map<String, Value> {
         let mut numbers = Map::new();
         numbers.insert("reloads".to_owned(), self.reloads.describe());
