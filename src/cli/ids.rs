@@ -142,7 +142,8 @@ impl IdOptions {
             return;
         }
         fn same<K: Kind>(ranges: &[IdRange]) -> Vec<Extent<K>> {
-            let extent = |range: &IdRange| Extent::new(range.inside, range.inside, range.count).ok();
+            let extent =
+                |range: &IdRange| Extent::new(range.inside, range.inside, range.count).ok();
             ranges.iter().filter_map(extent).collect()
         }
         self.maps.uids = same(&ids.uids);

@@ -218,7 +218,9 @@ pub fn parse_hook(mount: &HookMount) -> Result<(Vec<OsString>, Config)> {
         return Err(Error::usage("oci-hook: the options ask for no mount"));
     };
     if config.process.foreground {
-        return Err(Error::usage("oci-hook: a mount in the foreground would keep the container from being created"));
+        return Err(Error::usage(
+            "oci-hook: a mount in the foreground would keep the container from being created",
+        ));
     }
     config.fsname.get_or_insert_with(|| mount.source.clone().into());
     for namespace in [&mut config.namespace, &mut config.found.target].into_iter().flatten() {

@@ -13,7 +13,7 @@ use super::ids::IdOptions;
 use super::maps::IdKinds;
 use super::mount_options;
 use super::options::{Given, Opt, OptionDef};
-use super::target::TargetOptions;
+use super::target::{self, TargetOptions};
 use super::values::{self, CacheMode};
 use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
@@ -381,6 +381,7 @@ impl Settings {
         let owner = self.ids.find_owner(&source, self.kept.owner)?;
         let has_root_as = self.ids.has_root_as();
         let namespace = self.target.find(self.kept.target.as_ref(), &self.process)?;
+        self.flags.nodev = target::nodev(namespace.as_ref(), self.flags.nodev)?;
         if let Some(ids) = namespace.as_ref().and_then(TargetNamespace::container_ids) {
             self.ids.set_default_map(ids);
         }

@@ -64,3 +64,18 @@ impl TargetOptions {
         Ok(Some(TargetNamespace { is_container, ..found }))
     }
 }
+
+/// The option `nodev`, which is forced for a container: its root may not open devices that lie on the source.
+pub(super) fn nodev(
+    namespace: Option<&TargetNamespace>,
+    given: Option<bool>,
+) -> Result<Option<bool>> {
+    let is_container = namespace.is_some_and(|namespace| namespace.users.is_some());
+    match (is_container, given) {
+        (false, given) => Ok(given),
+        (true, Some(false)) => Err(Error::usage(
+            "option 'dev': a container with a user namespace of its own may not open devices; leave it out",
+        )),
+        (true, _) => Ok(Some(true)),
+    }
+}

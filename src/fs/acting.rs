@@ -111,7 +111,9 @@ impl Fs {
         let (uid, gid) = (caller.uid.raw(), caller.gid.raw());
         match &self.container {
             None => Ok((uid, gid)),
-            Some(ids) => outside(&ids.uids, uid).zip(outside(&ids.gids, gid)).ok_or(Errno::OVERFLOW),
+            Some(ids) => {
+                outside(&ids.uids, uid).zip(outside(&ids.gids, gid)).ok_or(Errno::OVERFLOW)
+            }
         }
     }
 

@@ -61,7 +61,8 @@ pub fn mounts(state: impl Read, policy: Option<&Path>) -> Result<Vec<HookMount>>
         return Err(Error::usage("option 'hook-config': only root may give it"));
     }
     let state = json(state).map_err(|e| refused(format!("the container's state: {e}")))?;
-    let bundle = state["bundle"].as_str().ok_or_else(|| refused("the state has no bundle".into()))?;
+    let bundle =
+        state["bundle"].as_str().ok_or_else(|| refused("the state has no bundle".into()))?;
     let file = Path::new(bundle).join("config.json");
     let config = File::open(&file).map_err(|e| Error::mount(file.display().to_string(), e))?;
     let config = json(config).map_err(|e| refused(format!("{}: {e}", file.display())))?;
@@ -70,7 +71,8 @@ pub fn mounts(state: impl Read, policy: Option<&Path>) -> Result<Vec<HookMount>>
         return Ok(Vec::new());
     }
     let pid = state["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    let pid = pid.ok_or_else(|| refused("the state has no pid; is it a hook createRuntime?".into()))?;
+    let pid =
+        pid.ok_or_else(|| refused("the state has no pid; is it a hook createRuntime?".into()))?;
     let root = config["root"]["path"].as_str().unwrap_or("rootfs");
     let root = Path::new(bundle).join(root);
     let file = policy.unwrap_or(Path::new(DEFAULT_POLICY));
@@ -97,7 +99,8 @@ struct Wanted {
 
 /// The annotations of the state, or of the configuration where the state has none, in the order of their names.
 fn wanted(state: &Value, config: &Value) -> std::result::Result<Vec<Wanted>, String> {
-    let of = |value: &Value| value["annotations"].as_object().filter(|all| !all.is_empty()).cloned();
+    let of =
+        |value: &Value| value["annotations"].as_object().filter(|all| !all.is_empty()).cloned();
     let all = of(state).or_else(|| of(config)).unwrap_or_default();
     let ours = all.iter().filter(|(key, _)| {
         key.strip_prefix(ANNOTATION).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -105,13 +108,14 @@ fn wanted(state: &Value, config: &Value) -> std::result::Result<Vec<Wanted>, Str
     let mut found: Vec<Wanted> = ours
         .map(|(key, value)| {
             let text = value.as_str().unwrap_or_default();
-            parse(text).map(|(source, target, options)| Wanted {
-                annotation: key.clone(),
-                source: source.into(),
-                target: target.into(),
-                options,
-            })
-            .map_err(|e| format!("annotation '{key}': {e}"))
+            parse(text)
+                .map(|(source, target, options)| Wanted {
+                    annotation: key.clone(),
+                    source: source.into(),
+                    target: target.into(),
+                    options,
+                })
+                .map_err(|e| format!("annotation '{key}': {e}"))
         })
         .collect::<std::result::Result<_, _>>()?;
     found.sort_by(|one, other| one.annotation.cmp(&other.annotation));
@@ -126,7 +130,9 @@ fn parse(text: &str) -> std::result::Result<(String, String, String), String> {
         let is_last = fields.len() == 3;
         match c {
             ':' if !is_last => fields.push(String::new()),
-            '\\' if !is_last => fields.last_mut().into_iter().for_each(|field| field.extend(rest.next())),
+            '\\' if !is_last => {
+                fields.last_mut().into_iter().for_each(|field| field.extend(rest.next()))
+            }
             c => fields.last_mut().into_iter().for_each(|field| field.push(c)),
         }
     }

@@ -115,10 +115,9 @@ impl Rule {
         let names = options.split(',').filter(|option| !option.is_empty());
         let mut names = names.map(|option| option.split('=').next().unwrap_or(option));
         // A backslash or a quote would make the list mean something else where it is parsed.
-        names.find(|name| {
-            name.contains(['\\', '"']) || !self.options.iter().any(|one| one == name)
-        })
-        .or_else(|| options.contains(['\\', '"']).then_some(options))
+        names
+            .find(|name| name.contains(['\\', '"']) || !self.options.iter().any(|one| one == name))
+            .or_else(|| options.contains(['\\', '"']).then_some(options))
     }
 }
 
@@ -167,7 +166,9 @@ mod tests {
 
     #[test]
     fn a_malformed_line_is_named() {
-        for line in ["deny /x", "allow", "allow x", "allow /x a b", "allow /x with", "allow /x a with b c"] {
+        for line in
+            ["deny /x", "allow", "allow x", "allow /x a b", "allow /x with", "allow /x a with b c"]
+        {
             let error = Policy::parse(&format!("\n{line}")).unwrap_err();
             assert!(error.starts_with("line 2: "), "{line}: {error}");
         }

@@ -128,6 +128,9 @@ pub(super) fn facts(mount: &Value) -> String {
         out.push_str(&format!("{subject}: {}\n", one_line(&fact)));
     };
     push("mountpoint", name(mount, "mountpoint"));
+    if let Some(namespace) = mount["namespace"]["value"].as_str() {
+        push("namespace", namespace.to_owned());
+    }
     push("source", name(mount, "source"));
     for key in ["engine", "state", "reason", "fstype", "mounted_by", "cache"] {
         if !mount[key].is_null() {

@@ -115,12 +115,7 @@ fn make(plan: &MountPlan, users: &Users) -> std::result::Result<(OwnedFd, OwnedF
 
 fn serve_maker(link: &Link, mount: OwnedFd, device: OwnedFd) {
     let subdir = SubdirMethod::probe();
-    let stat = statx(
-        &mount,
-        c"",
-        AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
-        StatxFlags::TYPE,
-    );
+    let stat = statx(&mount, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE);
     let stat = match stat.map_err(failed("the mount's device number")) {
         Ok(stat) => stat,
         Err(failure) => return link.answer(Err(failure)),
@@ -226,11 +221,7 @@ fn attach(
 ///
 /// The kernel locks the attributes of mounts that a less privileged mount namespace is made with (`lock_mnt_tree`), and a
 /// copy of such a mount keeps the locks. A mount that is only moved into the namespace has none.
-fn locked(
-    mount: &OwnedFd,
-    users: &Users,
-    is_dir: bool,
-) -> std::result::Result<OwnedFd, Failure> {
+fn locked(mount: &OwnedFd, users: &Users, is_dir: bool) -> std::result::Result<OwnedFd, Failure> {
     let keep = [mount.as_raw_fd(), users.fd.as_raw_fd()];
     let child = Child::start(&keep, |link| match lock_here(mount, users, is_dir) {
         Ok(copy) => link.answer(Ok((b"", &[copy.as_fd()]))),

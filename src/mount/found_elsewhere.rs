@@ -41,11 +41,11 @@ pub fn mount_in(value: &OsStr, path: &Path) -> Result<MountElsewhere> {
     let config = namespace.described(value, false).map_err(failed)?;
     let line = line_of(&Pinned::of(&config), &identity);
     let all = registered().map_err(|e| Error::system("the registered mounts cannot be read", e))?;
-    let registered = all.into_iter().find(|one| {
-        one.namespace == config.mounts && one.identity().is_same_as(&identity)
-    });
-    let is_ours = registered.is_some()
-        || line.as_ref().is_some_and(|line| line.fs_type == b"fuse.shiftbind");
+    let registered = all
+        .into_iter()
+        .find(|one| one.namespace == config.mounts && one.identity().is_same_as(&identity));
+    let is_ours =
+        registered.is_some() || line.as_ref().is_some_and(|line| line.fs_type == b"fuse.shiftbind");
     if !is_ours || !is_root {
         return Err(Error::refused(format!(
             "{}: no mount of shiftbind is there in the namespace",

@@ -157,7 +157,8 @@ fn numbered_outside<K: Kind>(map: &IdMap<K>, ranges: &[IdRange]) -> Result<IdMap
                 continue;
             }
             let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-            let (source, outside) = (source + (from - mount), u64::from(range.outside) + (from - first));
+            let (source, outside) =
+                (source + (from - mount), u64::from(range.outside) + (from - first));
             let part = Extent::new(number(source), number(outside), number(to - from));
             extents.push(part.map_err(|e| Error::refused(format!("option 'namespace': {e}")))?);
         }

@@ -39,14 +39,14 @@ use crate::namespace::Pinned;
 use crate::source::Restrictions;
 use crate::view::Checks;
 
+use elsewhere::{Attacher, Elsewhere, Maker};
 pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
 pub use flags::{remount, with_inherited};
 pub use found_elsewhere::mount_in;
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use point::MountPoint;
-pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
 pub use privileges::{access, check_privileges, may_mount};
-use elsewhere::{Attacher, Elsewhere, Maker};
+pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
 use subdir::SubdirMethod;
 use table::MountIdentity;
 
@@ -145,9 +145,15 @@ pub struct NewMount {
 
 #[derive(Debug)]
 enum MountState {
-    Detached { mount: OwnedFd, subdir: Option<SubdirMethod> },
+    Detached {
+        mount: OwnedFd,
+        subdir: Option<SubdirMethod>,
+    },
     /// Of a container's user namespace: no process outside can do anything with it.
-    Container { maker: Maker, can_restrict: bool },
+    Container {
+        maker: Maker,
+        can_restrict: bool,
+    },
     Attached(Mounted),
 }
 
@@ -240,7 +246,9 @@ impl NewMount {
                 elsewhere: None,
             }),
             Some(MountState::Attached(mounted)) => Ok(mounted.clone()),
-            Some(MountState::Container { .. }) | None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+            Some(MountState::Container { .. }) | None => {
+                Err(io::Error::from_raw_os_error(libc::ENOENT))
+            }
         }
     }
 
@@ -280,7 +288,9 @@ impl NewMount {
                 }
                 Some(MountState::Detached { mount, .. }) => attacher.attach(&mount)?,
                 Some(MountState::Attached(_)) | None => {
-                    return Err(Error::refused("option 'namespace': the mount is attached already"));
+                    return Err(Error::refused(
+                        "option 'namespace': the mount is attached already",
+                    ));
                 }
             };
             return Ok(Mounted { identity, via_fusermount: false, elsewhere: Some(elsewhere) });

@@ -20,7 +20,11 @@ pub fn may_mount() -> bool {
 #[must_use]
 pub fn access(config: &Config) -> Access {
     let in_container = config.namespace.as_ref().is_some_and(|namespace| namespace.is_container);
-    config.access.unwrap_or(if in_container || may_mount() { Access::Everyone } else { Access::Owner })
+    config.access.unwrap_or(if in_container || may_mount() {
+        Access::Everyone
+    } else {
+        Access::Owner
+    })
 }
 
 /// Refuses options that need more privileges than this process has.
@@ -139,7 +143,9 @@ fn check_own_id_is_kept<K: Kind>(
 ) -> Result<()> {
     let word = K::WORD;
     let Some(seen) = seen else {
-        return Err(Error::usage(format!("{option}: the container does not have your own {word} {own}")));
+        return Err(Error::usage(format!(
+            "{option}: the container does not have your own {word} {own}"
+        )));
     };
     let (Some(here), Some(stored)) = (MountId::<K>::new(seen), SourceId::<K>::new(own)) else {
         return Ok(());
@@ -193,7 +199,8 @@ mod tests {
 
     #[test]
     fn the_advice_for_the_own_id_can_be_followed() {
-        let text = |t| check_own_id_is_kept(&t, 1000, Some(1000), "--uidmap").unwrap_err().to_string();
+        let text =
+            |t| check_own_id_is_kept(&t, 1000, Some(1000), "--uidmap").unwrap_err().to_string();
         let shown = text(uids(&[(1000, 5, 1)], Unmapped::Deny));
         assert!(
             shown.contains("map 1000:1000:1 in place of the extent that shows 1000 as 5"),

@@ -21,6 +21,7 @@ use super::table::MountIdentity;
 use crate::config::{Config, NamespaceId};
 use crate::describe::{describe, push_name};
 use crate::error::errno_field;
+use crate::fuse::pid_namespace;
 use crate::sys;
 
 const DIRECTORY: &str = "/run/shiftbind/elsewhere";
@@ -125,13 +126,15 @@ fn write(
     told.insert("unique".to_owned(), namespace.mounts.unique.into());
     told.insert("identity".to_owned(), identity.to_text().into());
     told.insert("daemon".to_owned(), json!(daemon));
+    told.insert("pids".to_owned(), json!(pid_namespace()));
     told.insert("started".to_owned(), json!(daemon.and_then(start_time)));
     let name = format!("{}-{}", namespace.mounts.inode, identity.to_text().replace(' ', "-"));
     let file = Path::new(DIRECTORY).join(&name).with_extension("json");
     let new = Path::new(DIRECTORY).join(format!(".new-{name}"));
     fs::write(&new, Value::Object(told).to_string())?;
     fs::rename(&new, &file)?;
-    Ok(Some(Registration(file)))
+    // The entry of a mount without a daemon stays when this process ends.
+    Ok(daemon.map(|_| Registration(file)))
 }
 
 /// The mounts that are registered and not proven to be gone. None for a user other than root.
@@ -172,6 +175,8 @@ fn read(text: &[u8], file: &Path) -> Option<Registered> {
     let daemon = number("daemon").and_then(|pid| u32::try_from(pid).ok());
     let is_there = match daemon {
         // A process that has the number by now has started later.
+        // Its number means another process, or none, in another pid namespace.
+        Some(_) if number("pids") != pid_namespace() => true,
         Some(pid) => start_time(pid).is_some_and(|time| Some(time) == number("started")),
         None => !is_gone(namespace, identity),
     };
@@ -214,12 +219,14 @@ fn is_gone(namespace: NamespaceId, identity: MountIdentity) -> bool {
     }
 }
 
-/// When a process was started, in clock ticks since the boot (proc_pid_stat(5)).
+/// When a process was started, in clock ticks since the boot (proc_pid_stat(5)). `None`: it has ended.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything.
-    let fields = stat.get(stat.rfind(')')? + 1..)?;
-    fields.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
+    // One that has ended stays in /proc until its parent asks.
+    let is_alive = !matches!(fields.next()?, "Z" | "X");
+    fields.nth(18).filter(|_| is_alive)?.parse().ok()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -244,6 +251,7 @@ mod tests {
             json!({
                 "source": "/s", "mountpoint": hex(b"/d\xff"), "description": {}, "value": "7",
                 "inode": 5, "unique": null, "identity": "1 2 0 3", "daemon": pid, "started": started,
+                "pids": pid_namespace(),
             })
             .to_string()
         };

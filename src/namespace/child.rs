@@ -83,12 +83,8 @@ impl Child {
     /// # Errors
     /// EBUSY if this process has several threads; EAGAIN, EMFILE.
     pub fn start(keep: &[RawFd], work: impl FnOnce(&Link)) -> io::Result<Self> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         match fork()? {
             Fork::Parent(pid) => Ok(Self { pid, socket: ours }),
             Fork::Child => {

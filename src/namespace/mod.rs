@@ -129,7 +129,8 @@ impl Namespace {
     pub fn open(value: &OsStr) -> std::result::Result<Self, String> {
         match Name::parse(value)? {
             Name::Process(pid) => {
-                let failed = |e: io::Error| format!("process {}: {}", pid.as_raw_nonzero(), why(&e));
+                let failed =
+                    |e: io::Error| format!("process {}: {}", pid.as_raw_nonzero(), why(&e));
                 let process = Process::open(pid).map_err(failed)?;
                 let mounts = process.file("ns/mnt").map_err(failed)?;
                 let users = process.file("ns/user").map_err(failed)?;
@@ -273,10 +274,7 @@ mod tests {
         assert!(!own.has_other_users());
         let config = own.described(OsStr::new("/proc/self/ns/mnt"), false).unwrap();
         assert!(Namespace::of_config(&config).is_ok());
-        let other = TargetNamespace {
-            mounts: NamespaceId { inode: 1, ..config.mounts },
-            ..config
-        };
+        let other = TargetNamespace { mounts: NamespaceId { inode: 1, ..config.mounts }, ..config };
         let error = Namespace::of_config(&other).unwrap_err().to_string();
         assert!(error.contains("another namespace"), "{error}");
     }

@@ -88,7 +88,8 @@ impl Namespace {
         let fd = open_in(root.as_fd(), target.path).map_err(failed(name))?;
         // No server is asked: it may be one of the container.
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let stat = statx(&fd, c"", flags, StatxFlags::TYPE).map_err(failed(target.path.display()))?;
+        let stat =
+            statx(&fd, c"", flags, StatxFlags::TYPE).map_err(failed(target.path.display()))?;
         Ok((fd, FileType::from_raw_mode(stat.stx_mode.into()).is_dir()))
     }
 }
@@ -217,7 +218,8 @@ mod tests {
         symlink("../../../../a", dir.path().join("a/up")).unwrap();
         for path in ["/a", "a", "absolute/tmp/..", "a/up", "../../a", "/absolute"] {
             let found = open_in(fd.as_fd(), Path::new(path)).unwrap();
-            let (found, expected) = (rustix::fs::fstat(&found), rustix::fs::stat(dir.path().join("a")));
+            let (found, expected) =
+                (rustix::fs::fstat(&found), rustix::fs::stat(dir.path().join("a")));
             assert_eq!(found.unwrap().st_ino, expected.unwrap().st_ino, "{path}");
         }
         assert_eq!(open_in(fd.as_fd(), Path::new("/etc")).unwrap_err(), Errno::NOENT);
@@ -268,7 +270,8 @@ mod tests {
                     std::fs::remove_dir(&name).unwrap();
                 }
             });
-            let paths = ["t", "t/c", "a/b/../../../outside", "a/b/c/../../../outside/c", "/t/../t/c"];
+            let paths =
+                ["t", "t/c", "a/b/../../../outside", "a/b/c/../../../outside/c", "/t/../t/c"];
             let (mut found, mut refused) = (0, 0);
             for at in 0..tries.unwrap_or(3000) {
                 let path = Path::new(paths[at % paths.len()]);
@@ -281,14 +284,22 @@ mod tests {
                         let at = std::fs::read_link(own).unwrap();
                         // A directory of the root may be moved out after it was opened.
                         let moved = at.starts_with(base.join("outside/b"));
-                        assert!(at.starts_with(&root) || moved, "{}: {}", path.display(), at.display());
+                        assert!(
+                            at.starts_with(&root) || moved,
+                            "{}: {}",
+                            path.display(),
+                            at.display()
+                        );
                         found += 1;
                     }
                     Err(_) => refused += 1,
                 }
             }
             done.store(true, Ordering::Relaxed);
-            assert!(found > 0 && refused > 0, "the race was none: {found} found, {refused} refused");
+            assert!(
+                found > 0 && refused > 0,
+                "the race was none: {found} found, {refused} refused"
+            );
             assert!(!base.join("outside/made").exists() && !base.join("outside/c/made").exists());
         });
     }

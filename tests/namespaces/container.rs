@@ -26,7 +26,8 @@ impl Container {
 
     /// One with a mount namespace alone.
     pub(crate) fn of_root(machine: &Namespace) -> Self {
-        let container = Self { has_users: false, ..Self::start(machine, &["-m"]) };
+        let mut container = Self::start(machine, &["-m"]);
+        container.has_users = false;
         container.ok("mount -t tmpfs -o mode=755 tmpfs /mnt");
         container
     }

@@ -52,7 +52,10 @@ fn what_root_does_not_permit_is_refused_in_one_line() {
         let output = n.sh(&hook(&n, &container, &value, &policy));
         let error = text(&output.stderr);
         assert!(error.contains(why) && error.lines().count() == 1, "{value}: {error}");
-        assert!(error.starts_with("shiftbind: oci-hook: annotation 'org.shiftbind.mount': "), "{error}");
+        assert!(
+            error.starts_with("shiftbind: oci-hook: annotation 'org.shiftbind.mount': "),
+            "{error}"
+        );
         assert_eq!(output.status.code(), Some(32), "{value}");
     }
     assert_eq!(container.ok("ls /mnt"), "");
@@ -72,7 +75,7 @@ fn crun_calls_the_hook_before_the_containers_first_process() {
     }
     let root = n.path("");
     let source = n.path("a").display().to_string();
-    n.ok("mkdir -p bundle/rootfs/bin bundle/rootfs/proc && cp $(command -v busybox) bundle/rootfs/bin/sh && \
+    n.ok("mkdir -p bundle/rootfs/bin bundle/rootfs/proc bundle/rootfs/dev bundle/rootfs/dev && cp $(command -v busybox) bundle/rootfs/bin/sh && \
           chown -R 200000:200000 bundle/rootfs && chmod 755 bundle");
     std::fs::write(n.path("hook.conf"), format!("allow {source} engine\n")).unwrap();
     let map = serde_json::json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);

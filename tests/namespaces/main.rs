@@ -31,7 +31,10 @@ fn two_containers_with_different_bases_share_a_tree_with_nothing_typed() {
     }
     one.ok("cd /mnt/t && echo x > new && chown 33:34 new && setpriv --reuid=1000 --regid=1000 --clear-groups touch own");
     assert_eq!(n.ok("stat -c %u:%g a/new a/own"), "33:34\n1000:1000\n");
-    assert_eq!(other.ok("stat -c %u:%g /mnt/t/new /mnt/t/own; cat /mnt/t/new"), "33:34\n1000:1000\nx\n");
+    assert_eq!(
+        other.ok("stat -c %u:%g /mnt/t/new /mnt/t/own; cat /mnt/t/new"),
+        "33:34\n1000:1000\nx\n"
+    );
     other.ok("setpriv --reuid=33 --regid=34 --clear-groups sh -c 'echo y > /mnt/t/new'");
     assert_eq!(one.ok("cat /mnt/t/new"), "y\n");
     // Whoever is not of the container cannot use the mount, root of the machine neither.
@@ -94,6 +97,7 @@ fn a_mount_namespace_with_our_own_users_is_an_ordinary_mount_elsewhere() {
 #[test]
 fn what_names_no_namespace_is_refused_with_the_status_of_a_wrong_call() {
     let n = machine();
+    let container = Container::new(&n, 200_000);
     for (words, why) in [
         ("-N 4194304", "process 4194304: there is no such process"),
         ("-N x", "neither a process id nor the path"),
@@ -103,8 +107,9 @@ fn what_names_no_namespace_is_refused_with_the_status_of_a_wrong_call() {
         ("--ids=host", "has a meaning with namespace only"),
         ("-N $$ --ids=both", "give container or host"),
         ("-N $$ -o auto_unmount", "contradicts namespace"),
+        ("-N $CONTAINER -o dev", "may not open devices"),
     ] {
-        let output = n.sh(&format!("$S a m {words}"));
+        let output = n.sh(&format!("CONTAINER={}; $S a m {words}", container.pid()));
         let error = namespace::text(&output.stderr);
         assert!(error.contains(why) && error.lines().count() == 1, "{words}: {error}");
         assert_eq!(output.status.code(), Some(1), "{words}");
@@ -120,6 +125,8 @@ fn the_namespace_is_an_option_of_lists_and_files_and_explained() {
     let expected = format!("namespace: {pid}, container mode");
     assert!(told.contains(&expected), "{told}");
     assert!(container.ok("ls /mnt").is_empty(), "nothing is made");
-    n.ok(&format!("printf 'namespace={pid}\\nmkdir\\nengine=fuse\\n' > conf && $S a /mnt/t -o config=conf"));
+    n.ok(&format!(
+        "printf 'namespace={pid}\\nmkdir\\nengine=fuse\\n' > conf && $S a /mnt/t -o config=conf"
+    ));
     assert_eq!(container.ok("cat /mnt/t/f"), "hello\n");
 }

@@ -33,9 +33,11 @@ fn a_set_user_id_program_has_its_owners_rights_in_the_container_alone() {
     let run = "setpriv --reuid=1000 --regid=1000 --clear-groups /mnt/t/id -u";
     assert_eq!(container.ok(run), "0\n");
     // The kernel's view from outside: the user is the container's root.
-    let status = "setpriv --reuid=1000 --regid=1000 --clear-groups sh -c 'cd /mnt/t && ls > /dev/null'";
+    let status =
+        "setpriv --reuid=1000 --regid=1000 --clear-groups sh -c 'cd /mnt/t && ls > /dev/null'";
     container.ok(status);
-    container.ok("cp /mnt/t/f /mnt/t/prog && setcap cap_net_raw=ep /mnt/t/prog && getcap /mnt/t/prog");
+    container
+        .ok("cp /mnt/t/f /mnt/t/prog && setcap cap_net_raw=ep /mnt/t/prog && getcap /mnt/t/prog");
 }
 
 #[test]
@@ -47,7 +49,7 @@ fn the_daemon_tells_a_container_nothing() {
     let program = n.path("shiftbind");
     let told = container.sh(&format!("{} stat /mnt/t", program.display()));
     let told = namespace::text(&told.stdout);
-    assert!(!told.contains("pid:") && !told.contains("map:"), "{told}");
+    assert!(told.contains("state: unknown") && !told.contains("daemon pid"), "{told}");
     container.fails(&format!("{} --reload /mnt/t", program.display()));
 }
 
@@ -80,7 +82,8 @@ fn a_device_on_the_source_cannot_be_opened_whatever_a_container_mounts_again() {
 #[test]
 fn reserved_blocks_of_the_source_are_not_for_root_of_a_container() {
     let n = machine();
-    let made = n.sh("test -e /dev/loop-control && truncate -s 8M image && mkfs.ext4 -q -F -m 40 image && \
+    let made = n
+        .sh("test -e /dev/loop-control && truncate -s 8M image && mkfs.ext4 -q -F -m 40 image && \
                      mkdir full && mount -o loop image full && chmod 777 full");
     if !made.status.success() {
         return super::target::skipped("no loop devices with ext4");
@@ -91,5 +94,5 @@ fn reserved_blocks_of_the_source_are_not_for_root_of_a_container() {
     let left = n.ok("stat -f -c '%f %a' full");
     let left: Vec<u64> = left.split_whitespace().map(|word| word.parse().unwrap()).collect();
     n.ok("umount -l full");
-    assert!(left[1] == 0 && left[0] > 500, "the reserve was used: {left:?}");
+    assert!(left[1] < 100 && left[0] > 2000, "the reserve was used: {left:?}");
 }

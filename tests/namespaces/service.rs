@@ -1,8 +1,8 @@
 //! How a mount in a container is found, changed and ended.
 
 use super::container::Container;
-use super::namespace::{Namespace, Signal, signal, text, wait_until};
 use super::machine;
+use super::namespace::{Namespace, Signal, signal, text, wait_until};
 
 fn mounted(n: &Namespace) -> Container {
     let container = Container::new(n, 200_000);
@@ -31,12 +31,23 @@ fn a_mount_in_use_is_kept_until_it_is_detached() {
     let container = mounted(&n);
     let pid = container.pid();
     let mut user = super::namespace::program("nsenter")
-        .args(["-t", &pid.to_string(), "-m", "-U", "-S0", "-G0", "sh", "-c", "cd /mnt/t && exec sleep 100"])
+        .args([
+            "-t",
+            &pid.to_string(),
+            "-m",
+            "-U",
+            "-S0",
+            "-G0",
+            "sh",
+            "-c",
+            "cd /mnt/t && exec sleep 100",
+        ])
         .spawn()
         .unwrap();
     wait_until("it is in use", || {
         std::fs::read_link(format!("/proc/{}/cwd", user.id())).is_ok_and(|at| at.ends_with("mnt/t"))
-            || std::fs::read(format!("/proc/{}/comm", user.id())).is_ok_and(|name| name == b"sleep\n")
+            || std::fs::read(format!("/proc/{}/comm", user.id()))
+                .is_ok_and(|name| name == b"sleep\n")
     });
     let busy = n.sh(&format!("$S umount -N {pid} /mnt/t"));
     assert!(text(&busy.stderr).contains("in use"), "{busy:?}");
@@ -65,7 +76,8 @@ fn a_containers_end_leaves_no_daemon_and_no_entry() {
         let container = Container::new(&n, 200_000);
         let pid = container.pid();
         n.ok(&format!("$S a /mnt/t -N {pid} --mkdir {words}"));
-        let namespaces = ["mnt", "user"].map(|kind| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap());
+        let namespaces = ["mnt", "user"]
+            .map(|kind| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap());
         for daemon in n.processes() {
             let fds = std::fs::read_dir(format!("/proc/{daemon}/fd")).unwrap();
             for fd in fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok()) {
@@ -117,11 +129,15 @@ fn list_stat_and_reload_reach_the_daemon() {
     let n = machine();
     let container = Container::new(&n, 200_000);
     let pid = container.pid();
-    n.ok(&format!("echo idmap=1000:5:1 > conf && $S a /mnt/t -N {pid} --mkdir --engine=fuse -o config=conf"));
+    n.ok(&format!(
+        "echo idmap=1000:5:1 > conf && $S a /mnt/t -N {pid} --mkdir --engine=fuse -o config=conf"
+    ));
     let listed = n.ok("$S list");
     assert!(listed.contains(&format!("{pid}:/mnt/t")) && listed.contains("1000:5:1"), "{listed}");
     let told = n.ok(&format!("$S stat -N {pid} /mnt/t --json"));
-    for part in ["\"inode\": ", "\"state\": \"serving\"", "\"requests\"", &format!("\"value\": \"{pid}\"")] {
+    for part in
+        ["\"inode\": ", "\"state\": \"serving\"", "\"requests\"", &format!("\"value\": \"{pid}\"")]
+    {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert_eq!(container.ok("stat -c %u /mnt/t/f"), "5\n");

@@ -18,13 +18,21 @@ fn what_mkdir_makes_belongs_to_root_of_the_container() {
     let pid = container.pid();
     n.ok(&format!("$S a /mnt/x/y -N {pid} --mkdir --engine=fuse && $S a/f /mnt/z/file -N {pid} --mkdir --engine=fuse"));
     assert_eq!(container.ok("stat -c '%u:%g %a' /mnt/x /mnt/z"), "0:0 755\n0:0 755\n");
-    assert_eq!(container.ok("cat /mnt/z/file && umount /mnt/z/file && stat -c '%u %F' /mnt/z/file"), "hello\n0 regular empty file\n");
+    assert_eq!(
+        container.ok("cat /mnt/z/file && umount /mnt/z/file && stat -c '%u %F' /mnt/z/file"),
+        "hello\n0 regular empty file\n"
+    );
     let missing = n.sh(&format!("$S a /mnt/none -N {pid}"));
     assert_eq!(missing.status.code(), Some(32));
     // A directory that the container's root may not write in.
     let refused = n.sh(&format!("$S a {}/made -N {pid} --mkdir", n.path("").display()));
     let error = namespace::text(&refused.stderr);
-    assert!(error.contains("Permission denied") || error.contains("EOVERFLOW") || error.contains("too large"), "{error}");
+    assert!(
+        error.contains("Permission denied")
+            || error.contains("EOVERFLOW")
+            || error.contains("too large"),
+        "{error}"
+    );
     n.ok("test ! -e made");
     n.ok("$S a new/dir --mkdir --engine=fuse && ls new/dir/f && umount new/dir");
 }
@@ -34,9 +42,12 @@ fn links_and_dots_stay_in_the_container() {
     let n = machine();
     let container = Container::new(&n, 200_000);
     let pid = container.pid();
-    container.ok("mkdir /mnt/real && ln -s ../../../../mnt/real /mnt/up && ln -s /mnt/real /mnt/absolute && \
-                  ln -s /proc/1/root /mnt/magic && ln -s /proc/self/cwd /mnt/cwd");
-    for target in ["/mnt/up", "/mnt/absolute", "/mnt/../../mnt/real", "../../mnt/real", "mnt/real"] {
+    container.ok(
+        "mkdir /mnt/real && ln -s ../../../../mnt/real /mnt/up && ln -s /mnt/real /mnt/absolute && \
+                  ln -s /proc/1/root /mnt/magic && ln -s /proc/self/cwd /mnt/cwd",
+    );
+    for target in ["/mnt/up", "/mnt/absolute", "/mnt/../../mnt/real", "../../mnt/real", "mnt/real"]
+    {
         n.ok(&format!("$S a {target} -N {pid} --engine=fuse"));
         assert_eq!(container.ok("cat /mnt/real/f; umount /mnt/real"), "hello\n", "{target}");
     }

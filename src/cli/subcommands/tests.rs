@@ -26,7 +26,9 @@ fn each_subcommand_is_parsed() {
     }
     for words in ["shiftbind reload /m", "shiftbind --reload /m"] {
         match parsed(words).unwrap() {
-            Command::Reload { mountpoint, namespace: None } => assert_eq!(mountpoint, Path::new("/m")),
+            Command::Reload { mountpoint, namespace: None } => {
+                assert_eq!(mountpoint, Path::new("/m"))
+            }
             other => panic!("{other:?}"),
         }
     }
