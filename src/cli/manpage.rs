@@ -167,7 +167,8 @@ mod tests {
             for text in &texts {
                 assert!(text.contains(definition.name), "{}", definition.name);
             }
-            assert!(texts[0].contains(&format!("\n.SS {}\n", definition.name)));
+            let heading = definition.name.replace('-', "\\-");
+            assert!(texts[0].contains(&format!("\n.SS {heading}\n")));
             for option in definition.options().filter(|option| !option.is_of_mount()) {
                 assert!(texts.iter().all(|text| text.contains(option.long)), "{}", option.long);
             }

@@ -75,7 +75,7 @@ fn crun_calls_the_hook_before_the_containers_first_process() {
     }
     let root = n.path("");
     let source = n.path("a").display().to_string();
-    n.ok("mkdir -p bundle/rootfs/bin bundle/rootfs/proc bundle/rootfs/dev bundle/rootfs/dev && cp $(command -v busybox) bundle/rootfs/bin/sh && \
+    n.ok("mkdir -p bundle/rootfs/bin bundle/rootfs/proc bundle/rootfs/dev && cp $(command -v busybox) bundle/rootfs/bin/sh && \
           chown -R 200000:200000 bundle/rootfs && chmod 755 bundle");
     std::fs::write(n.path("hook.conf"), format!("allow {source} engine\n")).unwrap();
     let map = serde_json::json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);
@@ -83,7 +83,7 @@ fn crun_calls_the_hook_before_the_containers_first_process() {
         "ociVersion": "1.0.0",
         "process": {
             "user": { "uid": 0, "gid": 0 }, "cwd": "/", "env": ["PATH=/bin"],
-            "args": ["/bin/sh", "-c", "while read line; do echo \"$line\"; done < /data/f; echo new > /data/new"],
+            "args": ["/bin/sh", "-c", "while read line; do echo \"$line\"; done < /data/f; echo new > /data/sub/new"],
         },
         "root": { "path": "rootfs" },
         "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
@@ -106,6 +106,6 @@ fn crun_calls_the_hook_before_the_containers_first_process() {
     let errors = text(&run.stderr);
     assert!(run.status.success(), "{errors}");
     assert_eq!(text(&run.stdout), "hello\n", "{errors}");
-    assert_eq!(n.ok("stat -c %u a/new"), "0\n");
+    assert_eq!(n.ok("stat -c %u a/sub/new"), "0\n");
     n.wait_until_gone();
 }

@@ -53,6 +53,8 @@ fn sample(option: &OptionDef) -> String {
         ("FILE", _) => SAMPLE_FILE.to_owned(),
         ("WORD:VALUE", _) => "foreign".to_owned(),
         ("PATH", _) => "/run/x".to_owned(),
+        ("PID|NSPATH", _) => "/proc/self/ns/mnt".to_owned(),
+        ("WHOSE", _) => "host".to_owned(),
         (_, Completion::Words(words)) => words[0].to_owned(),
         _ => "7".to_owned(),
     }
@@ -86,6 +88,9 @@ fn outcome(argv: &[String]) -> String {
     }
     if argv.iter().any(|arg| arg.contains("invert")) {
         whole.push("--map-from=foreign".to_owned());
+    }
+    if argv.iter().any(|arg| arg.contains("ids")) {
+        whole.push("--namespace=/proc/self/ns/mnt".to_owned());
     }
     whole.extend_from_slice(argv);
     match parse_with(whole.iter().map(OsString::from), &TestAccounts) {
