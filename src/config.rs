@@ -47,6 +47,8 @@ pub struct Config {
     /// Which users may use the mount. `None`: all users when a process with CAP_SYS_ADMIN mounts, else only the owner
     /// (`mount::access` decides).
     pub access: Option<Access>,
+    /// Whether container managers may idmap the mount (FUSE_ALLOW_IDMAP). The kernel then does not tell callers.
+    pub idmappable: bool,
     /// The source column of the mount table. `None`: the source's real path.
     pub fsname: Option<OsString>,
     /// The filesystem type is shown as `fuse.SUBTYPE`.

@@ -113,7 +113,11 @@ const KNOWN: &[Known] = &[
            maker 100000 /mnt/one/a; maker 200000 /mnt/two/b; is $(owner /mnt/one/b) 100000:100000
            is $(owner /mnt/two/a) 200000:200000; is $(owner /srv/data/b) 0:0"],
     ),
-    known("podman run", &[CONTAINER]),
+    known("65536 -v /mnt/data:/data debian", &[CONTAINER]),
+    known(
+        "-v /mnt/data:/data:idmap",
+        &["is $(owner /mnt/data/f) 5:6; shiftbind stat /mnt/data | grep -q idmappable"],
+    ),
     known("docker run", &[CONTAINER]),
     Known {
         words: "--mkdir -N $CONTAINER",

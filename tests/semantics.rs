@@ -2,7 +2,9 @@
 //!
 //! A comment before a table says how to run it: `<!-- run: OPTIONS -->` runs it at a mount with these options, for
 //! the callers in the head; `and the kernel` also runs it at the kernel's idmapped mount of the same map. After `<!--
-//! differs: OPTIONS -->` the rows have the results of both. In a table without such a comment, every cell in
+//! differs: OPTIONS -->` the rows have the results of both. Tables that are run at the kernel's idmapped mount are run
+//! with `idmappable` as well, and at the kernel's idmapped mount of a mount with `idmappable`; the table after
+//! `<!-- idmappable: OPTIONS -->` has the rows that differ there. In a table without such a comment, every cell in
 //! backquotes that looks like the name of a test must be one.
 
 mod support;
@@ -27,6 +29,8 @@ struct Table {
     options: String,
     kernel: bool,
     differs: bool,
+    /// It lists what differs with `idmappable`.
+    idmappable: bool,
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
@@ -61,6 +65,7 @@ fn tables() -> Vec<Table> {
             options: options.to_owned(),
             kernel: kernel || differs,
             differs,
+            idmappable: kind == "idmappable",
             head,
             rows,
         });
@@ -370,10 +375,103 @@ fn check(table: &Table, wrong: &mut String) -> usize {
 #[test]
 fn every_row_of_the_document_holds() {
     let mut wrong = String::new();
-    let seen: usize = tables().iter().map(|table| check(table, &mut wrong)).sum();
+    let tables = tables().into_iter().filter(|table| !table.idmappable);
+    let seen: usize = tables.map(|table| check(&table, &mut wrong)).sum();
     println!("{seen} answers");
     assert!(wrong.is_empty(), "doc/SEMANTICS.md is wrong:\n{wrong}");
     assert!(seen > 400, "only {seen} answers were found in the document");
+}
+
+/// What the document says of one operation and caller: the answers of a mount with `idmappable`, and of an idmapped
+/// mount of such a mount.
+fn expected(table: &Table, differences: &[Vec<String>]) -> Vec<(String, String, [String; 2])> {
+    let mut found = Vec::new();
+    for row in &table.rows {
+        let plain: Vec<(&String, [&String; 2])> = match table.differs {
+            // The idmapped mount of a mount answers as one of the source does.
+            true => vec![(&row[1], [&row[3], &row[2]])],
+            false => {
+                table.head.iter().zip(row).skip(1).map(|(who, cell)| (who, [cell; 2])).collect()
+            }
+        };
+        for (caller, answers) in plain {
+            let other = differences.iter().find(|other| other[0] == row[0] && other[1] == *caller);
+            let answers = match other {
+                Some(other) => [&other[2], &other[3]],
+                None => answers,
+            };
+            let clean = |text: &String| text.trim_matches('`').to_owned();
+            found.push((clean(&row[0]), caller.clone(), answers.map(clean)));
+        }
+    }
+    found
+}
+
+/// Holds both kinds of mount with `idmappable` against the document.
+fn check_idmappable(trees: &Path, options: &str, rows: &[(String, String, [String; 2])]) -> String {
+    let source = |name: &str| {
+        fs::create_dir(trees.join(name)).expect("mkdir");
+        trees.join(name)
+    };
+    let mount = |name: &str, options: &[&str]| {
+        let builder = Mount::builder().source(&source(name)).arg("-oidmappable");
+        options.iter().fold(builder, |mount, option| mount.arg("-o").arg(*option)).start()
+    };
+    let (plain, below) = (mount("plain", &[options]), mount("below", &[]));
+    let room = scratch();
+    let clone = room.dir("clone");
+    let maps = options.strip_prefix("idmap=").expect("a map").to_owned();
+    kernel_mount(below.path(), &clone, &[maps]);
+    let side = |source: &Path, mount: &Path| Side {
+        source: source.to_owned(),
+        mount: mount.to_owned(),
+        cases: 0,
+    };
+    let mut sides = [
+        ("with idmappable", side(plain.source(), plain.path())),
+        ("an idmapped clone", side(below.source(), &clone)),
+    ];
+    let mut wrong = String::new();
+    for (operation, caller, answers) in rows {
+        for ((name, side), cell) in sides.iter_mut().zip(answers) {
+            let got = side.answer(operation, caller);
+            if got != *cell {
+                let _ = writeln!(wrong, "{name}: {operation} by {caller}: {got}, not {cell}");
+            }
+        }
+    }
+    rustix::mount::unmount(&clone, rustix::mount::UnmountFlags::DETACH).expect("unmount");
+    wrong
+}
+
+#[test]
+fn every_row_holds_where_the_kernel_does_not_tell_the_caller() {
+    if let Err(why) = Mount::builder().arg("-oidmappable").try_start() {
+        assert!(why.contains("this kernel's FUSE has no idmapped mounts"), "{why}");
+        return support::skipped("this kernel's FUSE has no idmapped mounts");
+    }
+    let tables = tables();
+    let differences: Vec<Vec<String>> = tables
+        .iter()
+        .filter(|table| table.idmappable)
+        .flat_map(|table| table.rows.clone())
+        .collect();
+    let room = scratch();
+    let (mut wrong, mut seen) = (String::new(), Vec::new());
+    for (index, table) in tables.iter().filter(|table| table.kernel).enumerate() {
+        let rows = expected(table, &differences);
+        let trees = room.dir(&format!("trees{index}"));
+        support::mount_small_filesystem(&trees, rustix::mount::MountFlags::empty());
+        wrong += &check_idmappable(&trees, &table.options, &rows);
+        rustix::mount::unmount(&trees, rustix::mount::UnmountFlags::DETACH).expect("unmount");
+        seen.extend(rows.into_iter().map(|(operation, caller, _)| (operation, caller)));
+    }
+    assert!(wrong.is_empty(), "doc/SEMANTICS.md is wrong:\n{wrong}");
+    assert!(seen.len() > 250, "only {} answers", seen.len());
+    for row in &differences {
+        let key = (row[0].trim_matches('`').to_owned(), row[1].clone());
+        assert!(seen.contains(&key), "no table has the row {row:?}");
+    }
 }
 
 #[test]

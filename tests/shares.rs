@@ -67,6 +67,26 @@ fn a_user_with_all_files_open_that_it_may_leaves_descriptors_to_others() {
 }
 
 #[test]
+fn users_that_the_kernel_does_not_tell_leave_descriptors_to_others() {
+    if let Err(why) = Mount::builder().arg("-oidmappable").try_start() {
+        assert!(why.contains("this kernel's FUSE has no idmapped mounts"), "{why}");
+        return support::skipped("this kernel's FUSE has no idmapped mounts");
+    }
+    let (mount, _scratch) = mount_with(512, &["-oidmappable"]);
+    for name in ["f", "g", "h"] {
+        fs::write(mount.in_source(name), "x").expect("write");
+    }
+    let open = |uid, name: &str| as_user(uid, uid, &[], || open_all(&mount.join(name)));
+    let (first, error) = open(1000, "f");
+    assert_eq!(error, Some(libc::EMFILE), "a user beyond its share");
+    let (second, _) = open(1001, "g");
+    assert!(second.len() > 10, "{} files beside {}", second.len(), first.len());
+    let roots: Vec<File> =
+        (0..10).map(|_| File::open(mount.join("h")).expect("root opens")).collect();
+    drop((first, roots));
+}
+
+#[test]
 fn root_may_open_more_than_any_other_user() {
     let (mount, _scratch) = mount_with(512, &[]);
     fs::write(mount.in_source("f"), "x").expect("write");

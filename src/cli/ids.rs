@@ -131,8 +131,8 @@ impl IdOptions {
 
     /// Shows each id of a container as itself, where no option says anything about ids.
     pub(super) fn set_default_map(&mut self, ids: &UserNamespaceIds) {
-        let is_typed = !self.maps.is_empty()
-            || !(self.map_from.uids.is_empty() && self.map_from.gids.is_empty())
+        let found = &self.map_from;
+        let is_typed = !(self.maps.is_empty() && found.uids.is_empty() && found.gids.is_empty())
             || self.bindfs_map.is_some()
             || self.owner_as.is_some()
             || self.passwd.iter().any(Option::is_some)

@@ -35,6 +35,9 @@ pub(super) struct Settings {
     daemon_options: Vec<&'static str>,
     flags: MountFlags,
     access: Option<Access>,
+    idmappable: bool,
+    /// Options that were given and that depend on the caller.
+    caller_options: Vec<&'static str>,
     fsname: Option<OsString>,
     subtype: Option<String>,
     max_read: Option<u32>,
@@ -119,6 +122,8 @@ impl Settings {
             daemon_options: Vec::new(),
             flags: MountFlags::default(),
             access: None,
+            idmappable: false,
+            caller_options: Vec::new(),
             fsname: None,
             subtype: None,
             max_read: None,
@@ -177,6 +182,9 @@ impl Settings {
         let (id, name) = (one.option.id, one.option.long);
         if id.needs_daemon(one.on) && !self.daemon_options.contains(&name) {
             self.daemon_options.push(name);
+        }
+        if id.needs_caller(one.on) {
+            self.caller_options.push(one.option.name(one.on));
         }
         self.given.extend(spelled(one.option, one.on, &one.value));
         let is_applied = self.apply_to_maps(&one, accounts)?
@@ -289,6 +297,7 @@ impl Settings {
             Opt::AllowOther if one.on => self.access = Some(Access::Everyone),
             Opt::AllowOther => self.access = Some(Access::Owner),
             Opt::AllowRoot => self.access = Some(Access::OwnerAndRoot),
+            Opt::Idmappable => self.idmappable = true,
             Opt::DefaultPermissions | Opt::CloneFd => {}
             Opt::FsName => self.fsname = Some(one.value.clone()),
             Opt::Subtype => self.subtype = Some(one.text()?.to_owned()),
@@ -375,6 +384,12 @@ impl Settings {
     /// Builds the configuration of a mount.
     pub(super) fn into_config(mut self, source: PathBuf, mountpoint: PathBuf) -> Result<Config> {
         let cache = self.cache_policy()?;
+        if let Some(option) = self.caller_options.first().filter(|_| self.idmappable) {
+            return Err(Error::usage(format!(
+                "option '{option}' depends on the caller, which the kernel does not tell with option 'idmappable'; leave \
+                 one of them out"
+            )));
+        }
         self.warnings.extend(self.view.take_warnings());
         let root_only = self.ids.root_only().chain(self.view.root_only()).collect();
         let names_by_unmapped = self.ids.has_offset();
@@ -382,6 +397,7 @@ impl Settings {
         let has_root_as = self.ids.has_root_as();
         let namespace = self.target.find(self.kept.target.as_ref(), &self.process)?;
         self.flags.nodev = target::nodev(namespace.as_ref(), self.flags.nodev)?;
+        target::check_idmappable(namespace.as_ref(), self.idmappable)?;
         if let Some(ids) = namespace.as_ref().and_then(TargetNamespace::container_ids) {
             self.ids.set_default_map(ids);
         }
@@ -405,6 +421,7 @@ impl Settings {
             flags: self.flags,
             // bindfs implies allow_other, also for a normal user.
             access: self.access.or(is_bindfs.then_some(Access::Everyone)),
+            idmappable: self.idmappable,
             fsname: self.fsname,
             subtype: self.subtype.unwrap_or_else(|| self.dialect.name().to_owned()),
             max_read: self.max_read,

@@ -79,3 +79,13 @@ pub(super) fn nodev(
         (true, _) => Ok(Some(true)),
     }
 }
+
+/// Refuses `idmappable` in container mode: the kernel tells no ids of callers then, and /proc tells those outside.
+pub(super) fn check_idmappable(namespace: Option<&TargetNamespace>, given: bool) -> Result<()> {
+    match given && namespace.is_some_and(|namespace| namespace.is_container) {
+        true => Err(Error::usage(
+            "option 'idmappable' contradicts namespace: give ids=host with it, or leave it out",
+        )),
+        false => Ok(()),
+    }
+}

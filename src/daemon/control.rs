@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::reload::ReloadHandle;
 use crate::error::{Error, Exit, Result};
-use crate::fuse::LiveUpdate;
+use crate::fuse::{LiveUpdate, Server};
 use crate::mount::{RELOAD, REPORT, Registered, Registration};
 
 /// How long a client may take to ask. Chosen: it asks at once.
@@ -21,11 +21,11 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Starts the thread that answers, where the mount is registered.
 pub(super) fn spawn(
     registration: Option<&Registration>,
-    reload: ReloadHandle,
-    live: LiveUpdate,
-    report: impl Fn() -> Option<String> + Send + 'static,
+    reload: &ReloadHandle,
+    server: &Server,
 ) -> io::Result<()> {
     let Some(registration) = registration else { return Ok(()) };
+    let (reload, live, report) = (reload.clone(), server.live_update(), server.reporter());
     // A daemon that was killed may have left one.
     let _ = std::fs::remove_file(registration.socket());
     let listener = UnixListener::bind(registration.socket())?;

@@ -94,6 +94,9 @@ pub fn check(config: &Config) -> Result<()> {
             .map_err(|e| Error::file(format!("--pidfile {}", pidfile.display()), e))?;
     }
     mirror::users(&config.view)?;
+    if let Some(kernel) = kernel_traits() {
+        Server::check_features(kernel, config.idmappable)?;
+    }
     NewMount::check(&opened.plan, &opened.point)?;
     Server::check_cache(opened.source, config)
 }
@@ -113,6 +116,13 @@ struct Opened {
 impl Opened {
     fn open(config: &Config) -> Result<Self> {
         let source = SourceRoot::open(config)?;
+        if config.idmappable && source.mounts().is_server_backed() {
+            return Err(Error::refused(format!(
+                "option 'idmappable': source {} is on a FUSE or network filesystem, whose server may check the caller's ids, \
+                 which the kernel does not tell with this option; leave the option out, and give --idmap the whole map",
+                config.source.display()
+            )));
+        }
         let point = MountPoint::of(config, source.is_dir())?;
         point.check_kind(&config.source, source.is_dir())?;
         if let Some(followed) = source.followed() {
@@ -215,17 +225,15 @@ fn serve(
     let mounted = new.attach(&point)?;
     let registration = mounted.register(baseline.config(), point.path());
     drop(point);
-    let pruned = mounted.clone();
-    server.live_update().set_pruner(move || pruned.shrink_dcache());
+    server.live_update().set_pruner(mounted.pruner());
     // With `config=FILE` a SIGHUP in the foreground means a reload; without, the terminal has hung up.
     let sighup_terminates = config.process.foreground && config.options_file.is_none();
-    let reloader =
-        Reloader { baseline, options, mounted: mounted.clone(), live: server.live_update() };
+    let live = server.live_update();
+    let reloader = Reloader { baseline, options, mounted: mounted.clone(), live };
     mirror::spawn_refresher(server.live_update(), &config.view)
         .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
         .and_then(|(refresh, reload)| {
-            let (asked, live) = (reload.clone(), server.live_update());
-            control::spawn(registration.as_ref(), asked, live, server.reporter())?;
+            control::spawn(registration.as_ref(), &reload, &server)?;
             signals.spawn(refresh, mounted.clone(), Arc::clone(&pidfile), reload, sighup_terminates)
         })
         .and_then(|()| notifier.ready())

@@ -11,11 +11,13 @@ use crate::source::{ActingAs, Inode};
 use crate::view::{CreatedBy, View};
 
 impl Fs {
-    /// Translates the caller's ids to the source. EOVERFLOW if one is unmapped, so that the caller cannot own anything.
+    /// Translates the caller's ids to the source. EOVERFLOW if one is unmapped, so that the caller cannot own anything, or
+    /// if the kernel does not tell them.
     pub(super) fn source_ids(&self, caller: &Caller) -> Result<(SourceUid, SourceGid)> {
         let view = self.view();
-        let uid = view.ids.uid_to_source(caller.uid).ok_or(Errno::OVERFLOW)?;
-        let gid = view.ids.gid_to_source(caller.gid).ok_or(Errno::OVERFLOW)?;
+        let (uid, gid) = caller.ids.ok_or(Errno::OVERFLOW)?;
+        let uid = view.ids.uid_to_source(uid).ok_or(Errno::OVERFLOW)?;
+        let gid = view.ids.gid_to_source(gid).ok_or(Errno::OVERFLOW)?;
         Ok((uid, gid))
     }
 
@@ -26,15 +28,17 @@ impl Fs {
         caller: &Caller,
     ) -> Result<(SourceUid, SourceGid)> {
         let creation = &view.creation;
+        let (uid, gid) = caller.creates_as.unzip();
         let (uid, gid) = match creation.by {
-            CreatedBy::Caller => {
-                (view.ids.uid_to_source(caller.uid), view.ids.gid_to_source(caller.gid))
-            }
+            CreatedBy::Caller => (
+                uid.and_then(|uid| view.ids.uid_to_source(uid)),
+                gid.and_then(|gid| view.ids.gid_to_source(gid)),
+            ),
             CreatedBy::Mounter => {
                 let (own_uid, own_gid) = self.credentials.own();
                 (
-                    view.ids.uids.explicit_to_source(caller.uid).or(own_uid),
-                    view.ids.gids.explicit_to_source(caller.gid).or(own_gid),
+                    uid.and_then(|uid| view.ids.uids.explicit_to_source(uid)).or(own_uid),
+                    gid.and_then(|gid| view.ids.gids.explicit_to_source(gid)).or(own_gid),
                 )
             }
         };
@@ -45,10 +49,11 @@ impl Fs {
 
     /// Checks that the caller may add a name for an existing inode.
     ///
-    /// EOVERFLOW if the caller is unmapped (Linux `may_create`), unless the view allows that.
+    /// EOVERFLOW if the caller is unmapped (Linux `may_create`), unless the view allows that or the kernel does not tell
+    /// the caller's ids.
     pub(super) fn may_add_names(&self, caller: &Caller) -> Result<()> {
         let view = self.view();
-        match view.changes.names_by_unmapped {
+        match view.changes.names_by_unmapped || caller.ids.is_none() {
             true => Ok(()),
             false => self.owner_of_new(&view, caller).map(drop),
         }
@@ -70,10 +75,11 @@ impl Fs {
         let perms = &view.creation.perms;
         let mut mode = mode;
         // The setuid or setgid bit would let others act with an id that is not the caller's.
-        if view.ids.uid_to_source(caller.uid) != Some(uid) {
+        let (own_uid, own_gid) = caller.creates_as.unzip();
+        if own_uid.and_then(|own| view.ids.uid_to_source(own)) != Some(uid) {
             mode &= !SETUID;
         }
-        if !kind.is_dir() && view.ids.gid_to_source(caller.gid) != Some(gid) {
+        if !kind.is_dir() && own_gid.and_then(|own| view.ids.gid_to_source(own)) != Some(gid) {
             mode &= !SETGID;
         }
         let (mode, umask) = match perms.is_empty() {
@@ -106,13 +112,16 @@ impl Fs {
         Ok(())
     }
 
-    /// Returns the caller's own ids, as the daemon's user namespace numbers them: root of a container is not root.
-    pub(super) fn own_ids(&self, caller: &Caller) -> Result<(u32, u32)> {
-        let (uid, gid) = (caller.uid.raw(), caller.gid.raw());
+    /// Returns the caller's own ids, as the daemon's user namespace numbers them: root of a container is not root. `None`: the
+    /// kernel does not tell them.
+    pub(super) fn own_ids(&self, caller: &Caller) -> Result<Option<(u32, u32)>> {
+        let Some((uid, gid)) = caller.ids else { return Ok(None) };
+        let (uid, gid) = (uid.raw(), gid.raw());
         match &self.container {
-            None => Ok((uid, gid)),
+            None => Ok(Some((uid, gid))),
             Some(ids) => {
-                outside(&ids.uids, uid).zip(outside(&ids.gids, gid)).ok_or(Errno::OVERFLOW)
+                let own = outside(&ids.uids, uid).zip(outside(&ids.gids, gid));
+                own.map(Some).ok_or(Errno::OVERFLOW)
             }
         }
     }
@@ -120,7 +129,8 @@ impl Fs {
     /// Acts with the caller's own, untranslated ids to write to an inode.
     ///
     /// The source gives reserved blocks to the caller only if it is root at the mount, whatever it is mapped to. On a
-    /// source with a server, acts with the caller's source ids.
+    /// source with a server, acts with the caller's source ids. A caller whose ids the kernel does not tell acts with ids
+    /// that own nothing.
     pub(super) fn write_as(
         &self,
         caller: &Caller,
@@ -130,8 +140,14 @@ impl Fs {
         let mut acting = if self.tree.is_server_backed(inode) {
             self.act_for(caller)?
         } else {
-            let (uid, gid) = self.own_ids(caller)?;
-            self.credentials.writer(uid, rights.membership.acting_gid(gid))?
+            match self.own_ids(caller)? {
+                Some((uid, gid)) => {
+                    self.credentials.writer(uid, rights.membership.acting_gid(gid))?
+                }
+                None => {
+                    self.credentials.ownerless_writer(|own| rights.membership.acting_gid(own))?
+                }
+            }
         };
         if let Some(fsetid) = rights.fsetid {
             acting.set_fsetid(fsetid);

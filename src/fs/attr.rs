@@ -69,7 +69,13 @@ impl Fs {
         if uid.is_some() || gid.is_some() {
             // Change the owner before the mode: chown(2) clears setuid and setgid bits on the source, which the mode
             // may set.
-            acting.set_fsetid(self.chown_keeps_setgid(caller, &inode)?);
+            // The kernel has permitted the chown (`setattr_prepare`). Whether a caller that it does not tell is in the
+            // group, and so keeps the setgid bit, is not known.
+            let keeps_setgid = match caller.ids {
+                Some(_) => self.chown_keeps_setgid(caller, &inode)?,
+                None => false,
+            };
+            acting.set_fsetid(keeps_setgid);
             acting.chown(&fd, uid, gid)?;
         } else if asked.is_empty() {
             // chown(path, -1, -1) clears setuid and setgid bits as well. The kernel sends the same request before a
@@ -93,7 +99,8 @@ impl Fs {
             acting.chmod(&fd, mode)?;
         }
         if let Some(size) = set.size {
-            acting = self.write_as(caller, &inode, self.rights_to_write(caller, &inode)?)?;
+            let rights = self.rights_to_truncate(caller, &inode, set.kills_suidgid)?;
+            acting = self.write_as(caller, &inode, rights)?;
             self.truncate(&acting, (&inode, &fd), handle, size, may_wait)?;
         }
         if set.atime.is_some() || set.mtime.is_some() {

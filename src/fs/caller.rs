@@ -188,13 +188,18 @@ impl CallerCreds {
         creds
     }
 
+    /// Returns the filesystem uid in the daemon's user namespace.
+    pub(super) fn filesystem_uid(&self) -> Option<u32> {
+        self.uids.filesystem
+    }
+
     /// Returns whether a file's setgid bit survives a change by this caller (Linux `in_group_or_capable`).
     pub(super) fn keeps_setgid(&self, caller: &Caller, file: &PresentedAttr) -> bool {
         file.gid.is_some_and(|gid| self.is_in(caller, gid)) || self.has_over(FSETID, file)
     }
 
     fn is_in(&self, caller: &Caller, group: MountGid) -> bool {
-        group == caller.gid || self.groups.contains(&group.raw())
+        caller.gid() == Some(group) || self.groups.contains(&group.raw())
     }
 
     /// Reduces the rights to those that a request with these ids carries.
@@ -202,16 +207,24 @@ impl CallerCreds {
     /// /proc shows the thread's own credentials, but the kernel may send a request on its behalf with others. access(2)
     /// uses the real ids, and drops the capabilities unless the real uid is root. An overlay or an NFS server uses the
     /// ids of another user, whose groups and capabilities are not known.
+    ///
+    /// If the kernel does not tell the request's ids, the thread's groups do not count, since an idmapped mount may show
+    /// them as others; nor do its capabilities over files (in another user namespace). What is left are the capabilities
+    /// of a process in the daemon's own user namespace.
     pub(super) fn with_request_ids(mut self, caller: &Caller) -> Self {
-        let asks = (Some(caller.uid.raw()), Some(caller.gid.raw()));
+        let Some((uid, gid)) = caller.ids else {
+            self.groups.clear();
+            self.effective = self.capabilities().bits();
+            return self;
+        };
+        let asks = (Some(uid.raw()), Some(gid.raw()));
         let (uids, gids) = (self.uids, self.gids);
         if asks == (uids.filesystem, gids.filesystem) {
             return self;
         }
         let is_self = asks == (uids.real, gids.real);
         // Root of a container has all capabilities over the files that the container's ids own.
-        let is_root =
-            caller.uid.raw() == 0 && (self.container.is_some() || self.is_in_our_namespace());
+        let is_root = uid.raw() == 0 && (self.container.is_some() || self.is_in_our_namespace());
         if !is_self {
             self.groups.clear();
         }
@@ -304,6 +317,21 @@ impl CallerCreds {
     }
 }
 
+/// Returns the filesystem uid of a thread, as the daemon's user namespace has it. `None` if /proc does not show the thread.
+#[must_use]
+pub fn user_of_thread(pid: u32) -> Option<u32> {
+    CallerCreds::of(pid).filesystem_uid()
+}
+
+impl Caller {
+    /// Returns the user whose limits count: the filesystem uid or, if the kernel does not tell it, that of the thread.
+    ///
+    /// `None` if the daemon cannot see the thread: all such callers count as one user.
+    pub(super) fn limited_user(&self) -> Option<MountUid> {
+        self.uid().or_else(|| user_of_thread(self.pid).and_then(MountUid::new))
+    }
+}
+
 /// A caller with groups and capabilities that are read when they are first needed.
 pub(super) struct LazyCallerCreds<'a> {
     caller: &'a Caller,
@@ -325,18 +353,18 @@ impl<'a> LazyCallerCreds<'a> {
 
     /// See [`CallerCreds::keeps_setgid`].
     pub(super) fn keeps_setgid(&self, file: &PresentedAttr) -> bool {
-        let own_group = file.gid == Some(self.caller.gid);
+        let own_group = file.gid.is_some() && file.gid == self.caller.gid();
         own_group || self.creds().keeps_setgid(self.caller, file)
     }
 }
 
 impl Requester for LazyCallerCreds<'_> {
-    fn uid(&self) -> MountUid {
-        self.caller.uid
+    fn uid(&self) -> Option<MountUid> {
+        self.caller.uid()
     }
 
     fn is_in(&self, group: MountGid) -> bool {
-        group == self.caller.gid || self.creds().is_in(self.caller, group)
+        self.caller.gid() == Some(group) || self.creds().is_in(self.caller, group)
     }
 
     fn has(&self, capability: Capability) -> bool {
@@ -358,7 +386,7 @@ mod tests {
 
     fn caller(uid: u32, gid: u32) -> Caller {
         let (uid, gid) = (MountUid::new(uid).unwrap(), MountGid::new(gid).unwrap());
-        Caller { uid, gid, pid: std::process::id() }
+        Caller::known(uid, gid, std::process::id())
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Fs {
     fn check_reserved_blocks(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
         let stored = self.owner_of_new(&self.view(), caller)?.0;
-        if !is_root(stored.raw()) || is_root(self.own_ids(caller)?.0) {
+        if !is_root(stored.raw()) || self.own_ids(caller)?.is_some_and(|(uid, _)| is_root(uid)) {
             return Ok(());
         }
         let free = rustix::fs::fstatvfs(dir)?;
@@ -211,7 +211,8 @@ impl Fs {
         let mask = StatxFlags::BASIC_STATS;
         let file = self.shown(caller, &rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, mask)?);
         let overrides = || self.creds_of(caller).overrides_owner(&file);
-        Ok(file.uid == Some(caller.uid) || overrides())
+        let will_own = caller.creates_as.is_some_and(|(uid, _)| file.uid == Some(uid));
+        Ok(will_own || overrides())
     }
 
     /// Returns the answer for a file that was just created and opened.

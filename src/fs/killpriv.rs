@@ -68,6 +68,23 @@ impl Fs {
         }
     }
 
+    /// Returns the rights with which a caller truncates a file. `kills_suidgid`: the kernel says that it lacks CAP_FSETID.
+    ///
+    /// If the kernel does not tell the caller's ids, its word decides.
+    pub(super) fn rights_to_truncate(
+        &self,
+        caller: &Caller,
+        inode: &Inode,
+        kills_suidgid: bool,
+    ) -> Result<KillprivRights> {
+        match (caller.ids, kills_suidgid) {
+            (Some(_), _) => self.rights_to_write(caller, inode),
+            (None, true) => self.rights_without_fsetid(caller, inode),
+            (None, false) if bits(&self.tree.stat(inode)?) != 0 => Ok(KillprivRights::ALL),
+            (None, false) => Ok(KillprivRights::ANY),
+        }
+    }
+
     /// Returns the rights of a caller that lacks CAP_FSETID, as the kernel says with FUSE_WRITE_KILL_SUIDGID.
     ///
     /// The kernel may write on behalf of another process than the thread that the request names, so its word counts,
@@ -81,8 +98,9 @@ impl Fs {
         if bits(&stat) == 0 {
             return Ok(KillprivRights::ANY);
         }
-        let creds = self.creds_of(caller);
-        let keeps = self.keeps_setgid(&creds, caller, &stat);
+        // A caller whose ids the kernel does not tell is not known to be a member of the group.
+        let keeps =
+            caller.ids.is_some() && self.keeps_setgid(&self.creds_of(caller), caller, &stat);
         Ok(KillprivRights { fsetid: Some(false), membership: membership(&stat, keeps) })
     }
 
@@ -91,7 +109,8 @@ impl Fs {
     /// A caller in a pid namespace that the daemon cannot see has none, except that uid 0 counts as root where the
     /// kernel checks permissions.
     pub(super) fn creds_of(&self, caller: &Caller) -> CallerCreds {
-        if caller.pid == 0 && caller.uid.raw() == 0 && self.needs.checks == Checks::Kernel {
+        let is_root = caller.uid().is_some_and(|uid| uid.raw() == 0);
+        if caller.pid == 0 && is_root && self.needs.checks == Checks::Kernel {
             return CallerCreds::invisible_root();
         }
         CallerCreds::of(caller.pid).numbered_by(self.container.as_ref()).with_request_ids(caller)
@@ -100,18 +119,22 @@ impl Fs {
     /// Returns the rights with which a caller changes a file's access ACL.
     ///
     /// A member of the group keeps the setgid bit (Linux `posix_acl_update_mode`), if the source's filesystem checks
-    /// that.
+    /// that. `kills_sgid`: what the kernel says about it, if it does not tell the caller's ids; it says nothing where an
+    /// ACL is removed.
     pub(super) fn rights_to_set_acl(
         &self,
         caller: &Caller,
         inode: &Inode,
+        kills_sgid: Option<bool>,
     ) -> Result<KillprivRights> {
         let stat = self.tree.stat(inode)?;
         if u32::from(stat.stx_mode) & SETGID == 0 {
             return Ok(KillprivRights::ANY);
         }
-        let creds = self.creds_of(caller);
-        let keeps = creds.keeps_setgid(caller, &self.shown(caller, &stat));
+        let keeps = match (caller.ids, kills_sgid) {
+            (None, Some(kills_sgid)) => !kills_sgid,
+            _ => self.creds_of(caller).keeps_setgid(caller, &self.shown(caller, &stat)),
+        };
         Ok(KillprivRights { fsetid: Some(keeps), membership: membership(&stat, keeps) })
     }
 
@@ -147,7 +170,7 @@ impl Fs {
         }
         let creds = self.creds_of(caller);
         let mut kept = mode;
-        if owner.uid != Some(caller.uid) && !creds.overrides_owner(&owner) {
+        if !caller.owns(&owner) && !creds.overrides_owner(&owner) {
             kept &= !SETUID;
         }
         if !creds.keeps_setgid(caller, &owner) {
@@ -172,7 +195,7 @@ impl Fs {
             return Ok(true);
         }
         let file = self.shown(caller, &stat);
-        if file.uid == Some(caller.uid) || creds.overrides_owner(&file) {
+        if caller.owns(&file) || creds.overrides_owner(&file) {
             return Ok(keeps);
         }
         Err(Errno::PERM)

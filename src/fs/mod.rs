@@ -54,7 +54,7 @@ use crate::source::{Credentials, FoundInode, Inode, SourceTree};
 use crate::view::{Checks, Needs, PresentedAttr, View, Viewer};
 use crate::watch::{Notifier, Watch};
 
-pub use caller::ClientState;
+pub use caller::{ClientState, user_of_thread};
 pub use dir::OpenDir;
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::{Ioctl, sets_flags};
@@ -66,6 +66,7 @@ pub use types::{
 };
 pub use validity::CacheValidity;
 pub use write_through::WriteThrough;
+pub use xattr::SetXattr;
 
 /// A name in a directory that is about to be looked up.
 #[derive(Debug, Clone, Copy)]
@@ -227,9 +228,12 @@ impl Fs {
     fn viewer(&self, view: &View, caller: &Caller) -> Viewer {
         match &view.mirror {
             None => Viewer::Anyone,
-            Some(_) if self.mirrored.load().contains(&caller.uid) => Viewer::Mirrored(caller.uid),
-            Some(mirror) if mirror.only && caller.uid.raw() != 0 => Viewer::Outsider,
-            Some(_) => Viewer::Anyone,
+            Some(mirror) => match caller.uid() {
+                Some(uid) if self.mirrored.load().contains(&uid) => Viewer::Mirrored(uid),
+                Some(uid) if uid.raw() == 0 => Viewer::Anyone,
+                _ if mirror.only => Viewer::Outsider,
+                _ => Viewer::Anyone,
+            },
         }
     }
 
@@ -293,7 +297,7 @@ impl Fs {
 
     /// Takes a share for one more open file of the caller. EMFILE if its user has a full share.
     fn take_open_share(&self, caller: &Caller) -> Result<shares::Share> {
-        self.open_shares.take(caller.uid).ok_or(Errno::MFILE)
+        self.open_shares.take_for(caller).ok_or(Errno::MFILE)
     }
 
     /// Runs the watch, if there is one, until the mount ends.

@@ -25,8 +25,8 @@ pub(super) enum Capability {
 
 /// The credentials of the process that requests access.
 pub(super) trait Requester {
-    /// Returns the filesystem uid.
-    fn uid(&self) -> MountUid;
+    /// Returns the filesystem uid, if it is known.
+    fn uid(&self) -> Option<MountUid>;
     /// Returns whether a group is the filesystem gid or a supplementary group.
     fn is_in(&self, group: MountGid) -> bool;
     /// Returns whether the process has a capability in the daemon's user namespace.
@@ -36,7 +36,7 @@ pub(super) trait Requester {
 
     /// Returns whether the process owns a file, as shown. An unmapped owner is never the process.
     fn owns(&self, file: &PresentedAttr) -> bool {
-        file.uid == Some(self.uid())
+        file.uid.is_some() && file.uid == self.uid()
     }
 
     /// Returns whether the process may act as the owner of a file (Linux `inode_owner_or_capable`).
@@ -109,7 +109,10 @@ fn by_acl(
     let mut is_member = false;
     for entry in &acl.entries {
         match entry.tag {
-            AclTag::User(id) if id.and_then(|id| ids.uid_to_mount(id)) == Some(requester.uid()) => {
+            AclTag::User(id)
+                if requester.uid().is_some()
+                    && id.and_then(|id| ids.uid_to_mount(id)) == requester.uid() =>
+            {
                 return masked(entry.perm);
             }
             AclTag::OwningGroup | AclTag::Group(_) => {
@@ -191,8 +194,8 @@ mod tests {
     }
 
     impl Requester for FakeRequester {
-        fn uid(&self) -> MountUid {
-            MountUid::new(1000).unwrap()
+        fn uid(&self) -> Option<MountUid> {
+            MountUid::new(1000)
         }
 
         fn is_in(&self, group: MountGid) -> bool {

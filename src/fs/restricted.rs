@@ -58,7 +58,7 @@ impl Fs {
             return Ok(());
         }
         let file = self.shown(caller, &stat);
-        match file.uid == Some(caller.uid) || self.creds_of(caller).overrides_owner(&file) {
+        match caller.owns(&file) || self.creds_of(caller).overrides_owner(&file) {
             true => Ok(()),
             false => Err(Errno::PERM),
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Caller;
 use crate::idmap::MountUid;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -13,6 +14,9 @@ const RESERVE: usize = 16;
 ///
 /// A user may have half of what the other users leave, of all but a sixteenth. That sixteenth is for root and the mounter,
 /// which may take all that is left: the root of a container may act as thousands of users.
+///
+/// Callers whose ids the kernel does not tell count as one user together, until that one has its full share. From then on
+/// each counts as the user of its thread, which takes a look at /proc.
 #[derive(Debug)]
 pub struct Shares {
     max: usize,
@@ -24,14 +28,15 @@ pub struct Shares {
 #[derive(Debug, Default)]
 struct Counts {
     total: usize,
-    users: HashMap<MountUid, usize>,
+    /// `None`: callers whose user is not known.
+    users: HashMap<Option<MountUid>, usize>,
 }
 
 /// One unit that a user holds, until this is dropped.
 #[derive(Debug)]
 pub struct Share {
     shares: Arc<Shares>,
-    uid: MountUid,
+    uid: Option<MountUid>,
 }
 
 impl Shares {
@@ -51,13 +56,23 @@ impl Shares {
         Self::new((limit - limit / 8).saturating_sub(cached) / 2)
     }
 
+    /// Takes a unit for a caller's user. `None` if the user has its full share.
+    #[must_use]
+    pub(super) fn take_for(self: &Arc<Self>, caller: &Caller) -> Option<Share> {
+        let as_thread = || match caller.uid() {
+            Some(_) => None,
+            None => self.take(Some(caller.limited_user()?)),
+        };
+        self.take(caller.uid()).or_else(as_thread)
+    }
+
     /// Takes a unit for a user. `None` if the user has its full share.
     #[must_use]
-    pub fn take(self: &Arc<Self>, uid: MountUid) -> Option<Share> {
+    pub fn take(self: &Arc<Self>, uid: Option<MountUid>) -> Option<Share> {
         let mut counts = self.lock();
         let own = counts.users.get(&uid).copied().unwrap_or(0);
         let left = self.max.saturating_sub(counts.total - own);
-        let is_exempt = uid.raw() == 0 || uid.raw() == self.mounter;
+        let is_exempt = uid.is_some_and(|uid| uid.raw() == 0 || uid.raw() == self.mounter);
         let share = || left.saturating_sub(self.max / RESERVE) / 2;
         if own >= if is_exempt { left } else { share() } {
             return None;
@@ -89,8 +104,8 @@ impl Drop for Share {
 mod tests {
     use super::*;
 
-    fn user(uid: u32) -> MountUid {
-        MountUid::new(uid).unwrap()
+    fn user(uid: u32) -> Option<MountUid> {
+        MountUid::new(uid)
     }
 
     fn take_all(shares: &Arc<Shares>, uid: u32) -> Vec<Share> {
@@ -114,6 +129,18 @@ mod tests {
         assert!(!take_all(&shares, 0).is_empty(), "root's reserve");
         drop((second, crowd));
         assert!(shares.lock().users.is_empty() && shares.lock().total == 0);
+    }
+
+    #[test]
+    fn callers_that_the_kernel_does_not_tell_count_by_their_thread_once_their_share_is_full() {
+        let shares = Shares::new(64);
+        let nobody = Caller { ids: None, creates_as: None, pid: u32::MAX };
+        let here = Caller { pid: std::process::id(), ..nobody };
+        let first: Vec<_> = std::iter::from_fn(|| shares.take_for(&nobody)).collect();
+        assert_eq!(first.len(), 30, "half, like a user");
+        let own = shares.take_for(&here).expect("counted by its own user");
+        assert_eq!(own.uid, user(rustix::process::getuid().as_raw()));
+        assert!(shares.take(user(1000)).is_some());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::mode_bits::{SETGID, SETUID};
 use super::validity::CacheValidity;
 use crate::idmap::{MountGid, MountUid, SourceGid, SourceUid};
 use crate::source::NodeId;
-use crate::view::{SourceAttr, View, Viewer};
+use crate::view::{PresentedAttr, SourceAttr, View, Viewer};
 
 /// The result of an operation; the caller gets the errno as it is.
 pub type Result<T> = std::result::Result<T, Errno>;
@@ -17,15 +17,40 @@ pub type Result<T> = std::result::Result<T, Errno>;
 /// The credentials of a caller, as the mount sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// Filesystem uid.
-    pub uid: MountUid,
-    /// Filesystem gid.
-    pub gid: MountGid,
+    /// Filesystem uid and gid. `None`: the kernel does not tell them, because the mount may be idmapped (`idmappable`).
+    pub ids: Option<(MountUid, MountGid)>,
+    /// The ids that are to own what the caller creates: its own, or those that an idmapped mount makes of them.
+    ///
+    /// They say nothing about its rights. `None` if the request creates nothing and the kernel does not tell `ids`.
+    pub creates_as: Option<(MountUid, MountGid)>,
     /// Thread id in the daemon's pid namespace; 0 if the caller is not visible there.
     pub pid: u32,
 }
 
 impl Caller {
+    /// Returns a caller that acts with its own ids.
+    #[must_use]
+    pub fn known(uid: MountUid, gid: MountGid, pid: u32) -> Self {
+        Self { ids: Some((uid, gid)), creates_as: Some((uid, gid)), pid }
+    }
+
+    /// Returns the filesystem uid, if the kernel tells it.
+    #[must_use]
+    pub fn uid(&self) -> Option<MountUid> {
+        self.ids.map(|(uid, _)| uid)
+    }
+
+    /// Returns the filesystem gid, if the kernel tells it.
+    #[must_use]
+    pub fn gid(&self) -> Option<MountGid> {
+        self.ids.map(|(_, gid)| gid)
+    }
+
+    /// Returns whether the caller owns a file. `false` if the owner is unmapped, or the kernel does not tell the caller.
+    pub(super) fn owns(&self, file: &PresentedAttr) -> bool {
+        self.uid().is_some() && file.uid == self.uid()
+    }
+
     /// Returns the same ids without the thread.
     ///
     /// For requests that the kernel sends on its own behalf, whatever thread they name.
@@ -147,13 +172,15 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Modification time.
     pub mtime: Option<SetTime>,
+    /// The kernel asks to clear setuid and setgid bits (FATTR_KILL_SUIDGID): with a length, the caller lacks CAP_FSETID.
+    pub kills_suidgid: bool,
 }
 
 impl SetAttr {
-    /// Returns whether it changes nothing.
+    /// Returns whether it changes nothing, apart from setuid and setgid bits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { mode, uid, gid, size, atime, mtime } = self;
+        let Self { mode, uid, gid, size, atime, mtime, kills_suidgid: _ } = self;
         mode.is_none()
             && uid.is_none()
             && gid.is_none()

@@ -21,6 +21,19 @@ use crate::view::{View, Xattrs};
 /// XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h.
 const XATTR_MAX: usize = 65536;
 
+/// An attribute to set (setxattr(2)).
+#[derive(Debug, Clone, Copy)]
+pub struct SetXattr<'a> {
+    /// The name.
+    pub name: &'a OsStr,
+    /// The value, as shown at the mount.
+    pub value: &'a [u8],
+    /// XATTR_CREATE, XATTR_REPLACE or 0.
+    pub flags: i32,
+    /// The kernel asks to clear the setgid bit (FUSE_SETXATTR_ACL_KILL_SGID), which it does only with `idmappable`.
+    pub kills_sgid: bool,
+}
+
 /// Prefix of attributes for administrators.
 const TRUSTED: &[u8] = b"trusted.";
 
@@ -74,14 +87,8 @@ impl Fs {
     }
 
     /// Sets an attribute. EINVAL if its value contains an unmapped id; nothing is changed then.
-    pub fn setxattr(
-        &self,
-        caller: &Caller,
-        node: NodeId,
-        name: &OsStr,
-        value: &[u8],
-        flags: i32,
-    ) -> Result<()> {
+    pub fn setxattr(&self, caller: &Caller, node: NodeId, set: &SetXattr<'_>) -> Result<()> {
+        let SetXattr { name, value, flags, kills_sgid } = *set;
         let view = self.view();
         self.changes_xattrs(&view)?;
         let inode = self.tree.inode(node)?;
@@ -94,7 +101,8 @@ impl Fs {
         let value = value_to_source(kind, value, &view.ids)?;
         let fd = self.tree.fd(&inode)?;
         let flags = XattrFlags::from_bits_retain(flags as u32);
-        let acting = self.write_as(caller, &inode, self.rights_to_change(caller, kind, &inode)?)?;
+        let rights = self.rights_to_change(caller, kind, &inode, Some(kills_sgid))?;
+        let acting = self.write_as(caller, &inode, rights)?;
         acting.set_xattr(&fd, name, &value, flags)?;
         self.inode_changed(&inode)
     }
@@ -137,9 +145,10 @@ impl Fs {
         caller: &Caller,
         kind: XattrKind,
         inode: &Inode,
+        kills_sgid: Option<bool>,
     ) -> Result<KillprivRights> {
         match kind {
-            XattrKind::AclAccess => self.rights_to_set_acl(caller, inode),
+            XattrKind::AclAccess => self.rights_to_set_acl(caller, inode, kills_sgid),
             _ => Ok(KillprivRights::ANY),
         }
     }
@@ -152,7 +161,9 @@ impl Fs {
         let inode = self.tree.inode(node)?;
         let fd = self.tree.fd(&inode)?;
         let path = proc_path(&fd);
-        let is_admin = may_be_admin(caller.pid) && self.creds_of(caller).is_admin();
+        // An overlay whose files any caller copies up asks as the user who mounted it, which /proc does not tell of.
+        let is_root = caller.uid().is_some_and(|uid| uid.raw() == 0);
+        let is_admin = (is_root || may_be_admin(caller.pid)) && self.creds_of(caller).is_admin();
         let names = if is_admin {
             self.read_as_admin(caller, || list(&path))?
         } else {
@@ -186,7 +197,8 @@ impl Fs {
             return Ok(());
         }
         let fd = self.tree.fd(&inode)?;
-        let acting = self.write_as(caller, &inode, self.rights_to_change(caller, kind, &inode)?)?;
+        let rights = self.rights_to_change(caller, kind, &inode, None)?;
+        let acting = self.write_as(caller, &inode, rights)?;
         acting.remove_xattr(&fd, name)?;
         self.inode_changed(&inode)
     }

@@ -71,6 +71,7 @@ pub(super) fn changes(asked: &SetAttrIn) -> (SetAttr, Option<u64>) {
         size: has(fattr::SIZE).then_some(asked.size),
         atime: time(fattr::ATIME, fattr::ATIME_NOW, asked.atime, asked.atimensec),
         mtime: time(fattr::MTIME, fattr::MTIME_NOW, asked.mtime, asked.mtimensec),
+        kills_suidgid: has(fattr::KILL_SUIDGID),
     };
     (set, has(fattr::FH).then_some(asked.fh))
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::backlog::QueuedRequest;
-use super::protocol::RequestHead;
+use super::protocol::{RequestHead, UNKNOWN_USER};
 use super::worker_pool::WorkerPool;
 use super::worker_shares::{MAX_PER_USER, WorkerShares};
 use super::worker_slot::WorkerSlot;
@@ -309,11 +309,24 @@ impl WorkerPool {
         self.serving.load(Ordering::SeqCst) < self.active.load(Ordering::SeqCst)
     }
 
+    /// The head of a request. Where the kernel does not tell callers, the user is unknown until a limit needs it.
+    pub(super) fn head(&self, bytes: &[u8]) -> RequestHead {
+        let head = RequestHead::of(bytes);
+        match self.hides_callers {
+            true => RequestHead { uid: UNKNOWN_USER, ..head },
+            false => head,
+        }
+    }
+
     /// Whether a request must wait in the backlog: its user has a full share of the workers, or the last worker that
-    /// reads has read it and the pool cannot grow.
-    pub(super) fn must_queue(&self, head: &RequestHead, concurrent: usize) -> bool {
+    /// reads has read it and the pool cannot grow. Fills in the user that the kernel does not tell, if it decides.
+    pub(super) fn must_queue(&self, head: &mut RequestHead, concurrent: usize) -> bool {
         let is_last = concurrent + 1 >= self.base + MAX_EXTRA;
-        head.needs_reply() && (is_last || self.has_full_share(head.uid))
+        if !head.needs_reply() || !(is_last || self.may_have_full_share()) {
+            return false;
+        }
+        head.uid = head.user();
+        is_last || self.full_shares()(head.uid)
     }
 
     /// Takes from the backlog the oldest request that may be served now, and begins with it in a slot. `concurrent`: how many
@@ -328,13 +341,11 @@ impl WorkerPool {
         self.backlog.pop(|uid| !is_full(uid), begin)
     }
 
-    /// Whether a user has as many workers as it may have.
-    pub(super) fn has_full_share(&self, uid: u32) -> bool {
-        // Less than one user may have, whatever the others have: the slots need not be counted.
-        if self.serving.load(Ordering::Relaxed) <= MAX_PER_USER {
-            return false;
-        }
-        self.full_shares()(uid)
+    /// Whether any user may have as many workers as it may have.
+    ///
+    /// Up to this number, which one user may have whatever the others have, the slots need not be counted.
+    fn may_have_full_share(&self) -> bool {
+        self.serving.load(Ordering::Relaxed) > MAX_PER_USER
     }
 
     /// Returns which users have as many workers as they may have at this moment.

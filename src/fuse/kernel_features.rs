@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use rustix::process::{WaitOptions, waitpid};
 
 use super::device::Device;
-use super::protocol::init::{InitParams, negotiate};
+use super::protocol::init::{InitParams, Negotiated, flag, negotiate};
 use super::protocol::layout::{AttrOut, EntryOut, FuseAttr};
 use super::protocol::{MIN_BUFFER, Notification, Reply, Request, opcode};
 use crate::source::NodeId;
@@ -42,12 +42,18 @@ pub struct KernelFeatures {
     pub waits_for_lookups: bool,
     /// FUSE_NOTIFY_INC_EPOCH invalidates all names at once (Linux 6.16).
     pub has_epoch: bool,
+    /// FUSE_INIT offers FUSE_ALLOW_IDMAP: a mount can be idmapped (Linux 6.12).
+    pub allows_idmap: bool,
 }
 
 impl KernelFeatures {
     /// What is safe to assume of a kernel that was not probed.
-    pub const UNKNOWN: Self =
-        Self { invalidates_negative: false, waits_for_lookups: false, has_epoch: false };
+    pub const UNKNOWN: Self = Self {
+        invalidates_negative: false,
+        waits_for_lookups: false,
+        has_epoch: false,
+        allows_idmap: false,
+    };
 
     /// Probes a new FUSE filesystem before its FUSE_INIT is answered. `root` is on its mount, which is attached
     /// nowhere. The calling process must have a single thread.
@@ -67,13 +73,15 @@ impl KernelFeatures {
             }
         };
         let device = Arc::new(Device::new(device));
-        let served = serve(&device);
-        if served.is_err() {
-            // Aborts the connection, and with it the child's request.
-            drop(device);
-            let _ = waitpid(Some(client), WaitOptions::empty());
-            return Err(served.err().unwrap_or(Errno::IO));
-        }
+        let allows_idmap = match serve(&device) {
+            Ok(flags) => flags.offered & flag::ALLOW_IDMAP != 0,
+            Err(e) => {
+                // Aborts the connection, and with it the child's request.
+                drop(device);
+                let _ = waitpid(Some(client), WaitOptions::empty());
+                return Err(e);
+            }
+        };
         // When the child has ended, the kernel has taken the reply in.
         let _ = waitpid(Some(client), WaitOptions::empty());
         let missing = Notification::InvalEntry {
@@ -83,7 +91,8 @@ impl KernelFeatures {
         };
         let invalidates_negative = missing.send(&device).is_ok();
         let has_epoch = Notification::IncEpoch.send(&device).is_ok();
-        Ok(Self { invalidates_negative, waits_for_lookups: invalidates_negative, has_epoch })
+        let waits_for_lookups = invalidates_negative;
+        Ok(Self { invalidates_negative, waits_for_lookups, has_epoch, allows_idmap })
     }
 
     /// What this kernel lacks and what that costs, one line each.
@@ -119,7 +128,7 @@ fn root() -> AttrOut {
 }
 
 /// Serves requests until the lookup is answered.
-fn serve(device: &Arc<Device>) -> Result<(), Errno> {
+fn serve(device: &Arc<Device>) -> Result<Negotiated, Errno> {
     let params = InitParams {
         flags: 0,
         max_write: 4096,
@@ -127,7 +136,7 @@ fn serve(device: &Arc<Device>) -> Result<(), Errno> {
         max_background: 1,
         stack_depth: 0,
     };
-    negotiate(device, &params)?;
+    let flags = negotiate(device, &params)?;
     let mut buffer = vec![0; MIN_BUFFER];
     let begin = Instant::now();
     while begin.elapsed() < TIMEOUT {
@@ -151,7 +160,7 @@ fn serve(device: &Arc<Device>) -> Result<(), Errno> {
             opcode::LOOKUP => {
                 // A negative dentry, with a timeout of a minute.
                 reply.out(Ok(EntryOut { entry_valid: 60, ..EntryOut::default() }));
-                return Ok(());
+                return Ok(flags);
             }
             _ => reply.error(Errno::NOSYS),
         }

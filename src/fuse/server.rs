@@ -33,6 +33,10 @@ use crate::watch::Watch;
 /// What to do if no fanotify(7) group is left (EMFILE of fanotify_init(2)): each mount takes one of its user's.
 const RAISE_LIMIT: &str = "raise fs.fanotify.max_user_groups by sysctl(8) and mount again";
 
+/// What to do if the kernel does not offer FUSE_ALLOW_IDMAP.
+const NOT_IDMAPPABLE: &str = "option 'idmappable': this kernel's FUSE has no idmapped mounts (Linux 6.12 and newer have); leave \
+                              the option out, and give --idmap the whole map";
+
 /// How often what was not used for a while is closed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -119,18 +123,13 @@ impl Server {
             admission: Admission::new(access, container),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
             interrupts: Arc::default(),
+            hides_callers: config.idmappable,
         });
-        let report = Arc::clone(&operations.report);
-        let live_update = LiveUpdate::new(
-            Arc::downgrade(&kernel_cache),
-            operations.ttls.clone(),
-            Arc::clone(&operations.data),
-            Arc::clone(&operations.reloads),
-            report,
-        );
-        operations
-            .init(&device)
-            .map_err(|e| Error::mount("cannot negotiate with the kernel's FUSE", e))?;
+        let live_update = live_update_of(&operations);
+        operations.init(&device).map_err(|e| match e {
+            Errno::OPNOTSUPP => Error::refused(NOT_IDMAPPABLE),
+            e => Error::mount("cannot negotiate with the kernel's FUSE", e),
+        })?;
         start_source_threads(&fs, &kernel_cache)?;
         let weak = (Arc::downgrade(&operations), Arc::downgrade(&device));
         let workers = start_workers(&operations, device, config.threads.get())?;
@@ -140,6 +139,17 @@ impl Server {
         )?;
         let (operations, device) = weak;
         Ok(Self { workers, live_update, node_ids, operations, device })
+    }
+
+    /// Checks that the kernel's FUSE has what the options need. `idmappable`: the mount is to be idmappable.
+    ///
+    /// # Errors
+    /// This kernel's FUSE does not offer FUSE_ALLOW_IDMAP.
+    pub fn check_features(kernel: KernelFeatures, idmappable: bool) -> Result<()> {
+        match idmappable && !kernel.allows_idmap {
+            true => Err(Error::refused(NOT_IDMAPPABLE)),
+            false => Ok(()),
+        }
     }
 
     /// Checks that the source allows the cache policy that the configuration requires.
@@ -158,7 +168,6 @@ impl Server {
     }
 
     /// A function that makes the report of `shiftbind stat`, as JSON. It returns `None` when the mount is gone.
-    #[must_use]
     pub fn reporter(&self) -> impl Fn() -> Option<String> + Send + 'static {
         let (operations, device) = (Weak::clone(&self.operations), Weak::clone(&self.device));
         move || Some(operations.upgrade()?.report_text(&*device.upgrade()?))
@@ -182,6 +191,16 @@ impl Server {
     }
 }
 
+fn live_update_of(operations: &Operations) -> LiveUpdate {
+    LiveUpdate::new(
+        Arc::downgrade(&operations.kernel_cache),
+        operations.ttls.clone(),
+        Arc::clone(&operations.data),
+        Arc::clone(&operations.reloads),
+        Arc::clone(&operations.report),
+    )
+}
+
 /// Starts the worker threads. Each gets its own description of /dev/fuse, where the process may open it.
 fn start_workers(
     operations: &Arc<Operations>,
@@ -190,7 +209,8 @@ fn start_workers(
 ) -> Result<Arc<WorkerPool>> {
     let nonblocking = device.another(false).ok().map(Arc::new);
     let buffer_size = operations.data.max_request_size();
-    let pool = Arc::new(WorkerPool::new(count, Arc::clone(&operations.interrupts)));
+    let interrupts = Arc::clone(&operations.interrupts);
+    let pool = Arc::new(WorkerPool::new(count, interrupts, operations.hides_callers));
     let (weak_pool, operations) = (Arc::downgrade(&pool), Arc::clone(operations));
     let first = AtomicBool::new(true);
     let start = move |index: usize| {
@@ -316,5 +336,21 @@ fn sweep_while_served(
             drop((kernel_cache, backing_ids));
             std::thread::sleep(SWEEP_INTERVAL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_does_not_offer_idmapped_mounts_is_named_before_the_mount() {
+        let kernel = KernelFeatures::UNKNOWN;
+        let text = Server::check_features(kernel, true).unwrap_err().to_string();
+        assert!(text.starts_with("option 'idmappable': this kernel's FUSE has no idmapped mounts"));
+        assert!(text.ends_with("leave the option out, and give --idmap the whole map"), "{text}");
+        assert!(Server::check_features(kernel, false).is_ok());
+        let able = KernelFeatures { allows_idmap: true, ..kernel };
+        assert!(Server::check_features(able, true).is_ok());
     }
 }

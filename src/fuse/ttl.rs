@@ -155,8 +155,12 @@ mod tests {
     use crate::idmap::IdView;
     use crate::view::View;
 
-    const FULL: KernelFeatures =
-        KernelFeatures { invalidates_negative: true, waits_for_lookups: true, has_epoch: true };
+    const FULL: KernelFeatures = KernelFeatures {
+        invalidates_negative: true,
+        waits_for_lookups: true,
+        has_epoch: true,
+        allows_idmap: true,
+    };
     const COHERENT: CachePolicy = CachePolicy::Coherent { required: false };
 
     fn ttls(cache: CachePolicy, kernel: KernelFeatures, all_names_may_change: bool) -> Ttls {

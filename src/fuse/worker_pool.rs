@@ -86,6 +86,7 @@ pub(super) struct WorkerPool {
     pub(super) interrupts: Arc<Interrupts>,
     /// The effective uid of the daemon when it mounted: some workers are kept for this user, as for root.
     pub(super) mounter: u32,
+    pub(super) hides_callers: bool,
 }
 
 #[derive(Debug, Default)]
@@ -112,8 +113,8 @@ enum StopReason {
 }
 
 impl WorkerPool {
-    /// Creates a pool of `base` workers, which [`Self::start`] starts. `interrupts` are those of the mount.
-    pub(super) fn new(base: usize, interrupts: Arc<Interrupts>) -> Self {
+    /// Creates a pool of `base` workers, which [`Self::start`] starts. `hides_callers`: the kernel does not tell callers.
+    pub(super) fn new(base: usize, interrupts: Arc<Interrupts>, hides_callers: bool) -> Self {
         let slots = base + MAX_EXTRA;
         Self {
             exclusive: AtomicUsize::new(SHARED),
@@ -130,6 +131,7 @@ impl WorkerPool {
             backlog: Backlog::default(),
             interrupts,
             mounter: rustix::process::geteuid().as_raw(),
+            hides_callers,
         }
     }
 
@@ -224,10 +226,10 @@ impl WorkerPool {
         device: &Arc<Device>,
         service: &impl Service,
     ) {
-        let head = RequestHead::of(bytes);
+        let mut head = self.head(bytes);
         let serving = ServingGuard::enter(&self.serving);
         let concurrent = serving.concurrent;
-        let elapsed = if self.must_queue(&head, concurrent) {
+        let elapsed = if self.must_queue(&mut head, concurrent) {
             if !self.backlog.push(head, bytes, device) {
                 reply_unserved(device, bytes, Errno::AGAIN);
             }
@@ -270,7 +272,7 @@ impl WorkerPool {
         device: &Arc<Device>,
         service: &impl Service,
     ) {
-        self.slots[index].begin(RequestHead::of(bytes), device);
+        self.slots[index].begin(self.head(bytes), device);
         self.serve_begun(index, bytes, device, service);
     }
 

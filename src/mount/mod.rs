@@ -403,6 +403,12 @@ impl Mounted {
         Ok(fsconfig_reconfigure(&context)?)
     }
 
+    /// A function that does [`Self::shrink_dcache`].
+    pub fn pruner(&self) -> impl Fn() -> io::Result<()> + Send + Sync + 'static {
+        let mounted = self.clone();
+        move || mounted.shrink_dcache()
+    }
+
     /// Replaces the mount options. Options that are not given get mount(8)'s defaults.
     pub fn change_flags(&self, flags: &MountFlags) -> Result<()> {
         if self.elsewhere.is_some() {

@@ -49,6 +49,11 @@ pub fn check_privileges(config: &Config) -> Result<()> {
         let seen = container.map_or(Some(own), |ids| inside(&ids.gids, own));
         check_own_id_is_kept(&config.view.ids.gids, own, seen, "--gidmap")?;
     }
+    if config.idmappable && access(config) != Access::Everyone {
+        return Err(Error::usage(
+            "option 'idmappable' needs allow_other: a container's users are other users; mount as root, or add allow_other",
+        ));
+    }
     if !may_mount() {
         let flags = &config.flags;
         for (given, option) in [

@@ -233,6 +233,17 @@ impl Credentials {
         if self.privileged { self.act_as(uid, gid) } else { Ok(self.acting()) }
     }
 
+    /// Acts with ids that own nothing, to write. `gid` chooses the gid, given the one that owns nothing.
+    ///
+    /// EOVERFLOW if there are no such ids.
+    pub fn ownerless_writer(&self, gid: impl FnOnce(u32) -> u32) -> Result<ActingAs<'_>, Errno> {
+        if !self.privileged {
+            return Ok(self.acting());
+        }
+        let (uid, own_gid) = self.ownerless.ok_or(Errno::OVERFLOW)?;
+        self.act_as(uid, gid(own_gid))
+    }
+
     /// Runs a closure with the process's own ids, and restores the ids that the thread had.
     pub fn as_self<T>(&self, run: impl FnOnce() -> T) -> Result<T, Errno> {
         if !self.privileged {

@@ -50,12 +50,7 @@ impl SourceRoot {
         let wants_clone = config.view.resolve_symlinks.is_none() && !config.follow_source;
         let clone = if wants_clone { clone_tree(plain.as_fd(), config) } else { None };
         let is_private = clone.is_some();
-        if is_read_only_for_container(config) && !is_private {
-            return Err(Error::refused(
-                "option 'ro' with namespace: root of the container could make the mount writable, and the source cannot be \
-                 cloned read-only here (this takes CAP_SYS_ADMIN, and neither follow-source nor resolve-symlinks)",
-            ));
-        }
+        check_read_only(config, is_private)?;
         let fd = clone.unwrap_or(plain);
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask).map_err(failed)?;
@@ -160,6 +155,17 @@ impl SourceRoot {
 impl AsFd for SourceRoot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Refuses a source that cannot be made read-only although it has to be.
+fn check_read_only(config: &Config, is_private: bool) -> Result<()> {
+    match is_read_only_for_container(config) && !is_private {
+        true => Err(Error::refused(
+            "option 'ro' with namespace: root of the container could make the mount writable, and the source cannot be cloned \
+             read-only here (this takes CAP_SYS_ADMIN, and neither follow-source nor resolve-symlinks)",
+        )),
+        false => Ok(()),
     }
 }
 

@@ -63,6 +63,12 @@ impl SourceMounts {
         Some(Self { own: MountFacts::of(&source, stat.stx_dev_major).ok()?, below })
     }
 
+    /// Returns whether the server of the source's own filesystem may check the ids of callers.
+    #[must_use]
+    pub fn is_server_backed(&self) -> bool {
+        self.own.class == FsClass::ServerBacked
+    }
+
     /// Returns whether the source or a mount below it has a server, which gets data at close(2).
     #[must_use]
     pub fn have_servers(&self) -> bool {

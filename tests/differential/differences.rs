@@ -10,7 +10,7 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use crate::op::Op;
-use crate::world::{Difference, Outcome};
+use crate::world::{Difference, Engine, Outcome};
 
 /// One allowed difference.
 pub(crate) struct Allowed {
@@ -21,12 +21,44 @@ pub(crate) struct Allowed {
     pub(crate) why: &'static str,
     /// Whether the sources differ afterwards, so that later steps cannot be compared.
     pub(crate) parts: bool,
-    /// Whether it is allowed only where idmapped mounts show ACLs as they are stored (`World::acls_as_stored`), which
-    /// marks the kernels before Linux 6.2.
-    old: bool,
+    only: Only,
     matches: fn(&Op, &Outcome, &Outcome) -> bool,
     /// Which states may differ if `parts` is set.
     excuses: Excuses,
+}
+
+/// Where a difference is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Only {
+    Everywhere,
+    /// Where idmapped mounts show ACLs as they are stored (`World::acls_as_stored`), which marks the kernels before Linux
+    /// 6.2.
+    OldKernels,
+    /// Where the kernel does not tell the daemon who sends a request (`idmappable`).
+    HiddenCallers,
+    /// The same, at the mount itself: an idmapped mount of it is checked by the kernel.
+    Idmappable,
+}
+
+/// What is known of the kernel and the second mount.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conditions {
+    /// Idmapped mounts show ACLs as they are stored.
+    pub(crate) old_kernel: bool,
+    pub(crate) engine: Engine,
+}
+
+impl Conditions {
+    fn meet(self, only: Only) -> bool {
+        match only {
+            Only::Everywhere => true,
+            Only::OldKernels => self.old_kernel,
+            Only::HiddenCallers => {
+                matches!(self.engine, Engine::Idmappable | Engine::IdmappedClone)
+            }
+            Only::Idmappable => self.engine == Engine::Idmappable,
+        }
+    }
 }
 
 /// Which differing states an entry allows.
@@ -36,6 +68,8 @@ enum Excuses {
     All,
     /// Lost setuid and setgid bits.
     LostSetBits,
+    /// A lost setgid bit.
+    LostSetgid,
     /// A lost file capability.
     LostCapability,
 }
@@ -48,7 +82,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
               write the directory, link a directory or make a device; on FUSE the kernel checks all these before it sends \
               the request",
         parts: false,
-        old: false,
+        only: Only::Everywhere,
         matches: |op, kernel, ours| {
             let earlier = [Some(Errno::ACCESS), Some(Errno::PERM)];
             creates(op) && kernel.errno == Some(Errno::OVERFLOW) && earlier.contains(&ours.errno)
@@ -60,7 +94,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         why: "an idmapped mount first checks whether the new owner can be stored (notify_change), then whether the \
               caller may give the file away; on FUSE the kernel checks that (setattr_prepare) before it sends the request",
         parts: false,
-        old: false,
+        only: Only::Everywhere,
         matches: |op, kernel, ours| {
             matches!(op, Op::Chown { .. } | Op::FdChown { .. })
                 && kernel.errno == Some(Errno::OVERFLOW)
@@ -73,7 +107,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         why: "an idmapped mount stores the whiteout with an invalid owner; the daemon refuses that before the source can \
               return other errors",
         parts: true,
-        old: false,
+        only: Only::Everywhere,
         matches: |op, _, ours| {
             matches!(op, Op::Rename { flags, .. } if flags.contains(RenameFlags::WHITEOUT))
                 && ours.errno == Some(Errno::OVERFLOW)
@@ -84,7 +118,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         name: "a capability lost to a failed fallocate",
         why: "FUSE clears file capabilities (file_modified) before the daemon can refuse the mode",
         parts: true,
-        old: false,
+        only: Only::Everywhere,
         matches: |op, kernel, ours| {
             matches!(op, Op::FdAllocate { .. })
                 && kernel == ours
@@ -100,7 +134,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
               has a capability, too, the request before the write (file_remove_privs) looks like that of chown(-1, -1), \
               which clears the bits",
         parts: true,
-        old: false,
+        only: Only::Everywhere,
         matches: |op, kernel, ours| {
             matches!(op, Op::FdWrite { .. } | Op::FdMappedWrite { .. } | Op::FdCopyRange { .. })
                 && kernel == ours
@@ -113,7 +147,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         why: "without passthrough the kernel sends the pages written through a mapping as WRITE requests, and the source \
               removes the capability (file_remove_privs), as for any write",
         parts: true,
-        old: false,
+        only: Only::Everywhere,
         matches: |op, kernel, ours| matches!(op, Op::FdMappedWrite { .. }) && kernel == ours,
         excuses: Excuses::LostCapability,
     },
@@ -121,7 +155,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         name: "lseek from the end, or for data and holes, in a directory",
         why: "the kernel answers for FUSE directories by their size (generic_file_llseek), without a request; tmpfs returns EINVAL",
         parts: false,
-        old: false,
+        only: Only::Everywhere,
         matches: |op, kernel, _| {
             matches!(op, Op::FdSeek { .. }) && kernel.errno == Some(Errno::INVAL)
         },
@@ -132,7 +166,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         why: "Linux 6.1 translates the ids of an ACL (vfs_set_acl_prepare) before it checks the caller; newer kernels and \
               shiftbind check the caller first",
         parts: false,
-        old: true,
+        only: Only::OldKernels,
         matches: |op, kernel, ours| {
             let (Op::SetXattr { name, .. } | Op::FdSetXattr { name, .. }) = op else {
                 return false;
@@ -149,13 +183,61 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         why: "Linux 6.1 makes a file with an invalid owner (vfs_tmpfile does not check whether the caller can be stored); \
               newer kernels and shiftbind return EOVERFLOW",
         parts: false,
-        old: true,
+        only: Only::OldKernels,
         matches: |op, kernel, ours| {
             matches!(op, Op::Tmpfile { .. })
                 && kernel.errno.is_none()
                 && ours.errno == Some(Errno::OVERFLOW)
         },
         excuses: Excuses::All,
+    },
+    Allowed {
+        name: "a name by an unmapped caller whom the kernel does not tell",
+        why: "LINK and RENAME name no caller with FUSE_ALLOW_IDMAP, so that the daemon cannot refuse a caller that could not be \
+              stored; neither stores an id of the caller, and the kernel has checked the directories",
+        parts: true,
+        only: Only::Idmappable,
+        matches: |op, kernel, ours| {
+            matches!(op, Op::Link { .. } | Op::FdLink { .. } | Op::Rename { .. })
+                && kernel.errno == Some(Errno::OVERFLOW)
+                && ours.errno.is_none()
+        },
+        excuses: Excuses::All,
+    },
+    Allowed {
+        name: "chown(-1, -1) of a file with set bits by its owner",
+        why: "the kernel takes the clearing out of the request (fuse_setattr) and checks no owner; the daemon cannot, and refuses \
+              it, since any user could send it",
+        parts: true,
+        only: Only::HiddenCallers,
+        matches: |op, kernel, ours| {
+            matches!(op, Op::Chown { .. } | Op::FdChown { .. })
+                && kernel.errno.is_none()
+                && ours.errno == Some(Errno::PERM)
+        },
+        excuses: Excuses::All,
+    },
+    Allowed {
+        name: "chown of a file with set bits with CAP_CHOWN alone",
+        why: "the kernel checks CAP_CHOWN (setattr_prepare), but not for the bits that go, which natively takes CAP_FOWNER; the bits \
+              go",
+        parts: true,
+        only: Only::HiddenCallers,
+        matches: |op, kernel, ours| {
+            matches!(op, Op::Chown { .. } | Op::FdChown { .. })
+                && kernel.errno == Some(Errno::PERM)
+                && ours.errno.is_none()
+        },
+        excuses: Excuses::All,
+    },
+    Allowed {
+        name: "a setgid bit lost although the caller is in the group",
+        why: "the daemon does not know the caller's groups, so a write to a file that its group cannot execute, a chown, and the \
+              removal of an ACL take the bit",
+        parts: true,
+        only: Only::HiddenCallers,
+        matches: |_, kernel, ours| kernel == ours && kernel.errno.is_none(),
+        excuses: Excuses::LostSetgid,
     },
 ];
 
@@ -174,15 +256,15 @@ fn creates(op: &Op) -> bool {
     )
 }
 
-/// Whether `ours` differs from `kernel` only by missing setuid and setgid bits.
-fn lost_set_bits(kernel: &str, ours: &str) -> bool {
+/// Whether `ours` differs from `kernel` only by missing setuid and setgid bits, or by one of them.
+fn lost_set_bits(kernel: &str, ours: &str, lost: u32) -> bool {
     let mode = |text: &str| {
         let (mode, rest) = text.split_once(' ')?;
         Some((u32::from_str_radix(mode, 8).ok()?, rest.to_owned()))
     };
     match (mode(kernel), mode(ours)) {
         (Some((kernel, kernel_rest)), Some((ours, our_rest))) => {
-            ours != kernel && ours == kernel & !0o6000 && our_rest == kernel_rest
+            ours != kernel && ours == kernel & !lost && our_rest == kernel_rest
         }
         _ => false,
     }
@@ -205,12 +287,12 @@ pub(crate) struct Verdict {
     pub(crate) unexpected: Vec<Difference>,
 }
 
-/// Matches the differences after a step with the allowed ones; `old` allows those of old kernels, too.
+/// Matches the differences after a step with the allowed ones.
 pub(crate) fn judge(
     op: &Op,
     outcomes: &[Outcome; 2],
     mut differences: Vec<Difference>,
-    old: bool,
+    conditions: Conditions,
 ) -> Verdict {
     let [kernel, ours] = outcomes;
     let mut allowed = Vec::new();
@@ -218,7 +300,7 @@ pub(crate) fn judge(
         if differences.is_empty() {
             break;
         }
-        if (entry.old && !old) || !(entry.matches)(op, kernel, ours) {
+        if !conditions.meet(entry.only) || !(entry.matches)(op, kernel, ours) {
             continue;
         }
         let before = differences.len();
@@ -226,7 +308,8 @@ pub(crate) fn judge(
             Difference::Outcome { .. } => false,
             Difference::State { kernel, ours, .. } => match entry.excuses {
                 Excuses::All => !entry.parts,
-                Excuses::LostSetBits => !lost_set_bits(kernel, ours),
+                Excuses::LostSetBits => !lost_set_bits(kernel, ours, 0o6000),
+                Excuses::LostSetgid => !lost_set_bits(kernel, ours, 0o2000),
                 Excuses::LostCapability => !lost_capability(kernel, ours),
             },
         });

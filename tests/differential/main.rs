@@ -71,6 +71,30 @@ fn setuid_setgid_and_capabilities_are_cleared_as_the_kernel_does_without_passthr
 }
 
 #[test]
+fn named_cases_of_an_idmappable_mount_are_answered_as_the_kernel_does() {
+    named_cases(0, Engine::Idmappable, Cases::Every(2)).assert_equal();
+}
+
+#[test]
+fn named_cases_of_an_idmapped_clone_of_a_mount_are_answered_as_the_kernel_does() {
+    for (scenario, every) in [(0, 1), (2, 3)] {
+        named_cases(scenario, Engine::IdmappedClone, Cases::Every(every)).assert_equal();
+    }
+}
+
+#[test]
+fn clearing_of_setuid_without_a_known_caller_is_answered_as_the_kernel_does() {
+    for engine in [Engine::Idmappable, Engine::IdmappedClone] {
+        named_cases(0, engine, Cases::ClearingOfSetuid).assert_equal();
+    }
+}
+
+#[test]
+fn random_steps_on_an_idmapped_clone_never_part_from_the_kernel() {
+    random_steps(0, Engine::IdmappedClone, CASES).unwrap_or_else(|report| panic!("{report}"));
+}
+
+#[test]
 fn random_steps_on_a_container_range_never_part_from_the_kernel() {
     random_steps(0, Engine::Shiftbind, CASES).unwrap_or_else(|report| panic!("{report}"));
 }

@@ -22,7 +22,7 @@ use rustix::process::Pid;
 
 use crate::act::act;
 use crate::caller::Caller;
-use crate::differences::{Verdict, judge};
+use crate::differences::{Conditions, Verdict, judge};
 use crate::observe;
 use crate::op::{Op, SLOTS, Step};
 use crate::patience::patience;
@@ -36,6 +36,10 @@ pub(crate) enum Engine {
     Shiftbind,
     /// Without FUSE passthrough: the daemon reads and writes.
     ShiftbindWithoutPassthrough,
+    /// With `idmappable`: the kernel does not tell the daemon who sends a request.
+    Idmappable,
+    /// shiftbind without a map but with `idmappable`, and on top the kernel with the map.
+    IdmappedClone,
     /// The kernel, as for the first mount: no difference is allowed.
     Kernel,
     /// The kernel with another map: the harness must report differences.
@@ -74,6 +78,7 @@ impl Side {
 /// The twins of one scenario.
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
+    engine: Engine,
     pub(crate) callers: Vec<Caller>,
     namespace: OwnedFd,
     sides: [Side; 2],
@@ -137,9 +142,16 @@ impl World {
         let log = base.join("log");
         let (source, mount) = (&sides[1].source, &sides[1].mount);
         let daemon = match engine {
-            Engine::Shiftbind => Some(start_shiftbind(&scenario, "auto", source, mount, &log)),
-            Engine::ShiftbindWithoutPassthrough => {
-                Some(start_shiftbind(&scenario, "off", source, mount, &log))
+            Engine::Shiftbind | Engine::ShiftbindWithoutPassthrough | Engine::Idmappable => {
+                Some(start_shiftbind(&scenario, engine, source, mount, &log))
+            }
+            Engine::IdmappedClone => {
+                let below = base.join("ours").join("below");
+                fs::create_dir(&below).expect("mkdir");
+                let daemon = start_shiftbind(&scenario, engine, source, &below, &log);
+                kernel_mount(&scenario, &below, mount).expect("idmap the mount");
+                rustix::mount::unmount(&below, UnmountFlags::DETACH).expect("unmount");
+                Some(daemon)
             }
             Engine::Kernel => {
                 kernel_mount(&scenario, source, mount).expect("idmapped mount");
@@ -159,6 +171,7 @@ impl World {
         let callers = Caller::all(&scenario);
         let mut world = Self {
             scenario,
+            engine,
             callers,
             namespace,
             sides,
@@ -252,7 +265,8 @@ impl World {
             paths.iter().filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned())).collect();
         paths.extend(parents);
         differences.extend(self.compare_states(&paths));
-        judge(&step.op, &outcomes, differences, self.acls_as_stored)
+        let conditions = Conditions { old_kernel: self.acls_as_stored, engine: self.engine };
+        judge(&step.op, &outcomes, differences, conditions)
     }
 
     /// Compares the views of both mounts of everything that their sources hold.
@@ -420,7 +434,7 @@ fn kernel_mount(scenario: &Scenario, source: &Path, target: &Path) -> Result<(),
 
 fn start_shiftbind(
     scenario: &Scenario,
-    passthrough: &str,
+    engine: Engine,
     source: &Path,
     mount: &Path,
     log: &Path,
@@ -429,10 +443,16 @@ fn start_shiftbind(
     let binary = std::env::var_os("SHIFTBIND_DIFF_BINARY")
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_shiftbind").into());
     let stderr = fs::File::create(log).expect("log");
+    let options = match engine {
+        Engine::ShiftbindWithoutPassthrough => scenario.options() + ",passthrough=off",
+        Engine::Idmappable => scenario.options() + ",idmappable",
+        Engine::IdmappedClone => "idmappable".to_owned(),
+        _ => scenario.options(),
+    };
     let mut daemon = Command::new(binary)
         .arg("-f")
         .args([source, mount])
-        .args(["-o", &scenario.options(), "--passthrough", passthrough])
+        .args(["-o", &options])
         .stdin(Stdio::null())
         .stderr(stderr)
         .spawn()

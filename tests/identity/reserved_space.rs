@@ -145,6 +145,32 @@ fn a_file_that_the_hosts_root_has_open_gives_no_user_the_reserve() {
 }
 
 #[test]
+fn without_a_known_caller_the_reserve_of_ext4_is_for_no_one() {
+    let filesystem = loop_fs("ext4", 64);
+    let source = filesystem.dir("source");
+    open_to_all(&source);
+    let reserve = reserve(&filesystem);
+    let builder = Mount::builder().source(&source).arg("-oidmappable,passthrough=off");
+    let mount = match builder.try_start() {
+        Ok(mount) => mount,
+        Err(why) => {
+            assert!(why.contains("this kernel's FUSE has no idmapped mounts"), "{why}");
+            return skipped("this kernel's FUSE has no idmapped mounts");
+        }
+    };
+    for id in [USER, 0] {
+        let path = mount.join(format!("{id}"));
+        let wrote = as_user(id, id, &[], || {
+            File::create(&path).expect("create");
+            fill_up(&path).0
+        });
+        assert_eq!(wrote, Some(libc::ENOSPC), "user {id}");
+        let (_, free) = full(&filesystem);
+        assert!(free >= reserve, "{free} of {reserve} reserved blocks are left by {id}");
+    }
+}
+
+#[test]
 fn a_mount_user_stored_as_root_gets_nothing_from_the_reserve() {
     for passthrough in ["auto", "off"] {
         let filesystem = loop_fs("ext4", 64);

@@ -5,11 +5,7 @@ use std::process::Stdio;
 use super::container::Container;
 use super::{machine, namespace};
 
-#[path = "../support/machine.rs"]
-#[allow(dead_code)]
-mod machine_support;
-
-pub(crate) use machine_support::skipped;
+pub(crate) use super::namespace::machine::skipped;
 
 #[test]
 fn what_mkdir_makes_belongs_to_root_of_the_container() {

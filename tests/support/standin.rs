@@ -37,7 +37,8 @@ pub(crate) fn mount(source: &Path, mountpoint: &Path, maps: &[String]) {
         .expect("attach the mount");
 }
 
-fn user_namespace(uid_map: &str, gid_map: &str) -> File {
+/// A user namespace with these maps.
+pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> File {
     let mut holder = Command::new("unshare")
         .args(["--user", "sh", "-c", "echo; read end"])
         .stdin(Stdio::piped())

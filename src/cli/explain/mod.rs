@@ -80,7 +80,7 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     for cost in &probed.costs {
         out.push("kernel's FUSE", cost);
     }
-    view::explain_checks(&mut out, &config.view);
+    view::explain_checks(&mut out, config);
     view::explain_data(&mut out, config);
     out.push(
         "access",

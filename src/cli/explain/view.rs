@@ -170,8 +170,14 @@ pub(super) fn explain_changes(out: &mut Facts, view: &View) {
 }
 
 /// Explains whether the kernel or the daemon checks permissions, and what the kernel does not cache for that reason.
-pub(super) fn explain_checks(out: &mut Facts, view: &View) {
-    let needs = view.needs();
+pub(super) fn explain_checks(out: &mut Facts, config: &Config) {
+    let (view, needs) = (&config.view, config.view.needs());
+    if config.idmappable {
+        out.push(
+            "idmapped mounts",
+            "allowed: the kernel does not tell the daemon which user sends a request",
+        );
+    }
     if needs.checks == Checks::Kernel {
         out.push("checks", "the kernel checks permissions, on what is shown");
         return;

@@ -80,6 +80,7 @@ pub(super) enum Opt {
     AllowOther,
     AllowRoot,
     DefaultPermissions,
+    Idmappable,
     AutoUnmount,
     FsName,
     Subtype,
@@ -238,6 +239,14 @@ impl OptionDef {
         Category::SHOWN.contains(&self.category)
     }
 
+    /// The name of the option, or of its opposite.
+    pub(super) fn name(&self, is_on: bool) -> &'static str {
+        match self.opposite {
+            Some(opposite) if !is_on => opposite,
+            _ => self.long,
+        }
+    }
+
     /// Every name as a long flag and within `-o`. The flag is `false` for the opposite.
     pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let own = std::iter::once((self.long, true));
@@ -247,6 +256,25 @@ impl OptionDef {
 }
 
 impl Opt {
+    /// Whether what the option does, `on` or its opposite, depends on which user sends a request that creates nothing.
+    pub(super) fn needs_caller(self, on: bool) -> bool {
+        match self {
+            // The daemon checks permissions (`View::needs`).
+            Self::Mirror
+            | Self::MirrorOnly
+            | Self::ChownIgnore
+            | Self::ChgrpIgnore
+            | Self::ChmodIgnore => true,
+            // The daemon checks the caller's rights on the directory of the target.
+            Self::ResolvedSymlinkDeletion => true,
+            // The ioctl is made with the caller's ids and capabilities.
+            Self::EnableIoctl => true,
+            Self::AllowRoot => true,
+            Self::AllowOther => !on,
+            _ => false,
+        }
+    }
+
     /// Whether only the FUSE daemon can serve the option, `on` or its opposite. Maps are not counted: the view that they
     /// make tells whether the kernel could.
     pub(super) fn needs_daemon(self, on: bool) -> bool {

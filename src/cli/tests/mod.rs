@@ -1,6 +1,7 @@
 //! Tests whole command lines, of the ordinary command and of the mount helper.
 
 mod bindfs;
+mod idmappable;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

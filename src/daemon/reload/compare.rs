@@ -31,6 +31,7 @@ fn fixed(now: &Config, new: &Config) -> Option<&'static str> {
         ("fsname", now.fsname == new.fsname),
         ("subtype", now.subtype == new.subtype),
         ("allow-other", now.access == new.access),
+        ("idmappable", now.idmappable == new.idmappable),
         ("max-read", now.max_read == new.max_read),
         ("threads", now.threads == new.threads),
         ("one-file-system", now.one_file_system == new.one_file_system),

@@ -88,7 +88,7 @@ impl Fs {
             let dir = self.dirs.get(handle)?;
             self.read_as(caller, &dir.inode)?;
             let result = run(&dir);
-            dir.keep_unread_entries(|| self.listing_shares.take(caller.uid));
+            dir.keep_unread_entries(|| self.listing_shares.take_for(caller));
             return result;
         }
         let inode = self.tree.inode(node)?;
@@ -99,7 +99,7 @@ impl Fs {
         };
         let result = run(&dir);
         let cookie = dir.stream().cookie();
-        self.idle_streams.put(dir, cookie, Some(caller.uid));
+        self.idle_streams.put(dir, cookie, caller.uid());
         result
     }
 

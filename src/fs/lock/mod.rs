@@ -197,7 +197,7 @@ impl Fs {
 
     /// Opens a new open file description for a lock owner. ENOLCK if the caller's user has its full share of descriptors.
     fn open_description(&self, caller: &Caller, file: &OpenFile) -> Result<Description> {
-        let share = self.open_shares.take(caller.uid).ok_or(Errno::NOLCK)?;
+        let share = self.open_shares.take_for(caller).ok_or(Errno::NOLCK)?;
         let (fd, access) = self.open_for_lock(file)?;
         Ok(Description::new(fd, access, share))
     }

@@ -313,7 +313,7 @@ mod tests {
             Access::Write => OFlags::WRONLY,
             Access::Both => OFlags::RDWR,
         };
-        let share = Shares::new(8).take(MountUid::new(0).unwrap()).unwrap();
+        let share = Shares::new(8).take(MountUid::new(0)).unwrap();
         Description::new(open(path, mode | OFlags::CLOEXEC, Mode::empty()).unwrap(), access, share)
     }
 

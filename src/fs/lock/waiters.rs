@@ -49,7 +49,8 @@ struct List {
 struct Waiter {
     thread: Pid,
     client: u32,
-    uid: MountUid,
+    /// The user whose limit counts.
+    uid: Option<MountUid>,
     /// The number of the client's request (`fuse_in_header.unique`).
     unique: u64,
     is_interrupted: bool,
@@ -93,8 +94,9 @@ impl Waiting<'_> {
 }
 
 impl List {
-    fn has_room_for(&self, uid: MountUid) -> bool {
-        let reserved = if uid.raw() == 0 { 0 } else { RESERVED_FOR_ROOT };
+    fn has_room_for(&self, uid: Option<MountUid>) -> bool {
+        let is_root = uid.is_some_and(|uid| uid.raw() == 0);
+        let reserved = if is_root { 0 } else { RESERVED_FOR_ROOT };
         self.waiters.len() < MAX_WAITERS - reserved
             && self.waiters.iter().filter(|waiter| waiter.uid == uid).count() < MAX_WAITERS_OF_USER
     }
@@ -112,11 +114,12 @@ impl Waiters {
         wait: impl FnOnce(&Waiting<'_>) -> Result<T> + Send + 'static,
         done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        if !self.lock().has_room_for(caller.uid) {
+        let user = caller.limited_user();
+        if !self.lock().has_room_for(user) {
             return done(Err(Errno::NOLCK));
         }
         let waiters = Arc::clone(self);
-        let run = move || done(waiters.during(caller, unique, wait));
+        let run = move || done(waiters.during((caller.pid, user), unique, wait));
         let started =
             std::thread::Builder::new().name("lock-wait".into()).stack_size(128 * 1024).spawn(run);
         if let Err(e) = started {
@@ -129,7 +132,7 @@ impl Waiters {
 
     fn during<T>(
         self: &Arc<Self>,
-        caller: Caller,
+        (client, uid): (u32, Option<MountUid>),
         unique: u64,
         wait: impl FnOnce(&Waiting<'_>) -> Result<T>,
     ) -> Result<T> {
@@ -148,7 +151,6 @@ impl Waiters {
                 list.early.remove(at);
                 return Err(Errno::INTR);
             }
-            let Caller { uid, pid: client, .. } = caller;
             let waiter = Waiter { thread, client, uid, unique, is_interrupted: false, wake: None };
             list.waiters.push(waiter);
             std::mem::replace(&mut list.is_watched, true)
@@ -226,38 +228,35 @@ impl Waiters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idmap::MountGid;
 
-    fn caller(uid: u32) -> Caller {
-        let gid = MountGid::new(0).unwrap();
-        Caller { uid: MountUid::new(uid).unwrap(), gid, pid: 0 }
-    }
+    const CLIENT: (u32, Option<MountUid>) = (0, None);
 
     #[test]
     fn one_user_cannot_take_all_waiter_slots() {
         let mut list = List::default();
         let thread = rustix::thread::gettid();
         let wait = |list: &mut List, uid, count| {
-            let Caller { uid, pid: client, .. } = caller(uid);
+            let (uid, client) = (MountUid::new(uid), 0);
             let waiter =
                 Waiter { thread, client, uid, unique: 0, is_interrupted: false, wake: None };
             list.waiters.extend(std::iter::repeat_n(waiter, count));
         };
         wait(&mut list, 1000, MAX_WAITERS_OF_USER);
-        assert!(!list.has_room_for(caller(1000).uid) && list.has_room_for(caller(1001).uid));
+        let has_room_for = |list: &List, uid| list.has_room_for(MountUid::new(uid));
+        assert!(!has_room_for(&list, 1000) && has_room_for(&list, 1001));
         wait(&mut list, 1001, MAX_WAITERS_OF_USER);
         wait(&mut list, 1002, MAX_WAITERS_OF_USER);
         wait(&mut list, 1003, MAX_WAITERS_OF_USER);
-        assert!(!list.has_room_for(caller(1004).uid), "the total is limited as well");
+        assert!(!has_room_for(&list, 1004), "the total is limited as well");
     }
 
     #[test]
     fn an_interrupt_that_comes_before_its_request_is_kept_for_it() {
         let waiters = Arc::new(Waiters::default());
         waiters.interrupt(7);
-        assert_eq!(waiters.during(caller(0), 8, |_| Ok(())), Ok(()));
-        assert_eq!(waiters.during(caller(0), 7, |_| Ok(())), Err(Errno::INTR));
-        assert_eq!(waiters.during(caller(0), 7, |_| Ok(())), Ok(()), "once");
+        assert_eq!(waiters.during(CLIENT, 8, |_| Ok(())), Ok(()));
+        assert_eq!(waiters.during(CLIENT, 7, |_| Ok(())), Err(Errno::INTR));
+        assert_eq!(waiters.during(CLIENT, 7, |_| Ok(())), Ok(()), "once");
         (0..5000).for_each(|unique| waiters.interrupt(unique));
         assert_eq!(waiters.lock().early.len(), MAX_EARLY);
     }
@@ -278,7 +277,7 @@ mod tests {
                 std::thread::sleep(POLL_INTERVAL / 4);
                 Ok(())
             };
-            assert_eq!(waiters.during(caller(0), unique, wait), Ok(()));
+            assert_eq!(waiters.during(CLIENT, unique, wait), Ok(()));
         }
         // Threads of other tests are counted as well.
         let count = watches();

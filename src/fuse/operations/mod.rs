@@ -33,7 +33,7 @@ use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use super::worker_pool::Service;
 use crate::config::{Access, CachePolicy};
-use crate::fs::{Attr, Entry, Fs, Result};
+use crate::fs::{Attr, Entry, Fs, Result, user_of_thread};
 use crate::idmap::UserNamespaceIds;
 use crate::source::{NodeId, drop_admin};
 use crate::view::Checks;
@@ -59,6 +59,8 @@ pub(super) struct Operations {
     pub(super) admission: Admission,
     pub(super) blocked: Arc<BlockedWorkers>,
     pub(super) interrupts: Arc<Interrupts>,
+    /// Whether the mount may be idmapped (FUSE_ALLOW_IDMAP), so that the kernel does not tell callers.
+    pub(super) hides_callers: bool,
 }
 
 /// Decides which users are served at all.
@@ -83,9 +85,16 @@ impl Admission {
         !self.is_container
     }
 
-    /// Whether a request comes from root or from the mounter.
+    /// Whether a request comes from root or from the mounter. If the kernel does not tell the caller's ids, /proc does.
     fn is_mounter_or_root(self, request: &Request<'_>) -> bool {
-        request.header.uid == self.mounter || request.header.uid == 0
+        let uid = match request.caller() {
+            Ok(caller) => match caller.uid() {
+                Some(uid) => Some(uid.raw()),
+                None => user_of_thread(caller.pid),
+            },
+            Err(_) => None,
+        };
+        uid.is_some_and(|uid| uid == self.mounter || uid == 0)
     }
 
     /// Whether a request is to be served. Requests on files that are open already, and requests that the kernel makes
@@ -127,6 +136,9 @@ impl Operations {
     }
 
     /// Answers FUSE_INIT.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP if mounts are to be idmappable and the kernel's FUSE does not have that; those of [`negotiate`].
     pub(super) fn init(&self, device: &Arc<Device>) -> Result<()> {
         // ATOMIC_O_TRUNC is left out: the kernel then clears the setuid bits of a truncated file by the caller's
         // capabilities.
@@ -165,6 +177,11 @@ impl Operations {
         if self.data.direct_io {
             flags |= flag::DIRECT_IO_ALLOW_MMAP;
         }
+        // By the second flag the kernel says whether an ACL clears the setgid bit, which depends on the caller.
+        let idmap = flag::ALLOW_IDMAP | flag::SETXATTR_EXT;
+        if self.hides_callers {
+            flags |= idmap;
+        }
         let params = InitParams {
             flags,
             max_write: self.data.max_write,
@@ -172,7 +189,10 @@ impl Operations {
             max_background: MAX_BACKGROUND,
             stack_depth: if self.fs.tree().passes_a_stack() { 2 } else { 1 },
         };
-        let negotiated = negotiate(device, &params)?;
+        let negotiated = negotiate(device, &params)?.agreed;
+        if self.hides_callers && negotiated & idmap != idmap {
+            return Err(Errno::OPNOTSUPP);
+        }
         log::debug!(
             "the kernel's FUSE lacks INIT flags that were asked for: flags={:#x}",
             flags & !negotiated
@@ -248,7 +268,7 @@ impl Service for Operations {
         let Some(request) = Request::parse(bytes) else {
             return log::error!("the kernel sent a malformed request: size={}", bytes.len());
         };
-        let request = &request;
+        let request = &request.with_hidden_caller(self.hides_callers);
         if let opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT = request.header.opcode {
             return self.serve_without_reply(request, device);
         }

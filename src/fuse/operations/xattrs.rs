@@ -3,16 +3,24 @@
 use rustix::io::Errno;
 
 use super::Operations;
-use crate::fs::Result;
-use crate::fuse::protocol::layout::{GetXattrIn, GetXattrOut, SetXattrIn};
+use crate::fs::{Result, SetXattr};
+use crate::fuse::protocol::layout::{
+    GetXattrIn, GetXattrOut, SETXATTR_ACL_KILL_SGID, SetXattrExt, SetXattrIn,
+};
 use crate::fuse::protocol::{Reply, Request};
 
 impl Operations {
     pub(super) fn setxattr(&self, request: &Request<'_>) -> Result<()> {
-        let (SetXattrIn { size, flags }, rest) = request.argument()?;
+        let (SetXattrIn { size, flags }, mut rest) = request.argument()?;
+        let mut kills_sgid = false;
+        if self.hides_callers {
+            let (SetXattrExt { setxattr_flags, .. }, after) = rest.argument()?;
+            kills_sgid = setxattr_flags & SETXATTR_ACL_KILL_SGID != 0;
+            rest = after;
+        }
         let (name, rest) = rest.name()?;
-        let value = rest.bytes(size)?;
-        self.fs.setxattr(&request.caller()?, self.node(request), name, value, flags as i32)
+        let set = SetXattr { name, value: rest.bytes(size)?, flags: flags as i32, kills_sgid };
+        self.fs.setxattr(&request.caller()?, self.node(request), &set)
     }
 
     pub(super) fn getxattr(&self, request: &Request<'_>, reply: Reply) {

@@ -32,10 +32,12 @@ pub(in crate::fuse) mod flag {
     pub const CACHE_SYMLINKS: u64 = 1 << 23;
     pub const NO_OPENDIR_SUPPORT: u64 = 1 << 24;
     pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+    pub const SETXATTR_EXT: u64 = 1 << 29;
     pub const INIT_EXT: u64 = 1 << 30;
     pub const HAS_EXPIRE_ONLY: u64 = 1 << 35;
     pub const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
     pub const PASSTHROUGH: u64 = 1 << 37;
+    pub const ALLOW_IDMAP: u64 = 1 << 40;
 }
 
 /// What this server asks for in FUSE_INIT.
@@ -53,12 +55,24 @@ pub(in crate::fuse) struct InitParams {
     pub(in crate::fuse) stack_depth: u32,
 }
 
-/// Answers FUSE_INIT, which must be queued or come soon. Returns the flags that both sides have.
+/// The flags of one connection, bits of [`flag`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fuse) struct Negotiated {
+    /// The flags that the kernel has.
+    pub(in crate::fuse) offered: u64,
+    /// The flags that both sides have.
+    pub(in crate::fuse) agreed: u64,
+}
+
+/// Answers FUSE_INIT, which must be queued or come soon.
 ///
 /// # Errors
 /// EPROTONOSUPPORT for a FUSE protocol older than Linux 6.1's; EPROTO when the first request is another; ENODEV when
 /// the mount is gone already.
-pub(in crate::fuse) fn negotiate(device: &Arc<Device>, params: &InitParams) -> Result<u64, Errno> {
+pub(in crate::fuse) fn negotiate(
+    device: &Arc<Device>,
+    params: &InitParams,
+) -> Result<Negotiated, Errno> {
     let mut buffer = vec![0; super::MIN_BUFFER];
     loop {
         let len = match device.receive(&mut buffer) {
@@ -90,7 +104,7 @@ pub(in crate::fuse) fn negotiate(device: &Arc<Device>, params: &InitParams) -> R
     }
 }
 
-fn init_out(init: &InitIn, flags2: u32, params: &InitParams) -> (InitOut, u64) {
+fn init_out(init: &InitIn, flags2: u32, params: &InitParams) -> (InitOut, Negotiated) {
     let offered = match u64::from(init.flags) & flag::INIT_EXT {
         0 => u64::from(init.flags),
         _ => u64::from(init.flags) | u64::from(flags2) << 32,
@@ -114,7 +128,7 @@ fn init_out(init: &InitIn, flags2: u32, params: &InitParams) -> (InitOut, u64) {
         max_stack_depth: if has_passthrough { params.stack_depth } else { 0 },
         ..InitOut::default()
     };
-    (answer, negotiated)
+    (answer, Negotiated { offered, agreed: negotiated })
 }
 
 #[cfg(test)]
@@ -147,7 +161,7 @@ mod tests {
         let words = [init.major, init.minor, init.max_readahead, init.flags];
         request.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
         (&kernel).write_all(&request).unwrap();
-        negotiate(&Arc::new(Device::new(daemon.into())), &PARAMS)
+        negotiate(&Arc::new(Device::new(daemon.into())), &PARAMS).map(|flags| flags.agreed)
     }
 
     #[test]
@@ -163,6 +177,8 @@ mod tests {
     fn only_flags_that_both_sides_have_are_negotiated() {
         let offered = flag::INIT_EXT | flag::DONT_MASK | flag::PASSTHROUGH | flag::ASYNC_READ;
         let (answer, negotiated) = init_out(&init(offered), (offered >> 32) as u32, &PARAMS);
+        assert_eq!(negotiated.offered, offered);
+        let negotiated = negotiated.agreed;
         assert_eq!(negotiated, flag::INIT_EXT | flag::DONT_MASK | flag::PASSTHROUGH);
         assert_eq!((answer.flags, answer.flags2), (negotiated as u32, (negotiated >> 32) as u32));
         assert_eq!((answer.minor, answer.max_readahead, answer.max_pages), (44, 128 << 10, 256));
@@ -172,7 +188,7 @@ mod tests {
     #[test]
     fn an_old_kernel_has_no_second_flags_word() {
         let (answer, negotiated) = init_out(&init(flag::DONT_MASK), u32::MAX, &PARAMS);
-        assert_eq!(negotiated, flag::DONT_MASK);
+        assert_eq!(negotiated, Negotiated { offered: flag::DONT_MASK, agreed: flag::DONT_MASK });
         assert_eq!((answer.flags2, answer.max_stack_depth), (0, 0));
     }
 }

@@ -57,6 +57,8 @@ sent! {
     }
     FsyncIn { fh: u64, flags: u32, padding: u32 }
     SetXattrIn { size: u32, flags: u32 }
+    /// What follows [`SetXattrIn`] with FUSE_SETXATTR_EXT.
+    SetXattrExt { setxattr_flags: u32, padding: u32 }
     GetXattrIn { size: u32, padding: u32 }
     LockIn { fh: u64, owner: u64, start: u64, end: u64, typ: u32, pid: u32, lk_flags: u32, padding: u32 }
     InterruptIn { unique: u64 }
@@ -117,6 +119,7 @@ pub mod fattr {
     pub const FH: u32 = 1 << 6;
     pub const ATIME_NOW: u32 = 1 << 7;
     pub const MTIME_NOW: u32 = 1 << 8;
+    pub const KILL_SUIDGID: u32 = 1 << 11;
 }
 
 /// `FUSE_READ_LOCKOWNER`: `lock_owner` is set. Without it the page cache reads.
@@ -130,6 +133,8 @@ pub mod write {
     /// The write clears the setuid and setgid bits.
     pub const KILL_SUIDGID: u32 = 1 << 2;
 }
+/// `FUSE_SETXATTR_ACL_KILL_SGID`: the access ACL clears the setgid bit.
+pub const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// `FUSE_FSYNC_FDATASYNC`.
 pub const FSYNC_FDATASYNC: u32 = 1 << 0;
 /// `FUSE_LK_FLOCK`: flock(2), not a lock of a range.

@@ -10,7 +10,7 @@ mod request;
 pub(super) use dirent_buffer::DirentBuffer;
 pub(super) use notification::Notification;
 pub(super) use reply::{Reply, reply_interrupted, reply_unserved};
-pub(super) use request::{Request, RequestHead};
+pub(super) use request::{Request, RequestHead, UNKNOWN_USER};
 
 /// The smallest buffer, in bytes, that the kernel accepts for reading requests (FUSE_MIN_READ_BUFFER).
 pub(super) const MIN_BUFFER: usize = 8192;

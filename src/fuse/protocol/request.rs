@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::layout::InHeader;
 use super::opcode;
-use crate::fs::{Caller, Result};
+use crate::fs::{Caller, Result, user_of_thread};
 use crate::idmap::{MountGid, MountUid};
 
 /// One request.
@@ -17,21 +17,34 @@ pub(in crate::fuse) struct Request<'a> {
     /// The header.
     pub(in crate::fuse) header: InHeader,
     body: &'a [u8],
+    /// The kernel does not tell the caller's ids (FUSE_ALLOW_IDMAP).
+    hides_caller: bool,
 }
 
 impl<'a> Request<'a> {
     /// Parses a buffer. `None` when its length is not that in the header, which the kernel never does.
     pub(in crate::fuse) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, body) = InHeader::read_from_prefix(bytes).ok()?;
-        (header.len as usize == bytes.len()).then_some(Self { header, body })
+        (header.len as usize == bytes.len()).then_some(Self { header, body, hides_caller: false })
     }
 
-    /// The caller's ids. EOVERFLOW for 4294967295, which the kernel never sends.
+    /// The request, as one of a connection with FUSE_ALLOW_IDMAP if `hides_caller`.
+    pub(in crate::fuse) fn with_hidden_caller(self, hides_caller: bool) -> Self {
+        Self { hides_caller, ..self }
+    }
+
+    /// The caller's ids. EOVERFLOW for 4294967295, which the kernel sends only with FUSE_ALLOW_IDMAP.
+    ///
+    /// With it, the ids in a request that creates an inode are those of the new inode, and all other requests have none
+    /// (`fuse_get_req` in Linux).
     pub(in crate::fuse) fn caller(&self) -> Result<Caller> {
         let InHeader { uid, gid, pid, .. } = self.header;
-        let uid = MountUid::new(uid).ok_or(Errno::OVERFLOW)?;
-        let gid = MountGid::new(gid).ok_or(Errno::OVERFLOW)?;
-        Ok(Caller { uid, gid, pid })
+        let ids = MountUid::new(uid).zip(MountGid::new(gid));
+        if self.hides_caller {
+            return Ok(Caller { ids: None, creates_as: ids, pid });
+        }
+        let (uid, gid) = ids.ok_or(Errno::OVERFLOW)?;
+        Ok(Caller::known(uid, gid, pid))
     }
 
     /// The structure at the start of the body, and what follows it. EIO when the body is too short.
@@ -58,13 +71,16 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The user of a request whose caller the kernel does not tell. No user has this uid.
+pub(in crate::fuse) const UNKNOWN_USER: u32 = u32::MAX;
+
 /// The part of a request's header that a worker needs before it serves the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fuse) struct RequestHead {
     pub(in crate::fuse) opcode: u32,
     /// The request's number.
     pub(in crate::fuse) unique: u64,
-    /// The caller's filesystem uid.
+    /// The caller's filesystem uid, or [`UNKNOWN_USER`].
     pub(in crate::fuse) uid: u32,
     /// The caller's thread id; 0 if it has none in the daemon's pid namespace.
     pub(in crate::fuse) pid: u32,
@@ -78,6 +94,14 @@ impl RequestHead {
             let InHeader { opcode, unique, uid, pid, .. } = header;
             Self { opcode, unique, uid, pid }
         })
+    }
+
+    /// The user whose limits count: the caller's or, if that is unknown, the one that /proc shows of the thread.
+    pub(in crate::fuse) fn user(&self) -> u32 {
+        match self.uid {
+            UNKNOWN_USER => user_of_thread(self.pid).unwrap_or(UNKNOWN_USER),
+            uid => uid,
+        }
     }
 
     /// Whether the kernel expects a reply.
@@ -147,7 +171,10 @@ mod tests {
         let request = Request::parse(&bytes).unwrap();
         assert_eq!((request.header.unique, request.header.nodeid), (77, 5));
         let caller = request.caller().unwrap();
-        assert_eq!((caller.uid.raw(), caller.gid.raw(), caller.pid), (1000, 100, 4242));
+        let ids = caller.ids.map(|(uid, gid)| (uid.raw(), gid.raw()));
+        assert_eq!((ids, caller.creates_as, caller.pid), (Some((1000, 100)), caller.ids, 4242));
+        let hidden = request.with_hidden_caller(true).caller().unwrap();
+        assert_eq!((hidden.ids, hidden.creates_as), (None, caller.ids));
         let (argument, rest) = request.argument::<RenameIn>().unwrap();
         let (old, rest) = rest.name().unwrap();
         let (new, _) = rest.name().unwrap();

@@ -36,6 +36,20 @@ pub(super) const ACCESS: &[OptionDef] = &[
          mirror-only, chown-ignore, chgrp-ignore and chmod-ignore the daemon checks them, by the same rules. The \
          option is accepted for compatibility with mount.fuse3(8).",
     ),
+    flag(
+        Opt::Idmappable,
+        "idmappable",
+        "idmappable",
+        Category::Access,
+        "Let container managers put a map of their own on the mount",
+        "Let the mount be idmapped: mount_setattr(2) with MOUNT_ATTR_IDMAP on a clone of it, as podman -v MOUNTPOINT:/data:idmap, \
+         crun, runc, systemd-nspawn --bind=MOUNTPOINT:/data:idmap, LXC and Kubernetes with hostUsers: false do. Several \
+         containers can have maps of their own on one mount. Needs Linux 6.12 and allow_other. The kernel checks all \
+         permissions, and does not tell the daemon which user sends a request that creates nothing. So options that \
+         depend on the caller are refused: mirror, mirror-only, chown-ignore, chgrp-ignore, chmod-ignore, \
+         resolved-symlink-deletion, enable-ioctl and allow_root; so is a source on a FUSE or network filesystem, whose \
+         server checks the caller's ids. doc/SEMANTICS.md says what else differs. --reload cannot change it.",
+    ),
     OptionDef {
         value: value("NAME"),
         default: "SOURCE",
