@@ -22,19 +22,11 @@ use super::detached;
 use super::subdir::SubdirMethod;
 use super::table::MountIdentity;
 use crate::error::{Error, Result};
-use crate::namespace::{Child, Failure, Link, Message, Namespace, Pinned, Users, failed, serve};
+use crate::namespace::{
+    Child, Failure, Link, Message, Namespace, Pinned, Users, error, failed, serve,
+};
 use crate::sys;
 use crate::sys::namespace::{Kind, Unmount};
-
-/// What failed, as an error of this program.
-pub(super) fn error((what, e): Failure) -> Error {
-    let what = format!("option 'namespace': {what}");
-    match e.raw_os_error() {
-        // The text is whole.
-        Some(0) => Error::refused(what),
-        _ => Error::mount(what, e),
-    }
-}
 
 fn whole(e: Error) -> Failure {
     (e.to_string(), io::Error::from_raw_os_error(0))

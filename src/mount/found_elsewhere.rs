@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 
-use super::elsewhere::{error, unmount_at};
+use super::elsewhere::unmount_at;
 use super::registry::{Registered, registered};
 use super::table::MountIdentity;
 use crate::error::{Error, Result};
-use crate::namespace::{Namespace, Pinned, Target};
+use crate::namespace::{Namespace, Pinned, Target, error};
 use crate::sys::mountinfo::MountInfo;
 
 /// The topmost mount at a path in another namespace, made by this program.

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, openat, statx};
 
-use super::elsewhere;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::namespace::{Make, Namespace, Target, make_here};
+use crate::namespace::{Make, Namespace, Target, error, make_here};
 
 /// A mount point.
 #[derive(Debug)]
@@ -54,7 +53,7 @@ impl MountPoint {
         };
         let target = Target { root: namespace.root.as_deref(), path, make };
         let namespace = Namespace::of_config(namespace)?;
-        let found = namespace.resolve(target).map_err(elsewhere::error)?;
+        let found = namespace.resolve(target).map_err(error)?;
         let path = Path::new("/").join(path);
         Ok(Self { fd: found.fd, path, is_dir: found.is_dir, namespace: Some(namespace) })
     }

@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
+use crate::error::Error;
 use crate::sys::process::{Fork, close_all_but, exit_now, fork};
 
 /// How long a child may take for an answer. Chosen: well above any answer but that of a server in a container that hangs.
@@ -43,6 +44,16 @@ pub type Failure = (String, io::Error);
 /// An error of a system call, with the words for what failed.
 pub fn failed<E: Into<io::Error>>(what: impl Display) -> impl FnOnce(E) -> Failure {
     move |e| (what.to_string(), e.into())
+}
+
+/// What failed, as an error of this program. An error without a number has its whole text in the words.
+#[must_use]
+pub fn error((what, e): Failure) -> Error {
+    let what = format!("option 'namespace': {what}");
+    match e.raw_os_error() {
+        Some(0) => Error::refused(what),
+        _ => Error::mount(what, e),
+    }
 }
 
 /// The child's end of the socket.

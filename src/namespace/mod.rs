@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::idmap::UserNamespaceIds;
 use crate::sys;
 use crate::sys::namespace::Kind;
-pub use child::{Child, Failure, Link, Message, failed};
+pub use child::{Child, Failure, Link, Message, error, failed};
 pub use found::Pinned;
 pub use target::{Make, Target, make_here, serve};
 
