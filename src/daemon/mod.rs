@@ -83,7 +83,7 @@ pub fn check(config: &Config) -> Result<()> {
     if mount::check_kernel(config)? {
         return Ok(());
     }
-    if MountPoint::existing(config)?.is_none() {
+    if config.mkdir && MountPoint::existing(config)?.is_none() {
         // The mount point would be made.
         return Server::check_cache(SourceRoot::open(config)?, config);
     }
