@@ -268,7 +268,7 @@ impl Settings {
             None => read().map_err(|why| one.refused(why))?,
         };
         self.namespaces.push(NamespaceMap {
-            option: one.option.long,
+            option: one.option.long.to_owned(),
             value: one.value.clone(),
             uids: found.uids.clone(),
             gids: found.gids.clone(),
@@ -415,7 +415,8 @@ impl Settings {
             namespace: namespace.clone(),
             mkdir: self.target.make_dir,
             view,
-            engine: self.engine.unwrap_or(EngineChoice::Fuse),
+            engine: self.engine.unwrap_or(self.dialect.default_engine()),
+            argv: Vec::new(),
             given: self.given,
             daemon_options: self.daemon_options,
             flags: self.flags,
