@@ -153,7 +153,7 @@ mod tests {
             source: odd.into(),
             has_file: true,
             flags: vec!["ro".to_owned()],
-            found: Found { owner: Some(owner), namespaces: vec![namespace] },
+            found: Found { owner: Some(owner), namespaces: vec![namespace], target: None },
         };
         let bare = Origin { directory: None, found: Found::default(), ..origin.clone() };
         for one in [origin, bare] {
