@@ -10,7 +10,7 @@ use rustix::fs::Stat;
 use rustix::mount::MountAttrFlags;
 
 use crate::error::{Error, Result};
-use crate::idmap::{Extent, Group, User};
+use crate::idmap::{Extent, Group, User, UserNamespaceIds};
 use crate::view::View;
 
 /// The largest read or write request in bytes: 256 pages of 4 KiB, the kernel's default limit
@@ -30,6 +30,10 @@ pub struct Config {
     pub source: PathBuf,
     /// The mount point, as typed.
     pub mountpoint: PathBuf,
+    /// The mount namespace that the mount point is in. `None`: this process's own.
+    pub namespace: Option<TargetNamespace>,
+    /// Make the mount point where nothing is (`mkdir`).
+    pub mkdir: bool,
     /// How ids, permissions and attributes are translated, and which changes reach the source.
     pub view: View,
     /// Which engine makes the mount.
@@ -86,6 +90,49 @@ pub struct Found {
     /// The maps of user namespaces. Such a map never changes once it is written (user_namespaces(7)), but a pid or path
     /// may come to name another namespace.
     pub namespaces: Vec<NamespaceMap>,
+    /// The namespace of the mount point.
+    pub target: Option<TargetNamespace>,
+}
+
+/// The mount namespace that `namespace` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetNamespace {
+    /// The option's value: a process id, or a path.
+    pub value: OsString,
+    /// The mount namespace.
+    pub mounts: NamespaceId,
+    /// Its user namespace, where that is not this program's own.
+    pub users: Option<TargetUsers>,
+    /// The directory that the mount point is resolved in. `None`: the namespace's root.
+    pub root: Option<PathBuf>,
+    /// Container mode: the filesystem belongs to that user namespace, whose numbers the mount's ids are.
+    pub is_container: bool,
+}
+
+impl TargetNamespace {
+    /// The ids of the container that the mount is in. `None`: mount ids are numbered as in this program's own namespace.
+    #[must_use]
+    pub fn container_ids(&self) -> Option<&UserNamespaceIds> {
+        self.users.as_ref().filter(|_| self.is_container).map(|users| &users.ids)
+    }
+}
+
+/// What tells a mount namespace from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamespaceId {
+    /// The inode number in /proc/PID/ns, which the kernel uses again.
+    pub inode: u64,
+    /// The id that is never used again (Linux 6.11).
+    pub unique: Option<u64>,
+}
+
+/// A user namespace other than this program's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetUsers {
+    /// The inode number in /proc/PID/ns.
+    pub inode: u64,
+    /// Its ids.
+    pub ids: UserNamespaceIds,
 }
 
 /// The map of a user namespace, and the option that names it.

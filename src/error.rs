@@ -84,6 +84,12 @@ impl Error {
         Self { exit, message: message.into(), source: None }
     }
 
+    /// The error number of the system call that failed. `None`: none did.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        self.source.as_ref().and_then(std::io::Error::raw_os_error)
+    }
+
     /// The exit status for this error.
     #[must_use]
     pub fn exit(&self) -> Exit {

@@ -30,10 +30,12 @@ pub mod error;
 mod fs;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 mod fuse;
+mod hook;
 pub mod idmap;
 pub mod inspect;
 mod map_from;
 mod mount;
+mod namespace;
 #[cfg_attr(not(test), deny(clippy::disallowed_methods))]
 mod source;
 mod sync;
@@ -45,5 +47,6 @@ mod watch;
 
 pub use config::Config;
 pub use fuse::{PROTOCOL_VERSION, cache_verdict, may_register_backing_files};
+pub use hook::{HookMount, mounts as hook_mounts};
 pub use mount::{mount8_command, own_uid_map, propagates, remount, verdict as engine_verdict};
 pub use source::SourceMounts;

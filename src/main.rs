@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use shiftbind::SourceMounts;
@@ -38,7 +39,10 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
             shiftbind::daemon::run(config, Box::new(options))
         }
         Command::Fake(_) => Ok(()),
-        Command::Reload { mountpoint } => shiftbind::daemon::reload(&mountpoint, &|origin| {
+        Command::Reload { mountpoint, namespace: Some(value) } => {
+            inspect::reload_in(&value, &mountpoint, shiftbind::daemon::reload_registered)
+        }
+        Command::Reload { mountpoint, .. } => shiftbind::daemon::reload(&mountpoint, &|origin| {
             let source = Some(origin.source.clone());
             Box::new(cli::options_again(origin.argv.clone(), origin.has_file, source))
         }),
@@ -66,7 +70,9 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
             print(&cli::explain_options(&config, &probed))
         }
         Command::List { json } => print(&inspect::list(json)?),
-        Command::Stat { mountpoint, json } => print(&inspect::stat(&mountpoint, json)?),
+        Command::Stat { mountpoint, json, namespace } => {
+            print(&inspect::stat(&mountpoint, namespace.as_deref(), json)?)
+        }
         Command::Metrics { mountpoint } => print(&inspect::metrics(mountpoint.as_deref())?),
         Command::Watch { mountpoint, json, interval } => {
             inspect::watch(&mountpoint, json, interval, &mut std::io::stdout())
@@ -75,13 +81,26 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
             let ids = inspect::ids_of(&mountpoint)?;
             print(&cli::explain_ids_of(&mountpoint, &ids))
         }
-        Command::Umount { mountpoint, lazy } => inspect::umount(&mountpoint, lazy),
+        Command::Umount { mountpoint, lazy, namespace } => {
+            inspect::umount(&mountpoint, namespace.as_deref(), lazy)
+        }
+        Command::OciHook { config } => run_hook(config.as_deref()),
         Command::HelpOf(name) => print(&cli::help_of(name)),
         Command::Help(dialect) => print(&cli::help(dialect)),
         Command::Version(dialect) => print(&cli::version(dialect)),
         Command::FuseVersion => print(&cli::fuse_version(shiftbind::PROTOCOL_VERSION)),
         Command::Generate(artifact) => print(&cli::generate(artifact)),
     }
+}
+
+/// Mounts what the annotations of a container ask for. The state of the container is on standard input.
+fn run_hook(config: Option<&Path>) -> Result<()> {
+    for mount in shiftbind::hook_mounts(std::io::stdin().lock(), config)? {
+        let (argv, config) = cli::parse_hook(&mount)?;
+        let options = cli::reload_options(argv, &config);
+        shiftbind::daemon::run(config, Box::new(options))?;
+    }
+    Ok(())
 }
 
 /// Writes to standard output. A reader that closes its end early (`| head`, EPIPE) is no failure.

@@ -121,6 +121,19 @@ const KNOWN: &[Known] = &[
         &["is $(owner /mnt/data/f) 5:6; shiftbind stat /mnt/data | grep -q idmappable"],
     ),
     known("docker run", &[CONTAINER]),
+    Known {
+        words: "--mkdir -N $CONTAINER",
+        before: r#"unshare -U -m --propagation private sleep 60 &
+            CONTAINER=$!
+            until test "$(readlink /proc/$CONTAINER/ns/user)" != "$(readlink /proc/self/ns/user)"; do sleep 0.02; done
+            echo 0 100000 65536 > /proc/$CONTAINER/uid_map
+            echo 0 100000 65536 > /proc/$CONTAINER/gid_map
+            until test "$(readlink /proc/$CONTAINER/ns/mnt)" != "$(readlink /proc/self/ns/mnt)"; do sleep 0.02; done
+            inside() { nsenter -t $CONTAINER -U -m -S0 -G0 "$@"; }
+            inside mount -t tmpfs -o mode=755 tmpfs /mnt"#,
+        then: &["is $(inside stat -c %u:%g /mnt/data/f) 5:6; inside touch /mnt/data/made; is $(owner /srv/data/made) 0:0
+            shiftbind umount -N $CONTAINER /mnt/data; ! inside test -e /mnt/data/f; kill $CONTAINER"],
+    },
     known("Options=idmap=b:0:100000:65536,nosuid,nodev", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     known(
         "-u www-data -g www-data -p u=rX:go=",

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::arguments::Invocation;
 use super::mount_options::{self, OnUnknown};
-use super::options::Given;
+use super::options::{self, Given, Opt};
 use crate::error::{Error, Result};
 use crate::sys::mountinfo::{self, MountInfo};
 
@@ -21,12 +21,9 @@ pub(super) struct HelperInvocation {
     pub(super) fake: bool,
 }
 
-const OTHER_NAMESPACE: &str = "option '-N': mounting in another namespace is not supported; run mount with nsenter(1) \
-                               --mount instead";
-
 fn unknown_option(arg: &OsStr) -> Error {
     Error::usage(format!(
-        "unknown option '{}'; a helper of mount(8) takes -sfnv, -o, -t",
+        "unknown option '{}'; a helper of mount(8) takes -sfnv, -N, -o, -t",
         arg.to_string_lossy()
     ))
 }
@@ -69,7 +66,10 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
                     match letter {
                         b'o' => lists.push(value),
                         b't' => subtype = subtype_of(&value),
-                        _ => return Err(Error::usage(OTHER_NAMESPACE)),
+                        _ => {
+                            let option = options::by_id(Opt::Namespace);
+                            given.push(Given { option, on: true, value: Some(value) });
+                        }
                     }
                 }
                 _ => return Err(unknown_option(&arg)),

@@ -11,7 +11,8 @@ use crate::accounts::{Accounts, Named};
 use crate::config::SourceOwner;
 use crate::error::{Error, Result};
 use crate::idmap::{
-    Extent, Group, IdMap, IdView, Kind, MapError, SourceId, Translation, Unmapped, User,
+    Extent, Group, IdMap, IdRange, IdView, Kind, MapError, SourceId, Translation, Unmapped, User,
+    UserNamespaceIds,
 };
 use crate::map_from::FoundMap;
 
@@ -126,6 +127,27 @@ impl IdOptions {
         let gids = vec![Extent::new(owner.gid, gid, 1).map_err(bad)?];
         self.add_named("owner-as", FoundMap { uids, gids });
         Ok(Some(owner))
+    }
+
+    /// Shows each id of a container as itself, where no option says anything about ids.
+    pub(super) fn set_default_map(&mut self, ids: &UserNamespaceIds) {
+        let found = &self.map_from;
+        let is_typed = !(self.maps.is_empty() && found.uids.is_empty() && found.gids.is_empty())
+            || self.bindfs_map.is_some()
+            || self.owner_as.is_some()
+            || self.passwd.iter().any(Option::is_some)
+            || self.group.iter().any(Option::is_some)
+            || self.has_offset();
+        if is_typed {
+            return;
+        }
+        fn same<K: Kind>(ranges: &[IdRange]) -> Vec<Extent<K>> {
+            let extent =
+                |range: &IdRange| Extent::new(range.inside, range.inside, range.count).ok();
+            ranges.iter().filter_map(extent).collect()
+        }
+        self.maps.uids = same(&ids.uids);
+        self.maps.gids = same(&ids.gids);
     }
 
     /// Sets the policy for unmapped ids.

@@ -168,7 +168,9 @@ mod tests {
             }
             assert!(texts[0].contains(&format!("\n.SS {}\n", definition.name)));
             for option in definition.options().filter(|option| !option.is_of_mount()) {
-                assert!(texts.iter().all(|text| text.contains(option.long)), "{}", option.long);
+                let escaped = option.long.replace('-', "\\-");
+                let has = |text: &String| text.contains(option.long) || text.contains(&escaped);
+                assert!(texts.iter().all(has), "{}", option.long);
             }
         }
     }

@@ -25,6 +25,7 @@ mod reload_options;
 mod settings;
 mod subcommands;
 mod suggest;
+mod target;
 mod values;
 mod view_options;
 
@@ -42,6 +43,7 @@ pub use subcommands::help as help_of;
 
 use crate::config::{Config, Found, MountFlags};
 use crate::error::{Error, Result};
+use crate::hook::HookMount;
 use arguments::Invocation;
 use options::{Given, Opt};
 use settings::Settings;
@@ -62,6 +64,8 @@ pub enum Command {
     Reload {
         /// The mount point.
         mountpoint: PathBuf,
+        /// The mount namespace that it is in, as `--namespace` names it. `None`: this process's own.
+        namespace: Option<OsString>,
     },
     /// List the mounts of this program.
     List {
@@ -74,6 +78,8 @@ pub enum Command {
         mountpoint: PathBuf,
         /// As JSON.
         json: bool,
+        /// The mount namespace that it is in, as `--namespace` names it. `None`: this process's own.
+        namespace: Option<OsString>,
     },
     /// Tell what is known of a mount again and again.
     Watch {
@@ -100,6 +106,13 @@ pub enum Command {
         mountpoint: PathBuf,
         /// Detach it while it is in use.
         lazy: bool,
+        /// The mount namespace that it is in, as `--namespace` names it. `None`: this process's own.
+        namespace: Option<OsString>,
+    },
+    /// Mount in a container that is being created.
+    OciHook {
+        /// The file that says what may be mounted. `None`: the default.
+        config: Option<PathBuf>,
     },
     /// Print the help of this subcommand.
     HelpOf(&'static str),
@@ -214,6 +227,32 @@ fn command_in(argv: Vec<OsString>, accounts: &dyn Accounts, kept: &Found) -> Res
     command_of(settings, operands, false)
 }
 
+/// The command line and the configuration of a mount that an annotation asks for.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_hook(mount: &HookMount) -> Result<(Vec<OsString>, Config)> {
+    let mut argv = vec![OsString::from("shiftbind"), "--mkdir".into()];
+    argv.push(format!("--namespace={}", mount.pid).into());
+    if !mount.options.is_empty() {
+        argv.extend(["-o".into(), OsString::from(&mount.options)]);
+    }
+    argv.extend(["--".into(), mount.opened_path().into(), mount.target.clone().into()]);
+    let Command::Mount(mut config) = parse(argv.clone())? else {
+        return Err(Error::usage("oci-hook: the options ask for no mount"));
+    };
+    if config.process.foreground {
+        return Err(Error::usage(
+            "oci-hook: a mount in the foreground would keep the container from being created",
+        ));
+    }
+    config.fsname.get_or_insert_with(|| mount.source.clone().into());
+    for namespace in [&mut config.namespace, &mut config.found.target].into_iter().flatten() {
+        namespace.root = Some(mount.root.clone());
+    }
+    Ok((argv, config))
+}
+
 /// Whether the arguments have the form that mount.fuse3(8) uses for mount(8): `PROGRAM SOURCE MOUNTPOINT -o rw,…`.
 ///
 /// mount(8) always begins the list with `rw` or `ro`, and never passes that alone.
@@ -234,7 +273,7 @@ fn reload_of(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
     }
     match <[OsString; 1]>::try_from(operands) {
         Ok([mountpoint]) if !mountpoint.is_empty() => {
-            Ok(Command::Reload { mountpoint: mountpoint.into() })
+            Ok(Command::Reload { mountpoint: mountpoint.into(), namespace: None })
         }
         _ => Err(Error::usage("--reload: give the MOUNTPOINT, and nothing else")),
     }

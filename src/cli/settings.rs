@@ -13,6 +13,7 @@ use super::ids::IdOptions;
 use super::maps::IdKinds;
 use super::mount_options;
 use super::options::{Given, Opt, OptionDef};
+use super::target::{self, TargetOptions};
 use super::values::{self, CacheMode};
 use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
@@ -54,6 +55,7 @@ pub(super) struct Settings {
     process: ProcessConfig,
     remount: bool,
     explain: bool,
+    target: TargetOptions,
     /// What the running mount keeps through a reload.
     kept: Found,
     /// The maps of user namespaces that these options name.
@@ -139,6 +141,7 @@ impl Settings {
             process: ProcessConfig::default(),
             remount: false,
             explain: false,
+            target: TargetOptions::default(),
             kept: kept.clone(),
             namespaces: Vec::new(),
         };
@@ -299,6 +302,9 @@ impl Settings {
             Opt::FsName => self.fsname = Some(one.value.clone()),
             Opt::Subtype => self.subtype = Some(one.text()?.to_owned()),
             Opt::Engine => self.engine = Some(one.parse(values::engine)?),
+            Opt::Namespace => self.target.set_namespace(&one.value),
+            Opt::Ids => self.target.set_container(one.parse(values::ids)?),
+            Opt::MakeDir => self.target.make_dir = true,
             _ => return Ok(false),
         }
         Ok(true)
@@ -352,7 +358,7 @@ impl Settings {
             Opt::Config => self.read_file(PathBuf::from(&one.value), accounts)?,
             // The grammars handle these.
             Opt::Options | Opt::Help | Opt::Version | Opt::FuseVersion => {}
-            Opt::Generate | Opt::Reload | Opt::Json | Opt::Lazy => {}
+            Opt::Generate | Opt::Reload | Opt::Json | Opt::Lazy | Opt::HookConfig => {}
             _ => return Ok(false),
         }
         Ok(true)
@@ -389,6 +395,9 @@ impl Settings {
         let names_by_unmapped = self.ids.has_offset();
         let owner = self.ids.find_owner(&source, self.kept.owner)?;
         let has_root_as = self.ids.has_root_as();
+        let kept = self.kept.target.as_ref();
+        let namespace = self.target.find(kept, &self.process)?;
+        target::apply(namespace.as_ref(), &mut self.flags, &mut self.ids, self.idmappable)?;
         let ids = self.ids.finish(self.dialect)?;
         if has_root_as {
             self.warnings
@@ -400,6 +409,8 @@ impl Settings {
         Ok(Config {
             source,
             mountpoint,
+            namespace: namespace.clone(),
+            mkdir: self.target.make_dir,
             view,
             engine: self.engine.unwrap_or(self.dialect.default_engine()),
             argv: Vec::new(),
@@ -422,7 +433,7 @@ impl Settings {
             root_only,
             warnings: self.warnings,
             process: self.process,
-            found: Found { owner, namespaces: self.namespaces },
+            found: Found { owner, namespaces: self.namespaces, target: namespace },
         })
     }
 

@@ -56,6 +56,15 @@ pub(super) fn cache_mode(text: &str) -> Parsed<CacheMode> {
     }
 }
 
+/// Parses `container` or `host`. Whether it is the container.
+pub(super) fn ids(text: &str) -> Result<bool, String> {
+    match text {
+        "container" => Ok(true),
+        "host" => Ok(false),
+        _ => Err(format!("'{text}' is not known; give container or host")),
+    }
+}
+
 /// The value of `engine=`.
 pub(super) fn engine(text: &str) -> Parsed<EngineChoice> {
     match text {

@@ -5,6 +5,7 @@
 //! reported, only after the first request was answered.
 
 mod background;
+mod control;
 mod guardian;
 mod limits;
 mod logging;
@@ -27,6 +28,7 @@ use crate::mount::{self, MountPlan, MountPoint, NewMount};
 use crate::source::{Restrictions, SourceRoot};
 use crate::sys::process::InheritedDescriptors;
 use background::ReadyNotifier;
+pub use control::reload_registered;
 use pidfile::PidFile;
 pub use reload::reload;
 use reload::{Baseline, Reloader};
@@ -55,6 +57,7 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     }
     let opened = Opened::open(&config)?;
     if config.process.called_by_mount8
+        && config.namespace.is_none()
         && mount::is_already_mounted(&config, &opened.point, opened.source.inode_number())?
     {
         return Ok(());
@@ -83,6 +86,10 @@ pub fn check(config: &Config) -> Result<()> {
     mount::check_privileges(config)?;
     if mount::check_kernel(config)? {
         return Ok(());
+    }
+    if config.mkdir && MountPoint::existing(config)?.is_none() {
+        // The mount point would be made.
+        return Server::check_cache(SourceRoot::open(config)?, config);
     }
     let opened = Opened::open(config)?;
     if let Some(pidfile) = &opened.pidfile {
@@ -120,7 +127,7 @@ impl Opened {
                 config.source.display()
             )));
         }
-        let point = MountPoint::open(&config.mountpoint)?;
+        let point = MountPoint::of(config, source.is_dir())?;
         point.check_kind(&config.source, source.is_dir())?;
         if let Some(followed) = source.followed() {
             point.check_disjoint(followed)?;
@@ -220,15 +227,18 @@ fn serve(
     }
     server.live_update().describe(baseline.config());
     let mounted = new.attach(&point)?;
+    let registration = mounted.register(baseline.config(), point.path());
     drop(point);
-    server.live_update().set_pruner(move || mounted.shrink_dcache());
+    server.live_update().set_pruner(mounted.pruner());
     // With `config=FILE` a SIGHUP in the foreground means a reload; without, the terminal has hung up.
     let sighup_terminates = config.process.foreground && config.options_file.is_none();
-    let reloader = Reloader { baseline, options, mounted, live: server.live_update() };
+    let live = server.live_update();
+    let reloader = Reloader { baseline, options, mounted: mounted.clone(), live };
     mirror::spawn_refresher(server.live_update(), &config.view)
         .and_then(|refresh| Ok((refresh, reloader.spawn()?)))
         .and_then(|(refresh, reload)| {
-            signals.spawn(refresh, mounted, Arc::clone(&pidfile), reload, sighup_terminates)
+            control::spawn(registration.as_ref(), &reload, &server)?;
+            signals.spawn(refresh, mounted.clone(), Arc::clone(&pidfile), reload, sighup_terminates)
         })
         .and_then(|()| notifier.ready())
         .map_err(|e| {
@@ -241,6 +251,7 @@ fn serve(
     notify::ready();
     log::info!("{} is mounted on {}", config.source.display(), config.mountpoint.display());
     let ended = server.wait();
+    drop(registration);
     notify::stopping();
     if let Some(pidfile) = &*pidfile {
         pidfile.remove();

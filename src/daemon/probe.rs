@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,16 +23,21 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request that has been sent.
 pub(super) struct Probe {
     process: Pid,
+    /// Whether the process ends when it has the reply.
+    ends: bool,
     answer: OwnedFd,
 }
 
 /// Forks a process that requests the attributes of the mount's root. The server may be started afterwards.
 pub(super) fn start(mount: &NewMount, point: &MountPoint) -> Result<Probe> {
     let failed = |e: std::io::Error| Error::system("cannot probe the mount", e);
-    let root = mount.root(point).map_err(failed)?;
     let (answer, to_parent) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    if let Some(process) = mount.probe_in_container(to_parent.as_fd()) {
+        return Ok(Probe { process: process.map_err(failed)?, ends: false, answer });
+    }
+    let root = mount.root(point).map_err(failed)?;
     match fork().map_err(failed)? {
-        Fork::Parent(process) => Ok(Probe { process, answer }),
+        Fork::Parent(process) => Ok(Probe { process, ends: true, answer }),
         Fork::Child => {
             // Most of all the FUSE device: while it is open here, the kernel does not abort the connection of a daemon
             // that dies.
@@ -63,7 +68,9 @@ impl Probe {
         let mut code = [u8::MAX];
         let read = File::from(self.answer).read_exact(&mut code);
         // The process has ended or is about to; its exit status carries no information.
-        let _ = waitpid(Some(self.process), WaitOptions::empty());
+        if self.ends {
+            let _ = waitpid(Some(self.process), WaitOptions::empty());
+        }
         match (read, code[0]) {
             (Ok(()), 0) => Ok(()),
             (Ok(()), code) => Err(Error::mount(

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::killpriv::KillprivRights;
 use super::mode_bits::{SETGID, SETUID};
 use super::{Caller, Fs, Result};
-use crate::idmap::{SourceGid, SourceUid};
+use crate::idmap::{SourceGid, SourceUid, outside};
 use crate::source::{ActingAs, Inode};
 use crate::view::{CreatedBy, View};
 
@@ -112,6 +112,20 @@ impl Fs {
         Ok(())
     }
 
+    /// Returns the caller's own ids, as the daemon's user namespace numbers them: root of a container is not root. `None`: the
+    /// kernel does not tell them.
+    pub(super) fn own_ids(&self, caller: &Caller) -> Result<Option<(u32, u32)>> {
+        let Some((uid, gid)) = caller.ids else { return Ok(None) };
+        let (uid, gid) = (uid.raw(), gid.raw());
+        match &self.container {
+            None => Ok(Some((uid, gid))),
+            Some(ids) => {
+                let own = outside(&ids.uids, uid).zip(outside(&ids.gids, gid));
+                own.map(Some).ok_or(Errno::OVERFLOW)
+            }
+        }
+    }
+
     /// Acts with the caller's own, untranslated ids to write to an inode.
     ///
     /// The source gives reserved blocks to the caller only if it is root at the mount, whatever it is mapped to. On a
@@ -126,10 +140,9 @@ impl Fs {
         let mut acting = if self.tree.is_server_backed(inode) {
             self.act_for(caller)?
         } else {
-            match caller.ids {
+            match self.own_ids(caller)? {
                 Some((uid, gid)) => {
-                    let gid = rights.membership.acting_gid(gid.raw());
-                    self.credentials.writer(uid.raw(), gid)?
+                    self.credentials.writer(uid, rights.membership.acting_gid(gid))?
                 }
                 None => {
                     self.credentials.ownerless_writer(|own| rights.membership.acting_gid(own))?

@@ -3,6 +3,7 @@
 //! It does so only when a decision needs it.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD};
@@ -11,7 +12,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::permission::{Capability, Requester};
 use super::types::Caller;
-use crate::idmap::{MountGid, MountUid};
+use crate::idmap::{MountGid, MountUid, UserNamespaceIds, inside, outside};
 use crate::sys::proc_status::{self, Ids};
 use crate::view::PresentedAttr;
 
@@ -128,6 +129,8 @@ pub(super) struct CallerCreds {
     ended: bool,
     /// Whether /proc does not show the caller.
     is_invisible: bool,
+    /// The container whose numbers the ids are, where the filesystem belongs to one.
+    container: Option<Arc<UserNamespaceIds>>,
 }
 
 impl CallerCreds {
@@ -145,6 +148,18 @@ impl CallerCreds {
     pub(super) fn invisible_root() -> Self {
         let effective = (1 << FSETID) | (1 << (Capability::Fowner as u32));
         Self { effective, is_invisible: true, ..Self::default() }
+    }
+
+    /// Returns the same with the ids as a container numbers them. /proc has the numbers of the daemon's namespace.
+    ///
+    /// Ids that the container does not have are left out.
+    pub(super) fn numbered_by(mut self, container: Option<&Arc<UserNamespaceIds>>) -> Self {
+        let Some(ids) = container else { return self };
+        self.groups = self.groups.iter().filter_map(|gid| inside(&ids.gids, *gid)).collect();
+        self.uids = self.uids.map(|uid| inside(&ids.uids, uid));
+        self.gids = self.gids.map(|gid| inside(&ids.gids, gid));
+        self.container = Some(Arc::clone(ids));
+        self
     }
 
     fn parse(status: &str) -> Self {
@@ -208,7 +223,8 @@ impl CallerCreds {
             return self;
         }
         let is_self = asks == (uids.real, gids.real);
-        let is_root = uid.raw() == 0 && self.is_in_our_namespace();
+        // Root of a container has all capabilities over the files that the container's ids own.
+        let is_root = uid.raw() == 0 && (self.container.is_some() || self.is_in_our_namespace());
         if !is_self {
             self.groups.clear();
         }
@@ -265,9 +281,14 @@ impl CallerCreds {
     /// `capable_wrt_inode_uidgid`).
     fn has_over(&self, capability: u32, file: &PresentedAttr) -> bool {
         let (Some(uid), Some(gid)) = (file.uid, file.gid) else { return false };
+        let own = match &self.container {
+            None => Some((uid.raw(), gid.raw())),
+            Some(ids) => outside(&ids.uids, uid.raw()).zip(outside(&ids.gids, gid.raw())),
+        };
+        let Some((uid, gid)) = own else { return false };
         self.effective & (1 << capability) != 0
             && (self.is_in_our_namespace()
-                || (self.maps("uid_map", uid.raw()) && self.maps("gid_map", gid.raw())))
+                || (self.maps("uid_map", uid) && self.maps("gid_map", gid)))
     }
 
     fn is_in_our_namespace(&self) -> bool {
@@ -314,16 +335,20 @@ impl Caller {
 /// A caller with groups and capabilities that are read when they are first needed.
 pub(super) struct LazyCallerCreds<'a> {
     caller: &'a Caller,
+    container: Option<Arc<UserNamespaceIds>>,
     creds: OnceCell<CallerCreds>,
 }
 
 impl<'a> LazyCallerCreds<'a> {
-    pub(super) fn of(caller: &'a Caller) -> Self {
-        Self { caller, creds: OnceCell::new() }
+    pub(super) fn of(caller: &'a Caller, container: Option<Arc<UserNamespaceIds>>) -> Self {
+        Self { caller, container, creds: OnceCell::new() }
     }
 
     fn creds(&self) -> &CallerCreds {
-        self.creds.get_or_init(|| CallerCreds::of(self.caller.pid).with_request_ids(self.caller))
+        self.creds.get_or_init(|| {
+            let creds = CallerCreds::of(self.caller.pid).numbered_by(self.container.as_ref());
+            creds.with_request_ids(self.caller)
+        })
     }
 
     /// See [`CallerCreds::keeps_setgid`].

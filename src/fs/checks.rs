@@ -36,7 +36,7 @@ impl Fs {
 
     fn check(&self, caller: &Caller, inode: &Inode, wanted: Access) -> Result<()> {
         let stat = self.tree.stat(inode)?;
-        self.check_found(&LazyCallerCreds::of(caller), caller, inode, &stat, wanted)
+        self.check_found(&self.requester(caller), caller, inode, &stat, wanted)
     }
 
     fn check_found(
@@ -101,7 +101,7 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        self.check_found(&LazyCallerCreds::of(caller), caller, inode, stat, wanted)
+        self.check_found(&self.requester(caller), caller, inode, stat, wanted)
     }
 
     /// Checks the listing of a directory.
@@ -141,7 +141,7 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        self.check_removal(&LazyCallerCreds::of(caller), caller, (dir, dir_fd), name).map(drop)
+        self.check_removal(&self.requester(caller), caller, (dir, dir_fd), name).map(drop)
     }
 
     /// As [`Self::may_remove`]. Returns the attributes of the name, if it exists.
@@ -165,7 +165,7 @@ impl Fs {
         caller: &Caller,
         (dir_fd, name): (&OwnedFd, &std::ffi::CStr),
     ) -> Result<()> {
-        let (requester, view) = (LazyCallerCreds::of(caller), self.view());
+        let (requester, view) = (self.requester(caller), self.view());
         let stat = rustix::fs::statx(dir_fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         let dir = self.shown(caller, &stat);
         let acl = || match self.needs.xattrs {
@@ -215,7 +215,7 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        let requester = LazyCallerCreds::of(caller);
+        let requester = self.requester(caller);
         let moved = self.check_removal(&requester, caller, (from.0, from.1), from.2)?;
         // Also if the new name does not exist: the permissions of the directory are the same.
         let target = self.check_removal(&requester, caller, (to.0, to.1), to.2)?;
@@ -243,7 +243,7 @@ impl Fs {
         if !self.checks() {
             return Ok(());
         }
-        let (requester, stat) = (LazyCallerCreds::of(caller), self.tree.stat(inode)?);
+        let (requester, stat) = (self.requester(caller), self.tree.stat(inode)?);
         let file = self.shown(caller, &stat);
         if file.uid.is_none() || file.gid.is_none() {
             return Err(Errno::OVERFLOW);
@@ -271,7 +271,7 @@ impl Fs {
             return Ok(());
         }
         let file = self.shown(caller, &self.tree.stat(inode)?);
-        match LazyCallerCreds::of(caller).acts_as_owner(&file) {
+        match self.requester(caller).acts_as_owner(&file) {
             true => Ok(()),
             false => Err(Errno::PERM),
         }
@@ -290,7 +290,7 @@ impl Fs {
         if !self.checks() || name.starts_with(b"security.") || name.starts_with(b"trusted.") {
             return Ok(());
         }
-        let (requester, stat) = (LazyCallerCreds::of(caller), self.tree.stat(inode)?);
+        let (requester, stat) = (self.requester(caller), self.tree.stat(inode)?);
         let is_acl = name.starts_with(b"system.");
         // ACLs can be read by all and set by the owner. In a sticky directory, only its owner may set attributes.
         let of_owner = is_acl || (inode.kind().is_dir() && u32::from(stat.stx_mode) & STICKY != 0);
@@ -317,7 +317,7 @@ impl Fs {
         if !self.checks() || set.is_empty() {
             return Ok(set);
         }
-        let (requester, stat) = (LazyCallerCreds::of(caller), self.tree.stat(inode)?);
+        let (requester, stat) = (self.requester(caller), self.tree.stat(inode)?);
         let file = self.shown(caller, &stat);
         let changes = |wanted| self.check_found(&requester, caller, inode, &stat, wanted);
         // Times that come with a length are those of the write.

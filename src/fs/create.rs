@@ -20,6 +20,11 @@ impl Fs {
     /// Creates a file, FIFO, socket or device. EOVERFLOW if the caller is unmapped.
     pub fn mknod(&self, caller: &Caller, new: &NewEntry<'_>, rdev: u32) -> Result<Entry> {
         let kind = FileType::from_raw_mode(new.mode);
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if self.container.is_some() && is_device && decode_dev(rdev) != (0, 0) {
+            // Root of a container may make no device (`vfs_mknod`); the source would get one of the machine's.
+            return Err(Errno::PERM);
+        }
         self.make(caller, new, kind, |acting, dir, name, mode| {
             let (major, minor) = decode_dev(rdev);
             acting.mknod(
@@ -62,7 +67,7 @@ impl Fs {
     fn check_reserved_blocks(&self, caller: &Caller, dir: &OwnedFd) -> Result<()> {
         let is_root = |uid: u32| uid == 0;
         let stored = self.owner_of_new(&self.view(), caller)?.0;
-        if !is_root(stored.raw()) || caller.uid().is_some_and(|uid| is_root(uid.raw())) {
+        if !is_root(stored.raw()) || self.own_ids(caller)?.is_some_and(|(uid, _)| is_root(uid)) {
             return Ok(());
         }
         let free = rustix::fs::fstatvfs(dir)?;

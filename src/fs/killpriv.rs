@@ -113,7 +113,7 @@ impl Fs {
         if caller.pid == 0 && is_root && self.needs.checks == Checks::Kernel {
             return CallerCreds::invisible_root();
         }
-        CallerCreds::of(caller.pid).with_request_ids(caller)
+        CallerCreds::of(caller.pid).numbered_by(self.container.as_ref()).with_request_ids(caller)
     }
 
     /// Returns the rights with which a caller changes a file's access ACL.

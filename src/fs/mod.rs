@@ -50,7 +50,7 @@ use rustix::fs::Statx;
 use rustix::io::Errno;
 
 use crate::config::DataPath;
-use crate::idmap::MountUid;
+use crate::idmap::{MountUid, UserNamespaceIds};
 use crate::source::{Credentials, FoundInode, Inode, SourceTree};
 use crate::view::{Checks, Needs, PresentedAttr, View, Viewer};
 use crate::watch::{Notifier, Watch};
@@ -108,6 +108,8 @@ pub struct Fs {
     write_through: write_through::WriteThroughMode,
     /// With forward-odirect: the alignment in bytes that the source requires for O_DIRECT.
     direct_align: Option<NonZeroUsize>,
+    /// The ids of the container whose numbers requests carry. `None`: requests carry those of the daemon's namespace.
+    container: Option<Arc<UserNamespaceIds>>,
 }
 
 impl Fs {
@@ -140,7 +142,22 @@ impl Fs {
             uses_passthrough: AtomicBool::new(data.may_passthrough()),
             write_through: write_through::WriteThroughMode::default(),
             direct_align: data.forward_odirect,
+            container: None,
         }
+    }
+
+    /// The same for a filesystem that belongs to a container's user namespace.
+    ///
+    /// The kernel then numbers the ids of requests as that namespace does, and takes root of the container for root of the
+    /// filesystem (`s_user_ns`): no capability over the machine follows from what the kernel has checked.
+    #[must_use]
+    pub fn in_container(self, ids: Option<&UserNamespaceIds>) -> Self {
+        Self { container: ids.cloned().map(Arc::new), ..self }
+    }
+
+    /// Returns a caller whose groups and capabilities are read when they are needed.
+    fn requester<'a>(&self, caller: &'a Caller) -> caller::LazyCallerCreds<'a> {
+        caller::LazyCallerCreds::of(caller, self.container.clone())
     }
 
     /// Turns FUSE passthrough off: the kernel does not have it, or refuses it to the daemon.

@@ -96,6 +96,7 @@ impl Fs {
         if self.ignores(kind)? {
             return Ok(());
         }
+        self.may_change_in_container(name)?;
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         let value = value_to_source(kind, value, &view.ids)?;
         let fd = self.tree.fd(&inode)?;
@@ -110,6 +111,17 @@ impl Fs {
     /// on.
     fn shows_xattrs(&self) -> Result<()> {
         if self.needs.xattrs { Ok(()) } else { Err(Errno::NOSYS) }
+    }
+
+    /// Refuses attributes of administrators to a container: EPERM.
+    ///
+    /// The kernel asks for CAP_SYS_ADMIN in the user namespace of the filesystem for names of `security.*`
+    /// (`cap_inode_setxattr`), which root of the container has. On the source they are the machine's.
+    fn may_change_in_container(&self, name: &OsStr) -> Result<()> {
+        let name = name.as_bytes();
+        let is_admins = name.starts_with(TRUSTED)
+            || name.starts_with(b"security.") && classify(name) != XattrKind::Capability;
+        if self.container.is_some() && is_admins { Err(Errno::PERM) } else { Ok(()) }
     }
 
     fn changes_xattrs(&self, view: &View) -> Result<()> {
@@ -177,6 +189,7 @@ impl Fs {
         if self.ignores(kind)? {
             return Ok(());
         }
+        self.may_change_in_container(name)?;
         self.may_use_xattr(caller, &inode, name.as_bytes(), Access::WRITE_OK)?;
         if kind == XattrKind::Capability && caller.is_in_chown() {
             // The kernel removes the capability before it asks for the change of owner, which may fail

@@ -23,7 +23,7 @@ use super::status::Reloads;
 use super::status_report::StatusReport;
 use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
-use crate::config::{Access, CachePolicy, Config};
+use crate::config::{Access, CachePolicy, Config, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
 use crate::fs::{self, Fs, PendingCloses, Shares, WriteThrough};
 use crate::idmap::MountUid;
@@ -64,6 +64,8 @@ pub struct Server {
     workers: Arc<WorkerPool>,
     live_update: LiveUpdate,
     node_ids: NodeIds,
+    operations: Weak<Operations>,
+    device: Weak<Device>,
 }
 
 impl Server {
@@ -98,7 +100,9 @@ impl Server {
             tree.set_own_subdir(part);
         }
         let open_shares = Shares::of_descriptors(limit, fd_capacity);
-        let fs = Arc::new(Fs::new(tree, config.view.clone(), watch, &config.data, open_shares));
+        let container = config.namespace.as_ref().and_then(TargetNamespace::container_ids);
+        let fs = Fs::new(tree, config.view.clone(), watch, &config.data, open_shares);
+        let fs = Arc::new(fs.in_container(container));
         fs.set_mirrored(mirrored);
         fs.set_write_through(WriteThrough::of(&config.flags));
         let backing_ids = Arc::new(BackingIds::new());
@@ -116,30 +120,25 @@ impl Server {
             reloads: Arc::new(Reloads::new(falls_back)),
             report: Arc::new(StatusReport::new(cache)),
             node_ids,
-            admission: Admission::new(access),
+            admission: Admission::new(access, container),
             blocked: Arc::new(BlockedWorkers::new(config.threads.get())),
             interrupts: Arc::default(),
             hides_callers: config.idmappable,
         });
-        let report = Arc::clone(&operations.report);
-        let live_update = LiveUpdate::new(
-            Arc::downgrade(&kernel_cache),
-            operations.ttls.clone(),
-            Arc::clone(&operations.data),
-            Arc::clone(&operations.reloads),
-            report,
-        );
+        let live_update = live_update_of(&operations);
         operations.init(&device).map_err(|e| match e {
             Errno::OPNOTSUPP => Error::refused(NOT_IDMAPPABLE),
             e => Error::mount("cannot negotiate with the kernel's FUSE", e),
         })?;
         start_source_threads(&fs, &kernel_cache)?;
+        let weak = (Arc::downgrade(&operations), Arc::downgrade(&device));
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(
             "sweeper",
             sweep_while_served(Arc::downgrade(&kernel_cache), Arc::downgrade(&backing_ids)),
         )?;
-        Ok(Self { workers, live_update, node_ids })
+        let (operations, device) = weak;
+        Ok(Self { workers, live_update, node_ids, operations, device })
     }
 
     /// Checks that the kernel's FUSE has what the options need. `idmappable`: the mount is to be idmappable.
@@ -168,6 +167,12 @@ impl Server {
         self.node_ids.attached_name()
     }
 
+    /// A function that makes the report of `shiftbind stat`, as JSON. It returns `None` when the mount is gone.
+    pub fn reporter(&self) -> impl Fn() -> Option<String> + Send + 'static {
+        let (operations, device) = (Weak::clone(&self.operations), Weak::clone(&self.device));
+        move || Some(operations.upgrade()?.report_text(&*device.upgrade()?))
+    }
+
     /// A handle to the settings that can change while the mount is served.
     #[must_use]
     pub fn live_update(&self) -> LiveUpdate {
@@ -184,6 +189,16 @@ impl Server {
             Outcome::Panicked => Err(Error::refused("a worker ended unexpectedly")),
         }
     }
+}
+
+fn live_update_of(operations: &Operations) -> LiveUpdate {
+    LiveUpdate::new(
+        Arc::downgrade(&operations.kernel_cache),
+        operations.ttls.clone(),
+        Arc::clone(&operations.data),
+        Arc::clone(&operations.reloads),
+        Arc::clone(&operations.report),
+    )
 }
 
 /// Starts the worker threads. Each gets its own description of /dev/fuse, where the process may open it.

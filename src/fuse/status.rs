@@ -131,6 +131,13 @@ impl Reloads {
         count.refused = result.as_ref().err().map(|e| (e.exit(), e.to_string()));
     }
 
+    /// How many have begun and ended, and why the last one was refused.
+    #[must_use]
+    pub fn state(&self) -> (u64, u64, Option<(Exit, String)>) {
+        let count = self.lock();
+        (count.begun, count.ended, count.refused.clone())
+    }
+
     /// The answer to [`STATUS_IOCTL`].
     ///
     /// `in_full`: with the message of a refusal, which may quote an options file that only the mounter can read.

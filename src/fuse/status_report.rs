@@ -106,7 +106,8 @@ impl StatusReport {
         number
     }
 
-    fn text(&self, numbers: Map<String, Value>) -> String {
+    /// The whole text.
+    pub(super) fn text(&self, numbers: Map<String, Value>) -> String {
         let mut told = self.config.lock().clone();
         let since_epoch = self.mounted_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         told.insert("mounted_at".to_owned(), since_epoch.as_secs().into());

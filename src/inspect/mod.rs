@@ -4,6 +4,7 @@
 //! that of another user, or of another program: its answer is text to print, no more.
 
 mod ask;
+mod elsewhere;
 mod latency;
 mod metrics;
 mod report;
@@ -12,6 +13,7 @@ mod told;
 mod view;
 mod watch;
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -21,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::idmap::IdView;
 use crate::mount::{self, FoundMount};
 use ask::{Answer, Asked, ask_all};
+pub use elsewhere::reload as reload_in;
 use report::Detail;
 use told::{SCHEMA, document, find, is_ours, told, told_for_stat};
 
@@ -34,7 +37,8 @@ pub fn list(as_json: bool) -> Result<String> {
     let found = mount::inventory()?;
     let answers = ask_all(&found, Asked::OfOurType, Detail::List);
     let mounts = found.iter().zip(answers).filter(|(mount, answer)| is_ours(mount, answer));
-    let mounts: Vec<Value> = mounts.map(|(mount, answer)| told(mount, answer)).collect();
+    let mut mounts: Vec<Value> = mounts.map(|(mount, answer)| told(mount, answer)).collect();
+    mounts.extend(elsewhere::list()?);
     Ok(match as_json {
         true => pretty(&json!({ "schema": SCHEMA, "mounts": mounts })),
         false => text::table(&mounts),
@@ -45,9 +49,14 @@ pub fn list(as_json: bool) -> Result<String> {
 ///
 /// # Errors
 /// No mount of this program is there, or it tells nothing.
-pub fn stat(mountpoint: &Path, as_json: bool) -> Result<String> {
-    let (mount, answer) = find(mountpoint, Detail::Stat)?;
-    let told = told_for_stat(&mount, answer);
+pub fn stat(mountpoint: &Path, namespace: Option<&OsStr>, as_json: bool) -> Result<String> {
+    let told = match namespace {
+        Some(value) => elsewhere::stat(value, mountpoint)?,
+        None => {
+            let (mount, answer) = find(mountpoint, Detail::Stat)?;
+            told_for_stat(&mount, answer)
+        }
+    };
     Ok(match as_json {
         true => pretty(&document(&told)),
         false => text::facts(&told),
@@ -89,7 +98,10 @@ pub fn ids_of(mountpoint: &Path) -> Result<IdView> {
 ///
 /// # Errors
 /// No mount of this program is there; it is in use or others are below it; the user may not.
-pub fn umount(path: &Path, lazy: bool) -> Result<()> {
+pub fn umount(path: &Path, namespace: Option<&OsStr>, lazy: bool) -> Result<()> {
+    if let Some(value) = namespace {
+        return elsewhere::umount(value, path, lazy);
+    }
     let mount = mount::mount_at(path)?;
     let mount =
         if is_ours(&mount, &Answer::NotAsked) { mount } else { find(path, Detail::List)?.0 };

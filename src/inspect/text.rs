@@ -46,7 +46,12 @@ fn cut(cell: String) -> String {
 
 fn row(mount: &Value) -> [String; 6] {
     [
-        name(mount, "mountpoint"),
+        match mount["namespace"]["value"].as_str() {
+            Some(namespace) => {
+                format!("{}:{}", escaped(OsStr::new(namespace)), name(mount, "mountpoint"))
+            }
+            None => name(mount, "mountpoint"),
+        },
         name(mount, "source"),
         word(&mount["engine"]),
         map(&mount["map"]),
@@ -124,6 +129,9 @@ pub(super) fn facts(mount: &Value) -> String {
         out.push_str(&format!("{subject}: {}\n", one_line(&fact)));
     };
     push("mountpoint", name(mount, "mountpoint"));
+    if let Some(namespace) = mount["namespace"]["value"].as_str() {
+        push("namespace", namespace.to_owned());
+    }
     push("source", name(mount, "source"));
     for key in ["engine", "state", "reason", "fstype", "mounted_by", "cache"] {
         if !mount[key].is_null() {

@@ -37,7 +37,9 @@ pub(super) fn told(mount: &FoundMount, answer: Answer) -> Value {
     let mut told = Map::new();
     push_name(&mut told, "mountpoint", mount.mountpoint.as_os_str());
     push_name(&mut told, "source", &mount.source);
-    for absent in ["options", "map", "mounted_at", "uptime_seconds", "daemon", "reason"] {
+    for absent in
+        ["namespace", "options", "map", "mounted_at", "uptime_seconds", "daemon", "reason"]
+    {
         told.insert(absent.to_owned(), Value::Null);
     }
     let put = |told: &mut Map<String, Value>, key: &str, value: Value| {

@@ -29,9 +29,11 @@ const MAX_TEXT: usize = 4096;
 /// With `engine=kernel`, what stands in the way; with either, that the mount could not be attached.
 pub fn mount_by_kernel(config: &Config) -> Result<bool> {
     let Some(mount) = make(config)? else { return Ok(false) };
-    let point = MountPoint::open(&config.mountpoint)?;
+    let point = MountPoint::of(config, mount.is_dir())?;
     point.check_kind(&config.source, mount.is_dir())?;
-    if config.process.called_by_mount8 && is_already_mounted(config, &point, mount.source_inode())?
+    if config.process.called_by_mount8
+        && config.namespace.is_none()
+        && is_already_mounted(config, &point, mount.source_inode())?
     {
         return Ok(true);
     }
@@ -50,8 +52,10 @@ pub fn mount_by_kernel(config: &Config) -> Result<bool> {
 /// Those of [`mount_by_kernel`].
 pub fn check_kernel(config: &Config) -> Result<bool> {
     let Some(mount) = make(config)? else { return Ok(false) };
-    let point = MountPoint::open(&config.mountpoint)?;
-    point.check_kind(&config.source, mount.is_dir()).map(|()| true)
+    match MountPoint::existing(config)? {
+        Some(point) => point.check_kind(&config.source, mount.is_dir()).map(|()| true),
+        None => Ok(true),
+    }
 }
 
 /// Makes the mount, attached nowhere. `None`: the FUSE daemon is to make it.
@@ -80,6 +84,9 @@ fn make(config: &Config) -> Result<Option<IdmappedMount>> {
 #[must_use]
 pub fn mount8_command(config: &Config) -> Option<String> {
     let (source, point) = (word(config.source.as_os_str())?, word(config.mountpoint.as_os_str())?);
+    if config.namespace.is_some() {
+        return None;
+    }
     let mounts = SourceMounts::of(config)?;
     if !obstacles(config, Some(&mounts)).is_empty() || IdmappedMount::make(config).is_err() {
         return None;

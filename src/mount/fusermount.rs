@@ -210,6 +210,8 @@ mod tests {
             access: Access::Owner,
             max_read: None,
             kernel_checks: true,
+            is_container: false,
+            namespace: None,
         };
         assert_eq!(
             options(&plan),

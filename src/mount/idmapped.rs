@@ -1,22 +1,24 @@
 //! The kernel's engine: a private clone of the source's mounts with the map of a user namespace, and no daemon.
 
 use std::fmt::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::brought::Brought;
 use super::detached;
+use super::elsewhere::Attacher;
 use super::flags::set_on_clone;
 use super::full_path;
 use super::origin::Origin;
 use super::point::MountPoint;
 use super::record::Record;
+use super::registry;
 use super::table::MountIdentity;
-use crate::config::{Config, SourceOwner};
+use crate::config::{Config, SourceOwner, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
-use crate::idmap::{IdMap, Kind};
+use crate::idmap::{Extent, IdMap, IdRange, Kind};
 use crate::source::Restrictions;
 use crate::sys;
 
@@ -85,6 +87,12 @@ impl IdmappedMount {
 
     /// Attaches it, and records that it is ours.
     pub(super) fn attach(self, config: &Config, point: &MountPoint) -> Result<()> {
+        if let Some(namespace) = point.namespace() {
+            let attacher = Attacher::start(namespace, point.as_fd(), self.is_dir, true)?;
+            let identity = attacher.attach(&self.tree)?;
+            registry::register(config, point.path(), identity, None);
+            return Ok(());
+        }
         detached::attach(&self.tree, point)?;
         let record = MountIdentity::of_descriptor(&self.tree).and_then(|identity| {
             let brought = Brought::below(identity, point.path(), &config.source)?;
@@ -119,6 +127,16 @@ fn set_map(tree: &OwnedFd, config: &Config) -> Result<()> {
 /// A user namespace with the map. `None`: nothing is mapped.
 pub(super) fn namespace_of(config: &Config) -> Result<Option<OwnedFd>> {
     let (uids, gids) = (config.view.ids.uids.map(), config.view.ids.gids.map());
+    let container = config.namespace.as_ref().and_then(TargetNamespace::container_ids);
+    let (outer_uids, outer_gids);
+    let (uids, gids) = match container {
+        None => (uids, gids),
+        Some(ids) => {
+            outer_uids = numbered_outside(uids, &ids.uids)?;
+            outer_gids = numbered_outside(gids, &ids.gids)?;
+            (&outer_uids, &outer_gids)
+        }
+    };
     if uids.is_identity() && gids.is_identity() {
         return Ok(None);
     }
@@ -141,6 +159,28 @@ pub(super) fn not_idmapped(e: std::io::Error) -> Error {
     Error::mount(what, e)
 }
 
+/// A map to the numbers that a container's ids have outside. Ids that the container does not have are left out.
+fn numbered_outside<K: Kind>(map: &IdMap<K>, ranges: &[IdRange]) -> Result<IdMap<K>> {
+    let mut extents = Vec::new();
+    for extent in map.extents() {
+        let (source, mount) = (u64::from(extent.source().raw()), u64::from(extent.mount().raw()));
+        let end = mount + u64::from(extent.count());
+        for range in ranges {
+            let first = u64::from(range.inside);
+            let (from, to) = (mount.max(first), end.min(first + u64::from(range.count)));
+            if from >= to {
+                continue;
+            }
+            let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            let (source, outside) =
+                (source + (from - mount), u64::from(range.outside) + (from - first));
+            let part = Extent::new(number(source), number(outside), number(to - from));
+            extents.push(part.map_err(|e| Error::refused(format!("option 'namespace': {e}")))?);
+        }
+    }
+    IdMap::new(extents).map_err(|e| Error::refused(format!("option 'namespace': {e}")))
+}
+
 /// As in `/proc/PID/uid_map`, where the namespace's own ids are those of the source.
 fn map_text<K: Kind>(map: &IdMap<K>) -> String {
     map.extents().iter().fold(String::new(), |mut text, extent| {
@@ -149,4 +189,22 @@ fn map_text<K: Kind>(map: &IdMap<K>) -> String {
         let _ = writeln!(text, "{source} {mount} {}", extent.count());
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idmap::User;
+
+    #[test]
+    fn a_map_of_a_container_is_cut_to_its_ids_and_numbered_as_outside() {
+        let extents = [(1000, 0, 10), (0, 65_530, 10)];
+        let extents = extents.map(|(s, m, n)| Extent::<User>::new(s, m, n).unwrap());
+        let ranges = [
+            IdRange { inside: 0, outside: 200_000, count: 5 },
+            IdRange { inside: 5, outside: 7, count: 65_531 },
+        ];
+        let map = numbered_outside(&IdMap::new(extents.to_vec()).unwrap(), &ranges).unwrap();
+        assert_eq!(map_text(&map), "1000 200000 5\n1005 7 5\n0 65532 6\n");
+    }
 }

@@ -6,8 +6,10 @@
 mod attributes;
 mod brought;
 mod detached;
+mod elsewhere;
 mod engine;
 mod flags;
+mod found_elsewhere;
 mod fusermount;
 mod idmapped;
 mod inventory;
@@ -16,6 +18,7 @@ mod place;
 mod point;
 mod privileges;
 mod record;
+mod registry;
 mod remap;
 mod subdir;
 mod table;
@@ -25,25 +28,30 @@ mod users;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
-use rustix::process::geteuid;
+use rustix::process::{Pid, geteuid};
 
-use crate::config::{Access, Config, MountFlags};
+use crate::config::{Access, Config, MountFlags, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
+use crate::namespace::Pinned;
 use crate::source::Restrictions;
 use crate::view::Checks;
 
+use elsewhere::{Attacher, Elsewhere, Maker};
 pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
 pub use flags::{remount, with_inherited};
+pub use found_elsewhere::mount_in;
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use origin::Origin;
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount, own_uid_map};
+pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
 pub use remap::KernelMount;
 use subdir::SubdirMethod;
 use table::MountIdentity;
@@ -60,6 +68,9 @@ pub struct MountPlan {
     max_read: Option<u32>,
     /// Whether the kernel checks permissions (`default_permissions`).
     kernel_checks: bool,
+    /// The filesystem belongs to the container's user namespace.
+    is_container: bool,
+    namespace: Option<TargetNamespace>,
 }
 
 impl MountPlan {
@@ -80,6 +91,8 @@ impl MountPlan {
             access: access(config),
             max_read: config.max_read.into_iter().chain(config.data.max_read()).min(),
             kernel_checks,
+            is_container: config.namespace.as_ref().is_some_and(|namespace| namespace.is_container),
+            namespace: config.namespace.clone(),
         }
     }
 
@@ -131,6 +144,8 @@ pub fn probe_mount() -> Result<(OwnedFd, OwnedFd)> {
         access: Access::Owner,
         max_read: None,
         kernel_checks: true,
+        is_container: false,
+        namespace: None,
     };
     let device = detached::open_device()?;
     Ok((detached::create(&plan, &device)?, device))
@@ -140,18 +155,43 @@ pub fn probe_mount() -> Result<(OwnedFd, OwnedFd)> {
 #[derive(Debug)]
 pub struct NewMount {
     state: Option<MountState>,
+    /// Attaches it in another namespace.
+    attacher: Option<(Attacher, Arc<Elsewhere>)>,
 }
 
 #[derive(Debug)]
 enum MountState {
-    Detached { mount: OwnedFd, subdir: Option<SubdirMethod> },
+    Detached {
+        mount: OwnedFd,
+        subdir: Option<SubdirMethod>,
+    },
+    /// Of a container's user namespace: no process outside can do anything with it.
+    Container {
+        maker: Maker,
+        can_restrict: bool,
+    },
     Attached(Mounted),
 }
 
 impl NewMount {
     /// Makes the mount, and returns the FUSE device to serve it on.
     pub fn make(plan: &MountPlan, point: &MountPoint) -> Result<(Self, OwnedFd)> {
-        let (state, device) = if may_mount() {
+        let attacher = match (&plan.namespace, point.namespace()) {
+            (Some(config), Some(namespace)) => {
+                // The container's own filesystem has the options that its root gives it.
+                let locks = !plan.is_container;
+                let attacher = Attacher::start(namespace, point.as_fd(), point.is_dir(), locks)?;
+                let elsewhere = Elsewhere::new(Pinned::of(config), point.path());
+                Some((attacher, Arc::new(elsewhere)))
+            }
+            _ => None,
+        };
+        let users = point.namespace().and_then(|namespace| namespace.users.as_ref());
+        let (state, device) = if let (true, Some(users)) = (plan.is_container, users) {
+            let (maker, device) = Maker::start(plan, users)?;
+            let can_restrict = maker.can_restrict;
+            (MountState::Container { maker, can_restrict }, device)
+        } else if may_mount() || attacher.is_some() {
             let device = detached::open_device()?;
             let subdir = SubdirMethod::probe();
             (MountState::Detached { mount: detached::create(plan, &device)?, subdir }, device)
@@ -160,9 +200,10 @@ impl NewMount {
             let identity = MountIdentity::of_path(point.path()).map_err(|e| {
                 Error::mount(format!("cannot find the mount at {}", point.path().display()), e)
             })?;
-            (MountState::Attached(Mounted { identity, via_fusermount: true }), device)
+            let mounted = Mounted { identity, via_fusermount: true, elsewhere: None };
+            (MountState::Attached(mounted), device)
         };
-        Ok((Self { state: Some(state) }, device))
+        Ok((Self { state: Some(state), attacher }, device))
     }
 
     /// Checks that the mount could be made: makes it, where this process may mount by itself, and attaches it nowhere.
@@ -170,10 +211,25 @@ impl NewMount {
     /// # Errors
     /// /dev/fuse cannot be opened; the kernel refuses the filesystem; fusermount3 would refuse a user's mount.
     pub fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
+        let users = point.namespace().and_then(|namespace| namespace.users.as_ref());
+        if let (true, Some(users)) = (plan.is_container, users) {
+            return Maker::start(plan, users).map(drop);
+        }
         let device = detached::open_device()?;
-        match may_mount() {
+        match may_mount() || point.namespace().is_some() {
             true => detached::create(plan, &device).map(drop),
             false => fusermount::check(plan, point),
+        }
+    }
+
+    /// The child process that sends a first request, if only one of the container's can. It writes one byte, the errno, to
+    /// `answer`.
+    pub fn probe_in_container(&self, answer: BorrowedFd<'_>) -> Option<io::Result<Pid>> {
+        match &self.state {
+            Some(MountState::Container { maker, .. }) => {
+                Some(maker.probe(answer).map(|()| maker.pid()))
+            }
+            _ => None,
         }
     }
 
@@ -187,6 +243,9 @@ impl NewMount {
 
     /// The device number of the filesystem. The server is not asked (AT_STATX_DONT_SYNC).
     pub fn device(&self, point: &MountPoint) -> Result<(u32, u32)> {
+        if let Some(MountState::Container { maker, .. }) = &self.state {
+            return Ok(maker.device);
+        }
         let failed = |e: io::Error| Error::mount("cannot read the mount's device number", e);
         let root = self.root(point).map_err(failed)?;
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
@@ -200,16 +259,25 @@ impl NewMount {
             Some(MountState::Detached { mount, .. }) => Ok(Mounted {
                 identity: MountIdentity::of_descriptor(mount)?,
                 via_fusermount: false,
+                elsewhere: None,
             }),
-            Some(MountState::Attached(mounted)) => Ok(*mounted),
-            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+            Some(MountState::Attached(mounted)) => Ok(mounted.clone()),
+            Some(MountState::Container { .. }) | None => {
+                Err(io::Error::from_raw_os_error(libc::ENOENT))
+            }
         }
     }
 
     /// Whether a subdirectory can be attached in place of the mount's root.
     #[must_use]
     pub fn can_attach_subdir(&self) -> bool {
-        matches!(self.state, Some(MountState::Detached { subdir: Some(_), .. }))
+        matches!(
+            self.state,
+            Some(
+                MountState::Detached { subdir: Some(_), .. }
+                    | MountState::Container { can_restrict: true, .. }
+            )
+        )
     }
 
     /// Replaces the mount by one of a subdirectory of its root. It must be served already, and not attached.
@@ -219,12 +287,30 @@ impl NewMount {
                 .detach(mount, name)
                 .map_err(|e| Error::mount("cannot make a mount of the source's root", e))?;
             self.state = Some(MountState::Detached { mount, subdir: None });
+        } else if let Some(MountState::Container { maker, .. }) = &self.state {
+            maker.restrict(name)?;
         }
         Ok(())
     }
 
     /// Attaches the mount to the mount point.
     pub fn attach(mut self, point: &MountPoint) -> Result<Mounted> {
+        if let Some((attacher, elsewhere)) = self.attacher.take() {
+            let identity = match self.state.take() {
+                Some(MountState::Container { maker, .. }) => {
+                    let (mount, identity) = maker.finish()?;
+                    attacher.attach(&mount)?;
+                    identity
+                }
+                Some(MountState::Detached { mount, .. }) => attacher.attach(&mount)?,
+                Some(MountState::Attached(_)) | None => {
+                    return Err(Error::refused(
+                        "option 'namespace': the mount is attached already",
+                    ));
+                }
+            };
+            return Ok(Mounted { identity, via_fusermount: false, elsewhere: Some(elsewhere) });
+        }
         let mounted = self.mounted().map_err(|e| Error::mount("cannot read the mount's id", e))?;
         if let Some(MountState::Detached { mount, .. }) = &self.state {
             detached::attach(mount, point)?;
@@ -253,16 +339,18 @@ pub fn mounter(fd: impl AsFd) -> io::Result<Option<u32>> {
 }
 
 /// A mount in service.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Mounted {
     identity: MountIdentity,
     via_fusermount: bool,
+    /// Where it is, if not in this process's mount namespace.
+    elsewhere: Option<Arc<Elsewhere>>,
 }
 
 impl Mounted {
     /// The mount as a line of text, for another process of this program.
     #[must_use]
-    pub fn to_line(self) -> String {
+    pub fn to_line(&self) -> String {
         format!("{} {}\n", u8::from(self.via_fusermount), self.identity.to_text())
     }
 
@@ -270,7 +358,11 @@ impl Mounted {
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
         let (by, words) = line.strip_suffix('\n')?.split_once(' ')?;
-        Some(Self { identity: MountIdentity::from_text(words)?, via_fusermount: by == "1" })
+        Some(Self {
+            identity: MountIdentity::from_text(words)?,
+            via_fusermount: by == "1",
+            elsewhere: None,
+        })
     }
 
     /// The mount as a field of a log message: the id under which /proc/self/mountinfo lists it.
@@ -280,6 +372,9 @@ impl Mounted {
 
     /// Unmounts the mount if it still exists. `lazy` detaches it while it is in use (MNT_DETACH).
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
+        if let Some(elsewhere) = &self.elsewhere {
+            return elsewhere.unmount(&self.identity, lazy);
+        }
         if !self.via_fusermount {
             return self.identity.unmount(lazy);
         }
@@ -302,6 +397,9 @@ impl Mounted {
     /// # Errors
     /// ENOENT if it is no longer mounted; EPERM without CAP_SYS_ADMIN in the user namespace of the filesystem.
     pub fn shrink_dcache(&self) -> io::Result<()> {
+        if self.elsewhere.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
         let mountpoint = self.identity.reachable_mountpoint()?;
         let mountpoint = mountpoint.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
         let root = openat(CWD, &mountpoint, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -314,8 +412,20 @@ impl Mounted {
         Ok(fsconfig_reconfigure(&context)?)
     }
 
+    /// A function that does [`Self::shrink_dcache`].
+    pub fn pruner(&self) -> impl Fn() -> io::Result<()> + Send + Sync + 'static {
+        let mounted = self.clone();
+        move || mounted.shrink_dcache()
+    }
+
     /// Replaces the mount options. Options that are not given get mount(8)'s defaults.
     pub fn change_flags(&self, flags: &MountFlags) -> Result<()> {
+        if self.elsewhere.is_some() {
+            return Err(Error::usage(
+                "mount options such as ro and nosuid cannot change on a live mount in another namespace: unmount and \
+                 mount again",
+            ));
+        }
         if self.via_fusermount {
             return Err(Error::usage(
                 "mount options such as ro and nosuid cannot change on a live mount of a normal user: unmount and mount \
@@ -328,6 +438,14 @@ impl Mounted {
         let gone =
             "the mount whose options are to change is no longer in the daemon's mount namespace";
         flags::change(&mountpoint.ok_or_else(|| Error::refused(gone))?, flags)
+    }
+
+    /// Registers a mount that is in another namespace, for `list`, `stat` and `reload`. `None` for any other, and where that
+    /// fails. `point`: see [`MountPoint::path`].
+    #[must_use]
+    pub fn register(&self, config: &Config, point: &Path) -> Option<Registration> {
+        self.elsewhere.as_ref()?;
+        registry::register(config, point, self.identity, Some(std::process::id()))
     }
 
     /// All mount points of the filesystem, bind mounts included.

@@ -95,7 +95,8 @@ impl Origin {
             source: name_of(told.get("source")?)?.into(),
             has_file: told.get("has_file")?.as_bool()?,
             flags: list("flags")?.iter().map(text).collect::<Option<_>>()?,
-            found: Found { owner, namespaces },
+            // A mount in another namespace is registered elsewhere, and is not changed.
+            found: Found { owner, namespaces, target: None },
             forbids,
         })
     }
@@ -166,7 +167,7 @@ mod tests {
             source: odd.into(),
             has_file: true,
             flags: vec!["ro".to_owned()],
-            found: Found { owner: Some(owner), namespaces: vec![namespace] },
+            found: Found { owner: Some(owner), namespaces: vec![namespace], target: None },
             forbids: Some(Restrictions { nodev: true, ..Restrictions::NONE }),
         };
         let bare =

@@ -8,7 +8,9 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx,
 };
 
+use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::namespace::{Make, Namespace, Target, error, make_here};
 
 /// A mount point.
 #[derive(Debug)]
@@ -16,9 +18,48 @@ pub struct MountPoint {
     fd: OwnedFd,
     path: PathBuf,
     is_dir: bool,
+    namespace: Option<Namespace>,
 }
 
 impl MountPoint {
+    /// Opens the mount point of a configuration, in its namespace. Where it is missing and `mkdir` was given, it is made: a
+    /// directory, or a file if the source is one.
+    ///
+    /// # Errors
+    /// It does not exist, or cannot be made; the namespace cannot be entered.
+    pub fn of(config: &Config, source_is_dir: bool) -> Result<Self> {
+        let make = if source_is_dir { Make::Directory } else { Make::File };
+        Self::open_or_make(config, config.mkdir.then_some(make))
+    }
+
+    /// As [`Self::of`], but makes nothing. `None`: it would be made.
+    ///
+    /// # Errors
+    /// Those of [`Self::of`].
+    pub fn existing(config: &Config) -> Result<Option<Self>> {
+        match Self::open_or_make(config, None) {
+            Err(e) if config.mkdir && e.errno() == Some(libc::ENOENT) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    fn open_or_make(config: &Config, make: Option<Make>) -> Result<Self> {
+        let path = &config.mountpoint;
+        let Some(namespace) = &config.namespace else {
+            if let Some(make) = make {
+                make_here(path, make).map_err(|e| {
+                    Error::mount(format!("option 'mkdir': cannot make {}", path.display()), e)
+                })?;
+            }
+            return Self::open(path);
+        };
+        let target = Target { root: namespace.root.as_deref(), path, make };
+        let namespace = Namespace::of_config(namespace)?;
+        let found = namespace.resolve(target).map_err(error)?;
+        let path = Path::new("/").join(path);
+        Ok(Self { fd: found.fd, path, is_dir: found.is_dir, namespace: Some(namespace) })
+    }
+
     /// Resolves the path, relative to the working directory, and follows symbolic links.
     pub fn open(path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| {
@@ -36,7 +77,7 @@ impl MountPoint {
         let stat = statx(&fd, c"", flags, StatxFlags::TYPE).map_err(|e| failed(e.into()))?;
         let path = fs::canonicalize(path).map_err(failed)?;
         let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
-        Ok(Self { fd, path, is_dir })
+        Ok(Self { fd, path, is_dir, namespace: None })
     }
 
     /// The inode number of the directory or file there, as the kernel has it cached: no server is asked.
@@ -81,7 +122,17 @@ impl MountPoint {
         Ok(())
     }
 
-    /// The path, absolute and without symbolic links.
+    /// The namespace that it is in, if `namespace` was given.
+    pub(super) fn namespace(&self) -> Option<&Namespace> {
+        self.namespace.as_ref()
+    }
+
+    /// Whether it is a directory.
+    pub(super) fn is_dir(&self) -> bool {
+        self.is_dir
+    }
+
+    /// The path, absolute and without symbolic links. In another namespace: as it was given, from that namespace's root.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

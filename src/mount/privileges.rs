@@ -4,9 +4,9 @@
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::config::{Access, Config};
+use crate::config::{Access, Config, TargetNamespace};
 use crate::error::{Error, Result};
-use crate::idmap::{Kind, MountId, SourceId, Translation};
+use crate::idmap::{IdRange, Kind, MountId, SourceId, Translation, inside};
 use crate::sys::user_namespace::is_initial;
 
 /// Whether this process can mount by itself, without fusermount3 (CAP_SYS_ADMIN).
@@ -29,7 +29,12 @@ pub fn own_uid_map() -> Option<String> {
 /// The kernel knows `allow_other` only. The server enforces [`Access::OwnerAndRoot`].
 #[must_use]
 pub fn access(config: &Config) -> Access {
-    config.access.unwrap_or(if may_mount() { Access::Everyone } else { Access::Owner })
+    let in_container = config.namespace.as_ref().is_some_and(|namespace| namespace.is_container);
+    config.access.unwrap_or(if in_container || may_mount() {
+        Access::Everyone
+    } else {
+        Access::Owner
+    })
 }
 
 /// Refuses options that need more privileges than this process has.
@@ -37,17 +42,22 @@ pub fn access(config: &Config) -> Access {
 /// These are: options that only root may use in bindfs too, a map under which a normal user could not create files, and
 /// mount options that only root may give.
 pub fn check_privileges(config: &Config) -> Result<()> {
-    check_ids_exist(&config.view.ids.uids, "/proc/self/uid_map")?;
-    check_ids_exist(&config.view.ids.gids, "/proc/self/gid_map")?;
+    let container = config.namespace.as_ref().and_then(TargetNamespace::container_ids);
+    check_ids_exist(&config.view.ids.uids, container.map(|ids| ids.uids.as_slice()))?;
+    check_ids_exist(&config.view.ids.gids, container.map(|ids| ids.gids.as_slice()))?;
     let sets_ids = has_capability(CapabilitySet::SETUID) && has_capability(CapabilitySet::SETGID);
     if let Some(option) = config.root_only.first().filter(|_| !sets_ids) {
         return Err(Error::usage(root_only(option)));
     }
     if !has_capability(CapabilitySet::SETUID) {
-        check_own_id_is_kept(&config.view.ids.uids, geteuid().as_raw(), "--uidmap")?;
+        let own = geteuid().as_raw();
+        let seen = container.map_or(Some(own), |ids| inside(&ids.uids, own));
+        check_own_id_is_kept(&config.view.ids.uids, own, seen, "--uidmap")?;
     }
     if !has_capability(CapabilitySet::SETGID) {
-        check_own_id_is_kept(&config.view.ids.gids, getegid().as_raw(), "--gidmap")?;
+        let own = getegid().as_raw();
+        let seen = container.map_or(Some(own), |ids| inside(&ids.gids, own));
+        check_own_id_is_kept(&config.view.ids.gids, own, seen, "--gidmap")?;
     }
     if config.idmappable && access(config) != Access::Everyone {
         return Err(Error::usage(
@@ -76,10 +86,23 @@ pub fn check_privileges(config: &Config) -> Result<()> {
 /// Refuses a map that shows ids which this process's user namespace lacks: the kernel would show the overflow id for them.
 ///
 /// Extents that show ids as themselves are left out: they lose nothing.
-fn check_ids_exist<K: Kind>(ids: &Translation<K>, namespace: &str) -> Result<()> {
-    // Without /proc all ids are taken to exist.
-    let Ok(table) = std::fs::read_to_string(namespace) else { return Ok(()) };
+fn check_ids_exist<K: Kind>(ids: &Translation<K>, container: Option<&[IdRange]>) -> Result<()> {
     let word = K::WORD;
+    if let Some(ranges) = container {
+        let table: String = ranges
+            .iter()
+            .map(|range| format!("{} {} {}\n", range.inside, range.outside, range.count))
+            .collect();
+        return match first_missing(ids, &table) {
+            None => Ok(()),
+            Some(id) => Err(Error::usage(format!(
+                "--{word}map: the container has no {word} {id}: map to ids that it has, or give ids=host"
+            ))),
+        };
+    }
+    let namespace = format!("/proc/self/{word}_map");
+    // Without /proc all ids are taken to exist.
+    let Ok(table) = std::fs::read_to_string(&namespace) else { return Ok(()) };
     match first_missing(ids, &table) {
         None => Ok(()),
         Some(id) => Err(Error::usage(format!(
@@ -124,24 +147,30 @@ fn root_only(option: &str) -> String {
     format!("option '{option}': only root may use it; mount as root, or {advice}")
 }
 
-/// Refuses a map that stores the process's own id as another one.
+/// Refuses a map that stores the process's own id as another one. `seen`: the own id as the mount's ids are numbered.
 ///
 /// An unprivileged process creates every file as its own user, whatever the map says.
 fn check_own_id_is_kept<K: Kind>(
     translation: &Translation<K>,
     own: u32,
+    seen: Option<u32>,
     option: &str,
 ) -> Result<()> {
-    let (Some(here), Some(stored)) = (MountId::<K>::new(own), SourceId::<K>::new(own)) else {
+    let word = K::WORD;
+    let Some(seen) = seen else {
+        return Err(Error::usage(format!(
+            "{option}: the container does not have your own {word} {own}"
+        )));
+    };
+    let (Some(here), Some(stored)) = (MountId::<K>::new(seen), SourceId::<K>::new(own)) else {
         return Ok(());
     };
-    let word = K::WORD;
     // A second extent with the same source id would be refused as an overlap.
     let advice = match translation.map().to_mount(stored) {
         Some(shown) => {
-            format!("map {own}:{own}:1 in place of the extent that shows {own} as {}", shown.raw())
+            format!("map {own}:{seen}:1 in place of the extent that shows {own} as {}", shown.raw())
         }
-        None => format!("map {own}:{own}:1 as well"),
+        None => format!("map {own}:{seen}:1 as well"),
     };
     match translation.to_source(here) {
         Some(id) if id == stored => Ok(()),
@@ -185,7 +214,8 @@ mod tests {
 
     #[test]
     fn the_advice_for_the_own_id_can_be_followed() {
-        let text = |t| check_own_id_is_kept(&t, 1000, "--uidmap").unwrap_err().to_string();
+        let text =
+            |t| check_own_id_is_kept(&t, 1000, Some(1000), "--uidmap").unwrap_err().to_string();
         let shown = text(uids(&[(1000, 5, 1)], Unmapped::Deny));
         assert!(
             shown.contains("map 1000:1000:1 in place of the extent that shows 1000 as 5"),
@@ -202,14 +232,14 @@ mod tests {
             uids(&[(5, 6, 1)], Unmapped::Pass),
             uids(&[(1000, 1000, 1)], Unmapped::Squash(MountUid::new(1000).unwrap())),
         ] {
-            assert!(check_own_id_is_kept(&t, 1000, "--uidmap").is_ok(), "{t:?}");
+            assert!(check_own_id_is_kept(&t, 1000, Some(1000), "--uidmap").is_ok(), "{t:?}");
         }
     }
 
     #[test]
     fn a_map_that_stores_a_users_files_as_anothers_is_refused_with_both_ids() {
         let t = uids(&[(0, 1000, 1)], Unmapped::Deny);
-        let text = check_own_id_is_kept(&t, 1000, "--uidmap").unwrap_err().to_string();
+        let text = check_own_id_is_kept(&t, 1000, Some(1000), "--uidmap").unwrap_err().to_string();
         assert!(text.starts_with("--uidmap: ") && text.contains("stored as uid 0"), "{text}");
         assert!(text.contains("root"), "{text}");
     }
@@ -217,7 +247,7 @@ mod tests {
     #[test]
     fn a_map_that_leaves_the_user_out_is_refused() {
         let t = uids(&[(0, 100_000, 10)], Unmapped::Deny);
-        let text = check_own_id_is_kept(&t, 1000, "--uidmap").unwrap_err().to_string();
+        let text = check_own_id_is_kept(&t, 1000, Some(1000), "--uidmap").unwrap_err().to_string();
         assert!(text.contains("uid 1000 is not mapped"), "{text}");
     }
 }

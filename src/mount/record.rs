@@ -66,7 +66,7 @@ pub(super) fn all() -> io::Result<Vec<RecordOfMount>> {
         }
         entries => entries?,
     };
-    if check_is_roots().is_err() {
+    if check_is_roots(Path::new(DIRECTORY)).is_err() {
         return Ok(Vec::new());
     }
     let own = Namespace::own();
@@ -124,7 +124,7 @@ impl Record {
 
     /// Writes the record of a mount, and removes those of mounts that are gone.
     pub(super) fn write(&self, identity: MountIdentity) -> io::Result<()> {
-        make_directory()?;
+        make_private_directory(Path::new(DIRECTORY))?;
         let file = file_of(identity);
         // No name of a record begins so: a reader never finds half of one.
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -138,7 +138,7 @@ impl Record {
     /// The record of a mount. `None`: it is not ours, this process may not read the records, or users other than root may
     /// write them.
     pub(super) fn read(identity: MountIdentity) -> io::Result<Option<Self>> {
-        if check_is_roots().is_err() {
+        if check_is_roots(Path::new(DIRECTORY)).is_err() {
             return Ok(None);
         }
         match fs::read(file_of(identity)) {
@@ -199,7 +199,7 @@ fn brought_of(field: &[u8]) -> Option<Vec<Brought>> {
 /// # Errors
 /// Another call has held the lock for too long: it reads an options file that blocks.
 pub(super) fn lock() -> io::Result<fs::File> {
-    make_directory()?;
+    make_private_directory(Path::new(DIRECTORY))?;
     let mut options = OpenOptions::new();
     let at = Path::new(DIRECTORY).join(".lock");
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(at)?;
@@ -221,16 +221,16 @@ pub(super) fn lock() -> io::Result<fs::File> {
 }
 
 /// Makes the directory. An error where one is there that users other than root may use.
-fn make_directory() -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(DIRECTORY) {
+pub(super) fn make_private_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
         result => return result,
     }
-    check_is_roots().map_err(|e| named(DIRECTORY, &e))
+    check_is_roots(path).map_err(|e| named(path, &e))
 }
 
-fn named(at: &str, e: &io::Error) -> io::Error {
-    io::Error::new(e.kind(), format!("{at}: {e}"))
+fn named(at: &Path, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {e}", at.display()))
 }
 
 /// Checks that a record could be written, and writes nothing.
@@ -239,16 +239,16 @@ fn named(at: &str, e: &io::Error) -> io::Error {
 /// Users other than root may use the directory, or this process may not write there: in a user namespace of a normal user
 /// /run belongs to another one.
 pub(super) fn check_directory() -> io::Result<()> {
-    let at = match check_is_roots() {
-        Err(e) if e.kind() == ErrorKind::NotFound => "/run",
-        Err(e) => return Err(named(DIRECTORY, &e)),
-        Ok(()) => DIRECTORY,
+    let at = match check_is_roots(Path::new(DIRECTORY)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Path::new("/run"),
+        Err(e) => return Err(named(Path::new(DIRECTORY), &e)),
+        Ok(()) => Path::new(DIRECTORY),
     };
     rustix::fs::access(at, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| named(at, &e.into()))
 }
 
-fn check_is_roots() -> io::Result<()> {
-    let meta = fs::symlink_metadata(DIRECTORY)?;
+fn check_is_roots(path: &Path) -> io::Result<()> {
+    let meta = fs::symlink_metadata(path)?;
     match meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o077 == 0 {
         true => Ok(()),
         false => Err(io::Error::other("it is not a directory of root's alone")),

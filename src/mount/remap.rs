@@ -102,6 +102,9 @@ impl KernelMount {
         if config.engine == EngineChoice::Fuse {
             return fixed("engine");
         }
+        if config.namespace.is_some() {
+            return fixed("namespace");
+        }
         let config = &Config { source, ..config.clone() };
         check_obstacles(config, None)?;
         let wanted = self.options(config, origin)?;

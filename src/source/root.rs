@@ -50,6 +50,7 @@ impl SourceRoot {
         let wants_clone = config.view.resolve_symlinks.is_none() && !config.follow_source;
         let clone = if wants_clone { clone_tree(plain.as_fd(), config) } else { None };
         let is_private = clone.is_some();
+        check_read_only(config, is_private)?;
         let fd = clone.unwrap_or(plain);
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, mask).map_err(failed)?;
@@ -157,6 +158,23 @@ impl AsFd for SourceRoot {
     }
 }
 
+/// Refuses a source that cannot be made read-only although it has to be.
+fn check_read_only(config: &Config, is_private: bool) -> Result<()> {
+    match is_read_only_for_container(config) && !is_private {
+        true => Err(Error::refused(
+            "option 'ro' with namespace: root of the container could make the mount writable, and the source cannot be cloned \
+             read-only here (this takes CAP_SYS_ADMIN, and neither follow-source nor resolve-symlinks)",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Whether the source itself has to be read-only: root of a container may remount a filesystem that belongs to the container.
+fn is_read_only_for_container(config: &Config) -> bool {
+    let in_container = config.namespace.as_ref().is_some_and(|namespace| namespace.is_container);
+    in_container && config.flags.read_only == Some(true)
+}
+
 /// Clones the mount of `fd`, with the mounts below it unless they are to be hidden (one-file-system).
 ///
 /// `None` without the privilege, or if the kernel refuses.
@@ -175,8 +193,12 @@ fn clone_tree(fd: BorrowedFd<'_>, config: &Config) -> Option<OwnedFd> {
     let atime = if is_read_only { Some(Atime::Never) } else { config.flags.atime };
     let (set, clear) = MountFlags { atime, ..config.flags.clone() }.access_times();
     let none = MountAttrFlags::empty();
-    crate::sys::mount::make_private(&tree, set, clear)
-        .or_else(|_| crate::sys::mount::make_private(&tree, none, none))
+    let always = match is_read_only_for_container(config) {
+        true => MountAttrFlags::MOUNT_ATTR_RDONLY,
+        false => none,
+    };
+    crate::sys::mount::make_private(&tree, set | always, clear)
+        .or_else(|_| crate::sys::mount::make_private(&tree, always, none))
         .ok()?;
     Some(tree)
 }

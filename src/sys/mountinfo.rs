@@ -77,7 +77,9 @@ pub fn read() -> io::Result<Vec<MountInfo>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
-fn parse(table: &[u8]) -> Vec<MountInfo> {
+/// Parses a mount table. Lines that cannot be parsed are left out.
+#[must_use]
+pub fn parse(table: &[u8]) -> Vec<MountInfo> {
     table.split(|byte| *byte == b'\n').filter_map(MountInfo::parse).collect()
 }
 

@@ -32,6 +32,16 @@ impl Ids {
         let (real, effective, _saved) = (next(), next(), next());
         Self { real, effective, filesystem: next() }
     }
+
+    /// Translates each id. One without a translation is not known.
+    #[must_use]
+    pub fn map(self, translate: impl Fn(u32) -> Option<u32>) -> Self {
+        Self {
+            real: self.real.and_then(&translate),
+            effective: self.effective.and_then(&translate),
+            filesystem: self.filesystem.and_then(&translate),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,3 +14,4 @@ mod oci;
 mod others;
 mod podman;
 mod rootless;
+mod running;

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 #[allow(dead_code)]
 #[path = "../support/machine.rs"]
-mod machine;
+pub(crate) mod machine;
 #[path = "../support/patience.rs"]
 pub(crate) mod patience;
 

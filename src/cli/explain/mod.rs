@@ -55,6 +55,18 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     let mut out = Facts(String::new());
     out.push("source", config.source.display());
     out.push("mountpoint", config.mountpoint.display());
+    if let Some(namespace) = &config.namespace {
+        let mode = match namespace.is_container {
+            true => {
+                "container mode: the filesystem belongs to the container's user namespace, whose numbers the mount's ids are"
+            }
+            false => "host mode: the mount's ids are numbered as here",
+        };
+        out.push("namespace", format!("{}, {mode}", namespace.value.to_string_lossy()));
+    }
+    if config.mkdir {
+        out.push("mkdir", "the mount point is made where there is none");
+    }
     if let Some(file) = &config.options_file {
         out.push("config", format!("{}, which --reload reads again", file.display()));
     }

@@ -15,10 +15,12 @@ impl Opt {
             // Options of mount(8), which every mount has. sync and dirsync are the superblock's, which is the source's.
             Self::ReadOnly | Self::NoSuid | Self::NoDev | Self::NoExec | Self::NoSymFollow | Self::NoAtime
             | Self::RelAtime | Self::StrictAtime | Self::NoDirAtime | Self::Remount => false,
+            // Where it is made.
+            Self::Namespace | Self::Ids | Self::MakeDir => false,
             Self::Sync | Self::DirSync => on,
             // Who makes the mount, what is printed, and what is no option of a mount.
             Self::Engine | Self::Verbose | Self::Config | Self::Reload | Self::Explain | Self::Json
-            | Self::Lazy | Self::Watch | Self::Prometheus | Self::Options | Self::Help | Self::Version
+            | Self::Lazy | Self::HookConfig | Self::Watch | Self::Prometheus | Self::Options | Self::Help | Self::Version
             | Self::FuseVersion | Self::Generate => false,
             // What the kernel does anyway: its mounts are open to all users, and it checks permissions and stores changes.
             Self::AllowOther => !on,

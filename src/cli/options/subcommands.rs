@@ -19,6 +19,7 @@ pub(in crate::cli) enum Name {
     Explain,
     Reload,
     Umount,
+    OciHook,
 }
 
 /// One subcommand: everything that the parser, the help, the man page and the completions need.
@@ -56,7 +57,8 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
                 A daemon that does not answer within two seconds delays no other: its mount is listed with what the mount \
                 table says. A mount with another subtype than shiftbind is not listed, and a mount of the kernel's engine \
                 only in the mount namespace that it was made in: a copy of that namespace has copies of the mounts, which \
-                are not told from bind mounts. The process id is printed where the process is one of the user who mounted.",
+                are not told from bind mounts. To root the mounts that were made in other namespaces are listed as well, with \
+                the value of --namespace, a colon, and the mount point. The process id is printed where the process is one of the user who mounted.",
     },
     SubcommandDef {
         id: Name::Stat,
@@ -64,7 +66,7 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
         operands: &[MOUNTPOINT],
         // Only with --prometheus.
         optional: 1,
-        takes: Takes::These(&[Opt::Json, Opt::Watch, Opt::Prometheus]),
+        takes: Takes::These(&[Opt::Json, Opt::Watch, Opt::Prometheus, Opt::Namespace]),
         help: "Tell what is known of one mount",
         about: "Prints what is known of the mount at MOUNTPOINT, a fact a line: as list, and the options that were given, \
                 the cache policy in force, reloads, requests, errors and latencies by kind (p50 and p99: so long half of the \
@@ -89,7 +91,7 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
         name: "reload",
         operands: &[MOUNTPOINT],
         optional: 0,
-        takes: Takes::These(&[]),
+        takes: Takes::These(&[Opt::Namespace]),
         help: "Evaluate the options of MOUNTPOINT again, and change it",
         about: "Evaluates the options of the mount at MOUNTPOINT again and changes it, see Changing a mount. The option \
                 --reload does the same.",
@@ -99,14 +101,30 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
         name: "umount",
         operands: &[MOUNTPOINT],
         optional: 0,
-        takes: Takes::These(&[Opt::Lazy]),
+        takes: Takes::These(&[Opt::Lazy, Opt::Namespace]),
         help: "Unmount MOUNTPOINT, if it is a mount of this program",
         about: "Unmounts MOUNTPOINT, if the topmost mount there was made by this program, whichever engine made it, and \
                 with it what the kernel's engine has taken along from below the source. Where other mounts are below it, or \
                 a process uses a file or directory of it, nothing is unmounted. (A use that /proc does not show, as a loop \
                 device of a file, is found too late: what was taken along is unmounted then.) With --lazy all that is mounted below it is detached as well, \
                 as by umount -l. umount(8) does the same for a mount without others below it. No daemon is asked, unless \
-                the subtype is another than shiftbind.",
+                the subtype is another than shiftbind.\n\n\
+                With --namespace, MOUNTPOINT is one of that namespace: a child process enters it and unmounts, no program of \
+                the container is run. What is below a mount of the kernel's engine is then unmounted with --lazy only.",
+    },
+    SubcommandDef {
+        id: Name::OciHook,
+        name: "oci-hook",
+        operands: &[],
+        optional: 0,
+        takes: Takes::These(&[Opt::HookConfig]),
+        help: "Mount in a container that is being created, as its annotations say",
+        about: "To be called by a container's runtime as a hook createRuntime (OCI runtime specification), with the state of \
+                the container on standard input. For each annotation org.shiftbind.mount, or one with a suffix \
+                (org.shiftbind.mount.data), whose value is SOURCE:TARGET or SOURCE:TARGET:OPTIONS, SOURCE is mounted on TARGET \
+                in the container, with --namespace and --mkdir. A colon in one of them is written \\\\:. Which sources may be \
+                mounted, and with which options, is said by /etc/shiftbind/oci-hook.conf, a file that root alone may write; \
+                anything else is refused, and the container does not start. See Containers.",
     },
 ];
 

@@ -5,7 +5,7 @@
 
 mod help;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,11 +79,14 @@ pub(super) fn parse(
         Name::Stat => return stat(&given, operands),
         _ => {}
     }
+    let namespace = namespace(&given)?;
+    let hook_config = arguments::last_value(&given, Opt::HookConfig).map(PathBuf::from);
     let mountpoint = operands.into_iter().next().map(PathBuf::from).unwrap_or_default();
     Ok(match definition.id {
         Name::List | Name::Explain | Name::Stat => Command::List { json },
-        Name::Reload => Command::Reload { mountpoint },
-        Name::Umount => Command::Umount { mountpoint, lazy },
+        Name::Reload => Command::Reload { mountpoint, namespace },
+        Name::Umount => Command::Umount { mountpoint, lazy, namespace },
+        Name::OciHook => Command::OciHook { config: hook_config },
     })
 }
 
@@ -108,6 +111,12 @@ fn stat(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
     let asked = |id: Opt| given.iter().any(|one| one.option.id == id);
     let mountpoint = operands.into_iter().next().map(PathBuf::from);
     let (json, watch) = (asked(Opt::Json), arguments::last_value(given, Opt::Watch));
+    let namespace = namespace(given)?;
+    if namespace.is_some() && (watch.is_some() || asked(Opt::Prometheus)) {
+        return Err(Error::usage(
+            "stat: option '--namespace' goes with neither '--watch' nor '--prometheus'",
+        ));
+    }
     if asked(Opt::Prometheus) {
         return match (json, watch) {
             (false, None) => Ok(Command::Metrics { mountpoint }),
@@ -117,7 +126,7 @@ fn stat(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
         };
     }
     let mountpoint = mountpoint.ok_or_else(|| Error::usage("stat: MOUNTPOINT is missing"))?;
-    let Some(value) = watch else { return Ok(Command::Stat { mountpoint, json }) };
+    let Some(value) = watch else { return Ok(Command::Stat { mountpoint, json, namespace }) };
     let seconds = value.to_str().and_then(|text| text.parse().ok());
     let interval = seconds.filter(|seconds| (0.1..=MAX_INTERVAL).contains(seconds));
     let interval = interval.map(Duration::from_secs_f64).ok_or_else(|| {
@@ -127,6 +136,16 @@ fn stat(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
         ))
     })?;
     Ok(Command::Watch { mountpoint, json, interval })
+}
+
+/// The mount namespace that a subcommand is about, when it is another one.
+fn namespace(given: &[Given]) -> Result<Option<OsString>> {
+    match arguments::last_value(given, Opt::Namespace) {
+        Some(value) if value.is_empty() => {
+            Err(Error::usage("option 'namespace': the value is empty"))
+        }
+        value => Ok(value.map(OsStr::to_owned)),
+    }
 }
 
 fn explain(given: Vec<Given>, operands: Vec<OsString>, accounts: &dyn Accounts) -> Result<Command> {

@@ -17,16 +17,18 @@ fn each_subcommand_is_parsed() {
     assert!(matches!(parsed("shiftbind list").unwrap(), Command::List { json: false }));
     assert!(matches!(parsed("shiftbind list --json").unwrap(), Command::List { json: true }));
     match parsed("shiftbind stat --json /m").unwrap() {
-        Command::Stat { mountpoint, json: true } => assert_eq!(mountpoint, Path::new("/m")),
+        Command::Stat { mountpoint, json: true, .. } => assert_eq!(mountpoint, Path::new("/m")),
         other => panic!("{other:?}"),
     }
     match parsed("/usr/bin/shiftbind umount -l /m").unwrap() {
-        Command::Umount { mountpoint, lazy: true } => assert_eq!(mountpoint, Path::new("/m")),
+        Command::Umount { mountpoint, lazy: true, .. } => assert_eq!(mountpoint, Path::new("/m")),
         other => panic!("{other:?}"),
     }
     for words in ["shiftbind reload /m", "shiftbind --reload /m"] {
         match parsed(words).unwrap() {
-            Command::Reload { mountpoint } => assert_eq!(mountpoint, Path::new("/m")),
+            Command::Reload { mountpoint, namespace: None } => {
+                assert_eq!(mountpoint, Path::new("/m"))
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -317,7 +317,7 @@ fn root_only_options_are_known_to_be_so() {
 fn a_reload_names_a_mount_point_and_nothing_else() {
     let reload = command(&["shiftbind", "--reload", "/mnt"]);
     assert!(
-        matches!(reload, Ok(Command::Reload { mountpoint }) if mountpoint.to_str() == Some("/mnt"))
+        matches!(reload, Ok(Command::Reload { mountpoint, .. }) if mountpoint.to_str() == Some("/mnt"))
     );
     assert!(ordinary("--reload").is_err(), "a source as well");
     for argv in [&["shiftbind", "--reload"] as &[&str], &["shiftbind", "--reload", ""]] {

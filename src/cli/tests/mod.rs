@@ -57,6 +57,8 @@ fn sample(option: &OptionDef) -> String {
         ("FILE", _) => SAMPLE_FILE.to_owned(),
         ("WORD:VALUE", _) => "foreign".to_owned(),
         ("PATH", _) => "/run/x".to_owned(),
+        ("PID|NSPATH", _) => "/proc/self/ns/mnt".to_owned(),
+        ("WHOSE", _) => "host".to_owned(),
         (_, Completion::Words(words)) => words[0].to_owned(),
         _ => "7".to_owned(),
     }
@@ -90,6 +92,9 @@ fn outcome(argv: &[String]) -> String {
     }
     if argv.iter().any(|arg| arg.contains("invert")) {
         whole.push("--map-from=foreign".to_owned());
+    }
+    if argv.iter().any(|arg| arg.contains("ids")) {
+        whole.push("--namespace=/proc/self/ns/mnt".to_owned());
     }
     whole.extend_from_slice(argv);
     match parse_with(whole.iter().map(OsString::from), &TestAccounts) {
@@ -381,7 +386,10 @@ fn a_helper_refuses_what_it_cannot_do() {
         let argv: Vec<&str> = [&["mount.shiftbind", "/src", "/mnt"], args].concat();
         command(&argv).unwrap_err().to_string()
     };
-    assert!(helper(&["-N", "/proc/1/ns/mnt"]).contains("'-N'"));
+    assert!(
+        helper(&["-N", "/dev/null"])
+            .contains("option 'namespace': /dev/null: this is no mount namespace")
+    );
     assert_eq!(helper(&["-o"]), "option '-o' needs a value");
     assert!(helper(&["--ro"]).starts_with("unknown option '--ro'"));
     assert!(helper(&["third"]).starts_with("too many arguments"));

@@ -27,6 +27,7 @@ fn fixed(now: &Config, new: &Config) -> Option<&'static str> {
     let (process, new_process) = (&now.process, &new.process);
     [
         ("SOURCE", now.source == new.source),
+        ("namespace", now.namespace == new.namespace),
         ("engine", new.engine != EngineChoice::Kernel || now.engine == EngineChoice::Kernel),
         ("fsname", now.fsname == new.fsname),
         ("subtype", now.subtype == new.subtype),

@@ -94,7 +94,7 @@ pub(super) struct Reloader {
 }
 
 /// Requests a reload.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ReloadHandle(SyncSender<()>);
 
 impl ReloadHandle {

@@ -108,11 +108,11 @@ impl Operations {
             Err(e) => return reply.error(e),
         };
         let node = self.node(request);
-        if asked.cmd == STATUS_IOCTL && node == NodeId::ROOT {
+        if asked.cmd == STATUS_IOCTL && node == NodeId::ROOT && self.admission.tells() {
             let in_full = self.admission.is_mounter_or_root(request);
             return reply_ioctl(reply, Ok((0, self.reloads.answer(in_full))));
         }
-        if asked.cmd == REPORT_IOCTL && node == NodeId::ROOT {
+        if asked.cmd == REPORT_IOCTL && node == NodeId::ROOT && self.admission.tells() {
             let answer = match self.admission.is_mounter_or_root(request) {
                 true => self.report.answer(input, || self.numbers(reply.device())),
                 false => Err(Errno::PERM),
@@ -153,6 +153,11 @@ impl Operations {
 
 impl Operations {
     /// The part of the report that changes all the time.
+    /// The report, as JSON.
+    pub(in crate::fuse) fn report_text(&self, device: &Device) -> String {
+        self.report.text(self.numbers(device))
+    }
+
     fn numbers(&self, device: &Device) -> Map<String, Value> {
         let (counts, usage) = (device.counts(), self.fs.usage());
         let hits = |hits: HitCount| json!({ "hits": hits.hits, "misses": hits.misses });

@@ -34,6 +34,7 @@ use super::ttl::Ttls;
 use super::worker_pool::Service;
 use crate::config::{Access, CachePolicy};
 use crate::fs::{Attr, Entry, Fs, Result, user_of_thread};
+use crate::idmap::UserNamespaceIds;
 use crate::source::{NodeId, drop_admin};
 use crate::sys::user_namespace::is_initial;
 use crate::view::Checks;
@@ -67,13 +68,22 @@ pub(super) struct Operations {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Admission {
     access: Access,
-    /// The effective uid of the daemon when it mounted.
+    /// The user who mounted, by the number that requests have: the effective uid of the daemon, or root of the container
+    /// that the filesystem belongs to.
     mounter: u32,
+    is_container: bool,
 }
 
 impl Admission {
-    pub(super) fn new(access: Access) -> Self {
-        Self { access, mounter: rustix::process::geteuid().as_raw() }
+    pub(super) fn new(access: Access, container: Option<&UserNamespaceIds>) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let mounter = container.map_or(own, |ids| ids.root().map_or(0, |(uid, _)| uid));
+        Self { access, mounter, is_container: container.is_some() }
+    }
+
+    /// Whether the daemon tells callers of itself. To a container it does not: source, options and errors are the host's.
+    fn tells(self) -> bool {
+        !self.is_container
     }
 
     /// Whether a request comes from root or from the mounter. If the kernel does not tell the caller's ids, /proc does.

@@ -1,7 +1,7 @@
 //! Options: those of the subcommands (`shiftbind list` and its kin).
 
 use super::super::{Category, Completion, Opt, OptionDef, ValueDef};
-use super::flag;
+use super::{file, flag};
 
 pub(super) const COMMANDS: &[OptionDef] = &[
     OptionDef {
@@ -25,6 +25,19 @@ pub(super) const COMMANDS: &[OptionDef] = &[
             Category::Commands,
             "Unmount although files are in use",
             "Detach the mount at once, although files of it are in use; it ends when the last of them is closed.",
+        )
+    },
+    OptionDef {
+        mount_option: None,
+        value: file("FILE"),
+        default: "/etc/shiftbind/oci-hook.conf",
+        ..flag(
+            Opt::HookConfig,
+            "hook-config",
+            "",
+            Category::Commands,
+            "The file that says what oci-hook may mount",
+            "The file that says what oci-hook may mount. Only root may give another one.",
         )
     },
     OptionDef {

@@ -1,7 +1,7 @@
 //! Options: those of mount(8).
 
 use super::super::{Category, Opt, OptionDef};
-use super::{flag, one_of};
+use super::{flag, one_of, value};
 
 pub(super) const MOUNT: &[OptionDef] = &[
     OptionDef {
@@ -138,6 +138,47 @@ pub(super) const MOUNT: &[OptionDef] = &[
              shared mapping are written by msync(2). --reload changes it for files opened afterwards, a remount cannot.",
         )
     },
+    OptionDef {
+        short: Some('N'),
+        value: value("PID|NSPATH"),
+        ..flag(
+            Opt::Namespace,
+            "namespace",
+            "namespace",
+            Category::Mount,
+            "Mount in the mount namespace of a process (a container's)",
+            "Mount in another mount namespace: that of the process PID, or the one that NSPATH names, such as \
+             /proc/PID/ns/mnt. MOUNTPOINT is resolved within the root of that namespace: a symbolic link or .. leads to its \
+             root at most, and links of /proc lead nowhere. SOURCE is one of this namespace. No program of the container is \
+             run. Nothing of the daemon is in the container, and it ends when the namespace does. See Containers.",
+        )
+    },
+    OptionDef {
+        value: one_of("WHOSE", &["container", "host"]),
+        ..flag(
+            Opt::Ids,
+            "ids",
+            "ids",
+            Category::Mount,
+            "With --namespace: whose numbers the mount's ids are",
+            "With --namespace: whose numbers the mount's ids are.\n\n\
+             container: those of the container's user namespace, to which the filesystem then belongs. Without a map, the \
+             source's ids are those of the container. Set-user-ID and file capabilities are valid in the container alone, \
+             devices cannot be opened, and no process outside can use the mount. It is the default where the container has a \
+             user namespace of its own.\n\n\
+             host: those of this program's user namespace, as for a mount that is made here. Without a map, the source's \
+             ids are shown as they are, of which the container sees those that it has.",
+        )
+    },
+    flag(
+        Opt::MakeDir,
+        "mkdir",
+        "mkdir",
+        Category::Mount,
+        "Make the mount point where there is none",
+        "Make MOUNTPOINT, and the directories above it, where they do not exist; an empty file if SOURCE is a file. With \
+         --namespace they belong to the container's root.",
+    ),
     flag(
         Opt::DirSync,
         "dirsync",

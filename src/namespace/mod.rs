@@ -1,0 +1,281 @@
+//! The mount namespace of a container, named by a process or a path (`--namespace`), and its user namespace.
+//!
+//! A child process enters them; this process stays where it is. Nothing of the container is run, loaded or believed: its
+//! mounts, its /proc and its names may be anything, and may change at any moment.
+
+mod child;
+mod found;
+mod target;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::config::{NamespaceId, TargetNamespace, TargetUsers};
+use crate::error::{Error, Result};
+use crate::idmap::UserNamespaceIds;
+use crate::sys;
+use crate::sys::namespace::Kind;
+pub use child::{Child, Failure, Link, Message, error, failed};
+pub use found::Pinned;
+pub use target::{Make, Target, make_here, serve};
+
+/// The umask of what is made in a namespace that no process names.
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// An open mount namespace. It keeps the namespace alive.
+#[derive(Debug)]
+pub struct Namespace {
+    pub(crate) mounts: OwnedFd,
+    /// `None`: this program's own.
+    pub(crate) users: Option<Users>,
+    umask: u32,
+}
+
+/// An open user namespace, and its ids.
+#[derive(Debug)]
+pub struct Users {
+    pub(crate) fd: OwnedFd,
+    ids: UserNamespaceIds,
+}
+
+impl Users {
+    /// The uid and gid of its root, as it numbers them.
+    pub(crate) fn root(&self) -> io::Result<(u32, u32)> {
+        self.ids.root().ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+    }
+}
+
+/// What the value of `--namespace` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    Process(Pid),
+    File(PathBuf),
+}
+
+impl Name {
+    fn parse(value: &OsStr) -> std::result::Result<Self, String> {
+        let text = value.to_string_lossy();
+        if text.contains('/') {
+            return Ok(Self::File(value.into()));
+        }
+        let pid = text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        pid.and_then(Pid::from_raw).map(Self::Process).ok_or_else(|| {
+            format!("'{text}' is neither a process id nor the path of a mount namespace, such as /proc/PID/ns/mnt")
+        })
+    }
+}
+
+/// A process, held by a pidfd and by its directory in /proc: neither comes to mean another process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pidfd: OwnedFd,
+    dir: OwnedFd,
+}
+
+impl Process {
+    /// ESRCH if there is none.
+    fn open(pid: Pid) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| match e {
+            // A thread that is no process (pidfd_open(2)).
+            Errno::INVAL => Errno::SRCH,
+            e => e,
+        })?;
+        let path = format!("/proc/{}", pid.as_raw_nonzero());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, path, flags, Mode::empty()).map_err(|_| Errno::SRCH)?;
+        let process = Self { pidfd, dir };
+        // The process that the pidfd names still has its number, so the directory is that of the same process.
+        match process.is_alive() {
+            true => Ok(process),
+            false => Err(Errno::SRCH.into()),
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
+    }
+
+    /// Opens a file of its directory in /proc.
+    fn file(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(File::from(openat(&self.dir, name, flags, Mode::empty())?))
+    }
+
+    fn umask(&self) -> Option<u32> {
+        let mut status = String::new();
+        self.file("status").ok()?.read_to_string(&mut status).ok()?;
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+        u32::from_str_radix(umask.trim(), 8).ok()
+    }
+}
+
+impl Namespace {
+    /// Opens the namespace that an option's value names.
+    ///
+    /// To be called where the process has a single thread.
+    ///
+    /// # Errors
+    /// The value names none; there is no such process; the user may not look at it (ptrace(2)).
+    pub fn open(value: &OsStr) -> std::result::Result<Self, String> {
+        match Name::parse(value)? {
+            Name::Process(pid) => {
+                let failed =
+                    |e: io::Error| format!("process {}: {}", pid.as_raw_nonzero(), why(&e));
+                let process = Process::open(pid).map_err(failed)?;
+                let mounts = process.file("ns/mnt").map_err(failed)?;
+                let users = process.file("ns/user").map_err(failed)?;
+                let umask = process.umask().unwrap_or(DEFAULT_UMASK);
+                Self::of(mounts.into(), users.into(), umask).map_err(failed)
+            }
+            Name::File(path) => {
+                let failed = |e: io::Error| format!("{}: {}", path.display(), why(&e));
+                let file = open_file(&path).map_err(failed)?;
+                if !file.as_ref().is_some_and(|file| sys::namespace::is_of(file, Kind::Mounts)) {
+                    return Err(format!("{}: this is no mount namespace", path.display()));
+                }
+                let Some(mounts) = file else { return Err("no file".to_owned()) };
+                let users = sys::namespace::owner_of(&mounts).map_err(failed)?;
+                Self::of(mounts, users, DEFAULT_UMASK).map_err(failed)
+            }
+        }
+    }
+
+    fn of(mounts: OwnedFd, users: OwnedFd, umask: u32) -> io::Result<Self> {
+        let own = std::fs::metadata("/proc/self/ns/user")?;
+        let stat = fstat(&users)?;
+        if (stat.st_dev, stat.st_ino) == (own.dev(), own.ino()) {
+            return Ok(Self { mounts, users: None, umask });
+        }
+        let (uids, gids) = sys::user_namespace::maps_of_namespace(&users)?;
+        let ids = UserNamespaceIds::parse(&uids, &gids)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        Ok(Self { mounts, users: Some(Users { fd: users, ids }), umask })
+    }
+
+    /// Opens the namespace of a configuration again.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; the value names another namespace by now, or one with another map.
+    pub fn of_config(config: &TargetNamespace) -> Result<Self> {
+        let refused = |why: String| Error::refused(format!("option 'namespace': {why}"));
+        let namespace = Self::open(&config.value).map_err(refused)?;
+        let users = namespace.users.as_ref().map(Users::described).transpose();
+        let is_same = users.is_ok_and(|users| users == config.users)
+            && namespace.id().is_ok_and(|id| id == config.mounts);
+        match is_same {
+            true => Ok(namespace),
+            false => Err(refused(format!(
+                "{} has come to name another namespace meanwhile",
+                config.value.to_string_lossy()
+            ))),
+        }
+    }
+
+    /// What a configuration keeps of it. `is_container`: see [`TargetNamespace`].
+    ///
+    /// # Errors
+    /// Those of stat(2).
+    pub fn described(&self, value: &OsStr, is_container: bool) -> io::Result<TargetNamespace> {
+        Ok(TargetNamespace {
+            value: value.to_owned(),
+            mounts: self.id()?,
+            users: self.users.as_ref().map(Users::described).transpose()?,
+            root: None,
+            is_container,
+        })
+    }
+
+    /// Whether its user namespace is another than this program's.
+    #[must_use]
+    pub fn has_other_users(&self) -> bool {
+        self.users.is_some()
+    }
+
+    /// What tells the mount namespace from all others.
+    pub(crate) fn id(&self) -> io::Result<NamespaceId> {
+        id_of(&self.mounts)
+    }
+}
+
+impl Users {
+    fn described(&self) -> io::Result<TargetUsers> {
+        Ok(TargetUsers { inode: fstat(&self.fd)?.st_ino, ids: self.ids.clone() })
+    }
+}
+
+/// What tells a mount namespace from all others.
+pub(crate) fn id_of(mounts: impl AsFd) -> io::Result<NamespaceId> {
+    let inode = fstat(mounts.as_fd())?.st_ino;
+    Ok(NamespaceId { inode, unique: sys::mount::namespace_id(mounts).ok() })
+}
+
+/// Opens a file that may be one of a namespace. `None`: it is of another filesystem, and was not opened: that may wait, or
+/// act.
+fn open_file(path: &Path) -> io::Result<Option<OwnedFd>> {
+    /// NSFS_MAGIC of linux/magic.h.
+    const NSFS_MAGIC: u64 = 0x6e73_6673;
+    let named = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if u64::try_from(rustix::fs::fstatfs(&named)?.f_type) != Ok(NSFS_MAGIC) {
+        return Ok(None);
+    }
+    let own = sys::descriptors::DescriptorPath::of(&named);
+    Ok(Some(openat(CWD, own.absolute(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+}
+
+/// An error of the system, in words.
+fn why(e: &io::Error) -> String {
+    match e.raw_os_error() {
+        Some(libc::ESRCH) => "there is no such process".to_owned(),
+        Some(libc::EPERM | libc::EACCES) => {
+            "not permitted; this takes root, or CAP_SYS_ADMIN in its user namespace".to_owned()
+        }
+        Some(code) => crate::error::strerror(code),
+        None => e.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_a_process_id_or_a_path() {
+        let parse = |text: &str| Name::parse(OsStr::new(text));
+        assert_eq!(parse("7"), Ok(Name::Process(Pid::from_raw(7).unwrap())));
+        assert_eq!(parse("/run/x"), Ok(Name::File("/run/x".into())));
+        for text in ["", "0", "-1", "+7", "x", "99999999999", "mnt"] {
+            assert!(parse(text).unwrap_err().contains("neither a process id"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mount_namespace_is_refused_without_opening_it() {
+        let open = |text: &str| Namespace::open(OsStr::new(text)).map(drop);
+        for path in ["/dev/null", "/proc/self/ns/user", "/", "/proc/self/ns/pid"] {
+            assert_eq!(open(path), Err(format!("{path}: this is no mount namespace")));
+        }
+        assert_eq!(open("4194304"), Err("process 4194304: there is no such process".to_owned()));
+        assert!(open("/no/such").unwrap_err().starts_with("/no/such: No such file"));
+    }
+
+    #[test]
+    fn our_own_namespace_has_our_own_users() {
+        let own = Namespace::open(OsStr::new("/proc/self/ns/mnt")).unwrap();
+        assert!(!own.has_other_users());
+        let config = own.described(OsStr::new("/proc/self/ns/mnt"), false).unwrap();
+        assert!(Namespace::of_config(&config).is_ok());
+        let other = TargetNamespace { mounts: NamespaceId { inode: 1, ..config.mounts }, ..config };
+        let error = Namespace::of_config(&other).unwrap_err().to_string();
+        assert!(error.contains("another namespace"), "{error}");
+    }
+}

@@ -1,0 +1,212 @@
+//! Entering the namespaces of other processes (setns(2)). Each call here changes the calling process, so a child that has
+//! a single thread makes it.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// A type of namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A mount namespace.
+    Mounts,
+    /// A user namespace.
+    Users,
+}
+
+impl Kind {
+    fn flag(self) -> libc::c_int {
+        match self {
+            Self::Mounts => libc::CLONE_NEWNS,
+            Self::Users => libc::CLONE_NEWUSER,
+        }
+    }
+}
+
+/// Moves this process into a namespace. After a mount namespace its root and working directory are the namespace's root.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN in the user namespace that owns it; EINVAL if the process has several threads, is in that user
+/// namespace already, or the descriptor is of another type.
+pub fn enter(namespace: impl AsFd, kind: Kind) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed for the call; memory and descriptors stay as they are.
+    result(unsafe { libc::setns(namespace.as_fd().as_raw_fd(), kind.flag()) })
+}
+
+/// Whether a descriptor is of a namespace of this type (ioctl_ns(2), NS_GET_NSTYPE).
+#[must_use]
+pub fn is_of(namespace: impl AsFd, kind: Kind) -> bool {
+    /// `_IO(0xb7, 3)` of linux/nsfs.h.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request takes no argument and writes no memory; other files refuse it (ENOTTY).
+    unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) == kind.flag() }
+}
+
+/// The user namespace that owns a namespace (ioctl_ns(2), NS_GET_USERNS).
+///
+/// # Errors
+/// EPERM if it is not in the caller's user namespace or below.
+pub fn owner_of(namespace: impl AsFd) -> io::Result<OwnedFd> {
+    /// `_IO(0xb7, 1)` of linux/nsfs.h.
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the request takes no argument.
+    let fd = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_USERNS) };
+    result(fd)?;
+    // SAFETY: the kernel has just made this descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Becomes a user of the user namespace that this process has entered: real, effective and filesystem ids, without
+/// supplementary groups. No other process may trace this one afterwards (PR_SET_DUMPABLE): the user is one of a container.
+///
+/// # Errors
+/// EINVAL for an id that the namespace does not map.
+pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: these calls change only the credentials of this process, which has a single thread. setgroups(2) fails
+    // where the namespace denies it, with no effect.
+    unsafe {
+        libc::setgroups(0, std::ptr::null());
+        result(libc::setresgid(gid, gid, gid))?;
+        result(libc::setresuid(uid, uid, uid))?;
+        result(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))
+    }
+}
+
+/// Which mount is to be unmounted in another mount namespace.
+#[derive(Debug)]
+pub struct Unmount<'a> {
+    /// The directory of the mount point, from the namespace's root.
+    pub parent: &'a CStr,
+    /// The name of the mount point in it.
+    pub name: &'a CStr,
+    /// The mount id (statx(2), stx_mnt_id) and the device that are expected there.
+    pub expected: (u64, (u32, u32)),
+    /// Detach it while it is in use (MNT_DETACH).
+    pub lazy: bool,
+}
+
+/// Unmounts a mount in another mount namespace, if it is the expected one. A child process enters the namespace; it has the
+/// caller's credentials, and follows no symbolic link.
+///
+/// May be called by a process with several threads: the child makes system calls only. `users` owns the namespace: the child
+/// enters it where the caller's capabilities do not suffice.
+///
+/// # Errors
+/// ESTALE if another mount is there, or none; those of setns(2), openat2(2) and umount2(2).
+pub fn unmount_in(
+    namespace: BorrowedFd<'_>,
+    users: Option<BorrowedFd<'_>>,
+    what: &Unmount<'_>,
+) -> io::Result<()> {
+    let (answer, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+    // SAFETY: the child makes raw system calls on values that exist already, and ends by _exit(2): it takes no lock and
+    // allocates nothing, whatever the other threads of its parent were doing.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let code = match unmount_here(namespace, users, what) {
+            Ok(()) => 0i32,
+            Err(errno) => errno,
+        };
+        let bytes = code.to_ne_bytes();
+        // SAFETY: the buffer is live; _exit has no precondition.
+        unsafe {
+            libc::write(tell.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+            libc::_exit(0)
+        }
+    }
+    result(child)?;
+    drop(tell);
+    let mut code = [0; 4];
+    let read = File::from(answer).read_exact(&mut code);
+    let mut status = 0;
+    // SAFETY: the status is a live integer; the child is this function's own.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    read?;
+    match i32::from_ne_bytes(code) {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+/// The child's part. It allocates nothing. Returns the errno of what failed.
+fn unmount_here(
+    namespace: BorrowedFd<'_>,
+    users: Option<BorrowedFd<'_>>,
+    what: &Unmount<'_>,
+) -> Result<(), i32> {
+    /// `struct open_how` of linux/openat2.h.
+    #[repr(C)]
+    struct OpenHow {
+        flags: u64,
+        mode: u64,
+        resolve: u64,
+    }
+    let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    let ok = |value: libc::c_long| if value < 0 { Err(errno()) } else { Ok(value) };
+    let number = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
+    match (enter(namespace, Kind::Mounts).map_err(number), users) {
+        (Err(libc::EPERM), Some(users)) => {
+            enter(users, Kind::Users).map_err(number)?;
+            enter(namespace, Kind::Mounts).map_err(number)?;
+        }
+        (entered, _) => entered?,
+    }
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let how = OpenHow {
+        flags: u64::from(flags.unsigned_abs()),
+        mode: 0,
+        resolve: libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_IN_ROOT,
+    };
+    // SAFETY: the paths are NUL-terminated and live, the structs have the sizes that are passed along, and the kernel
+    // writes to `stat` alone.
+    unsafe {
+        let root = ok(libc::open(c"/".as_ptr(), flags).into())?;
+        let size = size_of::<OpenHow>();
+        let parent = what.parent.as_ptr();
+        let dir = ok(libc::syscall(libc::SYS_openat2, root, parent, &raw const how, size))?;
+        ok(libc::syscall(libc::SYS_fchdir, dir))?;
+        let mut stat: libc::statx = std::mem::zeroed();
+        let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
+        // A FUSE filesystem answers a request for nothing also to users that it does not serve (`fuse_getattr`).
+        let name = what.name.as_ptr();
+        ok(libc::statx(libc::AT_FDCWD, name, flags, 0, &raw mut stat).into())?;
+        let found = (stat.stx_mnt_id, (stat.stx_dev_major, stat.stx_dev_minor));
+        if found != what.expected {
+            return Err(libc::ESTALE);
+        }
+        let detach = if what.lazy { libc::MNT_DETACH } else { 0 };
+        ok(libc::umount2(name, libc::UMOUNT_NOFOLLOW | detach).into()).map(drop)
+    }
+}
+
+fn result(value: libc::c_int) -> io::Result<()> {
+    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_and_the_type_of_a_namespace_are_known() {
+        let mounts = File::open("/proc/self/ns/mnt").unwrap();
+        assert!(is_of(&mounts, Kind::Mounts) && !is_of(&mounts, Kind::Users));
+        assert!(is_of(owner_of(&mounts).unwrap(), Kind::Users));
+        assert!(!is_of(File::open("/dev/null").unwrap(), Kind::Mounts));
+    }
+
+    #[test]
+    fn another_mount_than_the_expected_is_not_unmounted() {
+        let mounts = File::open("/proc/self/ns/mnt").unwrap();
+        let unmount = |parent, name, expected| {
+            let what = Unmount { parent, name, expected, lazy: false };
+            unmount_in(mounts.as_fd(), None, &what).unwrap_err().raw_os_error()
+        };
+        assert_eq!(unmount(c"/", c"proc", (u64::MAX, (0, 0))), Some(libc::ESTALE));
+        assert_eq!(unmount(c"/no/such", c"proc", (1, (0, 0))), Some(libc::ENOENT));
+        assert_eq!(unmount(c"/proc/self", c"fd", (1, (0, 0))), Some(libc::ELOOP));
+    }
+}
