@@ -202,7 +202,8 @@ fn serve(
     limits::apply();
     let mirrored = mirror::users(&config.view)?;
     let pidfile = Arc::new(pidfile.map(PidFile::create).transpose()?);
-    let (mut new, device) = NewMount::make(&plan, &point)?;
+    let (mut new, device) =
+        NewMount::make(&plan, &point).map_err(|e| mount::with_obstacle(e, config))?;
     let kernel = kernel_traits().unwrap_or(KernelFeatures::UNKNOWN);
     let probe = probe::start(&new, &point)?;
     let lifeline = match config.process.auto_unmount {

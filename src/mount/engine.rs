@@ -80,6 +80,32 @@ fn make(config: &Config) -> Result<Option<IdmappedMount>> {
     }
 }
 
+/// Adds to an error of the daemon's mount what keeps the kernel from making it, which may be the easier to change.
+#[must_use]
+pub fn with_obstacle(error: Error, config: &Config) -> Error {
+    if config.engine != EngineChoice::Auto || !config.daemon_options.is_empty() || !may_mount() {
+        return error;
+    }
+    match obstacle(config) {
+        None => error,
+        Some(why) => Error::reported(
+            error.exit(),
+            format!(
+                "{error}; the daemon was to serve, because the kernel cannot make this mount: {why}"
+            ),
+        ),
+    }
+}
+
+/// What keeps the kernel from making a mount, found out by trying.
+fn obstacle(config: &Config) -> Option<String> {
+    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
+    match obstacles.is_empty() {
+        true => IdmappedMount::make(config).err().map(|e| e.to_string()),
+        false => Some(obstacles.join("; ")),
+    }
+}
+
 /// The command of mount(8) for the same mount, where the kernel can make it (util-linux 2.39 or newer).
 #[must_use]
 pub fn mount8_command(config: &Config) -> Option<String> {
@@ -145,11 +171,7 @@ pub struct Verdict {
 /// The engine that a mount would have and why; the kernel is tried on a detached clone of the source.
 #[must_use]
 pub fn verdict(config: &Config) -> Verdict {
-    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
-    let obstacle = match obstacles.is_empty() {
-        true => IdmappedMount::make(config).err().map(|e| e.to_string()),
-        false => Some(obstacles.join("; ")),
-    };
+    let obstacle = obstacle(config);
     let by_kernel = config.engine != EngineChoice::Fuse && obstacle.is_none();
     let text = match (config.engine, obstacle) {
         (EngineChoice::Fuse, None) => {

@@ -44,7 +44,9 @@ use crate::source::Restrictions;
 use crate::view::Checks;
 
 use elsewhere::{Attacher, Elsewhere, Maker};
-pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict};
+pub use engine::{
+    check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict, with_obstacle,
+};
 pub use flags::{remount, with_inherited};
 pub use found_elsewhere::mount_in;
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};

@@ -247,6 +247,11 @@ pub(super) fn check_directory() -> io::Result<()> {
     rustix::fs::access(at, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| named(at, &e.into()))
 }
 
+/// Whether the records, and one directory of them, are root's alone: what other users could write is not believed.
+pub(super) fn are_roots(path: &Path) -> bool {
+    [Path::new(DIRECTORY), path].iter().all(|path| check_is_roots(path).is_ok())
+}
+
 fn check_is_roots(path: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(path)?;
     match meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o077 == 0 {

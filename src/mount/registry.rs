@@ -137,11 +137,15 @@ fn write(
     Ok(daemon.map(|_| Registration(file)))
 }
 
-/// The mounts that are registered and not proven to be gone. None for a user other than root.
+/// The mounts that are registered and not proven to be gone. None for a user other than root, or where such a user could have
+/// registered them.
 ///
 /// # Errors
 /// The directory cannot be read.
 pub fn registered() -> io::Result<Vec<Registered>> {
+    if !record::are_roots(Path::new(DIRECTORY)) {
+        return Ok(Vec::new());
+    }
     let entries = match fs::read_dir(DIRECTORY) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
             return Ok(Vec::new());

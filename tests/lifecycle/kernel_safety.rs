@@ -244,3 +244,18 @@ fn a_reload_that_does_not_end_keeps_others_waiting_for_seconds_only() {
     assert_eq!(owner(&ns, "m/f"), "2000");
     ns.ok("umount m");
 }
+
+#[test]
+fn where_neither_engine_can_mount_the_error_has_both_reasons() {
+    let ns = namespace();
+    ns.ok("mkdir dev && cp -a /dev/null dev/fuse && mount --bind dev/fuse /dev/fuse");
+    let refused = errors(&ns, &format!("$S {MAP} --unmapped=pass a m"));
+    assert!(
+        refused.contains("because the kernel cannot make this mount: unmapped uids"),
+        "{refused}"
+    );
+    assert_eq!(refused.lines().count(), 1, "{refused}");
+    let refused = errors(&ns, &format!("$S {MAP} --engine=fuse a m"));
+    assert!(!refused.contains("because the kernel"), "{refused}");
+    ns.ok("umount /dev/fuse");
+}
