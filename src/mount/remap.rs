@@ -158,6 +158,7 @@ impl KernelMount {
         refuse_covered(&wanted.below)
             .map_err(|e| Error::mount("the mount options cannot change", e))?;
         self.check_map_is_ours()?;
+        self.check_linked()?;
         let tree = self.remapped(config)?;
         wanted.restrict(&tree).map_err(|e| Error::mount("the clone takes no mount options", e))?;
         let identity = MountIdentity::of_descriptor(&tree)
