@@ -9,6 +9,9 @@ fn ignored_by_the_kernel(config: Config) -> String {
     let rest = Config {
         view: self::config("").view,
         engine: EngineChoice::Auto,
+        // Where the mount point is: both engines attach their mount there.
+        namespace: None,
+        mkdir: false,
         flags: MountFlags::default(),
         argv: Vec::new(),
         given: Vec::new(),
