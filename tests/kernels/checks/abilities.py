@@ -73,7 +73,7 @@ def main():
             result[name] = "no"
             bad += 1
     # What shiftbind itself reports about this kernel.
-    explained = subprocess.run([sys.argv[1], "--explain", "-o", SHIFT, "/var/tmp", "/mnt"], capture_output=True, text=True)
+    explained = subprocess.run([sys.argv[1], "--explain", "--engine=fuse", "-o", SHIFT, "/var/tmp", "/mnt"], capture_output=True, text=True)
     result["explained"] = [line for line in explained.stdout.splitlines() if "kernel" in line]
     if explained.returncode != 0:
         say(f"--explain: {explained.stderr}")
