@@ -60,7 +60,7 @@ fn nothing_propagates_between_the_source_and_the_mount() {
 fn auto_leaves_to_the_daemon_what_it_could_not_find_again() {
     let ns = namespace();
     ns.ok("touch a/f");
-    // As root of a user namespace, for whom /run is another user's.
+    // As root of a user namespace, who owns nothing in /run.
     ns.let_users_mount();
     ns.ok("mkdir own && chown 1000:1000 own m && touch own/f && chown 1000 own/f");
     let script = "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $S own m && \

@@ -37,7 +37,7 @@ fn two_containers_with_different_bases_share_a_tree_with_nothing_typed() {
     );
     other.ok("setpriv --reuid=33 --regid=34 --clear-groups sh -c 'echo y > /mnt/t/new'");
     assert_eq!(one.ok("cat /mnt/t/new"), "y\n");
-    // Whoever is not of the container cannot use the mount, root of the machine neither.
+    // Users outside of the container cannot use the mount, and root of the machine is one of them.
     let outside = n.sh(&format!("ls /proc/{}/root/mnt/t", one.pid()));
     assert!(!outside.status.success(), "the mount is the container's alone");
     assert!(n.mounts().is_empty(), "nothing is mounted here");
