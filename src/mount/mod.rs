@@ -35,7 +35,7 @@ use rustix::process::{Pid, geteuid};
 
 use crate::config::{Access, Config, MountFlags, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
-use crate::namespace::Pinned;
+use crate::namespace::{Namespace, Pinned, Users};
 use crate::source::Restrictions;
 use crate::view::Checks;
 
@@ -93,6 +93,12 @@ impl MountPlan {
     #[must_use]
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// In container mode: the container.
+    fn container<'a>(&self, point: &'a MountPoint) -> Option<(&'a Namespace, &'a Users)> {
+        let namespace = point.namespace().filter(|_| self.is_container)?;
+        Some((namespace, namespace.users.as_ref()?))
     }
 }
 
@@ -170,9 +176,8 @@ impl NewMount {
             }
             _ => None,
         };
-        let users = point.namespace().and_then(|namespace| namespace.users.as_ref());
-        let (state, device) = if let (true, Some(users)) = (plan.is_container, users) {
-            let (maker, device) = Maker::start(plan, users)?;
+        let (state, device) = if let Some((namespace, users)) = plan.container(point) {
+            let (maker, device) = Maker::start(plan, namespace, users)?;
             let can_restrict = maker.can_restrict;
             (MountState::Container { maker, can_restrict }, device)
         } else if may_mount() || attacher.is_some() {
@@ -195,9 +200,8 @@ impl NewMount {
     /// # Errors
     /// /dev/fuse cannot be opened; the kernel refuses the filesystem; fusermount3 would refuse a user's mount.
     pub fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
-        let users = point.namespace().and_then(|namespace| namespace.users.as_ref());
-        if let (true, Some(users)) = (plan.is_container, users) {
-            return Maker::start(plan, users).map(drop);
+        if let Some((namespace, users)) = plan.container(point) {
+            return Maker::start(plan, namespace, users).map(drop);
         }
         let device = detached::open_device()?;
         match may_mount() || point.namespace().is_some() {

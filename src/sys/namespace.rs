@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::process::forbid_tracing;
+
 /// A type of namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -60,7 +62,7 @@ pub fn owner_of(namespace: impl AsFd) -> io::Result<OwnedFd> {
 }
 
 /// Becomes a user of the user namespace that this process has entered: real, effective and filesystem ids, without
-/// supplementary groups. No other process may trace this one afterwards (PR_SET_DUMPABLE): the user is one of a container.
+/// supplementary groups. No process of the container may trace this one afterwards ([`forbid_tracing`]), if none might before.
 ///
 /// # Errors
 /// EINVAL for an id that the namespace does not map.
@@ -71,8 +73,9 @@ pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
         libc::setgroups(0, std::ptr::null());
         result(libc::setresgid(gid, gid, gid))?;
         result(libc::setresuid(uid, uid, uid))?;
-        result(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))
     }
+    // The kernel has set it anew, to what the sysctl fs.suid_dumpable says.
+    forbid_tracing()
 }
 
 /// Which mount is to be unmounted in another mount namespace.
