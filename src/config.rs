@@ -38,6 +38,8 @@ pub struct Config {
     pub view: View,
     /// Which engine makes the mount.
     pub engine: EngineChoice,
+    /// The command line, for a reload.
+    pub argv: Vec<OsString>,
     /// The options as they were given, in order, spelled as within `-o`.
     pub given: Vec<String>,
     /// Options that were given and that only the FUSE daemon can serve.
@@ -137,7 +139,7 @@ pub struct TargetUsers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceMap {
     /// The option's long name.
-    pub option: &'static str,
+    pub option: String,
     /// The option's value.
     pub value: OsString,
     /// The extents of users.

@@ -39,14 +39,19 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
             shiftbind::daemon::run(config, Box::new(options))
         }
         Command::Fake(_) => Ok(()),
-        Command::Reload { mountpoint, namespace: None } => shiftbind::daemon::reload(&mountpoint),
         Command::Reload { mountpoint, namespace: Some(value) } => {
             inspect::reload_in(&value, &mountpoint, shiftbind::daemon::reload_registered)
         }
+        Command::Reload { mountpoint, .. } => shiftbind::daemon::reload(&mountpoint, &|origin| {
+            let source = Some(origin.source.clone());
+            Box::new(cli::options_again(origin.argv.clone(), origin.has_file, source))
+        }),
         Command::Remount { mountpoint, flags } => shiftbind::remount(&mountpoint, &flags),
         Command::Explain(config) => {
+            let engine = shiftbind::engine_verdict(&config);
             let probed = cli::ProbeResults {
-                engine: Some(shiftbind::engine_verdict(&config)),
+                by_kernel: engine.by_kernel,
+                engine: Some(engine.text),
                 cache: shiftbind::cache_verdict(&config),
                 costs: shiftbind::daemon::kernel_traits()
                     .map_or(Vec::new(), |kernel| kernel.costs()),

@@ -88,18 +88,25 @@ fn an_unknown_section_is_an_error() {
 fn a_quick_comparison_writes_a_table_a_csv_and_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let (csv, plot) = (folder.path().join("result.csv"), folder.path().join("result.svg"));
-    let quick = ["--quick", "--runs", "2", "--with", "idmapped,shiftbind", "stat, one file"];
+    let quick = [
+        "--quick",
+        "--runs",
+        "2",
+        "--with",
+        "idmapped,shiftbind-kernel,shiftbind",
+        "stat, one file",
+    ];
     let files = ["--csv", csv.to_str().unwrap(), "--plot", plot.to_str().unwrap()];
     let Some(text) = report("compare", &[&quick[..], &files].concat()) else { return };
 
-    let heads = ["work", "goal", "source, per second", "idmapped", "shiftbind"];
+    let heads = ["work", "goal", "source, per second", "idmapped", "shiftbind-kernel", "shiftbind"];
     let head = cells(&text, "| work | goal |");
-    assert_eq!(head[..5], heads);
-    assert_eq!(head[5], "requests per operation");
+    assert_eq!(head[..6], heads);
+    assert_eq!(head[6], "requests per operation");
     let row = cells(&text, "| stat, one file |");
     assert_eq!(row.len(), head.len(), "{text}");
     assert_eq!(row[1], "≥ 0.95");
-    for cell in &row[2..5] {
+    for cell in &row[2..6] {
         let number: f64 = cell.trim_matches('*').parse().unwrap_or_else(|_| panic!("{text}"));
         assert!(number > 0.0, "{text}");
     }
@@ -107,9 +114,9 @@ fn a_quick_comparison_writes_a_table_a_csv_and_a_picture() {
 
     let csv = fs::read_to_string(csv).unwrap();
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines.len(), 4, "a head and three contenders:\n{csv}");
-    assert!(lines[3].starts_with("\"stat, one file\",shiftbind,0.95,"), "{csv}");
-    assert_eq!(lines[3].matches(',').count(), lines[0].matches(',').count() + 1, "{csv}");
+    assert_eq!(lines.len(), 5, "a head and four contenders:\n{csv}");
+    assert!(lines[4].starts_with("\"stat, one file\",shiftbind,0.95,"), "{csv}");
+    assert_eq!(lines[4].matches(',').count(), lines[0].matches(',').count() + 1, "{csv}");
 
     let plot = fs::read_to_string(plot).unwrap();
     assert!(plot.starts_with("<svg ") && plot.trim_end().ends_with("</svg>"), "{plot}");

@@ -47,7 +47,7 @@ chown -R 1000:1000 /home/alice
 owner() { stat -c %u:%g "$1"; }
 is() { test "$1" = "$2" || { echo "$1 is not $2" >&2; exit 1; }; }
 maker() { uid=$1; shift; setpriv --reuid="$uid" --regid="$uid" --clear-groups touch "$@"; }
-mounted() { is "$(findmnt -n -o FSTYPE "$1")" fuse.shiftbind; }
+mounted() { shiftbind list | grep -q "^$1 " || { echo "$1 is no mount of shiftbind" >&2; exit 1; }; }
 has() { findmnt -n -o OPTIONS "$1" | tr , '\n' | grep -qx "$2" || { echo "$1 is not $2" >&2; exit 1; }; }
 in_container() {
     unshare --user --keep-caps sh -c 'until grep -q . /proc/self/gid_map; do sleep 0.02; done
@@ -104,7 +104,7 @@ const KNOWN: &[Known] = &[
     Known {
         words: "shiftbind list",
         before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
-        then: &["grep -q '^/mnt/data  */srv/data  *fuse  *0:100000:65536 ' $OUT; grep -q '^state: serving$' $OUT"],
+        then: &["grep -Eq '^/mnt/data  */srv/data  *(kernel|fuse)  *0:100000:65536 ' $OUT; grep -Eq '^state: (mounted|serving)$' $OUT"],
     },
     known("/srv/data  /mnt/data  fuse.shiftbind  idmap=b:", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     known(
@@ -171,7 +171,7 @@ const KNOWN: &[Known] = &[
     known("/srv/data  /mnt/data  fuse.shiftbind  idmap=0:", &[SHIFTED]),
     known("Options=idmap=0:100000:65536,nosuid,nodev", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     Known {
-        words: "mount -o remount,ro /mnt/data",
+        words: "mount -o remount,bind,ro /mnt/data",
         before: "mount -t shiftbind -o idmap=0:100000:65536,nosuid /srv/data /mnt/data",
         then: &[SHIFTED, "has /mnt/data rw; has /mnt/data nosuid"],
     },

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use support::{Mount, as_user, kernel_mount, posix_acl, scratch};
+use support::{Mount, as_user, kernel_mount, mount_by_engine, posix_acl, scratch};
 
 const DOCUMENT: &str = include_str!("../doc/SEMANTICS.md");
 const ACL: &str = "system.posix_acl_access";
@@ -310,7 +310,7 @@ impl Side {
     }
 }
 
-/// Runs a table at both mounts, or at shiftbind's only.
+/// Runs a table at mounts of the kernel's and of both engines, or at the daemon's only.
 fn check(table: &Table, wrong: &mut String) -> usize {
     let (scratch_dir, mut seen) = (scratch(), 0);
     // For hundreds of short-lived trees.
@@ -327,7 +327,8 @@ fn check(table: &Table, wrong: &mut String) -> usize {
     let ours = ours.start();
     let mut ours =
         (Side { source: ours.source().to_owned(), mount: ours.path().to_owned(), cases: 0 }, ours);
-    let mut kernel = table.kernel.then(|| {
+    let mut kernels = Vec::new();
+    if table.kernel {
         let maps: Vec<String> = table
             .options
             .split(',')
@@ -336,8 +337,11 @@ fn check(table: &Table, wrong: &mut String) -> usize {
             .collect();
         let (source, mount) = (source("kernel"), scratch_dir.dir("mount"));
         kernel_mount(&source, &mount, &maps);
-        Side { source, mount, cases: 0 }
-    });
+        kernels.push(("kernel", Side { source, mount, cases: 0 }));
+        let (source, mount) = (source("engine"), scratch_dir.dir("engine-mount"));
+        mount_by_engine(&source, &mount, &table.options);
+        kernels.push(("engine=kernel", Side { source, mount, cases: 0 }));
+    }
     let mut hold = |side: &str, row: &[String], caller: &str, got: String, cell: &str| {
         seen += 1;
         if got != cell.trim_matches('`') {
@@ -349,8 +353,8 @@ fn check(table: &Table, wrong: &mut String) -> usize {
         let operation = row[0].trim_matches('`');
         if table.differs {
             let [_, caller, of_kernel, of_ours, ..] = &row[..] else { panic!("{row:?}") };
-            if let Some(kernel) = &mut kernel {
-                hold("kernel", row, caller, kernel.answer(operation, caller), of_kernel);
+            for (name, kernel) in &mut kernels {
+                hold(name, row, caller, kernel.answer(operation, caller), of_kernel);
             }
             hold("ours", row, caller, ours.0.answer(operation, caller), of_ours);
             assert_ne!(of_kernel, of_ours, "no difference: {row:?}");
@@ -358,13 +362,13 @@ fn check(table: &Table, wrong: &mut String) -> usize {
         }
         for (caller, cell) in table.head.iter().zip(row).skip(1) {
             let caller = caller.trim_matches('`');
-            if let Some(kernel) = &mut kernel {
-                hold("kernel", row, caller, kernel.answer(operation, caller), cell);
+            for (name, kernel) in &mut kernels {
+                hold(name, row, caller, kernel.answer(operation, caller), cell);
             }
             hold("ours", row, caller, ours.0.answer(operation, caller), cell);
         }
     }
-    if let Some(kernel) = kernel {
+    for (_, kernel) in kernels {
         let _ = rustix::mount::unmount(&kernel.mount, rustix::mount::UnmountFlags::DETACH);
     }
     drop(ours);

@@ -452,7 +452,12 @@ fn nothing_runs_from_a_noexec_mount_below_nor_through_a_mapping() {
     assert!(log.contains("noexec") && log.contains("/medium"), "{log}");
     drop(mount);
     let explained = Command::new(env!("CARGO_BIN_EXE_shiftbind"))
-        .args([&source.path(), Path::new("/mnt"), Path::new("--explain")])
+        .args([
+            &source.path(),
+            Path::new("/mnt"),
+            Path::new("--explain"),
+            Path::new("--engine=fuse"),
+        ])
         .output()
         .expect("explain");
     let explained = String::from_utf8(explained.stdout).expect("text");

@@ -39,7 +39,7 @@ impl Shiftbind {
         fs::create_dir_all(mountpoint)?;
         let pidfile = mountpoint.with_extension("pid");
         let mut command = Command::new(&self.binary);
-        command.arg("-o").arg(format!("pidfile={}", pidfile.display()));
+        command.arg("-o").arg(format!("engine=fuse,pidfile={}", pidfile.display()));
         for option in options.iter().copied().chain(self.options.as_deref()) {
             command.arg("-o").arg(option);
         }

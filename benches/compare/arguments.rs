@@ -13,7 +13,7 @@ FILTER            only workloads whose name contains one of these
 --list            name the workloads
 --quick           small data, short loops, 1 run: shows that everything works; the figures mean little
 --runs N          interleaved rounds (5)
---with A,B,...    only these contenders: idmapped bindfs bindfs-mt fuse-overlayfs shiftbind
+--with A,B,...    only these contenders: idmapped bindfs bindfs-mt fuse-overlayfs shiftbind-kernel shiftbind
 --csv FILE        write medians, spread and request counts
 --plot FILE       write an SVG
 --shiftbind FILE  another binary in place of the one just built

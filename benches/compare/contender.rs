@@ -30,18 +30,21 @@ pub enum Kind {
     BindfsThreads,
     /// fuse-overlayfs with the source as its upper layer.
     FuseOverlayfs,
-    /// shiftbind.
+    /// shiftbind with the kernel's engine.
+    ShiftbindKernel,
+    /// shiftbind with its daemon.
     Shiftbind,
 }
 
 impl Kind {
     /// All kinds, in the order of the report.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Source,
         Self::Idmapped,
         Self::Bindfs,
         Self::BindfsThreads,
         Self::FuseOverlayfs,
+        Self::ShiftbindKernel,
         Self::Shiftbind,
     ];
 
@@ -53,6 +56,7 @@ impl Kind {
             Self::Bindfs => "bindfs",
             Self::BindfsThreads => "bindfs-mt",
             Self::FuseOverlayfs => "fuse-overlayfs",
+            Self::ShiftbindKernel => "shiftbind-kernel",
             Self::Shiftbind => "shiftbind",
         }
     }
@@ -60,7 +64,7 @@ impl Kind {
     /// The program that must be installed.
     pub fn program(self) -> Option<&'static str> {
         match self {
-            Self::Source | Self::Idmapped | Self::Shiftbind => None,
+            Self::Source | Self::Idmapped | Self::ShiftbindKernel | Self::Shiftbind => None,
             Self::Bindfs | Self::BindfsThreads => Some("bindfs"),
             Self::FuseOverlayfs => Some("fuse-overlayfs"),
         }
@@ -159,8 +163,20 @@ impl Contender {
                 overlay.arg(&self.root);
                 overlay
             }
+            Kind::ShiftbindKernel => {
+                let options = format!("engine=kernel,idmap=0:0:1:1:{}:{NON_ROOT_IDS}", 1 + SHIFT);
+                let mut command = Command::new(&shiftbind.binary);
+                let output =
+                    command.arg("-o").arg(options).arg(&source).arg(&self.root).output()?;
+                if !output.status.success() {
+                    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                    return Err(io::Error::other(message));
+                }
+                self.state = State::Mounted;
+                return Ok(());
+            }
             Kind::Shiftbind => {
-                let mut options = format!("idmap=0:0:1:1:{}:{NON_ROOT_IDS}", 1 + SHIFT);
+                let mut options = format!("engine=fuse,idmap=0:0:1:1:{}:{NON_ROOT_IDS}", 1 + SHIFT);
                 if let Some(more) = &shiftbind.options {
                     options = format!("{options},{more}");
                 }

@@ -25,6 +25,7 @@ fn colour(kind: Kind) -> &'static str {
         Kind::Bindfs => "#e69f00",
         Kind::BindfsThreads => "#d55e00",
         Kind::FuseOverlayfs => "#56b4e9",
+        Kind::ShiftbindKernel => "#009e73",
         Kind::Shiftbind => "#0072b2",
     }
 }

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use crate::config::EngineChoice;
+
 /// Which defaults apply. The meaning of an option does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -39,6 +41,14 @@ impl Dialect {
         match self {
             Self::Shiftbind => "shiftbind",
             Self::Bindfs => "bindfs",
+        }
+    }
+
+    /// What makes the mount where the option `engine` is not given. bindfs has always had a daemon.
+    pub(super) fn default_engine(self) -> EngineChoice {
+        match self {
+            Self::Shiftbind => EngineChoice::Auto,
+            Self::Bindfs => EngineChoice::Fuse,
         }
     }
 }

@@ -3,13 +3,16 @@
 //!
 //! Its flags differ from the ordinary command line: `-f` is "fake", `-s` is "sloppy".
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::arguments::Invocation;
 use super::mount_options::{self, OnUnknown};
 use super::options::{self, Given, Opt};
 use crate::error::{Error, Result};
+use crate::sys::mountinfo::{self, MountInfo};
 
 /// The result of parsing a helper's argument vector.
 pub(super) struct HelperInvocation {
@@ -78,10 +81,27 @@ pub(super) fn parse(argv: Vec<OsString>) -> Result<HelperInvocation> {
         given.extend(mount_options::parse_list(&subtype, OnUnknown::Refuse)?);
     }
     let unknown = if sloppy { OnUnknown::Skip } else { OnUnknown::Refuse };
+    let in_table = match lists.iter().any(|list| mount_options::is_remount(list)) {
+        true => options_in_table(operands.last().map_or(Path::new(""), Path::new)),
+        false => HashSet::new(),
+    };
     for list in lists {
-        given.extend(mount_options::parse_list(&list, unknown)?);
+        given.extend(mount_options::parse_remount(&list, unknown, &in_table)?);
     }
     Ok(HelperInvocation { invocation: Invocation { given, operands }, fake })
+}
+
+/// The options in the mount table of what is mounted there, each with its value.
+fn options_in_table(mountpoint: &Path) -> HashSet<Vec<u8>> {
+    let (Ok(table), Ok(at)) = (mountinfo::read(), std::fs::canonicalize(mountpoint)) else {
+        return HashSet::new();
+    };
+    let is_there = |line: &MountInfo| line.mountpoint == at.as_os_str().as_bytes();
+    let words = |line: MountInfo| [line.options, b",".to_vec(), line.super_options].concat();
+    let lists = table.into_iter().filter(is_there).map(words);
+    lists
+        .flat_map(|list| list.split(|b| *b == b',').map(<[u8]>::to_vec).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Turns `type.subtype` into the option `subtype=…`. `None` for a type without a subtype.

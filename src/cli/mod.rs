@@ -36,7 +36,7 @@ pub use dialect::Dialect;
 pub use explain::{ProbeResults, explain, explain_ids_of, explain_options, explain_with};
 pub use help::{fuse_version, help, version};
 pub use manpage::generate;
-pub use reload_options::reload_options;
+pub use reload_options::{options_again, reload_options};
 pub use subcommands::help as help_of;
 
 use crate::config::{Config, Found, MountFlags};
@@ -149,6 +149,14 @@ fn parse_again(
     kept: &Found,
 ) -> Result<Command> {
     let argv: Vec<OsString> = argv.into_iter().collect();
+    let mut command = command_in(argv.clone(), accounts, kept)?;
+    if let Command::Mount(config) = &mut command {
+        config.argv = argv;
+    }
+    Ok(command)
+}
+
+fn command_in(argv: Vec<OsString>, accounts: &dyn Accounts, kept: &Found) -> Result<Command> {
     let name = argv.first().cloned().unwrap_or_default();
     let dialect = Dialect::of(&name);
     if dialect::helper(&name).is_some() {

@@ -1,11 +1,12 @@
 //! The grammar of `-o`: `name[=value],name[=value]…`, with libfuse's escapes and mount(8)'s quotes; and which mount
 //! options of fstab(5) are ignored.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::options::{self, Given};
+use super::options::{self, Category, Given};
 use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
 
@@ -153,6 +154,34 @@ pub(super) fn parse_list(list: &OsStr, unknown: OnUnknown) -> Result<Vec<Given>>
     Ok(given)
 }
 
+/// As [`parse_list`], for a remount, for which mount(8) repeats the mount's options in the mount table: those of them that
+/// are no options of mount(8) belong to the source's filesystem, where the kernel has made the mount.
+pub(super) fn parse_remount(
+    list: &OsStr,
+    unknown: OnUnknown,
+    in_table: &HashSet<Vec<u8>>,
+) -> Result<Vec<Given>> {
+    let mut given = Vec::new();
+    for item in split_list(list)? {
+        let mut word = item.name.clone().into_bytes();
+        if let Some(value) = &item.value {
+            word.push(b'=');
+            word.extend(value.as_bytes());
+        }
+        let is_for_mount8 = options::by_mount_option(&item.name)
+            .is_some_and(|(option, _)| option.category == Category::Mount);
+        if is_for_mount8 || !in_table.contains(&word) {
+            given.extend(resolve(with_escaped_equals(item), unknown, " in -o")?);
+        }
+    }
+    Ok(given)
+}
+
+/// Whether an `-o` list asks for a remount.
+pub(super) fn is_remount(list: &OsStr) -> bool {
+    split_list(list).is_ok_and(|items| items.iter().any(|item| item.name == "remount"))
+}
+
 /// Splits a name at an `=` that was written `\=`, as libfuse accepts it.
 fn with_escaped_equals(item: RawOption) -> RawOption {
     let Some((name, start)) = item.name.split_once('=') else { return item };
@@ -288,6 +317,19 @@ mod tests {
         let error = |list| parse_list(OsStr::new(list), OnUnknown::Refuse).unwrap_err().to_string();
         assert_eq!(error("ro=1"), "option 'ro' takes no value");
         assert_eq!(error("uidmap"), "option 'uidmap' needs a value: uidmap=MAP");
+    }
+
+    #[test]
+    fn a_remount_is_not_asked_for_the_options_of_the_sources_filesystem() {
+        let in_table =
+            ["idmapped", "size=64k", "uid=x", "nosuid"].map(|word| word.as_bytes().to_vec());
+        let in_table = HashSet::from(in_table);
+        let list = OsStr::new("remount,ro,nosuid,idmapped,size=64k,uid=x");
+        let given = parse_remount(list, OnUnknown::Refuse, &in_table).unwrap();
+        let names: Vec<&str> = given.iter().map(|one| one.option.long).collect();
+        assert_eq!(names, ["remount", "ro", "nosuid"]);
+        let mistyped = OsStr::new("remount,nosiud");
+        assert!(parse_remount(mistyped, OnUnknown::Refuse, &in_table).is_err());
     }
 
     #[test]

@@ -21,8 +21,15 @@ pub fn reload_options(
     argv: Vec<OsString>,
     config: &Config,
 ) -> impl Fn(&Path, &Found) -> Result<Config> + Send + use<> {
-    let from_file = config.options_file.is_some();
-    let source = fs::canonicalize(&config.source).ok();
+    options_again(argv, config.options_file.is_some(), fs::canonicalize(&config.source).ok())
+}
+
+/// As [`reload_options`], for a mount that another process made of this source.
+pub fn options_again(
+    argv: Vec<OsString>,
+    from_file: bool,
+    source: Option<PathBuf>,
+) -> impl Fn(&Path, &Found) -> Result<Config> + Send + use<> {
     move |mountpoint, kept| {
         if from_file {
             return parse_config(argv.clone(), kept);

@@ -19,7 +19,7 @@ use super::view_options::ViewOptions;
 use crate::accounts::Accounts;
 use crate::config::{
     Access, Atime, CachePolicy, Config, DataPath, EngineChoice, Found, MountFlags, NamespaceMap,
-    ProcessConfig, TargetNamespace,
+    ProcessConfig,
 };
 use crate::error::{Error, Result};
 use crate::idmap::{Kind, Translation};
@@ -268,7 +268,7 @@ impl Settings {
             None => read().map_err(|why| one.refused(why))?,
         };
         self.namespaces.push(NamespaceMap {
-            option: one.option.long,
+            option: one.option.long.to_owned(),
             value: one.value.clone(),
             uids: found.uids.clone(),
             gids: found.gids.clone(),
@@ -395,12 +395,9 @@ impl Settings {
         let names_by_unmapped = self.ids.has_offset();
         let owner = self.ids.find_owner(&source, self.kept.owner)?;
         let has_root_as = self.ids.has_root_as();
-        let namespace = self.target.find(self.kept.target.as_ref(), &self.process)?;
-        self.flags.nodev = target::nodev(namespace.as_ref(), self.flags.nodev)?;
-        target::check_idmappable(namespace.as_ref(), self.idmappable)?;
-        if let Some(ids) = namespace.as_ref().and_then(TargetNamespace::container_ids) {
-            self.ids.set_default_map(ids);
-        }
+        let kept = self.kept.target.as_ref();
+        let namespace = self.target.find(kept, &self.process)?;
+        target::apply(namespace.as_ref(), &mut self.flags, &mut self.ids, self.idmappable)?;
         let ids = self.ids.finish(self.dialect)?;
         if has_root_as {
             self.warnings
@@ -415,7 +412,8 @@ impl Settings {
             namespace: namespace.clone(),
             mkdir: self.target.make_dir,
             view,
-            engine: self.engine.unwrap_or(EngineChoice::Fuse),
+            engine: self.engine.unwrap_or(self.dialect.default_engine()),
+            argv: Vec::new(),
             given: self.given,
             daemon_options: self.daemon_options,
             flags: self.flags,

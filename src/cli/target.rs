@@ -2,7 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::config::{ProcessConfig, TargetNamespace};
+use super::ids::IdOptions;
+use crate::config::{MountFlags, ProcessConfig, TargetNamespace};
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
 
@@ -65,11 +66,23 @@ impl TargetOptions {
     }
 }
 
-/// The option `nodev`, which is forced for a container: its root may not open devices that lie on the source.
-pub(super) fn nodev(
+/// Applies what follows from a namespace: `nodev`, and the map where none is given.
+pub(super) fn apply(
     namespace: Option<&TargetNamespace>,
-    given: Option<bool>,
-) -> Result<Option<bool>> {
+    flags: &mut MountFlags,
+    ids: &mut IdOptions,
+    idmappable: bool,
+) -> Result<()> {
+    flags.nodev = nodev(namespace, flags.nodev)?;
+    check_idmappable(namespace, idmappable)?;
+    if let Some(own) = namespace.and_then(TargetNamespace::container_ids) {
+        ids.set_default_map(own);
+    }
+    Ok(())
+}
+
+/// The option `nodev`, which is forced for a container: its root may not open devices that lie on the source.
+fn nodev(namespace: Option<&TargetNamespace>, given: Option<bool>) -> Result<Option<bool>> {
     let is_container = namespace.is_some_and(|namespace| namespace.users.is_some());
     match (is_container, given) {
         (false, given) => Ok(given),
@@ -81,7 +94,7 @@ pub(super) fn nodev(
 }
 
 /// Refuses `idmappable` in container mode: the kernel tells no ids of callers then, and /proc tells those outside.
-pub(super) fn check_idmappable(namespace: Option<&TargetNamespace>, given: bool) -> Result<()> {
+fn check_idmappable(namespace: Option<&TargetNamespace>, given: bool) -> Result<()> {
     match given && namespace.is_some_and(|namespace| namespace.is_container) {
         true => Err(Error::usage(
             "option 'idmappable' contradicts namespace: give ids=host with it, or leave it out",

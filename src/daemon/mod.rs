@@ -23,6 +23,7 @@ use std::sync::Arc;
 use crate::config::{Config, Found};
 use crate::error::{Error, Result};
 use crate::fuse::{Connection, KernelFeatures, Server};
+pub use crate::mount::Origin;
 use crate::mount::{self, MountPlan, MountPoint, NewMount};
 use crate::source::{Restrictions, SourceRoot};
 use crate::sys::process::InheritedDescriptors;
@@ -39,6 +40,9 @@ use signals::Signals;
 /// made in.
 pub type Options = Box<dyn Fn(&Path, &Found) -> Result<Config> + Send>;
 
+/// Makes the [`Options`] of a mount that another process made.
+pub type OptionsAgain<'a> = &'a dyn Fn(&Origin) -> Options;
+
 /// Mounts and serves. `options` evaluates the options again for a reload.
 ///
 /// In the foreground it returns when the filesystem is unmounted. Otherwise it returns as soon as the mount answers,
@@ -54,7 +58,7 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     let opened = Opened::open(&config)?;
     if config.process.called_by_mount8
         && config.namespace.is_none()
-        && mount::is_already_mounted(&opened.plan, &opened.point, opened.source.inode_number())?
+        && mount::is_already_mounted(&config, &opened.point, opened.source.inode_number())?
     {
         return Ok(());
     }
@@ -83,7 +87,7 @@ pub fn check(config: &Config) -> Result<()> {
     if mount::check_kernel(config)? {
         return Ok(());
     }
-    if MountPoint::existing(config)?.is_none() {
+    if config.mkdir && MountPoint::existing(config)?.is_none() {
         // The mount point would be made.
         return Server::check_cache(SourceRoot::open(config)?, config);
     }

@@ -14,7 +14,7 @@ use rustix::mount::{
 use rustix::process::{getegid, geteuid};
 
 use super::MountPlan;
-use super::flags::attr_masks;
+use super::attributes::attr_masks;
 use super::point::MountPoint;
 use crate::config::Access;
 use crate::error::{Error, Result};

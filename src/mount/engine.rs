@@ -12,9 +12,11 @@ use crate::idmap::{IdMap, Kind, Translation, Unmapped};
 use crate::source::SourceMounts;
 use crate::view::View;
 
-use super::idmapped::{self, IdmappedMount};
+use super::idmapped::IdmappedMount;
+use super::is_already_mounted;
 use super::point::MountPoint;
 use super::privileges::may_mount;
+use super::record;
 
 /// The kernel's limits for a uid_map (user_namespaces(7)): extents, and bytes of text, which must be fewer than a page.
 const MAX_EXTENTS: usize = 340;
@@ -29,8 +31,10 @@ pub fn mount_by_kernel(config: &Config) -> Result<bool> {
     let Some(mount) = make(config)? else { return Ok(false) };
     let point = MountPoint::of(config, mount.is_dir())?;
     point.check_kind(&config.source, mount.is_dir())?;
-    let is_here = config.namespace.is_none();
-    if config.process.called_by_mount8 && is_here && idmapped::is_already_mounted(config, &point)? {
+    if config.process.called_by_mount8
+        && config.namespace.is_none()
+        && is_already_mounted(config, &point, mount.source_inode())?
+    {
         return Ok(true);
     }
     mount.attach(config, &point)?;
@@ -129,19 +133,28 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// The engine that a mount would have and why, in words; the kernel is tried on a detached clone of the source.
+/// The engine that a mount would have.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// Whether the kernel makes the mount by itself.
+    pub by_kernel: bool,
+    /// Which engine it is and why, in words.
+    pub text: String,
+}
+
+/// The engine that a mount would have and why; the kernel is tried on a detached clone of the source.
 #[must_use]
-pub fn verdict(config: &Config) -> String {
-    let obstacle = || {
-        let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
-        match obstacles.is_empty() {
-            true => IdmappedMount::make(config).err().map(|e| e.to_string()),
-            false => Some(obstacles.join("; ")),
-        }
+pub fn verdict(config: &Config) -> Verdict {
+    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
+    let obstacle = match obstacles.is_empty() {
+        true => IdmappedMount::make(config).err().map(|e| e.to_string()),
+        false => Some(obstacles.join("; ")),
     };
-    match (config.engine, obstacle()) {
+    let by_kernel = config.engine != EngineChoice::Fuse && obstacle.is_none();
+    let text = match (config.engine, obstacle) {
         (EngineChoice::Fuse, None) => {
-            "fuse; the kernel could make this mount as well: engine=auto or engine=kernel"
+            // Under the name bindfs it is the default.
+            "fuse, because engine=fuse was given or is the default; the kernel could make this mount as well"
                 .to_owned()
         }
         (EngineChoice::Fuse | EngineChoice::Auto, Some(why)) => {
@@ -154,7 +167,8 @@ pub fn verdict(config: &Config) -> String {
         (EngineChoice::Kernel, Some(why)) => {
             format!("none: engine=kernel was given, and the kernel cannot make this mount: {why}")
         }
-    }
+    };
+    Verdict { by_kernel, text }
 }
 
 /// Whether the map alone could be an idmapped mount's, in words for `--explain`.
@@ -182,7 +196,7 @@ pub fn map_verdict(config: &Config) -> String {
 }
 
 /// What keeps the kernel from making this mount, as far as it can be said without trying.
-fn obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Vec<String> {
+pub(super) fn obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Vec<String> {
     let mut obstacles = Vec::new();
     if !may_mount() {
         obstacles.push("it takes CAP_SYS_ADMIN".to_owned());
@@ -195,6 +209,17 @@ fn obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Vec<String> {
         obstacles.push("more than ids is changed".to_owned());
     }
     obstacles.extend(map_obstacles(config));
+    if mounts.is_some_and(SourceMounts::is_pseudo) {
+        // The daemon refuses it as well.
+        obstacles.push("the source is on a pseudo-filesystem".to_owned());
+    }
+    // Another call of this program would not know the mount, and would mount once more.
+    if config.engine == EngineChoice::Auto
+        && may_mount()
+        && let Err(why) = record::check_directory()
+    {
+        obstacles.push(format!("no record of it can be kept: {why}"));
+    }
     let hidden = mounts.into_iter().flat_map(SourceMounts::hidden);
     obstacles.extend(hidden.map(|mount| {
         format!("{} is a pseudo-filesystem, which only the daemon hides", mount.display_path())

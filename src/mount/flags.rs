@@ -6,6 +6,8 @@ use std::path::Path;
 
 use rustix::mount::{FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick};
 
+use super::attributes::{RESTRICTIONS, attr_masks};
+use super::brought::set_options;
 use super::point::MountPoint;
 use super::record::Record;
 use super::table::MountIdentity;
@@ -13,13 +15,6 @@ use crate::config::{Atime, MountFlags};
 use crate::error::{Error, Result};
 use crate::source::Restrictions;
 use crate::sys::mount::{make_private, mount_setattr};
-
-/// The options that only forbid.
-const RESTRICTIONS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
-    .union(MountAttrFlags::MOUNT_ATTR_NOSUID)
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC)
-    .union(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW);
 
 /// Gives a mount that the kernel's engine made its options: restrictions also to all mounts below, and everything else to
 /// the topmost alone, since what a mount below forbids stays forbidden. The tree gets, or keeps, private propagation.
@@ -41,26 +36,6 @@ pub fn with_inherited(flags: &MountFlags, source: Restrictions) -> MountFlags {
         nosymfollow: flags.nosymfollow.or(Some(source.nosymfollow)),
         ..flags.clone()
     }
-}
-
-/// The attributes that the options set, and those that they clear.
-#[must_use]
-pub(super) fn attr_masks(flags: &MountFlags) -> (MountAttrFlags, MountAttrFlags) {
-    let (mut set, mut clear) = flags.access_times();
-    for (option, bit) in [
-        (flags.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
-        (flags.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
-        (flags.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
-        (flags.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
-        (flags.nosymfollow, MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
-    ] {
-        match option {
-            Some(true) => set |= bit,
-            Some(false) => clear |= bit,
-            None => {}
-        }
-    }
-    (set, clear)
 }
 
 /// Replaces the options of an existing mount (`mount -o remount`).
@@ -101,7 +76,7 @@ pub(super) fn change(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
     let point = MountPoint::open(mountpoint)?;
     let identity = MountIdentity::of_descriptor(&point).map_err(failed)?;
     let mut flags = with_mount8_defaults(flags);
-    if Record::read(identity).map_err(failed)?.is_some() {
+    if let Some(record) = Record::read(identity).map_err(failed)? {
         // Made by the kernel's engine: the options belong to the mount, the filesystem is the source's.
         if flags.sync || flags.dirsync {
             return Err(Error::usage(format!(
@@ -109,7 +84,9 @@ pub(super) fn change(mountpoint: &Path, flags: &MountFlags) -> Result<()> {
                 mountpoint.display()
             )));
         }
-        return set_on_clone(&point, &flags).map_err(failed);
+        let forbids = attr_masks(&flags).0 & RESTRICTIONS;
+        let below = record.below(identity, point.path(), forbids).map_err(failed)?;
+        return set_options(&point, &flags, &below).map_err(failed);
     }
     if !identity.is_fuse().map_err(failed)? {
         return Err(Error::refused(format!(
@@ -185,19 +162,5 @@ mod tests {
             (flags.read_only, flags.nosuid, flags.nodev, flags.noexec),
             (Some(true), Some(false), Some(false), Some(true))
         );
-    }
-
-    #[test]
-    fn an_option_that_is_not_given_is_neither_set_nor_cleared() {
-        let (set, clear) =
-            attr_masks(&MountFlags { read_only: Some(false), ..MountFlags::default() });
-        assert_eq!((set, clear), (MountAttrFlags::empty(), MountAttrFlags::MOUNT_ATTR_RDONLY));
-    }
-
-    #[test]
-    fn an_atime_mode_replaces_the_former_one() {
-        let (set, clear) =
-            attr_masks(&MountFlags { atime: Some(Atime::Relative), ..MountFlags::default() });
-        assert_eq!((set, clear), (MountAttrFlags::empty(), MountAttrFlags::MOUNT_ATTR__ATIME));
     }
 }

@@ -1,33 +1,33 @@
 //! The kernel's engine: a private clone of the source's mounts with the map of a user namespace, and no daemon.
 
-use std::collections::HashSet;
 use std::fmt::Write;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags, statx};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::brought::Brought;
 use super::detached;
 use super::elsewhere::Attacher;
 use super::flags::set_on_clone;
 use super::full_path;
+use super::origin::Origin;
 use super::point::MountPoint;
 use super::record::Record;
 use super::registry;
 use super::table::MountIdentity;
-use crate::config::{Config, TargetNamespace};
+use crate::config::{Config, SourceOwner, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
 use crate::idmap::{Extent, IdMap, IdRange, Kind};
 use crate::sys;
-use crate::sys::mountinfo::{self, MountInfo, mounts_below};
 
 /// A mount that is made and attached nowhere yet. Dropping it takes it away.
 #[derive(Debug)]
 pub(super) struct IdmappedMount {
     tree: OwnedFd,
     is_dir: bool,
+    source_inode: u64,
+    owner: SourceOwner,
 }
 
 impl IdmappedMount {
@@ -39,7 +39,8 @@ impl IdmappedMount {
         let failed = |e: rustix::io::Errno| Error::mount(format!("source {name}"), e);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let source = rustix::fs::open(&config.source, flags, Mode::empty()).map_err(failed)?;
-        let stat = statx(&source, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE).map_err(failed)?;
+        let wanted = StatxFlags::TYPE | StatxFlags::INO;
+        let stat = statx(&source, c"", AtFlags::EMPTY_PATH, wanted).map_err(failed)?;
         let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         if !matches!(kind, FileType::Directory | FileType::RegularFile) {
             return Err(Error::refused(format!(
@@ -51,16 +52,26 @@ impl IdmappedMount {
             | OpenTreeFlags::AT_EMPTY_PATH
             | OpenTreeFlags::AT_RECURSIVE;
         let tree = open_tree(&source, c"", flags).map_err(failed)?;
-        config.found.check_owner(&tree)?;
+        let owner = config.found.check_owner(&tree)?;
         set_map(&tree, config)?;
         set_on_clone(&tree, &config.flags)
             .map_err(|e| Error::mount("the clone of the source takes no mount options", e))?;
-        Ok(Self { tree, is_dir: kind == FileType::Directory })
+        Ok(Self { tree, is_dir: kind == FileType::Directory, source_inode: stat.stx_ino, owner })
     }
 
     /// Whether the source is a directory.
     pub(super) fn is_dir(&self) -> bool {
         self.is_dir
+    }
+
+    /// Its root.
+    pub(super) fn into_tree(self) -> OwnedFd {
+        self.tree
+    }
+
+    /// The inode number of the source's root.
+    pub(super) fn source_inode(&self) -> u64 {
+        self.source_inode
     }
 
     /// Attaches it, and records that it is ours.
@@ -73,8 +84,9 @@ impl IdmappedMount {
         }
         detached::attach(&self.tree, point)?;
         let record = MountIdentity::of_descriptor(&self.tree).and_then(|identity| {
-            let brought = brought(identity, config, point)?;
-            Record::of(config, point, brought).write(identity)
+            let brought = Brought::below(identity, point.path(), &config.source)?;
+            let origin = Origin::of(config, self.owner);
+            Record::of(config, point.path(), brought, origin).write(identity)
         });
         // The mount serves without it: only another call of ours does not know it again.
         record.unwrap_or_else(|e| {
@@ -82,28 +94,6 @@ impl IdmappedMount {
         });
         Ok(())
     }
-}
-
-/// The mounts below the mount that are clones of mounts below the source. Another process may have mounted something else
-/// there since the mount was attached.
-fn brought(
-    mount: MountIdentity,
-    config: &Config,
-    point: &MountPoint,
-) -> io::Result<Vec<MountIdentity>> {
-    let below = mounts_below(mount.id(), point.path().as_os_str().as_bytes())?;
-    if below.is_empty() {
-        return Ok(Vec::new());
-    }
-    let source = std::fs::canonicalize(&config.source)?;
-    let source = source.as_os_str().as_bytes();
-    let of_source: HashSet<_> = mountinfo::read()?
-        .into_iter()
-        .filter(|line| line.mountpoint.starts_with(source))
-        .map(|line| (line.device, line.root))
-        .collect();
-    let is_clone = |line: &&MountInfo| of_source.contains(&(line.device, line.root.clone()));
-    Ok(below.iter().filter(is_clone).map(MountIdentity::of_table).collect())
 }
 
 /// Whether the topmost mount at the mount point is one of ours of the same source: mount(8) asks for it again.
@@ -114,6 +104,14 @@ pub(super) fn is_already_mounted(config: &Config, point: &MountPoint) -> Result<
 }
 
 fn set_map(tree: &OwnedFd, config: &Config) -> Result<()> {
+    match namespace_of(config)? {
+        None => Ok(()),
+        Some(namespace) => sys::idmapped::idmap_mount(tree, namespace).map_err(not_idmapped),
+    }
+}
+
+/// A user namespace with the map. `None`: nothing is mapped.
+pub(super) fn namespace_of(config: &Config) -> Result<Option<OwnedFd>> {
     let (uids, gids) = (config.view.ids.uids.map(), config.view.ids.gids.map());
     let container = config.namespace.as_ref().and_then(TargetNamespace::container_ids);
     let (outer_uids, outer_gids);
@@ -126,22 +124,25 @@ fn set_map(tree: &OwnedFd, config: &Config) -> Result<()> {
         }
     };
     if uids.is_identity() && gids.is_identity() {
-        return Ok(());
+        return Ok(None);
     }
-    let namespace = sys::user_namespace::create_user_namespace(&map_text(uids), &map_text(gids))
-        .map_err(|e| Error::mount("cannot make a user namespace with the map", e))?;
-    sys::idmapped::idmap_mount(tree, namespace).map_err(|e| {
-        let what = match e.raw_os_error() {
-            Some(libc::EINVAL) => {
-                "the source's filesystem, or one that is mounted below it, has no idmapped mounts"
-            }
-            Some(libc::EPERM) => {
-                "the source, or a mount below it, is idmapped already or belongs to another user namespace"
-            }
-            _ => "cannot idmap the source's mounts",
-        };
-        Error::mount(what, e)
-    })
+    sys::user_namespace::create_user_namespace(&map_text(uids), &map_text(gids))
+        .map(Some)
+        .map_err(|e| Error::mount("cannot make a user namespace with the map", e))
+}
+
+/// The error where a map cannot be given to the source's mounts.
+pub(super) fn not_idmapped(e: std::io::Error) -> Error {
+    let what = match e.raw_os_error() {
+        Some(libc::EINVAL) => {
+            "the source's filesystem, or one that is mounted below it, has no idmapped mounts"
+        }
+        Some(libc::EPERM) => {
+            "the source, or a mount below it, is idmapped already or belongs to another user namespace"
+        }
+        _ => "cannot idmap the source's mounts",
+    };
+    Error::mount(what, e)
 }
 
 /// A map to the numbers that a container's ids have outside. Ids that the container does not have are left out.

@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::brought::Brought;
 use super::place::Place;
 use super::record::{self, RecordOfMount};
 use super::table::{self, MountIdentity};
@@ -42,7 +43,7 @@ pub enum MadeBy {
 pub struct FoundMount {
     pub(super) identity: MountIdentity,
     /// The mounts below that the kernel's engine has brought.
-    pub(super) brought: Vec<MountIdentity>,
+    pub(super) brought: Vec<Brought>,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
     /// The type in the mount table.
@@ -90,6 +91,7 @@ fn errno(e: io::Error) -> Errno {
 /// # Errors
 /// /proc is not mounted, or the records cannot be read.
 pub fn inventory() -> Result<Vec<FoundMount>> {
+    record::clean();
     let table = mountinfo::read().map_err(|e| Error::system("/proc must be mounted", e))?;
     let records =
         record::all().map_err(|e| Error::system("the records of mounts cannot be read", e))?;

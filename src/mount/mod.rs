@@ -3,6 +3,8 @@
 //! A process with CAP_SYS_ADMIN makes a detached mount and attaches it once the server answers. A normal user goes
 //! through fusermount3, which attaches at once.
 
+mod attributes;
+mod brought;
 mod detached;
 mod elsewhere;
 mod engine;
@@ -11,11 +13,13 @@ mod found_elsewhere;
 mod fusermount;
 mod idmapped;
 mod inventory;
+mod origin;
 mod place;
 mod point;
 mod privileges;
 mod record;
 mod registry;
+mod remap;
 mod subdir;
 mod table;
 mod unmount;
@@ -44,9 +48,11 @@ pub use engine::{check_kernel, map_verdict, mount_by_kernel, mount8_command, ver
 pub use flags::{remount, with_inherited};
 pub use found_elsewhere::mount_in;
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
+pub use origin::Origin;
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount};
 pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
+pub use remap::KernelMount;
 use subdir::SubdirMethod;
 use table::MountIdentity;
 
@@ -108,20 +114,29 @@ fn full_path(source: &Path) -> OsString {
     path.map_or_else(|_| source.as_os_str().to_owned(), PathBuf::into_os_string)
 }
 
-/// Whether an equal mount is at the mount point already. `source` is the inode number of the source's root.
+/// Whether an equal mount is at the mount point already, of either engine: `auto` may have chosen the other one. `source` is
+/// the inode number of the source's root.
 ///
-/// mount(8) does not recognise the root of a FUSE mount in the mount table, and calls the helper again. Any user can
-/// choose the type and source of a mount through fusermount3, so a mount counts as equal only if this process's user
-/// made it and its root has the source's inode number. Otherwise the new mount is stacked on top.
-pub fn is_already_mounted(plan: &MountPlan, point: &MountPoint, source: u64) -> Result<bool> {
-    let fs_type = [b"fuse.", plan.subtype.as_bytes()].concat();
-    let is_ours = || {
-        let mount = MountIdentity::of_path(point.path())?;
-        Ok(mount.is(&fs_type, detached::truncated(&plan.fsname))?
-            && mount.mounter()? == Some(geteuid().as_raw())
-            && point.inode_number()? == source)
-    };
-    is_ours().map_err(|e: io::Error| Error::system("/proc must be mounted", e))
+/// mount(8) does not recognise a mount of ours in the mount table, and calls the helper again.
+pub fn is_already_mounted(config: &Config, point: &MountPoint, source: u64) -> Result<bool> {
+    if idmapped::is_already_mounted(config, point)? {
+        return Ok(true);
+    }
+    is_served(config, point, source)
+        .map_err(|e: io::Error| Error::system("/proc must be mounted", e))
+}
+
+/// Whether a FUSE daemon serves an equal mount at the mount point.
+///
+/// Any user can choose the type and source of a mount through fusermount3, so a mount counts as equal only if this
+/// process's user made it and its root has the source's inode number. Otherwise the new mount is stacked on top.
+fn is_served(config: &Config, point: &MountPoint, source: u64) -> io::Result<bool> {
+    let fs_type = [b"fuse.", config.subtype.as_bytes()].concat();
+    let fsname = config.fsname.clone().unwrap_or_else(|| full_path(&config.source));
+    let mount = MountIdentity::of_path(point.path())?;
+    Ok(mount.is(&fs_type, detached::truncated(&fsname))?
+        && mount.mounter()? == Some(geteuid().as_raw())
+        && point.inode_number()? == source)
 }
 
 /// Makes a detached FUSE mount to probe the kernel with. Returns its root and its device. Needs CAP_SYS_ADMIN.
@@ -317,13 +332,6 @@ impl Drop for NewMount {
             log::error!("cannot unmount again: {} {}", mounted.field(), errno_field(e));
         }
     }
-}
-
-/// Whether a descriptor is on a mount that the kernel's engine of this program made. Only root can tell.
-#[must_use]
-pub fn is_made_by_kernel(fd: impl AsFd) -> bool {
-    let record = MountIdentity::of_descriptor(fd).and_then(record::Record::read);
-    record.is_ok_and(|record| record.is_some())
 }
 
 /// The user who mounted the FUSE filesystem that a descriptor is on.

@@ -2,24 +2,29 @@
 //!
 //! Nothing in the mount table tells such a mount from a bind mount by mount(8), and no daemon knows of it.
 //!
-//! A record is named by the mount namespace and the mount. Each call that makes one removes those of mounts that are proven to
-//! be gone, in any mount namespace: by ids that the kernel never uses again (statmount(2)), or, without these, where the
+//! A record is named by the mount namespace and the mount. Each call that makes, lists or unmounts one removes those of mounts that
+//! are proven to be gone, in any mount namespace: by ids that the kernel never uses again (statmount(2)), or, without these, where the
 //! mount table has all mounts of this namespace. Any other record stays until the next boot.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::{Access, FlockOperation};
+use rustix::mount::MountAttrFlags;
+
+use super::brought::{Below, Brought};
 use super::full_path;
-use super::point::MountPoint;
+use super::origin::Origin;
 use super::table::MountIdentity;
 use crate::config::Config;
 use crate::describe::describe;
 use crate::sys;
+use crate::sys::mountinfo::{MountInfo, mounts_below};
 
 const DIRECTORY: &str = "/run/shiftbind";
 
@@ -33,7 +38,9 @@ pub(super) struct Record {
     /// What `list` tells of its options and map, as JSON. Empty in the record of an older version.
     pub(super) description: Vec<u8>,
     /// The mounts below that were brought from below the source. None in the record of an older version.
-    pub(super) brought: Vec<MountIdentity>,
+    pub(super) brought: Vec<Brought>,
+    /// What it was made with. `None` in the record of an older version.
+    pub(super) origin: Option<Origin>,
 }
 
 /// A record, and the mount that it is of.
@@ -69,11 +76,41 @@ pub(super) fn all() -> io::Result<Vec<RecordOfMount>> {
 
 impl Record {
     /// The record of a mount that was made with this configuration and has brought these mounts from below the source.
-    pub(super) fn of(config: &Config, point: &MountPoint, brought: Vec<MountIdentity>) -> Self {
+    pub(super) fn of(
+        config: &Config,
+        mountpoint: &Path,
+        brought: Vec<Brought>,
+        origin: Origin,
+    ) -> Self {
         let source = full_path(&config.source);
         let described = describe(&Config { source: source.clone().into(), ..config.clone() });
         let description = described.to_string().into_bytes();
-        Self { source, mountpoint: point.path().to_owned(), description, brought }
+        let mountpoint = mountpoint.to_owned();
+        Self { source, mountpoint, description, brought, origin: Some(origin) }
+    }
+
+    /// The mounts below that were brought along and are still there, each forbidding what it must and `forbids`.
+    pub(super) fn below(
+        &self,
+        mount: MountIdentity,
+        point: &Path,
+        forbids: MountAttrFlags,
+    ) -> io::Result<Vec<Below>> {
+        let lines = mounts_below(mount.id(), point.as_os_str().as_bytes())?;
+        let below = |line: &MountInfo| {
+            let found = MountIdentity::of_table(line);
+            let brought = self.brought.iter().find(|one| one.identity.is_same_as(&found))?;
+            Below::of(line, point, brought.forbids | forbids)
+        };
+        Ok(lines.iter().filter_map(below).collect())
+    }
+
+    /// Removes the record of a mount, if there is one.
+    pub(super) fn remove(identity: MountIdentity) -> io::Result<()> {
+        match fs::remove_file(file_of(identity)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     }
 
     /// Writes the record of a mount, and removes those of mounts that are gone.
@@ -85,8 +122,7 @@ impl Record {
         let new = file.with_file_name(format!(".new.{name}"));
         fs::write(&new, self.to_bytes())?;
         fs::rename(&new, &file)?;
-        // Another process may be removing the same records.
-        remove_stale().unwrap_or_else(|e| log::debug!("stale records in {DIRECTORY} stay: {e}"));
+        clean();
         Ok(())
     }
 
@@ -105,11 +141,13 @@ impl Record {
     fn to_bytes(&self) -> Vec<u8> {
         let brought: Vec<String> = self.brought.iter().map(|one| one.to_text()).collect();
         let brought = brought.join("\n");
+        let origin = self.origin.as_ref().map_or_else(String::new, |it| it.to_json().to_string());
         let fields = [
             self.source.as_bytes(),
             self.mountpoint.as_os_str().as_bytes(),
             &self.description,
             brought.as_bytes(),
+            origin.as_bytes(),
         ];
         fields.map(|field| [field, b"\0"].concat()).concat()
     }
@@ -119,13 +157,14 @@ impl Record {
         let fields: Vec<&[u8]> = bytes.strip_suffix(b"\0")?.split(|byte| *byte == 0).collect();
         let [source, mountpoint, rest @ ..] = fields.as_slice() else { return None };
         let path = |field: &[u8]| OsString::from_vec(field.to_vec());
-        let brought = match rest {
-            [] | [_] => Vec::new(),
-            [_, brought] => std::str::from_utf8(brought)
-                .ok()?
-                .lines()
-                .map(MountIdentity::from_text)
-                .collect::<Option<_>>()?,
+        let (brought, origin) = match rest {
+            [] | [_] => (Vec::new(), None),
+            [_, brought] => (brought_of(brought)?, None),
+            [_, brought, []] => (brought_of(brought)?, None),
+            [_, brought, origin] => {
+                let told = serde_json::from_slice(origin).ok()?;
+                (brought_of(brought)?, Some(Origin::from_json(&told)?))
+            }
             _ => return None,
         };
         Some(Self {
@@ -133,8 +172,23 @@ impl Record {
             mountpoint: path(mountpoint).into(),
             description: rest.first().map_or(Vec::new(), |field| field.to_vec()),
             brought,
+            origin,
         })
     }
+}
+
+fn brought_of(field: &[u8]) -> Option<Vec<Brought>> {
+    std::str::from_utf8(field).ok()?.lines().map(Brought::from_text).collect()
+}
+
+/// Locks the records against other calls that replace a mount, until the file is dropped.
+pub(super) fn lock() -> io::Result<fs::File> {
+    make_private_directory(Path::new(DIRECTORY))?;
+    let mut options = OpenOptions::new();
+    let at = Path::new(DIRECTORY).join(".lock");
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(at)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
 }
 
 /// Makes the directory. An error where one is there that users other than root may use.
@@ -143,12 +197,32 @@ pub(super) fn make_private_directory(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
         result => return result,
     }
+    check_is_roots(path).map_err(|e| named(path, &e))
+}
+
+fn named(at: &Path, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {e}", at.display()))
+}
+
+/// Checks that a record could be written, and writes nothing.
+///
+/// # Errors
+/// Users other than root may use the directory, or this process may not write there: in a user namespace of a normal user
+/// /run belongs to another one.
+pub(super) fn check_directory() -> io::Result<()> {
+    let at = match check_is_roots(Path::new(DIRECTORY)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Path::new("/run"),
+        Err(e) => return Err(named(Path::new(DIRECTORY), &e)),
+        Ok(()) => Path::new(DIRECTORY),
+    };
+    rustix::fs::access(at, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| named(at, &e.into()))
+}
+
+fn check_is_roots(path: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(path)?;
     match meta.is_dir() && meta.uid() == 0 && meta.mode() & 0o077 == 0 {
         true => Ok(()),
-        false => {
-            Err(io::Error::other(format!("{} is not a directory of root's alone", path.display())))
-        }
+        false => Err(io::Error::other("it is not a directory of root's alone")),
     }
 }
 
@@ -185,6 +259,17 @@ impl Namespace {
     fn from_text(inode: &str, id: &str) -> Option<Self> {
         let id = if id == "-" { None } else { Some(id.parse().ok()?) };
         Some(Self { inode: inode.parse().ok()?, id })
+    }
+}
+
+/// Removes the records of mounts that are gone.
+pub(super) fn clean() {
+    match remove_stale() {
+        // Another process may be removing the same records, and users other than root may not.
+        Err(e) if e.kind() != ErrorKind::NotFound && e.kind() != ErrorKind::PermissionDenied => {
+            log::debug!("stale records in {DIRECTORY} stay: {e}");
+        }
+        _ => {}
     }
 }
 
@@ -261,16 +346,34 @@ mod tests {
             source: "/s\n".into(),
             mountpoint: "/mnt/ü".into(),
             description: b"{}".to_vec(),
-            brought: ["5 6 0 7", "8 - 0 9"]
-                .map(|text| MountIdentity::from_text(text).unwrap())
+            brought: ["5 6 0 7 1", "8 - 0 9 0"]
+                .map(|text| Brought::from_text(text).unwrap())
                 .to_vec(),
+            origin: Some(Origin {
+                argv: vec!["shiftbind".into()],
+                directory: None,
+                typed: "s\n".into(),
+                source: "/s\n".into(),
+                has_file: false,
+                flags: Vec::new(),
+                found: crate::config::Found::default(),
+            }),
         };
-        let older = Record { brought: Vec::new(), ..record.clone() };
+        let older = Record { brought: Vec::new(), origin: None, ..record.clone() };
         assert_eq!(Record::from_bytes("/s\n\0/mnt/ü\0{}\0".as_bytes()), Some(older));
-        let older = Record { description: Vec::new(), brought: Vec::new(), ..record.clone() };
+        let older =
+            Record { description: Vec::new(), brought: Vec::new(), origin: None, ..record.clone() };
         assert_eq!(Record::from_bytes("/s\n\0/mnt/ü\0".as_bytes()), Some(older));
         assert_eq!(Record::from_bytes(&record.to_bytes()), Some(record));
-        for broken in [&b""[..], b"/s", b"/s\0", b"/s\0/m", b"/s\0/m\0x", b"/s\0/m\0{}\0x\0"] {
+        for broken in [
+            &b""[..],
+            b"/s",
+            b"/s\0",
+            b"/s\0/m",
+            b"/s\0/m\0x",
+            b"/s\0/m\0{}\0x\0",
+            b"/s\0/m\0{}\0\0{}\0",
+        ] {
             assert_eq!(Record::from_bytes(broken), None, "{broken:?}");
         }
     }

@@ -9,6 +9,7 @@ use super::fusermount;
 use super::inventory::FoundMount;
 use super::place::Place;
 use super::privileges::may_mount;
+use super::record;
 use super::table::MountIdentity;
 use super::users::is_in_use;
 use crate::sys::mountinfo::{MountInfo, mounts_below};
@@ -32,7 +33,9 @@ impl FoundMount {
         if !lazy && !self.brought.is_empty() {
             self.unmount_brought()?;
         }
-        place.unmount(&self.identity, lazy)
+        place.unmount(&self.identity, lazy)?;
+        record::clean();
+        Ok(())
     }
 
     /// The mounts below it that the kernel's engine has not brought.
@@ -47,7 +50,8 @@ impl FoundMount {
 
     fn has_brought(&self, line: &MountInfo) -> bool {
         // The kernel may have reused the number. One that another mount covers is known by its number alone.
-        self.brought.iter().any(|one| one.is_same_as(&MountIdentity::of_table(line)))
+        let found = MountIdentity::of_table(line);
+        self.brought.iter().any(|one| one.identity.is_same_as(&found))
     }
 
     /// Unmounts what the kernel's engine has brought from below the source, the deepest first, after it was looked whether

@@ -63,6 +63,12 @@ impl SourceMounts {
         Some(Self { own: MountFacts::of(&source, stat.stx_dev_major).ok()?, below })
     }
 
+    /// Returns whether the source itself is on a pseudo-filesystem.
+    #[must_use]
+    pub fn is_pseudo(&self) -> bool {
+        self.own.class == FsClass::Pseudo
+    }
+
     /// Returns whether the server of the source's own filesystem may check the ids of callers.
     #[must_use]
     pub fn is_server_backed(&self) -> bool {

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
+pub mod open_tree_attr;
 pub mod proc_status;
 pub mod process;
 pub mod sandboxed_ioctl;

@@ -61,6 +61,15 @@ fn named_cases_of_a_map_with_holes_are_answered_as_the_kernel_does() {
 }
 
 #[test]
+fn named_cases_are_answered_alike_where_shiftbind_has_the_kernel_make_the_mount() {
+    for scenario in 0..SCENARIOS.len() {
+        let report = named_cases(scenario, Engine::ShiftbindByKernel, Cases::Every(10));
+        assert!(report.observations > 300, "only {}", report.observations);
+        report.assert_equal();
+    }
+}
+
+#[test]
 fn setuid_setgid_and_capabilities_are_cleared_as_the_kernel_does() {
     named_cases(0, Engine::Shiftbind, Cases::ClearingOfSetuid).assert_equal();
 }

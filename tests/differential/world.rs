@@ -1,6 +1,7 @@
 //! Twins of one source, both mounted: one by the kernel with an idmap, the other by the engine under test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -36,6 +37,8 @@ pub(crate) enum Engine {
     Shiftbind,
     /// Without FUSE passthrough: the daemon reads and writes.
     ShiftbindWithoutPassthrough,
+    /// shiftbind, which has the kernel make the mount.
+    ShiftbindByKernel,
     /// With `idmappable`: the kernel does not tell the daemon who sends a request.
     Idmappable,
     /// shiftbind without a map but with `idmappable`, and on top the kernel with the map.
@@ -152,6 +155,10 @@ impl World {
                 kernel_mount(&scenario, &below, mount).expect("idmap the mount");
                 rustix::mount::unmount(&below, UnmountFlags::DETACH).expect("unmount");
                 Some(daemon)
+            }
+            Engine::ShiftbindByKernel => {
+                mount_by_kernel(&scenario, source, mount);
+                None
             }
             Engine::Kernel => {
                 kernel_mount(&scenario, source, mount).expect("idmapped mount");
@@ -432,6 +439,22 @@ fn kernel_mount(scenario: &Scenario, source: &Path, target: &Path) -> Result<(),
     rustix::mount::move_mount(tree, "", CWD, target, empty)
 }
 
+/// Has shiftbind make the mount by the kernel's engine.
+fn mount_by_kernel(scenario: &Scenario, source: &Path, target: &Path) {
+    // The record of the mount goes with the namespace.
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("run", "/run", "tmpfs", flags, c"mode=755").expect("mount on /run");
+    let mut command = Command::new(binary());
+    command.args(["-o", &scenario.options(), "--engine=kernel"]).args([source, target]);
+    let output = command.stdin(Stdio::null()).output().expect("run shiftbind");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn binary() -> OsString {
+    std::env::var_os("SHIFTBIND_DIFF_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_shiftbind").into())
+}
+
 fn start_shiftbind(
     scenario: &Scenario,
     engine: Engine,
@@ -440,8 +463,6 @@ fn start_shiftbind(
     log: &Path,
 ) -> Child {
     const FUSE: u64 = 0x6573_5546;
-    let binary = std::env::var_os("SHIFTBIND_DIFF_BINARY")
-        .unwrap_or_else(|| env!("CARGO_BIN_EXE_shiftbind").into());
     let stderr = fs::File::create(log).expect("log");
     let options = match engine {
         Engine::ShiftbindWithoutPassthrough => scenario.options() + ",passthrough=off",
@@ -449,8 +470,8 @@ fn start_shiftbind(
         Engine::IdmappedClone => "idmappable".to_owned(),
         _ => scenario.options(),
     };
-    let mut daemon = Command::new(binary)
-        .arg("-f")
+    let mut daemon = Command::new(binary())
+        .args(["-f", "--engine=fuse"])
         .args([source, mount])
         .args(["-o", &options])
         .stdin(Stdio::null())

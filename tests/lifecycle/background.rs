@@ -8,7 +8,7 @@ use crate::namespace::{Namespace, text};
 fn the_background_returns_when_the_mount_answers() {
     let ns = Namespace::new();
     let source = ns.path("a").display().to_string();
-    ns.ok("$S a m && stat m");
+    ns.ok("$F a m && stat m");
     let mounts = ns.mounts();
     assert_eq!(mounts.len(), 1);
     assert!(mounts[0].contains(&format!(" - fuse.shiftbind {source} ")), "{mounts:?}");
@@ -19,14 +19,14 @@ fn the_background_returns_when_the_mount_answers() {
 fn the_daemon_keeps_no_inherited_pipe_open() {
     let ns = Namespace::new();
     // All scripts here rely on standard output and error being closed; this one adds one more descriptor.
-    ns.ok("$S a m 7>&1 2>&1 | cat; stat m");
-    assert_eq!(ns.ok("umount m; x=$($S a m 8>&1 2>&1); echo \"$?<$x>\""), "0<>\n");
+    ns.ok("$F a m 7>&1 2>&1 | cat; stat m");
+    assert_eq!(ns.ok("umount m; x=$($F a m 8>&1 2>&1); echo \"$?<$x>\""), "0<>\n");
 }
 
 #[test]
 fn the_daemon_holds_nothing_of_the_terminal_and_of_the_working_directory() {
     let ns = Namespace::new();
-    ns.ok("$S a m");
+    ns.ok("$F a m");
     let daemon = ns.daemon();
     for fd in 0..=2 {
         assert_eq!(
@@ -44,7 +44,7 @@ fn the_daemon_holds_nothing_of_the_terminal_and_of_the_working_directory() {
 #[test]
 fn limits_of_the_shell_are_no_limits_of_the_mount() {
     let ns = Namespace::new();
-    ns.ok("ulimit -S -n 64; ulimit -S -f 1; $S a m");
+    ns.ok("ulimit -S -n 64; ulimit -S -f 1; $F a m");
     let limits = fs::read_to_string(format!("/proc/{}/limits", ns.daemon())).unwrap();
     let line = |name: &str| {
         let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
@@ -63,7 +63,7 @@ fn the_daemon_may_not_exceed_quotas() {
     let ns = Namespace::new();
     // A container's root may lack the capability; root of a user namespace of its own has it.
     let statuses = ns.ok("unshare -Urm --propagation private sh -c \
-         '$S --pidfile pid a m && cat /proc/$(cat pid)/task/*/status && umount m'");
+         '$F --pidfile pid a m && cat /proc/$(cat pid)/task/*/status && umount m'");
     let mut sets = 0;
     for line in statuses.lines() {
         let Some(set) = line.strip_prefix("CapPrm:").or_else(|| line.strip_prefix("CapEff:"))
@@ -91,7 +91,7 @@ fn a_failure_is_one_line_and_leaves_nothing_mounted() {
         ("--pidfile a a m", 16, &["--pidfile"]),
         ("-f --pidfile nowhere/pid a m", 16, &["--pidfile", "nowhere/pid"]),
     ] {
-        let output = ns.sh(&format!("$S {arguments}"));
+        let output = ns.sh(&format!("$F {arguments}"));
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{arguments}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{arguments}: {stderr}");
@@ -104,7 +104,7 @@ fn a_failure_is_one_line_and_leaves_nothing_mounted() {
 #[test]
 fn without_the_device_the_message_says_so() {
     let ns = Namespace::new();
-    let output = ns.sh("mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && $S a m");
+    let output = ns.sh("mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && $F a m");
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/dev/fuse"), "{}", text(&output.stderr));
     ns.wait_until_gone();
@@ -116,7 +116,7 @@ fn a_kernel_without_a_call_that_is_needed_is_told_from_other_failures_in_one_lin
     let needed = ["statx", "fsopen", "fsconfig", "fsmount", "move_mount"];
     for call in needed {
         let output = ns.sh(&format!(
-            "timeout 10 strace -f -qq -o strace -e trace={call} -e inject={call}:error=ENOSYS $S a m"
+            "timeout 10 strace -f -qq -o strace -e trace={call} -e inject={call}:error=ENOSYS $F a m"
         ));
         let stderr = text(&output.stderr);
         assert_eq!(stderr.lines().count(), 1, "{call}: {stderr}");
@@ -130,7 +130,7 @@ fn a_kernel_without_a_call_that_is_needed_is_told_from_other_failures_in_one_lin
 #[test]
 fn a_source_given_as_a_descriptor_works() {
     let ns = Namespace::new();
-    ns.ok("exec 5<a; $S /proc/self/fd/5 m; exec 5<&-; stat m");
+    ns.ok("exec 5<a; $F /proc/self/fd/5 m; exec 5<&-; stat m");
     let source = ns.path("a").display().to_string();
     assert!(ns.mounts()[0].contains(&format!(" {source} ")), "{:?}", ns.mounts());
 }
@@ -140,20 +140,20 @@ fn a_file_is_mounted_on_a_file() {
     let ns = Namespace::new();
     fs::write(ns.path("f"), "").unwrap();
     fs::write(ns.path("g"), "").unwrap();
-    assert_eq!(ns.ok("$S f g && stat -c %F g && umount g").trim_end(), "regular empty file");
+    assert_eq!(ns.ok("$F f g && stat -c %F g && umount g").trim_end(), "regular empty file");
 }
 
 #[test]
 fn a_mount_point_behind_a_symbolic_link_is_found() {
     let ns = Namespace::new();
-    ns.ok("ln -s m link && $S a ./link && stat m");
+    ns.ok("ln -s m link && $F a ./link && stat m");
     assert_eq!(ns.mounts().len(), 1);
 }
 
 #[test]
 fn a_daemon_in_front_keeps_nothing_open_that_it_inherited() {
     let ns = Namespace::new();
-    let open = ns.ok("touch f; exec 7< f; $S -f a m & until mountpoint -q m; do :; done; \
+    let open = ns.ok("touch f; exec 7< f; $F -f a m & until mountpoint -q m; do :; done; \
          readlink /proc/$!/fd/* | grep -c \"$PWD/f\" || true; umount m; wait");
     assert_eq!(open.trim(), "0");
 }

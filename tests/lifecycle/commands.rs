@@ -11,10 +11,8 @@ const MAP: &str = "-o idmap=b:0:100000:65536";
 /// A namespace with its own records of mounts and an ext4 source.
 fn namespace() -> Namespace {
     let ns = Namespace::new();
-    ns.ok(
-        "mount -t tmpfs -o mode=755 run /run && mkdir k && truncate -s 64M image && mkfs.ext4 -q image && \
-           mount -o loop image a && chmod 777 a",
-    );
+    ns.ok("mkdir k && truncate -s 64M image && mkfs.ext4 -q image && \
+           mount -o loop image a && chmod 777 a");
     ns
 }
 
@@ -37,7 +35,7 @@ fn refused(ns: &Namespace, script: &str, status: i32) -> String {
 fn mounts_of_both_engines_are_listed_with_what_they_were_given() {
     let ns = namespace();
     assert!(listed(&ns).is_empty());
-    ns.ok(&format!("$S {MAP} --ro a m && $S --engine=kernel --nosuid {MAP} a k"));
+    ns.ok(&format!("$F {MAP} --ro a m && $S --engine=kernel --nosuid {MAP} a k"));
     let mounts = listed(&ns);
     assert_eq!(mounts.len(), 2, "{mounts:?}");
     let (fuse, kernel) = (&mounts[0], &mounts[1]);
@@ -54,7 +52,7 @@ fn mounts_of_both_engines_are_listed_with_what_they_were_given() {
     }
     assert_eq!(fuse["daemon"]["pid"], ns.daemon());
     assert_eq!(kernel["daemon"], Value::Null);
-    assert_eq!(fuse["options"], serde_json::json!(["idmap=b:0:100000:65536", "ro"]));
+    assert_eq!(fuse["options"], serde_json::json!(["engine=fuse", "idmap=b:0:100000:65536", "ro"]));
     assert!(kernel["options"].as_array().unwrap().contains(&"engine=kernel".into()));
     assert!(kernel["mount_options"].as_array().unwrap().contains(&"nosuid".into()));
     let table = ns.ok("$S list");
@@ -71,7 +69,7 @@ fn mounts_of_both_engines_are_listed_with_what_they_were_given() {
 #[test]
 fn the_map_in_force_is_told_after_a_reload_and_explained() {
     let ns = namespace();
-    ns.ok("echo idmap=0:5:1 > conf && $S -o config=conf a m");
+    ns.ok("echo idmap=0:5:1 > conf && $F -o config=conf a m");
     ns.ok("echo idmap=0:6:2 > conf && $S reload m");
     assert_eq!(listed(&ns)[0]["map"]["uids"]["extents"], serde_json::json!([[0, 6, 2]]));
     let explained = ns.ok("$S explain m");
@@ -88,7 +86,7 @@ fn the_map_in_force_is_told_after_a_reload_and_explained() {
 #[test]
 fn stat_counts_requests_and_errors_by_kind() {
     let ns = namespace();
-    ns.ok("$S --cache=none a m && touch m/f && ! cat m/absent 2>&1");
+    ns.ok("$F --cache=none a m && touch m/f && ! cat m/absent 2>&1");
     let told: Value = serde_json::from_str(&ns.ok("$S stat --json m")).unwrap();
     let count = |kind: &str, what: &str| told["requests"][kind][what].as_u64().unwrap_or(0);
     assert_eq!((count("CREATE", "count"), count("CREATE", "errors")), (1, 0), "{told}");
@@ -106,7 +104,7 @@ fn a_map_of_many_extents_is_told_whole() {
     let ns = namespace();
     let extents: Vec<String> = (0..100_000).map(|at| format!("{}:{at}:1", at * 2)).collect();
     fs::write(ns.path("conf"), format!("idmap={}\n", extents.join(":"))).unwrap();
-    ns.ok("$S -o config=conf a m");
+    ns.ok("$F -o config=conf a m");
     let told: Value = serde_json::from_str(&ns.ok("$S stat --json m")).unwrap();
     let extents = told["map"]["gids"]["extents"].as_array().unwrap();
     assert_eq!((extents.len(), &extents[2999]), (100_000, &serde_json::json!([5998, 2999, 1])));
@@ -117,7 +115,7 @@ fn a_map_of_many_extents_is_told_whole() {
 #[test]
 fn names_with_blanks_and_control_characters_stay_on_one_line() {
     let ns = namespace();
-    ns.ok("mkdir \"$(printf 'x y\\n\\033')\" \"$(printf '\\377')\" && $S a x* && $S a \"$(printf '\\377')\"");
+    ns.ok("mkdir \"$(printf 'x y\\n\\033')\" \"$(printf '\\377')\" && $F a x* && $F a \"$(printf '\\377')\"");
     let table = ns.ok("$S list");
     assert!(table.contains("/x\\040y\\012\\033 ") && table.contains("/\\377 "), "{table}");
     let mounts = listed(&ns);
@@ -131,7 +129,7 @@ fn names_with_blanks_and_control_characters_stay_on_one_line() {
 #[test]
 fn a_daemon_that_died_or_does_not_answer_is_listed_as_such() {
     let ns = namespace();
-    ns.ok("mkdir dead && $S a dead && $S a m");
+    ns.ok("mkdir dead && $F a dead && $F a m");
     let pid = |point: &str| {
         let point = ns.path(point).display().to_string();
         let mounts = listed(&ns);
@@ -163,7 +161,7 @@ fn umount_takes_no_mount_of_another_program() {
         assert!(refused(&ns, &format!("$S stat {path}"), 32).contains("no mount of shiftbind"));
     }
     // One that lies on top of ours hides it.
-    ns.ok("$S a m && mount -t tmpfs over m");
+    ns.ok("$F a m && mount -t tmpfs over m");
     assert!(refused(&ns, "$S umount m", 32).contains("no mount of shiftbind"));
     ns.ok("umount m && umount k && $S umount m");
     ns.wait_until_gone();
@@ -172,7 +170,7 @@ fn umount_takes_no_mount_of_another_program() {
 #[test]
 fn umount_refuses_a_mount_in_use_unless_lazy() {
     let ns = namespace();
-    ns.ok("touch a/f && $S a m && $S --engine=kernel a k");
+    ns.ok("touch a/f && $F a m && $S --engine=kernel a k");
     for point in ["m", "k"] {
         let line = refused(&ns, &format!("exec 3< {point}/f; $S umount {point} 3<&-"), 32);
         assert!(line.contains("--lazy"), "{line}");
@@ -194,7 +192,7 @@ fn umount_takes_what_the_kernels_engine_brought_from_below_the_source() {
 #[test]
 fn umount_takes_what_lies_on_top_whatever_the_order_of_ids() {
     let ns = namespace();
-    ns.ok("mkdir t && mount -t tmpfs precious t && touch t/file && $S a m && mount --move t m");
+    ns.ok("mkdir t && mount -t tmpfs precious t && touch t/file && $F a m && mount --move t m");
     assert!(refused(&ns, "$S umount m", 32).contains("no mount of shiftbind"));
     ns.ok("test -e m/file && umount m && $S umount m");
     ns.wait_until_gone();
@@ -225,12 +223,12 @@ fn umount_names_the_mounts_below() {
     let ns = namespace();
     ns.let_users_mount();
     ns.ok(
-        "mkdir -p a/below u own/below && chown -R 1000 u own && $S a m && mount -t tmpfs t m/below",
+        "mkdir -p a/below u own/below && chown -R 1000 u own && $F a m && mount -t tmpfs t m/below",
     );
     let line = refused(&ns, "$S umount m", 32);
     assert!(line.contains(&ns.path("m/below").display().to_string()), "{line}");
     ns.ok("umount m/below && $S umount m");
-    assert!(ns.sh_as_user("$S own u").status.success());
+    assert!(ns.sh_as_user("$F own u").status.success());
     let output = ns.sh_as_user("exec 3< u/below; $S umount u 3<&-");
     assert!(text(&output.stderr).contains("--lazy"), "{output:?}");
     ns.ok("umount u");
@@ -240,7 +238,7 @@ fn umount_names_the_mounts_below() {
 #[test]
 fn a_mount_of_the_kernels_engine_on_a_fuse_source_is_listed() {
     let ns = namespace();
-    ns.ok("$S a m && $S --engine=kernel m k");
+    ns.ok("$F a m && $S --engine=kernel m k");
     let mounts = listed(&ns);
     let engines: Vec<&Value> = mounts.iter().map(|one| &one["engine"]).collect();
     assert_eq!(engines, ["fuse", "kernel"], "{mounts:?}");
@@ -268,7 +266,7 @@ fn a_server_that_has_read_a_request_and_does_not_answer_delays_no_command() {
     ns.ok("$S umount m");
     assert_eq!(ns.mounts(), [""; 0]);
     mount_hung(&ns);
-    ns.ok("mkdir other && $S a other");
+    ns.ok("mkdir other && $F a other");
     let states: Vec<Value> = listed(&ns).iter().map(|one| one["state"].clone()).collect();
     assert_eq!(states, ["silent", "serving"]);
     assert!(ns.ok("$S stat m").contains("\nreason: no answer within 2 seconds\n"));
@@ -282,8 +280,8 @@ fn a_server_that_has_read_a_request_and_does_not_answer_delays_no_command() {
 fn a_user_is_told_of_own_mounts_only() {
     let ns = namespace();
     ns.let_users_mount();
-    ns.ok("mkdir u own && chown 1000 u own && $S a m && $S --engine=kernel a k");
-    assert!(ns.sh_as_user("$S own u").status.success());
+    ns.ok("mkdir u own && chown 1000 u own && $F a m && $S --engine=kernel a k");
+    assert!(ns.sh_as_user("$F own u").status.success());
     let output = ns.sh_as_user("$S list --json; $S stat m; $S umount m; $S umount k");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     let points: Vec<&Value> =
@@ -299,7 +297,7 @@ fn a_user_is_told_of_own_mounts_only() {
     assert_eq!(of_user["reason"], "only the user who mounted may ask");
     assert!(ns.ok("$S stat u").contains("\nreason: only the user who mounted may ask\n"));
     ns.ok("$S umount u");
-    assert!(ns.sh_as_user("$S own u && $S umount u").status.success());
+    assert!(ns.sh_as_user("$F own u && $S umount u").status.success());
     ns.ok("$S umount m && $S umount k");
     ns.wait_until_gone();
 }
@@ -307,7 +305,7 @@ fn a_user_is_told_of_own_mounts_only() {
 #[test]
 fn a_mount_of_another_subtype_is_found_by_its_name() {
     let ns = namespace();
-    ns.ok("$S -o subtype=mine,fsname=some a m");
+    ns.ok("$F -o subtype=mine,fsname=some a m");
     assert!(listed(&ns).is_empty(), "servers of other programs get no request");
     let told: Value = serde_json::from_str(&ns.ok("$S stat --json m")).unwrap();
     assert_eq!((&told["fstype"], &told["state"]), (&"fuse.mine".into(), &"serving".into()));
@@ -323,6 +321,6 @@ fn under_the_name_bindfs_the_words_are_paths() {
     ns.ok("bash -c 'exec -a bindfs $S list m' && test -e m/inside && umount m");
     ns.wait_until_gone();
     assert!(refused(&ns, "$S list m", 1).contains("list: unexpected argument"));
-    ns.ok("$S ./list m && test -e m/inside && umount m");
+    ns.ok("$F ./list m && test -e m/inside && umount m");
     ns.wait_until_gone();
 }

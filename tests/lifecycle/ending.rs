@@ -8,7 +8,7 @@ use crate::namespace::{Namespace, Signal, ended, signal, text, wait_until};
 #[test]
 fn an_umount_from_outside_ends_the_daemon_and_removes_the_pid_file() {
     let ns = Namespace::new();
-    ns.ok("$S --pidfile pid a m");
+    ns.ok("$F --pidfile pid a m");
     let named: u32 = fs::read_to_string(ns.path("pid")).unwrap().trim().parse().unwrap();
     assert_eq!(named, ns.daemon());
     ns.ok("umount m");
@@ -19,7 +19,7 @@ fn an_umount_from_outside_ends_the_daemon_and_removes_the_pid_file() {
 #[test]
 fn sigterm_unmounts() {
     let ns = Namespace::new();
-    ns.ok("$S --pidfile pid a m");
+    ns.ok("$F --pidfile pid a m");
     signal(ns.daemon(), Signal::TERM);
     ns.wait_until_gone();
     assert!(!ns.path("pid").exists());
@@ -28,7 +28,7 @@ fn sigterm_unmounts() {
 #[test]
 fn a_sighup_that_finds_no_options_leaves_a_daemon_as_it_is() {
     let ns = Namespace::new();
-    ns.ok("LIBMOUNT_FSTAB=/dev/null $S a m");
+    ns.ok("LIBMOUNT_FSTAB=/dev/null $F a m");
     let daemon = ns.daemon();
     signal(daemon, Signal::HUP);
     std::thread::sleep(std::time::Duration::from_millis(100));
@@ -40,7 +40,7 @@ fn a_sighup_that_finds_no_options_leaves_a_daemon_as_it_is() {
 #[test]
 fn a_mount_in_use_stays_at_the_first_signal_and_is_detached_at_the_second() {
     let ns = Namespace::new();
-    ns.ok("$S a m");
+    ns.ok("$F a m");
     let daemon = ns.daemon();
     let mut user =
         ns.command("sh").args(["-c", "cd m && exec cat"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -68,7 +68,7 @@ fn a_mount_in_use_stays_at_the_first_signal_and_is_detached_at_the_second() {
 #[test]
 fn a_mount_that_covers_ours_is_not_unmounted() {
     let ns = Namespace::new();
-    ns.ok("$S a m && mount -t tmpfs cover m");
+    ns.ok("$F a m && mount -t tmpfs cover m");
     let daemon = ns.daemon();
     for _ in 0..2 {
         signal(daemon, Signal::TERM);
@@ -83,7 +83,7 @@ fn a_mount_that_covers_ours_is_not_unmounted() {
 fn a_mount_that_replaced_ours_is_not_unmounted() {
     let ns = Namespace::new();
     // A bind mount elsewhere keeps the daemon alive, while another filesystem covers its former mount point.
-    ns.ok("$S a m && mkdir m2 && mount --bind m m2 && umount m && mount -t tmpfs other m");
+    ns.ok("$F a m && mkdir m2 && mount --bind m m2 && umount m && mount -t tmpfs other m");
     signal(ns.daemon(), Signal::TERM);
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(ns.mounts()[0].contains("tmpfs"));
@@ -94,7 +94,7 @@ fn a_mount_that_replaced_ours_is_not_unmounted() {
 #[test]
 fn a_mount_that_was_moved_is_found_and_unmounted() {
     let ns = Namespace::new();
-    ns.ok("$S a m && mkdir m2 && mount --move m m2");
+    ns.ok("$F a m && mkdir m2 && mount --move m m2");
     signal(ns.daemon(), Signal::TERM);
     ns.wait_until_gone();
     assert!(ns.mounts_at(&ns.path("m2")).is_empty());
@@ -103,7 +103,7 @@ fn a_mount_that_was_moved_is_found_and_unmounted() {
 #[test]
 fn with_auto_unmount_the_mount_goes_even_when_the_daemon_is_killed() {
     let ns = Namespace::new();
-    ns.ok("$S --pidfile pid -o auto_unmount a m");
+    ns.ok("$F --pidfile pid -o auto_unmount a m");
     assert_eq!(ns.processes().len(), 2, "the daemon and its guardian");
     let daemon = fs::read_to_string(ns.path("pid")).unwrap().trim().parse().unwrap();
     signal(daemon, Signal::KILL);
@@ -113,7 +113,7 @@ fn with_auto_unmount_the_mount_goes_even_when_the_daemon_is_killed() {
 #[test]
 fn with_auto_unmount_an_ordinary_end_leaves_no_guardian() {
     let ns = Namespace::new();
-    ns.ok("$S -o auto_unmount a m && umount m");
+    ns.ok("$F -o auto_unmount a m && umount m");
     ns.wait_until_gone();
 }
 
@@ -139,7 +139,7 @@ fn in_front_an_umount_from_outside_ends_it_with_status_zero() {
 #[test]
 fn the_daemon_serves_a_namespace_that_copied_the_mount_until_that_goes_too() {
     let ns = Namespace::new();
-    ns.ok("$S a m");
+    ns.ok("$F a m");
     let daemon = ns.daemon();
     let copy =
         ["-m", "--propagation", "private", "sh", "-c", "stat m && touch ready && cat && stat m"];
@@ -162,11 +162,11 @@ fn the_daemon_serves_a_namespace_that_copied_the_mount_until_that_goes_too() {
 #[test]
 fn mounting_over_a_dead_mount_says_what_to_do() {
     let ns = Namespace::new();
-    ns.ok("$S a m");
+    ns.ok("$F a m");
     signal(ns.daemon(), Signal::KILL);
     wait_until("the daemon is dead", || ns.processes().is_empty());
-    let output = ns.sh("$S a m");
+    let output = ns.sh("$F a m");
     assert_eq!(output.status.code(), Some(32));
     assert!(text(&output.stderr).contains("umount it first"), "{}", text(&output.stderr));
-    ns.ok("umount m && $S a m && stat m");
+    ns.ok("umount m && $F a m && stat m");
 }

@@ -12,18 +12,18 @@ use crate::namespace::{Namespace, text};
 fn the_sources_owner_is_shown_as_the_user_and_the_rest_as_it_is() {
     let ns = Namespace::new();
     ns.ok("chown 1000:1001 a && chmod 777 a && touch a/own a/other && chown 1000:1001 a/own && chown 5:6 a/other");
-    ns.ok("$S --owner-as=33:34 a m");
+    ns.ok("$F --owner-as=33:34 a m");
     assert_eq!(ns.ok("stat -c %u:%g m m/own m/other"), "33:34\n33:34\n5:6\n");
     ns.ok("setpriv --reuid=33 --regid=34 --clear-groups touch m/a && setpriv --reuid=7 --regid=8 --clear-groups touch m/b");
     assert_eq!(ns.ok("stat -c %u:%g a/a a/b"), "1000:1001\n7:8\n");
     ns.ok("umount m");
     ns.wait_until_gone();
     // The login group is the default, and a map leaves the rest unmapped.
-    ns.ok("$S -o owner_as=root,idmap=5:6:1:6:7:1 a m");
+    ns.ok("$F -o owner_as=root,idmap=5:6:1:6:7:1 a m");
     assert_eq!(ns.ok("stat -c %u:%g m/own m/other m/b"), "0:0\n6:7\n65534:65534\n");
     ns.ok("umount m");
     ns.wait_until_gone();
-    let overlap = ns.sh("$S --owner-as=33 --idmap=1000:5:1 a m");
+    let overlap = ns.sh("$F --owner-as=33 --idmap=1000:5:1 a m");
     assert_eq!(overlap.status.code(), Some(1), "{overlap:?}");
     let line = text(&overlap.stderr);
     assert!(
@@ -57,7 +57,7 @@ fn a_reload_takes_the_owner_of_the_mounted_source_not_of_what_has_its_name() {
     // It is mounted without the option, and later with: the owner is that of the mounted directory.
     for mounted_with in ["owner_as=33:34", "cache=none"] {
         ns.ok(&format!(
-            "{line}; line {mounted_with}; $S -o {mounted_with} $PWD/a m && mv a b && ln -s /etc a"
+            "{line}; line {mounted_with}; $F -o {mounted_with} $PWD/a m && mv a b && ln -s /etc a"
         ));
         ns.ok(&format!("{line}; line {mounted_with},owner_as=33:34; $S reload m"));
         assert_eq!(ns.ok("stat -c %u:%g m m/f"), "33:34\n33:34\n", "{mounted_with}");
@@ -95,9 +95,9 @@ fn the_kernels_engine_is_not_asked_for_what_an_owner_alone_needs() {
 fn what_an_unmapped_root_makes_is_stored_as_the_chosen_id_and_shown_by_the_map() {
     let ns = Namespace::new();
     ns.ok("chown 0:0 a && touch a/foreign && chown 70000:70000 a/foreign");
-    ns.ok("$S --idmap=0:100000:65536 a m; ! touch m/refused 2>&1; umount m");
+    ns.ok("$F --idmap=0:100000:65536 a m; ! touch m/refused 2>&1; umount m");
     ns.wait_until_gone();
-    ns.ok("$S --idmap=0:100000:65536 --root-as=0:5 a m");
+    ns.ok("$F --idmap=0:100000:65536 --root-as=0:5 a m");
     ns.ok("touch m/file && mkdir m/dir && ln -s x m/link && mkfifo m/pipe");
     assert_eq!(
         ns.ok("stat -c %u:%g a/file a/dir a/link a/pipe m/file"),
@@ -124,7 +124,7 @@ fn a_map_to_ids_that_the_user_namespace_lacks_is_refused() {
     ns.ok("chown 1000:1000 . a m");
     let run = |options: &str| {
         ns.sh_as_user(&format!(
-            "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $S {options} a m && umount m'"
+            "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $F {options} a m && umount m'"
         ))
     };
     let refused = run("--idmap=0:1000:1");

@@ -13,13 +13,13 @@ fn namespace() -> Namespace {
 
 /// Mounts with options, and returns the owner that the file of 5:6 is shown with.
 fn shown(ns: &Namespace, options: &str) -> String {
-    let owner = ns.ok(&format!("$S {options} a m && stat -c %u:%g m/f && umount m"));
+    let owner = ns.ok(&format!("$F {options} a m && stat -c %u:%g m/f && umount m"));
     ns.wait_until_gone();
     owner.trim().to_owned()
 }
 
 fn refused(ns: &Namespace, options: &str) -> String {
-    let output = ns.sh(&format!("$S {options} a m"));
+    let output = ns.sh(&format!("$F {options} a m"));
     assert_eq!(output.status.code(), Some(1), "{options}: {output:?}");
     assert_eq!(ns.mounts(), [""; 0]);
     text(&output.stderr).trim().strip_prefix("shiftbind: option 'map-from': ").unwrap().to_owned()
@@ -44,11 +44,11 @@ fn the_map_of_a_process_and_of_a_namespace_is_taken() {
         "-o map_from=pid:$P",
         "--idmap=/proc/$P/ns/user",
     ] {
-        let script = format!("$S {option} a m; stat -c %u:%g m/f; umount m");
+        let script = format!("$F {option} a m; stat -c %u:%g m/f; umount m");
         assert_eq!(ns.ok(&with_user_namespace(&script)), "300005:400006\n", "{option}");
         ns.wait_until_gone();
     }
-    let script = "touch a/g; chown 300007:400008 a/g; $S --map-from=pid:$P --invert-map a m; stat -c %u:%g m/g; umount m";
+    let script = "touch a/g; chown 300007:400008 a/g; $F --map-from=pid:$P --invert-map a m; stat -c %u:%g m/g; umount m";
     assert_eq!(ns.ok(&with_user_namespace(script)), "7:8\n");
     ns.wait_until_gone();
 }
@@ -56,7 +56,7 @@ fn the_map_of_a_process_and_of_a_namespace_is_taken() {
 #[test]
 fn a_process_in_the_namespace_sees_the_ids_of_the_source() {
     let ns = namespace();
-    let script = "chmod 777 a; $S --map-from=pid:$P a m
+    let script = "chmod 777 a; $F --map-from=pid:$P a m
         nsenter -U -t $P -S 0 -G 0 sh -c 'stat -c %u:%g m/f; touch m/made'; umount m; stat -c %u:%g a/made";
     assert_eq!(ns.ok(&with_user_namespace(script)), "5:6\n0:0\n");
     ns.wait_until_gone();
@@ -67,7 +67,7 @@ fn the_map_of_a_namespace_without_a_process_is_taken() {
     let ns = namespace();
     let script =
         "touch held; mount --bind /proc/$P/ns/user held; kill $P; trap - EXIT; wait $P || :
-        $S --map-from=userns:held a m; stat -c %u:%g m/f; umount m held";
+        $F --map-from=userns:held a m; stat -c %u:%g m/f; umount m held";
     assert_eq!(ns.ok(&with_user_namespace(script)), "300005:400006\n");
     ns.wait_until_gone();
     assert!(refused(&ns, "--map-from=userns:/proc/self/ns/mnt").contains("no user namespace"));
@@ -82,7 +82,7 @@ fn a_reload_keeps_the_map_of_a_user_namespace_until_the_option_names_another() {
         let script = format!(
             "export LIBMOUNT_FSTAB=$PWD/fstab
             line() {{ echo \"$PWD/a $PWD/m fuse.shiftbind $1 0 0\" > fstab; }}
-            touch held; mount --bind /proc/$P/ns/user held; line {option}; $S -o {option} a m
+            touch held; mount --bind /proc/$P/ns/user held; line {option}; $F -o {option} a m
             kill $P; wait $P || :; umount held
             unshare -U sleep 60 & Q=$!; trap 'kill $Q' EXIT
             until test \"$(readlink /proc/$Q/ns/user)\" != \"$(readlink /proc/self/ns/user)\"; do sleep 0.01; done
@@ -119,7 +119,7 @@ fn the_ranges_of_a_user_are_taken() {
         assert_eq!(shown(&ns, &format!("--map-from=subuid:{user}")), "600002:600003");
         assert_eq!(shown(&ns, &format!("--map-from=rootless:{user}")), "600001:600002");
     }
-    let owner = ns.ok(&format!("touch a/r && chown 0:0 a/r && $S --map-from=rootless:{name} a m && stat -c %u:%g m/r && umount m"));
+    let owner = ns.ok(&format!("touch a/r && chown 0:0 a/r && $F --map-from=rootless:{name} a m && stat -c %u:%g m/r && umount m"));
     assert_eq!(owner, format!("1000:{gid}\n"));
     ns.wait_until_gone();
     let error = refused(&ns, "--map-from=subuid:daemon");
@@ -178,7 +178,7 @@ fn a_container_of_podman_is_found_in_its_state() {
     fs::write(ns.path("store/overlay-containers/ab34/userdata/config.json"), config).unwrap();
     let mounted = |name: &str| {
         let script = format!(
-            "export CONTAINERS_STORAGE_CONF=$PWD/conf; $S --map-from=podman:{name} a m; stat -c %u:%g m/f; umount m"
+            "export CONTAINERS_STORAGE_CONF=$PWD/conf; $F --map-from=podman:{name} a m; stat -c %u:%g m/f; umount m"
         );
         let owner = ns.ok(&script);
         ns.wait_until_gone();
@@ -202,7 +202,7 @@ fn fstab_and_a_file_of_options_name_a_map_and_a_reload_reads_it_again() {
     fs::write(ns.path("fstab"), line).unwrap();
     // As mount(8) calls its helper for that line.
     ns.ok("LIBMOUNT_FSTAB=$PWD/fstab bash -c 'exec -a mount.fuse.shiftbind $S a m -o \"$0\"' \
-           \"rw,map_from=lxc:$PWD/lxc,map_from=incus:both 300000 10\"");
+           \"rw,engine=fuse,map_from=lxc:$PWD/lxc,map_from=incus:both 300000 10\"");
     assert_eq!(ns.ok("stat -c %u:%g m/f"), "200005:200006\n");
     fs::write(ns.path("lxc"), "lxc.idmap = u 0 500000 10\nlxc.idmap = g 0 500000 10\n").unwrap();
     ns.ok("$S reload m");

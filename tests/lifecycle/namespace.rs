@@ -28,6 +28,9 @@ use patience::patience;
 /// Longer than any step takes; a step that is not done by then hangs.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Holds the namespace, in which the records of mounts that the kernel's engine makes are the test's own.
+const HOLDER: &str = "mount -t tmpfs -o mode=755 run /run; echo ready; exec cat";
+
 pub(crate) struct Namespace {
     holder: Child,
     dir: TempDir,
@@ -46,7 +49,7 @@ impl Namespace {
         }
         machine::copy_program(&dir.path().join("shiftbind"));
         let mut holder = program("unshare")
-            .args(["-m", "--propagation", "private", "sh", "-c", "echo ready; exec cat"])
+            .args(["-m", "--propagation", "private", "sh", "-ec", HOLDER])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -75,11 +78,17 @@ impl Namespace {
         command
     }
 
-    /// Runs a shell script in the namespace; `$S` is the shiftbind binary.
+    /// Runs a shell script in the namespace; `$S` is the shiftbind binary, and `$F` that with the option for the daemon:
+    /// without it the kernel makes the mount where it can.
     pub(crate) fn sh(&self, script: &str) -> Output {
         let mut command = self.command("sh");
-        command.args(["-c", script]).env("S", self.path("shiftbind"));
+        command.args(["-c", script]).envs(self.programs());
         finished(command)
+    }
+
+    fn programs(&self) -> [(&'static str, String); 2] {
+        let program = self.path("shiftbind").display().to_string();
+        [("F", format!("{program} --engine=fuse")), ("S", program)]
     }
 
     /// Runs a shell script that must succeed, and returns its output.
@@ -104,7 +113,7 @@ impl Namespace {
     pub(crate) fn sh_as_user(&self, script: &str) -> Output {
         let mut command = self.command("setpriv");
         command.args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c", script]);
-        command.env("S", self.path("shiftbind"));
+        command.envs(self.programs());
         finished(command)
     }
 

@@ -34,7 +34,7 @@ fn a_notify_service_is_ready_when_it_is_mounted_and_says_when_it_stops() {
 #[test]
 fn a_forking_service_has_its_pid_file_when_the_parent_returns() {
     let ns = Namespace::new();
-    let pid = ns.ok("$S --pidfile pid a m && cat pid");
+    let pid = ns.ok("$F --pidfile pid a m && cat pid");
     assert_eq!(pid.trim().parse::<u32>().unwrap(), ns.daemon());
     let status = fs::read_to_string(format!("/proc/{}/status", ns.daemon())).unwrap();
     assert!(status.contains("\nTgid:\t"), "{status}");
@@ -43,8 +43,8 @@ fn a_forking_service_has_its_pid_file_when_the_parent_returns() {
 #[test]
 fn a_second_daemon_does_not_take_over_a_pid_file_in_use() {
     let ns = Namespace::new();
-    ns.ok("mkdir m2 && $S --pidfile pid a m");
-    let output = ns.sh("$S --pidfile pid a m2");
+    ns.ok("mkdir m2 && $F --pidfile pid a m");
+    let output = ns.sh("$F --pidfile pid a m2");
     assert_eq!(output.status.code(), Some(16));
     assert!(ns.mounts_at(&ns.path("m2")).is_empty());
     wait_until("only the first runs", || ns.processes().len() == 1);
@@ -62,7 +62,7 @@ fn with_syslog() -> (Namespace, UnixDatagram) {
 #[test]
 fn in_the_background_log_lines_go_to_syslog() {
     let (ns, socket) = with_syslog();
-    let output = ns.sh("$S -v a m");
+    let output = ns.sh("$F -v a m");
     assert_eq!((output.status.code(), output.stderr), (Some(0), vec![]), "nothing on the terminal");
     let tag = format!("shiftbind[{}]: ", ns.daemon());
     let mut line = received(&socket);
@@ -76,7 +76,7 @@ fn in_the_background_log_lines_go_to_syslog() {
 fn a_syslog_that_does_not_read_blocks_neither_daemon_nor_clients() {
     let (ns, _socket) = with_syslog();
     ns.ok(
-        "$S -vv a m && for i in 1 2 3 4 5 6 7 8; do ls -la m; umount m; $S -vv a m; done; stat m",
+        "$F -vv a m && for i in 1 2 3 4 5 6 7 8; do ls -la m; umount m; $F -vv a m; done; stat m",
     );
 }
 
@@ -85,7 +85,7 @@ fn rust_log_wins_over_the_verbosity() {
     let ns = Namespace::new();
     for (environment, expected) in [("", true), ("RUST_LOG=off", false)] {
         ns.ok(&format!(
-            "{environment} $S -f -v a m 2>log & until mountpoint -q m; do :; done; umount m; wait"
+            "{environment} $F -f -v a m 2>log & until mountpoint -q m; do :; done; umount m; wait"
         ));
         let log = fs::read_to_string(ns.path("log")).unwrap();
         assert_eq!(log.contains("is mounted on"), expected, "{environment}: {log}");
@@ -95,6 +95,6 @@ fn rust_log_wins_over_the_verbosity() {
 #[test]
 fn in_front_nothing_is_said_without_need() {
     let ns = Namespace::new();
-    ns.ok("$S -f a m >log 2>&1 & until mountpoint -q m; do :; done; ls m; umount m; wait");
+    ns.ok("$F -f a m >log 2>&1 & until mountpoint -q m; do :; done; ls m; umount m; wait");
     assert_eq!(fs::read_to_string(ns.path("log")).unwrap(), "");
 }

@@ -132,7 +132,7 @@ fn a_user_with_cap_sys_admin_mounts_for_every_user_as_root_does() {
     let ns = with_device();
     ns.ok("touch a/f && chmod 755 a && chmod 644 a/f");
     ns.ok(
-        "setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=+sys_admin --ambient-caps=+sys_admin $S a m",
+        "setpriv --reuid=1000 --regid=1000 --clear-groups --inh-caps=+sys_admin --ambient-caps=+sys_admin $F a m",
     );
     let line = ns.mounts().remove(0);
     assert!(line.contains("user_id=1000") && line.contains("allow_other"), "{line}");
@@ -168,7 +168,7 @@ fn a_mount_point_of_another_user_is_refused() {
 fn a_user_mounts_without_fusermount3_in_a_new_user_namespace() {
     let ns = with_device();
     let output = ns.sh_as_user(
-        "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $S a m && touch m/x && stat -c %u m/x && \
+        "unshare -Urm --propagation private sh -c 'PATH=/usr/sbin:/sbin:/bin; $F a m && touch m/x && stat -c %u m/x && \
          umount m'",
     );
     assert_eq!((text(&output.stdout), text(&output.stderr)), ("0\n".to_owned(), String::new()));

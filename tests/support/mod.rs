@@ -34,7 +34,7 @@ pub(crate) use process::{Process, eventually, sh, sh_output};
 pub(crate) use scratch::{LoopFs, Scratch, loop_fs, needs_loop_devices, scratch};
 pub(crate) use small_filesystem::mount_small_filesystem;
 pub(crate) use stalled::{StalledListing, Stopped, become_user, lists_into, state_of};
-pub(crate) use standin::{mount as kernel_mount, user_namespace};
+pub(crate) use standin::{mount as kernel_mount, mount_by_engine, user_namespace};
 pub(crate) use users::{as_root_with_umask, as_user};
 
 /// The map of the README's example: source id 0 is shown as 100000.

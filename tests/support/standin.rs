@@ -8,7 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, mount_bind_recursive, move_mount, open_tree};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, mount as mount_new, mount_bind_recursive,
+    move_mount, open_tree,
+};
 
 use super::sys;
 
@@ -35,6 +38,17 @@ pub(crate) fn mount(source: &Path, mountpoint: &Path, maps: &[String]) {
     sys::idmap_mount(&tree, user_namespace(&lines("bu"), &lines("bg"))).expect("idmap the mount");
     move_mount(&tree, "", CWD, mountpoint, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .expect("attach the mount");
+}
+
+/// Has shiftbind make a mount by the kernel's engine, with options as within `-o`, in this thread's mount namespace. The
+/// mount's record is on a /run of that namespace.
+pub(crate) fn mount_by_engine(source: &Path, mountpoint: &Path, options: &str) {
+    let flags = MountFlags::empty();
+    mount_new("run", "/run", "tmpfs", flags, c"mode=755").expect("mount on /run");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shiftbind"));
+    command.args(["-o", options, "--engine=kernel"]).args([source, mountpoint]);
+    let output = command.stdin(Stdio::null()).output().expect("run shiftbind");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A user namespace with these maps.

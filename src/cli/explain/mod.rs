@@ -25,6 +25,8 @@ const MAX_LISTED: usize = 100;
 pub struct ProbeResults {
     /// The engine that the mount would have, and why.
     pub engine: Option<String>,
+    /// Whether the kernel would make the mount by itself.
+    pub by_kernel: bool,
     /// The cache policy that the source allows.
     pub cache: Option<String>,
     /// What the kernel's FUSE costs compared to one with all features.
@@ -63,7 +65,10 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
         out.push("config", format!("{}, which --reload reads again", file.display()));
     }
     if let Some(mounts) = &probed.mounts {
-        mounts::explain_mounts(&mut out, config, mounts);
+        match probed.by_kernel {
+            true => mounts::explain_mounts_of_kernel(&mut out, mounts),
+            false => mounts::explain_mounts(&mut out, config, mounts),
+        }
     }
     explain_view(&mut out, config, accounts);
     if let Some(engine) = &probed.engine {
@@ -73,6 +78,15 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     if let Some(command) = &probed.mount8_command {
         out.push("the same by mount(8)", command);
     }
+    match probed.by_kernel {
+        true => out.push("access", "every user"),
+        false => explain_daemon(&mut out, config, probed),
+    }
+    out.0
+}
+
+/// Explains how the daemon would serve the mount.
+fn explain_daemon(out: &mut Facts, config: &Config, probed: &ProbeResults) {
     match &probed.cache {
         Some(found) => out.push("cache", found),
         None => out.push("cache", describe_cache(config.cache)),
@@ -80,8 +94,8 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
     for cost in &probed.costs {
         out.push("kernel's FUSE", cost);
     }
-    view::explain_checks(&mut out, config);
-    view::explain_data(&mut out, config);
+    view::explain_checks(out, config);
+    view::explain_data(out, config);
     out.push(
         "access",
         match config.access {
@@ -92,7 +106,6 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
         },
     );
     out.push("threads", config.threads);
-    out.0
 }
 
 /// Explains the options alone: the maps, and what else they change in what is shown.

@@ -44,6 +44,29 @@ pub(super) fn explain_mounts(out: &mut Facts, config: &Config, mounts: &SourceMo
     }
 }
 
+/// Explains what the mounts below forbid where the kernel makes the mount: they are mounts of their own there as well.
+pub(super) fn explain_mounts_of_kernel(out: &mut Facts, mounts: &SourceMounts) {
+    for mount in mounts.below.iter().take(MAX_LISTED) {
+        let (place, of) = (mount.display_path(), mount.restrictions);
+        let words = [
+            (of.read_only, "ro"),
+            (of.nosuid, "nosuid"),
+            (of.nodev, "nodev"),
+            (of.noexec, "noexec"),
+            (of.nosymfollow, "nosymfollow"),
+        ];
+        let words: Vec<&str> =
+            words.into_iter().filter_map(|(given, word)| given.then_some(word)).collect();
+        match words.is_empty() {
+            true => out.push("submount", place),
+            false => out.push("submount", format!("{place} is {}", words.join(", "))),
+        }
+    }
+    if let Some(more) = mounts.below.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
+        out.push("submount", format!("… and {more} more"));
+    }
+}
+
 /// The effect at the mount of each restriction of a submount.
 fn effects(of: Restrictions) -> Vec<&'static str> {
     [

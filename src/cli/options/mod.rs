@@ -1,5 +1,6 @@
 //! The definition of an option, and lookup by name. `table` holds the options themselves.
 
+mod engines;
 mod subcommands;
 mod table;
 
@@ -272,58 +273,6 @@ impl Opt {
             Self::AllowRoot => true,
             Self::AllowOther => !on,
             _ => false,
-        }
-    }
-
-    /// Whether only the FUSE daemon can serve the option, `on` or its opposite. Maps are not counted: the view that they
-    /// make tells whether the kernel could.
-    pub(super) fn needs_daemon(self, on: bool) -> bool {
-        match self {
-            Self::UidMap
-            | Self::GidMap
-            | Self::IdMap
-            | Self::MapFrom
-            | Self::InvertMap
-            | Self::OwnerAs
-            | Self::Unmapped
-            | Self::Map
-            | Self::MapPasswd
-            | Self::MapGroup
-            | Self::MapPasswdRev
-            | Self::MapGroupRev
-            | Self::UidOffset
-            | Self::GidOffset => false,
-            Self::ReadOnly
-            | Self::NoSuid
-            | Self::NoDev
-            | Self::NoExec
-            | Self::NoSymFollow
-            | Self::NoAtime
-            | Self::RelAtime
-            | Self::StrictAtime
-            | Self::NoDirAtime
-            | Self::Namespace
-            | Self::Ids
-            | Self::MakeDir
-            | Self::Remount => false,
-            Self::Engine
-            | Self::DefaultPermissions
-            | Self::Verbose
-            | Self::Config
-            | Self::Reload
-            | Self::Explain
-            | Self::Json
-            | Self::Lazy
-            | Self::HookConfig
-            | Self::Options
-            | Self::Help
-            | Self::Version
-            | Self::FuseVersion
-            | Self::Generate => false,
-            // A mount of the kernel's is open to all users.
-            Self::AllowOther => !on,
-            Self::Sync | Self::DirSync => on,
-            _ => true,
         }
     }
 }

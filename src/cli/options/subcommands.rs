@@ -88,9 +88,9 @@ pub(in crate::cli) static SUBCOMMANDS: &[SubcommandDef] = &[
         operands: &[MOUNTPOINT],
         optional: 0,
         takes: Takes::These(&[Opt::Namespace]),
-        help: "Make the daemon of MOUNTPOINT reload its options",
-        about: "Makes the daemon that serves MOUNTPOINT reload its options, see Changing a mount. The option --reload does \
-                the same.",
+        help: "Evaluate the options of MOUNTPOINT again, and change it",
+        about: "Evaluates the options of the mount at MOUNTPOINT again and changes it, see Changing a mount. The option \
+                --reload does the same.",
     },
     SubcommandDef {
         id: Name::Umount,

@@ -1,6 +1,7 @@
 //! Tests whole command lines, of the ordinary command and of the mount helper.
 
 mod bindfs;
+mod engines;
 mod idmappable;
 
 use std::ffi::OsString;
@@ -48,6 +49,8 @@ fn sample(option: &OptionDef) -> String {
     let Some(value) = option.value else { return String::new() };
     match (value.placeholder, value.completion) {
         ("MAP", _) => "identity".to_owned(),
+        // Not the default.
+        ("ENGINE", _) => "fuse".to_owned(),
         ("TIME", _) => "9s".to_owned(),
         ("POLICY", _) => "pass".to_owned(),
         ("PAIRS", _) => "5/6:@5/@6".to_owned(),
@@ -96,7 +99,9 @@ fn outcome(argv: &[String]) -> String {
     whole.extend_from_slice(argv);
     match parse_with(whole.iter().map(OsString::from), &TestAccounts) {
         // The options as they were given differ in any case.
-        Ok(Command::Mount(config)) => format!("{:?}", Config { given: Vec::new(), ..config }),
+        Ok(Command::Mount(config)) => {
+            format!("{:?}", Config { given: Vec::new(), argv: Vec::new(), ..config })
+        }
         Ok(command) => format!("{command:?}"),
         Err(error) => panic!("{argv:?}: {error}"),
     }

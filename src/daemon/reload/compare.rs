@@ -3,7 +3,7 @@
 
 use std::mem::discriminant;
 
-use crate::config::{CachePolicy, Config};
+use crate::config::{CachePolicy, Config, EngineChoice};
 use crate::error::{Error, Result};
 use crate::view::{ChangePolicy, View, Xattrs};
 
@@ -28,6 +28,7 @@ fn fixed(now: &Config, new: &Config) -> Option<&'static str> {
     [
         ("SOURCE", now.source == new.source),
         ("namespace", now.namespace == new.namespace),
+        ("engine", new.engine != EngineChoice::Kernel || now.engine == EngineChoice::Kernel),
         ("fsname", now.fsname == new.fsname),
         ("subtype", now.subtype == new.subtype),
         ("allow-other", now.access == new.access),
@@ -114,6 +115,7 @@ mod tests {
         let now = config("threads=3");
         for (words, option) in [
             ("threads=4", "threads"),
+            ("threads=3,engine=kernel", "engine"),
             ("threads=3,fsname=x", "fsname"),
             ("threads=3,subtype=x", "subtype"),
             ("threads=3,allow_root", "allow-other"),

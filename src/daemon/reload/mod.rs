@@ -5,6 +5,7 @@
 //! waits for the files that it reads: they may lie on the mount itself.
 
 mod compare;
+mod kernel;
 mod request;
 
 use std::fs;

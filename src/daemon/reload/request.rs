@@ -10,9 +10,11 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::super::OptionsAgain;
+use super::kernel;
 use crate::error::{Error, Result};
 use crate::fuse::{Status, pid_namespace};
-use crate::mount;
+use crate::mount::{self, KernelMount};
 use crate::sys::proc_status::{self, Ids};
 use crate::sys::process::sigqueue;
 
@@ -22,21 +24,22 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which the daemon's status is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Makes the daemon of a mount evaluate its options again, and returns when they are in force or were refused.
+/// Evaluates the options of a mount again, and returns when they are in force or were refused. The daemon of the mount does
+/// so; where the kernel made the mount, this process.
 ///
-/// Any process that may send the daemon a signal (kill(2)) may do so.
-pub fn reload(mountpoint: &Path) -> Result<()> {
+/// Any process that may send the daemon a signal (kill(2)) may ask it. A mount of the kernel's is root's.
+pub fn reload(mountpoint: &Path, again: OptionsAgain) -> Result<()> {
     let message = |text: String| format!("reload {}: {text}", mountpoint.display());
+    // First: the source of such a mount may be a mount of a daemon, which would answer in its place.
+    if let Some(mount) = KernelMount::at(mountpoint)? {
+        return kernel::reload(&mount, again)
+            .map_err(|e| Error::reported(e.exit(), message(e.to_string())));
+    }
     let refused = |text: &str| Error::refused(message(text.to_owned()));
     let failed = |e: io::Error| Error::mount(message("cannot reach the daemon".to_owned()), e);
     let root = open(mountpoint)?;
     let before = Status::ask(&root).map_err(|e| match e {
         Errno::NOTTY | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL => {
-            if mount::is_made_by_kernel(&root) {
-                return refused(
-                    "the kernel made this mount (option engine), and no daemon serves it: umount it and mount it again",
-                );
-            }
             refused("this is not the root of a shiftbind mount; name the mount point itself")
         }
         e => failed(e.into()),

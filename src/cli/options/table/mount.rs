@@ -6,19 +6,16 @@ use super::{flag, one_of, value};
 pub(super) const MOUNT: &[OptionDef] = &[
     OptionDef {
         value: one_of("ENGINE", &["auto", "fuse", "kernel"]),
-        default: "fuse",
+        default: "auto; under the name bindfs fuse",
         ..flag(
             Opt::Engine,
             "engine",
             "engine",
             Category::Mount,
             "What makes the mount: the kernel where it can, the FUSE daemon, or the kernel alone",
-            "What makes the mount.\n\n\
-             kernel: an idmapped mount of the kernel's own, or a bind mount where nothing is mapped. No daemon runs, and no \
-             operation costs more than on the source. It takes CAP_SYS_ADMIN, a one-to-one map of at most 340 extents, \
-             unmapped=deny, and a source whose filesystems have idmapped mounts. Where one of these is missing, or an \
-             option is given that needs the daemon, the mount is refused and the message names the obstacle.\n\n\
-             auto: kernel where it can, else fuse. --explain says which, and why.\n\n\
+            "What makes the mount. See ENGINES.\n\n\
+             auto: the kernel where it can, else the FUSE daemon. --explain says which, and why.\n\n\
+             kernel: the kernel. Where it cannot, the mount is refused and the message names the obstacle.\n\n\
              fuse: the FUSE daemon.",
         )
     },
