@@ -26,12 +26,14 @@ use super::MountPlan;
 use super::detached;
 use super::subdir::{SubdirMethod, log_cost};
 use super::table::MountIdentity;
+use crate::config::TargetNamespace;
 use crate::error::{Error, Result};
 use crate::namespace::{
     Child, Failure, Link, Message, Namespace, Pinned, Users, error, failed, serve,
 };
 use crate::sys;
-use crate::sys::namespace::{Kind, Unmount};
+use crate::sys::mountinfo::MountInfo;
+use crate::sys::namespace::{Kind, Owner, Unmount};
 
 fn whole(e: Error) -> Failure {
     (e.to_string(), io::Error::from_raw_os_error(0))
@@ -54,11 +56,10 @@ impl Maker {
         namespace: &Namespace,
         users: &Users,
     ) -> Result<(Self, OwnedFd)> {
-        let child =
-            Child::start(&namespace.fds(), |link| match make(plan, namespace, users) {
-                Ok((mount, device)) => serve_maker(link, mount, device),
-                Err(failure) => link.answer(Err(failure)),
-            });
+        let child = Child::start(&namespace.fds(), |link| match make(plan, namespace, users) {
+            Ok((mount, device)) => serve_maker(link, mount, device),
+            Err(failure) => link.answer(Err(failure)),
+        });
         let child = child.map_err(|e| Error::system("cannot fork", e))?;
         let Message { bytes, fds } = child.answer().map_err(error)?;
         let told = String::from_utf8_lossy(&bytes).into_owned();
@@ -293,11 +294,14 @@ pub(super) struct Elsewhere {
     pinned: Pinned,
     /// The mount point, as it was given.
     point: PathBuf,
+    /// The ids of the root of the namespace's users, as these number them.
+    root: Option<(u32, u32)>,
 }
 
 impl Elsewhere {
-    pub(super) fn new(pinned: Pinned, point: &Path) -> Self {
-        Self { pinned, point: point.to_owned() }
+    pub(super) fn new(config: &TargetNamespace, point: &Path) -> Self {
+        let root = config.users.as_ref().and_then(|users| users.ids.root());
+        Self { pinned: Pinned::of(config), point: point.to_owned(), root }
     }
 
     /// Unmounts a mount in the namespace.
@@ -305,39 +309,65 @@ impl Elsewhere {
     /// # Errors
     /// ESRCH if the namespace is not found, ESTALE if the mount is not there any more or another one covers it, EBUSY.
     pub(super) fn unmount(&self, identity: &MountIdentity, lazy: bool) -> io::Result<()> {
-        let member = self.pinned.find()?;
-        let found = member.mounts().ok().and_then(|table| {
-            table.into_iter().find(|line| MountIdentity::of_line(line).has_number_of(identity))
-        });
-        let path = match found {
-            Some(line) => PathBuf::from(OsStr::from_bytes(&line.mountpoint)),
-            None => self.point.clone(),
+        let namespace = self.pinned.find()?;
+        match self.unmount_at(&namespace, &self.point, identity, lazy) {
+            Err(e) if is_not_there(&e) => {}
+            done => return done,
+        }
+        // A process of the container may be in a chroot, and so see a path that means another place or none. The kernel says
+        // which mount is there.
+        let is_it = |line: &MountInfo| MountIdentity::of_line(line).has_number_of(identity);
+        let mut failed = io::Error::from_raw_os_error(libc::ESTALE);
+        for path in self.pinned.mountpoints(is_it) {
+            match self.unmount_at(&namespace, &path, identity, lazy) {
+                Err(e) if is_not_there(&e) => {}
+                Err(e) if e.raw_os_error() != Some(libc::EBUSY) => failed = e,
+                done => return done,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Where the filesystem is mounted in the namespace.
+    pub(super) fn mountpoints(&self, identity: &MountIdentity) -> Vec<PathBuf> {
+        self.pinned.mountpoints(|line| line.device == identity.device())
+    }
+
+    /// Unmounts a mount at a path, if it is this one.
+    ///
+    /// # Errors
+    /// EINVAL for a path without a name; those of [`sys::namespace::unmount_in`].
+    fn unmount_at(
+        &self,
+        namespace: &OwnedFd,
+        path: &Path,
+        identity: &MountIdentity,
+        lazy: bool,
+    ) -> io::Result<()> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
-        unmount_at(&member.mounts, &path, identity, lazy)
+        let (parent, name) =
+            (CString::new(parent.as_os_str().as_bytes())?, CString::new(name.as_bytes())?);
+        let users = sys::namespace::owner_of(namespace).ok();
+        let owner = users.as_ref().map(|users| Owner { fd: users.as_fd(), root: self.root });
+        let what = Unmount {
+            parent: &parent,
+            name: &name,
+            expected: (identity.id(), identity.device()),
+            lazy,
+        };
+        sys::namespace::unmount_in(namespace.as_fd(), owner, &what)
     }
 }
 
-/// Unmounts a mount at a path in a mount namespace, if it is this one.
-///
-/// # Errors
-/// EINVAL for a path without a name; those of [`sys::namespace::unmount_in`].
-pub(super) fn unmount_at(
-    namespace: &OwnedFd,
-    path: &Path,
-    identity: &MountIdentity,
-    lazy: bool,
-) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    };
-    let (parent, name) =
-        (CString::new(parent.as_os_str().as_bytes())?, CString::new(name.as_bytes())?);
-    let users = sys::namespace::owner_of(namespace).ok();
-    let what = Unmount {
-        parent: &parent,
-        name: &name,
-        expected: (identity.id(), identity.device()),
-        lazy,
-    };
-    sys::namespace::unmount_in(namespace.as_fd(), users.as_ref().map(AsFd::as_fd), &what)
+/// Whether an error says that a path does not lead to the mount.
+fn is_not_there(e: &io::Error) -> bool {
+    let code = e.raw_os_error();
+    matches!(
+        code,
+        Some(
+            libc::ESTALE | libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL | libc::EXDEV
+        )
+    )
 }

@@ -39,7 +39,7 @@ use rustix::process::{Pid, geteuid};
 
 use crate::config::{Access, Config, MountFlags, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
-use crate::namespace::{Namespace, Pinned, Users};
+use crate::namespace::{Namespace, Users};
 use crate::source::Restrictions;
 use crate::view::Checks;
 
@@ -186,7 +186,7 @@ impl NewMount {
                 // The container's own filesystem has the options that its root gives it.
                 let locks = !plan.is_container;
                 let attacher = Attacher::start(namespace, point.as_fd(), point.is_dir(), locks)?;
-                let elsewhere = Elsewhere::new(Pinned::of(config), point.path());
+                let elsewhere = Elsewhere::new(config, point.path());
                 Some((attacher, Arc::new(elsewhere)))
             }
             _ => None,
@@ -451,9 +451,18 @@ impl Mounted {
         registry::register(config, point, self.identity, Some(std::process::id()))
     }
 
+    /// Whether it is in another mount namespace, whose processes may cover or copy it.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
     /// All mount points of the filesystem, bind mounts included.
     #[must_use]
     pub fn remaining_mountpoints(&self) -> Vec<PathBuf> {
+        if let Some(elsewhere) = &self.elsewhere {
+            return elsewhere.mountpoints(&self.identity);
+        }
         self.identity.all_mountpoints().unwrap_or_default()
     }
 }

@@ -136,7 +136,8 @@ impl Namespace {
             }
             Name::File(path) => (path.display().to_string(), Self::of_file(&path)?),
         };
-        let own = std::fs::metadata("/proc/self/ns/mnt").map_err(|e| format!("{name}: {}", why(&e)))?;
+        let own =
+            std::fs::metadata("/proc/self/ns/mnt").map_err(|e| format!("{name}: {}", why(&e)))?;
         if opened.id().is_ok_and(|id| id.inode == own.ino()) {
             return Err(format!(
                 "{name}: the mount namespace is the one that this program is in: leave the option out"
@@ -152,7 +153,8 @@ impl Namespace {
         let mounts = process.file("ns/mnt").map_err(failed)?;
         let (users, owner) = (process.file("ns/user"), sys::namespace::owner_of(&mounts));
         let (users, owner) = (users.map_err(failed)?, owner.map_err(failed)?);
-        let inode = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| stat.st_ino).map_err(|e| failed(e.into()));
+        let inode =
+            |fd: BorrowedFd<'_>| fstat(fd).map(|stat| stat.st_ino).map_err(|e| failed(e.into()));
         let (own, owning) = (inode(users.as_fd())?, inode(owner.as_fd())?);
         if own != owning {
             return Err(format!(
@@ -161,7 +163,8 @@ impl Namespace {
             ));
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(&process.dir, "root", flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let root =
+            openat(&process.dir, "root", flags, Mode::empty()).map_err(|e| failed(e.into()))?;
         let umask = process.umask().unwrap_or(DEFAULT_UMASK);
         Self::of(mounts.into(), owner, umask, Some(root)).map_err(failed)
     }

@@ -86,7 +86,8 @@ impl Namespace {
             && Place::of(own).map_err(failed("the process's root"))? != top
         {
             return Err(refused(
-                "the process is in a chroot of its mount namespace: name one that is not".to_owned(),
+                "the process is in a chroot of its mount namespace: name one that is not"
+                    .to_owned(),
             ));
         }
         rustix::process::umask(Mode::from_raw_mode(self.umask));

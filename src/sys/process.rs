@@ -124,10 +124,14 @@ pub fn replace_stdio(target: impl AsFd) -> io::Result<()> {
 ///
 /// For a forked child that uses no other inherited descriptor and ends by [`exit_now`].
 pub fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    close_others(&mut keep.to_vec());
+}
+
+/// Does what [`close_all_but`] does, and allocates nothing. It sorts the descriptors.
+pub(super) fn close_others(keep: &mut [RawFd]) {
     keep.sort_unstable();
     let mut first = 3;
-    for fd in keep.into_iter().chain([u32::MAX]) {
+    for fd in keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).chain([u32::MAX]) {
         if fd > first {
             // SAFETY: the caller promises that owners of these descriptors are never used or dropped in this process.
             unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
