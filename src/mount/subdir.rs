@@ -154,6 +154,23 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_may_leave_its_namespace_clones_more_than_once() {
+        let cloned = sys::process::run_in_thread("clone-here", || {
+            sys::mount::unshare_mounts()?;
+            let own = openat(CWD, "/proc/thread-self/ns/mnt", OFlags::CLOEXEC, Mode::empty())?;
+            sys::mount::enter_mounts(&own)?;
+            for _ in 0..2 {
+                let (mount, name) = probe_tmpfs()?;
+                mkdirat(&mount, "subdir/inner", Mode::RWXU)?;
+                let subdir = SubdirMethod::CloneInNamespace.detach_here(&mount, name)?;
+                statx(&subdir, "inner", AtFlags::empty(), StatxFlags::TYPE)?;
+            }
+            Ok(())
+        });
+        cloned.expect("both are cloned");
+    }
+
+    #[test]
     fn a_name_that_is_not_there_is_an_error_and_not_a_mount() {
         for method in [SubdirMethod::Clone, SubdirMethod::CloneInNamespace] {
             let (mount, _) = probe_tmpfs().expect("root makes a tmpfs");

@@ -165,12 +165,14 @@ fn a_daemon_that_was_killed_is_not_listed() {
 #[test]
 fn a_reload_does_not_take_a_path_of_the_container_for_one_of_the_machine() {
     let n = machine();
-    let container = mounted(&n);
+    let container = Container::new(&n, 200_000);
+    let pid = container.pid();
     let source = n.path("a").display().to_string();
     n.ok(&format!("echo '{source} /mnt/t fuse.shiftbind idmap=1000:9:1 0 0' > fstab"));
-    let refused =
-        n.sh(&format!("LIBMOUNT_FSTAB=$PWD/fstab $S reload -N {} /mnt/t", container.pid()));
-    assert!(text(&refused.stderr).contains("mount with config=FILE"), "{refused:?}");
+    n.ok(&format!("LIBMOUNT_FSTAB=$PWD/fstab $S a /mnt/t -N {pid} --mkdir --engine=fuse"));
+    let refused = n.sh(&format!("$S reload -N {pid} /mnt/t"));
+    let error = text(&refused.stderr);
+    assert!(error.contains("in another namespace: mount with config=FILE"), "{error}");
     assert_eq!(container.ok("stat -c %u /mnt/t/f"), "1000\n");
 }
 
