@@ -46,7 +46,7 @@ mod view;
 mod watch;
 
 pub use config::Config;
-pub use fuse::{PROTOCOL_VERSION, cache_verdict};
+pub use fuse::{PROTOCOL_VERSION, cache_verdict, may_register_backing_files};
 pub use hook::{HookMount, mounts as hook_mounts};
-pub use mount::{mount8_command, remount, verdict as engine_verdict};
+pub use mount::{mount8_command, own_uid_map, propagates, remount, verdict as engine_verdict};
 pub use source::SourceMounts;

@@ -57,14 +57,25 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
                     .map_or(Vec::new(), |kernel| kernel.costs()),
                 mount8_command: shiftbind::mount8_command(&config),
                 mounts: SourceMounts::of(&config),
+                passthrough: Some(shiftbind::may_register_backing_files()),
+                uid_map: shiftbind::own_uid_map(),
+                propagates: shiftbind::propagates(&config.mountpoint),
             };
             print(&cli::explain(&config, &probed))?;
             shiftbind::daemon::check(&config)
         }
-        Command::ExplainOptions(config) => print(&cli::explain_options(&config)),
+        Command::ExplainOptions(config) => {
+            let probed =
+                cli::ProbeResults { uid_map: shiftbind::own_uid_map(), ..Default::default() };
+            print(&cli::explain_options(&config, &probed))
+        }
         Command::List { json } => print(&inspect::list(json)?),
         Command::Stat { mountpoint, json, namespace } => {
             print(&inspect::stat(&mountpoint, namespace.as_deref(), json)?)
+        }
+        Command::Metrics { mountpoint } => print(&inspect::metrics(mountpoint.as_deref())?),
+        Command::Watch { mountpoint, json, interval } => {
+            inspect::watch(&mountpoint, json, interval, &mut std::io::stdout())
         }
         Command::ExplainMounted { mountpoint } => {
             let ids = inspect::ids_of(&mountpoint)?;

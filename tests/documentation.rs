@@ -21,6 +21,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     (". ~/.cargo/env", "belongs to the toolchain"),
     ("make install", "done before, with DESTDIR: every example runs what it installed"),
     ("cargo test ", "is what runs this"),
+    ("podman unshare ", "takes a storage of the user; tests/containers runs it"),
     ("podman run ", "loads an image; a user namespace with the same map stands in"),
     ("docker run ", "loads an image; a user namespace with the same map stands in"),
 ];
@@ -113,6 +114,7 @@ const KNOWN: &[Known] = &[
            maker 100000 /mnt/one/a; maker 200000 /mnt/two/b; is $(owner /mnt/one/b) 100000:100000
            is $(owner /mnt/two/a) 200000:200000; is $(owner /srv/data/b) 0:0"],
     ),
+    known("podman unshare shiftbind", &[]),
     known("65536 -v /mnt/data:/data debian", &[CONTAINER]),
     known(
         "-v /mnt/data:/data:idmap",

@@ -205,6 +205,39 @@ fn a_directory_that_is_moved_out_of_the_source_shows_nothing_that_a_path_hides()
 }
 
 #[test]
+fn a_hidden_name_is_not_found_by_its_short_name() {
+    let room = scratch();
+    let served =
+        |name, node| Served { name, node, ino: node, mode: 0o666, owner: 0, content: "some text" };
+    let files = [served("secret.text", 2), served("shown to all.txt", 3), served("real~1.txt", 4)];
+    let server = serve(&room.dir("source"), true, &files);
+    assert!(room.join("source/SECRET~1.TEX").exists(), "the source has short names");
+    let mount = |pattern: &str| {
+        Mount::builder().source(&room.join("source")).arg(format!("--exclude={pattern}")).start()
+    };
+    let by_name = mount("secret.text");
+    for name in ["secret.text", "SECRET~1.TEX"] {
+        let found = fs::read(by_name.join(name)).map_err(|e| e.kind());
+        assert_eq!(found, Err(io::ErrorKind::NotFound), "{name}");
+        let created = File::create(by_name.join(name)).map_err(|e| e.kind());
+        assert_eq!(created.err(), Some(io::ErrorKind::PermissionDenied), "{name}");
+    }
+    // What is listed is shown, and so is a short name of it.
+    for name in ["shown to all.txt", "SHOWNT~1.TXT", "real~1.txt"] {
+        assert_eq!(fs::read(by_name.join(name)).expect(name), b"some text");
+    }
+    drop(by_name);
+    // A path could begin with the short name of a directory.
+    let by_path = mount("/secret.*");
+    for (name, is_shown) in [("SECRET~1.TEX", false), ("SHOWNT~1.TXT", false), ("real~1.txt", true)]
+    {
+        assert_eq!(by_path.join(name).exists(), is_shown, "{name}");
+    }
+    drop(by_path);
+    drop(server);
+}
+
+#[test]
 fn a_hidden_name_is_not_found_in_other_letters_where_the_source_ignores_their_case() {
     let room = scratch();
     let served =

@@ -184,7 +184,7 @@ fn acls_capabilities_and_locks_work_through_the_map_of_a_container() {
 }
 
 #[test]
-fn a_host_user_whom_a_map_shows_as_root_gets_none_of_roots_rights() {
+fn a_host_user_that_a_map_shows_as_root_gets_none_of_roots_rights() {
     with_two_containers(&[], |mount, [(_, at_one), _]| {
         fs::write(mount.in_source("f"), "text").expect("write");
         rustix::fs::setxattr(mount.in_source("f"), "trusted.t", b"v", XattrFlags::empty())
@@ -256,4 +256,46 @@ fn it_is_refused_where_the_server_of_the_source_checks_callers() {
     let why = outer.err().expect("refused");
     assert!(why.contains("option 'idmappable': source "), "{why}");
     assert!(why.contains("is on a FUSE or network filesystem"), "{why}");
+}
+
+#[test]
+fn a_hard_link_to_a_file_with_hidden_set_bits_is_for_the_hosts_root_alone() {
+    let room = scratch();
+    let fill = "mkdir -p source/sub; mount -t tmpfs -o nosuid,mode=777 test source/sub; echo > source/sub/f
+        chown 5000:5000 source/sub/f; chmod 4755 source/sub/f";
+    support::sh(room.path(), fill);
+    let source = room.join("source");
+    if let Ok(mount) = Mount::builder().source(&source).arg("-oidmappable").try_start() {
+        let at = |name: &str| mount.join("sub").join(name);
+        let linked = as_user(5000, 5000, &[], || fs::hard_link(at("f"), at("by-owner")));
+        assert_eq!(linked.err().and_then(|e| e.raw_os_error()), Some(libc::EPERM));
+        fs::hard_link(at("f"), at("by-root")).expect("root links");
+    } else {
+        skipped("this kernel's FUSE has no idmapped mounts");
+    }
+    unmount(source.join("sub"), UnmountFlags::DETACH).expect("unmount");
+}
+
+#[test]
+fn a_fuse_filesystem_below_the_source_takes_changes_that_the_kernel_has_checked() {
+    let room = scratch();
+    let (source, files) = (room.dir("source"), room.dir("files"));
+    let below = source.join("sub");
+    fs::create_dir(&below).expect("mkdir");
+    fs::set_permissions(&files, Permissions::from_mode(0o777)).expect("chmod");
+    let inner = Mount::builder().source(&files).mountpoint(&below).start();
+    if let Ok(mount) = Mount::builder().source(&source).arg("-oidmappable").try_start() {
+        let at = mount.join("sub/f");
+        as_user(5000, 5000, &[], || {
+            fs::write(&at, "text").expect("create");
+            fs::set_permissions(&at, Permissions::from_mode(0o600)).expect("chmod");
+            assert_eq!(fs::read_to_string(&at).expect("read"), "text");
+        });
+        assert_eq!(owner(&files.join("f")), (5000, 5000));
+        let refused = as_user(5001, 5001, &[], || fs::read(&at));
+        assert_eq!(refused.err().and_then(|e| e.raw_os_error()), Some(libc::EACCES));
+    } else {
+        skipped("this kernel's FUSE has no idmapped mounts");
+    }
+    drop(inner);
 }

@@ -18,7 +18,8 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use support::LockKind::{Exclusive, None as Unlock, Shared};
 use support::{
-    ACCOUNT, Lock, Mount, Process, as_user, eventually, loop_fs, program, scratch, sh, sys,
+    ACCOUNT, Lock, Mount, Process, Served, as_user, eventually, loop_fs, program, scratch, serve,
+    sh, sys,
 };
 
 fn open(path: &Path) -> File {
@@ -232,6 +233,31 @@ fn a_lock_that_was_just_closed_is_not_in_the_way() {
         let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
         assert_eq!(locked, Ok(()), "round {round}");
     }
+}
+
+#[test]
+fn a_lock_whose_release_takes_long_is_not_in_the_way() {
+    let room = scratch();
+    let file = Served { name: "f", node: 2, ino: 2, mode: 0o666, owner: 0, content: "text" };
+    let server = serve(&room.dir("source"), true, &[file]);
+    let mount = Mount::builder().source(&room.join("source")).arg("--threads=4").start();
+    let open = || File::open(mount.join("f")).expect("open");
+    let other = open();
+    let lock = || flock(&other, FlockOperation::NonBlockingLockExclusive);
+    for round in 0..10 {
+        let holder = open();
+        flock(&holder, FlockOperation::NonBlockingLockExclusive).expect("lock");
+        assert_eq!(lock(), Err(Errno::WOULDBLOCK), "round {round}");
+        // The server keeps close(2) of the daemon, and with it the lock, for 15 ms.
+        server.delay_flush(15);
+        drop(holder);
+        assert_eq!(lock(), Ok(()), "round {round}");
+        server.delay_flush(0);
+        flock(&other, FlockOperation::Unlock).expect("unlock");
+    }
+    drop(other);
+    drop(mount);
+    drop(server);
 }
 
 #[test]

@@ -456,6 +456,30 @@ fn a_mount_with_a_file_of_options_reads_it_again_from_where_it_was_named() {
 }
 
 #[test]
+fn a_file_of_options_is_no_fifo_and_a_pipe_is_read_once() {
+    let mount = Mount::described("subtype=not-this-one");
+    mount.ok("bash -c '$S --engine=fuse -o config=<(echo idmap=b:0:100000:65536) a m'");
+    assert_eq!(mount.owner("f"), (100_005, 100_006));
+    mount.ok(
+        "umount m && echo idmap=b:0:100000:65536 > conf && $S --engine=fuse -o config=conf a m",
+    );
+    for (script, why) in [
+        ("rm conf && mkfifo conf", "this is a FIFO; give a regular file"),
+        ("rm conf && mknod conf c 1 5", "this is no regular file"),
+        ("rm conf && truncate -s 65M conf", "larger than 64 MiB"),
+    ] {
+        mount.ok(script);
+        mount.refused(1, &["reload m: ", "option 'config': ", why]);
+    }
+    assert_eq!(mount.owner("f"), (100_005, 100_006));
+    let refused =
+        mount.ns.sh("$S --map-passwd=/dev/zero a m; mkfifo fifo; $S --map-group=fifo a m");
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(errors.contains("/dev/zero: this is no regular file"), "{errors}");
+    assert!(errors.contains("fifo: this is a FIFO"), "{errors}");
+}
+
+#[test]
 fn with_a_file_of_options_a_hang_up_reloads_in_front_too() {
     let mount = Mount::described("subtype=not-this-one");
     let conf = mount.ns.path("conf");

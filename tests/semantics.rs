@@ -335,12 +335,13 @@ fn check(table: &Table, wrong: &mut String) -> usize {
             .filter_map(|o| o.strip_prefix("idmap="))
             .map(Into::into)
             .collect();
-        let (source, mount) = (source("kernel"), scratch_dir.dir("mount"));
-        kernel_mount(&source, &mount, &maps);
-        kernels.push(("kernel", Side { source, mount, cases: 0 }));
-        let (source, mount) = (source("engine"), scratch_dir.dir("engine-mount"));
-        mount_by_engine(&source, &mount, &table.options);
-        kernels.push(("engine=kernel", Side { source, mount, cases: 0 }));
+        let plain = Side { source: source("kernel"), mount: scratch_dir.dir("mount"), cases: 0 };
+        kernel_mount(&plain.source, &plain.mount, &maps);
+        kernels.push(("kernel", plain));
+        let engine =
+            Side { source: source("engine"), mount: scratch_dir.dir("engine-mount"), cases: 0 };
+        mount_by_engine(&engine.source, &engine.mount, &table.options);
+        kernels.push(("engine=kernel", engine));
     }
     let mut hold = |side: &str, row: &[String], caller: &str, got: String, cell: &str| {
         seen += 1;

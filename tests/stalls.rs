@@ -49,6 +49,11 @@ struct Stacked {
 
 impl Stacked {
     fn new() -> Self {
+        Self::with(&[]).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// With more options.
+    fn with(options: &[&str]) -> Result<Self, String> {
         let inner = Mount::identity();
         let source = Mount::identity();
         for name in ["below", "other"] {
@@ -56,11 +61,14 @@ impl Stacked {
         }
         fs::write(source.in_source("f"), "x").expect("write");
         mount_bind(inner.path(), source.in_source("below")).expect("bind");
-        let outer = Mount::builder().source(source.source()).arg("--threads=2").start();
+        let builder = Mount::builder().source(source.source()).arg("--threads=2");
+        let outer =
+            options.iter().fold(builder, |builder, option| builder.arg(*option)).try_start();
         unmount(source.in_source("below"), UnmountFlags::DETACH).expect("unmount");
+        let outer = outer?;
         // The inodes above the submount are looked up, as those of a mount in use.
         fs::read_dir(outer.join("below")).expect("list").count();
-        Self { outer: Some(outer), inner, _source: source }
+        Ok(Self { outer: Some(outer), inner, _source: source })
     }
 
     fn outer(&self) -> &Mount {
@@ -273,8 +281,22 @@ fn a_user_whose_requests_all_wait_leaves_workers_to_other_users() {
 
 #[test]
 fn users_whose_requests_all_wait_leave_workers_to_a_new_user_and_to_root() {
+    leaves_workers_to_a_new_user(&Stacked::new());
+}
+
+#[test]
+fn users_that_the_kernel_does_not_tell_leave_workers_to_a_new_user_and_to_root() {
+    match Stacked::with(&["-oidmappable"]) {
+        Ok(mounts) => leaves_workers_to_a_new_user(&mounts),
+        Err(why) => {
+            assert!(why.contains("this kernel's FUSE has no idmapped mounts"), "{why}");
+            support::skipped("this kernel's FUSE has no idmapped mounts");
+        }
+    }
+}
+
+fn leaves_workers_to_a_new_user(mounts: &Stacked) {
     const USERS: u32 = 5;
-    let mounts = Stacked::new();
     let outer = mounts.outer();
     let stopped = Stopped::new(&mounts.inner);
     thread::scope(|scope| {

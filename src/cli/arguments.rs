@@ -126,7 +126,10 @@ fn args_of(option: &'static OptionDef, purpose: Purpose) -> Vec<Arg> {
     }
     arg = match option.value {
         Some(value) => {
-            let arg = arg.action(ArgAction::Append).value_name(value.placeholder);
+            let mut arg = arg.action(ArgAction::Append).value_name(value.placeholder);
+            if let Some(bare) = value.if_bare {
+                arg = arg.num_args(0..=1).require_equals(true).default_missing_value(bare);
+            }
             match value.completion {
                 Completion::Words(words) if purpose == Purpose::Completing => {
                     arg.value_parser(PossibleValuesParser::new(words.iter().copied()))

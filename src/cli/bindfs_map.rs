@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::input_file;
 use super::maps::read_id;
 use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
@@ -96,7 +97,7 @@ pub(super) fn extents_from_file<K: Named>(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Extent<K>>> {
     let place = format!("option '{option}': {}", path.display());
-    let bytes = std::fs::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
+    let bytes = input_file::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
     let text = String::from_utf8_lossy(&bytes);
     let mut extents = Vec::new();
     for (number, line) in text.lines().enumerate() {

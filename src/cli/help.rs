@@ -76,7 +76,7 @@ pub fn fuse_version((major, minor): (u32, u32)) -> String {
 
 pub(super) fn push_option(out: &mut String, option: &OptionDef) {
     let short = option.short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
-    let value = option.value.map_or_else(String::new, |value| format!("={}", value.placeholder));
+    let value = option.value.map_or_else(String::new, |value| value.suffix(("", "")));
     let opposite = option.opposite.map_or_else(String::new, |name| {
         let short = option.opposite_short.map_or_else(String::new, |letter| format!("-{letter}, "));
         format!(", {short}--{name}")

@@ -65,8 +65,7 @@ fn command_section() -> String {
 }
 
 fn push_option(out: &mut String, option: &OptionDef) {
-    let value =
-        option.value.map_or_else(String::new, |value| format!("=\\fI{}\\fR", value.placeholder));
+    let value = option.value.map_or_else(String::new, |value| value.suffix(("\\fI", "\\fR")));
     let bold = |text: &str| format!("\\fB{}\\fR", text.replace('-', "\\-"));
     let flag = |name: &str| bold(&format!("--{name}")) + &value;
     let mut flags = Vec::new();

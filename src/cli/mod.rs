@@ -16,6 +16,7 @@ mod fstab;
 mod help;
 mod helper;
 mod ids;
+mod input_file;
 mod manpage;
 mod maps;
 mod mount_options;
@@ -30,6 +31,7 @@ mod view_options;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use crate::accounts::{Accounts, SystemAccounts};
 pub use dialect::Dialect;
@@ -78,6 +80,20 @@ pub enum Command {
         json: bool,
         /// The mount namespace that it is in, as `--namespace` names it. `None`: this process's own.
         namespace: Option<OsString>,
+    },
+    /// Tell what is known of a mount again and again.
+    Watch {
+        /// The mount point.
+        mountpoint: PathBuf,
+        /// As JSON.
+        json: bool,
+        /// The time from one to the next.
+        interval: Duration,
+    },
+    /// Print metrics in the text format of Prometheus.
+    Metrics {
+        /// The mount point; `None`: all mounts of this program.
+        mountpoint: Option<PathBuf>,
     },
     /// Explain the map in force at a mount.
     ExplainMounted {

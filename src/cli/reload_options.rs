@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::fstab::FstabEntry;
+use super::input_file;
 use super::{Command, SystemAccounts, parse_again};
 use crate::config::{Config, Found};
 use crate::error::{Error, Result};
@@ -69,7 +70,7 @@ fn fstab_entry_of(mountpoint: &Path, source: Option<&Path>) -> Result<FstabEntry
             fstab.display(),
         ))
     };
-    let text = match fs::read(&fstab) {
+    let text = match input_file::read(&fstab) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(missing("does not exist"));

@@ -85,6 +85,14 @@ impl<T> Handles<T> {
         Ok(open)
     }
 
+    /// The number of handles that are not released.
+    pub(super) fn len(&self) -> usize {
+        let of_slab = |slab: &Mutex<Slab<T>>| {
+            slab.lock().slots.iter().filter(|slot| slot.open.is_some()).count()
+        };
+        self.shards.iter().map(of_slab).sum()
+    }
+
     fn lock(&self, shard: usize) -> MutexGuard<'_, Slab<T>> {
         self.shards[shard].lock()
     }
@@ -112,7 +120,7 @@ mod tests {
         assert_eq!(handles.remove(one), Err(Errno::BADF));
         let three = handles.insert(Arc::new("three"), 5);
         assert_eq!((three - one, handles.get(one)), (1 << INDEX_BITS, Err(Errno::BADF)));
-        assert_eq!(*handles.get(three).unwrap(), "three");
+        assert_eq!((*handles.get(three).unwrap(), handles.len()), ("three", 2));
         assert_eq!(handles.remove(one), Err(Errno::BADF));
         assert_eq!(*handles.get(two).unwrap(), "two");
         assert_eq!(handles.get(u64::MAX), Err(Errno::BADF));

@@ -34,6 +34,7 @@ mod restricted;
 mod shares;
 mod spawn_blocking;
 mod types;
+mod usage;
 mod validity;
 mod write_through;
 mod xattr;
@@ -54,11 +55,12 @@ use crate::source::{Credentials, FoundInode, Inode, SourceTree};
 use crate::view::{Checks, Needs, PresentedAttr, View, Viewer};
 use crate::watch::{Notifier, Watch};
 
+pub use crate::source::HitCount;
 pub use caller::{ClientState, user_of_thread};
 pub use dir::OpenDir;
 pub use file::{OpenFile, OpenedFile, Read, Write};
 pub use ioctl::{Ioctl, sets_flags};
-pub use lock::{GrantedLock, LockKind, LockRange, LockRequest};
+pub use lock::{GrantedLock, LockKind, LockRange, LockRequest, NotedWorkers, PendingCloses};
 pub use shares::Shares;
 pub use spawn_blocking::spawn_blocking;
 pub use types::{

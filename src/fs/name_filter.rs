@@ -2,12 +2,13 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 
 use super::{Fs, Result};
 use crate::source::{FoundInode, Inode, component};
-use crate::view::{Excluded, Verdict, View};
+use crate::view::{Excluded, Verdict, View, is_numbered_alias, may_be_alias};
 
 /// Where a directory is, for patterns that are paths.
 enum DirPath {
@@ -55,6 +56,10 @@ impl Fs {
 
     fn dir_path(&self, dir: &Inode) -> DirPath {
         match self.tree.path_of(dir) {
+            // A directory's path may have an alias in it: the kernel names it by the first name that it was found by.
+            Ok(Some(_)) if self.tree.finds_by_other_names(dir) && !self.tree.lists_path_of(dir) => {
+                DirPath::Unknown
+            }
             Ok(Some(path)) => DirPath::Below(path),
             Ok(None) if self.tree.follows_links() => DirPath::Outside,
             // The directory was moved out of the source, or is too deep.
@@ -83,6 +88,32 @@ impl Fs {
     /// Some filesystems find a file by a name with other letters: upper case in place of lower case. So a name that only
     /// its letters' case tells from an excluded one is hidden unless the source lists that very name.
     fn finds_excluded(&self, view: &View, dir: &Inode, name: &OsStr) -> bool {
+        self.finds_in_other_letters(view, dir, name) || self.finds_by_alias(view, dir, name)
+    }
+
+    /// Returns whether a name is an alias of an excluded one: the source has a file by it, and lists that file under no
+    /// name that is shown.
+    ///
+    /// FAT and NTFS have a short name beside each long one, SMB servers make one up, HFS+ composes characters in one way.
+    /// Where patterns are paths, an alias of a directory would lead past them, so every alias is hidden.
+    fn finds_by_alias(&self, view: &View, dir: &Inode, name: &OsStr) -> bool {
+        let bytes = name.as_bytes();
+        let may_be = is_numbered_alias(bytes)
+            || (may_be_alias(bytes) && self.tree.finds_by_other_names(dir));
+        if !may_be {
+            return false;
+        }
+        let excluded = self.excluded_names(view, dir);
+        let is_shown = |other: &OsStr| !view.excluded.has_paths() && !excluded.has(other);
+        self.tree.fd(dir).is_ok_and(|fd| match component(name) {
+            Ok(name) => {
+                self.tree.has_name(&fd, &name) && !self.tree.lists_itself_or(&fd, &name, is_shown)
+            }
+            Err(_) => false,
+        })
+    }
+
+    fn finds_in_other_letters(&self, view: &View, dir: &Inode, name: &OsStr) -> bool {
         if !view.excluded.may_hide(name) {
             return false;
         }

@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn callers_that_the_kernel_does_not_tell_count_by_their_thread_once_their_share_is_full() {
         let shares = Shares::new(64);
-        let nobody = Caller { ids: None, creates_as: None, pid: u32::MAX };
-        let here = Caller { pid: std::process::id(), ..nobody };
-        let first: Vec<_> = std::iter::from_fn(|| shares.take_for(&nobody)).collect();
+        let hidden = Caller { ids: None, creates_as: None, pid: u32::MAX };
+        let here = Caller { pid: std::process::id(), ..hidden };
+        let first: Vec<_> = std::iter::from_fn(|| shares.take_for(&hidden)).collect();
         assert_eq!(first.len(), 30, "half, like a user");
         let own = shares.take_for(&here).expect("counted by its own user");
         assert_eq!(own.uid, user(rustix::process::getuid().as_raw()));

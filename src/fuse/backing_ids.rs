@@ -8,6 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::device::Backing;
 use crate::error::errno_field;
 use crate::fs::Result;
@@ -171,6 +173,17 @@ impl BackingIds {
     /// Whether the kernel reads and writes an inode's open files by itself at present.
     pub(super) fn is_passthrough(&self, node: NodeId) -> bool {
         self.shard(node).get(&node).is_some_and(|opens| opens.count > 0 && opens.id.is_some())
+    }
+
+    /// How many backing files are registered, in JSON: those of open files, and those that are kept for the next open.
+    pub(super) fn describe(&self) -> Value {
+        let (mut open, mut idle) = (0, 0);
+        for shard in &self.shards {
+            for opens in shard.lock().values().filter(|opens| opens.id.is_some()) {
+                *(if opens.count > 0 { &mut open } else { &mut idle }) += 1_u64;
+            }
+        }
+        json!({ "open": open, "idle": idle })
     }
 
     /// Drops the id of an inode that no file is open on: the kernel has forgotten it, or its last name is gone.

@@ -25,7 +25,7 @@ use super::ttl::Ttls;
 use super::worker_pool::{RequestSource, WorkerPool};
 use crate::config::{Access, CachePolicy, Config, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
-use crate::fs::{self, Fs, Shares, WriteThrough};
+use crate::fs::{self, Fs, PendingCloses, Shares, WriteThrough};
 use crate::idmap::MountUid;
 use crate::source::{Scope, SourceRoot, SourceTree};
 use crate::watch::Watch;
@@ -211,6 +211,8 @@ fn start_workers(
     let buffer_size = operations.data.max_request_size();
     let interrupts = Arc::clone(&operations.interrupts);
     let pool = Arc::new(WorkerPool::new(count, interrupts, operations.hides_callers));
+    let closes: Weak<dyn PendingCloses> = Arc::<WorkerPool>::downgrade(&pool);
+    operations.fs.set_pending_closes(closes);
     let (weak_pool, operations) = (Arc::downgrade(&pool), Arc::clone(operations));
     let first = AtomicBool::new(true);
     let start = move |index: usize| {

@@ -23,7 +23,7 @@ pub(super) struct WorkerShares {
 
 impl WorkerShares {
     pub(super) fn count<'a>(slots: impl Iterator<Item = &'a WorkerSlot>) -> Self {
-        slots.filter_map(WorkerSlot::current_request).map(|head| head.user()).collect()
+        slots.filter_map(WorkerSlot::current_user).collect()
     }
 
     /// Whether a user has as many workers as it may have of those of a pool. `base`: the number of the pool's workers while

@@ -57,6 +57,19 @@ impl WorkerSlot {
         self.current().as_ref().map(|current| current.head)
     }
 
+    /// The user of the request that is being served. Where the kernel does not tell it, /proc is read once for the request.
+    pub(super) fn current_user(&self) -> Option<u32> {
+        let head = self.current_request()?;
+        let uid = head.user();
+        if uid != head.uid
+            && let Some(current) = self.current().as_mut()
+            && current.head.unique == head.unique
+        {
+            current.head.uid = uid;
+        }
+        Some(uid)
+    }
+
     /// Abandons a request unless the worker has ended it.
     ///
     /// `answer` replies to the client and returns whether the kernel accepted the reply; the kernel then refuses the
@@ -71,11 +84,23 @@ impl WorkerSlot {
 
     /// Whether the worker's thread is blocked, rather than running or waiting for a CPU.
     pub(super) fn is_sleeping(&self) -> bool {
+        self.thread_state().is_some_and(|state| state != b'R')
+    }
+
+    /// Whether the slot has a thread that is neither interruptibly asleep nor gone.
+    pub(super) fn is_running(&self) -> bool {
+        self.thread_state().is_some_and(|state| matches!(state, b'R' | b'D'))
+    }
+
+    /// The state in /proc/PID/stat (proc_pid_stat(5)). `None`: no thread has the slot.
+    fn thread_state(&self) -> Option<u8> {
         let thread = self.thread.load(Ordering::Relaxed);
+        if thread == 0 {
+            return None;
+        }
         let stat = std::fs::read(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
         // "PID (NAME) STATE …", where the name may contain any character (proc_pid_stat(5)).
-        let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2));
-        state.is_some_and(|state| *state != b'R')
+        stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2)).copied()
     }
 
     fn current(&self) -> MutexGuard<'_, Option<CurrentRequest>> {

@@ -34,8 +34,8 @@ const END: Duration = Duration::from_millis(100);
 /// The longest answer that is read from the daemon of this user, in bytes. Chosen: the maps of 100,000 extents take 6 MiB.
 const MAX_OWN: usize = 32 << 20;
 
-/// The longest answer that is read from the daemon of another user, in bytes. Chosen: maps of 1,000 extents are shorter.
-const MAX_OTHER: usize = 64 << 10;
+/// The longest answer that is read from the daemon of another user, in bytes. Chosen: maps of 1,000 extents with all counts are shorter.
+const MAX_OTHER: usize = 96 << 10;
 
 /// How many bytes of answers from daemons of other users are taken in all. Chosen: a value takes up to 24 times its text.
 const MAX_OTHERS: usize = 4 << 20;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::ask::Answer;
 use super::report::{Detail, accepted};
-use super::told;
+use super::told::{told, told_for_stat};
 use crate::error::{Error, Result};
 use crate::mount::{self, REPORT, Registered};
 
@@ -64,7 +64,10 @@ fn told_of(mount: &Registered, detail: Detail) -> Value {
             },
         },
     };
-    let mut told = told(&mount.mount, answer);
+    let mut told = match detail {
+        Detail::List => told(&mount.mount, answer),
+        Detail::Stat => told_for_stat(&mount.mount, answer),
+    };
     told["namespace"] = json!({
         "value": mount.value,
         "inode": mount.namespace.inode,

@@ -5,26 +5,29 @@
 
 mod ask;
 mod elsewhere;
+mod latency;
+mod metrics;
 mod report;
 mod text;
+mod told;
+mod view;
+mod watch;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::describe::{self, push_name};
+use crate::describe;
 use crate::error::{Error, Result};
-use crate::fuse::pid_namespace;
 use crate::idmap::IdView;
-use crate::mount::{self, FoundMount, MadeBy};
+use crate::mount::{self, FoundMount};
 use ask::{Answer, Asked, ask_all};
 pub use elsewhere::reload as reload_in;
-use report::{Detail, accepted};
+use report::Detail;
+use told::{SCHEMA, document, find, is_ours, told, told_for_stat};
 
-/// The version of the JSON. It is raised when a member goes or changes its meaning, not when one is added.
-const SCHEMA: u32 = 1;
+pub use watch::watch;
 
 /// The output of `shiftbind list`.
 ///
@@ -47,20 +50,34 @@ pub fn list(as_json: bool) -> Result<String> {
 /// # Errors
 /// No mount of this program is there, or it tells nothing.
 pub fn stat(mountpoint: &Path, namespace: Option<&OsStr>, as_json: bool) -> Result<String> {
-    let mut told = match namespace {
+    let told = match namespace {
         Some(value) => elsewhere::stat(value, mountpoint)?,
         None => {
             let (mount, answer) = find(mountpoint, Detail::Stat)?;
-            told(&mount, answer)
+            told_for_stat(&mount, answer)
         }
     };
     Ok(match as_json {
-        true => {
-            told["schema"] = SCHEMA.into();
-            pretty(&told)
-        }
+        true => pretty(&document(&told)),
         false => text::facts(&told),
     })
+}
+
+/// The output of `shiftbind stat --prometheus`: the metrics of a mount, or of all mounts that `list` lists.
+///
+/// # Errors
+/// No mount of this program is there, or the mount table cannot be read.
+pub fn metrics(mountpoint: Option<&Path>) -> Result<String> {
+    let Some(mountpoint) = mountpoint else {
+        let found = mount::inventory()?;
+        let answers = ask_all(&found, Asked::OfOurType, Detail::Stat);
+        let mounts = found.iter().zip(answers).filter(|(mount, answer)| is_ours(mount, answer));
+        let mounts: Vec<Value> =
+            mounts.map(|(mount, answer)| told_for_stat(mount, answer)).collect();
+        return Ok(metrics::exposition(&mounts));
+    };
+    let (mount, answer) = find(mountpoint, Detail::Stat)?;
+    Ok(metrics::exposition(&[told_for_stat(&mount, answer)]))
 }
 
 /// The maps in force at a mount.
@@ -121,92 +138,6 @@ fn busy(path: &Path, mount: &FoundMount) -> Error {
         "umount {name}: other mounts are below it: {}; unmount them first, or detach all of them with --lazy",
         names.join(", ")
     ))
-}
-
-fn find(path: &Path, detail: Detail) -> Result<(FoundMount, Answer)> {
-    let mount = mount::mount_at(path)?;
-    let answer =
-        ask_all(std::slice::from_ref(&mount), Asked::Any, detail).pop().unwrap_or(Answer::Silent);
-    match is_ours(&mount, &answer) {
-        true => Ok((mount, answer)),
-        false => Err(mount::not_ours(path)),
-    }
-}
-
-/// Whether a mount is one of this program. The subtype may be chosen, so another type is ours if its daemon says so.
-fn is_ours(mount: &FoundMount, answer: &Answer) -> bool {
-    matches!(mount.made_by, MadeBy::Kernel { .. })
-        || mount.fs_type == "fuse.shiftbind"
-        || matches!(answer, Answer::Report(_))
-}
-
-fn told(mount: &FoundMount, answer: Answer) -> Value {
-    let mut told = Map::new();
-    push_name(&mut told, "mountpoint", mount.mountpoint.as_os_str());
-    push_name(&mut told, "source", &mount.source);
-    for absent in
-        ["namespace", "options", "map", "mounted_at", "uptime_seconds", "daemon", "reason"]
-    {
-        told.insert(absent.to_owned(), Value::Null);
-    }
-    let put = |told: &mut Map<String, Value>, key: &str, value: Value| {
-        told.insert(key.to_owned(), value);
-    };
-    put(&mut told, "fstype", mount.fs_type.clone().into());
-    put(&mut told, "mount_options", mount.options.clone().into());
-    match &mount.made_by {
-        MadeBy::Kernel { source, description, since } => {
-            put(&mut told, "engine", "kernel".into());
-            put(&mut told, "state", "mounted".into());
-            put(&mut told, "mounted_by", 0.into());
-            push_name(&mut told, "source", source);
-            let described = serde_json::from_slice(description).unwrap_or(Value::Null);
-            merge(&mut told, accepted(described, Detail::List));
-            if let Some(since) = since {
-                let seconds = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-                let uptime = SystemTime::now().duration_since(*since).unwrap_or_default().as_secs();
-                put(&mut told, "mounted_at", seconds.into());
-                put(&mut told, "uptime_seconds", uptime.into());
-            }
-        }
-        MadeBy::Fuse { mounter } => {
-            put(&mut told, "engine", "fuse".into());
-            put(&mut told, "mounted_by", (*mounter).into());
-            put(&mut told, "state", answer.state().into());
-            put(&mut told, "reason", answer.reason().into());
-            if let Answer::Report(report) = answer {
-                merge(&mut told, Map::clone(&report));
-                check_pid(&mut told["daemon"], *mounter);
-            }
-        }
-    }
-    Value::Object(told)
-}
-
-/// Adds what a daemon or a record tells.
-fn merge(told: &mut Map<String, Value>, report: Map<String, Value>) {
-    if report.contains_key("source") {
-        told.remove("source_escaped");
-    }
-    told.extend(report);
-}
-
-/// Takes the process id away unless it is that of a process of the user who mounted, in this pid namespace: a program may
-/// want to signal it, and the daemon may have told any number.
-fn check_pid(daemon: &mut Value, mounter: Option<u32>) {
-    let Value::Object(daemon) = daemon else { return };
-    let is_here = daemon.get("pid_namespace").and_then(Value::as_u64) == pid_namespace();
-    let owner = daemon.get("pid").and_then(Value::as_u64).and_then(euid_of);
-    if !is_here || owner.is_none() || owner != mounter {
-        daemon.insert("pid".to_owned(), Value::Null);
-    }
-}
-
-/// The effective uid of a process.
-fn euid_of(pid: u64) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    uids.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn pretty(value: &Value) -> String {

@@ -4,6 +4,8 @@
 
 use serde_json::{Map, Value};
 
+use super::latency::Buckets;
+
 /// How much is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detail {
@@ -14,7 +16,7 @@ pub(super) enum Detail {
 /// A member, with what prints it and the check of its value.
 type Member = (&'static str, Detail, fn(&Value) -> bool);
 
-const MEMBERS: [Member; 11] = [
+const MEMBERS: [Member; 16] = [
     ("source", Detail::List, Value::is_string),
     ("source_escaped", Detail::List, Value::is_string),
     ("options", Detail::List, |value| are_all(value, Value::is_string)),
@@ -30,7 +32,14 @@ const MEMBERS: [Member; 11] = [
             && value["ended"].is_u64()
             && (refused.is_null() || refused.is_string())
     }),
-    ("requests", Detail::Stat, |value| {
+    ("requests", Detail::Stat, |value| are_members(value, are_counts_of_requests)),
+    ("data", Detail::Stat, |value| are_members(value, Value::is_u64)),
+    ("open", Detail::Stat, |value| are_members(value, Value::is_u64)),
+    ("backing_files", Detail::Stat, |value| are_members(value, Value::is_u64)),
+    ("invalidations", Detail::Stat, |value| {
+        are_members(value, |counts| are_members(counts, Value::is_u64))
+    }),
+    ("caches", Detail::Stat, |value| {
         are_members(value, |counts| are_members(counts, Value::is_u64))
     }),
 ];
@@ -52,6 +61,19 @@ fn are_all(value: &Value, is_right: impl Fn(&Value) -> bool) -> bool {
 
 fn are_members(value: &Value, is_right: impl Fn(&Value) -> bool) -> bool {
     value.as_object().is_some_and(|members| members.values().all(is_right))
+}
+
+/// Whether these are `count` and `errors`, and `latency` where there is one.
+fn are_counts_of_requests(value: &Value) -> bool {
+    let is_right = |(key, value): (&String, &Value)| match key.as_str() {
+        "count" | "errors" => value.is_u64(),
+        "latency" => {
+            let keys = value.as_object().map_or(0, Map::len);
+            keys == 2 && value["sum_ns"].is_u64() && Buckets::of(value).is_some()
+        }
+        _ => false,
+    };
+    value["count"].is_u64() && value.as_object().is_some_and(|counts| counts.iter().all(is_right))
 }
 
 fn is_number_or_null(value: &Value) -> bool {
@@ -82,6 +104,8 @@ mod tests {
             "source": "/s", "options": ["ro"], "map": {"uids": ids, "gids": ids}, "uptime_seconds": 5,
             "daemon": {"pid": 7, "descriptors": null}, "requests": {"LOOKUP": {"count": 1, "errors": 0}},
             "reloads": {"begun": 1, "ended": 1, "refused": "no"}, "inodes": 3, "cache": "none",
+            "data": {"read_bytes": 1}, "open": {"files": 1}, "backing_files": {"idle": 0},
+            "invalidations": {"INC_EPOCH": {"sent": 1}}, "caches": {"listings": {"hits": 1}},
         });
         assert_eq!(Value::Object(accepted(right.clone(), Detail::Stat)), right);
         let listed = accepted(right, Detail::List);
@@ -95,6 +119,22 @@ mod tests {
         for value in [json!(null), json!([[], []]), json!(5)] {
             assert_eq!(accepted(value, Detail::Stat), Map::new());
         }
+    }
+
+    #[test]
+    fn latencies_are_buckets_of_numbers() {
+        let latency = json!({"sum_ns": 5, "buckets": [[1000, 1], [null, 2]]});
+        assert!(are_counts_of_requests(&json!({"count": 3, "errors": 0, "latency": latency})));
+        for wrong in [
+            json!({"sum_ns": 5, "buckets": [[1000, "1"]]}),
+            json!({"sum_ns": 5, "buckets": [], "p50_ns": 1}),
+            json!({"buckets": []}),
+            json!(7),
+        ] {
+            let counts = json!({"count": 3, "errors": 0, "latency": wrong});
+            assert!(!are_counts_of_requests(&counts), "{counts}");
+        }
+        assert!(!are_counts_of_requests(&json!({"count": 1, "other": 1})));
     }
 
     #[test]

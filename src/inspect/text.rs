@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use serde_json::Value;
 
+use super::latency::time;
 use crate::describe::escaped;
 use crate::error::one_line;
 
@@ -64,7 +65,7 @@ fn row(mount: &Value) -> [String; 6] {
     ]
 }
 
-fn name(told: &Value, key: &str) -> String {
+pub(super) fn name(told: &Value, key: &str) -> String {
     match told[format!("{key}_escaped")].as_str() {
         Some(name) => one_line(name),
         None => word(&told[key]),
@@ -72,7 +73,7 @@ fn name(told: &Value, key: &str) -> String {
 }
 
 /// A value as a word without blanks. `-` for what is not known.
-fn word(value: &Value) -> String {
+pub(super) fn word(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
@@ -111,7 +112,7 @@ fn one_map(told: &Value) -> String {
 }
 
 /// `3d04h`, `2h05m`, `7m09s` or `12s`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
@@ -164,9 +165,28 @@ pub(super) fn facts(mount: &Value) -> String {
         for (kind, counts) in requests {
             let (count, errors) = (plain(&counts["count"]), plain(&counts["errors"]));
             push(&format!("requests {}", one_line(kind)), format!("{count}, errors {errors}"));
+            let percentile = |key: &str| counts["latency"][key].as_u64();
+            if let (Some(p50), Some(p99)) = (percentile("p50_ns"), percentile("p99_ns")) {
+                let times = format!("p50 {}, p99 {}", time(p50), time(p99));
+                push(&format!("latency {}", one_line(kind)), times);
+            }
+        }
+    }
+    for key in ["data", "open", "backing_files", "invalidations", "caches"] {
+        for (part, count) in mount[key].as_object().into_iter().flatten() {
+            let subject =
+                format!("{} {}", key.replace('_', " "), one_line(&part.replace('_', " ")));
+            push(&subject, numbers(count));
         }
     }
     out
+}
+
+/// A number, or several with their names.
+fn numbers(value: &Value) -> String {
+    let Value::Object(members) = value else { return plain(value) };
+    let parts = members.iter().map(|(key, value)| format!("{key} {}", plain(value)));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn plain(value: &Value) -> String {

@@ -51,7 +51,7 @@ impl Line<'_> {
     }
 }
 
-/// The `lxc.idmap` lines of a container's configuration.
+/// The `lxc.idmap` lines of a container's configuration, as LXC or Proxmox write it.
 pub(super) fn lxc(path: &Path) -> Result<FoundMap> {
     let place = |e: String| format!("lxc: {}: {e}", path.display());
     let text = read_text(path).map_err(|e| format!("lxc: {e}"))?;
@@ -67,7 +67,12 @@ fn parse_lxc(text: &str) -> Result<FoundMap> {
     const ORDER: &str = "lxc.idmap = u|g CONTAINER HOST COUNT";
     let mut map = FoundMap::default();
     for (at, line) in text.lines().enumerate() {
-        let Some((key, value)) = line.split_once('=') else { continue };
+        // Below the first [NAME] of a file of Proxmox are its snapshots; LXC's have no such lines.
+        if line.starts_with('[') {
+            break;
+        }
+        // Proxmox separates by a colon.
+        let Some((key, value)) = line.split_once(['=', ':']) else { continue };
         // LXC before 3.0 wrote lxc.id_map.
         if !matches!(key.trim(), "lxc.idmap" | "lxc.id_map") {
             continue;
@@ -210,6 +215,15 @@ mod tests {
             let found = parse_lxc(&format!("lxc.idmap = {line}")).unwrap_err();
             assert!(found.starts_with(error), "{found}");
         }
+    }
+
+    #[test]
+    fn the_file_of_proxmox_has_colons_and_its_snapshots_are_not_read() {
+        let text = "arch: amd64\nunprivileged: 1\nlxc.idmap: u 0 100000 5\nlxc.idmap: g 0 200000 5\n\
+                    lxc.cap.drop: = lxc.idmap\n\n[before]\nlxc.idmap: u 0 700000 5\n";
+        assert_eq!(shown(&parse_lxc(text).unwrap()), pair("0:100000:5", "0:200000:5"));
+        let error = parse_lxc("lxc.idmap: u 0 y 1").unwrap_err();
+        assert!(error.contains("HOST 'y' is not a number"), "{error}");
     }
 
     #[test]

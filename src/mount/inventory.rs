@@ -63,6 +63,12 @@ impl FoundMount {
         self.identity.device()
     }
 
+    /// Whether both are the same mount, at two moments.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.identity.is_same_as(&other.identity)
+    }
+
     /// Opens the root for an ioctl.
     ///
     /// # Errors

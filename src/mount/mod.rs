@@ -50,11 +50,12 @@ pub use found_elsewhere::mount_in;
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use origin::Origin;
 pub use point::MountPoint;
-pub use privileges::{access, check_privileges, may_mount};
+pub use privileges::{access, check_privileges, may_mount, own_uid_map};
 pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
 pub use remap::KernelMount;
 use subdir::SubdirMethod;
 use table::MountIdentity;
+pub use table::propagates;
 
 /// The parameters of a mount, with all defaults filled in.
 #[derive(Debug)]

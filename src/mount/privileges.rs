@@ -7,11 +7,21 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::config::{Access, Config, TargetNamespace};
 use crate::error::{Error, Result};
 use crate::idmap::{IdRange, Kind, MountId, SourceId, Translation, inside};
+use crate::sys::user_namespace::is_initial;
 
 /// Whether this process can mount by itself, without fusermount3 (CAP_SYS_ADMIN).
 #[must_use]
 pub fn may_mount() -> bool {
     has_capability(CapabilitySet::SYS_ADMIN)
+}
+
+/// The uid_map of this process, if its user namespace is not the initial one (user_namespaces(7)).
+#[must_use]
+pub fn own_uid_map() -> Option<String> {
+    match is_initial() {
+        true => None,
+        false => std::fs::read_to_string("/proc/self/uid_map").ok(),
+    }
 }
 
 /// Which users may use the mount. By default all, if this process may mount by itself, else only its own user.

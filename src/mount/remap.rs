@@ -48,8 +48,9 @@ impl KernelMount {
     /// The path does not exist; /proc is not mounted; the records cannot be read.
     pub fn at(path: &Path) -> Result<Option<Self>> {
         let failed = |e| Error::system("the records of mounts cannot be read", e);
-        let found = || MountIdentity::of_path(path).and_then(Record::read);
-        if !found().is_ok_and(|record| record.is_some()) {
+        let real = std::fs::canonicalize(path);
+        let found = real.and_then(|real| MountIdentity::of_path(&real)).and_then(Record::read);
+        if !found.is_ok_and(|record| record.is_some()) {
             return Ok(None);
         }
         let lock = record::lock().map_err(failed)?;

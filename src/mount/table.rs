@@ -32,6 +32,14 @@ pub(super) struct MountIdentity {
     device: (u32, u32),
 }
 
+/// Whether a mount on this mount point will arrive in other mount namespaces as well. `None`: it cannot be told.
+#[must_use]
+pub fn propagates(mountpoint: &Path) -> Option<bool> {
+    let below = MountIdentity::of_path(mountpoint).ok()?;
+    let table = mountinfo::read().ok()?;
+    table.iter().find(|line| line.id == below.id).map(|line| line.is_shared)
+}
+
 impl MountIdentity {
     /// The filesystem's device number.
     pub(super) fn device(&self) -> (u32, u32) {

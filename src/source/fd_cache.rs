@@ -18,7 +18,22 @@ const SHARDS: usize = 16;
 const MAX_IDLE_SWEEPS: u32 = 3;
 
 /// Keyed by the serial number of the inode, because a node id may be reused for another inode.
-type Shard = LruCache<u64, (Arc<OwnedFd>, u32)>;
+type Fds = LruCache<u64, (Arc<OwnedFd>, u32)>;
+
+#[derive(Debug)]
+struct Shard {
+    fds: Fds,
+    count: HitCount,
+}
+
+/// How often a cache had what was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HitCount {
+    /// It had it.
+    pub hits: u64,
+    /// It did not.
+    pub misses: u64,
+}
 
 /// See the head of this file.
 #[derive(Debug)]
@@ -33,7 +48,8 @@ impl FdCache {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let each = NonZeroUsize::new(capacity / SHARDS).unwrap_or(NonZeroUsize::MIN);
-        let shards = (0..SHARDS).map(|_| Mutex::new(LruCache::new(each))).collect();
+        let empty = || Shard { fds: LruCache::new(each), count: HitCount::default() };
+        let shards = (0..SHARDS).map(|_| Mutex::new(empty())).collect();
         Self { shards, now: AtomicU32::new(0) }
     }
 
@@ -41,29 +57,42 @@ impl FdCache {
     #[must_use]
     pub fn get(&self, inode: &Inode) -> Option<Arc<OwnedFd>> {
         let mut shard = self.shard(inode);
-        let (fd, used) = shard.get_mut(&inode.serial())?;
+        let Shard { fds, count } = &mut *shard;
+        let Some((fd, used)) = fds.get_mut(&inode.serial()) else {
+            count.misses += 1;
+            return None;
+        };
+        count.hits += 1;
         *used = self.now.load(Ordering::Relaxed);
         Some(Arc::clone(fd))
+    }
+
+    /// How often [`Self::get`] found a descriptor.
+    #[must_use]
+    pub fn hit_count(&self) -> HitCount {
+        self.shards.iter().map(|shard| shard.lock().count).fold(HitCount::default(), |sum, one| {
+            HitCount { hits: sum.hits + one.hits, misses: sum.misses + one.misses }
+        })
     }
 
     /// Caches a descriptor, and evicts the least recently used one if the cache is full.
     pub fn put(&self, inode: &Inode, fd: Arc<OwnedFd>) {
         // Closed after the lock is released, because close(2) is a system call.
         let _evicted =
-            self.shard(inode).push(inode.serial(), (fd, self.now.load(Ordering::Relaxed)));
+            self.shard(inode).fds.push(inode.serial(), (fd, self.now.load(Ordering::Relaxed)));
     }
 
     /// Closes the descriptor of an inode that the kernel has forgotten.
     pub fn remove(&self, inode: &Inode) {
-        let _removed = self.shard(inode).pop(&inode.serial());
+        let _removed = self.shard(inode).fds.pop(&inode.serial());
     }
 
     /// Closes all descriptors.
     pub fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let mut all = Vec::with_capacity(shard.len());
-            while let Some(one) = shard.pop_lru() {
+            let mut all = Vec::with_capacity(shard.fds.len());
+            while let Some(one) = shard.fds.pop_lru() {
                 all.push(one);
             }
             drop(shard);
@@ -77,10 +106,11 @@ impl FdCache {
             let mut old = Vec::new();
             let mut shard = shard.lock();
             while shard
+                .fds
                 .peek_lru()
                 .is_some_and(|(_, (_, used))| now.wrapping_sub(*used) > MAX_IDLE_SWEEPS)
             {
-                old.extend(shard.pop_lru());
+                old.extend(shard.fds.pop_lru());
             }
             drop(shard);
         }

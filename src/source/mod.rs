@@ -36,6 +36,7 @@ mod via_link;
 pub use changes::NewNode;
 pub use creds::{ActingAs, Credentials};
 pub use descriptor::{proc_path, reopen};
+pub use fd_cache::HitCount;
 pub use fs_class::FsClass;
 pub use identity::MAX_TICK;
 pub use inode::Inode;

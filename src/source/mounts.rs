@@ -75,10 +75,31 @@ pub struct MountFacts {
     /// Whether a file that is removed while a descriptor refers to it, O_PATH ones included, is renamed instead
     /// (`nfs_sillyrename`, `afs_sillyrename`), so that its directory is not empty.
     pub renames_removed: bool,
+    /// Whether it may find a file by a name that it does not list, which differs from the listed one in more than case.
+    pub finds_by_other_names: bool,
 }
 
 /// MSDOS_SUPER_MAGIC.
 const FAT: i64 = 0x4d44;
+
+/// Filesystems with short names beside long ones, or with several spellings of one name, and those of a host or server that
+/// may have such names: FAT, exFAT, ntfs3, NTFS, SMB (CIFS, SMB2, smbfs), HFS+, HFS, HPFS, 9p, vboxsf, vmhgfs. From
+/// linux/magic.h and the headers of each.
+const ALIASING: [i64; 13] = [
+    FAT,
+    0x2011_bab0,
+    0x7366_746e,
+    0x5346_544e,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x517b,
+    0x482b,
+    0x4244,
+    0xf995_e849,
+    0x0102_1997,
+    0x786f_4256,
+    0xbacb_acbc,
+];
 const NFS: i64 = 0x6969;
 const AFS: [i64; 2] = [0x5346_414f, 0x6b41_4653];
 
@@ -93,6 +114,9 @@ impl MountFacts {
             class: FsClass::of(fs.f_type, major),
             restrictions: Restrictions::of(&fs),
             renames_removed: fs.f_type == NFS || AFS.contains(&fs.f_type),
+            // A FUSE server on a block device is mostly one for a filesystem of Windows (ntfs-3g, exfat-fuse).
+            finds_by_other_names: ALIASING.contains(&fs.f_type)
+                || (fs.f_type == FUSE_MAGIC && major != 0),
         })
     }
 }
@@ -302,6 +326,11 @@ impl Mounts {
     /// Returns [`MountFacts::renames_removed`].
     pub(super) fn renames_removed(&self, at: MountIndex) -> bool {
         self.with(at, |mount| mount.facts.renames_removed)
+    }
+
+    /// Returns [`MountFacts::finds_by_other_names`].
+    pub(super) fn finds_by_other_names(&self, at: MountIndex) -> bool {
+        self.with(at, |mount| mount.facts.finds_by_other_names)
     }
 
     /// Opens an inode of a mount by a handle of any length. ESTALE if it is gone or handles cannot be opened.

@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, RawDirEntry, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::descriptor::{NOFOLLOW_DONT_SYNC, proc_path, stat_dont_sync};
@@ -96,6 +96,14 @@ fn name_in(parent: &OwnedFd, child: &Statx, left: &mut usize) -> Result<CString,
 
 /// Returns whether a directory has an entry of exactly this name.
 pub(super) fn has_entry(dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+    any_entry(dir, |entry| entry.file_name() == name)
+}
+
+/// Returns whether `is_right` for an entry of a directory.
+pub(super) fn any_entry(
+    dir: &OwnedFd,
+    is_right: impl Fn(&RawDirEntry<'_>) -> bool,
+) -> Result<bool, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::openat(dir, c".", flags, Mode::empty())?;
     let mut buffer = Vec::with_capacity(BUFFER);
@@ -103,7 +111,7 @@ pub(super) fn has_entry(dir: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
     let mut left = MAX_LISTED;
     while let Some(entry) = entries.next() {
         left = left.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
-        if entry?.file_name() == name {
+        if is_right(&entry?) {
             return Ok(true);
         }
     }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::descriptor::{NOFOLLOW_DONT_SYNC, kind_of, reopen};
 use super::domains::Domains;
-use super::fd_cache::FdCache;
+use super::fd_cache::{FdCache, HitCount};
 use super::fs_class::FUSE_MAGIC;
 use super::heap_trim::TrimPolicy;
 use super::identity::{Generation, InodeIdentity};
@@ -403,6 +403,12 @@ impl SourceTree {
     #[must_use]
     pub fn inode_count(&self) -> usize {
         self.table.stats().len
+    }
+
+    /// How often a descriptor of an inode was cached.
+    #[must_use]
+    pub fn descriptor_hits(&self) -> HitCount {
+        self.fd_cache.hit_count()
     }
 
     /// Returns the node ids of all inodes that the kernel knows.

@@ -19,5 +19,6 @@ pub mod process;
 pub mod sandboxed_ioctl;
 mod seccomp;
 pub mod signal;
+pub mod terminal;
 pub mod user_namespace;
 pub mod xattr;

@@ -24,6 +24,8 @@ pub struct MountInfo {
     pub source: Vec<u8>,
     /// Options of the filesystem, separated by commas.
     pub super_options: Vec<u8>,
+    /// Whether what is mounted on it arrives in other mount namespaces as well (`shared:N`, mount_namespaces(7)).
+    pub is_shared: bool,
 }
 
 impl MountInfo {
@@ -40,11 +42,23 @@ impl MountInfo {
         let (root, mountpoint) = (unescape(fields.next()?), unescape(fields.next()?));
         let options = fields.next()?.to_vec();
         // A dash ends the optional fields.
-        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let optional: Vec<&[u8]> = fields.by_ref().take_while(|field| *field != b"-").collect();
+        let is_shared = optional.iter().any(|field| field.starts_with(b"shared:"));
         let fs_type = unescape(fields.next()?);
         let source = unescape(fields.next().unwrap_or_default());
         let super_options = fields.next().unwrap_or_default().to_vec();
-        Some(Self { id, parent, device, root, mountpoint, options, fs_type, source, super_options })
+        Some(Self {
+            id,
+            parent,
+            device,
+            root,
+            mountpoint,
+            options,
+            fs_type,
+            source,
+            super_options,
+            is_shared,
+        })
     }
 
     /// Whether the filesystem has an option.
@@ -174,8 +188,11 @@ mod tests {
             fs_type: b"fuse.shiftbind".to_vec(),
             source: b"/a,b".to_vec(),
             super_options: b"rw,dirsync".to_vec(),
+            is_shared: true,
         };
         assert_eq!(parse(line), [expected]);
+        let slave = br"36 35 0:98 / /mnt rw master:2 - ext4 /dev/x rw";
+        assert!(parse(slave).iter().all(|it| !it.is_shared && it.fs_type == b"ext4"));
     }
 
     #[test]

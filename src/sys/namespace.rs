@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::process::{close_others, forbid_tracing};
+use super::process::{close_all_but, forbid_tracing};
 
 /// A type of namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ fn unmount_as(
     // allocates nothing, whatever the other threads of its parent were doing.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        close_others(&mut [namespace.as_raw_fd(), owner_fd, tell.as_raw_fd()]);
+        close_all_but(&[namespace.as_raw_fd(), owner_fd, tell.as_raw_fd()]);
         let code = match unmount_here(who, namespace, owner, what) {
             Ok(()) => 0i32,
             Err(errno) => errno,

@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::thread::gettid;
@@ -25,6 +25,16 @@ pub fn fork() -> io::Result<Fork> {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
     // SAFETY: this is the only thread, so the child inherits every lock and every data structure in a consistent state.
+    unsafe { fork_for_system_calls() }
+}
+
+/// Forks, whatever the number of threads.
+///
+/// # Safety
+/// The child makes system calls only and ends by [`exit_now`]: another thread may have held any lock, that of the allocator
+/// included.
+pub unsafe fn fork_for_system_calls() -> io::Result<Fork> {
+    // SAFETY: the caller's.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -122,21 +132,17 @@ pub fn replace_stdio(target: impl AsFd) -> io::Result<()> {
 
 /// Closes all descriptors above standard error except the given ones.
 ///
-/// For a forked child that uses no other inherited descriptor and ends by [`exit_now`].
+/// For a forked child that uses no other inherited descriptor and ends by [`exit_now`]. It allocates nothing.
 pub fn close_all_but(keep: &[RawFd]) {
-    close_others(&mut keep.to_vec());
-}
-
-/// Does what [`close_all_but`] does, and allocates nothing. It sorts the descriptors.
-pub(super) fn close_others(keep: &mut [RawFd]) {
-    keep.sort_unstable();
     let mut first = 3;
-    for fd in keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).chain([u32::MAX]) {
-        if fd > first {
+    while first < u32::MAX {
+        let kept = keep.iter().filter_map(|fd| u32::try_from(*fd).ok());
+        let next = kept.filter(|fd| *fd >= first).min().unwrap_or(u32::MAX);
+        if next > first {
             // SAFETY: the caller promises that owners of these descriptors are never used or dropped in this process.
-            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) };
         }
-        first = first.max(fd.saturating_add(1));
+        first = next.saturating_add(1);
     }
 }
 
@@ -163,6 +169,31 @@ impl SignalSet {
         } {
             0 => Ok(Self(set)),
             code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// Waits for one of the signals for a time (sigtimedwait(2)). Returns its number; `None` when the time is over.
+    pub fn wait_for(&self, time: Duration) -> io::Result<Option<i32>> {
+        let end = Instant::now() + time;
+        loop {
+            let rest = end.saturating_duration_since(Instant::now());
+            let rest = libc::timespec {
+                tv_sec: libc::time_t::try_from(rest.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: rest.subsec_nanos().into(),
+            };
+            // SAFETY: both structures are initialised; what is known of the signal is not asked for.
+            let number = unsafe {
+                libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const rest)
+            };
+            if number > 0 {
+                return Ok(Some(number));
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => return Ok(None),
+                Some(libc::EINTR) => {}
+                _ => return Err(error),
+            }
         }
     }
 

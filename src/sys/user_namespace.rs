@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::process::{Fork, close_all_but, exit_now, forbid_tracing, fork};
+use super::process::{Fork, close_all_but, exit_now, forbid_tracing, fork, fork_for_system_calls};
 
 /// Makes a user namespace with these maps, in the format of `/proc/PID/uid_map`, and returns a descriptor of it. A child
 /// process, gone when this returns, makes it. To be called by a process that has a single thread.
@@ -33,6 +33,14 @@ pub fn create_user_namespace(uid_map: &str, gid_map: &str) -> io::Result<OwnedFd
     namespace
 }
 
+/// Whether this process is in the initial user namespace.
+#[must_use]
+pub fn is_initial() -> bool {
+    // PROC_USER_INIT_INO, which is USER_NS_INIT_INO of linux/nsfs.h.
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|ns| ns.st_ino == INITIAL)
+}
+
 /// Whether a descriptor is of a user namespace (ioctl_ns(2), NS_GET_NSTYPE).
 #[must_use]
 pub fn is_user_namespace(namespace: impl AsFd) -> bool {
@@ -44,15 +52,16 @@ pub fn is_user_namespace(namespace: impl AsFd) -> bool {
 }
 
 /// The uid_map and gid_map of a user namespace, as this process sees them. A child process, gone when this returns, enters
-/// it. To be called by a process that has a single thread.
+/// it, since only the map of a process can be read. The daemon calls this at a reload, beside its other threads.
 ///
 /// # Errors
-/// EBUSY with more than one thread; EPERM without CAP_SYS_ADMIN in the namespace.
+/// EPERM without CAP_SYS_ADMIN in the namespace.
 pub fn maps_of_namespace(namespace: impl AsFd) -> io::Result<(String, String)> {
     let (ready, tell_ready) = pipe_with(PipeFlags::CLOEXEC)?;
     let (hold, release) = pipe_with(PipeFlags::CLOEXEC)?;
     let fd = namespace.as_fd().as_raw_fd();
-    let child = match fork()? {
+    // SAFETY: the child makes system calls only: close_range(2), prctl(2), setns(2), write(2), read(2) and exit_group(2).
+    let child = match unsafe { fork_for_system_calls() }? {
         Fork::Child => {
             close_all_but(&[tell_ready.as_raw_fd(), hold.as_raw_fd(), fd]);
             let result = match forbid_tracing() {

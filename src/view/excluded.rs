@@ -4,12 +4,14 @@
 //! or without a leading slash; `**` as a whole component stands for any number of directories. What lies below a hidden
 //! directory is hidden with it.
 
+mod alias;
 mod glob;
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
+pub use alias::{is_numbered_alias, may_be_alias};
 use glob::{Case, Glob};
 
 /// The patterns of one mount.

@@ -192,7 +192,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         excuses: Excuses::All,
     },
     Allowed {
-        name: "a name by an unmapped caller whom the kernel does not tell",
+        name: "a name by an unmapped caller that the kernel does not tell",
         why: "LINK and RENAME name no caller with FUSE_ALLOW_IDMAP, so that the daemon cannot refuse a caller that could not be \
               stored; neither stores an id of the caller, and the kernel has checked the directories",
         parts: true,

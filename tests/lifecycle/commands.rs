@@ -1,7 +1,10 @@
 //! The subcommands: what they list of both engines, which users they tell, and what they unmount.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::Value;
 
 use crate::namespace::{Namespace, Signal, signal, text};
@@ -164,6 +167,42 @@ fn umount_takes_no_mount_of_another_program() {
     ns.ok("$F a m && mount -t tmpfs over m");
     assert!(refused(&ns, "$S umount m", 32).contains("no mount of shiftbind"));
     ns.ok("umount m && umount k && $S umount m");
+    ns.wait_until_gone();
+}
+
+#[test]
+fn umount_takes_no_other_mount_that_a_link_leads_to_during_the_call() {
+    let ns = namespace();
+    ns.ok("mkdir -p d/m v/m && ln -s v l && mount -t tmpfs victim v/m");
+    let swap = || {
+        let [d, l] = ["d", "l"].map(|name| ns.path(name));
+        renameat_with(CWD, &d, CWD, &l, RenameFlags::EXCHANGE).expect("swap the names");
+    };
+    let mut unmounted = 0;
+    for round in 0..25 {
+        ns.ok("$S --engine=fuse a d/m");
+        let has_ended = AtomicBool::new(false);
+        let output = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !has_ended.load(Ordering::Relaxed) {
+                    swap();
+                    swap();
+                }
+            });
+            let output = ns.sh("$S umount d/m");
+            has_ended.store(true, Ordering::Relaxed);
+            output
+        });
+        assert_eq!(ns.mounts_at(&ns.path("v/m")).len(), 1, "round {round}: {output:?}");
+        match output.status.code() {
+            Some(0) => unmounted += 1,
+            // Its path led to the other mount, or changed on the way.
+            Some(32) => ns.ok("$S umount d/m").clear(),
+            _ => panic!("round {round}: {output:?}"),
+        }
+        assert!(ns.mounts_at(&ns.path("d/m")).is_empty(), "round {round}: {output:?}");
+    }
+    eprintln!("the path led to the mount in {unmounted} of 25 rounds");
     ns.wait_until_gone();
 }
 

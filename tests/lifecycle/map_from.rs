@@ -98,6 +98,17 @@ fn a_reload_keeps_the_map_of_a_user_namespace_until_the_option_names_another() {
 }
 
 #[test]
+fn a_reload_takes_the_map_of_a_namespace_that_has_no_process() {
+    let ns = namespace();
+    let script =
+        "touch held; mount --bind /proc/$P/ns/user held; kill $P; trap - EXIT; wait $P || :
+        echo idmap=5:7:1 > conf; $S --engine=fuse -o config=conf a m; stat -c %u m/f
+        echo map-from=userns:$PWD/held > conf; $S reload m; stat -c %u:%g m/f; umount m held";
+    assert_eq!(ns.ok(&with_user_namespace(script)), "7\n300005:400006\n");
+    ns.wait_until_gone();
+}
+
+#[test]
 fn a_process_of_our_own_user_namespace_that_we_may_not_look_at_has_no_map() {
     let ns = namespace();
     ns.let_users_mount();

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::probe;
-use crate::support::{Lock, LockKind, Scratch, needs_loop_devices, scratch, sh};
+use crate::support::{Lock, LockKind, Mount, Scratch, needs_loop_devices, scratch, sh};
 use crate::survey::{self, tell};
 
 /// A filesystem on a loop device; unmounted when dropped.
@@ -87,6 +87,29 @@ fn a_directory_of_fat_stays_usable_when_memory_is_short() {
         fs::write("/proc/sys/vm/drop_caches", "3").expect("drop caches");
         let size = rustix::fs::statat(&dir, "f", AtFlags::empty()).map(|stat| stat.st_size);
         assert_eq!(size, Ok(4), "round {round}");
+    }
+}
+
+#[test]
+fn a_hidden_name_of_fat_is_not_found_by_its_short_name() {
+    if !probe::has(&["vfat"], &["mkfs.vfat"]) {
+        return;
+    }
+    for options in ["umask=022", "umask=022,nonumtail"] {
+        let disk = Disk::make("vfat", "mkfs.vfat image", options);
+        let secret = if options.contains("nonumtail") { "SECRET-N.TXT" } else { "SECRET~1.TXT" };
+        for (name, text) in [("secret-name.txt", "secret"), ("shown-name.txt", "shown")] {
+            fs::write(disk.dir.join(name), text).expect("write");
+        }
+        assert_eq!(fs::read(disk.dir.join(secret)).expect("the short name"), b"secret");
+        let mount = Mount::builder().source(&disk.dir).arg("--exclude=secret-name.txt").start();
+        for name in ["secret-name.txt", secret, &secret.to_lowercase(), "SECRET-NAME.TXT"] {
+            let found = fs::read(mount.join(name)).map_err(|e| e.kind());
+            assert_eq!(found, Err(std::io::ErrorKind::NotFound), "{options}: {name}");
+        }
+        for name in ["shown-name.txt", &secret.replace("SECRET", "SHOWN-")] {
+            assert_eq!(fs::read(mount.join(name)).ok().as_deref(), Some(&b"shown"[..]), "{name}");
+        }
     }
 }
 

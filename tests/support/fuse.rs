@@ -5,8 +5,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -28,6 +30,23 @@ pub(crate) struct FuseFs {
     dir: PathBuf,
     server: Option<thread::JoinHandle<()>>,
     seen: Arc<Mutex<Vec<(u32, u32)>>>,
+    flush_millis: Arc<AtomicU32>,
+}
+
+/// The name in the form `SECRET~1.TXT`.
+fn short_name(name: &str) -> String {
+    let (base, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let cut = |text: &str, length: usize| {
+        text.to_uppercase()
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(length)
+            .collect::<String>()
+    };
+    match extension {
+        "" => format!("{}~1", cut(base, 6)),
+        _ => format!("{}~1.{}", cut(base, 6), cut(extension, 3)),
+    }
 }
 
 /// Mounts a server of these files. `exports`: whether the kernel may make file handles.
@@ -50,12 +69,19 @@ fn mount_server(dir: &Path, exports: bool, judges: bool, files: &[Served]) -> Fu
     mount("test", dir, "fuse", MountFlags::empty(), options).expect("mount");
     let files = files.to_vec();
     let seen = Arc::<Mutex<_>>::default();
-    let server = Server { device, exports, judges, files, seen: Arc::clone(&seen) };
+    let flush_millis = Arc::<AtomicU32>::default();
+    let (seen_by, delay) = (Arc::clone(&seen), Arc::clone(&flush_millis));
+    let server = Server { device, exports, judges, files, seen: seen_by, flush_millis: delay };
     let server = thread::spawn(move || server.run());
-    FuseFs { dir: dir.to_owned(), server: Some(server), seen }
+    FuseFs { dir: dir.to_owned(), server: Some(server), seen, flush_millis }
 }
 
 impl FuseFs {
+    /// Lets each FLUSH, which close(2) waits for, take this long.
+    pub(crate) fn delay_flush(&self, millis: u32) {
+        self.flush_millis.store(millis, Ordering::Relaxed);
+    }
+
     /// The uids in the requests of one kind since the last call.
     pub(crate) fn uids_of(&self, opcode: u32) -> Vec<u32> {
         let seen = std::mem::take(&mut *self.seen.lock().expect("the server runs"));
@@ -79,6 +105,8 @@ struct Server {
     files: Vec<Served>,
     /// The opcode and the uid of each request.
     seen: Arc<Mutex<Vec<(u32, u32)>>>,
+    /// How long a FLUSH takes, in milliseconds.
+    flush_millis: Arc<AtomicU32>,
 }
 
 const ROOT: u64 = 1;
@@ -140,9 +168,12 @@ impl Server {
             INIT => Ok(self.init(body)),
             LOOKUP => {
                 let name = body.strip_suffix(b"\0").unwrap_or(body);
-                // As on a filesystem that ignores the case of letters.
-                let found =
-                    self.files.iter().find(|file| file.name.as_bytes().eq_ignore_ascii_case(name));
+                // As on a filesystem that ignores the case of letters, and has short names beside long ones.
+                let is_it = |file: &&Served| {
+                    file.name.as_bytes().eq_ignore_ascii_case(name)
+                        || short_name(file.name).as_bytes() == name
+                };
+                let found = self.files.iter().find(is_it);
                 found.map(entry).ok_or(libc::ENOENT)
             }
             // `struct fuse_attr_out`: attributes that the kernel may cache for a second.
@@ -159,7 +190,12 @@ impl Server {
                 _ => Vec::new(),
             }),
             STATFS => Ok(vec![0; 80]),
-            RELEASE | RELEASEDIR | FLUSH => Ok(Vec::new()),
+            FLUSH => {
+                let delay = self.flush_millis.load(Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(delay.into()));
+                Ok(Vec::new())
+            }
+            RELEASE | RELEASEDIR => Ok(Vec::new()),
             _ => Err(libc::ENOSYS),
         }
     }

@@ -35,6 +35,12 @@ pub struct ProbeResults {
     pub mount8_command: Option<String>,
     /// The source's own mount and the submounts below it.
     pub mounts: Option<SourceMounts>,
+    /// Whether this process may register backing files with the kernel, for passthrough.
+    pub passthrough: Option<bool>,
+    /// The uid_map of this process, if its user namespace is not the initial one.
+    pub uid_map: Option<String>,
+    /// Whether the mount will arrive in other mount namespaces as well.
+    pub propagates: Option<bool>,
 }
 
 /// Explains the mount, with names from the system's user database.
@@ -70,13 +76,16 @@ pub fn explain_with(config: &Config, probed: &ProbeResults, accounts: &dyn Accou
             false => mounts::explain_mounts(&mut out, config, mounts),
         }
     }
-    explain_view(&mut out, config, accounts);
+    explain_view(&mut out, config, probed, accounts);
     if let Some(engine) = &probed.engine {
         out.push("engine", engine);
     }
     out.push("kernel", mount::map_verdict(config));
     if let Some(command) = &probed.mount8_command {
         out.push("the same by mount(8)", command);
+    }
+    if let Some(reach) = reach(probed) {
+        out.push("namespace", reach);
     }
     match probed.by_kernel {
         true => out.push("access", "every user"),
@@ -95,7 +104,7 @@ fn explain_daemon(out: &mut Facts, config: &Config, probed: &ProbeResults) {
         out.push("kernel's FUSE", cost);
     }
     view::explain_checks(out, config);
-    view::explain_data(out, config);
+    view::explain_data(out, config, probed.passthrough);
     out.push(
         "access",
         match config.access {
@@ -110,24 +119,29 @@ fn explain_daemon(out: &mut Facts, config: &Config, probed: &ProbeResults) {
 
 /// Explains the options alone: the maps, and what else they change in what is shown.
 #[must_use]
-pub fn explain_options(config: &Config) -> String {
+pub fn explain_options(config: &Config, probed: &ProbeResults) -> String {
     let mut out = Facts(String::new());
-    explain_view(&mut out, config, &SystemAccounts);
+    explain_view(&mut out, config, probed, &SystemAccounts);
     out.push("kernel", mount::map_verdict(config));
     out.0
 }
 
-fn explain_view(out: &mut Facts, config: &Config, accounts: &dyn Accounts) {
+fn explain_view(out: &mut Facts, config: &Config, probed: &ProbeResults, accounts: &dyn Accounts) {
     ids::explain_ids(out, &config.view.ids.uids, accounts);
     ids::explain_ids(out, &config.view.ids.gids, accounts);
-    if let Some(root) = SourceUid::new(0)
+    let root = match &probed.uid_map {
+        None => Some("root".to_owned()),
+        Some(map) => outer_root(map).map(|uid| format!("{uid} of the user namespace outside")),
+    };
+    if let Some(root) = root
+        && let Some(source_id) = SourceUid::new(0)
         && let Some(mount_id) =
-            config.view.ids.uid_to_mount(root).filter(|mount_id| mount_id.raw() != 0)
+            config.view.ids.uid_to_mount(source_id).filter(|mount_id| mount_id.raw() != 0)
     {
         out.push(
             "warning",
             format!(
-                "a file that {} makes setuid at the mount is setuid root on the source: keep other users from the source, \
+                "a file that {} makes setuid at the mount is setuid {root} on the source: keep other users from the source, \
                  below a directory with mode 0700 or on a filesystem mounted nosuid,nodev (man page, SECURITY)",
                 with_name(mount_id.raw(), accounts.user_name(mount_id.raw()))
             ),
@@ -137,6 +151,36 @@ fn explain_view(out: &mut Facts, config: &Config, accounts: &dyn Accounts) {
     view::explain_creation(out, &config.view, accounts);
     view::explain_presentation(out, config);
     view::explain_changes(out, &config.view);
+}
+
+/// In which mount namespaces the mount will be seen.
+fn reach(probed: &ProbeResults) -> Option<&'static str> {
+    match (&probed.uid_map, probed.propagates) {
+        (Some(_), _) => Some(
+            "the mount will be seen in this mount namespace only, and in those made from it: it belongs to a user \
+             namespace, from which no mount propagates outward",
+        ),
+        (None, Some(false)) => Some(
+            "the mount point is on a private mount: containers that run, rootless podman and other mount namespaces that \
+             exist keep the directory under the mount (/proc/PID/mountinfo shows what they have)",
+        ),
+        (None, Some(true)) => Some(
+            "the mount point is on a shared mount: the mount will be seen in mount namespaces that receive mounts from \
+             this one, and in those made from it",
+        ),
+        (None, None) => None,
+    }
+}
+
+/// The id outside of the user namespace with this uid_map that is 0 in it.
+fn outer_root(uid_map: &str) -> Option<u32> {
+    let numbers = |line: &str| -> Option<Vec<u32>> {
+        line.split_whitespace().map(|word| word.parse().ok()).collect()
+    };
+    uid_map.lines().filter_map(numbers).find_map(|line| match line[..] {
+        [0, outside, _] => Some(outside),
+        _ => None,
+    })
 }
 
 /// Explains the maps in force at a mount, with names from the system's user database.
@@ -207,14 +251,15 @@ mod tests {
     use crate::cli::{Command, parse_with};
 
     fn explained(args: &str) -> Vec<String> {
+        explained_with(args, &ProbeResults::default())
+    }
+
+    fn explained_with(args: &str, probed: &ProbeResults) -> Vec<String> {
         let argv =
             ["shiftbind", "/src", "/mnt", "--explain"].into_iter().chain(args.split_whitespace());
         match parse_with(argv.map(OsString::from), &TestAccounts) {
             Ok(Command::Explain(config)) => {
-                explain_with(&config, &ProbeResults::default(), &TestAccounts)
-                    .lines()
-                    .map(str::to_owned)
-                    .collect()
+                explain_with(&config, probed, &TestAccounts).lines().map(str::to_owned).collect()
             }
             other => panic!("{other:?}"),
         }
@@ -406,12 +451,45 @@ mod tests {
     }
 
     #[test]
+    fn a_user_namespace_keeps_the_mount_to_itself_and_its_root_is_the_user_outside() {
+        let probed =
+            |map: &str| ProbeResults { uid_map: Some(map.to_owned()), ..ProbeResults::default() };
+        let lines = explained_with("--idmap=0:1000:1", &probed("  0 1000 1\n  1 300000 65536\n"));
+        assert!(
+            of(&lines, "namespace")[0]
+                .starts_with("the mount will be seen in this mount namespace only")
+        );
+        let warning = of(&lines, "warning")[0];
+        assert!(
+            warning.contains("setuid 1000 of the user namespace outside on the source"),
+            "{warning}"
+        );
+        let lines = explained_with("--idmap=0:1000:1", &probed("1 300000 65536\n"));
+        assert!(of(&lines, "warning").is_empty(), "no source id is 0");
+        assert!(
+            of(&explained("--idmap=0:1000:1"), "warning")[0].contains("setuid root on the source")
+        );
+        assert!(of(&explained(""), "namespace").is_empty());
+        for (propagates, words) in [(true, "on a shared mount"), (false, "on a private mount")] {
+            let probed = ProbeResults { propagates: Some(propagates), ..ProbeResults::default() };
+            assert!(of(&explained_with("", &probed), "namespace")[0].contains(words));
+        }
+    }
+
+    #[test]
     fn the_reason_for_no_passthrough_is_explained() {
         let passthrough = |args: &str| of(&explained(args), "passthrough")[0].to_owned();
         assert!(passthrough("").starts_with("auto: "));
         assert!(passthrough("--read-rate=1M").ends_with("because read-rate was given"));
         assert!(passthrough("--direct-io").ends_with("because direct-io was given"));
         assert!(passthrough("--passthrough=off").ends_with("because passthrough=off was given"));
+        let probed = ProbeResults { passthrough: Some(false), ..ProbeResults::default() };
+        let lines = explained_with("", &probed);
+        assert!(
+            of(&lines, "passthrough")[0].ends_with("CAP_SYS_ADMIN in the initial user namespace")
+        );
+        let lines = explained_with("--direct-io", &probed);
+        assert!(of(&lines, "passthrough")[0].ends_with("because direct-io was given"));
         let lines = explained("--write-rate=1k --forward-odirect=512 --disable-lock-forwarding");
         assert_eq!(of(&lines, "write rate"), ["at most 1024 bytes per second, all users together"]);
         assert_eq!(of(&lines, "O_DIRECT").len(), 1);

@@ -106,6 +106,7 @@ mod tests {
                 class: FsClass::Local,
                 restrictions: Restrictions::of_options(own.as_bytes()),
                 renames_removed: false,
+                finds_by_other_names: false,
             },
             below: vec![
                 below("/src/plain", "tmpfs", "rw"),

@@ -205,7 +205,7 @@ pub(super) fn explain_checks(out: &mut Facts, config: &Config) {
 }
 
 /// Explains how file data is transferred and where locks are held.
-pub(super) fn explain_data(out: &mut Facts, config: &Config) {
+pub(super) fn explain_data(out: &mut Facts, config: &Config, may_register: Option<bool>) {
     let data = &config.data;
     let obstacles: Vec<&str> = [
         (!data.passthrough, "passthrough=off"),
@@ -216,7 +216,13 @@ pub(super) fn explain_data(out: &mut Facts, config: &Config) {
     .into_iter()
     .filter_map(|(given, option)| given.then_some(option))
     .collect();
-    if obstacles.is_empty() && data.may_passthrough() {
+    if obstacles.is_empty() && data.may_passthrough() && may_register == Some(false) {
+        out.push(
+            "passthrough",
+            "off: file data goes through the daemon, because registering a backing file takes CAP_SYS_ADMIN in the initial \
+             user namespace",
+        );
+    } else if obstacles.is_empty() && data.may_passthrough() {
         out.push("passthrough", "auto: file data bypasses the daemon where the kernel allows it");
     } else {
         let why = obstacles.join(" and ");

@@ -20,7 +20,8 @@ impl Opt {
             Self::Sync | Self::DirSync => on,
             // Who makes the mount, what is printed, and what is no option of a mount.
             Self::Engine | Self::Verbose | Self::Config | Self::Reload | Self::Explain | Self::Json
-            | Self::Lazy | Self::HookConfig | Self::Options | Self::Help | Self::Version | Self::FuseVersion | Self::Generate => false,
+            | Self::Lazy | Self::HookConfig | Self::Watch | Self::Prometheus | Self::Options | Self::Help | Self::Version
+            | Self::FuseVersion | Self::Generate => false,
             // What the kernel does anyway: its mounts are open to all users, and it checks permissions and stores changes.
             Self::AllowOther => !on,
             Self::DirectIo | Self::SingleThread => on,

@@ -111,6 +111,8 @@ pub(super) enum Opt {
     Json,
     Lazy,
     HookConfig,
+    Watch,
+    Prometheus,
     Options,
     Help,
     Version,
@@ -192,6 +194,19 @@ pub(super) struct ValueDef {
     pub(super) placeholder: &'static str,
     /// What a shell offers for it.
     pub(super) completion: Completion,
+    /// The value of the bare flag. `None`: a value must be given.
+    pub(super) if_bare: Option<&'static str>,
+}
+
+impl ValueDef {
+    /// What follows the flag in a usage line, with the placeholder between two marks of a markup.
+    pub(super) fn suffix(&self, (begin, end): (&str, &str)) -> String {
+        let placeholder = self.placeholder;
+        match self.if_bare {
+            None => format!("={begin}{placeholder}{end}"),
+            Some(_) => format!("[={begin}{placeholder}{end}]"),
+        }
+    }
 }
 
 /// One option: everything that the parser, the help, the man page and the completions need.

@@ -7,6 +7,7 @@ mod help;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use help::help;
 
@@ -73,18 +74,16 @@ pub(super) fn parse(
     }
     check_operands(definition, &operands)?;
     let (json, lazy) = (asked(Opt::Json), asked(Opt::Lazy));
-    if definition.id == Name::Explain {
-        return explain(given, operands, accounts);
+    match definition.id {
+        Name::Explain => return explain(given, operands, accounts),
+        Name::Stat => return stat(&given, operands),
+        _ => {}
     }
-    let namespace = arguments::last_value(&given, Opt::Namespace).map(OsStr::to_owned);
-    if namespace.as_ref().is_some_and(|value| value.is_empty()) {
-        return Err(Error::usage("option 'namespace': the value is empty"));
-    }
+    let namespace = namespace(&given)?;
     let hook_config = arguments::last_value(&given, Opt::HookConfig).map(PathBuf::from);
     let mountpoint = operands.into_iter().next().map(PathBuf::from).unwrap_or_default();
     Ok(match definition.id {
-        Name::List | Name::Explain => Command::List { json },
-        Name::Stat => Command::Stat { mountpoint, json, namespace },
+        Name::List | Name::Explain | Name::Stat => Command::List { json },
         Name::Reload => Command::Reload { mountpoint, namespace },
         Name::Umount => Command::Umount { mountpoint, lazy, namespace },
         Name::OciHook => Command::OciHook { config: hook_config },
@@ -103,6 +102,50 @@ fn check_operands(definition: &SubcommandDef, operands: &[OsString]) -> Result<(
         )));
     }
     Ok(())
+}
+
+/// The longest interval of `--watch`, in seconds: a day.
+const MAX_INTERVAL: f64 = 86_400.0;
+
+fn stat(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
+    let asked = |id: Opt| given.iter().any(|one| one.option.id == id);
+    let mountpoint = operands.into_iter().next().map(PathBuf::from);
+    let (json, watch) = (asked(Opt::Json), arguments::last_value(given, Opt::Watch));
+    let namespace = namespace(given)?;
+    if namespace.is_some() && (watch.is_some() || asked(Opt::Prometheus)) {
+        return Err(Error::usage(
+            "stat: option '--namespace' goes with neither '--watch' nor '--prometheus'",
+        ));
+    }
+    if asked(Opt::Prometheus) {
+        return match (json, watch) {
+            (false, None) => Ok(Command::Metrics { mountpoint }),
+            _ => Err(Error::usage(
+                "stat: option '--prometheus' goes with neither '--json' nor '--watch'",
+            )),
+        };
+    }
+    let mountpoint = mountpoint.ok_or_else(|| Error::usage("stat: MOUNTPOINT is missing"))?;
+    let Some(value) = watch else { return Ok(Command::Stat { mountpoint, json, namespace }) };
+    let seconds = value.to_str().and_then(|text| text.parse().ok());
+    let interval = seconds.filter(|seconds| (0.1..=MAX_INTERVAL).contains(seconds));
+    let interval = interval.map(Duration::from_secs_f64).ok_or_else(|| {
+        let value = value.to_string_lossy();
+        Error::usage(format!(
+            "stat: option '--watch': '{value}' is not a number of seconds from 0.1 to {MAX_INTERVAL}"
+        ))
+    })?;
+    Ok(Command::Watch { mountpoint, json, interval })
+}
+
+/// The mount namespace that a subcommand is about, when it is another one.
+fn namespace(given: &[Given]) -> Result<Option<OsString>> {
+    match arguments::last_value(given, Opt::Namespace) {
+        Some(value) if value.is_empty() => {
+            Err(Error::usage("option 'namespace': the value is empty"))
+        }
+        value => Ok(value.map(OsStr::to_owned)),
+    }
 }
 
 fn explain(given: Vec<Given>, operands: Vec<OsString>, accounts: &dyn Accounts) -> Result<Command> {

@@ -97,6 +97,44 @@ fn a_wrong_argument_is_refused_with_the_subcommands_name() {
 }
 
 #[test]
+fn stat_goes_on_with_an_interval() {
+    let interval = |words: &str| match parsed(words).unwrap() {
+        Command::Watch { mountpoint, json, interval } => {
+            assert_eq!(
+                (mountpoint.to_str(), json),
+                (Some("/m"), words.contains("json")),
+                "{words}"
+            );
+            interval.as_secs_f64()
+        }
+        other => panic!("{words}: {other:?}"),
+    };
+    assert_eq!(interval("shiftbind stat --watch /m"), 2.0);
+    assert_eq!(interval("shiftbind stat /m --watch=0.5"), 0.5);
+    assert_eq!(interval("shiftbind stat --watch=7 --json /m"), 7.0);
+    for value in ["0", "0.01", "-1", "x", "1s", "NaN", "inf", "86401", ""] {
+        let error = refused(&format!("shiftbind stat --watch={value} /m"));
+        assert!(error.starts_with("stat: option '--watch'"), "{error}");
+    }
+    assert_eq!(refused("shiftbind stat --watch"), "stat: MOUNTPOINT is missing");
+    assert!(refused("shiftbind list --watch").starts_with("list: unknown option '--watch'"));
+}
+
+#[test]
+fn metrics_are_those_of_one_mount_or_of_all() {
+    let metrics = |words: &str| match parsed(words).unwrap() {
+        Command::Metrics { mountpoint } => mountpoint,
+        other => panic!("{words}: {other:?}"),
+    };
+    assert_eq!(metrics("shiftbind stat --prometheus"), None);
+    assert_eq!(metrics("shiftbind stat --prometheus /m"), Some("/m".into()));
+    for words in ["stat --prometheus --json", "stat --prometheus --watch /m"] {
+        let error = refused(&format!("shiftbind {words}"));
+        assert!(error.contains("'--prometheus' goes with neither"), "{error}");
+    }
+}
+
+#[test]
 fn every_subcommand_has_a_help_that_fits_a_terminal() {
     for definition in SUBCOMMANDS {
         assert!(definition.about.ends_with('.') && !definition.help.ends_with('.'));

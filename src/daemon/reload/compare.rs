@@ -127,6 +127,7 @@ mod tests {
             ("threads=3,pidfile=/p", "pidfile"),
             ("threads=3,verbose", "verbose"),
             ("threads=3,auto_unmount", "auto-unmount"),
+            ("threads=3,idmappable", "idmappable"),
         ] {
             let text = refused(&now, &config(words)).unwrap_or_else(|| panic!("{words}"));
             let expected =

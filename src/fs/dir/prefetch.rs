@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
@@ -24,7 +24,7 @@ use super::stream::{DirStream, OpenDir};
 use super::walk_predictor::WalkPredictor;
 use crate::error::errno_field;
 use crate::fs::{Fs, Result};
-use crate::source::{Inode, NodeId, PeekedInode};
+use crate::source::{HitCount, Inode, NodeId, PeekedInode};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys;
 use crate::view::Checks;
@@ -77,6 +77,9 @@ pub(in crate::fs) struct Prefetcher {
     wake: Condvar,
     misses: AtomicU32,
     backoff_since: Mutex<Option<Instant>>,
+    /// How often prefetched entries were used, and discarded.
+    hits: AtomicU64,
+    discarded: AtomicU64,
 }
 
 impl Default for Prefetcher {
@@ -91,6 +94,8 @@ impl Default for Prefetcher {
             wake: Condvar::new(),
             misses: AtomicU32::new(0),
             backoff_since: Mutex::default(),
+            hits: AtomicU64::new(0),
+            discarded: AtomicU64::new(0),
         }
     }
 }
@@ -146,10 +151,20 @@ impl Prefetcher {
 
     /// Records whether prefetched entries were used.
     pub(in crate::fs) fn record_result(&self, was_hit: bool) {
+        let counter = if was_hit { &self.hits } else { &self.discarded };
+        counter.fetch_add(1, Ordering::Relaxed);
         if was_hit {
             self.misses.store(0, Ordering::Relaxed);
         } else if self.misses.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_MISSES {
             *self.backoff_since.lock() = Some(Instant::now());
+        }
+    }
+
+    /// How often prefetched entries were used.
+    pub(in crate::fs) fn hit_count(&self) -> HitCount {
+        HitCount {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.discarded.load(Ordering::Relaxed),
         }
     }
 

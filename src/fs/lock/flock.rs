@@ -4,7 +4,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -12,13 +11,6 @@ use rustix::io::Errno;
 use super::waiters::Waiting;
 use crate::fs::{Caller, Fs, OpenFile, Result, spawn_blocking};
 use crate::sys::lock::LockKind;
-
-/// Delays before a refused lock is tried again.
-///
-/// A client may have just closed the file that holds it, and the kernel sends RELEASE only after the last close(2) has
-/// returned.
-const RETRY_DELAYS: [Duration; 3] =
-    [Duration::from_micros(50), Duration::from_micros(200), Duration::from_micros(500)];
 
 impl Fs {
     /// Takes or releases an open file's lock, and answers through `done`.
@@ -57,24 +49,12 @@ impl Fs {
             }
             // On another thread: the worker stays free for other requests, such as the RELEASE that unlocks the file.
             Err(Errno::WOULDBLOCK) => {
-                spawn_blocking(move || done(retry_lock(|| take(&file, kind, false))));
+                let fs = Arc::clone(self);
+                spawn_blocking(move || done(fs.retry_lock(|| take(&file, kind, false))));
             }
             result => done(result),
         }
     }
-}
-
-/// Retries a refused lock after each of [`RETRY_DELAYS`], 0.75 ms in all.
-pub(super) fn retry_lock<T>(take: impl Fn() -> Result<T>) -> Result<T> {
-    let mut result = Err(Errno::AGAIN);
-    for time in RETRY_DELAYS {
-        std::thread::sleep(time);
-        result = take();
-        if !matches!(result, Err(Errno::AGAIN)) {
-            break;
-        }
-    }
-    result
 }
 
 fn take(file: &OpenFile, kind: LockKind, waits: bool) -> Result<()> {

@@ -5,6 +5,7 @@
 //! keeps that description while it holds a lock or a request uses it ([`table`]). A request that waits for a lock gets
 //! a thread of its own, so that no worker blocks ([`waiters`]).
 
+mod closing;
 mod deadlock;
 mod fd_tables;
 mod flock;
@@ -25,8 +26,8 @@ use super::{Caller, Fs, OpenFile, Result, spawn_blocking};
 use crate::source::{NodeId, reopen};
 use crate::sys;
 pub use crate::sys::lock::{Conflict, LockKind, LockRange};
+pub use closing::{NotedWorkers, PendingCloses};
 use deadlock::Wait;
-use flock::retry_lock;
 use owner::{Access, Description, HeldBefore};
 use table::Claim;
 pub(super) use table::Locks;
@@ -89,7 +90,9 @@ impl Fs {
             Err(Errno::AGAIN) if wait => self.wait_for_lock(*caller, request, done),
             Err(Errno::AGAIN) if self.may_be_closed(&request) => {
                 let (fs, caller) = (Arc::clone(self), *caller);
-                spawn_blocking(move || done(retry_lock(|| fs.try_lock(&caller, &request))));
+                spawn_blocking(move || {
+                    done(fs.retry_lock(|| fs.try_lock(&caller, &request)));
+                });
             }
             result => done(result),
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::LockRange;
+use super::closing::Closing;
 use super::deadlock::{GraphEntry, Wait, WaitGraph};
 use super::fd_tables::KnownFdTables;
 use super::owner::Owner;
@@ -26,6 +27,7 @@ pub(in crate::fs) struct Locks {
     count: AtomicUsize,
     waits: WaitGraph,
     pub(super) fd_tables: KnownFdTables,
+    pub(super) closing: Closing,
     pub(in crate::fs) waiters: Arc<Waiters>,
 }
 

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Operations;
-use crate::fs::{Ioctl, Read, Result, Write, sets_flags, spawn_blocking};
+use crate::fs::{HitCount, Ioctl, Read, Result, Write, sets_flags, spawn_blocking};
 use crate::fuse::convert::{is_direct, open_flags};
 use crate::fuse::device::Device;
 use crate::fuse::protocol::layout::{
     CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, IoctlIn, IoctlOut, LseekIn, LseekOut,
     READ_LOCKOWNER, ReadIn, ReleaseIn, WriteIn, WriteOut, ioctl, write,
 };
-use crate::fuse::protocol::{Reply, Request};
+use crate::fuse::protocol::{NOTIFICATIONS, Reply, Request};
 use crate::fuse::status::STATUS_IOCTL;
 use crate::fuse::status_report::REPORT_IOCTL;
 use crate::source::NodeId;
@@ -60,6 +60,7 @@ impl Operations {
             takes_privileges: is(write::KILL_SUIDGID),
         };
         self.data.write(&self.fs, caller, data, how, move |written| {
+            reply.device().counts().written(written.unwrap_or(0));
             reply.out(written.map(write_out));
         });
     }
@@ -158,11 +159,22 @@ impl Operations {
     }
 
     fn numbers(&self, device: &Device) -> Map<String, Value> {
-        let mut numbers = Map::new();
-        numbers.insert("reloads".to_owned(), self.reloads.describe());
-        numbers.insert("requests".to_owned(), device.counts().describe());
-        numbers.insert("inodes".to_owned(), self.fs.tree().inode_count().into());
-        numbers
+        let (counts, usage) = (device.counts(), self.fs.usage());
+        let hits = |hits: HitCount| json!({ "hits": hits.hits, "misses": hits.misses });
+        let numbers = [
+            ("reloads", self.reloads.describe()),
+            ("requests", counts.describe()),
+            ("data", counts.describe_data()),
+            ("invalidations", counts.describe_notifications(&NOTIFICATIONS)),
+            ("inodes", self.fs.tree().inode_count().into()),
+            ("open", json!({ "files": usage.files, "directories": usage.directories })),
+            ("backing_files", self.backing_ids.describe()),
+            (
+                "caches",
+                json!({ "descriptors": hits(usage.descriptors), "listings": hits(usage.listings) }),
+            ),
+        ];
+        numbers.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
     }
 }
 

@@ -36,6 +36,7 @@ use crate::config::{Access, CachePolicy};
 use crate::fs::{Attr, Entry, Fs, Result, user_of_thread};
 use crate::idmap::UserNamespaceIds;
 use crate::source::{NodeId, drop_admin};
+use crate::sys::user_namespace::is_initial;
 use crate::view::Checks;
 
 /// The most background requests that the kernel may have under way. Chosen.
@@ -333,12 +334,10 @@ impl Service for Operations {
 
 /// Returns whether the kernel lets this process register backing files: `fuse_backing_open` requires CAP_SYS_ADMIN in the
 /// initial user namespace.
-fn may_register_backing_files() -> bool {
-    // PROC_USER_INIT_INO, which is USER_NS_INIT_INO of linux/nsfs.h.
-    const INITIAL: u64 = 0xEFFF_FFFD;
-    let is_initial = rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|ns| ns.st_ino == INITIAL);
+#[must_use]
+pub fn may_register_backing_files() -> bool {
     let capabilities = rustix::thread::capabilities(None);
-    is_initial && capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    is_initial() && capabilities.is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 fn attr_out(attr: &Attr, ttls: &Ttls) -> AttrOut {

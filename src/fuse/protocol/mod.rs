@@ -8,7 +8,7 @@ mod reply;
 mod request;
 
 pub(super) use dirent_buffer::DirentBuffer;
-pub(super) use notification::Notification;
+pub(super) use notification::{NOTIFICATIONS, Notification};
 pub(super) use reply::{Reply, reply_interrupted, reply_unserved};
 pub(super) use request::{Request, RequestHead, UNKNOWN_USER};
 

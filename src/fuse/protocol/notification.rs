@@ -16,6 +16,10 @@ const INVAL_INODE: i32 = 2;
 const INVAL_ENTRY: i32 = 3;
 const INC_EPOCH: i32 = 8;
 
+/// The notifications that are sent, with their names.
+pub(in crate::fuse) const NOTIFICATIONS: [(i32, &str); 3] =
+    [(INVAL_INODE, "INVAL_INODE"), (INVAL_ENTRY, "INVAL_ENTRY"), (INC_EPOCH, "INC_EPOCH")];
+
 /// A notification.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fuse) enum Notification<'a> {
@@ -81,5 +85,9 @@ fn send(device: &Device, code: i32, parts: &[&[u8]; 3]) -> Result<(), Errno> {
     let len = size_of::<OutHeader>() + parts.iter().map(|part| part.len()).sum::<usize>();
     let header = OutHeader { len: len as u32, error: code, unique: 0 };
     let [first, second, third] = parts.map(IoSlice::new);
-    device.send(&[IoSlice::new(header.as_bytes()), first, second, third])
+    let sent = device.send(&[IoSlice::new(header.as_bytes()), first, second, third]);
+    if let Ok(()) | Err(Errno::NOENT) = sent {
+        device.counts().notification(code, sent.is_ok());
+    }
+    sent
 }

@@ -2,12 +2,13 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::layout::OutHeader;
-use super::{Request, RequestHead};
+use super::{Request, RequestHead, opcode};
 use crate::error::errno_field;
 use crate::fs::Result;
 use crate::fuse::device::Device;
@@ -23,8 +24,8 @@ pub(in crate::fuse) struct Reply {
     /// The device that the request was read from, which the reply must go through.
     device: Arc<Device>,
     unique: u64,
-    /// The opcode of the request whose error is to be counted.
-    opcode: Option<u32>,
+    /// The opcode of the request whose answer is to be counted, and when the request was read.
+    counted: Option<(u32, Instant)>,
     is_unanswered: bool,
     logged: Option<LoggedRequest>,
 }
@@ -32,14 +33,20 @@ pub(in crate::fuse) struct Reply {
 impl Reply {
     /// The reply to a request that was read from a device.
     pub(in crate::fuse) fn new(device: &Arc<Device>, unique: u64) -> Self {
-        Self { device: Arc::clone(device), unique, opcode: None, is_unanswered: true, logged: None }
+        Self {
+            device: Arc::clone(device),
+            unique,
+            counted: None,
+            is_unanswered: true,
+            logged: None,
+        }
     }
 
     /// As [`Self::new`]; the request is counted and logged now, and the reply when it is sent.
     pub(in crate::fuse) fn logged(device: &Arc<Device>, request: &Request<'_>) -> Self {
         let mut reply = Self::new(device, request.header.unique);
         device.counts().request(request.header.opcode);
-        reply.opcode = Some(request.header.opcode);
+        reply.counted = Some((request.header.opcode, Instant::now()));
         reply.logged = LoggedRequest::new(request);
         reply
     }
@@ -90,14 +97,17 @@ impl Reply {
     }
 
     fn answer(&self, error: i32, parts: &[&[u8]]) -> bool {
-        if error != 0
-            && let Some(opcode) = self.opcode
-        {
-            self.device.counts().error(opcode);
+        let size = parts.iter().map(|part| part.len()).sum();
+        if let Some((opcode, since)) = self.counted {
+            // Before the client can see the answer and ask for the counts.
+            let counts = self.device.counts();
+            counts.answer(opcode, since.elapsed(), error != 0);
+            if opcode == opcode::READ {
+                counts.read(size);
+            }
         }
         let was_accepted = send_reply(&self.device, self.unique, error, parts);
         if let Some(logged) = self.logged {
-            let size = parts.iter().map(|part| part.len()).sum();
             logged.replied(self.unique, error, size, was_accepted);
         }
         was_accepted

@@ -182,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn the_user_that_the_kernel_does_not_tell_is_that_of_the_thread() {
+        let head = |uid, pid| RequestHead { opcode: 0, unique: 1, uid, pid };
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(head(UNKNOWN_USER, std::process::id()).user(), own);
+        assert_eq!(head(UNKNOWN_USER, u32::MAX).user(), UNKNOWN_USER, "no such thread");
+        assert_eq!(head(1000, std::process::id()).user(), 1000);
+    }
+
+    #[test]
     fn what_is_cut_short_is_refused() {
         let bytes = request(b"name without an end");
         let read = Request::parse(&bytes).unwrap();

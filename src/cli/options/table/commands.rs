@@ -1,6 +1,6 @@
 //! Options: those of the subcommands (`shiftbind list` and its kin).
 
-use super::super::{Category, Opt, OptionDef};
+use super::super::{Category, Completion, Opt, OptionDef, ValueDef};
 use super::{file, flag};
 
 pub(super) const COMMANDS: &[OptionDef] = &[
@@ -38,6 +38,37 @@ pub(super) const COMMANDS: &[OptionDef] = &[
             Category::Commands,
             "The file that says what oci-hook may mount",
             "The file that says what oci-hook may mount. Only root may give another one.",
+        )
+    },
+    OptionDef {
+        mount_option: None,
+        value: Some(ValueDef {
+            placeholder: "SECONDS",
+            completion: Completion::None,
+            if_bare: Some("2"),
+        }),
+        ..flag(
+            Opt::Watch,
+            "watch",
+            "",
+            Category::Commands,
+            "Go on: what happened in each interval, by default 2 seconds",
+            "Go on until the mount is gone or the program is interrupted, and print every SECONDS (by default 2, at least 0.1) \
+             what happened since the last time: requests and bytes per second, and latencies of the requests of the \
+             interval. In a terminal each view replaces the last one; elsewhere an empty line is between two of them. With \
+             --json each is a line with a document as of stat --json.",
+        )
+    },
+    OptionDef {
+        mount_option: None,
+        ..flag(
+            Opt::Prometheus,
+            "prometheus",
+            "",
+            Category::Commands,
+            "Print the text format of Prometheus, of all mounts without MOUNTPOINT",
+            "Print the text format of Prometheus, for example for the textfile collector of node_exporter: of the mount at \
+             MOUNTPOINT, or without it of all mounts that list lists. doc/LIST.md describes each metric.",
         )
     },
 ];

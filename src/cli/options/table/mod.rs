@@ -43,15 +43,15 @@ const fn flag(
 }
 
 const fn value(placeholder: &'static str) -> Option<ValueDef> {
-    Some(ValueDef { placeholder, completion: Completion::None })
+    Some(ValueDef { placeholder, completion: Completion::None, if_bare: None })
 }
 
 const fn file(placeholder: &'static str) -> Option<ValueDef> {
-    Some(ValueDef { placeholder, completion: Completion::File })
+    Some(ValueDef { placeholder, completion: Completion::File, if_bare: None })
 }
 
 const fn one_of(placeholder: &'static str, words: &'static [&'static str]) -> Option<ValueDef> {
-    Some(ValueDef { placeholder, completion: Completion::Words(words) })
+    Some(ValueDef { placeholder, completion: Completion::Words(words), if_bare: None })
 }
 
 /// Every option.

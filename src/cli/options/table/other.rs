@@ -30,7 +30,8 @@ pub(super) const OTHER: &[OptionDef] = &[
             "Read more options from FILE, one per line",
             "Reads more options from FILE, as if they were given at this position: one per line, NAME or NAME=VALUE, \
              spelled as within -o but without its escapes, so that a value extends to the end of the line. Blank lines \
-             and lines that begin with # are ignored. It may be given once.",
+             and lines that begin with # are ignored. It may be given once. FILE is a regular file of at most 64 MiB, or \
+             a pipe without a name as of <(command).",
         )
     },
     OptionDef {

@@ -90,7 +90,8 @@ pub(super) const OWNERS: &[OptionDef] = &[
             "Map the uids in a passwd(5) file to those of the same names here",
             "For each line NAME:x:UID of FILE, which has the format of passwd(5), shows UID as the uid of NAME on this \
              machine. Names that are unknown on this machine are skipped with a warning; blank lines and lines that \
-             begin with # are ignored. Otherwise it works like map, and adds to it. Only root may use it.",
+             begin with # are ignored. Otherwise it works like map, and adds to it. Only root may use it. FILE is a regular \
+             file of at most 64 MiB, or a pipe without a name as of <(command).",
         )
     },
     OptionDef {

@@ -1,0 +1,99 @@
+//! `shiftbind stat --watch`: asks again and again, and prints what happened in between.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::ask::{Asked, ask_all};
+use super::report::Detail;
+use super::told::{document, find, told_for_stat};
+use super::view;
+use crate::error::{Error, Result};
+use crate::mount::{self, FoundMount};
+use crate::sys::process::SignalSet;
+use crate::sys::terminal;
+
+/// The size that a terminal is taken to have if it does not tell.
+const USUAL_SIZE: (usize, usize) = (24, 80);
+
+/// Prints what is known of a mount every `interval`, until the mount is gone, a signal asks for the end (SIGINT, SIGTERM,
+/// SIGHUP), or no process reads the output any more. To be called where the process has one thread.
+///
+/// # Errors
+/// No mount of this program is there, or the output cannot be written.
+pub fn watch(
+    mountpoint: &Path,
+    as_json: bool,
+    interval: Duration,
+    out: &mut (impl Write + IsTerminal + AsFd),
+) -> Result<()> {
+    let (mount, answer) = find(mountpoint, Detail::Stat)?;
+    let signals = SignalSet::block(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
+        .map_err(|e| Error::file("signals", e))?;
+    let mut now = (Instant::now(), told_for_stat(&mount, answer));
+    let mut before: Option<(Instant, Value)> = None;
+    let redraws = out.is_terminal() && !as_json;
+    let (mut next, mut is_first) = (now.0, true);
+    loop {
+        let text = match as_json {
+            true => document(&now.1).to_string() + "\n",
+            false => view::view(&now.1, before.as_ref().map(|(at, told)| (told, now.0 - *at))),
+        };
+        let text = match (redraws, is_first) {
+            (true, _) => screen(&text, is_first, terminal::size(&*out).unwrap_or(USUAL_SIZE)),
+            (false, false) if !as_json => format!("\n{text}"),
+            _ => text,
+        };
+        is_first = false;
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            result => result.map_err(|e| Error::file("standard output", e))?,
+        }
+        // An answer that came late delays the next question by whole intervals, not by all that was missed.
+        while next <= Instant::now() {
+            next += interval;
+        }
+        let rest = next.saturating_duration_since(Instant::now());
+        if signals.wait_for(rest).map_err(|e| Error::file("signals", e))?.is_some() {
+            return Ok(());
+        }
+        let Some(told) = ask_again(&mount)? else { return Ok(()) };
+        before = Some(std::mem::replace(&mut now, (Instant::now(), told)));
+    }
+}
+
+/// What the mount tells now; `None` if it is gone.
+fn ask_again(mount: &FoundMount) -> Result<Option<Value>> {
+    let Some(mount) = mount::inventory()?.into_iter().find(|one| one.is_same_as(mount)) else {
+        return Ok(None);
+    };
+    let answer = ask_all(std::slice::from_ref(&mount), Asked::Any, Detail::Stat).pop();
+    Ok(answer.map(|answer| told_for_stat(&mount, answer)))
+}
+
+/// The text in the place of the last one, cut to the size of the terminal (lines and columns): a line that wraps or a
+/// text that scrolls would leave parts of the last one behind.
+fn screen(text: &str, is_first: bool, (rows, columns): (usize, usize)) -> String {
+    let mut out = if is_first { "\x1b[H\x1b[2J" } else { "\x1b[H" }.to_owned();
+    for line in text.lines().take(rows.saturating_sub(1)) {
+        out.extend(line.chars().take(columns));
+        out.push_str("\x1b[K\n");
+    }
+    out.push_str("\x1b[J");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_screen_is_no_larger_than_the_terminal() {
+        let text = screen("one\ntwö two\nthree\n", false, (3, 3));
+        assert_eq!(text, "\x1b[Hone\x1b[K\ntwö\x1b[K\n\x1b[J");
+        assert!(screen("", true, (0, 0)).starts_with("\x1b[H\x1b[2J"));
+    }
+}
