@@ -34,9 +34,7 @@ pub(super) enum SubdirMethod {
 impl SubdirMethod {
     /// Probes for a method. `None`: the mount's own root has to be attached.
     pub(super) fn probe() -> Option<Self> {
-        Self::probe_by(|method, mount, name| method.detach(mount, name))
-            .inspect_err(|e| log_cost(e))
-            .ok()
+        Self::probe_by(|method, mount, name| method.detach(mount, name)).inspect_err(log_cost).ok()
     }
 
     /// Probes as [`Self::probe`], by [`Self::detach_here`].
