@@ -22,7 +22,16 @@ pub fn reload_options(
     argv: Vec<OsString>,
     config: &Config,
 ) -> impl Fn(&Path, &Found) -> Result<Config> + Send + use<> {
-    options_again(argv, config.options_file.is_some(), fs::canonicalize(&config.source).ok())
+    let from_file = config.options_file.is_some();
+    let is_elsewhere = config.namespace.is_some();
+    let again = options_again(argv, from_file, fs::canonicalize(&config.source).ok());
+    move |mountpoint, kept| match is_elsewhere && !from_file {
+        // The paths of fstab(5) are those of this namespace.
+        true => Err(Error::usage(
+            "cannot find the options of a mount in another namespace: mount with config=FILE",
+        )),
+        false => again(mountpoint, kept),
+    }
 }
 
 /// As [`reload_options`], for a mount that another process made of this source.

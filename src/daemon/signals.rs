@@ -2,7 +2,7 @@
 //!
 //! | signal | effect |
 //! |---|---|
-//! | SIGTERM, SIGINT | the first unmounts, the second detaches the mount while it is in use, the third ends the process |
+//! | SIGTERM, SIGINT | the first unmounts, the second detaches the mount while it is in use, the third ends the process; the second does so where a mount in another namespace cannot be detached |
 //! | SIGHUP | reloads; in the foreground without `config=FILE`, unless `--reload` sent it, as SIGTERM |
 //! | SIGUSR1 | looks up the mirror's users again |
 
@@ -72,20 +72,28 @@ fn shut_down(count: u32, mounted: &Mounted, pidfile: Option<&PidFile>) {
         },
         2 => match mounted.unmount(true) {
             Ok(()) => warn_of_bind_mounts(mounted),
+            // Root of a container may cover the mount, or keep a copy of it, as long as it likes.
+            Err(e) if mounted.is_elsewhere() => {
+                log::warn!("cannot detach the mount: {} {}", mounted.field(), errno_field(e));
+                end(mounted, pidfile)
+            }
             Err(e) => log::error!(
                 "cannot detach the mount; a third signal ends the daemon: {} {}",
                 mounted.field(),
                 errno_field(e)
             ),
         },
-        _ => {
-            log::warn!("exiting while the filesystem is in use: {}", mounted.field());
-            if let Some(pidfile) = pidfile {
-                pidfile.remove();
-            }
-            std::process::exit(0);
-        }
+        _ => end(mounted, pidfile),
     }
+}
+
+/// Ends the process. The kernel ends the connection when the device is closed.
+fn end(mounted: &Mounted, pidfile: Option<&PidFile>) -> ! {
+    log::warn!("exiting while the filesystem is in use: {}", mounted.field());
+    if let Some(pidfile) = pidfile {
+        pidfile.remove();
+    }
+    std::process::exit(0)
 }
 
 fn warn_of_bind_mounts(mounted: &Mounted) {

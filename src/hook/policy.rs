@@ -31,6 +31,7 @@ impl Policy {
     /// # Errors
     /// It does not exist, is no regular file of root's that root alone may write, or a line of it is malformed.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
+        check_parents(path)?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = File::options().read(true).custom_flags(flags).open(path);
         let file = file.map_err(|e| {
@@ -64,7 +65,10 @@ impl Policy {
             return Err(format!("source {}: it has a component ..", source.display()));
         }
         let mut why = format!("source {} is not permitted", source.display());
-        for rule in self.0.iter().filter(|rule| rule.is_of(source)) {
+        // The most specific line decides: a wider one gives no option that it refuses.
+        let rules = || self.0.iter().filter(|rule| rule.is_of(source));
+        let most = rules().map(Rule::rank).max();
+        for rule in rules().filter(|rule| Some(rule.rank()) == most) {
             match rule.refused(options) {
                 None => return Ok(joined(options, &rule.with)),
                 Some(option) => {
@@ -107,7 +111,15 @@ impl Rule {
     }
 
     fn is_of(&self, source: &Path) -> bool {
-        source == self.source || self.below && source.starts_with(&self.source)
+        match self.below {
+            true => source != self.source && source.starts_with(&self.source),
+            false => source == self.source,
+        }
+    }
+
+    /// How specific it is.
+    fn rank(&self) -> (bool, usize) {
+        (!self.below, self.source.components().count())
     }
 
     /// The first option that an annotation may not give.
@@ -119,6 +131,26 @@ impl Rule {
             .find(|name| name.contains(['\\', '"']) || !self.options.iter().any(|one| one == name))
             .or_else(|| options.contains(['\\', '"']).then_some(options))
     }
+}
+
+/// Refuses a file that another user than root could replace: one below a directory that is not root's, or that others may
+/// write in, unless they may not rename there what is root's (the sticky bit).
+fn check_parents(file: &Path) -> Result<(), String> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Ok(parent) = parent.unwrap_or(Path::new(".")).canonicalize() else {
+        // Opening the file says why.
+        return Ok(());
+    };
+    for dir in parent.ancestors() {
+        let meta = dir.symlink_metadata().map_err(|e| e.to_string())?;
+        if !is_root(meta.uid()) || (meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0) {
+            return Err(format!(
+                "{}: each directory above it must be root's, and root alone may write there",
+                dir.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn joined(options: &str, with: &str) -> String {
@@ -146,14 +178,23 @@ mod tests {
     }
 
     #[test]
+    fn the_most_specific_line_decides() {
+        let text = "allow /srv/* ro,idmap\nallow /srv/secret ro with ro\nallow /srv/a/*\n";
+        assert_eq!(permit(text, "/srv/x", "idmap=0:1:1"), Ok("idmap=0:1:1".to_owned()));
+        assert_eq!(permit(text, "/srv/secret", ""), Ok("ro".to_owned()));
+        assert!(permit(text, "/srv/secret", "idmap=0:1:1").is_err());
+        assert!(permit(text, "/srv/a/b", "ro").is_err());
+        assert!(permit(text, "/srv/a", "ro").is_ok());
+    }
+
+    #[test]
     fn what_no_line_permits_is_refused() {
         let text = "# comment\n\nallow /srv/www ro,idmap with nosuid\nallow /home/*\n";
         assert_eq!(permit(text, "/srv/www", ""), Ok("nosuid".to_owned()));
         let options = "ro,idmap=0:1:1";
         assert_eq!(permit(text, "/srv/www", options), Ok("ro,idmap=0:1:1,nosuid".to_owned()));
         assert_eq!(permit(text, "/home/a/b", ""), Ok(String::new()));
-        assert_eq!(permit(text, "/home", ""), Ok(String::new()));
-        for source in ["/srv", "/srv/www/x", "/srv/www2", "/homes", "/", "/etc"] {
+        for source in ["/home", "/srv", "/srv/www/x", "/srv/www2", "/homes", "/", "/etc"] {
             let error = permit(text, source, "").unwrap_err();
             assert_eq!(error, format!("source {source} is not permitted"));
         }

@@ -1,13 +1,14 @@
 //! Makes the mount with fsopen(2) and fsmount(2): it is detached at first, and attached once the server answers.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 use rustix::process::{getegid, geteuid};
@@ -17,6 +18,14 @@ use super::attributes::attr_masks;
 use super::point::MountPoint;
 use crate::config::Access;
 use crate::error::{Error, Result};
+
+/// Makes a detached tmpfs. Its root belongs to this process's user, and others may not write there.
+pub(super) fn tmpfs() -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "mode", "755")?;
+    fsconfig_create(&context)?;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
 
 /// The longest string value that fsconfig(2) accepts, in bytes.
 const MAX_VALUE_LEN: usize = 255;

@@ -1,14 +1,12 @@
 //! The mount at a path in another mount namespace, for the subcommands with `--namespace`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 
-use super::elsewhere::unmount_at;
+use super::elsewhere::Elsewhere;
 use super::registry::{Registered, registered};
 use super::table::MountIdentity;
 use crate::error::{Error, Result};
@@ -18,9 +16,8 @@ use crate::sys::mountinfo::MountInfo;
 /// The topmost mount at a path in another namespace, made by this program.
 #[derive(Debug)]
 pub struct MountElsewhere {
-    namespace: OwnedFd,
+    place: Elsewhere,
     identity: MountIdentity,
-    path: PathBuf,
     registered: Option<Registered>,
 }
 
@@ -39,29 +36,22 @@ pub fn mount_in(value: &OsStr, path: &Path) -> Result<MountElsewhere> {
     let stat = statx(&found.fd, c"", flags, StatxFlags::empty()).map_err(|e| failed(e.into()))?;
     let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     let config = namespace.described(value, false).map_err(failed)?;
-    let line = line_of(&Pinned::of(&config), &identity);
     let all = registered().map_err(|e| Error::system("the registered mounts cannot be read", e))?;
     let registered = all
         .into_iter()
         .find(|one| one.namespace == config.mounts && one.identity().is_same_as(&identity));
-    let is_ours =
-        registered.is_some() || line.as_ref().is_some_and(|line| line.fs_type == b"fuse.shiftbind");
+    let pinned = Pinned::of(&config);
+    let is_this = |line: &MountInfo| MountIdentity::of_line(line).has_number_of(&identity);
+    let is_fuse = |line: &MountInfo| is_this(line) && line.fs_type == b"fuse.shiftbind";
+    let is_ours = registered.is_some() || !pinned.mountpoints(is_fuse).is_empty();
     if !is_ours || !is_root {
         return Err(Error::refused(format!(
             "{}: no mount of shiftbind is there in the namespace",
             path.display()
         )));
     }
-    let path = match line {
-        Some(line) => OsString::from(OsStr::from_bytes(&line.mountpoint)).into(),
-        None => Path::new("/").join(path),
-    };
-    Ok(MountElsewhere { namespace: namespace.mounts, identity, path, registered })
-}
-
-fn line_of(pinned: &Pinned, identity: &MountIdentity) -> Option<MountInfo> {
-    let table = pinned.find().and_then(|member| member.mounts()).ok()?;
-    table.into_iter().find(|line| MountIdentity::of_line(line).has_number_of(identity))
+    let place = Elsewhere::new(&config, &Path::new("/").join(path));
+    Ok(MountElsewhere { place, identity, registered })
 }
 
 impl MountElsewhere {
@@ -76,6 +66,6 @@ impl MountElsewhere {
     /// # Errors
     /// EBUSY; ESTALE if another mount has taken its place.
     pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        unmount_at(&self.namespace, &self.path, &self.identity, lazy)
+        self.place.unmount(&self.identity, lazy)
     }
 }

@@ -39,7 +39,7 @@ use rustix::process::{Pid, geteuid};
 
 use crate::config::{Access, Config, MountFlags, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
-use crate::namespace::Pinned;
+use crate::namespace::{Namespace, Users};
 use crate::source::Restrictions;
 use crate::view::Checks;
 
@@ -102,6 +102,12 @@ impl MountPlan {
     #[must_use]
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// In container mode: the container.
+    fn container<'a>(&self, point: &'a MountPoint) -> Option<(&'a Namespace, &'a Users)> {
+        let namespace = point.namespace().filter(|_| self.is_container)?;
+        Some((namespace, namespace.users.as_ref()?))
     }
 }
 
@@ -183,14 +189,13 @@ impl NewMount {
                 // The container's own filesystem has the options that its root gives it.
                 let locks = !plan.is_container;
                 let attacher = Attacher::start(namespace, point.as_fd(), point.is_dir(), locks)?;
-                let elsewhere = Elsewhere::new(Pinned::of(config), point.path());
+                let elsewhere = Elsewhere::new(config, point.path());
                 Some((attacher, Arc::new(elsewhere)))
             }
             _ => None,
         };
-        let users = point.namespace().and_then(|namespace| namespace.users.as_ref());
-        let (state, device) = if let (true, Some(users)) = (plan.is_container, users) {
-            let (maker, device) = Maker::start(plan, users)?;
+        let (state, device) = if let Some((namespace, users)) = plan.container(point) {
+            let (maker, device) = Maker::start(plan, namespace, users)?;
             let can_restrict = maker.can_restrict;
             (MountState::Container { maker, can_restrict }, device)
         } else if may_mount() || attacher.is_some() {
@@ -213,9 +218,8 @@ impl NewMount {
     /// # Errors
     /// /dev/fuse cannot be opened; the kernel refuses the filesystem; fusermount3 would refuse a user's mount.
     pub fn check(plan: &MountPlan, point: &MountPoint) -> Result<()> {
-        let users = point.namespace().and_then(|namespace| namespace.users.as_ref());
-        if let (true, Some(users)) = (plan.is_container, users) {
-            return Maker::start(plan, users).map(drop);
+        if let Some((namespace, users)) = plan.container(point) {
+            return Maker::start(plan, namespace, users).map(drop);
         }
         let device = detached::open_device()?;
         match may_mount() || point.namespace().is_some() {
@@ -450,9 +454,18 @@ impl Mounted {
         registry::register(config, point, self.identity, Some(std::process::id()))
     }
 
+    /// Whether it is in another mount namespace, whose processes may cover or copy it.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
     /// All mount points of the filesystem, bind mounts included.
     #[must_use]
     pub fn remaining_mountpoints(&self) -> Vec<PathBuf> {
+        if let Some(elsewhere) = &self.elsewhere {
+            return elsewhere.mountpoints(&self.identity);
+        }
         self.identity.all_mountpoints().unwrap_or_default()
     }
 }

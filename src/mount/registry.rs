@@ -100,7 +100,11 @@ pub(super) fn register(
     written
         .inspect_err(|e| {
             let errno = e.raw_os_error().map_or_else(|| e.to_string(), |code| code.to_string());
-            log::info!("mount not registered in {DIRECTORY}: path={point:?} errno={errno}");
+            let level = match rustix::process::geteuid().is_root() {
+                true => log::Level::Warn,
+                false => log::Level::Info,
+            };
+            log::log!(level, "mount not registered in {DIRECTORY}: path={point:?} errno={errno}");
         })
         .ok()
         .flatten()

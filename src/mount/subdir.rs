@@ -4,7 +4,8 @@
 //! detached mount (EINVAL from `__do_loopback`), and a new mount is detached until it is in service. There, a thread
 //! attaches the new mount to `/` of a mount namespace of its own, and clones the directory in it. The namespace ends
 //! with the thread, also if the daemon is killed. The mount is visible in no other namespace, since `/` is made private
-//! first, and other users cannot enter this one (setns(2) needs CAP_SYS_ADMIN).
+//! first, and other users cannot enter this one (setns(2) needs CAP_SYS_ADMIN in the user namespace that owns it). A process
+//! that has entered a container's user namespace makes no copy of our own mount namespace: the container would own it.
 //!
 //! A tmpfs is used to probe which of the two methods the kernel and its security modules allow. This happens before the
 //! server starts, because the server must know which directory is the root.
@@ -15,11 +16,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsmount, fsopen, move_mount, open_tree,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
+use super::detached;
 use crate::error::errno_field;
 use crate::sys;
 
@@ -35,26 +34,29 @@ pub(super) enum SubdirMethod {
 impl SubdirMethod {
     /// Probes for a method. `None`: the mount's own root has to be attached.
     pub(super) fn probe() -> Option<Self> {
-        let probed = probe_tmpfs().and_then(|(mount, name)| {
-            let refused = match Self::Clone.detach(&mount, name) {
-                Ok(_) => return Ok(Self::Clone),
-                Err(e) => e,
-            };
-            let errno = errno_field(refused);
-            log::debug!("cannot clone a subdirectory of a detached mount: {errno}");
-            Self::CloneInNamespace.detach(&mount, name).map(|_| Self::CloneInNamespace)
-        });
-        match probed {
-            Ok(method) => Some(method),
+        Self::probe_by(|method, mount, name| method.detach(mount, name)).inspect_err(log_cost).ok()
+    }
+
+    /// Probes as [`Self::probe`], by [`Self::detach_here`].
+    ///
+    /// # Errors
+    /// What the last method failed with.
+    pub(super) fn probe_here() -> io::Result<Self> {
+        Self::probe_by(|method, mount, name| method.detach_here(mount, name))
+    }
+
+    fn probe_by(
+        detach: impl Fn(Self, BorrowedFd<'_>, &OsStr) -> io::Result<OwnedFd>,
+    ) -> io::Result<Self> {
+        let (mount, name) = probe_tmpfs()?;
+        match detach(Self::Clone, mount.as_fd(), name) {
+            Ok(_) => return Ok(Self::Clone),
             Err(e) => {
-                log::info!(
-                    "cannot attach a subdirectory of a new mount: users other than the owner of the source's root cost \
-                     a request for each path lookup that begins there: {}",
-                    errno_field(e)
-                );
-                None
+                let errno = errno_field(e);
+                log::debug!("cannot clone a subdirectory of a detached mount: {errno}");
             }
         }
+        detach(Self::CloneInNamespace, mount.as_fd(), name).map(|_| Self::CloneInNamespace)
     }
 
     /// Makes a detached mount of the directory `name` in the root of `mount`. `mount` must not be used afterwards.
@@ -71,6 +73,31 @@ impl SubdirMethod {
             }),
         }
     }
+
+    /// Does [`Self::detach`] in a process with a single thread that has entered a container's mount namespace, and that goes
+    /// on in a copy of it: nothing but the container's own mounts is in a namespace that the container may enter. /proc is not
+    /// used, which may be anything there.
+    ///
+    /// # Errors
+    /// Those of [`Self::detach`].
+    pub(super) fn detach_here(self, mount: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+        let mount = mount.as_fd();
+        if self == Self::CloneInNamespace {
+            sys::mount::unshare_mounts()?;
+            // setns(2) has set `/` to the root of a mount.
+            attach_to_root(mount)?;
+        }
+        Ok(clone_subdir(mount, name)?)
+    }
+}
+
+/// Says what it costs that only a mount's own root can be attached.
+pub(super) fn log_cost(e: &io::Error) {
+    log::info!(
+        "cannot attach a subdirectory of a new mount: users other than the owner of the source's root cost a request for \
+         each path lookup that begins there: errno={}",
+        e.raw_os_error().unwrap_or(libc::EIO)
+    );
 }
 
 fn clone_subdir(mount: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
@@ -87,6 +114,11 @@ fn attach_in_own_namespace(mount: BorrowedFd<'_>) -> io::Result<()> {
     // namespace again sets the thread's root to the root of the namespace (Linux `mntns_install`).
     let namespace = openat(CWD, "/proc/thread-self/ns/mnt", OFlags::CLOEXEC, Mode::empty())?;
     sys::mount::enter_mounts(&namespace)?;
+    attach_to_root(mount)
+}
+
+/// Attaches a mount to `/`, which is the root of a mount in a mount namespace of this process alone.
+fn attach_to_root(mount: BorrowedFd<'_>) -> io::Result<()> {
     let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     sys::mount::make_mount_private(&root)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -96,9 +128,7 @@ fn attach_in_own_namespace(mount: BorrowedFd<'_>) -> io::Result<()> {
 /// Makes a detached tmpfs with a directory, and returns the directory's name.
 fn probe_tmpfs() -> io::Result<(OwnedFd, &'static OsStr)> {
     let name = OsStr::new("subdir");
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(&context)?;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    let mount = detached::tmpfs()?;
     mkdirat(&mount, name, Mode::RWXU)?;
     Ok((mount, name))
 }
@@ -119,6 +149,23 @@ mod tests {
         assert!(stat.is_ok(), "the directory is the mount's root");
         // Other tests of this process mount in namespaces of their own only.
         assert_eq!(std::fs::read("/proc/self/mountinfo").unwrap(), table);
+    }
+
+    #[test]
+    fn a_process_that_may_leave_its_namespace_clones_more_than_once() {
+        let cloned = sys::process::run_in_thread("clone-here", || {
+            sys::mount::unshare_mounts()?;
+            let own = openat(CWD, "/proc/thread-self/ns/mnt", OFlags::CLOEXEC, Mode::empty())?;
+            sys::mount::enter_mounts(&own)?;
+            for _ in 0..2 {
+                let (mount, name) = probe_tmpfs()?;
+                mkdirat(&mount, "subdir/inner", Mode::RWXU)?;
+                let subdir = SubdirMethod::CloneInNamespace.detach_here(&mount, name)?;
+                statx(&subdir, "inner", AtFlags::empty(), StatxFlags::TYPE)?;
+            }
+            Ok(())
+        });
+        cloned.expect("both are cloned");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rustix::net::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::error::Error;
-use crate::sys::process::{Fork, close_all_but, exit_now, fork};
+use crate::sys::process::{Fork, close_all_but, exit_now, forbid_tracing, fork};
 
 /// How long a child may take for an answer. Chosen: well above any answer but that of a server in a container that hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,7 +89,9 @@ pub struct Child {
 }
 
 impl Child {
-    /// Forks. The child keeps no other descriptors than those of `keep`, runs `work`, and ends.
+    /// Forks. The child keeps no other descriptors than those of `keep`, runs `work`, and ends. No process of a container may
+    /// trace it, whatever namespaces it enters. It logs nothing: for the time of a message the C library may open a file
+    /// (localtime(3)), which would be one of the container.
     ///
     /// # Errors
     /// EBUSY if this process has several threads; EAGAIN, EMFILE.
@@ -99,6 +101,10 @@ impl Child {
         match fork()? {
             Fork::Parent(pid) => Ok(Self { pid, socket: ours }),
             Fork::Child => {
+                if forbid_tracing().is_err() {
+                    exit_now(1);
+                }
+                log::set_max_level(log::LevelFilter::Off);
                 close_all_but(&[keep, &[theirs.as_raw_fd()]].concat());
                 work(&Link(theirs));
                 exit_now(0)

@@ -1,8 +1,10 @@
 //! The namespace of a mount that is in service, found again when it is needed. Nothing here keeps the namespace alive.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::process::Pid;
@@ -11,21 +13,15 @@ use super::{Name, Process, id_of, open_file};
 use crate::config::{NamespaceId, TargetNamespace};
 use crate::sys::mountinfo::{self, MountInfo};
 
+/// The most processes whose mount tables are read. Chosen: most see the same.
+const MAX_MEMBERS: usize = 64;
+
 /// A mount namespace, known by its numbers and by the process or path that the mount was made with.
 #[derive(Debug)]
 pub struct Pinned {
     id: NamespaceId,
     process: Option<Process>,
     path: Option<PathBuf>,
-}
-
-/// A mount namespace that was found again.
-#[derive(Debug)]
-pub struct Member {
-    /// The namespace.
-    pub mounts: OwnedFd,
-    /// A process in it. `None`: none is known.
-    process: Option<Process>,
 }
 
 impl Pinned {
@@ -44,21 +40,31 @@ impl Pinned {
     ///
     /// # Errors
     /// ESRCH if none is found. A descriptor or a mount may keep the namespace alive that this program cannot see.
-    pub fn find(&self) -> io::Result<Member> {
-        if let Some(mounts) = self.process.as_ref().and_then(|process| self.namespace_of(process)) {
-            let pid = self.process.as_ref().and_then(|process| process.number().ok());
-            return Ok(Member { mounts, process: pid.and_then(|pid| Process::open(pid).ok()) });
+    pub fn find(&self) -> io::Result<OwnedFd> {
+        let by_name = self.process.as_ref().and_then(|process| self.namespace_of(process));
+        let by_path = || {
+            let file = self.path.as_ref().and_then(|path| open_file(path).ok().flatten());
+            file.filter(|file| self.is_same(file))
+        };
+        let by_member = || processes().find_map(|process| self.namespace_of(&process));
+        let found = by_name.or_else(by_path).or_else(by_member);
+        found.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+    }
+
+    /// The mount points of the mounts that `is_it` picks, as processes of the namespace see them: paths in each one's root,
+    /// which may be a chroot. The same path comes once.
+    pub fn mountpoints(&self, is_it: impl Fn(&MountInfo) -> bool) -> Vec<PathBuf> {
+        let members = processes().filter(|process| self.namespace_of(process).is_some());
+        let mut found = Vec::new();
+        for table in members.take(MAX_MEMBERS).filter_map(|process| table_of(&process).ok()) {
+            for line in table.into_iter().filter(|line| is_it(line)) {
+                let path = PathBuf::from(OsString::from_vec(line.mountpoint));
+                if !found.contains(&path) {
+                    found.push(path);
+                }
+            }
         }
-        let by_path = self.path.as_ref().and_then(|path| open_file(path).ok().flatten());
-        let by_path = by_path.filter(|file| self.is_same(file));
-        let member = processes().find_map(|process| {
-            Some(Member { mounts: self.namespace_of(&process)?, process: Some(process) })
-        });
-        match (member, by_path) {
-            (Some(member), _) => Ok(member),
-            (None, Some(mounts)) => Ok(Member { mounts, process: None }),
-            (None, None) => Err(io::Error::from_raw_os_error(libc::ESRCH)),
-        }
+        found
     }
 
     fn namespace_of(&self, process: &Process) -> Option<OwnedFd> {
@@ -71,28 +77,11 @@ impl Pinned {
     }
 }
 
-impl Member {
-    /// The mount table of the namespace, as a process in it sees it.
-    ///
-    /// # Errors
-    /// ESRCH without such a process.
-    pub fn mounts(&self) -> io::Result<Vec<MountInfo>> {
-        let process = self.process.as_ref().ok_or(rustix::io::Errno::SRCH)?;
-        let mut table = Vec::new();
-        process.file("mountinfo")?.read_to_end(&mut table)?;
-        Ok(mountinfo::parse(&table))
-    }
-}
-
-impl Process {
-    /// Its process id, from its directory in /proc.
-    fn number(&self) -> io::Result<Pid> {
-        let mut status = String::new();
-        self.file("status")?.read_to_string(&mut status)?;
-        let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-        let pid = pid.and_then(|pid| pid.trim().parse().ok()).and_then(Pid::from_raw);
-        pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
-    }
+/// The mount table that a process sees.
+fn table_of(process: &Process) -> io::Result<Vec<MountInfo>> {
+    let mut table = Vec::new();
+    process.file("mountinfo")?.read_to_end(&mut table)?;
+    Ok(mountinfo::parse(&table))
 }
 
 /// The processes that can be opened.

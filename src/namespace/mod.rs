@@ -10,7 +10,7 @@ mod target;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,8 @@ pub struct Namespace {
     /// `None`: this program's own.
     pub(crate) users: Option<Users>,
     umask: u32,
+    /// The root directory of the process that the namespace was named by.
+    process_root: Option<OwnedFd>,
 }
 
 /// An open user namespace, and its ids.
@@ -120,46 +122,79 @@ impl Process {
 }
 
 impl Namespace {
-    /// Opens the namespace that an option's value names.
+    /// Opens the namespace that an option's value names. Its users are those of the user namespace that owns it.
     ///
     /// To be called where the process has a single thread.
     ///
     /// # Errors
-    /// The value names none; there is no such process; the user may not look at it (ptrace(2)).
+    /// The value names none, or our own; there is no such process; the user may not look at it (ptrace(2)); the process is in
+    /// another user namespace than the owner: any user of a container can make such a process, and be root there.
     pub fn open(value: &OsStr) -> std::result::Result<Self, String> {
-        match Name::parse(value)? {
+        let (name, opened) = match Name::parse(value)? {
             Name::Process(pid) => {
-                let failed =
-                    |e: io::Error| format!("process {}: {}", pid.as_raw_nonzero(), why(&e));
-                let process = Process::open(pid).map_err(failed)?;
-                let mounts = process.file("ns/mnt").map_err(failed)?;
-                let users = process.file("ns/user").map_err(failed)?;
-                let umask = process.umask().unwrap_or(DEFAULT_UMASK);
-                Self::of(mounts.into(), users.into(), umask).map_err(failed)
+                (format!("process {}", pid.as_raw_nonzero()), Self::of_process(pid)?)
             }
-            Name::File(path) => {
-                let failed = |e: io::Error| format!("{}: {}", path.display(), why(&e));
-                let file = open_file(&path).map_err(failed)?;
-                if !file.as_ref().is_some_and(|file| sys::namespace::is_of(file, Kind::Mounts)) {
-                    return Err(format!("{}: this is no mount namespace", path.display()));
-                }
-                let Some(mounts) = file else { return Err("no file".to_owned()) };
-                let users = sys::namespace::owner_of(&mounts).map_err(failed)?;
-                Self::of(mounts, users, DEFAULT_UMASK).map_err(failed)
-            }
+            Name::File(path) => (path.display().to_string(), Self::of_file(&path)?),
+        };
+        let own =
+            std::fs::metadata("/proc/self/ns/mnt").map_err(|e| format!("{name}: {}", why(&e)))?;
+        if opened.id().is_ok_and(|id| id.inode == own.ino()) {
+            return Err(format!(
+                "{name}: the mount namespace is the one that this program is in: leave the option out"
+            ));
         }
+        Ok(opened)
     }
 
-    fn of(mounts: OwnedFd, users: OwnedFd, umask: u32) -> io::Result<Self> {
+    fn of_process(pid: Pid) -> std::result::Result<Self, String> {
+        let pid_number = pid.as_raw_nonzero();
+        let failed = |e: io::Error| format!("process {pid_number}: {}", why(&e));
+        let process = Process::open(pid).map_err(failed)?;
+        let mounts = process.file("ns/mnt").map_err(failed)?;
+        let (users, owner) = (process.file("ns/user"), sys::namespace::owner_of(&mounts));
+        let (users, owner) = (users.map_err(failed)?, owner.map_err(failed)?);
+        let inode =
+            |fd: BorrowedFd<'_>| fstat(fd).map(|stat| stat.st_ino).map_err(|e| failed(e.into()));
+        let (own, owning) = (inode(users.as_fd())?, inode(owner.as_fd())?);
+        if own != owning {
+            return Err(format!(
+                "process {pid_number}: it is in the user namespace user:[{own}], but its mount namespace belongs to \
+                 user:[{owning}]: name a process that is in both"
+            ));
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            openat(&process.dir, "root", flags, Mode::empty()).map_err(|e| failed(e.into()))?;
+        let umask = process.umask().unwrap_or(DEFAULT_UMASK);
+        Self::of(mounts.into(), owner, umask, Some(root)).map_err(failed)
+    }
+
+    fn of_file(path: &Path) -> std::result::Result<Self, String> {
+        let failed = |e: io::Error| format!("{}: {}", path.display(), why(&e));
+        let file = open_file(path).map_err(failed)?;
+        let mounts = file.filter(|file| sys::namespace::is_of(file, Kind::Mounts));
+        let mounts =
+            mounts.ok_or_else(|| format!("{}: this is no mount namespace", path.display()))?;
+        let users = sys::namespace::owner_of(&mounts).map_err(failed)?;
+        Self::of(mounts, users, DEFAULT_UMASK, None).map_err(failed)
+    }
+
+    fn of(
+        mounts: OwnedFd,
+        users: OwnedFd,
+        umask: u32,
+        process_root: Option<OwnedFd>,
+    ) -> io::Result<Self> {
         let own = std::fs::metadata("/proc/self/ns/user")?;
         let stat = fstat(&users)?;
         if (stat.st_dev, stat.st_ino) == (own.dev(), own.ino()) {
-            return Ok(Self { mounts, users: None, umask });
+            return Ok(Self { mounts, users: None, umask, process_root });
         }
         let (uids, gids) = sys::user_namespace::maps_of_namespace(&users)?;
         let ids = UserNamespaceIds::parse(&uids, &gids)
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
-        Ok(Self { mounts, users: Some(Users { fd: users, ids }), umask })
+        let users = Some(Users { fd: users, ids });
+        Ok(Self { mounts, users, umask, process_root })
     }
 
     /// Opens the namespace of a configuration again.
@@ -169,10 +204,7 @@ impl Namespace {
     pub fn of_config(config: &TargetNamespace) -> Result<Self> {
         let refused = |why: String| Error::refused(format!("option 'namespace': {why}"));
         let namespace = Self::open(&config.value).map_err(refused)?;
-        let users = namespace.users.as_ref().map(Users::described).transpose();
-        let is_same = users.is_ok_and(|users| users == config.users)
-            && namespace.id().is_ok_and(|id| id == config.mounts);
-        match is_same {
+        match namespace.is_described_by(config) {
             true => Ok(namespace),
             false => Err(refused(format!(
                 "{} has come to name another namespace meanwhile",
@@ -193,6 +225,12 @@ impl Namespace {
             root: None,
             is_container,
         })
+    }
+
+    fn is_described_by(&self, config: &TargetNamespace) -> bool {
+        let users = self.users.as_ref().map(Users::described).transpose();
+        users.is_ok_and(|users| users == config.users)
+            && self.id().is_ok_and(|id| id == config.mounts)
     }
 
     /// Whether its user namespace is another than this program's.
@@ -269,13 +307,17 @@ mod tests {
     }
 
     #[test]
-    fn our_own_namespace_has_our_own_users() {
-        let own = Namespace::open(OsStr::new("/proc/self/ns/mnt")).unwrap();
+    fn our_own_namespace_is_refused_and_has_our_own_users() {
+        for value in ["/proc/self/ns/mnt".to_owned(), std::process::id().to_string()] {
+            let error = Namespace::open(OsStr::new(&value)).unwrap_err();
+            assert!(error.contains("leave the option out"), "{error}");
+        }
+        let own = |kind: &str| File::open(format!("/proc/self/ns/{kind}")).unwrap().into();
+        let own = Namespace::of(own("mnt"), own("user"), DEFAULT_UMASK, None).unwrap();
         assert!(!own.has_other_users());
-        let config = own.described(OsStr::new("/proc/self/ns/mnt"), false).unwrap();
-        assert!(Namespace::of_config(&config).is_ok());
+        let config = own.described(OsStr::new("7"), false).unwrap();
+        assert!(own.is_described_by(&config));
         let other = TargetNamespace { mounts: NamespaceId { inode: 1, ..config.mounts }, ..config };
-        let error = Namespace::of_config(&other).unwrap_err().to_string();
-        assert!(error.contains("another namespace"), "{error}");
+        assert!(!own.is_described_by(&other));
     }
 }

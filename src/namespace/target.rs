@@ -70,6 +70,7 @@ impl Namespace {
     fn resolve_here(&self, target: Target<'_>) -> Result<(OwnedFd, bool), Failure> {
         let is_user = self.enter_mounts().map_err(failed("cannot enter it"))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = openat(CWD, "/", flags, Mode::empty()).map_err(failed("its root"))?;
         let root = target.root.unwrap_or(Path::new("/"));
         let root = openat(CWD, root, flags, Mode::empty()).map_err(failed(root.display()))?;
         if let Some(users) = self.users.as_ref() {
@@ -79,6 +80,15 @@ impl Namespace {
             }
             let (uid, gid) = users.root().map_err(failed("its user namespace has no ids"))?;
             sys::namespace::become_user(uid, gid).map_err(failed("cannot become its root"))?;
+        }
+        let top = Place::of(&top).map_err(failed("its root"))?;
+        if let Some(own) = &self.process_root
+            && Place::of(own).map_err(failed("the process's root"))? != top
+        {
+            return Err(refused(
+                "the process is in a chroot of its mount namespace: name one that is not"
+                    .to_owned(),
+            ));
         }
         rustix::process::umask(Mode::from_raw_mode(self.umask));
         let name = target.path.display();
@@ -90,7 +100,39 @@ impl Namespace {
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         let stat =
             statx(&fd, c"", flags, StatxFlags::TYPE).map_err(failed(target.path.display()))?;
+        // A mount there could not be undone: each path of the namespace's processes begins below it.
+        let found = Place::of(&fd).map_err(failed(target.path.display()))?;
+        if found == top || found == Place::of(&root).map_err(failed("its root"))? {
+            return Err(refused(format!(
+                "{}: this is the root of the namespace or of the container; name a directory below it",
+                target.path.display()
+            )));
+        }
         Ok((fd, FileType::from_raw_mode(stat.stx_mode.into()).is_dir()))
+    }
+}
+
+fn refused(why: String) -> Failure {
+    (why, io::Error::from_raw_os_error(0))
+}
+
+/// A directory or file in a mount.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    mount: u64,
+    inode: u64,
+}
+
+impl Place {
+    /// No server is asked.
+    fn of(fd: &OwnedFd) -> Result<Self, Errno> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let stat = statx(fd, c"", flags, wanted)?;
+        match StatxFlags::from_bits_retain(stat.stx_mask).contains(wanted) {
+            true => Ok(Self { mount: stat.stx_mnt_id, inode: stat.stx_ino }),
+            false => Err(Errno::OPNOTSUPP),
+        }
     }
 }
 
@@ -169,7 +211,8 @@ impl Namespace {
     /// The descriptors that a child needs to enter it.
     pub(crate) fn fds(&self) -> Vec<i32> {
         let users = self.users.as_ref().map(|users| users.fd.as_raw_fd());
-        std::iter::once(self.mounts.as_raw_fd()).chain(users).collect()
+        let root = self.process_root.as_ref().map(AsRawFd::as_raw_fd);
+        std::iter::once(self.mounts.as_raw_fd()).chain(users).chain(root).collect()
     }
 
     /// Moves this process into the mount namespace. Where its own capabilities do not suffice, it enters the user namespace

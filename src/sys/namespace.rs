@@ -5,8 +5,13 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::process::{close_all_but, forbid_tracing};
 
 /// A type of namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,19 +65,20 @@ pub fn owner_of(namespace: impl AsFd) -> io::Result<OwnedFd> {
 }
 
 /// Becomes a user of the user namespace that this process has entered: real, effective and filesystem ids, without
-/// supplementary groups. No other process may trace this one afterwards (PR_SET_DUMPABLE): the user is one of a container.
+/// supplementary groups. No process of the container may trace this one afterwards ([`forbid_tracing`]), if none might before.
 ///
 /// # Errors
 /// EINVAL for an id that the namespace does not map.
 pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: these calls change only the credentials of this process, which has a single thread. setgroups(2) fails
-    // where the namespace denies it, with no effect.
+    // SAFETY: these calls change only the credentials of this process, which has a single thread: the C library's functions
+    // would look for others, and take locks. setgroups(2) fails where the namespace denies it, with no effect.
     unsafe {
-        libc::setgroups(0, std::ptr::null());
-        result(libc::setresgid(gid, gid, gid))?;
-        result(libc::setresuid(uid, uid, uid))?;
-        result(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))
+        libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>());
+        result_of_syscall(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        result_of_syscall(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
     }
+    // The kernel has set it anew, to what the sysctl fs.suid_dumpable says.
+    forbid_tracing()
 }
 
 /// Which mount is to be unmounted in another mount namespace.
@@ -88,25 +94,64 @@ pub struct Unmount<'a> {
     pub lazy: bool,
 }
 
+/// The user namespace that owns a mount namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The namespace.
+    pub fd: BorrowedFd<'a>,
+    /// Its root, as it numbers them.
+    pub root: Option<(u32, u32)>,
+}
+
+/// How an unmounting child has the right to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum As {
+    /// With the caller's ids, and its capabilities where these suffice.
+    Caller,
+    /// As root of the user namespace: a mount above it may be one that only its users may look at.
+    Root(u32, u32),
+}
+
+/// How long an unmounting child may take. Chosen, as for other helpers: a server of the container may hang.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Unmounts a mount in another mount namespace, if it is the expected one. A child process enters the namespace; it has the
-/// caller's credentials, and follows no symbolic link.
+/// caller's credentials, or those of the namespace's root where a filesystem there refuses the caller, and follows no
+/// symbolic link.
 ///
-/// May be called by a process with several threads: the child makes system calls only. `users` owns the namespace: the child
+/// May be called by a process with several threads: the child makes system calls only. `owner` owns the namespace: the child
 /// enters it where the caller's capabilities do not suffice.
 ///
 /// # Errors
-/// ESTALE if another mount is there, or none; those of setns(2), openat2(2) and umount2(2).
+/// ESTALE if another mount is there, or none; ETIMEDOUT if a filesystem there does not answer within ten seconds; those of
+/// setns(2), openat2(2) and umount2(2).
 pub fn unmount_in(
     namespace: BorrowedFd<'_>,
-    users: Option<BorrowedFd<'_>>,
+    owner: Option<Owner<'_>>,
+    what: &Unmount<'_>,
+) -> io::Result<()> {
+    match (unmount_as(As::Caller, namespace, owner, what), owner.and_then(|owner| owner.root)) {
+        (Err(e), Some((uid, gid))) if e.raw_os_error() == Some(libc::EACCES) => {
+            unmount_as(As::Root(uid, gid), namespace, owner, what)
+        }
+        (done, _) => done,
+    }
+}
+
+fn unmount_as(
+    who: As,
+    namespace: BorrowedFd<'_>,
+    owner: Option<Owner<'_>>,
     what: &Unmount<'_>,
 ) -> io::Result<()> {
     let (answer, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+    let owner_fd = owner.map_or(-1, |owner| owner.fd.as_raw_fd());
     // SAFETY: the child makes raw system calls on values that exist already, and ends by _exit(2): it takes no lock and
     // allocates nothing, whatever the other threads of its parent were doing.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let code = match unmount_here(namespace, users, what) {
+        close_all_but(&[namespace.as_raw_fd(), owner_fd, tell.as_raw_fd()]);
+        let code = match unmount_here(who, namespace, owner, what) {
             Ok(()) => 0i32,
             Err(errno) => errno,
         };
@@ -119,11 +164,13 @@ pub fn unmount_in(
     }
     result(child)?;
     drop(tell);
+    let is_answered = is_readable_within(&answer, TIMEOUT);
     let mut code = [0; 4];
-    let read = File::from(answer).read_exact(&mut code);
-    let mut status = 0;
-    // SAFETY: the status is a live integer; the child is this function's own.
-    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    let read = match is_answered {
+        true => File::from(answer).read_exact(&mut code),
+        false => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
+    };
+    reap(child, is_answered);
     read?;
     match i32::from_ne_bytes(code) {
         0 => Ok(()),
@@ -131,10 +178,69 @@ pub fn unmount_in(
     }
 }
 
+fn is_readable_within(fd: &OwnedFd, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) => return false,
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
+/// Waits for a child that has ended, or kills it. One that a server keeps in a system call is left to the kernel.
+fn reap(child: libc::pid_t, has_ended: bool) {
+    let mut status = 0;
+    if has_ended {
+        // SAFETY: the status is a live integer; the child is the caller's own.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        return;
+    }
+    // SAFETY: the child has not been waited for, so the number is still its own.
+    unsafe { libc::kill(child, libc::SIGKILL) };
+    for _ in 0..100 {
+        // SAFETY: the status is a live integer; the child is the caller's own.
+        if unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } != 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Enters the namespace that is to be unmounted in. Returns the errno of what failed.
+fn enter_to_unmount(
+    who: As,
+    namespace: BorrowedFd<'_>,
+    owner: Option<Owner<'_>>,
+) -> Result<(), i32> {
+    let number = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
+    forbid_tracing().map_err(number)?;
+    match (who, owner) {
+        (As::Root(uid, gid), Some(owner)) => {
+            enter(owner.fd, Kind::Users).map_err(number)?;
+            become_user(uid, gid).map_err(number)?;
+            return enter(namespace, Kind::Mounts).map_err(number);
+        }
+        (As::Root(..), None) => return Err(libc::EINVAL),
+        (As::Caller, _) => {}
+    }
+    match (enter(namespace, Kind::Mounts).map_err(number), owner) {
+        (Err(libc::EPERM), Some(owner)) => {
+            enter(owner.fd, Kind::Users).map_err(number)?;
+            enter(namespace, Kind::Mounts).map_err(number)
+        }
+        (entered, _) => entered,
+    }
+}
+
 /// The child's part. It allocates nothing. Returns the errno of what failed.
 fn unmount_here(
+    who: As,
     namespace: BorrowedFd<'_>,
-    users: Option<BorrowedFd<'_>>,
+    owner: Option<Owner<'_>>,
     what: &Unmount<'_>,
 ) -> Result<(), i32> {
     /// `struct open_how` of linux/openat2.h.
@@ -146,14 +252,7 @@ fn unmount_here(
     }
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     let ok = |value: libc::c_long| if value < 0 { Err(errno()) } else { Ok(value) };
-    let number = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
-    match (enter(namespace, Kind::Mounts).map_err(number), users) {
-        (Err(libc::EPERM), Some(users)) => {
-            enter(users, Kind::Users).map_err(number)?;
-            enter(namespace, Kind::Mounts).map_err(number)?;
-        }
-        (entered, _) => entered?,
-    }
+    enter_to_unmount(who, namespace, owner)?;
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
     let how = OpenHow {
         flags: u64::from(flags.unsigned_abs()),
@@ -180,6 +279,10 @@ fn unmount_here(
         let detach = if what.lazy { libc::MNT_DETACH } else { 0 };
         ok(libc::umount2(name, libc::UMOUNT_NOFOLLOW | detach).into()).map(drop)
     }
+}
+
+fn result_of_syscall(value: libc::c_long) -> io::Result<()> {
+    if value < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn result(value: libc::c_int) -> io::Result<()> {

@@ -72,6 +72,17 @@ fn wait_until_gone(task: Pid) {
     }
 }
 
+/// Forbids other processes to trace this one or to look into it (PR_SET_DUMPABLE, ptrace(2)), unless they have
+/// CAP_SYS_PTRACE in the user namespace that the program was started in.
+///
+/// A child does this before it enters a container's user namespace: root of the container has CAP_SYS_PTRACE there, and the
+/// child may still have ids and descriptors of ours. A change of ids sets it anew (Linux `commit_creds`).
+pub fn forbid_tracing() -> io::Result<()> {
+    // SAFETY: takes integers only, and changes a flag of this process.
+    let result = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Ends a forked child with _exit(2), so that output buffered before the fork is not written twice.
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit has no precondition and does not return.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::process::{Fork, close_all_but, exit_now, fork, fork_for_system_calls};
+use super::process::{Fork, close_all_but, exit_now, forbid_tracing, fork, fork_for_system_calls};
 
 /// Makes a user namespace with these maps, in the format of `/proc/PID/uid_map`, and returns a descriptor of it. A child
 /// process, gone when this returns, makes it. To be called by a process that has a single thread.
@@ -60,12 +60,15 @@ pub fn maps_of_namespace(namespace: impl AsFd) -> io::Result<(String, String)> {
     let (ready, tell_ready) = pipe_with(PipeFlags::CLOEXEC)?;
     let (hold, release) = pipe_with(PipeFlags::CLOEXEC)?;
     let fd = namespace.as_fd().as_raw_fd();
-    // SAFETY: the child makes system calls only: close_range(2), setns(2), write(2), read(2) and exit_group(2).
+    // SAFETY: the child makes system calls only: close_range(2), prctl(2), setns(2), write(2), read(2) and exit_group(2).
     let child = match unsafe { fork_for_system_calls() }? {
         Fork::Child => {
             close_all_but(&[tell_ready.as_raw_fd(), hold.as_raw_fd(), fd]);
-            // SAFETY: takes integers only; the descriptor is the caller's and is open.
-            let result = unsafe { libc::setns(fd, libc::CLONE_NEWUSER) };
+            let result = match forbid_tracing() {
+                // SAFETY: takes integers only; the descriptor is the caller's and is open.
+                Ok(()) => unsafe { libc::setns(fd, libc::CLONE_NEWUSER) },
+                Err(_) => -1,
+            };
             report_and_wait(result, &tell_ready, &hold)
         }
         Fork::Parent(child) => child,

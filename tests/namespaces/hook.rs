@@ -39,7 +39,7 @@ fn what_root_does_not_permit_is_refused_in_one_line() {
     let container = Container::new(&n, 200_000);
     n.ok("ln -s /etc a/link");
     let source = n.path("a").display().to_string();
-    let policy = format!("allow {source}/* ro\n");
+    let policy = format!("allow {source} ro\nallow {source}/* ro\n");
     for (value, why) in [
         ("/etc:/data".to_owned(), "source /etc is not permitted"),
         (format!("{source}:/data:suid"), "option 'suid' is not permitted"),

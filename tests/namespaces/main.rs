@@ -2,6 +2,7 @@
 //! how they end. Containers are made by unshare(1); tests of container engines are elsewhere.
 
 mod container;
+mod escape;
 mod hook;
 #[allow(dead_code)]
 #[path = "../lifecycle/namespace.rs"]

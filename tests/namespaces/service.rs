@@ -146,7 +146,8 @@ fn list_stat_and_reload_reach_the_daemon() {
     let refused = n.sh(&format!("echo threads=1 > conf; $S reload -N {pid} /mnt/t"));
     assert!(text(&refused.stderr).contains("option 'threads' cannot change"), "{refused:?}");
     // The namespace of another process is no place of a mount of ours.
-    let none = n.sh("$S stat -N $$ /mnt/t");
+    let other = Container::of_root(&n);
+    let none = n.sh(&format!("$S stat -N {} /mnt", other.pid()));
     assert_eq!(none.status.code(), Some(32), "{none:?}");
 }
 
@@ -159,4 +160,51 @@ fn a_daemon_that_was_killed_is_not_listed() {
     wait_until("it is not listed", || n.ok("$S list; ls /run/shiftbind/elsewhere").is_empty());
     n.ok(&format!("$S umount -N {} /mnt/t", container.pid()));
     assert!(!is_mounted(&container));
+}
+
+#[test]
+fn a_reload_does_not_take_a_path_of_the_container_for_one_of_the_machine() {
+    let n = machine();
+    let container = Container::new(&n, 200_000);
+    let pid = container.pid();
+    let source = n.path("a").display().to_string();
+    n.ok(&format!("echo '{source} /mnt/t fuse.shiftbind idmap=1000:9:1 0 0' > fstab"));
+    n.ok(&format!("LIBMOUNT_FSTAB=$PWD/fstab $S a /mnt/t -N {pid} --mkdir --engine=fuse"));
+    let refused = n.sh(&format!("$S reload -N {pid} /mnt/t"));
+    let error = text(&refused.stderr);
+    assert!(error.contains("in another namespace: mount with config=FILE"), "{error}");
+    assert_eq!(container.ok("stat -c %u /mnt/t/f"), "1000\n");
+}
+
+#[test]
+fn a_mount_below_another_one_of_the_container_is_unmounted() {
+    let n = machine();
+    let container = mounted(&n);
+    n.ok("mkdir b && touch b/below");
+    let pid = container.pid();
+    n.ok(&format!("$S b /mnt/t/sub -N {pid} --engine=fuse"));
+    assert_eq!(container.ok("ls /mnt/t/sub"), "below\n");
+    n.ok(&format!("$S umount -N {pid} /mnt/t/sub"));
+    assert_eq!(container.ok("ls /mnt/t/sub"), "");
+    n.ok(&format!("$S umount -N {pid} /mnt/t"));
+    n.wait_until_gone();
+}
+
+#[test]
+fn a_container_that_keeps_the_mount_does_not_keep_the_daemon() {
+    let n = machine();
+    for kept in ["mount -t tmpfs cover /mnt/t", "mkdir /mnt/q && mount --bind /mnt/t /mnt/q"] {
+        let container = mounted(&n);
+        container.ok(kept);
+        let daemon = n.daemon();
+        signal(daemon, Signal::TERM);
+        // Signals that wait are merged to one.
+        wait_until("the first signal has been received", || {
+            let status = std::fs::read_to_string(format!("/proc/{daemon}/status"));
+            status.is_ok_and(|status| status.contains("ShdPnd:\t0000000000000000"))
+        });
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        signal(daemon, Signal::TERM);
+        n.wait_until_gone();
+    }
 }
