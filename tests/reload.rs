@@ -460,6 +460,10 @@ fn a_file_of_options_is_no_fifo_and_a_pipe_is_read_once() {
     let mount = Mount::described("subtype=not-this-one");
     mount.ok("bash -c '$S --engine=fuse -o config=<(echo idmap=b:0:100000:65536) a m'");
     assert_eq!(mount.owner("f"), (100_005, 100_006));
+    mount.refused(1, &["reload m: ", "option 'config': /dev/fd/", "cannot be read again"]);
+    mount.ok("umount m; echo idmap=b:0:100000:65536 | $S --engine=fuse -o config=/dev/stdin a m");
+    mount.refused(1, &["reload m: ", "option 'config': /dev/stdin: ", "cannot be read again"]);
+    assert_eq!(mount.owner("f"), (100_005, 100_006));
     mount.ok(
         "umount m && echo idmap=b:0:100000:65536 > conf && $S --engine=fuse -o config=conf a m",
     );

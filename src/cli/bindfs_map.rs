@@ -2,9 +2,8 @@
 //! offsets, and the users of `--mirror`.
 
 use std::collections::HashSet;
-use std::path::Path;
 
-use super::input_file;
+use super::input_file::InputFile;
 use super::maps::read_id;
 use crate::accounts::{Accounts, Named};
 use crate::error::{Error, Result};
@@ -91,13 +90,13 @@ fn parse_range<K: Named>(text: &str, accounts: &dyn Accounts) -> Parsed<(u32, u3
 /// Names that the user database of this machine lacks are skipped and reported in `warnings`.
 pub(super) fn extents_from_file<K: Named>(
     option: &str,
-    path: &Path,
+    file: InputFile<'_>,
     side: FileSide,
     accounts: &dyn Accounts,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Extent<K>>> {
-    let place = format!("option '{option}': {}", path.display());
-    let bytes = input_file::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
+    let place = format!("option '{option}': {}", file.path.display());
+    let bytes = file.read().map_err(|e| Error::unreadable(place.clone(), e))?;
     let text = String::from_utf8_lossy(&bytes);
     let mut extents = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -218,6 +217,8 @@ pub(super) fn parse_principals(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::accounts::TestAccounts;
     use proptest::prelude::*;
@@ -316,7 +317,7 @@ mod tests {
         let mut warnings = Vec::new();
         let extents = extents_from_file::<User>(
             "map-passwd",
-            file.path(),
+            InputFile { path: file.path(), is_reload: false },
             side,
             &TestAccounts,
             &mut warnings,
@@ -359,7 +360,7 @@ mod tests {
         let missing = Path::new("/no/such/file");
         let none = extents_from_file::<User>(
             "map-passwd",
-            missing,
+            InputFile { path: missing, is_reload: false },
             FileSide::Source,
             &TestAccounts,
             &mut Vec::new(),

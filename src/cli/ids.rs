@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::bindfs_map::{self, BindfsMap, FileSide};
 use super::dialect::Dialect;
+use super::input_file::InputFile;
 use super::maps::{IdKinds, MapList};
 use super::options::Opt;
 use super::values::UnmappedPolicies;
@@ -165,7 +166,7 @@ impl IdOptions {
         &mut self,
         id: Opt,
         option: &str,
-        path: &Path,
+        file: InputFile<'_>,
         accounts: &dyn Accounts,
         warnings: &mut Vec<String>,
     ) -> Result<()> {
@@ -174,10 +175,10 @@ impl IdOptions {
             _ => FileSide::Source,
         };
         if matches!(id, Opt::MapGroup | Opt::MapGroupRev) {
-            let extents = bindfs_map::extents_from_file(option, path, side, accounts, warnings)?;
+            let extents = bindfs_map::extents_from_file(option, file, side, accounts, warnings)?;
             self.group[usize::from(side == FileSide::Mount)] = Some(extents);
         } else {
-            let extents = bindfs_map::extents_from_file(option, path, side, accounts, warnings)?;
+            let extents = bindfs_map::extents_from_file(option, file, side, accounts, warnings)?;
             self.passwd[usize::from(side == FileSide::Mount)] = Some(extents);
         }
         Ok(())

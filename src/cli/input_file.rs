@@ -2,13 +2,19 @@
 //!
 //! The daemon reads them again at a reload, and no file may make it wait for ever, act on a device, or fill its memory. So
 //! the kernel tells first what the path names (O_PATH), and the same file is opened then. A pipe without a name is read, since
-//! only the calling process can have given it (`/dev/fd/N`, `<(command)`).
+//! only the calling process can have given it (`/dev/fd/N`, `<(command)`). At a reload such a path names a file of another
+//! process, or one of the daemon's own (standard input is /dev/null there, an empty file), so the kernel is told to follow no
+//! link of /proc to an open file (RESOLVE_NO_MAGICLINKS, openat2(2)).
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, fstatfs, major, minor, open};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, major, minor, open, openat2,
+};
+use rustix::io::Errno;
 
 use crate::sys::descriptors::DescriptorPath;
 
@@ -18,13 +24,43 @@ const MAX_LEN: u64 = 64 << 20;
 /// PIPEFS_MAGIC of linux/magic.h: the type of the filesystem that pipe(2) makes pipes in.
 const PIPEFS_MAGIC: i64 = 0x5049_5045;
 
-/// Reads a file whole.
-///
-/// # Errors
-/// The errors of open(2) and read(2); for a FIFO, a device other than /dev/null, a socket, and a file of more than 64 MiB a
-/// text that says so.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let named = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+/// A file that an option names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InputFile<'a> {
+    /// The path.
+    pub(super) path: &'a Path,
+    /// Whether a mount is being reloaded.
+    pub(super) is_reload: bool,
+}
+
+impl InputFile<'_> {
+    /// Reads the file whole.
+    ///
+    /// # Errors
+    /// The errors of open(2) and read(2); for a FIFO, a device other than /dev/null, a socket, a file of more than 64 MiB, and
+    /// at a reload an open file of a process, a text that says so.
+    pub(super) fn read(self) -> io::Result<Vec<u8>> {
+        let path = self.path;
+        match self.is_reload {
+            true => read(named_again(path)?),
+            false => read(open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?),
+        }
+    }
+}
+
+/// Opens a path (O_PATH) that must not lead through an open file of a process.
+fn named_again(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        // The kernel has the same errno for a loop of symbolic links.
+        Err(Errno::LOOP) if open(path, flags, Mode::empty()).is_ok() => Err(io::Error::other(
+            "this is a file that a process had open, which cannot be read again; give a regular file by its own path",
+        )),
+        named => Ok(named?),
+    }
+}
+
+fn read(named: OwnedFd) -> io::Result<Vec<u8>> {
     let stat = fstat(&named)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let nonblocking = match kind {
@@ -62,8 +98,33 @@ mod tests {
 
     use super::*;
 
+    fn read(path: &Path) -> io::Result<Vec<u8>> {
+        InputFile { path, is_reload: false }.read()
+    }
+
     fn why(path: &Path) -> String {
         read(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_reload_reads_no_open_file_of_a_process() {
+        let again = |path: &str| InputFile { path: Path::new(path), is_reload: true }.read();
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        for fd in [reader.as_raw_fd(), null.as_raw_fd()] {
+            for path in [format!("/dev/fd/{fd}"), format!("/proc/{}/fd/{fd}", std::process::id())] {
+                let error = again(&path).unwrap_err().to_string();
+                assert!(error.contains("cannot be read again"), "{path}: {error}");
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(path("file"), "ro").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        std::os::unix::fs::symlink("loop", path("loop")).unwrap();
+        assert_eq!(again(&path("link")).unwrap(), b"ro");
+        assert_eq!(again("/dev/null").unwrap(), b"");
+        assert_eq!(again(&path("loop")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
     }
 
     #[test]

@@ -155,14 +155,14 @@ pub fn parse_with(
     argv: impl IntoIterator<Item = OsString>,
     accounts: &dyn Accounts,
 ) -> Result<Command> {
-    parse_again(argv, accounts, &Found::default())
+    parse_again(argv, accounts, None)
 }
 
 /// As [`parse_with`], for a reload of a mount that keeps what it has found.
 fn parse_again(
     argv: impl IntoIterator<Item = OsString>,
     accounts: &dyn Accounts,
-    kept: &Found,
+    kept: Option<&Found>,
 ) -> Result<Command> {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let mut command = command_in(argv.clone(), accounts, kept)?;
@@ -172,7 +172,11 @@ fn parse_again(
     Ok(command)
 }
 
-fn command_in(argv: Vec<OsString>, accounts: &dyn Accounts, kept: &Found) -> Result<Command> {
+fn command_in(
+    argv: Vec<OsString>,
+    accounts: &dyn Accounts,
+    kept: Option<&Found>,
+) -> Result<Command> {
     let name = argv.first().cloned().unwrap_or_default();
     let dialect = Dialect::of(&name);
     if dialect::helper(&name).is_some() {

@@ -4,9 +4,8 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
 
-use super::input_file;
+use super::input_file::InputFile;
 use super::options::{self, Category, Given};
 use super::suggest::did_you_mean;
 use crate::error::{Error, Result};
@@ -215,9 +214,9 @@ fn resolve(item: RawOption, unknown: OnUnknown, place: &str) -> Result<Option<Gi
 }
 
 /// Parses an options file: one option a line, whose value is all that follows `=`. Errors name the line.
-pub(super) fn parse_file(path: &Path) -> Result<Vec<Given>> {
-    let place = format!("option 'config': {}", path.display());
-    let text = input_file::read(path).map_err(|e| Error::unreadable(place.clone(), e))?;
+pub(super) fn parse_file(file: InputFile<'_>) -> Result<Vec<Given>> {
+    let place = format!("option 'config': {}", file.path.display());
+    let text = file.read().map_err(|e| Error::unreadable(place.clone(), e))?;
     let mut given = Vec::new();
     for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let line = line.trim_ascii();

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::fstab::FstabEntry;
-use super::input_file;
+use super::input_file::InputFile;
 use super::{Command, SystemAccounts, parse_again};
 use crate::config::{Config, Found};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ pub fn options_again(
 }
 
 fn parse_config(argv: Vec<OsString>, kept: &Found) -> Result<Config> {
-    match parse_again(argv, &SystemAccounts, kept)? {
+    match parse_again(argv, &SystemAccounts, Some(kept))? {
         Command::Mount(config) => Ok(config),
         _ => Err(Error::usage(
             "the options no longer ask for a mount; remove the options that were added",
@@ -70,7 +70,7 @@ fn fstab_entry_of(mountpoint: &Path, source: Option<&Path>) -> Result<FstabEntry
             fstab.display(),
         ))
     };
-    let text = match input_file::read(&fstab) {
+    let text = match (InputFile { path: &fstab, is_reload: true }).read() {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(missing("does not exist"));

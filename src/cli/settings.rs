@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::bindfs_map;
 use super::dialect::Dialect;
 use super::ids::IdOptions;
+use super::input_file::InputFile;
 use super::maps::IdKinds;
 use super::mount_options;
 use super::options::{Given, Opt, OptionDef};
@@ -57,7 +58,7 @@ pub(super) struct Settings {
     explain: bool,
     target: TargetOptions,
     /// What the running mount keeps through a reload.
-    kept: Found,
+    kept: Option<Found>,
     /// The maps of user namespaces that these options name.
     namespaces: Vec<NamespaceMap>,
 }
@@ -106,12 +107,12 @@ impl GivenOption {
 }
 
 impl Settings {
-    /// Reads the options in order. `kept` is what a running mount keeps.
+    /// Reads the options in order. `kept` is what a running mount keeps; `None` if there is none.
     pub(super) fn read(
         given: Vec<Given>,
         dialect: Dialect,
         accounts: &dyn Accounts,
-        kept: &Found,
+        kept: Option<&Found>,
     ) -> Result<Self> {
         let mut settings = Self {
             dialect,
@@ -142,7 +143,7 @@ impl Settings {
             remount: false,
             explain: false,
             target: TargetOptions::default(),
-            kept: kept.clone(),
+            kept: kept.cloned(),
             namespaces: Vec::new(),
         };
         for one in given {
@@ -237,11 +238,10 @@ impl Settings {
                 self.ids.set_bindfs_map(one.parse(|text| bindfs_map::parse_map(text, accounts))?)
             }
             Opt::MapPasswd | Opt::MapGroup | Opt::MapPasswdRev | Opt::MapGroupRev => {
-                let path = PathBuf::from(&one.value);
                 self.ids.set_accounts_file(
                     one.option.id,
                     one.option.long,
-                    &path,
+                    InputFile { path: Path::new(&one.value), is_reload: self.kept.is_some() },
                     accounts,
                     &mut self.warnings,
                 )?;
@@ -263,7 +263,7 @@ impl Settings {
     ) -> Result<FoundMap> {
         let is_same =
             |kept: &&NamespaceMap| kept.option == one.option.long && kept.value == one.value;
-        let found = match self.kept.namespaces.iter().find(is_same) {
+        let found = match self.kept.iter().flat_map(|kept| &kept.namespaces).find(is_same) {
             Some(kept) => FoundMap { uids: kept.uids.clone(), gids: kept.gids.clone() },
             None => read().map_err(|why| one.refused(why))?,
         };
@@ -369,7 +369,8 @@ impl Settings {
         if self.options_file.is_some() {
             return Err(Error::usage("option 'config' can be given once, and not within its file"));
         }
-        let given = mount_options::parse_file(&path)?;
+        let file = InputFile { path: &path, is_reload: self.kept.is_some() };
+        let given = mount_options::parse_file(file)?;
         // The path must stay valid after the daemon leaves the working directory.
         let whole = std::path::absolute(&path)
             .map_err(|e| Error::unreadable(format!("option 'config': {}", path.display()), e))?;
@@ -393,9 +394,9 @@ impl Settings {
         self.warnings.extend(self.view.take_warnings());
         let root_only = self.ids.root_only().chain(self.view.root_only()).collect();
         let names_by_unmapped = self.ids.has_offset();
-        let owner = self.ids.find_owner(&source, self.kept.owner)?;
+        let owner = self.ids.find_owner(&source, self.kept.as_ref().and_then(|kept| kept.owner))?;
         let has_root_as = self.ids.has_root_as();
-        let kept = self.kept.target.as_ref();
+        let kept = self.kept.as_ref().and_then(|kept| kept.target.as_ref());
         let namespace = self.target.find(kept, &self.process)?;
         target::apply(namespace.as_ref(), &mut self.flags, &mut self.ids, self.idmappable)?;
         let ids = self.ids.finish(self.dialect)?;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::{Fs, Result};
 use crate::source::{FoundInode, Inode, component};
-use crate::view::{Excluded, Verdict, View, is_numbered_alias, may_be_alias};
+use crate::view::{Excluded, Verdict, View, is_numbered_alias};
 
 /// Where a directory is, for patterns that are paths.
 enum DirPath {
@@ -94,12 +94,12 @@ impl Fs {
     /// Returns whether a name is an alias of an excluded one: the source has a file by it, and lists that file under no
     /// name that is shown.
     ///
-    /// FAT and NTFS have a short name beside each long one, SMB servers make one up, HFS+ composes characters in one way.
+    /// FAT and NTFS have a short name beside each long one, SMB servers make one up, HFS+ composes characters in one way. FAT
+    /// and SMB also drop dots and spaces at a name's end, NTFS takes `NAME::$DATA` for NAME, vfat `:0073` for `s` with
+    /// `uni_xlate`: on these filesystems the form of a name excludes none.
     /// Where patterns are paths, an alias of a directory would lead past them, so every alias is hidden.
     fn finds_by_alias(&self, view: &View, dir: &Inode, name: &OsStr) -> bool {
-        let bytes = name.as_bytes();
-        let may_be = is_numbered_alias(bytes)
-            || (may_be_alias(bytes) && self.tree.finds_by_other_names(dir));
+        let may_be = is_numbered_alias(name.as_bytes()) || self.tree.finds_by_other_names(dir);
         if !may_be {
             return false;
         }

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn head(uid: u32, unique: u64) -> RequestHead {
-        RequestHead { opcode: opcode::GETATTR, unique, uid, pid: 1 }
+        RequestHead { opcode: opcode::GETATTR, unique, nodeid: 1, uid, pid: 1 }
     }
 
     fn device() -> Arc<Device> {

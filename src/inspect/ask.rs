@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, geteuid, kill_process, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, geteuid, kill_process, set_parent_process_death_signal, waitpid,
+};
 use serde_json::{Map, Value};
 
 use super::report::{Detail, accepted};
@@ -103,10 +105,34 @@ pub(super) enum Asked {
     Any,
 }
 
-/// Asks the daemon of each mount. Mounts of one daemon (bind mounts of the mount) get one answer.
+/// The child process that asked last, if it has not ended: a server has read its request.
+#[derive(Debug, Default)]
+pub(super) struct LastChild(Option<Pid>);
+
+impl LastChild {
+    /// Whether the child is still there. Reaps it if it has ended.
+    fn is_kept(&mut self) -> bool {
+        self.0 =
+            self.0.filter(|child| matches!(waitpid(Some(*child), WaitOptions::NOHANG), Ok(None)));
+        self.0.is_some()
+    }
+}
+
+/// As [`ask_again_all`], for one question.
+pub(super) fn ask_all(mounts: &[FoundMount], asked: Asked, detail: Detail) -> Vec<Answer> {
+    ask_again_all(mounts, asked, detail, &mut LastChild::default())
+}
+
+/// Asks the daemon of each mount. Mounts of one daemon (bind mounts of the mount) get one answer. While the child of the last
+/// question is kept by a server, none is asked and all are silent: else each question would leave a process behind.
 ///
 /// To be called where the process has one thread.
-pub(super) fn ask_all(mounts: &[FoundMount], asked: Asked, detail: Detail) -> Vec<Answer> {
+pub(super) fn ask_again_all(
+    mounts: &[FoundMount],
+    asked: Asked,
+    detail: Detail,
+    child: &mut LastChild,
+) -> Vec<Answer> {
     let is_asked = |mount: &FoundMount| {
         matches!(mount.made_by, MadeBy::Fuse { .. })
             && (asked == Asked::Any || mount.fs_type == "fuse.shiftbind")
@@ -116,11 +142,12 @@ pub(super) fn ask_all(mounts: &[FoundMount], asked: Asked, detail: Detail) -> Ve
         .map(|mount| if is_asked(mount) { Answer::Silent } else { Answer::NotAsked })
         .collect();
     let numbers: Vec<usize> = (0..mounts.len()).filter(|at| is_asked(&mounts[*at])).collect();
-    if numbers.is_empty() {
+    if numbers.is_empty() || child.is_kept() {
         return found;
     }
-    if let Err(e) = ask_in_child(mounts, &numbers, detail, &mut found) {
-        numbers.iter().for_each(|at| found[*at] = Answer::Failed(e));
+    match ask_in_child(mounts, &numbers, detail, &mut found) {
+        Ok(last) => *child = last,
+        Err(e) => numbers.iter().for_each(|at| found[*at] = Answer::Failed(e)),
     }
     share(mounts, &mut found);
     found
@@ -131,13 +158,15 @@ fn ask_in_child(
     numbers: &[usize],
     detail: Detail,
     found: &mut [Answer],
-) -> Result<(), Errno> {
+) -> Result<LastChild, Errno> {
     let (answers, answered) = pipe_with(PipeFlags::CLOEXEC)?;
     let child = match fork().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))? {
         Fork::Parent(child) => child,
         Fork::Child => {
             // The child may outlive this process: it keeps no file, terminal, pipe or directory in use meanwhile.
             close_all_but(&[answered.as_raw_fd()]);
+            // A signal may end the parent before it ends the child.
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
             let is_apart = File::options()
                 .read(true)
                 .write(true)
@@ -152,8 +181,7 @@ fn ask_in_child(
     };
     drop(answered);
     let is_whole = receive(File::from(answers), mounts, numbers.len(), found);
-    end(child, is_whole);
-    Ok(())
+    Ok(end(child, is_whole))
 }
 
 /// The child's part: a thread for each mount writes the answer into the pipe.
@@ -248,14 +276,16 @@ fn receive(
 }
 
 /// Ends the child, and waits for its end unless a server keeps it.
-fn end(child: Pid, is_whole: bool) {
+fn end(child: Pid, is_whole: bool) -> LastChild {
     if !is_whole {
         let _ = kill_process(child, Signal::KILL);
     }
     let end = Instant::now() + END;
-    while matches!(waitpid(Some(child), WaitOptions::NOHANG), Ok(None)) && Instant::now() < end {
+    let mut last = LastChild(Some(child));
+    while last.is_kept() && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
+    last
 }
 
 /// Gives the answer of a daemon to all its mounts, also to those that are covered or whose root is below the daemon's.

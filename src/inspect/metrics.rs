@@ -1,5 +1,6 @@
 //! The text exposition format of Prometheus: `shiftbind stat --prometheus`. doc/LIST.md describes each metric.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use serde_json::Value;
@@ -138,13 +139,18 @@ pub(super) fn exposition(mounts: &[Value]) -> String {
             continue;
         }
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        // A daemon of another user may tell names that come out alike, and Prometheus refuses all if a sample stands twice.
+        let mut written = HashSet::new();
         for (mountpoint, samples) in samples {
             for Sample { suffix, labels, value } in samples {
-                let _ = write!(out, "{name}{suffix}{{mountpoint=\"{}\"", label(&mountpoint));
-                for (key, text) in labels {
-                    let _ = write!(out, ",{key}=\"{}\"", label(&text));
+                let mut sample = format!("{name}{suffix}{{mountpoint=\"{}\"", label(&mountpoint));
+                for (key, text) in labels.iter().filter(|(_, text)| !text.is_empty()) {
+                    let _ = write!(sample, ",{key}=\"{}\"", label(text));
                 }
-                let _ = writeln!(out, "}} {value}");
+                if !written.contains(&sample) {
+                    let _ = writeln!(out, "{sample}}} {value}");
+                    written.insert(sample);
+                }
             }
         }
     }
@@ -176,10 +182,12 @@ fn mountpoint(told: &Value) -> String {
     name(told, "mountpoint")
 }
 
-/// A name, in octal where it is not UTF-8.
+/// A name, in octal where it is not UTF-8. A backslash is always in octal, so that no two names come out alike.
 fn name(told: &Value, key: &str) -> String {
-    let escaped = told[format!("{key}_escaped")].as_str();
-    escaped.or(told[key].as_str()).unwrap_or_default().to_owned()
+    match told[format!("{key}_escaped")].as_str() {
+        Some(escaped) => escaped.to_owned(),
+        None => told[key].as_str().unwrap_or_default().replace('\\', "\\134"),
+    }
 }
 
 fn info(told: &Value) -> Vec<Sample> {
@@ -241,6 +249,20 @@ mod tests {
     fn labels_are_escaped_as_the_format_has_it_and_for_terminals() {
         assert_eq!(label("a\\b\"c\nd é"), "a\\\\b\\\"c\\nd é");
         assert_eq!(label("\u{1b}[2J\u{85}"), "\\\\033[2J\\\\302\\\\205");
+    }
+
+    #[test]
+    fn no_two_names_come_out_alike_and_no_sample_twice() {
+        let named = |name: &str| json!({ "mountpoint": name, "state": "silent" });
+        let text = exposition(&[named("e\\033x"), named("e\u{1b}x"), named("l\nf")]);
+        for label in ["e\\\\134033x", "e\\\\033x", "l\\nf"] {
+            let sample = format!("shiftbind_up{{mountpoint=\"{label}\"}} 0\n");
+            assert_eq!(text.matches(&sample).count(), 1, "{sample}: {text}");
+        }
+        let two_kinds = json!({ "A\u{1b}": { "count": 1 }, "A\\033": { "count": 2 } });
+        let text = exposition(&[json!({ "mountpoint": "/m", "requests": two_kinds })]);
+        assert_eq!(text.matches("shiftbind_requests_total{").count(), 1, "{text}");
+        assert!(text.contains("shiftbind_mount_info{mountpoint=\"/m\"} 1\n"), "{text}");
     }
 
     #[test]

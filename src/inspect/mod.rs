@@ -22,7 +22,7 @@ use crate::describe;
 use crate::error::{Error, Result};
 use crate::idmap::IdView;
 use crate::mount::{self, FoundMount};
-use ask::{Answer, Asked, ask_all};
+use ask::{Answer, Asked, LastChild, ask_all};
 pub use elsewhere::reload as reload_in;
 use report::Detail;
 use told::{SCHEMA, document, find, is_ours, told, told_for_stat};
@@ -53,7 +53,7 @@ pub fn stat(mountpoint: &Path, namespace: Option<&OsStr>, as_json: bool) -> Resu
     let told = match namespace {
         Some(value) => elsewhere::stat(value, mountpoint)?,
         None => {
-            let (mount, answer) = find(mountpoint, Detail::Stat)?;
+            let (mount, answer) = find(mountpoint, Detail::Stat, &mut LastChild::default())?;
             told_for_stat(&mount, answer)
         }
     };
@@ -76,7 +76,7 @@ pub fn metrics(mountpoint: Option<&Path>) -> Result<String> {
             mounts.map(|(mount, answer)| told_for_stat(mount, answer)).collect();
         return Ok(metrics::exposition(&mounts));
     };
-    let (mount, answer) = find(mountpoint, Detail::Stat)?;
+    let (mount, answer) = find(mountpoint, Detail::Stat, &mut LastChild::default())?;
     Ok(metrics::exposition(&[told_for_stat(&mount, answer)]))
 }
 
@@ -85,7 +85,7 @@ pub fn metrics(mountpoint: Option<&Path>) -> Result<String> {
 /// # Errors
 /// No mount of this program is there, or it does not tell.
 pub fn ids_of(mountpoint: &Path) -> Result<IdView> {
-    let (mount, answer) = find(mountpoint, Detail::List)?;
+    let (mount, answer) = find(mountpoint, Detail::List, &mut LastChild::default())?;
     let told = told(&mount, answer);
     describe::ids_of(&told).ok_or_else(|| {
         let why = told["reason"].as_str().unwrap_or("it was mounted by another version");
@@ -103,8 +103,11 @@ pub fn umount(path: &Path, namespace: Option<&OsStr>, lazy: bool) -> Result<()> 
         return elsewhere::umount(value, path, lazy);
     }
     let mount = mount::mount_at(path)?;
-    let mount =
-        if is_ours(&mount, &Answer::NotAsked) { mount } else { find(path, Detail::List)?.0 };
+    let mount = if is_ours(&mount, &Answer::NotAsked) {
+        mount
+    } else {
+        find(path, Detail::List, &mut LastChild::default())?.0
+    };
     let name = path.display();
     mount.unmount(lazy).map_err(|e| match e.raw_os_error() {
         Some(libc::EBUSY) => busy(path, &mount),

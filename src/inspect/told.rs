@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::ask::{Answer, Asked, ask_all};
+use super::ask::{Answer, Asked, LastChild, ask_again_all};
 use super::latency;
 use super::report::{Detail, accepted};
 use crate::describe::push_name;
@@ -16,10 +16,16 @@ use crate::mount::{self, FoundMount, MadeBy};
 /// The version of the JSON. It is raised when a member goes or changes its meaning, not when one is added.
 pub(super) const SCHEMA: u32 = 1;
 
-pub(super) fn find(path: &Path, detail: Detail) -> Result<(FoundMount, Answer)> {
+/// The mount at a path, and its answer. `child` is where a child process that a server keeps is noted.
+pub(super) fn find(
+    path: &Path,
+    detail: Detail,
+    child: &mut LastChild,
+) -> Result<(FoundMount, Answer)> {
     let mount = mount::mount_at(path)?;
-    let answer =
-        ask_all(std::slice::from_ref(&mount), Asked::Any, detail).pop().unwrap_or(Answer::Silent);
+    let answer = ask_again_all(std::slice::from_ref(&mount), Asked::Any, detail, child)
+        .pop()
+        .unwrap_or(Answer::Silent);
     match is_ours(&mount, &answer) {
         true => Ok((mount, answer)),
         false => Err(mount::not_ours(path)),

@@ -3,17 +3,18 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::ask::{Asked, ask_all};
+use super::ask::{Asked, LastChild, ask_again_all};
 use super::report::Detail;
 use super::told::{document, find, told_for_stat};
 use super::view;
 use crate::error::{Error, Result};
 use crate::mount::{self, FoundMount};
-use crate::sys::process::SignalSet;
+use crate::sys::process::exit_at;
 use crate::sys::terminal;
 
 /// The size that a terminal is taken to have if it does not tell.
@@ -30,9 +31,10 @@ pub fn watch(
     interval: Duration,
     out: &mut (impl Write + IsTerminal + AsFd),
 ) -> Result<()> {
-    let (mount, answer) = find(mountpoint, Detail::Stat)?;
-    let signals = SignalSet::block(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
-        .map_err(|e| Error::file("signals", e))?;
+    let mut child = LastChild::default();
+    let (mount, answer) = find(mountpoint, Detail::Stat, &mut child)?;
+    // A signal must end the process also where the output blocks (a pipe that is full) or an answer is awaited.
+    exit_at(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]).map_err(|e| Error::file("signals", e))?;
     let mut now = (Instant::now(), told_for_stat(&mount, answer));
     let mut before: Option<(Instant, Value)> = None;
     let redraws = out.is_terminal() && !as_json;
@@ -56,21 +58,18 @@ pub fn watch(
         while next <= Instant::now() {
             next += interval;
         }
-        let rest = next.saturating_duration_since(Instant::now());
-        if signals.wait_for(rest).map_err(|e| Error::file("signals", e))?.is_some() {
-            return Ok(());
-        }
-        let Some(told) = ask_again(&mount)? else { return Ok(()) };
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+        let Some(told) = ask_again(&mount, &mut child)? else { return Ok(()) };
         before = Some(std::mem::replace(&mut now, (Instant::now(), told)));
     }
 }
 
 /// What the mount tells now; `None` if it is gone.
-fn ask_again(mount: &FoundMount) -> Result<Option<Value>> {
+fn ask_again(mount: &FoundMount, child: &mut LastChild) -> Result<Option<Value>> {
     let Some(mount) = mount::inventory()?.into_iter().find(|one| one.is_same_as(mount)) else {
         return Ok(None);
     };
-    let answer = ask_all(std::slice::from_ref(&mount), Asked::Any, Detail::Stat).pop();
+    let answer = ask_again_all(std::slice::from_ref(&mount), Asked::Any, Detail::Stat, child).pop();
     Ok(answer.map(|answer| told_for_stat(&mount, answer)))
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Pid;
 use rustix::thread::gettid;
@@ -146,6 +146,26 @@ pub fn close_all_but(keep: &[RawFd]) {
     }
 }
 
+/// Lets the process end with status 0 when one of these signals comes, whatever it does: a system call that blocks is
+/// interrupted.
+///
+/// # Errors
+/// EINVAL for a number that is no signal's, or one that cannot be caught.
+pub fn exit_at(signals: &[i32]) -> io::Result<()> {
+    extern "C" fn exit(_: libc::c_int) {
+        // SAFETY: _exit(2) is safe in a signal handler.
+        unsafe { libc::_exit(0) }
+    }
+    for signal in signals {
+        let handler = exit as extern "C" fn(libc::c_int);
+        // SAFETY: the handler makes one system call, which does not return.
+        if unsafe { libc::signal(*signal, handler as libc::sighandler_t) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// A set of blocked signals, received by [`SignalSet::wait`].
 #[derive(Clone)]
 pub struct SignalSet(libc::sigset_t);
@@ -169,31 +189,6 @@ impl SignalSet {
         } {
             0 => Ok(Self(set)),
             code => Err(io::Error::from_raw_os_error(code)),
-        }
-    }
-
-    /// Waits for one of the signals for a time (sigtimedwait(2)). Returns its number; `None` when the time is over.
-    pub fn wait_for(&self, time: Duration) -> io::Result<Option<i32>> {
-        let end = Instant::now() + time;
-        loop {
-            let rest = end.saturating_duration_since(Instant::now());
-            let rest = libc::timespec {
-                tv_sec: libc::time_t::try_from(rest.as_secs()).unwrap_or(libc::time_t::MAX),
-                tv_nsec: rest.subsec_nanos().into(),
-            };
-            // SAFETY: both structures are initialised; what is known of the signal is not asked for.
-            let number = unsafe {
-                libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const rest)
-            };
-            if number > 0 {
-                return Ok(Some(number));
-            }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EAGAIN) => return Ok(None),
-                Some(libc::EINTR) => {}
-                _ => return Err(error),
-            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-pub use alias::{is_numbered_alias, may_be_alias};
+pub use alias::is_numbered_alias;
 use glob::{Case, Glob};
 
 /// The patterns of one mount.

@@ -11,7 +11,7 @@ mod owner;
 mod perms;
 mod policy;
 
-pub use excluded::{Excluded, Verdict, is_numbered_alias, may_be_alias};
+pub use excluded::{Excluded, Verdict, is_numbered_alias};
 pub use needs::{Checks, Needs};
 pub use owner::{CreatedBy, Creation, Forced, Mirror, Principal};
 pub use perms::PermRules;

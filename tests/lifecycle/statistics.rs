@@ -214,6 +214,16 @@ fn the_live_view_ends_with_a_signal_and_with_its_reader() {
         watching.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
         assert_eq!(errors, "");
     }
+    // A pipe that is full: no process reads it.
+    let mut command = ns.command(ns.path("shiftbind"));
+    command.args(["stat", "--watch=0.1", "--json", "m"]).stdout(Stdio::piped());
+    let mut watching = command.spawn().unwrap();
+    let wchan = format!("/proc/{}/wchan", watching.id());
+    wait_until("the pipe is full", || {
+        std::fs::read_to_string(&wchan).is_ok_and(|at| at.contains("pipe_write"))
+    });
+    signal(watching.id(), Signal::INT);
+    assert!(ended(&mut watching).success());
     // bash tells the status of each part of a pipe.
     let status =
         ns.ok("bash -c '$S stat --watch=0.1 m | head -n 1 > /dev/null; echo ${PIPESTATUS[0]}'");

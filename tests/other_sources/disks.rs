@@ -103,7 +103,12 @@ fn a_hidden_name_of_fat_is_not_found_by_its_short_name() {
         }
         assert_eq!(fs::read(disk.dir.join(secret)).expect("the short name"), b"secret");
         let mount = Mount::builder().source(&disk.dir).arg("--exclude=secret-name.txt").start();
-        for name in ["secret-name.txt", secret, &secret.to_lowercase(), "SECRET-NAME.TXT"] {
+        assert_eq!(fs::read(disk.dir.join("secret-name.txt.")).expect("a dot"), b"secret");
+        let dots = ["secret-name.txt.", "SECRET-name.txt..."];
+        for name in ["secret-name.txt", secret, &secret.to_lowercase(), "SECRET-NAME.TXT"]
+            .into_iter()
+            .chain(dots)
+        {
             let found = fs::read(mount.join(name)).map_err(|e| e.kind());
             assert_eq!(found, Err(std::io::ErrorKind::NotFound), "{options}: {name}");
         }

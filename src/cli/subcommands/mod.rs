@@ -18,7 +18,6 @@ use super::settings::Settings;
 use super::suggest::nearest;
 use super::{Command, command_of};
 use crate::accounts::Accounts;
-use crate::config::Found;
 use crate::error::{Error, Result};
 
 /// The subcommand that the first argument names.
@@ -161,7 +160,7 @@ fn explain(given: Vec<Given>, operands: Vec<OsString>, accounts: &dyn Accounts) 
             let mut given = given;
             let option = options::by_id(Opt::Explain);
             given.push(Given { option, on: true, value: None });
-            let settings = Settings::read(given, Dialect::Shiftbind, accounts, &Found::default())?;
+            let settings = Settings::read(given, Dialect::Shiftbind, accounts, None)?;
             command_of(settings, operands, false)
         }
     }

@@ -50,7 +50,9 @@ impl Fs {
             // On another thread: the worker stays free for other requests, such as the RELEASE that unlocks the file.
             Err(Errno::WOULDBLOCK) => {
                 let fs = Arc::clone(self);
-                spawn_blocking(move || done(fs.retry_lock(|| take(&file, kind, false))));
+                spawn_blocking(move || {
+                    done(fs.retry_lock(file.inode().node(), || take(&file, kind, false)))
+                });
             }
             result => done(result),
         }

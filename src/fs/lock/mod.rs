@@ -88,12 +88,15 @@ impl Fs {
     {
         match self.try_lock(caller, &request) {
             Err(Errno::AGAIN) if wait => self.wait_for_lock(*caller, request, done),
-            Err(Errno::AGAIN) if self.may_be_closed(&request) => {
-                let (fs, caller) = (Arc::clone(self), *caller);
-                spawn_blocking(move || {
-                    done(fs.retry_lock(|| fs.try_lock(&caller, &request)));
-                });
-            }
+            Err(Errno::AGAIN) => match self.closed_in_the_way(&request) {
+                Some(node) => {
+                    let (fs, caller) = (Arc::clone(self), *caller);
+                    spawn_blocking(move || {
+                        done(fs.retry_lock(node, || fs.try_lock(&caller, &request)));
+                    });
+                }
+                None => done(Err(Errno::AGAIN)),
+            },
             result => done(result),
         }
     }
@@ -122,15 +125,14 @@ impl Fs {
         granted(&file, &owner, request, before)
     }
 
-    /// Returns whether a conflicting lock may be of an open file that the client has just closed.
+    /// Returns the node of the file if a conflicting lock may be of an open file that the client has just closed.
     ///
     /// The kernel sends RELEASE only after close(2) has returned. A lock of a known descriptor table is a POSIX lock,
     /// which the FLUSH of a close releases before close(2) returns.
-    fn may_be_closed(&self, request: &LockRequest) -> bool {
-        let Ok(file) = self.files.get(request.handle) else { return false };
-        let node = file.inode().node();
+    fn closed_in_the_way(&self, request: &LockRequest) -> Option<NodeId> {
+        let node = self.files.get(request.handle).ok()?.inode().node();
         let blockers = self.locks.blockers(node, request.owner, &request.range);
-        blockers.iter().any(|owner| !self.locks.fd_tables.contains(*owner))
+        blockers.iter().any(|owner| !self.locks.fd_tables.contains(*owner)).then_some(node)
     }
 
     fn wait_for_lock<F>(self: &Arc<Self>, caller: Caller, request: LockRequest, done: F)

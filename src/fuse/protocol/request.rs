@@ -80,6 +80,8 @@ pub(in crate::fuse) struct RequestHead {
     pub(in crate::fuse) opcode: u32,
     /// The request's number.
     pub(in crate::fuse) unique: u64,
+    /// The node id.
+    pub(in crate::fuse) nodeid: u64,
     /// The caller's filesystem uid, or [`UNKNOWN_USER`].
     pub(in crate::fuse) uid: u32,
     /// The caller's thread id; 0 if it has none in the daemon's pid namespace.
@@ -90,9 +92,9 @@ impl RequestHead {
     /// The head of the request in a buffer. All fields are 0 if it is too short, which the kernel's requests never are.
     pub(in crate::fuse) fn of(bytes: &[u8]) -> Self {
         let header = InHeader::read_from_prefix(bytes).ok().map(|(header, _)| header);
-        header.map_or(Self { opcode: 0, unique: 0, uid: 0, pid: 0 }, |header| {
-            let InHeader { opcode, unique, uid, pid, .. } = header;
-            Self { opcode, unique, uid, pid }
+        header.map_or(Self { opcode: 0, unique: 0, nodeid: 0, uid: 0, pid: 0 }, |header| {
+            let InHeader { opcode, unique, nodeid, uid, pid, .. } = header;
+            Self { opcode, unique, nodeid, uid, pid }
         })
     }
 
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_user_that_the_kernel_does_not_tell_is_that_of_the_thread() {
-        let head = |uid, pid| RequestHead { opcode: 0, unique: 1, uid, pid };
+        let head = |uid, pid| RequestHead { opcode: 0, unique: 1, nodeid: 1, uid, pid };
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(head(UNKNOWN_USER, std::process::id()).user(), own);
         assert_eq!(head(UNKNOWN_USER, u32::MAX).user(), UNKNOWN_USER, "no such thread");

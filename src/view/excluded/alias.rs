@@ -9,14 +9,6 @@ pub fn is_numbered_alias(name: &[u8]) -> bool {
     is_short(name) && pairs.any(|pair| pair[0] == b'~' && pair[1].is_ascii_alphanumeric())
 }
 
-/// Whether a filesystem that finds files by other names could find one by this name. A short name may be a long one that was
-/// cut, without a number (`nonumtail` of vfat). Characters beyond ASCII may be composed in several ways, or be ignored (HFS+,
-/// exFAT).
-#[must_use]
-pub fn may_be_alias(name: &[u8]) -> bool {
-    is_short(name) || !name.is_ascii()
-}
-
 fn is_short(name: &[u8]) -> bool {
     let mut parts = name.split(|byte| *byte == b'.');
     let (base, extension) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -36,16 +28,6 @@ mod tests {
             ["secret", "x~", "x.c~", "f.txt~1", "long-name~1.txt", "a~1.b.c", "a~1.html", "", "~"]
         {
             assert!(!is_numbered_alias(name.as_bytes()), "{name}");
-        }
-    }
-
-    #[test]
-    fn short_names_and_those_beyond_ascii_may_be_aliases() {
-        for name in ["SECRETNA.TXT", "a", "a.b", "sécret name"] {
-            assert!(may_be_alias(name.as_bytes()), "{name}");
-        }
-        for name in ["secret-name", "a.html", "a.b.c", ".hidden", ""] {
-            assert!(!may_be_alias(name.as_bytes()), "{name}");
         }
     }
 }
