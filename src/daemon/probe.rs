@@ -6,15 +6,15 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::error::{Error, Result};
 use crate::mount::{MountPoint, NewMount};
+use crate::sys::descriptors::is_readable_within;
 use crate::sys::process::{Fork, close_all_but, exit_now, fork};
 
 /// How long the root may take to answer GETATTR. Chosen: well above any answer of a local source.
@@ -57,7 +57,7 @@ pub(super) fn start(mount: &NewMount, point: &MountPoint) -> Result<Probe> {
 impl Probe {
     /// Waits for the reply.
     pub(super) fn wait(self) -> Result<()> {
-        if !self.answered_in_time() {
+        if !is_readable_within(&self.answer, PROBE_TIMEOUT) {
             // The process may not die before the device is closed, so it is not waited for.
             let _ = kill_process(self.process, Signal::KILL);
             return Err(Error::refused(format!(
@@ -78,20 +78,6 @@ impl Probe {
                 std::io::Error::from_raw_os_error(i32::from(code)),
             )),
             (Err(e), _) => Err(Error::mount("the mount could not be probed", e)),
-        }
-    }
-
-    fn answered_in_time(&self) -> bool {
-        let end = Instant::now() + PROBE_TIMEOUT;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).ok();
-            let mut fds = [PollFd::new(&self.answer, PollFlags::IN)];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => return false,
-                Err(rustix::io::Errno::INTR) => {}
-                Ok(_) | Err(_) => return true,
-            }
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What root permits annotations to mount: lines of a file.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+
+use crate::sys::user_namespace::is_initial;
 
 /// The most bytes that are read. Chosen.
 const MAX_TEXT: u64 = 1 << 20;
@@ -162,11 +163,7 @@ fn joined(options: &str, with: &str) -> String {
 /// Whether a file of this uid is root's. In a user namespace root of the machine has no number, and is shown as the overflow
 /// id; a user of such a namespace mounts with the user's own rights only, whatever the file says.
 fn is_root(uid: u32) -> bool {
-    /// PROC_USER_INIT_INO of linux/proc_ns.h.
-    const INITIAL: u64 = 0xEFFF_FFFD;
-    let is_initial =
-        std::fs::metadata(OsStr::new("/proc/self/ns/user")).is_ok_and(|meta| meta.ino() == INITIAL);
-    uid == 0 || (uid == 65534 && !is_initial)
+    uid == 0 || (uid == 65534 && !is_initial())
 }
 
 #[cfg(test)]

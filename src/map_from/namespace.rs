@@ -6,9 +6,10 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, open, openat, statat};
 
-use super::open::{namespace, why};
+use super::open::why;
 use super::{FoundMap, Kinds, Result, number, text_of};
 use crate::sys;
+use crate::sys::namespace::Kind;
 
 const OWN: &str = "the same user namespace as this program, which has no map of its own";
 
@@ -22,8 +23,8 @@ pub(super) fn of_process(pid: &str) -> Result<FoundMap> {
 /// The map of the user namespace that a path names, such as `/proc/PID/ns/user`.
 pub(super) fn of_path(path: &Path) -> Result<FoundMap> {
     let failed = |why: &dyn std::fmt::Display| format!("userns: {}: {why}", path.display());
-    let file = namespace(path).map_err(|e| failed(&e))?;
-    let Some(file) = file.filter(|file| sys::user_namespace::is_user_namespace(file)) else {
+    let file = sys::namespace::open_file(path).map_err(|e| failed(&why(&e)))?;
+    let Some(file) = file.filter(|file| sys::namespace::is_of(file, Kind::Users)) else {
         return Err(failed(&"this is no user namespace"));
     };
     let wanted = Id::of(&fstat(&file).map_err(|e| failed(&why(&e.into())))?);

@@ -6,13 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs, open};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
 use super::Result;
 use crate::error::strerror;
-
-/// The type of the filesystem that namespaces are files of (`NSFS_MAGIC` of linux/magic.h).
-const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// Opens a regular file.
 pub(super) fn regular_file(path: &Path) -> Result<File> {
@@ -21,16 +18,6 @@ pub(super) fn regular_file(path: &Path) -> Result<File> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => to_read(&named),
         _ => Err("this is no regular file".to_owned()),
-    }
-}
-
-/// Opens a file of a namespace, of whatever kind. `None`: the path names something else.
-pub(super) fn namespace(path: &Path) -> Result<Option<File>> {
-    let named = opened_as_path(path)?;
-    let stat = fstatfs(&named).map_err(|e| why(&e.into()))?;
-    match u64::try_from(stat.f_type) == Ok(NSFS_MAGIC) {
-        true => to_read(&named).map(Some),
-        false => Ok(None),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::describe::describe;
 use crate::sys;
 use crate::sys::mountinfo::{MountInfo, mounts_below};
+use crate::sys::user_namespace::is_initial;
 
 const DIRECTORY: &str = "/run/shiftbind";
 
@@ -328,8 +329,7 @@ fn is_gone(own: Namespace, namespace: Namespace, identity: MountIdentity) -> boo
     let by_id = |unique| match namespace.id {
         // A process with fewer rights is told that mounts of other namespaces do not exist.
         Some(id) => {
-            is_in_initial_user_namespace()
-                && sys::mount::exists(Some(id), unique).is_ok_and(|exists| !exists)
+            is_initial() && sys::mount::exists(Some(id), unique).is_ok_and(|exists| !exists)
         }
         // Two namespaces that have had one number: the mounts of the earlier one are gone with it.
         None => {
@@ -346,12 +346,6 @@ fn is_gone(own: Namespace, namespace: Namespace, identity: MountIdentity) -> boo
                 && identity.mountpoint().is_ok_and(|at| at.is_none())
         }
     }
-}
-
-fn is_in_initial_user_namespace() -> bool {
-    /// PROC_USER_INIT_INO of linux/proc_ns.h.
-    const INITIAL: u64 = 0xEFFF_FFFD;
-    fs::metadata("/proc/self/ns/user").is_ok_and(|meta| meta.ino() == INITIAL)
 }
 
 /// Whether this process has the mount namespace and the root directory of process 1, and so is in no chroot.
@@ -420,7 +414,7 @@ mod tests {
         assert!(!is_gone(own, own, root));
         let named = format!("{}.{}", own.to_text(), root.to_text().replace(' ', "."));
         assert_eq!(parts_of(OsStr::new(&named)), Some((own, root)));
-        if root.unique().is_none() || !is_in_initial_user_namespace() {
+        if root.unique().is_none() || !is_initial() {
             return;
         }
         // No mount has so large a number.

@@ -9,7 +9,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -18,6 +17,7 @@ use rustix::net::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::error::Error;
+use crate::sys::descriptors::is_readable_within;
 use crate::sys::process::{Fork, close_all_but, exit_now, forbid_tracing, fork};
 
 /// How long a child may take for an answer. Chosen: well above any answer but that of a server in a container that hangs.
@@ -134,7 +134,7 @@ impl Child {
     /// # Errors
     /// What failed in the child; ETIMEDOUT, ECHILD if it died.
     pub fn answer(&self) -> Result<Message, Failure> {
-        if !self.is_readable_within(TIMEOUT) {
+        if !is_readable_within(&self.socket, TIMEOUT) {
             let _ = kill_process(self.pid, Signal::KILL);
             let e = io::Error::from_raw_os_error(libc::ETIMEDOUT);
             return Err(("no answer from a filesystem of the namespace".to_owned(), e));
@@ -162,20 +162,6 @@ impl Child {
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.pid
-    }
-
-    fn is_readable_within(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).ok();
-            let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => return false,
-                Err(Errno::INTR) => {}
-                Ok(_) | Err(_) => return true,
-            }
-        }
     }
 }
 

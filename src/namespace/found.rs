@@ -9,9 +9,10 @@ use std::path::PathBuf;
 
 use rustix::process::Pid;
 
-use super::{Name, Process, id_of, open_file};
+use super::{Name, Process, id_of};
 use crate::config::{NamespaceId, TargetNamespace};
 use crate::sys::mountinfo::{self, MountInfo};
+use crate::sys::namespace::open_file;
 
 /// The most processes whose mount tables are read. Chosen: most see the same.
 const MAX_MEMBERS: usize = 64;

@@ -171,7 +171,7 @@ impl Namespace {
 
     fn of_file(path: &Path) -> std::result::Result<Self, String> {
         let failed = |e: io::Error| format!("{}: {}", path.display(), why(&e));
-        let file = open_file(path).map_err(failed)?;
+        let file = sys::namespace::open_file(path).map_err(failed)?;
         let mounts = file.filter(|file| sys::namespace::is_of(file, Kind::Mounts));
         let mounts =
             mounts.ok_or_else(|| format!("{}: this is no mount namespace", path.display()))?;
@@ -255,19 +255,6 @@ impl Users {
 pub(crate) fn id_of(mounts: impl AsFd) -> io::Result<NamespaceId> {
     let inode = fstat(mounts.as_fd())?.st_ino;
     Ok(NamespaceId { inode, unique: sys::mount::namespace_id(mounts).ok() })
-}
-
-/// Opens a file that may be one of a namespace. `None`: it is of another filesystem, and was not opened: that may wait, or
-/// act.
-fn open_file(path: &Path) -> io::Result<Option<OwnedFd>> {
-    /// NSFS_MAGIC of linux/magic.h.
-    const NSFS_MAGIC: u64 = 0x6e73_6673;
-    let named = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    if u64::try_from(rustix::fs::fstatfs(&named)?.f_type) != Ok(NSFS_MAGIC) {
-        return Ok(None);
-    }
-    let own = sys::descriptors::DescriptorPath::of(&named);
-    Ok(Some(openat(CWD, own.absolute(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
 }
 
 /// An error of the system, in words.

@@ -1,10 +1,13 @@
-//! Paths that lead to the inodes of this process's descriptors, for system calls that take paths only (proc_pid_fd(5)).
+//! Descriptors of this process: paths that lead to their inodes, for system calls that take paths only (proc_pid_fd(5)), and
+//! waiting for them.
 
 use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -23,6 +26,21 @@ pub fn open_proc_self_fd() -> Result<(), Errno> {
     // A second call finds the same directory open.
     let _ = PROC_SELF_FD.set(own);
     Ok(())
+}
+
+/// Waits until a descriptor can be read, or its other end is closed. `false`: neither has happened within that time.
+#[must_use]
+pub fn is_readable_within(fd: impl AsFd, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], timeout.as_ref()) {
+            Ok(0) => return false,
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
+    }
 }
 
 /// A path to the inode behind a descriptor, independent of the inode's name.

@@ -5,12 +5,13 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::descriptors::{DescriptorPath, is_readable_within};
 use super::process::{close_all_but, forbid_tracing};
 
 /// A type of namespace.
@@ -48,6 +49,22 @@ pub fn is_of(namespace: impl AsFd, kind: Kind) -> bool {
     const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     // SAFETY: the request takes no argument and writes no memory; other files refuse it (ENOTTY).
     unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) == kind.flag() }
+}
+
+/// Opens a file of a namespace, of whatever type. `None`: the path names something else, which is not opened: that may wait,
+/// or act.
+///
+/// # Errors
+/// Those of open(2).
+pub fn open_file(path: &Path) -> io::Result<Option<OwnedFd>> {
+    /// NSFS_MAGIC of linux/magic.h.
+    const NSFS_MAGIC: u64 = 0x6e73_6673;
+    let named = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if u64::try_from(fstatfs(&named)?.f_type) != Ok(NSFS_MAGIC) {
+        return Ok(None);
+    }
+    let own = DescriptorPath::of(&named);
+    Ok(Some(open(own.absolute(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
 }
 
 /// The user namespace that owns a namespace (ioctl_ns(2), NS_GET_USERNS).
@@ -175,19 +192,6 @@ fn unmount_as(
     match i32::from_ne_bytes(code) {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
-    }
-}
-
-fn is_readable_within(fd: &OwnedFd, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
-    loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).ok();
-        match poll(&mut [PollFd::new(fd, PollFlags::IN)], timeout.as_ref()) {
-            Ok(0) => return false,
-            Err(Errno::INTR) => {}
-            Ok(_) | Err(_) => return true,
-        }
     }
 }
 

@@ -41,16 +41,6 @@ pub fn is_initial() -> bool {
     rustix::fs::stat(c"/proc/self/ns/user").is_ok_and(|ns| ns.st_ino == INITIAL)
 }
 
-/// Whether a descriptor is of a user namespace (ioctl_ns(2), NS_GET_NSTYPE).
-#[must_use]
-pub fn is_user_namespace(namespace: impl AsFd) -> bool {
-    // _IO(0xb7, 3) of linux/nsfs.h.
-    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
-    // SAFETY: the request takes no argument and writes no memory; other files refuse it (ENOTTY).
-    let kind = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
-    kind == libc::CLONE_NEWUSER
-}
-
 /// The uid_map and gid_map of a user namespace, as this process sees them. A child process, gone when this returns, enters
 /// it, since only the map of a process can be read. The daemon calls this at a reload, beside its other threads.
 ///

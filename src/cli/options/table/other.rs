@@ -31,7 +31,8 @@ pub(super) const OTHER: &[OptionDef] = &[
             "Reads more options from FILE, as if they were given at this position: one per line, NAME or NAME=VALUE, \
              spelled as within -o but without its escapes, so that a value extends to the end of the line. Blank lines \
              and lines that begin with # are ignored. It may be given once. FILE is a regular file of at most 64 MiB, or \
-             a pipe without a name as of <(command).",
+             a pipe without a name as of <(command). A reload reads FILE again by its path, which then cannot be that of an \
+             open file of a process, such as /dev/stdin.",
         )
     },
     OptionDef {
