@@ -6,6 +6,8 @@ mod idmappable;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -44,6 +46,24 @@ fn shown(config: &Config, uid: u32) -> Option<u32> {
     config.view.ids.uid_to_mount(SourceUid::new(uid).unwrap()).map(|id| id.raw())
 }
 
+/// The path of a mount namespace that is not ours: that of a thread, which lives as long as the process.
+fn other_namespace() -> &'static str {
+    static PATH: OnceLock<String> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            crate::sys::mount::unshare_mounts().expect("unshare");
+            let (process, id) = (std::process::id(), rustix::thread::gettid());
+            let path = format!("/proc/{process}/task/{}/ns/mnt", id.as_raw_nonzero());
+            tell.send(path).expect("send");
+            loop {
+                thread::park();
+            }
+        });
+        told.recv().expect("a namespace")
+    })
+}
+
 /// A value that the option accepts.
 fn sample(option: &OptionDef) -> String {
     let Some(value) = option.value else { return String::new() };
@@ -57,7 +77,7 @@ fn sample(option: &OptionDef) -> String {
         ("FILE", _) => SAMPLE_FILE.to_owned(),
         ("WORD:VALUE", _) => "foreign".to_owned(),
         ("PATH", _) => "/run/x".to_owned(),
-        ("PID|NSPATH", _) => "/proc/self/ns/mnt".to_owned(),
+        ("PID|NSPATH", _) => other_namespace().to_owned(),
         ("WHOSE", _) => "host".to_owned(),
         (_, Completion::Words(words)) => words[0].to_owned(),
         _ => "7".to_owned(),
@@ -94,7 +114,7 @@ fn outcome(argv: &[String]) -> String {
         whole.push("--map-from=foreign".to_owned());
     }
     if argv.iter().any(|arg| arg.contains("ids")) {
-        whole.push("--namespace=/proc/self/ns/mnt".to_owned());
+        whole.push(format!("--namespace={}", other_namespace()));
     }
     whole.extend_from_slice(argv);
     match parse_with(whole.iter().map(OsString::from), &TestAccounts) {
