@@ -42,6 +42,10 @@ mount -t overlay -o "lowerdir=$W/bin:/usr/local/bin" bin /usr/local/bin
 mount --bind "$PROGRAM" /usr/local/bin/shiftbind
 mknod -m 666 "$W/dev/fuse" c 10 229
 mount --bind "$W/dev/fuse" /dev/fuse
+# crun and runc give their standard files to the container's root (fchown(2)): /dev/null must not be the machine's own.
+mknod -m 666 "$W/dev/null" c 1 3
+mount --bind "$W/dev/null" /dev/null
+exec < /dev/null
 
 # The accounts that the document names, and the ids that they may give to containers.
 for file in passwd group; do grep -v -e ^alice: -e ^containers: -e '^[^:]*:[^:]*:1000:' /etc/$file > "$W/$file"; done

@@ -109,7 +109,7 @@ fn metrics_keep_the_format_whatever_the_names_are() {
     let at = |name: &str| ns.path(name).display().to_string();
     let (m, k, dead) = (at("m"), at("k"), at("dead"));
     let of = |name: &str, mount: &str| value(&metrics, name, &[("mountpoint", mount)]);
-    assert_eq!(of("shiftbind_up", &at("q\"b\\n\nl\\033")), 1.0, "{:?}", metrics["shiftbind_up"]);
+    assert_eq!(of("shiftbind_up", &at("q\"b\\134n\nl\\033")), 1.0, "{:?}", metrics["shiftbind_up"]);
     assert_eq!(
         [of("shiftbind_up", &m), of("shiftbind_up", &k), of("shiftbind_up", &dead)],
         [1.0, 1.0, 0.0]
