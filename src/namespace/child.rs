@@ -7,18 +7,18 @@ use std::fmt::Display;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::Error;
 use crate::sys::descriptors::is_readable_within;
-use crate::sys::process::{Fork, close_all_but, exit_now, forbid_tracing, fork};
+use crate::sys::process::{Fork, close_all_but, exit_now, forbid_tracing, fork, kill_and_reap};
 
 /// How long a child may take for an answer. Chosen: well above any answer but that of a server in a container that hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -167,15 +167,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It has ended, or has nothing to do any more. One that a server keeps in a system call is left to the kernel.
-        let _ = kill_process(self.pid, Signal::KILL);
-        let end = Instant::now() + Duration::from_millis(200);
-        while let Ok(None) = waitpid(Some(self.pid), WaitOptions::NOHANG) {
-            if Instant::now() > end {
-                return;
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
+        // It has ended, or has nothing to do any more.
+        kill_and_reap(self.pid);
     }
 }
 

@@ -12,7 +12,9 @@ use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::descriptors::{DescriptorPath, is_readable_within};
-use super::process::{close_all_but, forbid_tracing};
+use super::process::{
+    Fork, close_all_but, exit_now, forbid_tracing, fork_for_system_calls, kill_and_reap,
+};
 
 /// A type of namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,54 +165,31 @@ fn unmount_as(
 ) -> io::Result<()> {
     let (answer, tell) = pipe_with(PipeFlags::CLOEXEC)?;
     let owner_fd = owner.map_or(-1, |owner| owner.fd.as_raw_fd());
-    // SAFETY: the child makes raw system calls on values that exist already, and ends by _exit(2): it takes no lock and
-    // allocates nothing, whatever the other threads of its parent were doing.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        close_all_but(&[namespace.as_raw_fd(), owner_fd, tell.as_raw_fd()]);
-        let code = match unmount_here(who, namespace, owner, what) {
-            Ok(()) => 0i32,
-            Err(errno) => errno,
-        };
-        let bytes = code.to_ne_bytes();
-        // SAFETY: the buffer is live; _exit has no precondition.
-        unsafe {
-            libc::write(tell.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
-            libc::_exit(0)
+    // SAFETY: the child makes system calls on values that exist already, and ends by `exit_now`.
+    let child = match unsafe { fork_for_system_calls() }? {
+        Fork::Child => {
+            close_all_but(&[namespace.as_raw_fd(), owner_fd, tell.as_raw_fd()]);
+            let code = match unmount_here(who, namespace, owner, what) {
+                Ok(()) => 0i32,
+                Err(errno) => errno,
+            };
+            let _ = rustix::io::write(&tell, &code.to_ne_bytes());
+            exit_now(0)
         }
-    }
-    result(child)?;
+        Fork::Parent(child) => child,
+    };
     drop(tell);
-    let is_answered = is_readable_within(&answer, TIMEOUT);
     let mut code = [0; 4];
-    let read = match is_answered {
+    let read = match is_readable_within(&answer, TIMEOUT) {
         true => File::from(answer).read_exact(&mut code),
         false => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
     };
-    reap(child, is_answered);
+    // It has answered and ends, or hangs.
+    kill_and_reap(child);
     read?;
     match i32::from_ne_bytes(code) {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
-    }
-}
-
-/// Waits for a child that has ended, or kills it. One that a server keeps in a system call is left to the kernel.
-fn reap(child: libc::pid_t, has_ended: bool) {
-    let mut status = 0;
-    if has_ended {
-        // SAFETY: the status is a live integer; the child is the caller's own.
-        unsafe { libc::waitpid(child, &raw mut status, 0) };
-        return;
-    }
-    // SAFETY: the child has not been waited for, so the number is still its own.
-    unsafe { libc::kill(child, libc::SIGKILL) };
-    for _ in 0..100 {
-        // SAFETY: the status is a live integer; the child is the caller's own.
-        if unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) } != 0 {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

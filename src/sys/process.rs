@@ -5,9 +5,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 use rustix::thread::gettid;
 
 /// The process that fork(2) returned in.
@@ -87,6 +87,18 @@ pub fn forbid_tracing() -> io::Result<()> {
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit has no precondition and does not return.
     unsafe { libc::_exit(i32::from(status)) }
+}
+
+/// Kills a child and waits for its end, for 200 ms at most: one that a server keeps in a system call is left to the kernel.
+pub fn kill_and_reap(child: Pid) {
+    let _ = kill_process(child, rustix::process::Signal::KILL);
+    let end = Instant::now() + Duration::from_millis(200);
+    while let Ok(None) = waitpid(Some(child), WaitOptions::NOHANG) {
+        if Instant::now() > end {
+            return;
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 /// The descriptors above standard error that the process inherited.
