@@ -99,8 +99,9 @@ fn crun_calls_the_hook_before_the_containers_first_process() {
     });
     std::fs::write(n.path("bundle/config.json"), config.to_string()).unwrap();
     let state = root.join("crun");
+    // crun gives its standard files to the container's root (fchown(2)): the machine's /dev/null must not be one of them.
     let run = n.sh(&format!(
-        "mount -t cgroup2 none /sys/fs/cgroup; cd bundle && crun --root {} --cgroup-manager=disabled run c$$",
+        "mount -t cgroup2 none /sys/fs/cgroup; cd bundle && : | crun --root {} --cgroup-manager=disabled run c$$",
         state.display()
     ));
     let errors = text(&run.stderr);
