@@ -290,6 +290,32 @@ fn submounts_are_shown_with_inode_numbers_of_their_own_unless_hidden() {
 }
 
 #[test]
+fn a_fuse_device_that_is_missing_or_something_else_is_named_with_the_remedy() {
+    let scratch = scratch();
+    scratch.dir("source");
+    scratch.dir("mountpoint");
+    let bin = env!("CARGO_BIN_EXE_shiftbind");
+    // The test's own mount namespace is shared with the tests beside it.
+    let attempt = |device: &str| {
+        let script = format!(
+            "mount -t tmpfs none /dev; {device}
+             {bin} --engine=fuse source mountpoint; echo status $?"
+        );
+        sh_output(scratch.path(), &format!("unshare -m sh -c '{script}' 2>&1"))
+    };
+    assert_eq!(
+        attempt(":"),
+        "shiftbind: /dev/fuse (is the fuse module loaded? try: modprobe fuse): No such file or directory\nstatus 2\n"
+    );
+    for device in ["touch /dev/fuse", "mknod /dev/fuse c 1 3", "mknod /dev/fuse b 10 229"] {
+        let why = attempt(device);
+        assert!(why.starts_with("shiftbind: /dev/fuse"), "{device}: {why}");
+        assert!(why.ends_with("status 2\n") && why.lines().count() == 2, "{device}: {why}");
+    }
+    assert!(attempt("mknod /dev/fuse c 1 3").contains("is not the FUSE device"));
+}
+
+#[test]
 fn a_missing_source_or_mount_point_is_one_line_and_status_32_or_1() {
     let scratch = scratch();
     let here = scratch.dir("here");

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
@@ -30,9 +30,14 @@ pub(super) fn tmpfs() -> io::Result<OwnedFd> {
 /// The longest string value that fsconfig(2) accepts, in bytes.
 const MAX_VALUE_LEN: usize = 255;
 
-/// Opens /dev/fuse.
+/// The numbers of the FUSE device: `MISC_MAJOR` and `FUSE_MINOR` of include/linux.
+const FUSE_DEVICE: (u32, u32) = (10, 229);
+
+/// Opens /dev/fuse. Status 2 if it is missing, refused, or something else: containers are given empty files in place
+/// of devices, and the kernel's answer to one of these (EINVAL from fsconfig(2)) does not say which file it is about.
 pub(super) fn open_device() -> Result<OwnedFd> {
-    openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = openat(CWD, "/dev/fuse", flags, Mode::empty()).map_err(|e| {
         let advice = match e {
             Errno::NOENT | Errno::NODEV | Errno::NXIO => {
                 "/dev/fuse (is the fuse module loaded? try: modprobe fuse)"
@@ -41,7 +46,18 @@ pub(super) fn open_device() -> Result<OwnedFd> {
             _ => "/dev/fuse",
         };
         Error::system(advice, e)
-    })
+    })?;
+    let stat = fstat(&device).map_err(|e| Error::system("/dev/fuse", e))?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !is_device || (major(stat.st_rdev), minor(stat.st_rdev)) != FUSE_DEVICE {
+        let (major, minor) = FUSE_DEVICE;
+        let what = format!(
+            "/dev/fuse is not the FUSE device, which is the character device {major}:{minor} (a container must be given \
+             this device)"
+        );
+        return Err(Error::system(what, Errno::NODEV));
+    }
+    Ok(device)
 }
 
 /// Makes a detached mount. From now on the kernel's FUSE_INIT is queued on the device.
@@ -52,7 +68,8 @@ pub(super) fn create(plan: &MountPlan, device: &OwnedFd) -> Result<OwnedFd> {
     })?;
     configure(plan, device, &context).map_err(|(option, e)| {
         let reason = context_log(&context);
-        Error::mount(format!("cannot make the mount: {option}{reason}"), e)
+        let option = if option.is_empty() { String::new() } else { format!(": {option}") };
+        Error::mount(format!("cannot make the mount{option}{reason}"), e)
     })?;
     // The context is dropped: it would keep the filesystem alive after the last unmount.
     let (attr, _) = attr_masks(&plan.flags);

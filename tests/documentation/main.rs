@@ -10,7 +10,7 @@ use std::process::Stdio;
 use tempfile::TempDir;
 
 #[allow(dead_code)]
-#[path = "support/machine.rs"]
+#[path = "../support/machine.rs"]
 mod machine;
 use machine::program;
 
@@ -101,9 +101,9 @@ const KNOWN: &[Known] = &[
         "--idmap=1000:2000:1 --unmapped=pass",
         &["is $(owner /mnt/data/f) 5:6; chown 2000:2000 /mnt/data/f; is $(owner /srv/data/f) 1000:1000"],
     ),
-    known("umount /mnt/data", &["! mountpoint -q /mnt/data", "is $(owner /srv/data/seen) 0:0"]),
+    known("/mnt/data\numount /mnt/data\n", &["! mountpoint -q /mnt/data", "is $(owner /srv/data/seen) 0:0"]),
     Known {
-        words: "shiftbind list",
+        words: "shiftbind list\nshiftbind stat",
         before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
         then: &["grep -Eq '^/mnt/data  */srv/data  *(kernel|fuse)  *0:100000:65536 ' $OUT; grep -Eq '^state: (mounted|serving)$' $OUT"],
     },
@@ -177,6 +177,66 @@ const KNOWN: &[Known] = &[
         before: "mount -t shiftbind -o idmap=0:100000:65536,nosuid /srv/data /mnt/data",
         then: &[SHIFTED, "has /mnt/data rw; has /mnt/data nosuid"],
     },
+    // Examples of doc/TROUBLESHOOTING.md: before each one, the symptom.
+    Known {
+        words: "shiftbind list\nshiftbind explain",
+        before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
+        then: &["grep -q '^map: 0:100000:65536$' $OUT; grep -q '^uid: source 0..65535 is shown as 100000..165535$' $OUT"],
+    },
+    Known {
+        words: "--idmap=70000:0:1 /srv/data",
+        before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data
+            ! touch /mnt/data/new 2> $DEST/why; grep -q 'Value too large for defined data type' $DEST/why
+            maker() { :; }",
+        then: &["is $(owner /srv/data/new) 70000:70000"],
+    },
+    Known {
+        words: "shiftbind list\numount /mnt/data",
+        before: "shiftbind --engine=fuse --idmap=0:100000:65536 /srv/data /mnt/data
+            kill -KILL $(shiftbind list | awk '$1 == \"/mnt/data\" { print $NF }')
+            until shiftbind list | grep -q 'dead$'; do sleep 0.05; done
+            ! ls /mnt/data 2> $DEST/why; grep -q 'Transport endpoint is not connected' $DEST/why
+            maker() { :; }",
+        then: &["grep -q '^/mnt/data .*dead$' $OUT; is $(owner /mnt/data/f) 100005:100006"],
+    },
+    Known {
+        words: "umount --lazy",
+        before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data
+            exec 9< /mnt/data/f; ! umount /mnt/data 2> $DEST/why; grep -q 'busy' $DEST/why",
+        then: &["! mountpoint -q /mnt/data; exec 9<&-"],
+    },
+    Known {
+        words: "stat -c '%u:%g %n' /srv/data/o",
+        before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
+        then: &["grep -qx '70000:70000 /srv/data/o' $OUT; grep -qx '65534:65534 /mnt/data/o' $OUT
+            grep -q '^uid: source 65536..4294967294 is unmapped' $OUT"],
+    },
+    Known {
+        words: "-o cache=timeout=1s /srv/data",
+        before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
+        then: &["grep -q \"^engine: fuse, because .*option 'cache' needs the daemon\" $OUT; grep -q '^cache: timeout' $OUT"],
+    },
+    known("mount --version\nshiftbind --engine=kernel", &["grep -q '^mount from util-linux' $OUT", SHIFTED]),
+    Known {
+        words: "shiftbind stat /mnt/data\nshiftbind reload",
+        before: "printf 'idmap=0:100000:65536\\ncache=forever\\n' > /srv/options
+            shiftbind --engine=fuse -o config=/srv/options /srv/data /mnt/data
+            ! test -e /mnt/data/late; touch /srv/data/late; ! test -e /mnt/data/late",
+        then: &["grep -q '^cache: forever' $OUT; test -e /mnt/data/late"],
+    },
+    Known {
+        words: "grep -e '^engine'",
+        before: "shiftbind --engine=fuse --idmap=0:100000:65536 /srv/data /mnt/data",
+        then: &["grep -qx 'engine: fuse' $OUT; grep -qx 'cache: coherent' $OUT"],
+    },
+    Known {
+        words: "/proc/$CONTAINER/mountinfo",
+        before: "unshare -m --propagation private sleep 60 &
+            CONTAINER=$!
+            until test \"$(readlink /proc/$CONTAINER/ns/mnt)\" != \"$(readlink /proc/self/ns/mnt)\"; do sleep 0.02; done
+            shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
+        then: &["grep -q '^namespace: ' $OUT; grep -q 'has no mount at /mnt/data$' $OUT; kill $CONTAINER"],
+    },
     // Examples of contrib/.
     known(
         "ExecStart=",
@@ -194,14 +254,18 @@ struct Example {
 /// The fenced blocks of a Markdown file.
 fn of_markdown(text: &str) -> Vec<Example> {
     let mut examples = Vec::new();
-    let mut open: Option<Example> = None;
+    let (mut open, mut indent) = (None::<Example>, 0);
     for line in text.lines() {
-        match (line.strip_prefix("```"), &mut open) {
+        // A block within a list is indented.
+        match (line.trim_start().strip_prefix("```"), &mut open) {
             (Some(language), None) => {
+                indent = line.len() - line.trim_start().len();
                 open = Some(Example { language: language.to_owned(), text: String::new() });
             }
             (Some(_), Some(_)) => examples.extend(open.take()),
-            (None, Some(example)) => example.text.extend([line, "\n"]),
+            (None, Some(example)) => {
+                example.text.extend([line.get(indent..).unwrap_or_default(), "\n"])
+            }
             (None, None) => {}
         }
     }
@@ -337,6 +401,13 @@ fn the_man_pages_examples_work() {
 }
 
 #[test]
+fn the_remedies_of_troubleshooting_work() {
+    let examples = of_markdown(&project_file("doc/TROUBLESHOOTING.md"));
+    assert!(examples.len() > 9, "{examples:?}");
+    examples.iter().for_each(run);
+}
+
+#[test]
 fn the_units_of_contrib_work() {
     for name in ["contrib/mnt-data.mount", "contrib/shiftbind@.service"] {
         run(&Example { language: "ini".to_owned(), text: project_file(name) });
@@ -364,6 +435,8 @@ fn every_known_example_is_there() {
     all.extend(
         of_man_page(&project_file("man/shiftbind.8")).into_iter().map(|example| example.text),
     );
+    let troubles = of_markdown(&project_file("doc/TROUBLESHOOTING.md"));
+    all.extend(troubles.into_iter().map(|example| example.text));
     all.push(project_file("contrib/shiftbind@.service"));
     for known in KNOWN {
         assert!(
