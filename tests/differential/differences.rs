@@ -34,6 +34,8 @@ enum Only {
     /// Where idmapped mounts show ACLs as they are stored (`World::acls_as_stored`), which marks the kernels before Linux
     /// 6.2.
     OldKernels,
+    /// Where an idmapped mount gives an unmapped caller an O_TMPFILE file (`World::tmpfile_unchecked`).
+    TmpfileUnchecked,
     /// Where the kernel does not tell the daemon who sends a request (`idmappable`).
     HiddenCallers,
     /// The same, at the mount itself: an idmapped mount of it is checked by the kernel.
@@ -45,6 +47,8 @@ enum Only {
 pub(crate) struct Conditions {
     /// Idmapped mounts show ACLs as they are stored.
     pub(crate) old_kernel: bool,
+    /// An idmapped mount gives an unmapped caller an O_TMPFILE file.
+    pub(crate) tmpfile_unchecked: bool,
     pub(crate) engine: Engine,
 }
 
@@ -53,6 +57,7 @@ impl Conditions {
         match only {
             Only::Everywhere => true,
             Only::OldKernels => self.old_kernel,
+            Only::TmpfileUnchecked => self.tmpfile_unchecked,
             Only::HiddenCallers => {
                 matches!(self.engine, Engine::Idmappable | Engine::IdmappedClone)
             }
@@ -180,10 +185,11 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         name: "O_TMPFILE by an unmapped caller",
-        why: "Linux 6.1 makes a file with an invalid owner (vfs_tmpfile does not check whether the caller can be stored); \
-              newer kernels and shiftbind return EOVERFLOW",
+        why: "such a kernel makes a file with an invalid owner (vfs_tmpfile does not check whether the caller can be stored); \
+              kernels with the check and shiftbind return EOVERFLOW. Of Debian's kernels 6.1.176, 6.16.12, 6.18.15, 6.19.14 \
+              and 7.1.3 lack it, 6.12.117, 7.1.13, 7.2.13 and 7.3.4 have it",
         parts: false,
-        only: Only::OldKernels,
+        only: Only::TmpfileUnchecked,
         matches: |op, kernel, ours| {
             matches!(op, Op::Tmpfile { .. })
                 && kernel.errno.is_none()

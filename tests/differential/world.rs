@@ -88,6 +88,8 @@ pub(crate) struct World {
     /// Whether this kernel's idmapped mounts show the named ids of ACLs as they are stored, as on Linux 6.1. What the
     /// first side shows is then translated here, as newer kernels do it.
     acls_as_stored: bool,
+    /// Whether this kernel's idmapped mounts give a caller who cannot be stored an O_TMPFILE file.
+    tmpfile_unchecked: bool,
     daemon: Option<Child>,
     log: PathBuf,
     cases: u32,
@@ -183,6 +185,7 @@ impl World {
             namespace,
             sides,
             acls_as_stored: false,
+            tmpfile_unchecked: false,
             daemon,
             log,
             cases: 0,
@@ -200,6 +203,14 @@ impl World {
         // Two mounts of the kernel show them alike.
         world.acls_as_stored = !matches!(engine, Engine::Kernel | Engine::ShiftbindByKernel)
             && acl(&world.sides[0].mount) == acl(&world.sides[0].source);
+        let caller = world.callers.iter().position(|caller| caller.name == "unmapped caller");
+        let tmpfile = Step {
+            caller: caller.expect("every scenario has one"),
+            umask: 0,
+            op: Op::Tmpfile { dir: "d777", mode: 0o666, slot: 0 },
+        };
+        let (made, _) = world.start(&world.sides[0], &tmpfile).finish();
+        world.tmpfile_unchecked = made.errno.is_none();
         world
     }
 
@@ -274,7 +285,11 @@ impl World {
             paths.iter().filter_map(|path| Some(path.rsplit_once('/')?.0.to_owned())).collect();
         paths.extend(parents);
         differences.extend(self.compare_states(&paths));
-        let conditions = Conditions { old_kernel: self.acls_as_stored, engine: self.engine };
+        let conditions = Conditions {
+            old_kernel: self.acls_as_stored,
+            tmpfile_unchecked: self.tmpfile_unchecked,
+            engine: self.engine,
+        };
         judge(&step.op, &outcomes, differences, conditions)
     }
 
