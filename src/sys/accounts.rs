@@ -66,23 +66,27 @@ pub fn user_by_uid(uid: u32) -> Result<Option<UserEntry>, Errno> {
     })
 }
 
-/// Lists all users that the database enumerates (getpwent_r(3)). Directory services may leave out most of theirs.
+/// Lists all users that the database enumerates (getpwent(3)). Directory services may leave out most of theirs.
 pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
-    // The position of the enumeration is global to the process.
+    // The position of the enumeration and the entry are global to the process. musl has no getpwent_r(3).
     static PASS: Mutex<()> = Mutex::new(());
     let _pass = PASS.lock();
     // SAFETY: takes no argument, and the lock keeps other threads out of the enumeration.
     unsafe { libc::setpwent() };
     let mut users = Vec::new();
     let result = loop {
-        let user = user(|entry, buffer, len, found| {
-            // SAFETY: all pointers are to live objects, and `len` is the buffer's length.
-            unsafe { libc::getpwent_r(entry, buffer, len, found) }
-        });
-        match user {
-            Ok(Some(user)) => users.push(user),
-            Ok(None) => break Ok(users),
-            Err(e) => break Err(e),
+        // SAFETY: errno is the thread's own. getpwent(3) takes no argument, and its entry is valid until the next call, which
+        // the lock keeps away.
+        let (user, errno) = unsafe {
+            *libc::__errno_location() = 0;
+            (libc::getpwent().as_ref(), *libc::__errno_location())
+        };
+        match (user, errno) {
+            (Some(user), _) => users.push(user_entry(user)),
+            (None, libc::EINTR) => {}
+            // At the end errno is what the databases have left in it.
+            (None, 0 | libc::ENOENT | libc::ESRCH) => break Ok(users),
+            (None, errno) => break Err(Errno::from_raw_os_error(errno)),
         }
     };
     // SAFETY: as for setpwent.
@@ -93,11 +97,11 @@ pub fn all_users() -> Result<Vec<UserEntry>, Errno> {
 fn user(
     ask: impl FnMut(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> c_int,
 ) -> Result<Option<UserEntry>, Errno> {
-    entry(ask, |user: &libc::passwd| UserEntry {
-        uid: user.pw_uid,
-        gid: user.pw_gid,
-        name: text(user.pw_name),
-    })
+    entry(ask, user_entry)
+}
+
+fn user_entry(user: &libc::passwd) -> UserEntry {
+    UserEntry { uid: user.pw_uid, gid: user.pw_gid, name: text(user.pw_name) }
 }
 
 fn group(

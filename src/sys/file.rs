@@ -89,7 +89,7 @@ pub(crate) fn ioctl(fd: impl AsFd, request: u32, argument: &mut [u8]) -> Result<
     // SAFETY: callers pass only requests of the FS_IOC and BLK families and this program's own, whose number encodes
     // the size of the transfer; the buffer has at least that size.
     let result = unsafe {
-        libc::ioctl(fd.as_fd().as_raw_fd(), libc::c_ulong::from(request), argument.as_mut_ptr())
+        libc::ioctl(fd.as_fd().as_raw_fd(), request as libc::Ioctl, argument.as_mut_ptr())
     };
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }

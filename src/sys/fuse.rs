@@ -6,9 +6,10 @@ use rustix::io::Errno;
 
 use super::creds::last_errno;
 
-const CLONE: u32 = 0x8004_e500;
-const BACKING_OPEN: u32 = 0x4010_e501;
-const BACKING_CLOSE: u32 = 0x4004_e502;
+// Of the type that ioctl(3) takes: an unsigned long with glibc, an int with musl.
+const CLONE: libc::Ioctl = 0x8004_e500_u32 as libc::Ioctl;
+const BACKING_OPEN: libc::Ioctl = 0x4010_e501_u32 as libc::Ioctl;
+const BACKING_CLOSE: libc::Ioctl = 0x4004_e502_u32 as libc::Ioctl;
 
 /// `struct fuse_backing_map`.
 #[repr(C)]
@@ -22,7 +23,7 @@ struct BackingMap {
 pub fn clone_device(fresh: impl AsFd, device: impl AsFd) -> Result<(), Errno> {
     let mut number = device.as_fd().as_raw_fd() as u32;
     // SAFETY: the kernel reads four bytes, the size of `number`.
-    let result = unsafe { libc::ioctl(fresh.as_fd().as_raw_fd(), CLONE.into(), &raw mut number) };
+    let result = unsafe { libc::ioctl(fresh.as_fd().as_raw_fd(), CLONE, &raw mut number) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
 
@@ -34,15 +35,13 @@ pub fn clone_device(fresh: impl AsFd, device: impl AsFd) -> Result<(), Errno> {
 pub fn open_backing(device: impl AsFd, file: impl AsFd) -> Result<i32, Errno> {
     let map = BackingMap { fd: file.as_fd().as_raw_fd(), flags: 0, padding: 0 };
     // SAFETY: the kernel reads a structure of this layout.
-    let result =
-        unsafe { libc::ioctl(device.as_fd().as_raw_fd(), BACKING_OPEN.into(), &raw const map) };
+    let result = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), BACKING_OPEN, &raw const map) };
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
 /// Releases a backing file (FUSE_DEV_IOC_BACKING_CLOSE). ENOENT if it is released already.
 pub fn close_backing(device: impl AsFd, id: i32) -> Result<(), Errno> {
     // SAFETY: the kernel reads four bytes, the size of `id`.
-    let result =
-        unsafe { libc::ioctl(device.as_fd().as_raw_fd(), BACKING_CLOSE.into(), &raw const id) };
+    let result = unsafe { libc::ioctl(device.as_fd().as_raw_fd(), BACKING_CLOSE, &raw const id) };
     if result < 0 { Err(last_errno()) } else { Ok(()) }
 }
