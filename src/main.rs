@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use shiftbind::SourceMounts;
 use shiftbind::cli::{self, Command, Dialect};
+use shiftbind::daemon::{Options, Origin};
 use shiftbind::error::{Error, Result, one_line};
 use shiftbind::inspect;
 
@@ -40,12 +41,11 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         }
         Command::Fake(_) => Ok(()),
         Command::Reload { mountpoint, namespace: Some(value) } => {
-            inspect::reload_in(&value, &mountpoint, shiftbind::daemon::reload_registered)
+            shiftbind::daemon::reload_in(&value, &mountpoint, &options_again)
         }
-        Command::Reload { mountpoint, .. } => shiftbind::daemon::reload(&mountpoint, &|origin| {
-            let source = Some(origin.source.clone());
-            Box::new(cli::options_again(origin.argv.clone(), origin.has_file, source))
-        }),
+        Command::Reload { mountpoint, .. } => {
+            shiftbind::daemon::reload(&mountpoint, &options_again)
+        }
         Command::Remount { mountpoint, flags } => shiftbind::remount(&mountpoint, &flags),
         Command::Explain(config) => {
             let engine = shiftbind::engine_verdict(&config);
@@ -91,6 +91,12 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         Command::FuseVersion => print(&cli::fuse_version(shiftbind::PROTOCOL_VERSION)),
         Command::Generate(artifact) => print(&cli::generate(artifact)),
     }
+}
+
+/// Evaluates the options of a mount again that another process made.
+fn options_again(origin: &Origin) -> Options {
+    let source = Some(origin.source.clone());
+    Box::new(cli::options_again(origin.argv.clone(), origin.has_file, source))
 }
 
 /// Mounts what the annotations of a container ask for. The state of the container is on standard input.

@@ -3,15 +3,18 @@
 //! Through the mount itself only processes of the container could ask, and they are told nothing. The socket lies in a
 //! directory of root's alone (`mount/registry.rs`).
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::reload::ReloadHandle;
+use super::OptionsAgain;
+use super::reload::{ReloadHandle, reload_elsewhere};
 use crate::error::{Error, Exit, Result};
 use crate::fuse::{LiveUpdate, Server};
-use crate::mount::{RELOAD, REPORT, Registered, Registration};
+use crate::mount::{self, RELOAD, REPORT, Registered, Registration};
 
 /// How long a client may take to ask. Chosen: it asks at once.
 const ASKING: Duration = Duration::from_secs(1);
@@ -78,16 +81,23 @@ fn reload_now(reload: &ReloadHandle, live: &LiveUpdate) -> Result<()> {
     }
 }
 
-/// Makes the daemon of a mount in another namespace evaluate its options again. `name` is for messages.
+/// Evaluates the options of a mount in another namespace again: its daemon does so or, where the kernel made it, this process.
 ///
 /// # Errors
-/// The daemon cannot be reached; why it has refused; the kernel made the mount.
-pub fn reload_registered(mount: &Registered, name: &str) -> Result<()> {
-    if mount.daemon.is_none() {
-        return Err(Error::refused(format!(
-            "reload {name}: the kernel made this mount (option engine), and no daemon serves it: umount it and mount it again"
-        )));
+/// The mount is not found; the daemon cannot be reached; why the reload was refused.
+pub fn reload_in(namespace: &OsStr, path: &Path, again: OptionsAgain) -> Result<()> {
+    let name = path.display();
+    let mut found = mount::mount_in(namespace, path)?;
+    let message = |e: Error| Error::reported(e.exit(), format!("reload {name}: {e}"));
+    let entry = found.take_registered().map_err(message)?;
+    match entry.daemon {
+        Some(_) => reload_daemon(&entry, &name.to_string()),
+        None => reload_elsewhere(found, entry, again).map_err(message),
     }
+}
+
+/// Makes the daemon of a mount evaluate its options again. `name` is for messages.
+fn reload_daemon(mount: &Registered, name: &str) -> Result<()> {
     let answer = mount
         .ask(RELOAD)
         .map_err(|e| Error::mount(format!("reload {name}: cannot reach the daemon"), e))?;

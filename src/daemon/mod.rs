@@ -28,7 +28,7 @@ use crate::mount::{self, MountPlan, MountPoint, NewMount};
 use crate::source::{Restrictions, SourceRoot};
 use crate::sys::process::InheritedDescriptors;
 use background::ReadyNotifier;
-pub use control::reload_registered;
+pub use control::reload_in;
 use pidfile::PidFile;
 pub use reload::reload;
 use reload::{Baseline, Reloader};
@@ -57,7 +57,6 @@ pub fn run(config: Config, options: Options) -> Result<()> {
     }
     let opened = Opened::open(&config)?;
     if config.process.called_by_mount8
-        && config.namespace.is_none()
         && mount::is_already_mounted(&config, &opened.point, opened.source.inode_number())?
     {
         return Ok(());
@@ -210,6 +209,7 @@ fn serve(
         true => Some(guardian::start(&new)?),
         false => None,
     };
+    let source_inode = source.inode_number();
     let connection = Connection {
         device,
         own_device: new.device(&point)?,
@@ -228,7 +228,7 @@ fn serve(
     }
     server.live_update().describe(baseline.config());
     let mounted = new.attach(&point)?;
-    let registration = mounted.register(baseline.config(), point.path());
+    let registration = mounted.register(baseline.config(), point.path(), source_inode);
     drop(point);
     server.live_update().set_pruner(mounted.pruner());
     // With `config=FILE` a SIGHUP in the foreground means a reload; without, the terminal has hung up.

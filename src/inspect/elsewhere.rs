@@ -30,24 +30,8 @@ pub(super) fn stat(namespace: &OsStr, path: &Path) -> Result<Value> {
 
 /// Finds the entry of a mount.
 fn registered_at(namespace: &OsStr, path: &Path) -> Result<Registered> {
-    mount::mount_in(namespace, path)?.into_registered().ok_or_else(|| {
-        Error::refused(format!(
-            "{}: its daemon is not registered: it died, or was started without the right to write in /run",
-            path.display()
-        ))
-    })
-}
-
-/// Makes the daemon of a mount reload its options, by a function that asks it.
-///
-/// # Errors
-/// The mount is not found; those of `ask`.
-pub fn reload(
-    namespace: &OsStr,
-    path: &Path,
-    ask: impl FnOnce(&Registered, &str) -> Result<()>,
-) -> Result<()> {
-    ask(&registered_at(namespace, path)?, &path.display().to_string())
+    let named = |e: Error| Error::reported(e.exit(), format!("{}: {e}", path.display()));
+    mount::mount_in(namespace, path)?.take_registered().map_err(named)
 }
 
 fn told_of(mount: &Registered, detail: Detail) -> Value {

@@ -23,7 +23,6 @@ use crate::error::{Error, Result};
 use crate::idmap::IdView;
 use crate::mount::{self, FoundMount};
 use ask::{Answer, Asked, LastChild, ask_all};
-pub use elsewhere::reload as reload_in;
 use report::Detail;
 use told::{SCHEMA, document, find, is_ours, told, told_for_stat};
 

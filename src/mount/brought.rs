@@ -36,7 +36,7 @@ impl Brought {
         if below.is_empty() {
             return Ok(Vec::new());
         }
-        let of_source = below_source(mountinfo::read()?, &std::fs::canonicalize(source)?);
+        let of_source = mounts_of_source(source)?;
         let brought = |line: &MountInfo| {
             let forbids = of_source.get(&(line.device, line.root.clone()))?;
             Some(Self { identity: MountIdentity::of_table(line), forbids: *forbids })
@@ -62,6 +62,12 @@ impl Brought {
 }
 
 /// What the mounts at and below the source forbid, by device and root.
+pub(super) fn mounts_of_source(
+    source: &Path,
+) -> io::Result<HashMap<((u32, u32), Vec<u8>), MountAttrFlags>> {
+    Ok(below_source(mountinfo::read()?, &std::fs::canonicalize(source)?))
+}
+
 fn below_source(
     table: Vec<MountInfo>,
     source: &Path,

@@ -232,7 +232,7 @@ fn attach(
 ///
 /// The kernel locks the attributes of mounts that a less privileged mount namespace is made with (`lock_mnt_tree`), and a
 /// copy of such a mount keeps the locks. A mount that is only moved into the namespace has none.
-fn locked(
+pub(super) fn locked(
     mount: &OwnedFd,
     namespace: &Namespace,
     users: &Users,

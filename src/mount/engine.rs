@@ -32,7 +32,6 @@ pub fn mount_by_kernel(config: &Config) -> Result<bool> {
     let point = MountPoint::of(config, mount.is_dir())?;
     point.check_kind(&config.source, mount.is_dir())?;
     if config.process.called_by_mount8
-        && config.namespace.is_none()
         && is_already_mounted(config, &point, mount.source_inode())?
     {
         return Ok(true);

@@ -2,15 +2,18 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 
 use super::elsewhere::Elsewhere;
+use super::point::MountPoint;
 use super::registry::{Registered, registered};
 use super::table::MountIdentity;
+use crate::config::{Config, TargetNamespace};
 use crate::error::{Error, Result};
-use crate::namespace::{Namespace, Pinned, Target, error};
+use crate::namespace::{Namespace, Pinned, Resolved, Target, error};
 use crate::sys::mountinfo::MountInfo;
 
 /// The topmost mount at a path in another namespace, made by this program.
@@ -19,6 +22,8 @@ pub struct MountElsewhere {
     place: Elsewhere,
     identity: MountIdentity,
     registered: Option<Registered>,
+    namespace: Namespace,
+    point: Resolved,
 }
 
 /// Finds the mount at a path in the namespace that a value of `--namespace` names.
@@ -51,21 +56,66 @@ pub fn mount_in(value: &OsStr, path: &Path) -> Result<MountElsewhere> {
         )));
     }
     let place = Elsewhere::new(&config, &Path::new("/").join(path));
-    Ok(MountElsewhere { place, identity, registered })
+    Ok(MountElsewhere { place, identity, registered, namespace, point: found })
+}
+
+/// Whether the topmost mount at a mount point in another namespace is one that this program made there of the same source. What
+/// the container's mount table says is not believed. `source` is the inode number of the source's root.
+pub(super) fn is_already_mounted(config: &Config, point: &MountPoint, source: u64) -> Result<bool> {
+    let failed = |e| Error::system("the registered mounts cannot be read", e);
+    let Some(namespace) = &config.namespace else { return Ok(false) };
+    let identity = MountIdentity::of_descriptor(point).map_err(failed)?;
+    let is_it = |one: &Registered| {
+        one.namespace == namespace.mounts && one.identity().is_same_as(&identity)
+    };
+    let found = registered().map_err(failed)?.into_iter().find(is_it);
+    Ok(found.is_some_and(|one| one.is_of(config, source))
+        && point.is_root_of_mount().map_err(failed)?)
 }
 
 impl MountElsewhere {
-    /// What is registered of it. `None`: a daemon without the right to write in /run made it, or one that has died.
-    #[must_use]
-    pub fn into_registered(self) -> Option<Registered> {
-        self.registered
+    /// Takes what is registered of it.
+    ///
+    /// # Errors
+    /// Nothing: a daemon without the right to write in /run made it, or one that has died.
+    pub fn take_registered(&mut self) -> Result<Registered> {
+        self.registered.take().ok_or_else(|| {
+            Error::refused(
+                "its daemon is not registered: it died, or was started without the right to write in /run",
+            )
+        })
+    }
+
+    /// Its root, held open.
+    pub(super) fn point(&self) -> BorrowedFd<'_> {
+        self.point.fd.as_fd()
+    }
+
+    pub(super) fn is_dir(&self) -> bool {
+        self.point.is_dir
+    }
+
+    pub(super) fn identity(&self) -> &MountIdentity {
+        &self.identity
+    }
+
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The namespace as a configuration keeps it, without a name.
+    pub(super) fn described(&self) -> io::Result<TargetNamespace> {
+        self.namespace.described(OsStr::new(""), false)
     }
 
     /// Unmounts it. `lazy` detaches it while it is in use.
     ///
     /// # Errors
     /// EBUSY; ESTALE if another mount has taken its place.
-    pub fn unmount(&self, lazy: bool) -> io::Result<()> {
-        self.place.unmount(&self.identity, lazy)
+    pub fn unmount(self, lazy: bool) -> io::Result<()> {
+        let Self { place, identity, point, .. } = self;
+        // A descriptor of the mount keeps it in use.
+        drop(point);
+        place.unmount(&identity, lazy)
     }
 }

@@ -14,11 +14,11 @@ use super::full_path;
 use super::origin::Origin;
 use super::point::MountPoint;
 use super::record::Record;
-use super::registry;
+use super::registry::{self, KernelMade, Server};
 use super::table::MountIdentity;
 use crate::config::{Config, SourceOwner, TargetNamespace};
 use crate::error::{Error, Result, errno_field};
-use crate::idmap::{Extent, IdMap, IdRange, Kind};
+use crate::idmap::{Extent, Group, IdMap, IdRange, Kind, User};
 use crate::source::Restrictions;
 use crate::sys;
 
@@ -90,7 +90,9 @@ impl IdmappedMount {
         if let Some(namespace) = point.namespace() {
             let attacher = Attacher::start(namespace, point.as_fd(), self.is_dir, true)?;
             let identity = attacher.attach(&self.tree)?;
-            registry::register(config, point.path(), identity, None);
+            let made = kernel_made(config, Origin::of(config, self.owner, self.forbids))?;
+            let (server, source) = (Server::Kernel(made), Some(self.source_inode));
+            registry::register(config, point.path(), identity, &server, source);
             return Ok(());
         }
         detached::attach(&self.tree, point)?;
@@ -124,23 +126,30 @@ fn set_map(tree: &OwnedFd, config: &Config) -> Result<()> {
     }
 }
 
-/// A user namespace with the map. `None`: nothing is mapped.
-pub(super) fn namespace_of(config: &Config) -> Result<Option<OwnedFd>> {
+/// The maps, with mount ids as this program's user namespace numbers them. `None`: nothing is mapped.
+fn outer_maps(config: &Config) -> Result<Option<(IdMap<User>, IdMap<Group>)>> {
     let (uids, gids) = (config.view.ids.uids.map(), config.view.ids.gids.map());
     let container = config.namespace.as_ref().and_then(TargetNamespace::container_ids);
-    let (outer_uids, outer_gids);
     let (uids, gids) = match container {
-        None => (uids, gids),
-        Some(ids) => {
-            outer_uids = numbered_outside(uids, &ids.uids)?;
-            outer_gids = numbered_outside(gids, &ids.gids)?;
-            (&outer_uids, &outer_gids)
-        }
+        None => (uids.clone(), gids.clone()),
+        Some(ids) => (numbered_outside(uids, &ids.uids)?, numbered_outside(gids, &ids.gids)?),
     };
-    if uids.is_identity() && gids.is_identity() {
-        return Ok(None);
-    }
-    sys::user_namespace::create_user_namespace(&map_text(uids), &map_text(gids))
+    Ok((!uids.is_identity() || !gids.is_identity()).then_some((uids, gids)))
+}
+
+/// What is registered of a mount of this configuration in another namespace.
+///
+/// # Errors
+/// The map does not fit the container's ids.
+pub(super) fn kernel_made(config: &Config, origin: Origin) -> Result<KernelMade> {
+    let is_container = config.namespace.as_ref().is_some_and(|namespace| namespace.is_container);
+    Ok(KernelMade { origin, has_map: outer_maps(config)?.is_some(), is_container })
+}
+
+/// A user namespace with the map. `None`: nothing is mapped.
+pub(super) fn namespace_of(config: &Config) -> Result<Option<OwnedFd>> {
+    let Some((uids, gids)) = outer_maps(config)? else { return Ok(None) };
+    sys::user_namespace::create_user_namespace(&map_text(&uids), &map_text(&gids))
         .map(Some)
         .map_err(|e| Error::mount("cannot make a user namespace with the map", e))
 }
@@ -194,7 +203,6 @@ fn map_text<K: Kind>(map: &IdMap<K>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::idmap::User;
 
     #[test]
     fn a_map_of_a_container_is_cut_to_its_ids_and_numbered_as_outside() {

@@ -20,6 +20,8 @@ mod privileges;
 mod record;
 mod registry;
 mod remap;
+mod remap_elsewhere;
+mod replacer;
 mod subdir;
 mod table;
 mod unmount;
@@ -48,14 +50,16 @@ pub use engine::{
     check_kernel, map_verdict, mount_by_kernel, mount8_command, verdict, with_obstacle,
 };
 pub use flags::{remount, with_inherited};
-pub use found_elsewhere::mount_in;
+pub use found_elsewhere::{MountElsewhere, mount_in};
 pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use origin::Origin;
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount, own_uid_map};
 pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
 pub use remap::KernelMount;
+pub use remap_elsewhere::KernelMountElsewhere;
 use subdir::SubdirMethod;
+use registry::Server;
 use table::MountIdentity;
 pub use table::propagates;
 
@@ -122,6 +126,9 @@ fn full_path(source: &Path) -> OsString {
 ///
 /// mount(8) does not recognise a mount of ours in the mount table, and calls the helper again.
 pub fn is_already_mounted(config: &Config, point: &MountPoint, source: u64) -> Result<bool> {
+    if config.namespace.is_some() {
+        return found_elsewhere::is_already_mounted(config, point, source);
+    }
     if idmapped::is_already_mounted(config, point, source)? {
         return Ok(true);
     }
@@ -447,11 +454,12 @@ impl Mounted {
     }
 
     /// Registers a mount that is in another namespace, for `list`, `stat` and `reload`. `None` for any other, and where that
-    /// fails. `point`: see [`MountPoint::path`].
+    /// fails. `point`: see [`MountPoint::path`]. `source` is the inode number of the source's root.
     #[must_use]
-    pub fn register(&self, config: &Config, point: &Path) -> Option<Registration> {
+    pub fn register(&self, config: &Config, point: &Path, source: u64) -> Option<Registration> {
         self.elsewhere.as_ref()?;
-        registry::register(config, point, self.identity, Some(std::process::id()))
+        let server = Server::Daemon(std::process::id());
+        registry::register(config, point, self.identity, &server, Some(source))
     }
 
     /// Whether it is in another mount namespace, whose processes may cover or copy it.

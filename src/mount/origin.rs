@@ -95,7 +95,7 @@ impl Origin {
             source: name_of(told.get("source")?)?.into(),
             has_file: told.get("has_file")?.as_bool()?,
             flags: list("flags")?.iter().map(text).collect::<Option<_>>()?,
-            // A mount in another namespace is registered elsewhere, and is not changed.
+            // That of a mount in another namespace is found again by what is registered of it.
             found: Found { owner, namespaces, target: None },
             forbids,
         })

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::table::MountIdentity;
@@ -31,6 +31,22 @@ impl Place {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = openat2(CWD, parent, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
         Ok(Self { parent, name: name.to_owned() })
+    }
+
+    /// Makes the directory the working directory of this process.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        Ok(rustix::process::fchdir(&self.parent)?)
+    }
+
+    /// Its name in the directory.
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Opens what is there (O_PATH): the root of the topmost mount, or the symbolic link itself.
+    pub(super) fn open_here(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.parent, &self.name, flags, Mode::empty())?)
     }
 
     /// The topmost mount there. The server of the mount is not asked.

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::full_path;
 use super::inventory::{FoundMount, MadeBy};
+use super::origin::Origin;
 use super::record;
 use super::table::MountIdentity;
 use crate::config::{Config, NamespaceId};
@@ -47,7 +48,31 @@ pub struct Registered {
     pub namespace: NamespaceId,
     /// The process that serves it. `None`: the kernel made it.
     pub daemon: Option<u32>,
+    /// How the kernel's engine made it. `None`: a daemon serves it, or an older version made it and did not say.
+    pub(super) kernel: Option<KernelMade>,
+    /// The inode number of the source's root. `None`: an older version made it.
+    pub(super) source_inode: Option<u64>,
     file: PathBuf,
+}
+
+/// How the kernel's engine made a mount.
+#[derive(Debug, Clone)]
+pub(super) struct KernelMade {
+    /// What it was made with.
+    pub(super) origin: Origin,
+    /// Whether it was given a map, which the source then had not.
+    pub(super) has_map: bool,
+    /// Whether the mount ids are numbered as in the container.
+    pub(super) is_container: bool,
+}
+
+/// What is registered of a mount beside its configuration.
+#[derive(Debug)]
+pub(super) enum Server {
+    /// The process that serves it.
+    Daemon(u32),
+    /// The kernel made it.
+    Kernel(KernelMade),
 }
 
 impl Registered {
@@ -66,6 +91,31 @@ impl Registered {
 
     pub(super) fn identity(&self) -> &MountIdentity {
         &self.mount.identity
+    }
+
+    /// Whether it is a mount of this configuration. `source` is the inode number of the source's root.
+    pub(super) fn is_of(&self, config: &Config, source: u64) -> bool {
+        let path = full_path(&config.source);
+        self.mount.source.to_string_lossy() == path.to_string_lossy()
+            && (self.source_inode == Some(source) || config.follow_source)
+    }
+
+    /// Whether it was made in container mode.
+    pub(super) fn is_container(&self) -> bool {
+        self.kernel.as_ref().is_some_and(|made| made.is_container)
+    }
+
+    /// What is registered of the options and the map of a mount that the kernel's engine made.
+    pub(super) fn description(&self) -> Option<Value> {
+        match &self.mount.made_by {
+            MadeBy::Kernel { description, .. } => serde_json::from_slice(description).ok(),
+            MadeBy::Fuse { .. } => None,
+        }
+    }
+
+    /// Removes the entry. The mount is gone.
+    pub(super) fn remove(self) {
+        drop(Registration(self.file));
     }
 }
 
@@ -88,15 +138,16 @@ impl Drop for Registration {
     }
 }
 
-/// Registers a mount. `daemon`: the process that serves it. `None`: it cannot be registered, which the log says; then only
-/// the calls that enter the namespace reach it.
+/// Registers a mount. `source` is the inode number of the source's root. `None`: it cannot be registered, which the log says;
+/// then only the calls that enter the namespace reach it. The entry of a mount without a daemon stays.
 pub(super) fn register(
     config: &Config,
     point: &Path,
     identity: MountIdentity,
-    daemon: Option<u32>,
+    server: &Server,
+    source: Option<u64>,
 ) -> Option<Registration> {
-    let written = write(config, point, identity, daemon);
+    let written = write(config, point, identity, server, source);
     written
         .inspect_err(|e| {
             let errno = e.raw_os_error().map_or_else(|| e.to_string(), |code| code.to_string());
@@ -114,11 +165,16 @@ fn write(
     config: &Config,
     point: &Path,
     identity: MountIdentity,
-    daemon: Option<u32>,
+    server: &Server,
+    source_inode: Option<u64>,
 ) -> io::Result<Option<Registration>> {
     let Some(namespace) = &config.namespace else { return Ok(None) };
     record::make_private_directory(Path::new("/run/shiftbind"))?;
     record::make_private_directory(Path::new(DIRECTORY))?;
+    let daemon = match server {
+        Server::Daemon(pid) => Some(*pid),
+        Server::Kernel(_) => None,
+    };
     let source = full_path(&config.source);
     let described = describe(&Config { source: source.clone().into(), ..config.clone() });
     let mut told = Map::new();
@@ -132,12 +188,17 @@ fn write(
     told.insert("daemon".to_owned(), json!(daemon));
     told.insert("pids".to_owned(), json!(pid_namespace()));
     told.insert("started".to_owned(), json!(daemon.and_then(start_time)));
+    told.insert("source_inode".to_owned(), source_inode.into());
+    if let Server::Kernel(made) = server {
+        told.insert("origin".to_owned(), made.origin.to_json());
+        told.insert("has_map".to_owned(), made.has_map.into());
+        told.insert("is_container".to_owned(), made.is_container.into());
+    }
     let name = format!("{}-{}", namespace.mounts.inode, identity.to_text().replace(' ', "-"));
     let file = Path::new(DIRECTORY).join(&name).with_extension("json");
     let new = Path::new(DIRECTORY).join(format!(".new-{name}"));
     fs::write(&new, Value::Object(told).to_string())?;
     fs::rename(&new, &file)?;
-    // The entry of a mount without a daemon stays when this process ends.
     Ok(daemon.map(|_| Registration(file)))
 }
 
@@ -209,8 +270,21 @@ fn read(text: &[u8], file: &Path) -> Option<Registered> {
         options: Vec::new(),
         made_by,
     };
-    let value = text("value")?.to_owned();
-    Some(Registered { mount, value, namespace, daemon, file: file.to_owned() })
+    let is = |key: &str| told.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let kernel = told.get("origin").and_then(Origin::from_json).map(|origin| KernelMade {
+        origin,
+        has_map: is("has_map"),
+        is_container: is("is_container"),
+    });
+    Some(Registered {
+        mount,
+        value: text("value")?.to_owned(),
+        namespace,
+        daemon,
+        kernel,
+        source_inode: number("source_inode"),
+        file: file.to_owned(),
+    })
 }
 
 /// Whether the kernel says that a mount is gone (statmount(2)); where it does not know, it is taken to be there.

@@ -90,11 +90,6 @@ impl KernelMount {
     /// What keeps the kernel from making such a mount; that another source or engine is asked for; that another program has
     /// mounted something below. Then the mount stays as it was.
     pub fn reload(&self, config: &Config, origin: &Origin) -> Result<()> {
-        let fixed = |option: &str| {
-            Err(Error::usage(format!(
-                "option '{option}' cannot change on a live mount: unmount and mount again"
-            )))
-        };
         let source = PathBuf::from(&self.record.source);
         if config.source != origin.typed && full_path(&config.source) != self.record.source {
             return fixed("SOURCE");
@@ -201,13 +196,7 @@ impl KernelMount {
         // Whether it is the same source is compared below; it may have another owner by now.
         let found = Found { owner: None, ..config.found.clone() };
         let made = IdmappedMount::make(&Config { found, ..config.clone() })?.into_tree();
-        let numbers = |fd: &dyn AsFd| {
-            let wanted = StatxFlags::INO;
-            statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, wanted)
-                .map(|stat| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
-                .map_err(|e| Error::mount("source", e))
-        };
-        match numbers(&made)? == numbers(&self.point)? {
+        match is_same_inode(&made, &self.point)? {
             true => Ok(made),
             false => Err(Error::refused(format!(
                 "another directory is at {} now: unmount and mount again",
@@ -340,9 +329,26 @@ impl Options {
     }
 }
 
+/// The error for an option that a reload does not change.
+pub(super) fn fixed(option: &str) -> Result<()> {
+    Err(Error::usage(format!(
+        "option '{option}' cannot change on a live mount: unmount and mount again"
+    )))
+}
+
+/// Whether both descriptors are of one inode. No server is asked.
+pub(super) fn is_same_inode(one: &dyn AsFd, other: &dyn AsFd) -> Result<bool> {
+    let numbers = |fd: &dyn AsFd| {
+        statx(fd, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::INO)
+            .map(|stat| (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+            .map_err(|e| Error::mount("source", e))
+    };
+    Ok(numbers(one)? == numbers(other)?)
+}
+
 /// The new options. What is not given comes from the source's own mount as it was when it was mounted: it may be gone by now,
 /// and the directory below it permit more. Access times stay as they are.
-fn changed(config: &Config, origin: &Origin, now: &MountFlags) -> MountFlags {
+pub(super) fn changed(config: &Config, origin: &Origin, now: &MountFlags) -> MountFlags {
     let of_source =
         || SourceMounts::of(config).map_or(Restrictions::NONE, |it| it.own.restrictions);
     let flags = with_inherited(&config.flags, origin.forbids.unwrap_or_else(of_source));
@@ -351,7 +357,7 @@ fn changed(config: &Config, origin: &Origin, now: &MountFlags) -> MountFlags {
 }
 
 /// Refuses what the kernel's engine cannot make.
-fn check_obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Result<()> {
+pub(super) fn check_obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Result<()> {
     let obstacles = engine::obstacles(config, mounts);
     match obstacles.is_empty() {
         true => Ok(()),
@@ -363,14 +369,14 @@ fn check_obstacles(config: &Config, mounts: Option<&SourceMounts>) -> Result<()>
 }
 
 /// Whether the kernel's engine, which denies unmapped ids, makes the same of both: a map of all ids to themselves is none.
-fn shows_the_same(one: &IdView, other: &IdView) -> bool {
+pub(super) fn shows_the_same(one: &IdView, other: &IdView) -> bool {
     fn same<K: Kind>(one: &Translation<K>, other: &Translation<K>) -> bool {
         one.map() == other.map() || (one.map().is_identity() && other.map().is_identity())
     }
     same(&one.uids, &other.uids) && same(&one.gids, &other.gids)
 }
 
-fn path_text(line: &MountInfo) -> String {
+pub(super) fn path_text(line: &MountInfo) -> String {
     String::from_utf8_lossy(&line.mountpoint).into_owned()
 }
 

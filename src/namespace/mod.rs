@@ -26,7 +26,7 @@ use crate::sys;
 use crate::sys::namespace::Kind;
 pub use child::{Child, Failure, Link, Message, error, failed};
 pub use found::Pinned;
-pub use target::{Make, Target, make_here, serve};
+pub use target::{Make, Resolved, Target, make_here, serve};
 
 /// The umask of what is made in a namespace that no process names.
 const DEFAULT_UMASK: u32 = 0o022;

@@ -109,7 +109,9 @@ pub fn mounts_below(id: u64, path: &[u8]) -> io::Result<Vec<MountInfo>> {
     Ok(find_mounts_below(read()?, id, path))
 }
 
-fn find_mounts_below(table: Vec<MountInfo>, id: u64, path: &[u8]) -> Vec<MountInfo> {
+/// As [`mounts_below`], in a mount table that was read before.
+#[must_use]
+pub fn find_mounts_below(table: Vec<MountInfo>, id: u64, path: &[u8]) -> Vec<MountInfo> {
     let mut children: HashMap<u64, Vec<MountInfo>> = HashMap::new();
     for mount in table {
         children.entry(mount.parent).or_default().push(mount);

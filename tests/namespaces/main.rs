@@ -7,9 +7,12 @@ mod hook;
 #[allow(dead_code)]
 #[path = "../lifecycle/namespace.rs"]
 mod namespace;
+mod reload;
 mod rights;
 mod service;
 mod target;
+#[path = "../support/without_call.rs"]
+mod without_call;
 
 use container::Container;
 use namespace::Namespace;

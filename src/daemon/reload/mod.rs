@@ -23,6 +23,7 @@ use crate::fuse::LiveUpdate;
 use crate::mount::{self, Mounted, with_inherited};
 use crate::source::Restrictions;
 use crate::sys::creds::unshare_fs;
+pub(super) use kernel::reload_elsewhere;
 pub use request::reload;
 
 /// The options in force, with absolute paths and with the defaults that the process chose.
