@@ -73,9 +73,12 @@ fn run(argv: Vec<OsString>, name: &str) -> Result<()> {
         Command::Stat { mountpoint, json, namespace } => {
             print(&inspect::stat(&mountpoint, namespace.as_deref(), json)?)
         }
-        Command::Metrics { mountpoint } => print(&inspect::metrics(mountpoint.as_deref())?),
-        Command::Watch { mountpoint, json, interval } => {
-            inspect::watch(&mountpoint, json, interval, &mut std::io::stdout())
+        Command::Metrics { mountpoint, namespace } => {
+            print(&inspect::metrics(mountpoint.as_deref(), namespace.as_deref())?)
+        }
+        Command::Watch { mountpoint, json, interval, namespace } => {
+            let watched = inspect::Watched::find(&mountpoint, namespace.as_deref())?;
+            inspect::watch(watched, json, interval, &mut std::io::stdout())
         }
         Command::ExplainMounted { mountpoint } => {
             let ids = inspect::ids_of(&mountpoint)?;

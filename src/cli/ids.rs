@@ -13,7 +13,7 @@ use crate::config::SourceOwner;
 use crate::error::{Error, Result};
 use crate::idmap::{
     Extent, Group, IdMap, IdRange, IdView, Kind, MapError, SourceId, Translation, Unmapped, User,
-    UserNamespaceIds,
+    UserNamespaceIds, inside,
 };
 use crate::map_from::FoundMap;
 
@@ -130,8 +130,9 @@ impl IdOptions {
         Ok(Some(owner))
     }
 
-    /// Shows each id of a container as itself, where no option says anything about ids.
-    pub(super) fn set_default_map(&mut self, ids: &UserNamespaceIds) {
+    /// Sets the map for a container where no option says anything about ids: each id as itself. `own` are the ids of a user who
+    /// can store files as no other: then these alone, as the container numbers them.
+    pub(super) fn set_default_map(&mut self, ids: &UserNamespaceIds, own: Option<(u32, u32)>) {
         let found = &self.map_from;
         let is_typed = !(self.maps.is_empty() && found.uids.is_empty() && found.gids.is_empty())
             || self.bindfs_map.is_some()
@@ -147,8 +148,13 @@ impl IdOptions {
                 |range: &IdRange| Extent::new(range.inside, range.inside, range.count).ok();
             ranges.iter().filter_map(extent).collect()
         }
-        self.maps.uids = same(&ids.uids);
-        self.maps.gids = same(&ids.gids);
+        fn one<K: Kind>(ranges: &[IdRange], own: u32) -> Vec<Extent<K>> {
+            inside(ranges, own).and_then(|id| Extent::new(own, id, 1).ok()).into_iter().collect()
+        }
+        (self.maps.uids, self.maps.gids) = match own {
+            None => (same(&ids.uids), same(&ids.gids)),
+            Some((uid, gid)) => (one(&ids.uids, uid), one(&ids.gids, gid)),
+        };
     }
 
     /// Sets the policy for unmapped ids.

@@ -89,11 +89,15 @@ pub enum Command {
         json: bool,
         /// The time from one to the next.
         interval: Duration,
+        /// The mount namespace that it is in, as `--namespace` names it. `None`: this process's own.
+        namespace: Option<OsString>,
     },
     /// Print metrics in the text format of Prometheus.
     Metrics {
         /// The mount point; `None`: all mounts of this program.
         mountpoint: Option<PathBuf>,
+        /// The mount namespace that it is in, as `--namespace` names it. `None`: this process's own.
+        namespace: Option<OsString>,
     },
     /// Explain the map in force at a mount.
     ExplainMounted {

@@ -2,6 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 
+use rustix::process::{getegid, geteuid};
+
 use super::ids::IdOptions;
 use crate::config::{MountFlags, ProcessConfig, TargetNamespace};
 use crate::error::{Error, Result};
@@ -76,7 +78,10 @@ pub(super) fn apply(
     flags.nodev = nodev(namespace, flags.nodev)?;
     check_idmappable(namespace, idmappable)?;
     if let Some(own) = namespace.and_then(TargetNamespace::container_ids) {
-        ids.set_default_map(own);
+        // A user's daemon stores each file as the user's own.
+        let user = geteuid();
+        let alone = (!user.is_root()).then(|| (user.as_raw(), getegid().as_raw()));
+        ids.set_default_map(own, alone);
     }
     Ok(())
 }

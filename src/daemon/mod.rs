@@ -205,10 +205,7 @@ fn serve(
         NewMount::make(&plan, &point).map_err(|e| mount::with_obstacle(e, config))?;
     let kernel = kernel_traits().unwrap_or(KernelFeatures::UNKNOWN);
     let probe = probe::start(&new, &point)?;
-    let lifeline = match config.process.auto_unmount {
-        true => Some(guardian::start(&new)?),
-        false => None,
-    };
+    let lifeline = config.process.auto_unmount.then(|| guardian::start(&new)).transpose()?;
     let source_inode = source.inode_number();
     let connection = Connection {
         device,

@@ -17,10 +17,12 @@ use crate::error::{Error, Result};
 use crate::mount::{self, REPORT, Registered};
 
 /// What is told of each of them.
-pub(super) fn list() -> Result<Vec<Value>> {
-    let all = mount::registered()
-        .map_err(|e| Error::system("the registered mounts cannot be read", e))?;
-    Ok(all.iter().map(|mount| told_of(mount, Detail::List)).collect())
+pub(super) fn all(detail: Detail) -> Result<Vec<Value>> {
+    Ok(registered()?.iter().map(|mount| told_of(mount, detail)).collect())
+}
+
+fn registered() -> Result<Vec<Registered>> {
+    mount::registered().map_err(|e| Error::system("the registered mounts cannot be read", e))
 }
 
 /// What is told of one.
@@ -28,13 +30,19 @@ pub(super) fn stat(namespace: &OsStr, path: &Path) -> Result<Value> {
     Ok(told_of(&registered_at(namespace, path)?, Detail::Stat))
 }
 
+/// What is told of a mount that was found before. `None`: it is gone.
+pub(super) fn stat_again(mount: &Registered) -> Result<Option<Value>> {
+    let found = registered()?.into_iter().find(|one| one.mount.is_same_as(&mount.mount));
+    Ok(found.map(|mount| told_of(&mount, Detail::Stat)))
+}
+
 /// Finds the entry of a mount.
-fn registered_at(namespace: &OsStr, path: &Path) -> Result<Registered> {
+pub(super) fn registered_at(namespace: &OsStr, path: &Path) -> Result<Registered> {
     let named = |e: Error| Error::reported(e.exit(), format!("{}: {e}", path.display()));
     mount::mount_in(namespace, path)?.take_registered().map_err(named)
 }
 
-fn told_of(mount: &Registered, detail: Detail) -> Value {
+pub(super) fn told_of(mount: &Registered, detail: Detail) -> Value {
     let answer = match mount.daemon {
         None => Answer::NotAsked,
         Some(_) => match mount.ask(REPORT) {

@@ -124,16 +124,16 @@ const METRICS: &[Metric] = &[
     }),
 ];
 
-/// The metrics of these mounts. Of several mounts at one mount point the last one counts, which covers the others.
+/// The metrics of these mounts. Of several mounts at one mount point of a namespace the last one counts, which covers the
+/// others.
 pub(super) fn exposition(mounts: &[Value]) -> String {
-    let is_covered = |at: usize| {
-        mounts[at + 1..].iter().any(|later| mountpoint(later) == mountpoint(&mounts[at]))
-    };
+    let is_covered =
+        |at: usize| mounts[at + 1..].iter().any(|later| place(later) == place(&mounts[at]));
     let mounts: Vec<&Value> =
         (0..mounts.len()).filter(|at| !is_covered(*at)).map(|at| &mounts[at]).collect();
     let mut out = String::new();
     for (name, kind, help, samples) in METRICS {
-        let samples = mounts.iter().map(|mount| (mountpoint(mount), samples(mount)));
+        let samples = mounts.iter().map(|mount| (place(mount), samples(mount)));
         let samples: Vec<_> = samples.filter(|(_, samples)| !samples.is_empty()).collect();
         if samples.is_empty() {
             continue;
@@ -141,9 +141,12 @@ pub(super) fn exposition(mounts: &[Value]) -> String {
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
         // A daemon of another user may tell names that come out alike, and Prometheus refuses all if a sample stands twice.
         let mut written = HashSet::new();
-        for (mountpoint, samples) in samples {
+        for ((mountpoint, namespace), samples) in samples {
             for Sample { suffix, labels, value } in samples {
                 let mut sample = format!("{name}{suffix}{{mountpoint=\"{}\"", label(&mountpoint));
+                if let Some(inode) = namespace {
+                    let _ = write!(sample, ",namespace=\"{inode}\"");
+                }
                 for (key, text) in labels.iter().filter(|(_, text)| !text.is_empty()) {
                     let _ = write!(sample, ",{key}=\"{}\"", label(text));
                 }
@@ -178,8 +181,9 @@ fn label(text: &str) -> String {
     out
 }
 
-fn mountpoint(told: &Value) -> String {
-    name(told, "mountpoint")
+/// The mount point, and the inode number of its mount namespace if that is another one than this process's.
+fn place(told: &Value) -> (String, Option<u64>) {
+    (name(told, "mountpoint"), told["namespace"]["inode"].as_u64())
 }
 
 /// A name, in octal where it is not UTF-8. A backslash is always in octal, so that no two names come out alike.
@@ -283,6 +287,16 @@ mod tests {
         );
         assert!(text.contains("_sum{mountpoint=\"/m\",kind=\"READ\"} 0.0050015\n"), "{text}");
         assert!(text.contains("_count{mountpoint=\"/m\",kind=\"READ\"} 4\n"), "{text}");
+    }
+
+    #[test]
+    fn mounts_at_one_path_of_two_namespaces_are_told_apart() {
+        let inside = |inode: u64| json!({ "mountpoint": "/m", "namespace": { "inode": inode, "value": "7" } });
+        let text = exposition(&[json!({ "mountpoint": "/m" }), inside(5), inside(6)]);
+        for labels in ["", ",namespace=\"5\"", ",namespace=\"6\""] {
+            let sample = format!("shiftbind_mount_info{{mountpoint=\"/m\"{labels}}} 1\n");
+            assert_eq!(text.matches(&sample).count(), 1, "{sample}: {text}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use ask::{Answer, Asked, LastChild, ask_all};
 use report::Detail;
 use told::{SCHEMA, document, find, is_ours, told, told_for_stat};
 
-pub use watch::watch;
+pub use watch::{Watched, watch};
 
 /// The output of `shiftbind list`.
 ///
@@ -37,7 +37,7 @@ pub fn list(as_json: bool) -> Result<String> {
     let answers = ask_all(&found, Asked::OfOurType, Detail::List);
     let mounts = found.iter().zip(answers).filter(|(mount, answer)| is_ours(mount, answer));
     let mut mounts: Vec<Value> = mounts.map(|(mount, answer)| told(mount, answer)).collect();
-    mounts.extend(elsewhere::list()?);
+    mounts.extend(elsewhere::all(Detail::List)?);
     Ok(match as_json {
         true => pretty(&json!({ "schema": SCHEMA, "mounts": mounts })),
         false => text::table(&mounts),
@@ -66,13 +66,17 @@ pub fn stat(mountpoint: &Path, namespace: Option<&OsStr>, as_json: bool) -> Resu
 ///
 /// # Errors
 /// No mount of this program is there, or the mount table cannot be read.
-pub fn metrics(mountpoint: Option<&Path>) -> Result<String> {
+pub fn metrics(mountpoint: Option<&Path>, namespace: Option<&OsStr>) -> Result<String> {
+    if let (Some(path), Some(value)) = (mountpoint, namespace) {
+        return Ok(metrics::exposition(&[elsewhere::stat(value, path)?]));
+    }
     let Some(mountpoint) = mountpoint else {
         let found = mount::inventory()?;
         let answers = ask_all(&found, Asked::OfOurType, Detail::Stat);
         let mounts = found.iter().zip(answers).filter(|(mount, answer)| is_ours(mount, answer));
-        let mounts: Vec<Value> =
+        let mut mounts: Vec<Value> =
             mounts.map(|(mount, answer)| told_for_stat(mount, answer)).collect();
+        mounts.extend(elsewhere::all(Detail::Stat)?);
         return Ok(metrics::exposition(&mounts));
     };
     let (mount, answer) = find(mountpoint, Detail::Stat, &mut LastChild::default())?;

@@ -1,5 +1,6 @@
 //! `shiftbind stat --watch`: asks again and again, and prints what happened in between.
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -9,33 +10,71 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::ask::{Asked, LastChild, ask_again_all};
+use super::elsewhere;
 use super::report::Detail;
 use super::told::{document, find, told_for_stat};
 use super::view;
 use crate::error::{Error, Result};
-use crate::mount::{self, FoundMount};
+use crate::mount::{self, FoundMount, Registered};
 use crate::sys::process::exit_at;
 use crate::sys::terminal;
 
 /// The size that a terminal is taken to have if it does not tell.
 const USUAL_SIZE: (usize, usize) = (24, 80);
 
+/// A mount that is asked again and again.
+#[derive(Debug)]
+pub struct Watched {
+    place: Place,
+    told: Value,
+}
+
+#[derive(Debug)]
+enum Place {
+    Here(Box<FoundMount>, LastChild),
+    Elsewhere(Box<Registered>),
+}
+
+impl Watched {
+    /// Finds it and asks it for the first time. `namespace` is the mount namespace that it is in, as `--namespace` names it.
+    ///
+    /// # Errors
+    /// No mount of this program is there.
+    pub fn find(mountpoint: &Path, namespace: Option<&OsStr>) -> Result<Self> {
+        if let Some(value) = namespace {
+            let mount = elsewhere::registered_at(value, mountpoint)?;
+            let told = elsewhere::told_of(&mount, Detail::Stat);
+            return Ok(Self { place: Place::Elsewhere(Box::new(mount)), told });
+        }
+        let mut child = LastChild::default();
+        let (mount, answer) = find(mountpoint, Detail::Stat, &mut child)?;
+        let told = told_for_stat(&mount, answer);
+        Ok(Self { place: Place::Here(Box::new(mount), child), told })
+    }
+
+    /// What the mount tells now; `None` if it is gone.
+    fn ask_again(&mut self) -> Result<Option<Value>> {
+        match &mut self.place {
+            Place::Here(mount, child) => ask_again(mount, child),
+            Place::Elsewhere(mount) => elsewhere::stat_again(mount),
+        }
+    }
+}
+
 /// Prints what is known of a mount every `interval`, until the mount is gone, a signal asks for the end (SIGINT, SIGTERM,
 /// SIGHUP), or no process reads the output any more. To be called where the process has one thread.
 ///
 /// # Errors
-/// No mount of this program is there, or the output cannot be written.
+/// The output cannot be written, or the mount table cannot be read.
 pub fn watch(
-    mountpoint: &Path,
+    mut watched: Watched,
     as_json: bool,
     interval: Duration,
     out: &mut (impl Write + IsTerminal + AsFd),
 ) -> Result<()> {
-    let mut child = LastChild::default();
-    let (mount, answer) = find(mountpoint, Detail::Stat, &mut child)?;
     // A signal must end the process also where the output blocks (a pipe that is full) or an answer is awaited.
     exit_at(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]).map_err(|e| Error::file("signals", e))?;
-    let mut now = (Instant::now(), told_for_stat(&mount, answer));
+    let mut now = (Instant::now(), std::mem::take(&mut watched.told));
     let mut before: Option<(Instant, Value)> = None;
     let redraws = out.is_terminal() && !as_json;
     let (mut next, mut is_first) = (now.0, true);
@@ -59,7 +98,7 @@ pub fn watch(
             next += interval;
         }
         thread::sleep(next.saturating_duration_since(Instant::now()));
-        let Some(told) = ask_again(&mount, &mut child)? else { return Ok(()) };
+        let Some(told) = watched.ask_again()? else { return Ok(()) };
         before = Some(std::mem::replace(&mut now, (Instant::now(), told)));
     }
 }

@@ -61,17 +61,15 @@ impl Brought {
     }
 }
 
-/// What the mounts at and below the source forbid, by device and root.
-pub(super) fn mounts_of_source(
-    source: &Path,
-) -> io::Result<HashMap<((u32, u32), Vec<u8>), MountAttrFlags>> {
+/// What mounts forbid, by device and root.
+type ForbiddenByRoot = HashMap<((u32, u32), Vec<u8>), MountAttrFlags>;
+
+/// What the mounts at and below the source forbid.
+pub(super) fn mounts_of_source(source: &Path) -> io::Result<ForbiddenByRoot> {
     Ok(below_source(mountinfo::read()?, &std::fs::canonicalize(source)?))
 }
 
-fn below_source(
-    table: Vec<MountInfo>,
-    source: &Path,
-) -> HashMap<((u32, u32), Vec<u8>), MountAttrFlags> {
+fn below_source(table: Vec<MountInfo>, source: &Path) -> ForbiddenByRoot {
     table
         .into_iter()
         .filter(|line| path_of(line).starts_with(source))

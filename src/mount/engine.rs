@@ -31,8 +31,7 @@ pub fn mount_by_kernel(config: &Config) -> Result<bool> {
     let Some(mount) = make(config)? else { return Ok(false) };
     let point = MountPoint::of(config, mount.is_dir())?;
     point.check_kind(&config.source, mount.is_dir())?;
-    if config.process.called_by_mount8
-        && is_already_mounted(config, &point, mount.source_inode())?
+    if config.process.called_by_mount8 && is_already_mounted(config, &point, mount.source_inode())?
     {
         return Ok(true);
     }

@@ -55,7 +55,7 @@ pub fn mount_in(value: &OsStr, path: &Path) -> Result<MountElsewhere> {
             path.display()
         )));
     }
-    let place = Elsewhere::new(&config, &Path::new("/").join(path));
+    let place = Elsewhere::new(&config, &found.path);
     Ok(MountElsewhere { place, identity, registered, namespace, point: found })
 }
 

@@ -91,7 +91,7 @@ impl IdmappedMount {
             let attacher = Attacher::start(namespace, point.as_fd(), self.is_dir, true)?;
             let identity = attacher.attach(&self.tree)?;
             let made = kernel_made(config, Origin::of(config, self.owner, self.forbids))?;
-            let (server, source) = (Server::Kernel(made), Some(self.source_inode));
+            let (server, source) = (Server::Kernel(Box::new(made)), Some(self.source_inode));
             registry::register(config, point.path(), identity, &server, source);
             return Ok(());
         }

@@ -55,11 +55,11 @@ pub use inventory::{FoundMount, MadeBy, inventory, mount_at, not_ours};
 pub use origin::Origin;
 pub use point::MountPoint;
 pub use privileges::{access, check_privileges, may_mount, own_uid_map};
+use registry::Server;
 pub use registry::{RELOAD, REPORT, Registered, Registration, registered};
 pub use remap::KernelMount;
 pub use remap_elsewhere::KernelMountElsewhere;
 use subdir::SubdirMethod;
-use registry::Server;
 use table::MountIdentity;
 pub use table::propagates;
 

@@ -56,8 +56,12 @@ impl MountPoint {
         let target = Target { root: namespace.root.as_deref(), path, make };
         let namespace = Namespace::of_config(namespace)?;
         let found = namespace.resolve(target).map_err(error)?;
-        let path = Path::new("/").join(path);
-        Ok(Self { fd: found.fd, path, is_dir: found.is_dir, namespace: Some(namespace) })
+        Ok(Self {
+            fd: found.fd,
+            path: found.path,
+            is_dir: found.is_dir,
+            namespace: Some(namespace),
+        })
     }
 
     /// Resolves the path, relative to the working directory, and follows symbolic links.
@@ -132,7 +136,7 @@ impl MountPoint {
         self.is_dir
     }
 
-    /// The path, absolute and without symbolic links. In another namespace: as it was given, from that namespace's root.
+    /// The path, absolute and without symbolic links. In another namespace: from that namespace's root.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -165,12 +165,16 @@ fn check_own_id_is_kept<K: Kind>(
     let (Some(here), Some(stored)) = (MountId::<K>::new(seen), SourceId::<K>::new(own)) else {
         return Ok(());
     };
-    // A second extent with the same source id would be refused as an overlap.
-    let advice = match translation.map().to_mount(stored) {
-        Some(shown) => {
+    // A second extent with the same source id or mount id would be refused as an overlap.
+    let map = translation.map();
+    let advice = match (map.to_mount(stored), map.to_source(here)) {
+        (None, None) => format!("map {own}:{seen}:1 as well"),
+        (Some(shown), _) => {
             format!("map {own}:{seen}:1 in place of the extent that shows {own} as {}", shown.raw())
         }
-        None => format!("map {own}:{seen}:1 as well"),
+        (None, Some(id)) => {
+            format!("map {own}:{seen}:1 in place of the extent that shows {} as {seen}", id.raw())
+        }
     };
     match translation.to_source(here) {
         Some(id) if id == stored => Ok(()),
@@ -222,6 +226,11 @@ mod tests {
             "{shown}"
         );
         assert!(text(uids(&[(1, 5, 1)], Unmapped::Deny)).contains("map 1000:1000:1 as well"));
+        let taken = text(uids(&[(7, 1000, 1)], Unmapped::Deny));
+        assert!(
+            taken.contains("map 1000:1000:1 in place of the extent that shows 7 as 1000"),
+            "{taken}"
+        );
     }
 
     #[test]

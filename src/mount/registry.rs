@@ -72,7 +72,7 @@ pub(super) enum Server {
     /// The process that serves it.
     Daemon(u32),
     /// The kernel made it.
-    Kernel(KernelMade),
+    Kernel(Box<KernelMade>),
 }
 
 impl Registered {

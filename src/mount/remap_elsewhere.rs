@@ -157,8 +157,7 @@ impl KernelMountElsewhere {
     fn new_clone(&self, config: &Config, lines: &Lines, keeps_flags: bool) -> Result<OwnedFd> {
         check_obstacles(config, SourceMounts::of(config).as_ref())?;
         let now = flags_of(&lines.own.options);
-        let flags: MountFlags =
-            if keeps_flags { now } else { changed(config, &self.origin, &now) };
+        let flags: MountFlags = if keeps_flags { now } else { changed(config, &self.origin, &now) };
         // Whether it is the same source is compared below; it may have another owner by now.
         let found = Found { owner: None, ..config.found.clone() };
         let made = IdmappedMount::make(&Config { found, flags, ..config.clone() })?.into_tree();
@@ -171,9 +170,7 @@ impl KernelMountElsewhere {
         let namespace = self.found.namespace();
         match &namespace.users {
             None => Ok(made),
-            Some(users) => {
-                locked(&made, namespace, users, self.found.is_dir()).map_err(error)
-            }
+            Some(users) => locked(&made, namespace, users, self.found.is_dir()).map_err(error),
         }
     }
 
@@ -181,7 +178,7 @@ impl KernelMountElsewhere {
     fn register(self, config: &Config, lines: &Lines, identity: MountIdentity) -> Result<()> {
         let found = Found { target: None, ..config.found.clone() };
         let origin = Origin { flags: config.flags.words(), found, ..self.origin };
-        let server = Server::Kernel(kernel_made(config, origin)?);
+        let server = Server::Kernel(Box::new(kernel_made(config, origin)?));
         let source = self.entry.source_inode;
         registry::register(config, &lines.path(), identity, &server, source);
         if !identity.is_same_as(self.found.identity()) {
@@ -201,15 +198,15 @@ struct Lines {
 impl Lines {
     fn find(table: Vec<MountInfo>, identity: &MountIdentity) -> Result<Self> {
         let own = table.iter().find(|line| line.id == identity.id()).cloned();
-        let own = own.ok_or_else(|| Error::refused("it is not mounted in the namespace any more"))?;
+        let own =
+            own.ok_or_else(|| Error::refused("it is not mounted in the namespace any more"))?;
         if own.root.ends_with(b"//deleted") {
             return Err(Error::refused(
                 "the source was removed or replaced since it was mounted: unmount and mount again",
             ));
         }
-        if let Some(cover) = table
-            .iter()
-            .find(|line| line.parent == own.id && line.mountpoint == own.mountpoint)
+        if let Some(cover) =
+            table.iter().find(|line| line.parent == own.id && line.mountpoint == own.mountpoint)
         {
             return Err(Error::refused(format!(
                 "another mount covers it in the namespace, at {}: umount that first",

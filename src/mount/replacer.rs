@@ -14,9 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::{
-    MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
-};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use rustix::process::fchdir;
 
 use super::place::Place;
@@ -129,7 +127,9 @@ impl<'a> Here<'a> {
                     .map(Some)
                     .map_err(failed("cannot clone the mount")),
                 (message, Some(tree)) => match message.strip_prefix(b"replace ") {
-                    Some(path) => self.replace(tree, Path::new(OsStr::from_bytes(path))).map(|()| None),
+                    Some(path) => {
+                        self.replace(tree, Path::new(OsStr::from_bytes(path))).map(|()| None)
+                    }
                     None => return false,
                 },
                 _ => return false,

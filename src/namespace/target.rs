@@ -7,10 +7,12 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat, openat2, statx,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, openat, openat2,
+    readlinkat, statx,
 };
 use rustix::io::Errno;
 
@@ -45,6 +47,15 @@ pub struct Resolved {
     pub fd: OwnedFd,
     /// Whether it is a directory.
     pub is_dir: bool,
+    /// Its path below the root that it was resolved in, absolute and without symbolic links, as the kernel told it then.
+    pub path: PathBuf,
+}
+
+/// What the child has found.
+struct Found {
+    fd: OwnedFd,
+    is_dir: bool,
+    path: PathBuf,
 }
 
 impl Namespace {
@@ -55,19 +66,25 @@ impl Namespace {
     /// does not answer within ten seconds.
     pub fn resolve(&self, target: Target<'_>) -> Result<Resolved, Failure> {
         let child = Child::start(&self.fds(), |link| match self.resolve_here(target) {
-            Ok((fd, is_dir)) => link.answer(Ok((&[u8::from(is_dir)], &[fd.as_fd()]))),
+            Ok(Found { fd, is_dir, path }) => {
+                let bytes = [&[u8::from(is_dir)], path.as_os_str().as_bytes()].concat();
+                link.answer(Ok((&bytes, &[fd.as_fd()])));
+            }
             Err(failure) => link.answer(Err(failure)),
         });
         let answer = child.map_err(failed("cannot fork"))?.answer()?;
-        let is_dir = answer.bytes == [1];
+        let (is_dir, path) = answer.bytes.split_first().unwrap_or((&0, b""));
+        let (is_dir, path) = (*is_dir == 1, OsStr::from_bytes(path).into());
         match answer.fds.into_iter().next() {
-            Some(fd) => Ok(Resolved { fd, is_dir }),
+            Some(fd) => Ok(Resolved { fd, is_dir, path }),
             None => Err(("a helper process".to_owned(), io::Error::from_raw_os_error(libc::EIO))),
         }
     }
 
     /// The child's part.
-    fn resolve_here(&self, target: Target<'_>) -> Result<(OwnedFd, bool), Failure> {
+    fn resolve_here(&self, target: Target<'_>) -> Result<Found, Failure> {
+        // Ours: that of the namespace may be anything.
+        let own = openat(CWD, "/proc/self/fd", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let is_user = self.enter_mounts().map_err(failed("cannot enter it"))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = openat(CWD, "/", flags, Mode::empty()).map_err(failed("its root"))?;
@@ -108,7 +125,24 @@ impl Namespace {
                 target.path.display()
             )));
         }
-        Ok((fd, FileType::from_raw_mode(stat.stx_mode.into()).is_dir()))
+        let path = own
+            .and_then(|own| path_in(&own, &fd, &root))
+            .unwrap_or_else(|_| Path::new("/").join(target.path));
+        Ok(Found { is_dir: FileType::from_raw_mode(stat.stx_mode.into()).is_dir(), fd, path })
+    }
+}
+
+/// The path of a descriptor below a root, absolute. `own` is this process's /proc/self/fd, whose links begin at the root that
+/// the process has. ENOENT if it is not below it any more.
+fn path_in(own: &OwnedFd, fd: &OwnedFd, root: &OwnedFd) -> Result<PathBuf, Errno> {
+    let link = |fd: &OwnedFd| {
+        let text = readlinkat(own, fd.as_raw_fd().to_string(), Vec::new())?;
+        Ok::<PathBuf, Errno>(OsStr::from_bytes(text.as_bytes()).into())
+    };
+    let (path, root) = (link(fd)?, link(root)?);
+    match path.strip_prefix(&root) {
+        Ok(rest) if root.is_absolute() => Ok(Path::new("/").join(rest)),
+        _ => Err(Errno::NOENT),
     }
 }
 

@@ -11,6 +11,8 @@ mod reload;
 mod rights;
 mod service;
 mod target;
+mod told;
+mod user;
 #[path = "../support/without_call.rs"]
 mod without_call;
 

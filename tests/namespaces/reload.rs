@@ -184,7 +184,10 @@ fn a_file_and_a_source_with_mounts_below_are_reloaded() {
     assert_eq!(container.ok("stat -c %u /mnt/file"), "5\n");
     write(&n, "idmap=1000:6:1");
     n.ok(&format!("$S reload -N {pid} /mnt/file"));
-    assert_eq!(container.ok("stat -c %u /mnt/file; grep -c ' /mnt/file ' /proc/self/mountinfo"), "6\n1\n");
+    assert_eq!(
+        container.ok("stat -c %u /mnt/file; grep -c ' /mnt/file ' /proc/self/mountinfo"),
+        "6\n1\n"
+    );
 }
 
 #[test]

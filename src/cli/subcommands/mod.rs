@@ -111,14 +111,12 @@ fn stat(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
     let mountpoint = operands.into_iter().next().map(PathBuf::from);
     let (json, watch) = (asked(Opt::Json), arguments::last_value(given, Opt::Watch));
     let namespace = namespace(given)?;
-    if namespace.is_some() && (watch.is_some() || asked(Opt::Prometheus)) {
-        return Err(Error::usage(
-            "stat: option '--namespace' goes with neither '--watch' nor '--prometheus'",
-        ));
-    }
     if asked(Opt::Prometheus) {
         return match (json, watch) {
-            (false, None) => Ok(Command::Metrics { mountpoint }),
+            (false, None) if namespace.is_some() && mountpoint.is_none() => Err(Error::usage(
+                "stat: MOUNTPOINT is missing: without it, leave out --namespace, too, and all mounts are told",
+            )),
+            (false, None) => Ok(Command::Metrics { mountpoint, namespace }),
             _ => Err(Error::usage(
                 "stat: option '--prometheus' goes with neither '--json' nor '--watch'",
             )),
@@ -134,7 +132,7 @@ fn stat(given: &[Given], operands: Vec<OsString>) -> Result<Command> {
             "stat: option '--watch': '{value}' is not a number of seconds from 0.1 to {MAX_INTERVAL}"
         ))
     })?;
-    Ok(Command::Watch { mountpoint, json, interval })
+    Ok(Command::Watch { mountpoint, json, interval, namespace })
 }
 
 /// The mount namespace that a subcommand is about, when it is another one.

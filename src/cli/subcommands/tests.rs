@@ -99,7 +99,7 @@ fn a_wrong_argument_is_refused_with_the_subcommands_name() {
 #[test]
 fn stat_goes_on_with_an_interval() {
     let interval = |words: &str| match parsed(words).unwrap() {
-        Command::Watch { mountpoint, json, interval } => {
+        Command::Watch { mountpoint, json, interval, namespace: None } => {
             assert_eq!(
                 (mountpoint.to_str(), json),
                 (Some("/m"), words.contains("json")),
@@ -123,7 +123,7 @@ fn stat_goes_on_with_an_interval() {
 #[test]
 fn metrics_are_those_of_one_mount_or_of_all() {
     let metrics = |words: &str| match parsed(words).unwrap() {
-        Command::Metrics { mountpoint } => mountpoint,
+        Command::Metrics { mountpoint, namespace: None } => mountpoint,
         other => panic!("{words}: {other:?}"),
     };
     assert_eq!(metrics("shiftbind stat --prometheus"), None);

@@ -163,7 +163,7 @@ pub(super) const MOUNT: &[OptionDef] = &[
             "With --namespace: whose numbers the mount's ids are",
             "With --namespace: whose numbers the mount's ids are.\n\n\
              container: those of the container's user namespace, to which the filesystem then belongs. Without a map, the \
-             source's ids are those of the container. Set-user-ID and file capabilities are valid in the container alone, \
+             source's ids are those of the container; to a user without privilege, the user's own alone. Set-user-ID and file capabilities are valid in the container alone, \
              devices cannot be opened, and no process outside can use the mount. It is the default where the container has a \
              user namespace of its own.\n\n\
              host: those of this program's user namespace, as for a mount that is made here. Without a map, the source's \
