@@ -65,6 +65,12 @@ pub fn check_privileges(config: &Config) -> Result<()> {
         ));
     }
     if !may_mount() {
+        if config.namespace.as_ref().is_some_and(|namespace| !namespace.is_container) {
+            return Err(Error::usage(
+                "option 'namespace': a mount with the ids of this user namespace takes CAP_SYS_ADMIN in it; leave out ids=host, \
+                 name a process of a container with a user namespace of its own, or mount as root",
+            ));
+        }
         let flags = &config.flags;
         for (given, option) in [
             (flags.nosuid == Some(false), "suid"),

@@ -55,6 +55,21 @@ fn a_map_that_stores_the_users_files_as_anothers_is_refused_with_one_that_works(
 }
 
 #[test]
+fn what_takes_privilege_is_refused_in_one_line_that_says_what_to_do() {
+    for (words, advice) in [
+        ("ids=host", "leave out ids=host"),
+        ("engine=kernel", "use engine=auto or engine=fuse"),
+        ("ro", "this takes CAP_SYS_ADMIN"),
+        ("dev", "leave it out"),
+    ] {
+        let said = as_user(&format!("$S src /mnt/t -N $P -o {words}"));
+        assert!(said.contains(advice) && !said.contains("status 0"), "{words}: {said}");
+        let lines = said.lines().filter(|line| line.starts_with("shiftbind: ")).count();
+        assert_eq!(lines, 1, "{words}: {said}");
+    }
+}
+
+#[test]
 fn another_users_container_is_refused() {
     let n = machine();
     let container = super::Container::new(&n, 200_000);
@@ -65,5 +80,5 @@ fn another_users_container_is_refused() {
     ));
     let error = text(&output.stderr);
     assert!(!output.status.success() && error.lines().count() == 1, "{output:?}");
-    assert!(error.contains("option 'namespace'") || error.contains("enter"), "{error}");
+    assert!(error.contains("this takes root, or CAP_SYS_ADMIN in its user namespace"), "{error}");
 }
