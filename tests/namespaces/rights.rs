@@ -41,6 +41,26 @@ fn a_set_user_id_program_has_its_owners_rights_in_the_container_alone() {
 }
 
 #[test]
+fn a_file_capability_of_the_source_is_valid_in_the_container_alone() {
+    let n = machine();
+    n.ok("cp $(command -v grep) a/g && setcap cap_sys_admin=ep a/g");
+    let run = "setpriv --reuid=1000 --regid=1000 --clear-groups ./g CapEff /proc/self/status";
+    for engine in ["fuse", "kernel"] {
+        let container = Container::new(&n, 200_000);
+        let pid = container.pid();
+        n.ok(&format!("$S a /mnt/t -N {pid} --mkdir --engine={engine}"));
+        let inside = container.ok(&format!("cd /mnt/t && {run}"));
+        assert_eq!(inside, "CapEff:\t0000000000200000\n", "{engine}");
+        let outside = n.sh(&format!("cd /proc/{pid}/root/mnt/t && {run}"));
+        let told = namespace::text(&outside.stdout);
+        match engine {
+            "fuse" => assert!(!outside.status.success() && told.is_empty(), "{outside:?}"),
+            _ => assert_eq!(told, "CapEff:\t0000000000000000\n", "{outside:?}"),
+        }
+    }
+}
+
+#[test]
 fn the_daemon_tells_a_container_nothing() {
     let n = machine();
     let container = Container::new(&n, 200_000);
