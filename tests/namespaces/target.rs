@@ -1,6 +1,6 @@
 //! TARGET is resolved in the container, whatever the container does to it.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use super::container::Container;
 use super::{machine, namespace};
@@ -94,6 +94,16 @@ const TRIES: [&str; 4] = [
     "/mnt/a/b/../../../mnt/t/x --mkdir --engine=kernel --ids=host",
 ];
 
+/// Root of the container at work. Killed when dropped.
+struct Swapper(Child);
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// `SHIFTBIND_TEST_SWAPS`: how many mounts are tried.
 #[test]
 fn a_container_that_swaps_the_target_gets_the_mount_in_itself_or_none() {
@@ -102,14 +112,15 @@ fn a_container_that_swaps_the_target_gets_the_mount_in_itself_or_none() {
     let pid = container.pid();
     n.ok("mkdir -m 755 victim && touch victim/own");
     let victim = n.path("victim").display().to_string();
-    let mut swapper = namespace::program("nsenter")
+    let swapper = namespace::program("nsenter")
         .args(["-t", &pid.to_string(), "-m", "-U", "-S0", "-G0", "perl", "-e", SWAP])
         .args([UMOUNT2, &victim])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    std::io::Read::read_exact(swapper.stdout.as_mut().unwrap(), &mut [0]).expect("it runs");
+    let mut swapper = Swapper(swapper);
+    std::io::Read::read_exact(swapper.0.stdout.as_mut().unwrap(), &mut [0]).expect("it runs");
     let tries = std::env::var("SHIFTBIND_TEST_SWAPS").ok().and_then(|text| text.parse().ok());
     let rounds = tries.unwrap_or(100_u32).div_ceil(25);
     let calls = TRIES.map(|words| format!("try {words}")).join("; ");
@@ -125,8 +136,7 @@ fn a_container_that_swaps_the_target_gets_the_mount_in_itself_or_none() {
         assert!(now == before, "mounted outside of the container in round {at}: {now}");
         assert_eq!(n.ok("ls victim"), "own\n", "made outside of the container in round {at}");
     }
-    let _ = swapper.kill();
-    let _ = swapper.wait();
+    drop(swapper);
     println!("{} tries, {made} mounts, none outside of the container", rounds * 25);
     assert!(made > 0, "no try has won the race: it shows nothing");
     container.end();
