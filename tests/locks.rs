@@ -488,3 +488,26 @@ fn a_lock_holder_reads_what_was_written_within_the_same_second() {
         Lock::whole(Unlock).of_description().set(&here).expect("unlock");
     }
 }
+
+/// RELEASE comes after close(2) has returned: beyond `max_background` files the kernel keeps it back for longer.
+#[test]
+fn a_lock_is_free_once_its_file_is_closed_while_many_files_are_closed() {
+    const CLIENTS: usize = 512;
+    let mount = Mount::identity();
+    let (closes, refused) = (std::sync::Barrier::new(CLIENTS), AtomicU32::new(0));
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (path, closes, refused) = (mount.join(format!("f{client}")), &closes, &refused);
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let file = open(&path);
+                    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    closes.wait();
+                }
+            });
+        }
+    });
+    assert_eq!(refused.into_inner(), 0, "each file has one client");
+}

@@ -134,6 +134,7 @@ fn serve(device: &Arc<Device>) -> Result<Negotiated, Errno> {
         max_write: 4096,
         max_readahead: 0,
         max_background: 1,
+        congestion_threshold: 1,
         stack_depth: 0,
     };
     let flags = negotiate(device, &params)?;

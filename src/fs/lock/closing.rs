@@ -4,7 +4,7 @@
 //! request for a lock that comes afterwards, but by another worker, which may still be on its way to release the lock. A lock
 //! waits for that. RELEASE is a background request (`fuse_request_queue_background`): while `max_background` of them are not
 //! answered the kernel keeps further ones, and passes on a request for a lock at once. Such a lock is refused although the file
-//! is closed; the daemon cannot know.
+//! is closed; the daemon cannot know, and so lets the kernel have many under way (`MAX_BACKGROUND` in `fuse/operations`).
 
 use std::fmt::Debug;
 use std::sync::{OnceLock, Weak};

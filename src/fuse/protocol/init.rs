@@ -51,6 +51,8 @@ pub(in crate::fuse) struct InitParams {
     pub(in crate::fuse) max_readahead: u32,
     /// The most background requests at a time.
     pub(in crate::fuse) max_background: u16,
+    /// The number of background requests from which on the kernel does no readahead.
+    pub(in crate::fuse) congestion_threshold: u16,
     /// With passthrough: the stacking depth of this filesystem (`max_stack_depth`), one more than the source's.
     pub(in crate::fuse) stack_depth: u32,
 }
@@ -120,7 +122,7 @@ fn init_out(init: &InitIn, flags2: u32, params: &InitParams) -> (InitOut, Negoti
         max_readahead,
         flags: negotiated as u32,
         max_background: params.max_background,
-        congestion_threshold: params.max_background / 4 * 3,
+        congestion_threshold: params.congestion_threshold,
         max_write: params.max_write,
         time_gran: 1,
         max_pages: u16::try_from(max_pages).unwrap_or(u16::MAX),
@@ -144,6 +146,7 @@ mod tests {
         max_write: 1 << 20,
         max_readahead: 1 << 20,
         max_background: 64,
+        congestion_threshold: 48,
         stack_depth: 1,
     };
 
