@@ -383,3 +383,40 @@ fn a_change_while_a_client_holds_a_listing_back_is_seen_when_the_listing_is_thro
         }
     }
 }
+
+#[test]
+fn a_change_of_a_file_that_is_evicted_while_a_client_holds_a_listing_back_is_seen() {
+    let scene = Scene::of("ext4");
+    let held = scene.disk.dir("source/held");
+    // A change on the source, and one through the mount itself.
+    for by_mount in [false, true] {
+        for at in 0..CHANGES.len() {
+            make(&held.join(format!("f-{at}")));
+        }
+        let mount = scene.mount();
+        let seen = |at: usize| mount.join(format!("held/f-{at}"));
+        for (at, change) in CHANGES.iter().enumerate() {
+            assert!(!(change.shows)(&seen(at)), "before it is made");
+        }
+        let listing = StalledListing::prepare(&mount.join("held"));
+        // The answer has the attributes from before the change.
+        let stalled = listing.stall();
+        for (at, change) in CHANGES.iter().enumerate() {
+            let changed = if by_mount { seen(at) } else { held.join(format!("f-{at}")) };
+            (change.make)(&changed);
+            soon(change.what, || (change.shows)(&seen(at)));
+        }
+        // The kernel evicts the inodes, which it would have protected from the older answer.
+        mount.forget_all();
+        assert!(matches!(listing.state(), Some('S' | 'D')), "the listing is still held back");
+        drop(stalled);
+        listing.end();
+        for (at, change) in CHANGES.iter().enumerate() {
+            let what = format!("{} after an eviction, through the mount: {by_mount}", change.what);
+            soon(&what, || (change.shows)(&seen(at)));
+        }
+        for at in 0..CHANGES.len() {
+            fs::remove_file(held.join(format!("f-{at}"))).expect("unlink");
+        }
+    }
+}

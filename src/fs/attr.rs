@@ -65,6 +65,8 @@ impl Fs {
             (uid.transpose()?, gid.transpose()?)
         };
         let fd = self.tree.fd(&inode)?;
+        // Now, since an error may come after the first of several changes.
+        inode.note_change();
         let mut acting = self.act_for(caller)?;
         if uid.is_some() || gid.is_some() {
             // Change the owner before the mode: chown(2) clears setuid and setgid bits on the source, which the mode

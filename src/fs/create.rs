@@ -122,6 +122,7 @@ impl Fs {
         let name = component(new_name)?;
         let fd = self.tree.fd(&inode)?;
         self.act_for(caller)?.link(&fd, &dir_fd, &name)?;
+        inode.note_change();
         self.names_changed(&[&dir])?;
         self.lookup_created(caller, &dir, new_name)
     }

@@ -89,7 +89,11 @@ impl Fs {
         // A prefetched entry counts only while changes through the mount would show in the table, where a forgotten
         // inode is not.
         drop(self.prefetcher.begin_change());
-        self.drop_lookups(node, lookups)
+        let is_gone = self.drop_lookups(node, lookups);
+        if !is_gone && let Some(watch) = &self.watch {
+            watch.lookups_left(&self.tree, node);
+        }
+        is_gone
     }
 
     /// Decrements the lookup count for a lookup of which the kernel does not learn.

@@ -61,18 +61,21 @@ impl Fs {
         self.write_through.has(WriteThrough::All)
     }
 
-    /// Writes directories whose names have changed to the disk, if names are written through.
+    /// Records that names of directories have changed, and writes them to the disk, if names are written through.
     ///
     /// EIO, ENOSPC and EDQUOT if that fails; the change itself stays.
     pub(super) fn names_changed(&self, dirs: &[&Inode]) -> Result<()> {
+        dirs.iter().for_each(|dir| dir.note_change());
         if !self.write_through.has(WriteThrough::Names) {
             return Ok(());
         }
         dirs.iter().try_for_each(|dir| self.tree.sync(dir))
     }
 
-    /// Writes an inode whose attributes have changed to the disk, with `sync`. Errors as in [`Self::names_changed`].
+    /// Records that an inode's attributes have changed, and writes it to the disk, with `sync`. Errors as in
+    /// [`Self::names_changed`].
     pub(super) fn inode_changed(&self, inode: &Inode) -> Result<()> {
+        inode.note_change();
         if self.writes_all_through() { self.tree.sync(inode) } else { Ok(()) }
     }
 

@@ -158,6 +158,9 @@ impl KernelCache {
     ///
     /// Returns whether the kernel knew the inode.
     pub(super) fn inval_inode_from(&self, node: NodeId, offset: i64) -> bool {
+        if let Ok(inode) = self.fs.tree().inode(node) {
+            inode.note_change();
+        }
         self.send(Notification::InvalInode { nodeid: self.node_ids.wire_id(node), offset })
     }
 }

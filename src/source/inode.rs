@@ -49,6 +49,8 @@ const SEEN_PAST_TICK: u8 = 16;
 const ENTERED_PAST_TICK: u8 = 32;
 /// See [`Inode::is_released`].
 const RELEASED: u8 = 64;
+/// See [`Inode::has_changed`].
+const CHANGED: u8 = 128;
 
 impl Flags {
     fn has(&self, flag: u8) -> bool {
@@ -243,6 +245,21 @@ impl Inode {
         }
     }
 
+    /// Records that the attributes have changed or are being changed.
+    pub fn note_change(&self) {
+        if !self.has_changed() {
+            self.flags.set(CHANGED, true);
+        }
+    }
+
+    /// Returns whether the attributes have changed since the kernel looked the inode up first.
+    ///
+    /// An answer that is still in flight may then bring attributes from before the change.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.flags.has(CHANGED)
+    }
+
     /// Returns the symbolic link through which a directory was reached.
     pub(super) fn via(&self) -> Option<&Arc<ViaLink>> {
         self.via.as_ref()
@@ -271,6 +288,9 @@ impl Inode {
     /// Operations by inode use its descriptor while any file is open, so that they reach the inode even when its last
     /// name is removed on the source.
     pub fn opened(&self, fd: &Arc<OwnedFd>, for_writing: bool) {
+        if for_writing {
+            self.note_change();
+        }
         let mut held = self.lock();
         held.writers += u32::from(for_writing);
         held.opens += 1;

@@ -175,6 +175,8 @@ impl SourceTree {
     }
 }
 
+/// Returns the node ids of inodes that lose a name, and records the change of their link count.
 fn nodes_of(inodes: &[Arc<Inode>]) -> Vec<NodeId> {
+    inodes.iter().for_each(|inode| inode.note_change());
     inodes.iter().map(|inode| inode.node()).collect()
 }

@@ -173,6 +173,12 @@ impl InvalDispatcher {
         self.wake.notify_all();
     }
 
+    /// Invalidates the attributes of an inode as soon as the kernel knows it.
+    pub(super) fn inval_once_known(&self, node: NodeId) {
+        self.state().unknown_inodes.add(Instant::now(), [node].into());
+        self.wake.notify_all();
+    }
+
     /// Looks for directories that stall, and starts a thread for the others; to be called every second.
     pub(super) fn check(&self) {
         let mut state = self.state();

@@ -175,6 +175,18 @@ impl Watch {
         self.unmark(tree, inode);
     }
 
+    /// Invalidates an inode that the kernel has evicted while answers are in flight that bring it: a FORGET has left some
+    /// of its lookups.
+    ///
+    /// A client can hold a listing back. What the kernel then makes of the answer is a new inode, and before Linux 6.13
+    /// (`fuse_iget`) it trusts the answer's attributes, although it has seen newer ones, or an invalidation, before the
+    /// eviction.
+    pub fn lookups_left(&self, tree: &SourceTree, node: NodeId) {
+        if tree.inode(node).is_ok_and(|inode| inode.has_changed()) {
+            self.dispatcher.inval_once_known(node);
+        }
+    }
+
     fn unmark(&self, tree: &SourceTree, inode: &Inode) -> bool {
         if !inode.take_watched() {
             return false;
