@@ -26,7 +26,7 @@ pub(super) struct KernelCache {
     fs: Arc<Fs>,
     node_ids: NodeIds,
     features: KernelFeatures,
-    /// Drops all dentries that are not in use, for kernels without FUSE_NOTIFY_INC_EPOCH.
+    /// Drops all dentries that are not in use, for kernels without FUSE_NOTIFY_INC_EPOCH or FUSE_NOTIFY_PRUNE.
     prune: OnceLock<Pruner>,
     quiet_periods: QuietPeriods,
 }
@@ -72,9 +72,14 @@ impl KernelCache {
     }
 
     /// Drops every dentry that is not in use. ENOSYS before the mount is attached.
-    fn prune(&self) -> Result<()> {
+    pub(super) fn prune(&self) -> Result<()> {
         let prune = self.prune.get().ok_or(Errno::NOSYS)?;
-        (prune.0)().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        (prune.0)().map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+    }
+
+    /// Drops every dentry that is not in use, since names may be stale.
+    fn prune_stale(&self) -> Result<()> {
+        self.prune()?;
         log::info!(
             "events of the source were lost: all dentries were dropped but those of open files and working \
              directories, which this kernel keeps for up to ten minutes"
@@ -91,6 +96,12 @@ impl KernelCache {
         for node in self.fs.tree().nodes() {
             self.inval_readdir(node);
         }
+    }
+
+    /// Has the kernel evict those of these inodes that are not in use. EINVAL before Linux 6.18.
+    pub(super) fn evict(&self, nodes: &[NodeId]) -> Result<()> {
+        let nodeids: Vec<u64> = nodes.iter().map(|node| self.node_ids.wire_id(*node)).collect();
+        Notification::Prune { nodeids: &nodeids }.send(&self.device)
     }
 
     /// Sends a notification. Returns whether the kernel knew what it is about.
@@ -208,7 +219,7 @@ impl Notifier for KernelCache {
     }
 
     fn inval_all(&self) {
-        if let Err(e) = self.inc_epoch().or_else(|_| self.prune()) {
+        if let Err(e) = self.inc_epoch().or_else(|_| self.prune_stale()) {
             log::error!(
                 "events of the source were lost, and stale names may be seen for up to ten minutes: {}",
                 errno_field(e)

@@ -8,6 +8,7 @@ mod busy_poll;
 mod convert;
 mod data_path;
 mod device;
+mod eviction;
 mod growth;
 mod interrupts;
 mod inval_hold;

@@ -13,6 +13,7 @@ use rustix::process::Resource;
 use super::backing_ids::BackingIds;
 use super::data_path::DataMover;
 use super::device::Device;
+use super::eviction;
 use super::growth::Outcome;
 use super::kernel_cache::KernelCache;
 use super::kernel_features::KernelFeatures;
@@ -99,7 +100,11 @@ impl Server {
         if let Some(part) = node_ids.attached_name() {
             tree.set_own_subdir(part);
         }
-        let open_shares = Shares::of_descriptors(limit, fd_capacity);
+        let max_held = usize::try_from(limit / 2).unwrap_or(usize::MAX);
+        tree.set_max_held(max_held);
+        // Where inodes are held, next to none are in the LRU.
+        let kept = if tree.holds_inodes() { max_held } else { fd_capacity };
+        let open_shares = Shares::of_descriptors(limit, kept);
         let container = config.namespace.as_ref().and_then(TargetNamespace::container_ids);
         let fs = Fs::new(tree, config.view.clone(), watch, &config.data, open_shares);
         let fs = Arc::new(fs.in_container(container));
@@ -131,6 +136,8 @@ impl Server {
             e => Error::mount("cannot negotiate with the kernel's FUSE", e),
         })?;
         start_source_threads(&fs, &kernel_cache)?;
+        let evictions = (Arc::clone(&fs), Arc::downgrade(&kernel_cache));
+        spawn("evictions", move || eviction::run(&evictions.0, &evictions.1))?;
         let weak = (Arc::downgrade(&operations), Arc::downgrade(&device));
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::fs::FileType;
 
-use super::identity::{Freshness, InodeIdentity, MatchResult};
+use super::identity::{Freshness, Generation, InodeIdentity, MatchResult};
 use super::mounts::MountIndex;
 use super::node_id::NodeId;
 use super::via_link::ViaLink;
@@ -267,6 +267,11 @@ impl Inode {
 
     pub(super) fn identity(&self) -> &InodeIdentity {
         &self.identity
+    }
+
+    /// Returns whether a descriptor holds the inode for as long as the kernel knows it, since it has no handle.
+    pub(super) fn is_always_held(&self) -> bool {
+        matches!(self.identity.generation, Generation::Held(_))
     }
 
     /// Returns the descriptor that is held, if any.

@@ -93,6 +93,9 @@ impl SourceTree {
         {
             return Ok(found);
         }
+        if self.mounts.reopen_method(dir.mount()) == ReopenMethod::HeldFd {
+            self.table.held.wait_for_room();
+        }
         let fd = self.open_path(dir_fd, name)?;
         if servers == OtherServers::NotAsked && self.is_of_other_server(dir, &fd) {
             return Err(Errno::XDEV);
@@ -144,9 +147,19 @@ impl SourceTree {
             |id| self.mounts.find(id).is_none_or(|at| self.mounts.is_server_backed(at));
         stat.stx_mnt_id != self.mounts.id(dir.mount()) && has_server(stat.stx_mnt_id)
     }
+
+    /// Opens a name with O_PATH.
+    ///
+    /// If the process is out of descriptors (EMFILE, ENFILE), the cached ones are closed first.
     pub(super) fn open_path(&self, dir_fd: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(dir_fd, name, flags, Mode::empty())
+        match rustix::fs::openat(dir_fd, name, flags, Mode::empty()) {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                self.fd_cache.clear();
+                rustix::fs::openat(dir_fd, name, flags, Mode::empty())
+            }
+            result => result,
+        }
     }
 
     fn insert_target(

@@ -10,6 +10,8 @@ mod fd_cache;
 mod follow;
 mod fs_class;
 mod heap_trim;
+mod held;
+mod held_limit;
 mod identity;
 mod ino;
 mod ino_tag;

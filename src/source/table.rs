@@ -7,13 +7,14 @@
 //! The lookup counts are in the inodes and change under the lock of the shard: a worker that finds an inode increments
 //! the count before another worker can remove the inode.
 //!
-//! Lock order: `synthetic`, then a shard. Neither is held across a system call.
+//! Lock order: `synthetic`, then a shard, then that of `held`. None is held across a system call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::candidate::{Ambiguous, InodeCandidate};
+use super::held::HeldInodes;
 use super::identity::{Generation, InodeIdentity};
 use super::inode::Inode;
 use super::node_id::{Domain, NodeId};
@@ -50,6 +51,7 @@ pub struct InodeTable {
     /// Number of entries in `synthetic`. While it is 0, as on most mounts, lookups do not take the mutex.
     synthetic_count: AtomicUsize,
     next_synthetic: AtomicU64,
+    pub(super) held: HeldInodes,
 }
 
 impl Default for InodeTable {
@@ -60,6 +62,7 @@ impl Default for InodeTable {
             synthetic: Mutex::default(),
             synthetic_count: AtomicUsize::new(0),
             next_synthetic: AtomicU64::new(SYNTHETIC),
+            held: HeldInodes::default(),
         }
     }
 }
@@ -136,7 +139,9 @@ impl InodeTable {
             let mut shard = self.shard(node);
             match shard.look_up(node, &new) {
                 Ok(Some(inode)) => return Ok(inode),
-                Ok(None) if shard.get(node).is_none() => return Ok(shard.insert_new(node, new)),
+                Ok(None) if shard.get(node).is_none() => {
+                    return Ok(self.insert_new(&mut shard, node, new));
+                }
                 // The node id is that of another inode, which has or had the number. Answering with it would send
                 // requests for one inode to the other.
                 Ok(None) => {}
@@ -158,7 +163,7 @@ impl InodeTable {
             return None;
         }
         let mut shard = self.shard(node);
-        if shard.get(node).is_some() { None } else { Some(shard.insert_new(node, new)) }
+        if shard.get(node).is_some() { None } else { Some(self.insert_new(&mut shard, node, new)) }
     }
 
     /// Finds an inode with a synthetic node id and increments its lookup count.
@@ -188,7 +193,15 @@ impl InodeTable {
         let node = NodeId(self.next_synthetic.fetch_add(1, Ordering::Relaxed));
         synthetic.entry(key).or_default().push(node);
         self.synthetic_count.fetch_add(1, Ordering::Release);
-        Ok(self.shard(node).insert_new(node, new))
+        Ok(self.insert_new(&mut self.shard(node), node, new))
+    }
+
+    fn insert_new(&self, shard: &mut Shard, node: NodeId, new: InodeCandidate) -> Arc<Inode> {
+        let inode = shard.insert_new(node, new);
+        if inode.is_always_held() {
+            self.held.add(node, inode.serial());
+        }
+        inode
     }
 
     fn synthetic(&self) -> MutexGuard<'_, HashMap<SyntheticKey, Vec<NodeId>>> {
@@ -201,6 +214,9 @@ impl InodeTable {
             return None;
         }
         let inode = self.shard(node).forget(node, lookups)?;
+        if inode.is_always_held() {
+            self.held.remove();
+        }
         if node.0 >= SYNTHETIC {
             let key = synthetic_key(inode.identity());
             let mut synthetic = self.synthetic();

@@ -256,12 +256,18 @@ impl SourceTree {
     /// Closes what was not used for a while; to be called every second.
     pub fn sweep(&self) {
         self.fd_cache.sweep();
+        self.table.held.sweep(|held| self.is_known(held));
         self.sweep_links();
         if self.heap_trim.lock().is_due(self.table.stats()) {
             // Reset first: inodes that are forgotten during the trim count for the next one.
             self.table.reset_peak();
             sys::memory::trim_heap();
         }
+    }
+
+    /// Returns whether the kernel still knows the inode of a node id and a serial number.
+    pub(super) fn is_known(&self, (node, serial): (NodeId, u64)) -> bool {
+        self.table.get(node).is_some_and(|known| known.serial() == serial)
     }
 
     /// Returns a descriptor of an inode: O_PATH, or that of an open file. ESTALE if the inode is gone.
@@ -396,7 +402,7 @@ impl SourceTree {
     /// Returns whether the kernel still knows an inode: it has not forgotten it.
     #[must_use]
     pub fn has(&self, inode: &Inode) -> bool {
-        self.table.get(inode.node()).is_some_and(|known| known.serial() == inode.serial())
+        self.is_known((inode.node(), inode.serial()))
     }
 
     /// The number of inodes that the kernel knows.

@@ -106,6 +106,8 @@ answered! {
     FuseDirent { ino: u64, off: u64, namelen: u32, typ: u32 }
     InvalInodeOut { ino: u64, off: i64, len: i64 }
     InvalEntryOut { parent: u64, namelen: u32, flags: u32 }
+    /// `struct fuse_notify_prune_out`, without the node ids that follow.
+    PruneOut { count: u32, padding: u32, spare: u64 }
 }
 
 /// Which fields of [`SetAttrIn`] are set (`FATTR_…`).

@@ -8,17 +8,22 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use super::layout::{InvalEntryOut, InvalInodeOut, OutHeader};
+use super::layout::{InvalEntryOut, InvalInodeOut, OutHeader, PruneOut};
 use crate::fuse::device::Device;
 
 /// Codes of `enum fuse_notify_code`.
 const INVAL_INODE: i32 = 2;
 const INVAL_ENTRY: i32 = 3;
 const INC_EPOCH: i32 = 8;
+const PRUNE: i32 = 9;
 
 /// The notifications that are sent, with their names.
-pub(in crate::fuse) const NOTIFICATIONS: [(i32, &str); 3] =
-    [(INVAL_INODE, "INVAL_INODE"), (INVAL_ENTRY, "INVAL_ENTRY"), (INC_EPOCH, "INC_EPOCH")];
+pub(in crate::fuse) const NOTIFICATIONS: [(i32, &str); 4] = [
+    (INVAL_INODE, "INVAL_INODE"),
+    (INVAL_ENTRY, "INVAL_ENTRY"),
+    (INC_EPOCH, "INC_EPOCH"),
+    (PRUNE, "PRUNE"),
+];
 
 /// A notification.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +46,11 @@ pub(in crate::fuse) enum Notification<'a> {
     },
     /// FUSE_NOTIFY_INC_EPOCH: invalidates all dentries (Linux 6.16).
     IncEpoch,
+    /// FUSE_NOTIFY_PRUNE: evicts inodes that are not in use (Linux 6.18).
+    Prune {
+        /// The inodes.
+        nodeids: &'a [u64],
+    },
 }
 
 /// As the log names it: the constant of `enum fuse_notify_code`, and what it is about.
@@ -54,6 +64,7 @@ impl fmt::Display for Notification<'_> {
                 write!(f, "INVAL_ENTRY nodeid={parent} name={name:?} expire_only={expire_only}")
             }
             Self::IncEpoch => f.write_str("INC_EPOCH"),
+            Self::Prune { nodeids } => write!(f, "PRUNE nodeids={nodeids:?}"),
         }
     }
 }
@@ -77,6 +88,11 @@ impl Notification<'_> {
                 send(device, INVAL_ENTRY, &[body.as_bytes(), name, b"\0"])
             }
             Notification::IncEpoch => send(device, INC_EPOCH, &[&[], &[], &[]]),
+            Notification::Prune { nodeids } => {
+                let count = u32::try_from(nodeids.len()).map_err(|_| Errno::INVAL)?;
+                let body = PruneOut { count, ..PruneOut::default() };
+                send(device, PRUNE, &[body.as_bytes(), nodeids.as_bytes(), &[]])
+            }
         }
     }
 }
