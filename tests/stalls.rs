@@ -43,8 +43,19 @@ impl Drop for Frozen {
 /// A mount whose source has another FUSE filesystem as a submount, at `below`.
 struct Stacked {
     outer: Option<Mount>,
+    // After the outer mount, which lets go of a submount that is unmounted.
+    _below: Bind,
     inner: Mount,
     _source: Mount,
+}
+
+/// A bind mount. Detached when dropped.
+struct Bind(PathBuf);
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
 }
 
 impl Stacked {
@@ -60,15 +71,15 @@ impl Stacked {
             fs::create_dir(source.in_source(name)).expect("mkdir");
         }
         fs::write(source.in_source("f"), "x").expect("write");
-        mount_bind(inner.path(), source.in_source("below")).expect("bind");
+        let below = Bind(source.in_source("below"));
+        mount_bind(inner.path(), &below.0).expect("bind");
         let builder = Mount::builder().source(source.source()).arg("--threads=2");
         let outer =
             options.iter().fold(builder, |builder, option| builder.arg(*option)).try_start();
-        unmount(source.in_source("below"), UnmountFlags::DETACH).expect("unmount");
         let outer = outer?;
         // The inodes above the submount are looked up, as those of a mount in use.
         fs::read_dir(outer.join("below")).expect("list").count();
-        Ok(Self { outer: Some(outer), inner, _source: source })
+        Ok(Self { outer: Some(outer), _below: below, inner, _source: source })
     }
 
     fn outer(&self) -> &Mount {

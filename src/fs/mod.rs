@@ -34,6 +34,7 @@ mod restricted;
 mod shares;
 mod spawn_blocking;
 mod types;
+mod unmounts;
 mod usage;
 mod validity;
 mod write_through;

@@ -135,9 +135,7 @@ impl Server {
             Errno::OPNOTSUPP => Error::refused(NOT_IDMAPPABLE),
             e => Error::mount("cannot negotiate with the kernel's FUSE", e),
         })?;
-        start_source_threads(&fs, &kernel_cache)?;
-        let evictions = (Arc::clone(&fs), Arc::downgrade(&kernel_cache));
-        spawn("evictions", move || eviction::run(&evictions.0, &evictions.1))?;
+        start_source_threads(&fs, &kernel_cache, &backing_ids)?;
         let weak = (Arc::downgrade(&operations), Arc::downgrade(&device));
         let workers = start_workers(&operations, device, config.threads.get())?;
         spawn(
@@ -312,8 +310,19 @@ pub fn cache_verdict(config: &Config) -> Option<String> {
     })
 }
 
-/// Starts the threads that watch the source and prefetch directories, where the mount does either.
-fn start_source_threads(fs: &Arc<Fs>, kernel_cache: &Arc<KernelCache>) -> Result<()> {
+/// Starts the threads that have inodes evicted, watch the source, follow unmounts below it and prefetch directories, as far as
+/// the mount does.
+fn start_source_threads(
+    fs: &Arc<Fs>,
+    kernel_cache: &Arc<KernelCache>,
+    backing_ids: &Arc<BackingIds>,
+) -> Result<()> {
+    let evictions = (Arc::clone(fs), Arc::downgrade(kernel_cache));
+    spawn("evictions", move || eviction::run(&evictions.0, &evictions.1))?;
+    if fs.follows_unmounts() {
+        let (fs, cache, ids) = (Arc::clone(fs), Arc::clone(kernel_cache), Arc::clone(backing_ids));
+        spawn("unmounts", move || fs.follow_unmounts(&cache, |node| ids.evict(node)))?;
+    }
     if fs.is_watching() {
         let (watching, notified) = (Arc::clone(fs), Arc::clone(kernel_cache));
         spawn("watch", move || watching.watch(&notified))?;

@@ -312,6 +312,16 @@ impl Inode {
         }
     }
 
+    /// Closes the descriptor that keeps the inode reachable, at once or when the last open file is closed: the mount that
+    /// the inode is on was detached.
+    pub(super) fn unpin(&self) {
+        let _closed = {
+            let mut held = self.lock();
+            held.opens &= !PINNED;
+            if held.opens == 0 { held.fd.take() } else { None }
+        };
+    }
+
     /// Closes the descriptor that keeps the inode reachable, unless a file is open. Returns whether it did.
     ///
     /// Only [`Self::pin`] makes the inode reachable again. [`Self::is_released`] until then, or until [`Self::abandon`].

@@ -327,6 +327,8 @@ impl SourceTree {
             return Err(Errno::NOENT);
         }
         let mount = match stat.stx_mnt_id == self.mounts.id(near) {
+            // A client has the directory open: what is found in it now could not be let go of again.
+            true if self.mounts.is_closed(near) => return Err(Errno::STALE),
             true => near,
             false => self.submount_index(&fd, &stat)?,
         };
@@ -382,9 +384,12 @@ impl SourceTree {
         // A private tree holds its mounts, and no process can change their options. In the shared tree an id may mean
         // another mount by now, or the same with other options.
         if self.is_private
-            && let Some(known) = self.mounts.find(id)
+            && let Some(known) = self.mounts.find(id).filter(|known| !self.mounts.is_closed(*known))
         {
             return Ok(known);
+        }
+        if self.mounts.is_closed_id(id) {
+            return Err(Errno::STALE);
         }
         let facts = MountFacts::of(fd, stat.stx_dev_major)?;
         let probe = || SourceMount::probe(fd, id, facts, self.is_privileged());

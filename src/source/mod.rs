@@ -2,6 +2,7 @@
 
 mod candidate;
 mod changes;
+mod clone_namespace;
 mod creds;
 mod descriptor;
 mod dir_path;
@@ -33,6 +34,7 @@ mod table;
 mod thread_creds;
 mod tree;
 mod unlink_pin;
+mod unmounts;
 mod via_link;
 
 pub use changes::NewNode;

@@ -1,5 +1,6 @@
 //! The mounts of a source tree: the source's own mount and those below it.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -277,11 +278,13 @@ fn opens_generation_zero(root: &OwnedFd, stat: &Stat) -> bool {
     ext_handle(stat.st_ino, 0).is_some_and(|any| open_by_handle(root, &any, OFlags::PATH).is_ok())
 }
 
-/// All mounts that were found. Mounts are added, never removed.
+/// All mounts that were found. An index stays that of its mount, also after the mount was closed.
 #[derive(Debug)]
 pub struct Mounts {
     root: SourceMount,
     below: RwLock<Vec<Arc<SourceMount>>>,
+    /// The ids of mounts that were detached from a private tree, to which no mount is added.
+    closed: RwLock<HashSet<u64>>,
 }
 
 /// Index of a mount in [`Mounts`].
@@ -297,7 +300,7 @@ impl Mounts {
     /// Creates the list with the source's own mount.
     #[must_use]
     pub fn new(root: SourceMount) -> Self {
-        Self { root, below: RwLock::new(Vec::new()) }
+        Self { root, below: RwLock::new(Vec::new()), closed: RwLock::new(HashSet::new()) }
     }
 
     /// Returns the mount id of the kernel.
@@ -431,6 +434,41 @@ impl Mounts {
             })
         });
         MountIndex(at as u32 + 1)
+    }
+
+    /// Closes the descriptor of a mount that was detached. Returns its index if it was ever looked at.
+    ///
+    /// From then on no handle opens an inode of it (ESTALE). Only for private trees.
+    pub(super) fn close(&self, id: u64) -> Option<MountIndex> {
+        let mut below = self.below.write();
+        self.closed.write().insert(id);
+        let at = below.iter().rposition(|mount| mount.id == id)?;
+        let &SourceMount { facts, restrictions, reopen_method, .. } = &*below[at];
+        let (root, btime_identifies, is_multigrain) = (None, false, false);
+        let closed = SourceMount {
+            id,
+            facts,
+            restrictions,
+            root,
+            reopen_method,
+            btime_identifies,
+            is_multigrain,
+        };
+        let open = std::mem::replace(&mut below[at], Arc::new(closed));
+        // Closed after the lock is released, because close(2) is a system call.
+        drop(below);
+        drop(open);
+        Some(MountIndex(at as u32 + 1))
+    }
+
+    /// Returns whether a mount was detached from the tree ([`Self::close`]).
+    pub(super) fn is_closed(&self, at: MountIndex) -> bool {
+        at != MountIndex::ROOT && self.is_closed_id(self.id(at))
+    }
+
+    /// Returns whether the mount with this id was detached from the tree.
+    pub(super) fn is_closed_id(&self, id: u64) -> bool {
+        self.closed.read().contains(&id)
     }
 }
 

@@ -12,7 +12,7 @@ use super::fs_class::FsClass;
 use super::mounts::MountFacts;
 use super::node_id::dev_no;
 use super::placeholder::Placeholder;
-use super::submounts::{SourceMounts, submounts};
+use super::submounts::{HostMounts, SourceMounts};
 use crate::config::{Atime, Config, MountFlags};
 use crate::error::{Error, Result};
 
@@ -25,6 +25,8 @@ pub struct SourceRoot {
     placeholder: Option<Placeholder>,
     is_private: bool,
     followed: Option<PathBuf>,
+    /// The host's mounts that were cloned below the source. `None`: there are none to follow.
+    on_host: Option<HostMounts>,
 }
 
 impl SourceRoot {
@@ -40,16 +42,18 @@ impl SourceRoot {
         let plain = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed)?;
         // Read before the clone, because the mount table does not list a clone's mounts.
-        let below = match config.one_file_system {
-            true => Vec::new(),
-            false => submounts(&plain).map_err(|e| {
+        let on_host = match config.one_file_system {
+            true => None,
+            false => Some(HostMounts::of(&plain).map_err(|e| {
                 Error::mount(format!("cannot list the mounts below source {name}"), e)
-            })?,
+            })?),
         };
+        let below = on_host.as_ref().map_or_else(Vec::new, HostMounts::submounts);
         // Paths and the targets of links are resolved in the shared tree.
         let wants_clone = config.view.resolve_symlinks.is_none() && !config.follow_source;
         let clone = if wants_clone { clone_tree(plain.as_fd(), config) } else { None };
         let is_private = clone.is_some();
+        let on_host = on_host.filter(|on_host| is_private && !on_host.below.is_empty());
         check_read_only(config, is_private)?;
         let fd = clone.unwrap_or(plain);
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
@@ -92,6 +96,7 @@ impl SourceRoot {
             placeholder,
             is_private,
             followed,
+            on_host,
         })
     }
 
@@ -147,8 +152,8 @@ impl SourceRoot {
         &self.stat
     }
 
-    pub(super) fn into_parts(self) -> (OwnedFd, Option<Placeholder>) {
-        (self.fd, self.placeholder)
+    pub(super) fn into_parts(self) -> (OwnedFd, Option<Placeholder>, Option<HostMounts>) {
+        (self.fd, self.placeholder, self.on_host)
     }
 }
 

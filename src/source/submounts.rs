@@ -15,6 +15,7 @@ use super::restrictions::Restrictions;
 use crate::config::Config;
 use crate::error::one_line;
 use crate::sys;
+use crate::sys::mountinfo::MountInfo;
 
 /// A mount below the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl SourceMounts {
         let stat = rustix::fs::statx(&source, c"", flags, StatxFlags::TYPE).ok()?;
         let below = match config.one_file_system {
             true => Vec::new(),
-            false => submounts(&source).ok()?,
+            false => HostMounts::of(&source).ok()?.submounts(),
         };
         Some(Self { own: MountFacts::of(&source, stat.stx_dev_major).ok()?, below })
     }
@@ -108,18 +109,36 @@ impl SourceMounts {
     }
 }
 
-/// Lists the mounts below the directory of a descriptor.
-///
-/// It reads the mount table and sends no request to any filesystem.
-pub(super) fn submounts(dir: &OwnedFd) -> io::Result<Vec<Submount>> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID)?;
-    let below = sys::mountinfo::mounts_below(stat.stx_mnt_id, &fd_path(dir)?)?;
-    let submount = |mount: sys::mountinfo::MountInfo| Submount {
-        path: PathBuf::from(OsString::from_vec(mount.mountpoint)),
-        class: FsClass::of_name(&mount.fs_type, mount.device.0),
-        name: String::from_utf8_lossy(&mount.fs_type).into_owned(),
-        restrictions: Restrictions::of_options(&mount.options),
-    };
-    Ok(below.into_iter().map(submount).collect())
+/// The source's place in the host's mount table, and the mounts below it.
+#[derive(Debug)]
+pub(super) struct HostMounts {
+    /// The path of the source from this process's root, without a slash at its end.
+    pub(super) path: Vec<u8>,
+    /// The mounts below it.
+    pub(super) below: Vec<MountInfo>,
+}
+
+impl HostMounts {
+    /// Lists the mounts below the directory of a descriptor.
+    ///
+    /// It reads the mount table and sends no request to any filesystem.
+    pub(super) fn of(dir: &OwnedFd) -> io::Result<Self> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let stat = rustix::fs::statx(dir, c"", flags, StatxFlags::MNT_ID)?;
+        let mut path = fd_path(dir)?;
+        let below = sys::mountinfo::mounts_below(stat.stx_mnt_id, &path)?;
+        path.truncate(path.strip_suffix(b"/").map_or(path.len(), <[u8]>::len));
+        Ok(Self { path, below })
+    }
+
+    /// Returns the mounts as the mount shows them.
+    pub(super) fn submounts(&self) -> Vec<Submount> {
+        let submount = |mount: &MountInfo| Submount {
+            path: PathBuf::from(OsString::from_vec(mount.mountpoint.clone())),
+            class: FsClass::of_name(&mount.fs_type, mount.device.0),
+            name: String::from_utf8_lossy(&mount.fs_type).into_owned(),
+            restrictions: Restrictions::of_options(&mount.options),
+        };
+        self.below.iter().map(submount).collect()
+    }
 }

@@ -27,6 +27,7 @@ use super::placeholder::Placeholder;
 use super::restrictions::Restrictions;
 use super::root::SourceRoot;
 use super::same_inode::InodeComparer;
+use super::submounts::HostMounts;
 use super::table::InodeTable;
 use super::via_link::ViaLinks;
 use crate::sync::Mutex;
@@ -72,6 +73,8 @@ pub struct SourceTree {
     pub(super) keep_open_left: AtomicU32,
     heap_trim: Mutex<TrimPolicy>,
     pub(super) comparer: InodeComparer,
+    /// See [`SourceRoot`].
+    pub(super) on_host: Option<HostMounts>,
 }
 
 impl SourceTree {
@@ -95,7 +98,7 @@ impl SourceTree {
             ino: stat.stx_ino,
             generation: Generation::Held(None),
         };
-        let (fd, placeholder) = root.into_parts();
+        let (fd, placeholder, on_host) = root.into_parts();
         let pin = Some(fd);
         let root =
             table.set_root(Inode::new(NodeId::ROOT, identity, MountIndex::ROOT, kind, pin, None));
@@ -120,6 +123,7 @@ impl SourceTree {
             keep_open_left: AtomicU32::new(0),
             heap_trim: Mutex::default(),
             comparer: InodeComparer::default(),
+            on_host,
         }
     }
 

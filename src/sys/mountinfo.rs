@@ -1,7 +1,8 @@
 //! The mount table (proc_pid_mountinfo(5)).
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 
 /// A line of /proc/self/mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,14 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// Reads the mounts of this process's mount namespace. Lines that cannot be parsed are left out.
 pub fn read() -> io::Result<Vec<MountInfo>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Reads an open mount table from its start. It is that of the mount namespace in which it was opened.
+pub fn read_open(mut table: &File) -> io::Result<Vec<MountInfo>> {
+    let mut text = Vec::new();
+    table.rewind()?;
+    table.read_to_end(&mut text)?;
+    Ok(parse(&text))
 }
 
 /// Parses a mount table. Lines that cannot be parsed are left out.
