@@ -61,7 +61,7 @@ fn make(config: &Config) -> Result<Option<IdmappedMount>> {
     if config.engine == EngineChoice::Fuse {
         return Ok(None);
     }
-    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
+    let obstacles = obstacles_now(config);
     let made = match obstacles.is_empty() {
         true => IdmappedMount::make(config),
         false => Err(Error::refused(obstacles.join("; "))),
@@ -97,11 +97,28 @@ pub fn with_obstacle(error: Error, config: &Config) -> Error {
 
 /// What keeps the kernel from making a mount, found out by trying.
 fn obstacle(config: &Config) -> Option<String> {
-    let obstacles = obstacles(config, SourceMounts::of(config).as_ref());
+    let obstacles = obstacles_now(config);
     match obstacles.is_empty() {
         true => IdmappedMount::make(config).err().map(|e| e.to_string()),
         false => Some(obstacles.join("; ")),
     }
+}
+
+/// What keeps the kernel from making a mount now, without trying; with `auto` also that it would not follow an unmount.
+fn obstacles_now(config: &Config) -> Vec<String> {
+    let mounts = SourceMounts::of(config);
+    let mut obstacles = obstacles(config, mounts.as_ref());
+    // In a shared tree umount(8) unmounts the copies of `mount --rbind` as well, and the daemon lets go. A mount of the kernel
+    // would keep the device in use without a process to be found.
+    let below = mounts.iter().flat_map(|mounts| &mounts.below);
+    let kept = below.filter(|mount| config.engine == EngineChoice::Auto && mount.is_shared);
+    obstacles.extend(kept.take(1).map(|mount| {
+        format!(
+            "{} would stay in use after it is unmounted on the host, which engine=kernel accepts",
+            mount.display_path()
+        )
+    }));
+    obstacles
 }
 
 /// The command of mount(8) for the same mount, where the kernel can make it (util-linux 2.39 or newer).

@@ -28,6 +28,8 @@ pub struct Submount {
     pub class: FsClass,
     /// What its mount options forbid.
     pub restrictions: Restrictions,
+    /// Whether copies of it are unmounted with it, as in a shared tree (`mount --rbind`).
+    pub is_shared: bool,
 }
 
 impl Submount {
@@ -138,6 +140,7 @@ impl HostMounts {
             class: FsClass::of_name(&mount.fs_type, mount.device.0),
             name: String::from_utf8_lossy(&mount.fs_type).into_owned(),
             restrictions: Restrictions::of_options(&mount.options),
+            is_shared: mount.is_shared,
         };
         self.below.iter().map(submount).collect()
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::engine::{MAP, namespace};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, wait_until};
 
 fn is_of_kernel(ns: &Namespace, point: &str) {
     let shown = ns.ok(&format!("$S list | grep \"^$PWD/{point} \""));
@@ -53,6 +53,31 @@ fn nothing_propagates_between_the_source_and_the_mount() {
     }
     ns.ok("umount m/x m/y/z && umount a/y");
     assert_eq!(ns.mounts_at(&ns.path("m/y")).len(), 1, "unmounting at the source leaves it");
+    ns.ok("$S umount m");
+}
+
+#[test]
+fn auto_takes_the_daemon_for_a_source_below_which_the_host_may_unmount_something() {
+    let ns = namespace();
+    ns.ok("mkdir a/below && mount -t tmpfs below a/below && touch a/below/f");
+    let engine = |options: &str| {
+        ns.ok(&format!("$S {MAP} {options} a m"));
+        let fs_type = ns.ok("findmnt -n -o FSTYPE m | tail -n 1");
+        ns.ok("$S umount m");
+        fs_type
+    };
+    // tmpfs has no idmapped mounts before Linux 6.3.
+    let alone = ["ext4\n", "fuse.shiftbind\n"];
+    assert!(alone.contains(&engine("").as_str()), "no umount(8) is propagated in a private tree");
+    ns.ok("mount --make-shared a/below");
+    assert_eq!(engine(""), "fuse.shiftbind\n");
+    let explained = ns.ok(&format!("$S --explain {MAP} a m"));
+    assert!(
+        explained.contains("/a/below would stay in use after it is unmounted on the host"),
+        "{explained}"
+    );
+    ns.ok(&format!("$S {MAP} a m && test -e m/below/f && umount a/below"));
+    wait_until("it is gone at the mount", || !ns.path("m/below/f").exists());
     ns.ok("$S umount m");
 }
 

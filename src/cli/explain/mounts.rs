@@ -97,6 +97,7 @@ mod tests {
             name: name.to_owned(),
             class: FsClass::of_name(name.as_bytes(), 0),
             restrictions: Restrictions::of_options(options.as_bytes()),
+            is_shared: false,
         }
     }
 
