@@ -86,12 +86,14 @@ pub fn check(config: &Config) -> Result<()> {
     if mount::check_kernel(config)? {
         return Ok(());
     }
-    if config.mkdir && MountPoint::existing(config)?.is_none() {
+    let (source, place) = if config.mkdir && MountPoint::existing(config)?.is_none() {
         // The mount point would be made.
-        return Server::check_cache(SourceRoot::open(config)?, config);
-    }
-    let opened = Opened::open(config)?;
-    if let Some(pidfile) = &opened.pidfile {
+        (open_source(config)?, None)
+    } else {
+        let Opened { source, point, plan, .. } = Opened::open(config)?;
+        (source, Some((plan, point)))
+    };
+    if let Some(pidfile) = pidfile_of(config)? {
         let parent = pidfile.parent().unwrap_or(Path::new("/"));
         rustix::fs::access(parent, rustix::fs::Access::WRITE_OK)
             .map_err(|e| Error::file(format!("--pidfile {}", pidfile.display()), e))?;
@@ -100,8 +102,32 @@ pub fn check(config: &Config) -> Result<()> {
     if let Some(kernel) = kernel_traits() {
         Server::check_features(kernel, config.idmappable)?;
     }
-    NewMount::check(&opened.plan, &opened.point)?;
-    Server::check_cache(opened.source, config)
+    if let Some((plan, point)) = &place {
+        NewMount::check(plan, point)?;
+    }
+    Server::check_cache(source, config)
+}
+
+/// Opens the source, and refuses one that the options do not fit.
+fn open_source(config: &Config) -> Result<SourceRoot> {
+    let source = SourceRoot::open(config)?;
+    if config.idmappable && source.mounts().is_server_backed() {
+        return Err(Error::refused(format!(
+            "option 'idmappable': source {} is on a FUSE or network filesystem, whose server may check the caller's ids, \
+             which the kernel does not tell with this option; leave the option out, and give --idmap the whole map",
+            config.source.display()
+        )));
+    }
+    Ok(source)
+}
+
+/// The absolute path of the pid file.
+fn pidfile_of(config: &Config) -> Result<Option<PathBuf>> {
+    let absolute = |path: &PathBuf| {
+        std::path::absolute(path)
+            .map_err(|e| Error::file(format!("--pidfile {}", path.display()), e))
+    };
+    config.process.pidfile.as_ref().map(absolute).transpose()
 }
 
 /// The paths of the command line, opened.
@@ -118,14 +144,7 @@ struct Opened {
 
 impl Opened {
     fn open(config: &Config) -> Result<Self> {
-        let source = SourceRoot::open(config)?;
-        if config.idmappable && source.mounts().is_server_backed() {
-            return Err(Error::refused(format!(
-                "option 'idmappable': source {} is on a FUSE or network filesystem, whose server may check the caller's ids, \
-                 which the kernel does not tell with this option; leave the option out, and give --idmap the whole map",
-                config.source.display()
-            )));
-        }
+        let source = open_source(config)?;
         let point = MountPoint::of(config, source.is_dir())?;
         point.check_kind(&config.source, source.is_dir())?;
         if let Some(followed) = source.followed() {
@@ -133,13 +152,7 @@ impl Opened {
         }
         let inherited = inherited(&source, config);
         let plan = MountPlan::new(config, source.mode(), inherited);
-        let pidfile = match &config.process.pidfile {
-            Some(path) => Some(
-                std::path::absolute(path)
-                    .map_err(|e| Error::file(format!("--pidfile {}", path.display()), e))?,
-            ),
-            None => None,
-        };
+        let pidfile = pidfile_of(config)?;
         let owner = config.found.check_owner(&source)?;
         let baseline = Baseline::of(config, point.path(), inherited, owner);
         Ok(Self { source, point, plan, pidfile, baseline })

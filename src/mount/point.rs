@@ -1,12 +1,15 @@
 //! The mount point: resolved once, as mount(8) resolves it, and held as a descriptor.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, access, openat,
+    statx,
 };
+use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -32,13 +35,25 @@ impl MountPoint {
         Self::open_or_make(config, config.mkdir.then_some(make))
     }
 
-    /// As [`Self::of`], but makes nothing. `None`: it would be made.
+    /// As [`Self::of`], but makes nothing. `None`: it would be made, for which this process has the right.
     ///
     /// # Errors
     /// Those of [`Self::of`].
     pub fn existing(config: &Config) -> Result<Option<Self>> {
         match Self::open_or_make(config, None) {
-            Err(e) if config.mkdir && e.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(e) if config.mkdir && e.errno() == Some(libc::ENOENT) => {
+                if config.namespace.is_none() {
+                    check_can_make(&config.mountpoint)?;
+                }
+                Ok(None)
+            }
+            Err(e)
+                if config.mkdir
+                    && config.namespace.is_none()
+                    && e.errno() == Some(libc::ENOTDIR) =>
+            {
+                Err(cannot_make(&config.mountpoint, Errno::NOTDIR.into()))
+            }
             opened => opened.map(Some),
         }
     }
@@ -47,9 +62,7 @@ impl MountPoint {
         let path = &config.mountpoint;
         let Some(namespace) = &config.namespace else {
             if let Some(make) = make {
-                make_here(path, make).map_err(|e| {
-                    Error::mount(format!("option 'mkdir': cannot make {}", path.display()), e)
-                })?;
+                make_here(path, make).map_err(|e| cannot_make(path, e))?;
             }
             return Self::open(path);
         };
@@ -141,6 +154,19 @@ impl MountPoint {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Refuses a path whose nearest directory that exists may not be written.
+fn check_can_make(path: &Path) -> Result<()> {
+    let parents = path.ancestors().skip(1);
+    let mut parents = parents.map(|at| if at.as_os_str().is_empty() { Path::new(".") } else { at });
+    let Some(parent) = parents.find(|at| at.exists()) else { return Ok(()) };
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    access(parent, wanted).map_err(|e| cannot_make(path, e.into()))
+}
+
+fn cannot_make(path: &Path, error: io::Error) -> Error {
+    Error::mount(format!("option 'mkdir': cannot make {}", path.display()), error)
 }
 
 impl AsFd for MountPoint {

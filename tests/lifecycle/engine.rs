@@ -43,7 +43,7 @@ fn the_kernel_shows_and_stores_ids_through_the_map_and_no_process_is_left() {
 #[test]
 fn explain_ends_as_the_mount_would_and_names_the_obstacle() {
     let ns = namespace();
-    ns.ok("touch file && mkfifo pipe");
+    ns.ok("touch file && mkfifo pipe && mkdir sealed && mount -t tmpfs -o ro sealed sealed");
     for (arguments, status) in [
         ("a m", 0),
         ("--engine=fuse a m", 0),
@@ -57,6 +57,12 @@ fn explain_ends_as_the_mount_would_and_names_the_obstacle() {
         ("pipe file", 32),
         ("/proc m", 32),
         ("--engine=kernel --perms=a=r a m", 32),
+        ("--mkdir a new/one", 0),
+        ("--mkdir --engine=fuse a new/two", 0),
+        ("--mkdir a file/new", 32),
+        ("--mkdir a sealed/new", 32),
+        ("--mkdir --engine=fuse a sealed/new", 32),
+        ("--mkdir --engine=fuse --pidfile=absent/pid a newer", 16),
         ("--pidfile=absent/pid a m", 16),
         ("--map-from=oci:absent a m", 1),
     ] {
@@ -65,9 +71,10 @@ fn explain_ends_as_the_mount_would_and_names_the_obstacle() {
         assert_eq!(explained.status.code(), Some(status), "{arguments}: {explained:?}");
         assert_eq!(mounted.status.code(), Some(status), "{arguments}: {mounted:?}");
         assert_eq!(explained.stderr, mounted.stderr, "{arguments}");
-        ns.ok("! mountpoint -q m || umount m");
+        ns.ok("for at in m new/*; do ! mountpoint -q $at || umount $at; done");
         ns.wait_until_gone();
     }
+    ns.ok("umount sealed");
     assert_eq!(ns.mounts(), [""; 0]);
 }
 
