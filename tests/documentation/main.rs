@@ -46,6 +46,8 @@ chown 5:6 /srv/data/f
 chown 70000:70000 /srv/data/o
 chown -R 1000:1000 /home/alice
 owner() { stat -c %u:%g "$1"; }
+# A command that has to fail: after `!` a shell goes on whatever the command does.
+fails() { if "$@"; then echo "this should fail: $*" >&2; exit 1; fi; }
 is() { test "$1" = "$2" || { echo "$1 is not $2" >&2; exit 1; }; }
 maker() { uid=$1; shift; setpriv --reuid="$uid" --regid="$uid" --clear-groups touch "$@"; }
 mounted() { shiftbind list | grep -q "^$1 " || { echo "$1 is no mount of shiftbind" >&2; exit 1; }; }
@@ -91,7 +93,7 @@ const KNOWN: &[Known] = &[
         &[r#"test ! -e "$CI" || grep -q "^step .* cargo test --locked --no-fail-fast$" "$CI""#]),
     known(
         "shiftbind --explain /srv/data",
-        &["grep -qx 'uid: source 0..65535 is shown as 100000..165535' $OUT", "! mountpoint -q /mnt/data"],
+        &["grep -qx 'uid: source 0..65535 is shown as 100000..165535' $OUT", "fails mountpoint -q /mnt/data"],
     ),
     known(
         "--uidmap=alice:www-data:1",
@@ -101,7 +103,7 @@ const KNOWN: &[Known] = &[
         "--idmap=1000:2000:1 --unmapped=pass",
         &["is $(owner /mnt/data/f) 5:6; chown 2000:2000 /mnt/data/f; is $(owner /srv/data/f) 1000:1000"],
     ),
-    known("/mnt/data\numount /mnt/data\n", &["! mountpoint -q /mnt/data", "is $(owner /srv/data/seen) 0:0"]),
+    known("/mnt/data\numount /mnt/data\n", &["fails mountpoint -q /mnt/data", "is $(owner /srv/data/seen) 0:0"]),
     Known {
         words: "shiftbind list\nshiftbind stat",
         before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data",
@@ -132,7 +134,7 @@ const KNOWN: &[Known] = &[
             inside() { nsenter -t $CONTAINER -U -m -S0 -G0 "$@"; }
             inside mount -t tmpfs -o mode=755 tmpfs /mnt"#,
         then: &["is $(inside stat -c %u:%g /mnt/data/f) 5:6; inside touch /mnt/data/made; is $(owner /srv/data/made) 0:0
-            shiftbind umount -N $CONTAINER /mnt/data; ! inside test -e /mnt/data/f; kill $CONTAINER"],
+            shiftbind umount -N $CONTAINER /mnt/data; fails inside test -e /mnt/data/f; kill $CONTAINER"],
     },
     known("Options=idmap=b:0:100000:65536,nosuid,nodev", &[SHIFTED, NO_SETUID_NO_DEVICES]),
     known(
@@ -151,7 +153,7 @@ const KNOWN: &[Known] = &[
     ),
     known(
         "shiftbind --explain --idmap=1000:33:1",
-        &["grep -q '^uid: source 1000 (alice) is shown as 33 (www-data)$' $OUT", "! mountpoint -q /var/www/site"],
+        &["grep -q '^uid: source 1000 (alice) is shown as 33 (www-data)$' $OUT", "fails mountpoint -q /var/www/site"],
     ),
     known(
         "--gidmap=staff:5000:1 --gidmap=100:5001:1",
@@ -168,7 +170,7 @@ const KNOWN: &[Known] = &[
     ),
     known(
         "shiftbind --ro -o nosuid,nodev --idmap=100000:0:65536",
-        &["chown 100005:100006 /var/lib/box/rootfs/f; is $(owner /mnt/box/f) 5:6; has /mnt/box ro; ! touch /mnt/box/made"],
+        &["chown 100005:100006 /var/lib/box/rootfs/f; is $(owner /mnt/box/f) 5:6; has /mnt/box ro; fails touch /mnt/box/made"],
     ),
     known("/srv/data  /mnt/data  fuse.shiftbind  idmap=0:", &[SHIFTED]),
     known("Options=idmap=0:100000:65536,nosuid,nodev", &[SHIFTED, NO_SETUID_NO_DEVICES]),
@@ -186,7 +188,7 @@ const KNOWN: &[Known] = &[
     Known {
         words: "--idmap=70000:0:1 /srv/data",
         before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data
-            ! touch /mnt/data/new 2> $DEST/why; grep -q 'Value too large for defined data type' $DEST/why
+            fails touch /mnt/data/new 2> $DEST/why; grep -q 'Value too large for defined data type' $DEST/why
             maker() { :; }",
         then: &["is $(owner /srv/data/new) 70000:70000"],
     },
@@ -195,15 +197,15 @@ const KNOWN: &[Known] = &[
         before: "shiftbind --engine=fuse --idmap=0:100000:65536 /srv/data /mnt/data
             kill -KILL $(shiftbind list | awk '$1 == \"/mnt/data\" { print $NF }')
             until shiftbind list | grep -q 'dead$'; do sleep 0.05; done
-            ! ls /mnt/data 2> $DEST/why; grep -q 'Transport endpoint is not connected' $DEST/why
+            fails ls /mnt/data 2> $DEST/why; grep -q 'Transport endpoint is not connected' $DEST/why
             maker() { :; }",
         then: &["grep -q '^/mnt/data .*dead$' $OUT; is $(owner /mnt/data/f) 100005:100006"],
     },
     Known {
         words: "umount --lazy",
         before: "shiftbind --idmap=0:100000:65536 /srv/data /mnt/data
-            exec 9< /mnt/data/f; ! umount /mnt/data 2> $DEST/why; grep -q 'busy' $DEST/why",
-        then: &["! mountpoint -q /mnt/data; exec 9<&-"],
+            exec 9< /mnt/data/f; fails umount /mnt/data 2> $DEST/why; grep -q 'busy' $DEST/why",
+        then: &["fails mountpoint -q /mnt/data; exec 9<&-"],
     },
     Known {
         words: "stat -c '%u:%g %n' /srv/data/o",
@@ -221,7 +223,7 @@ const KNOWN: &[Known] = &[
         words: "shiftbind stat /mnt/data\nshiftbind reload",
         before: "printf 'idmap=0:100000:65536\\ncache=forever\\n' > /srv/options
             shiftbind --engine=fuse -o config=/srv/options /srv/data /mnt/data
-            ! test -e /mnt/data/late; touch /srv/data/late; ! test -e /mnt/data/late",
+            fails test -e /mnt/data/late; touch /srv/data/late; fails test -e /mnt/data/late",
         then: &["grep -q '^cache: forever' $OUT; test -e /mnt/data/late"],
     },
     Known {

@@ -95,7 +95,7 @@ fn the_kernels_engine_is_not_asked_for_what_an_owner_alone_needs() {
 fn what_an_unmapped_root_makes_is_stored_as_the_chosen_id_and_shown_by_the_map() {
     let ns = Namespace::new();
     ns.ok("chown 0:0 a && touch a/foreign && chown 70000:70000 a/foreign");
-    ns.ok("$F --idmap=0:100000:65536 a m; ! touch m/refused 2>&1; umount m");
+    ns.ok("$F --idmap=0:100000:65536 a m && ! touch m/refused 2>&1 && umount m");
     ns.wait_until_gone();
     ns.ok("$F --idmap=0:100000:65536 --root-as=0:5 a m");
     ns.ok("touch m/file && mkdir m/dir && ln -s x m/link && mkfifo m/pipe");

@@ -197,7 +197,7 @@ fn a_container_that_covers_the_mount_meanwhile_keeps_no_second_one() {
     let pid = container.pid();
     for at in 0..10 {
         write(&n, &format!("idmap=1000:{}:1", at + 6));
-        // Root of the container covers the mount and swaps its name, again and again.
+        // Root of the container covers the mount again and again.
         let mut attacker = super::namespace::program("nsenter")
             .args(["-t", &pid.to_string(), "-m", "-U", "-S0", "-G0", "sh", "-c"])
             .arg("mkdir -p /mnt/o; for i in $(seq 60); do mount -t tmpfs cover /mnt/t; umount -l /mnt/t; done")
