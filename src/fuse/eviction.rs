@@ -78,7 +78,10 @@ fn evict(kernel_cache: &KernelCache, method: &mut Method) -> Result<(), Errno> {
     while left > 0 && tree.is_crowded() {
         if *method == Method::Notification {
             let nodes = tree.oldest_held(BATCH.min(left));
-            left = if nodes.is_empty() { 0 } else { left - nodes.len() };
+            if nodes.is_empty() {
+                return Ok(());
+            }
+            left -= nodes.len();
             match kernel_cache.evict(&nodes) {
                 Err(Errno::INVAL) => *method = Method::Remount,
                 result => result?,
